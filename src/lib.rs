@@ -15,16 +15,16 @@
 //! cycle install exit cli              edge: what is due, and the envelope round every verb
 //! ```
 
-pub mod id;
-pub mod secret;
 pub mod clock;
-pub mod event;
-pub mod run;
 pub mod entry;
+pub mod event;
+pub mod id;
+pub mod run;
+pub mod secret;
 
+pub mod net;
 pub mod policy;
 pub mod schedule;
-pub mod net;
 
 pub mod mysql;
 pub mod source;
@@ -32,26 +32,26 @@ pub mod source;
 pub mod chunk;
 pub mod seal;
 
-pub mod store;
 pub mod repository;
+pub mod store;
 
-pub mod target;
 pub mod sandbox;
+pub mod target;
 
 pub mod backup;
 pub mod copy;
-pub mod verify;
-pub mod retention;
+pub mod drill;
 pub mod forget;
 pub mod restore;
-pub mod drill;
+pub mod retention;
+pub mod verify;
 
 pub mod catalog;
-pub mod status;
-pub mod report;
 pub mod doctor;
+pub mod report;
+pub mod status;
 
-pub mod cycle;
-pub mod install;
-pub mod exit;
 pub mod cli;
+pub mod cycle;
+pub mod exit;
+pub mod install;

@@ -1,1 +1,3 @@
-//! TBD
+//! The protocol and the vocabulary of MySQL and MariaDB.
+
+pub mod manifest;

@@ -1,1 +1,220 @@
-//! TBD
+//! A policy: one TOML file, parsed once into values that hold together.
+//!
+//! [`Policy`] is what the verbs read; `policy::raw` is what the file says, unknown keys refused, and `policy::check` turns the
+//! one into the other or says file, line, key and remedy. `policies/full.toml` explains every key.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use chrono_tz::Tz;
+use ipnet::IpNet;
+
+use crate::secret::SecretSource;
+
+#[derive(Debug, Clone)]
+pub struct Policy {
+    /// Where the file lies, for messages.
+    pub file: PathBuf,
+    /// SHA-256 of the file's text: a drill's report is true of this policy only.
+    pub hash: String,
+    pub name: String,
+    pub timezone: Tz,
+    pub objectives: Objectives,
+    pub network: Network,
+    pub repository: RepositoryPlace,
+    /// Where the catalog, stamps and locks of this policy live (default `/var/lib/bkp/<name>`).
+    pub state_dir: PathBuf,
+    pub copies: Vec<CopyPlace>,
+    pub mysql: BTreeMap<String, MysqlSource>,
+    pub files: BTreeMap<String, FilesSource>,
+    pub schedule: Schedule,
+    pub retention: Keep,
+    pub drill: DrillPlan,
+}
+
+/// The objectives that drills and `status` set the measured values beside.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Objectives {
+    pub rpo: Option<Duration>,
+    pub rto: Option<Duration>,
+}
+
+/// By which way backup bytes may leave. Empty: any.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Network {
+    pub interface: Option<String>,
+    pub source: Option<IpAddr>,
+    /// The addresses that a peer (database, object store) may have; empty: any.
+    pub peers: Vec<IpNet>,
+}
+
+#[derive(Debug, Clone)]
+pub struct RepositoryPlace {
+    pub path: PathBuf,
+    pub password: SecretSource,
+}
+
+#[derive(Debug, Clone)]
+pub struct CopyPlace {
+    pub name: String,
+    pub s3: S3Place,
+    /// Bytes a second, for all uploads of this copy together.
+    pub bandwidth: Option<u64>,
+    /// Uploads at once.
+    pub uploads: usize,
+}
+
+#[derive(Debug, Clone)]
+pub struct S3Place {
+    pub bucket: String,
+    /// No slash at either end; may be empty.
+    pub prefix: String,
+    pub region: String,
+    /// `http(s)://host[:port]`; `None`: AWS's own.
+    pub endpoint: Option<String>,
+    pub path_style: bool,
+    /// PEM file of the authority that signs the endpoint's certificate.
+    pub ca_file: Option<PathBuf>,
+    pub access_key_id: Option<String>,
+    /// `None`: the SDK's chain (environment, profile, instance role).
+    pub secret_access_key: Option<SecretSource>,
+    pub storage_class: Option<String>,
+}
+
+#[derive(Debug, Clone)]
+pub struct MysqlSource {
+    pub address: MysqlAddress,
+    pub user: String,
+    /// `None`: an account without a password (socket authentication).
+    pub password: Option<SecretSource>,
+    pub tls: Tls,
+    /// Connections that read rows.
+    pub connections: usize,
+    /// Schemas to dump; empty: all but the server's own.
+    pub schemas: Vec<String>,
+    /// `schema.table` names or `schema.*` left out.
+    pub exclude: Vec<String>,
+    /// How long to wait for the short global lock before giving way to the shop.
+    pub lock_wait: Duration,
+    /// Dump tables of engines without transactions while locked, instead of refusing.
+    pub non_transactional: NonTransactional,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum MysqlAddress {
+    Socket(PathBuf),
+    Tcp { host: String, port: u16 },
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Tls {
+    pub mode: TlsMode,
+    /// PEM file of the authority that signs the server's certificate; `None`: the system's.
+    pub ca_file: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum TlsMode {
+    /// No TLS: sockets, loopback, or said so.
+    Off,
+    /// TLS with the certificate and the host's name verified.
+    #[default]
+    Verify,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum NonTransactional {
+    #[default]
+    Refuse,
+    Lock,
+}
+
+#[derive(Debug, Clone)]
+pub struct FilesSource {
+    pub path: PathBuf,
+    /// The path must be a mount of its own, not a directory of the filesystem above it.
+    pub require_mount: bool,
+    /// The filesystem type the mount must have (`nfs4`), as mountinfo prints it.
+    pub fs_type: Option<String>,
+    /// Glob patterns relative to `path` that are left out.
+    pub exclude: Vec<String>,
+    /// Threads that list, stat and read.
+    pub threads: usize,
+    pub guard: FilesGuard,
+}
+
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct FilesGuard {
+    /// A file that must exist, relative to `path`.
+    pub sentinel: Option<PathBuf>,
+    pub files_min: u64,
+    /// Shares (0 to 1) by which files or bytes may fall against the last snapshot.
+    pub files_drop: Option<f64>,
+    pub bytes_drop: Option<f64>,
+}
+
+#[derive(Debug, Clone, Default)]
+pub struct Schedule {
+    pub backup: Option<crate::policy::CronText>,
+    pub verify: Option<crate::policy::CronText>,
+    pub drill: Option<crate::policy::CronText>,
+    pub catch_up: CatchUp,
+}
+
+/// Five cron fields that `crate::schedule` was able to read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CronText(pub String);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum CatchUp {
+    /// Missed runs are made up for by one.
+    #[default]
+    One,
+    /// Missed runs are left out.
+    None,
+}
+
+/// Keep rules. A rule of zero keeps nothing by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Keep {
+    pub last: u32,
+    pub daily: u32,
+    pub weekly: u32,
+    pub monthly: u32,
+    pub yearly: u32,
+}
+
+#[derive(Debug, Clone, Default)]
+pub struct DrillPlan {
+    pub checks: Vec<Check>,
+    /// Default: `<state_dir>/reports`.
+    pub report_dir: Option<PathBuf>,
+    /// Where sandboxes live (default: the system's temp directory).
+    pub work_dir: Option<PathBuf>,
+    /// Programs to start sandboxes with; default: `mariadbd` or `mysqld` found in PATH and `/usr/sbin`.
+    pub mariadbd: Option<PathBuf>,
+    pub mysqld: Option<PathBuf>,
+    /// Restore from this copy instead of the repository.
+    pub from: Option<String>,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub enum Check {
+    /// The first column of the first row, compared as a number or as text.
+    Sql {
+        name: String,
+        sql: String,
+        min: Option<f64>,
+        max: Option<f64>,
+        equals: Option<String>,
+    },
+    /// Every path that the statement returns exists in the restored tree of this files source.
+    FilesIn {
+        name: String,
+        source: String,
+        sql: String,
+        missing_max: u64,
+    },
+}

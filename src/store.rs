@@ -1,1 +1,137 @@
-//! TBD
+//! A place that keeps bytes by key: put whole, get, list, delete.
+//!
+//! A store knows nothing of what it keeps. Retries, limits, dry runs and injected faults are each a store round a store.
+
+pub mod local;
+pub mod memory;
+
+use std::fmt;
+use std::ops::Range;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+/// The kinds of object of a repository, each with a place of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum FileKind {
+    Config,
+    Key,
+    Lock,
+    Pack,
+    Index,
+    Snapshot,
+}
+
+/// Names one object: its kind and its name (64 hexadecimal digits; empty for the config).
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Key {
+    pub kind: FileKind,
+    pub name: String,
+}
+
+impl Key {
+    pub fn new(kind: FileKind, name: impl Into<String>) -> Self {
+        Self {
+            kind,
+            name: name.into(),
+        }
+    }
+
+    #[must_use]
+    pub fn config() -> Self {
+        Self::new(FileKind::Config, "")
+    }
+
+    /// Returns the path below the repository's root, as restic lays it out (`data/ab/abcd…`).
+    #[must_use]
+    pub fn path(&self) -> String {
+        let dir = match self.kind {
+            FileKind::Config => return "config".to_owned(),
+            FileKind::Pack => {
+                return format!(
+                    "data/{}/{}",
+                    self.name.get(..2).unwrap_or_default(),
+                    self.name
+                );
+            }
+            FileKind::Key => "keys",
+            FileKind::Lock => "locks",
+            FileKind::Index => "index",
+            FileKind::Snapshot => "snapshots",
+        };
+        format!("{dir}/{}", self.name)
+    }
+}
+
+impl fmt::Display for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.path())
+    }
+}
+
+/// An object that a listing found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listed {
+    pub name: String,
+    /// Bytes as stored.
+    pub size: u64,
+}
+
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum StoreError {
+    #[error("{act} `{thing}`: not found")]
+    Missing { act: &'static str, thing: String },
+    /// Another try may succeed: a reset, a time-out, throttling, a server's own error.
+    #[error("{act} `{thing}`: {reason}")]
+    Transient {
+        act: &'static str,
+        thing: String,
+        reason: String,
+    },
+    /// Another try will not succeed.
+    #[error("{act} `{thing}`: {reason}")]
+    Failed {
+        act: &'static str,
+        thing: String,
+        reason: String,
+    },
+    #[error("{act} `{thing}`: no space left on the device")]
+    Full { act: &'static str, thing: String },
+    #[error("{act} `{thing}`: access denied: {reason}")]
+    Denied {
+        act: &'static str,
+        thing: String,
+        reason: String,
+    },
+    /// The store's own lock (Object Lock) refuses to delete it.
+    #[error("{act} `{thing}`: protected by the store's lock")]
+    Protected { act: &'static str, thing: String },
+}
+
+/// Keeps objects. All methods may be called at once from many tasks; dropping a future gives the operation up.
+#[async_trait::async_trait]
+pub trait Store: Send + Sync {
+    /// Says where it is, for people (`/backup/mall`, `s3://bucket/prefix`), without secrets.
+    fn location(&self) -> String;
+
+    /// Puts an object whole: afterwards it is there durably with all its bytes, or not at all.
+    async fn put(&self, key: &Key, bytes: Bytes) -> Result<(), StoreError>;
+
+    /// Gets an object whole.
+    async fn get(&self, key: &Key) -> Result<Bytes, StoreError>;
+
+    /// Gets a stretch of an object; a stretch past its end is an error.
+    async fn get_range(&self, key: &Key, range: Range<u64>) -> Result<Bytes, StoreError>;
+
+    /// Lists all objects of a kind, in no order.
+    async fn list(&self, kind: FileKind) -> Result<Vec<Listed>, StoreError>;
+
+    /// Returns the size of an object in bytes, `None` where there is none.
+    async fn size(&self, key: &Key) -> Result<Option<u64>, StoreError>;
+
+    /// Deletes an object; one that is not there is no error.
+    async fn delete(&self, key: &Key) -> Result<(), StoreError>;
+}
+
+/// A store that many parts share.
+pub type SharedStore = Arc<dyn Store>;
