@@ -4,7 +4,7 @@
 //! `tests/it/layers.rs` proves it.
 //!
 //! ```text
-//! id secret clock event run entry     ground: no policy, no I/O of their own but a secret's file
+//! id human secret clock event run entry  ground: no policy, no I/O of their own but a secret's file
 //! policy schedule net                 intent: TOML -> values that hold together; cron text -> next, missed
 //! mysql source                        where data comes from; knows no store and no repository
 //! chunk seal                          bytes -> chunks -> sealed blobs
@@ -18,6 +18,7 @@
 pub mod clock;
 pub mod entry;
 pub mod event;
+pub mod human;
 pub mod id;
 pub mod run;
 pub mod secret;
