@@ -1,3 +1,4 @@
+<<<<<<< HEAD
 //! The verb that rehearses a recovery: restore into a sandbox, check, measure, tear down.
 //!
 //! The recovery time actual (RTA) runs from the drill's start to the moment when all is restored and the first check that a user
@@ -14,11 +15,14 @@ use std::time::Instant;
 
 use chrono::{DateTime, Utc};
 
-use crate::drill::outcome::CheckResult;
 use crate::drill::outcome::DrillOutcome;
 use crate::drill::outcome::Phase;
+use crate::drill::outcome::CheckState;
+use crate::drill::outcome::DrilledSnapshot;
+use crate::drill::outcome::Origin;
 use crate::drill::outcome::Place;
-use crate::drill::outcome::SnapshotUsed;
+use crate::drill::outcome::SandboxServer;
+use crate::drill::outcome::Verdict;
 use crate::mysql::manifest::Manifest;
 use crate::mysql::server::Server;
 use crate::policy::Policy;
@@ -73,10 +77,9 @@ impl DrillError {
 }
 
 /// What a drill restores from.
-pub struct From<'a> {
+pub struct Start<'a> {
     pub repository: &'a Arc<Repository>,
-    /// `repository`, or the copy's name.
-    pub name: String,
+    pub origin: Origin,
     /// The moment at which opening it began: a recovery starts there.
     pub began: Instant,
     pub began_at: DateTime<Utc>,
@@ -85,7 +88,7 @@ pub struct From<'a> {
 /// Restores the newest snapshots of a policy into a sandbox, runs the policy's checks and measures.
 ///
 /// The outcome is returned whatever happened; a drill that broke carries its error and the phases until then.
-pub async fn drill(policy: &Policy, from: From<'_>, keep: bool, run: &Run) -> (DrillOutcome, Option<DrillError>) {
+pub async fn drill(policy: &Policy, from: Start<'_>, keep: bool, run: &Run) -> (DrillOutcome, Option<DrillError>) {
     let mut rehearsal = Rehearsal::new(policy, &from, run);
     let result = match rehearsal.work_dir() {
         Ok(dir) => {
@@ -100,7 +103,8 @@ pub async fn drill(policy: &Policy, from: From<'_>, keep: bool, run: &Run) -> (D
     let error = result.err();
     rehearsal.outcome.error = error.as_ref().map(ToString::to_string);
     rehearsal.outcome.ended = run.now();
-    rehearsal.outcome.judge();
+    let outcome = &rehearsal.outcome;
+    rehearsal.outcome.verdict = Verdict::judge(outcome.objectives, outcome.rta_ms, outcome.rpa_ms, &outcome.checks);
     (rehearsal.outcome, error)
 }
 
@@ -121,8 +125,25 @@ struct Recovered {
 }
 
 impl<'a> Rehearsal<'a> {
-    fn new(policy: &'a Policy, from: &From<'_>, run: &'a Run) -> Self {
-        let outcome = DrillOutcome::begin(policy, run.id.clone(), from.began_at, Place::here(), from.name.clone());
+    fn new(policy: &'a Policy, from: &Start<'_>, run: &'a Run) -> Self {
+        let objectives = policy.objectives.into();
+        let outcome = DrillOutcome {
+            run: run.id.clone(),
+            policy: policy.name.clone(),
+            policy_hash: policy.hash.clone(),
+            started: from.began_at,
+            ended: from.began_at,
+            place: here(),
+            from: from.origin.clone(),
+            snapshots: Vec::new(),
+            phases: Vec::new(),
+            checks: Vec::new(),
+            rta_ms: None,
+            rpa_ms: None,
+            objectives,
+            verdict: Verdict::judge(objectives, None, None, &[]),
+            error: None,
+        };
         Self { policy, run, began: from.began, outcome }
     }
 
@@ -133,7 +154,7 @@ impl<'a> Rehearsal<'a> {
     }
 
     /// The story: fetch, then each database, then each tree, then the checks.
-    async fn go(&mut self, from: &From<'_>, dir: &Path) -> Result<(), DrillError> {
+    async fn go(&mut self, from: &Start<'_>, dir: &Path) -> Result<(), DrillError> {
         let chosen = self.fetch(from.repository).await?;
         let mut databases = Vec::new();
         for chosen in chosen.iter().filter(|chosen| chosen.kind == "mysql") {
@@ -160,7 +181,8 @@ impl<'a> Rehearsal<'a> {
         let oldest = chosen.iter().map(|chosen| chosen.stored.snapshot.time).min();
         let lost = oldest.map(|oldest| self.outcome.started - oldest);
         self.outcome.rpa_ms = lost.and_then(|lost| u64::try_from(lost.num_milliseconds().max(0)).ok());
-        self.phase("fetch", self.began, |phase| phase.objects = Some(chosen.len() as u64));
+        let found = format!("{} snapshots of {}", chosen.len(), snapshots.len());
+        self.phase("fetch", self.began, |phase| phase.detail = Some(found));
         Ok(chosen)
     }
 
@@ -174,7 +196,12 @@ impl<'a> Rehearsal<'a> {
             ..SandboxPlan::of(&manifest)
         };
         let sandbox = Sandbox::start(plan, self.run).await?;
-        self.outcome.place.servers.push(sandbox.version().to_owned());
+        let server = SandboxServer {
+            source: chosen.source.clone(),
+            product: manifest.product,
+            version: sandbox.version().to_owned(),
+        };
+        self.outcome.place.sandboxes.push(server);
         self.phase("sandbox", began, |phase| phase.detail = Some(format!("{}: {}", chosen.source, sandbox.version())));
         let began = Instant::now();
         let server = sandbox.server();
@@ -215,13 +242,13 @@ impl<'a> Rehearsal<'a> {
         let mut first_green = None;
         for check in &self.policy.drill.checks {
             let result = checks::run(check, &servers, dir, self.run).await;
-            if result.passed() && first_green.is_none() {
+            if result.result == CheckState::Pass && first_green.is_none() {
                 first_green = Some(self.began.elapsed());
             }
             self.outcome.checks.push(result);
         }
         // A policy without checks of its own: the recovery is over when all is restored, and every tree and load came back whole.
-        let is_whole = self.policy.drill.checks.is_empty() && !self.outcome.checks.iter().any(CheckResult::failed);
+        let is_whole = self.policy.drill.checks.is_empty() && self.outcome.checks_in(CheckState::Fail).next().is_none();
         let green = first_green.or_else(|| is_whole.then_some(restored));
         self.outcome.rta_ms = green.map(crate::backup::millis);
         self.phase("checks", began, |_| {});
@@ -244,7 +271,12 @@ impl<'a> Rehearsal<'a> {
 
     fn phase(&mut self, name: &str, began: Instant, fill: impl FnOnce(&mut Phase)) {
         let start = began.saturating_duration_since(self.began);
-        let mut phase = Phase::new(name, crate::backup::millis(start), crate::backup::millis(began.elapsed()));
+        let mut phase = Phase {
+            name: name.to_owned(),
+            start_ms: crate::backup::millis(start),
+            duration_ms: crate::backup::millis(began.elapsed()),
+            ..Phase::default()
+        };
         fill(&mut phase);
         self.outcome.phases.push(phase);
     }
@@ -253,12 +285,29 @@ impl<'a> Rehearsal<'a> {
 /// Threads that write files: enough to hide a disk's latency, few enough for a small machine.
 const RESTORE_THREADS: usize = 8;
 
-fn used(chosen: &Chosen) -> SnapshotUsed {
-    SnapshotUsed {
+fn used(chosen: &Chosen) -> DrilledSnapshot {
+    DrilledSnapshot {
         source: chosen.source.clone(),
         kind: chosen.kind.clone(),
         id: chosen.id(),
         time: chosen.stored.snapshot.time,
         incomplete: chosen.is_incomplete,
+    }
+}
+=======
+//! TBD
+
+pub mod outcome;
+>>>>>>> main
+
+/// Describes this machine for the report: measured times are true of it alone.
+fn here() -> Place {
+    let memory = std::fs::read_to_string("/proc/meminfo").ok();
+    let kib = memory.as_deref().and_then(|text| text.split_whitespace().nth(1)).and_then(|kib| kib.parse::<u64>().ok());
+    Place {
+        host: rustix::system::uname().nodename().to_string_lossy().into_owned(),
+        sandboxes: Vec::new(),
+        cores: std::thread::available_parallelism().map_or(0, |cores| u32::try_from(cores.get()).unwrap_or(u32::MAX)),
+        memory_bytes: kib.unwrap_or(0) * 1024,
     }
 }
