@@ -5,14 +5,14 @@
 //!
 //! ```text
 //! id secret clock event run entry     ground: no policy, no I/O of their own but a secret's file
-//! policy schedule net                 intent: TOML -> values that hold together; cron text -> next, missed
+//! schedule policy net                 intent: cron text -> next, missed; TOML -> values that hold together; the way out
 //! mysql source                        where data comes from; knows no store and no repository
 //! chunk seal                          bytes -> chunks -> sealed blobs
 //! store repository                    what is kept, in restic's format, version 2
 //! target sandbox                      where a restore writes; a server that is thrown away
 //! backup copy verify forget restore drill      the verbs: storyboards, no printing
-//! catalog status report doctor        account
-//! cycle install exit cli              edge: what is due, and the envelope round every verb
+//! catalog status report doctor install        account, and the entry in cron or systemd
+//! cycle exit cli                      edge: what is due, and the envelope round every verb
 //! ```
 
 pub mod clock;
@@ -22,9 +22,11 @@ pub mod id;
 pub mod run;
 pub mod secret;
 
-pub mod net;
-pub mod policy;
 pub mod schedule;
+
+pub mod policy;
+
+pub mod net;
 
 pub mod mysql;
 pub mod source;
@@ -48,10 +50,10 @@ pub mod verify;
 
 pub mod catalog;
 pub mod doctor;
+pub mod install;
 pub mod report;
 pub mod status;
 
 pub mod cli;
 pub mod cycle;
 pub mod exit;
-pub mod install;
