@@ -32,8 +32,9 @@ pub mod source;
 pub mod chunk;
 pub mod seal;
 
-pub mod repository;
 pub mod store;
+
+pub mod repository;
 
 pub mod sandbox;
 pub mod target;
