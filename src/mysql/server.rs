@@ -11,8 +11,8 @@ use tokio::time::timeout;
 
 use crate::mysql::tls::{TlsError, authorities};
 use crate::net::{NetError, check};
-use crate::policy::{MysqlAddress, Network, Tls, TlsMode};
-use crate::secret::Secret;
+use crate::policy::{MysqlAddress, MysqlSource, Network, Tls, TlsMode};
+use crate::secret::{Secret, SecretError, SecretSource};
 
 /// A server on a backup network answers in milliseconds; past this, it does not answer.
 const CONNECT_SECONDS_MAX: u64 = 15;
@@ -115,6 +115,21 @@ fn connect_hint(error: &mysql_async::Error) -> Option<String> {
 }
 
 impl Server {
+    /// Names the server of a policy's source; its password is read now.
+    ///
+    /// # Errors
+    /// [`SecretError`] where the password cannot be read.
+    pub fn of(source: &MysqlSource, network: &Network) -> Result<Self, SecretError> {
+        let password = source.password.as_ref().map(SecretSource::read).transpose()?;
+        Ok(Self {
+            address: source.address.clone(),
+            user: source.user.clone(),
+            password,
+            tls: source.tls.clone(),
+            network: network.clone(),
+        })
+    }
+
     /// Names the server for people: `10.0.30.10:3306` or the socket's path.
     #[must_use]
     pub fn name(&self) -> String {
