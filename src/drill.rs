@@ -1,4 +1,3 @@
-<<<<<<< HEAD
 //! The verb that rehearses a recovery: restore into a sandbox, check, measure, tear down.
 //!
 //! The recovery time actual (RTA) runs from the drill's start to the moment when all is restored and the first check that a user
@@ -294,11 +293,6 @@ fn used(chosen: &Chosen) -> DrilledSnapshot {
         incomplete: chosen.is_incomplete,
     }
 }
-=======
-//! TBD
-
-pub mod outcome;
->>>>>>> main
 
 /// Describes this machine for the report: measured times are true of it alone.
 fn here() -> Place {
