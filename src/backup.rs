@@ -89,11 +89,11 @@ pub struct Outcome {
 
 #[derive(Debug, thiserror::Error)]
 pub enum BackupError {
-    #[error("dump database: {0}")]
+    #[error("dump the database")]
     Mysql(#[from] MysqlSourceError),
-    #[error("read files: {0}")]
+    #[error("read the files")]
     Files(#[from] FilesError),
-    #[error("save files: {0}")]
+    #[error("save the files")]
     SaveFiles(#[from] files::BackupFilesError),
     #[error(transparent)]
     Repository(#[from] RepositoryError),

@@ -22,6 +22,7 @@ use crate::drill::outcome::Origin;
 use crate::drill::outcome::Place;
 use crate::drill::outcome::SandboxServer;
 use crate::drill::outcome::Verdict;
+use crate::human;
 use crate::mysql::manifest::Manifest;
 use crate::mysql::server::Server;
 use crate::policy::Policy;
@@ -47,11 +48,11 @@ use crate::target::mysql::Selection;
 pub enum DrillError {
     #[error("make the drill's directory `{dir}`: {reason}")]
     WorkDir { dir: PathBuf, reason: String },
-    #[error("start the sandbox: {0}")]
+    #[error("start the sandbox")]
     Sandbox(#[from] SandboxError),
     #[error(transparent)]
     Restore(#[from] RestoreError),
-    #[error("load into the sandbox: {0}")]
+    #[error("load into the sandbox")]
     Load(#[from] LoadError),
     #[error(transparent)]
     Repository(#[from] RepositoryError),
@@ -100,7 +101,7 @@ pub async fn drill(policy: &Policy, from: Start<'_>, keep: bool, run: &Run) -> (
         Err(error) => Err(error),
     };
     let error = result.err();
-    rehearsal.outcome.error = error.as_ref().map(ToString::to_string);
+    rehearsal.outcome.error = error.as_ref().map(|error| human::chain(error));
     rehearsal.outcome.ended = run.now();
     let outcome = &rehearsal.outcome;
     rehearsal.outcome.verdict = Verdict::judge(outcome.objectives, outcome.rta_ms, outcome.rpa_ms, &outcome.checks);

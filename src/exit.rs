@@ -62,3 +62,29 @@ impl From<Exit> for ExitCode {
         Self::from(exit.code())
     }
 }
+
+/// A failure, ready to be told: its exit code, what failed, what to do.
+#[derive(Debug, Clone, serde::Serialize)]
+pub struct Failure {
+    pub exit: Exit,
+    pub message: String,
+    pub hint: Option<String>,
+}
+
+impl Failure {
+    #[must_use]
+    pub fn new(exit: Exit, message: impl Into<String>) -> Self {
+        Self { exit, message: message.into(), hint: None }
+    }
+
+    #[must_use]
+    pub fn hinting(self, hint: impl Into<String>) -> Self {
+        Self { hint: Some(hint.into()), ..self }
+    }
+
+    /// Gives a failure that came of a signal the signal's own code.
+    #[must_use]
+    pub fn signalled(self, exit: Exit) -> Self {
+        Self { exit, ..self }
+    }
+}

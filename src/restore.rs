@@ -110,9 +110,9 @@ pub enum RestoreError {
     NoTable(String),
     #[error(transparent)]
     Manifest(#[from] Box<BackupError>),
-    #[error("load the database: {0}")]
+    #[error("load the database")]
     Load(#[from] LoadError),
-    #[error("restore files: {0}")]
+    #[error("restore the files")]
     Files(#[from] files::RestoreFilesError),
     #[error(transparent)]
     Repository(#[from] RepositoryError),
