@@ -11,12 +11,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::store::FileKind;
-use crate::store::Key;
-use crate::store::Listed;
-use crate::store::SharedStore;
-use crate::store::Store;
-use crate::store::StoreError;
+use crate::store::{FileKind, Key, Listed, SharedStore, Store, StoreError};
 
 /// What a rule counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -13,12 +13,7 @@ use tokio::sync::Semaphore;
 use tokio::sync::SemaphorePermit;
 use tokio::time::Instant;
 
-use crate::store::FileKind;
-use crate::store::Key;
-use crate::store::Listed;
-use crate::store::SharedStore;
-use crate::store::Store;
-use crate::store::StoreError;
+use crate::store::{FileKind, Key, Listed, SharedStore, Store, StoreError};
 
 /// Hands out time slots on a line of so many bytes a second.
 ///
@@ -143,10 +138,7 @@ mod tests {
     use futures_util::future::join_all;
 
     use super::*;
-    use crate::store::faulty::Fault;
-    use crate::store::faulty::Faulty;
-    use crate::store::faulty::Operation;
-    use crate::store::faulty::Rule;
+    use crate::store::faulty::{Fault, Faulty, Operation, Rule};
     use crate::store::memory::MemoryStore;
 
     fn pack(n: u8) -> Key {

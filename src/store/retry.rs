@@ -9,12 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio_util::sync::CancellationToken;
 
-use crate::store::FileKind;
-use crate::store::Key;
-use crate::store::Listed;
-use crate::store::SharedStore;
-use crate::store::Store;
-use crate::store::StoreError;
+use crate::store::{FileKind, Key, Listed, SharedStore, Store, StoreError};
 
 /// Ten tries with the waits below span about two minutes: a restart of the object store or a switch passes in that
 /// time, and a longer outage is for the next run.
@@ -165,10 +160,7 @@ mod tests {
     use tokio::time::Instant;
 
     use super::*;
-    use crate::store::faulty::Fault;
-    use crate::store::faulty::Faulty;
-    use crate::store::faulty::Operation;
-    use crate::store::faulty::Rule;
+    use crate::store::faulty::{Fault, Faulty, Operation, Rule};
     use crate::store::memory::MemoryStore;
 
     fn key() -> Key {
