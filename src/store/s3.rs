@@ -114,7 +114,7 @@ impl S3Store {
     }
 
     /// Names an act for its errors, and checks that the way is still the policy's.
-    async fn act(&self, act: &'static str, key: &Key) -> Result<Act, StoreError> {
+    fn act(&self, act: &'static str, key: &Key) -> Result<Act, StoreError> {
         let act = Act::new(act, format!("{}/{key}", self.location()));
         self.way.recheck().map_err(|error| act.of_net(&error))?;
         Ok(act)
@@ -176,7 +176,7 @@ impl Store for S3Store {
     }
 
     async fn put(&self, key: &Key, bytes: Bytes) -> Result<(), StoreError> {
-        let act = self.act("put", key).await?;
+        let act = self.act("put", key)?;
         let length = i64::try_from(bytes.len()).map_err(|_| act.failed("too large"))?;
         let request = self
             .client
@@ -192,12 +192,12 @@ impl Store for S3Store {
     }
 
     async fn get(&self, key: &Key) -> Result<Bytes, StoreError> {
-        let act = self.act("get", key).await?;
+        let act = self.act("get", key)?;
         self.get_with(&act, key, None).await
     }
 
     async fn get_range(&self, key: &Key, range: Range<u64>) -> Result<Bytes, StoreError> {
-        let act = self.act("get", key).await?;
+        let act = self.act("get", key)?;
         // HTTP has no way to ask for nothing.
         if range.is_empty() {
             return Ok(Bytes::new());
@@ -230,7 +230,7 @@ impl Store for S3Store {
     }
 
     async fn size(&self, key: &Key) -> Result<Option<u64>, StoreError> {
-        let act = self.act("look at", key).await?;
+        let act = self.act("look at", key)?;
         let request = self
             .client
             .head_object()
@@ -248,7 +248,7 @@ impl Store for S3Store {
     }
 
     async fn delete(&self, key: &Key) -> Result<(), StoreError> {
-        let act = self.act("delete", key).await?;
+        let act = self.act("delete", key)?;
         let request = self
             .client
             .delete_object()
@@ -282,10 +282,11 @@ fn config(
         .download_enabled(true)
         .grace_period(STALL_GRACE)
         .build();
-    aws_sdk_s3::Config::builder()
+    let mut config = aws_sdk_s3::Config::builder();
+    config.set_endpoint_url(place.endpoint.clone());
+    config
         .behavior_version(BehaviorVersion::v2026_01_12())
         .region(Region::new(place.region.clone()))
-        .set_endpoint_url(place.endpoint.clone())
         .force_path_style(place.path_style)
         .credentials_provider(credentials)
         .http_client(http)

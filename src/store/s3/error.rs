@@ -115,8 +115,13 @@ impl Act {
             "BadDigest" | "XAmzContentSHA256Mismatch" | "XAmzContentChecksumMismatch" => {
                 return self.transient(format!("damaged on the way: {reason}"));
             }
-            "RequestTimeout" | "SlowDown" | "Throttling" | "ThrottlingException"
-            | "InternalError" | "ServiceUnavailable" | "OperationAborted" => {
+            "RequestTimeout"
+            | "SlowDown"
+            | "Throttling"
+            | "ThrottlingException"
+            | "InternalError"
+            | "ServiceUnavailable"
+            | "OperationAborted" => {
                 return self.transient(reason);
             }
             _ => {}
@@ -185,6 +190,8 @@ fn find<'a, T: Error + 'static>(error: &'a (dyn Error + 'static)) -> Option<&'a 
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
+
     use super::*;
 
     fn of(status: u16, code: &str, message: &str) -> StoreError {
@@ -207,12 +214,24 @@ mod tests {
 
     #[test]
     fn what_is_gone_denied_or_protected_says_so() {
-        assert!(matches!(of(404, "NoSuchKey", ""), StoreError::Missing { .. }));
-        assert!(matches!(of(404, "NoSuchBucket", ""), StoreError::Failed { .. }));
-        assert!(matches!(of(403, "InvalidAccessKeyId", ""), StoreError::Denied { .. }));
+        assert!(matches!(
+            of(404, "NoSuchKey", ""),
+            StoreError::Missing { .. }
+        ));
+        assert!(matches!(
+            of(404, "NoSuchBucket", ""),
+            StoreError::Failed { .. }
+        ));
+        assert!(matches!(
+            of(403, "InvalidAccessKeyId", ""),
+            StoreError::Denied { .. }
+        ));
         assert!(matches!(of(507, "", ""), StoreError::Full { .. }));
         let locked = "Access Denied because object protected by object lock.";
-        assert!(matches!(of(403, "AccessDenied", locked), StoreError::Protected { .. }));
+        assert!(matches!(
+            of(403, "AccessDenied", locked),
+            StoreError::Protected { .. }
+        ));
     }
 
     #[test]

@@ -43,9 +43,7 @@ impl Way {
     /// connector's resolver at each new connection.
     pub(super) fn recheck(&self) -> Result<(), NetError> {
         match self.host.parse::<IpAddr>() {
-            Ok(address) => {
-                net::check(&self.network, SocketAddr::new(address, self.port)).map(drop)
-            }
+            Ok(address) => net::check(&self.network, SocketAddr::new(address, self.port)).map(drop),
             Err(_) => Ok(()),
         }
     }
@@ -95,6 +93,8 @@ fn aws_host(place: &S3Place) -> String {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
+
     use super::host_and_port;
 
     #[test]
@@ -102,14 +102,25 @@ mod tests {
         let at = |host: &str, port| Some((host.to_owned(), port));
         assert_eq!(host_and_port("https://s3.example"), at("s3.example", 443));
         assert_eq!(host_and_port("http://s3.example/"), at("s3.example", 80));
-        assert_eq!(host_and_port("http://10.0.30.9:9000"), at("10.0.30.9", 9000));
+        assert_eq!(
+            host_and_port("http://10.0.30.9:9000"),
+            at("10.0.30.9", 9000)
+        );
         assert_eq!(host_and_port("http://[fd00::9]:9000"), at("fd00::9", 9000));
         assert_eq!(host_and_port("https://[::1]"), at("::1", 443));
     }
 
     #[test]
     fn what_is_no_endpoint_is_refused() {
-        for text in ["s3.example", "ftp://s3.example", "http://", "http://h:x", "http://u@h", "http://h/p", "http://[::1]x"] {
+        for text in [
+            "s3.example",
+            "ftp://s3.example",
+            "http://",
+            "http://h:x",
+            "http://u@h",
+            "http://h/p",
+            "http://[::1]x",
+        ] {
             assert_eq!(host_and_port(text), None, "{text}");
         }
     }
