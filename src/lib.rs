@@ -27,10 +27,6 @@ pub mod policy;
 pub mod schedule;
 pub mod net;
 
-pub mod policy;
-
-pub mod net;
-
 pub mod mysql;
 pub mod source;
 
