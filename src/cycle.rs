@@ -8,17 +8,13 @@ pub mod steps;
 
 use std::time::Duration;
 
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{DateTime, Utc};
 
 use crate::cycle::journal::Verb;
 use crate::exit::{Exit, Failure};
-use crate::policy::{CatchUp, CronText, Policy};
+use crate::policy::{CronText, Policy};
 use crate::run::Run;
 use crate::schedule::{Cron, Due, RunLock, Stamps, due};
-
-/// How long a failed copy is left alone before the next run tries again: long enough to spare a store that is down, short
-/// enough that the copy is behind by minutes, not by a night.
-const COPY_AGAIN: TimeDelta = TimeDelta::minutes(15);
 
 /// What is to be done for a policy now.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -53,16 +49,23 @@ pub fn agenda(policy: &Policy, now: DateTime<Utc>) -> Result<Agenda, Failure> {
     let stamps = Stamps::load(&policy.state_dir)?;
     let mut agenda = Agenda { verbs: Vec::new(), next: None };
     for (verb, text) in scheduled(policy) {
-        let cron = parse(text)?;
-        let last = stamps.last_success(verb.name());
-        match due(&cron, policy.timezone, last, stamps.first_seen(verb.name()), now, policy.schedule.catch_up) {
-            Due::Now { .. } => agenda.verbs.push(verb),
-            Due::Later { next } => agenda.next = [agenda.next, next].into_iter().flatten().min(),
+        let stamp = stamps.of(verb.name());
+        let first_seen = stamps.first_seen.unwrap_or(now);
+        match due(&parse(text)?, policy.timezone, stamp.success, first_seen, now, policy.schedule.catch_up) {
+            // A verb that failed is tried again after a while that grows, not each minute.
+            Due::Due { .. } => match stamp.failure.map(|failure| failure.retry_at()) {
+                Some(retry_at) if retry_at > now => agenda.next = [agenda.next, Some(retry_at)].into_iter().flatten().min(),
+                _ => agenda.verbs.push(verb),
+            },
+            Due::NotDue { next } => agenda.next = [agenda.next, next].into_iter().flatten().min(),
         }
     }
-    let is_owed = stamps.last_failure(Verb::Copy.name()).is_some_and(|failed| now - failed >= COPY_AGAIN);
-    if is_owed && !agenda.verbs.contains(&Verb::Backup) {
+    let owed = stamps.of(Verb::Copy.name()).failure;
+    if owed.is_some_and(|failure| failure.retry_at() <= now) && !agenda.verbs.contains(&Verb::Backup) {
         agenda.verbs.push(Verb::Copy);
+    }
+    if stamps.first_seen.is_none() {
+        Stamps { first_seen: Some(now), ..stamps }.save(&policy.state_dir)?;
     }
     agenda.verbs.sort();
     Ok(agenda)
@@ -89,7 +92,7 @@ fn parse(text: &CronText) -> Result<Cron, Failure> {
 /// # Errors
 /// [`Failure`] with [`Exit::Locked`] where another run of the policy goes on.
 pub async fn run(policy: &Policy, agenda: &Agenda, lock_wait: Duration, run: &Run) -> Result<Vec<Step>, Failure> {
-    let lock = RunLock::take(&policy.state_dir, lock_wait, &run.cancel)?;
+    let lock = lock(policy, lock_wait, run).await?;
     let mut steps = Vec::new();
     for verb in &agenda.verbs {
         if run.cancel.is_cancelled() {
@@ -104,6 +107,20 @@ pub async fn run(policy: &Policy, agenda: &Agenda, lock_wait: Duration, run: &Ru
     Ok(steps)
 }
 
+/// Takes the lock that keeps two runs of one policy apart.
+///
+/// # Errors
+/// [`Failure`] with [`Exit::Locked`] where another run goes on for longer than `wait`.
+pub async fn lock(policy: &Policy, wait: Duration, run: &Run) -> Result<RunLock, Failure> {
+    let dir = &policy.state_dir;
+    let refusal = |error: std::io::Error| {
+        let failure = Failure::new(Exit::Failed, format!("make the state directory `{}`: {error}", dir.display()));
+        failure.hinting("check the rights above it, or set `state_dir` in the policy")
+    };
+    std::fs::create_dir_all(dir).map_err(refusal)?;
+    Ok(RunLock::take(&dir.join("run.lock"), wait, run).await?)
+}
+
 /// Returns the exit code of several steps: the gravest.
 #[must_use]
 pub fn exit_of(steps: &[Step]) -> Exit {
@@ -115,10 +132,4 @@ pub fn exit_of(steps: &[Step]) -> Exit {
 pub fn next_runs(policy: &Policy, now: DateTime<Utc>) -> Vec<(Verb, DateTime<Utc>)> {
     let next = |(verb, text): (Verb, &CronText)| Some((verb, Cron::parse(&text.0).ok()?.next_after(now, policy.timezone)?));
     scheduled(policy).filter_map(next).collect()
-}
-
-/// Tells whether a policy makes up for missed runs.
-#[must_use]
-pub fn catches_up(policy: &Policy) -> bool {
-    policy.schedule.catch_up == CatchUp::One
 }

@@ -132,6 +132,9 @@ pub struct RunArgs {
     /// Waits so long for another run of the policy to end (`30s`, `10m`) instead of exiting with 11
     #[arg(long, value_name = "SPAN", value_parser = span, default_value = "0s")]
     pub lock_wait: Duration,
+    /// Exits with 0 where another run of the policy goes on: for a crontab that fires every minute
+    #[arg(long, conflicts_with = "lock_wait")]
+    pub skip_locked: bool,
 }
 
 #[derive(Debug, Args)]

@@ -112,9 +112,9 @@ impl<'a> Journal<'a> {
     pub fn stamp(&self, verb: Verb, is_success: bool) -> Result<(), Failure> {
         let mut stamps = Stamps::load(&self.policy.state_dir)?;
         if is_success {
-            stamps.succeeded(verb.name(), self.started);
+            stamps.succeed(verb.name(), self.started);
         } else {
-            stamps.failed(verb.name(), self.run.now());
+            stamps.fail(verb.name(), self.run.now());
         }
         Ok(stamps.save(&self.policy.state_dir)?)
     }

@@ -220,7 +220,7 @@ async fn forget(
     if plan.is_empty() {
         return Ok(Forgotten::nothing(plan));
     }
-    apply_forget(policy, repository, plan, catalog, run).await
+    apply_forget(repository, plan, catalog, run).await
 }
 
 /// Carries a plan to forget out.
@@ -228,7 +228,6 @@ async fn forget(
 /// # Errors
 /// [`Failure`] where the repository is locked or the store refuses.
 pub async fn apply_forget(
-    _policy: &Policy,
     repository: &Arc<Repository>,
     plan: ForgetPlan,
     catalog: Option<&Catalog>,
@@ -325,7 +324,8 @@ pub async fn verify_store(
     match &report {
         Ok(report) => {
             let exit = exit_of_report(report);
-            journal.stamp(Verb::Verify, exit == Exit::Ok)?;
+            // A verify that found damage has done its work; it is the report that is bad.
+            journal.stamp(Verb::Verify, true)?;
             let faults = report.damaged.len() + report.missing.len();
             journal.end(exit, (faults > 0).then(|| format!("{faults} objects are damaged or missing")))?;
         }
@@ -377,7 +377,8 @@ pub async fn rehearse(policy: &Policy, from: Option<&str>, keep: bool, run: &Run
     journal.catalog().record_drill(&outcome)?;
     let files = write_report(policy, &outcome, &history, run)?;
     let done = DrillDone { outcome, failure: error.map(Failure::from), files };
-    journal.stamp(Verb::Drill, done.exit() == Exit::Ok)?;
+    // A drill that measured a breach has done its work; one that broke has not.
+    journal.stamp(Verb::Drill, done.failure.is_none())?;
     journal.end(done.exit(), done.outcome.error.clone())?;
     Ok(done)
 }

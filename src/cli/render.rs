@@ -1,0 +1,339 @@
+//! What verbs did, as lines for people and as JSON for machines.
+
+use std::fmt::Write as _;
+use std::path::Path;
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use serde_json::{Value, json};
+
+use crate::backup::{Backed, Kind};
+use crate::copy::{Copied, CopyPlan};
+use crate::cycle::Step;
+use crate::cycle::journal::Verb;
+use crate::cycle::steps::{BackupDone, CopyDone, Done, DrillDone};
+use crate::exit::Failure;
+use crate::forget::{ForgetPlan, Forgotten};
+use crate::human;
+use crate::policy::Policy;
+use crate::restore::choose::Moment;
+use crate::restore::{Plan, Restored};
+use crate::verify;
+
+/// Faults that are listed; the counts are always whole, and `--json` has them all.
+const LINES_MAX: usize = 20;
+
+macro_rules! line {
+    ($text:expr, $($format:tt)*) => {
+        // Writing into a String cannot fail.
+        let _infallible = writeln!($text, $($format)*);
+    };
+}
+
+pub(super) fn failure(before: &str, failure: &Failure) -> String {
+    let mut text = format!("error: {before}{}\n", failure.message);
+    if let Some(hint) = &failure.hint {
+        line!(text, "hint: {hint}");
+    }
+    text
+}
+
+/// Tells the steps of one policy's run.
+pub(super) fn steps(policy: &Policy, steps: &[Step]) -> String {
+    let mut text = String::new();
+    for step in steps {
+        match &step.result {
+            Ok(Done::Backup(done)) => backup(&mut text, policy, done),
+            Ok(Done::Copy(done)) => copies(&mut text, done),
+            Ok(Done::Verify(report)) => verified(&mut text, report),
+            Ok(Done::Drill(done)) => drill(&mut text, policy, done),
+            Err(error) => text.push_str(&failure(&format!("{} {}: ", step.verb, policy.name), error)),
+        }
+    }
+    text
+}
+
+fn backup(text: &mut String, policy: &Policy, done: &BackupDone) {
+    for backed in &done.outcome.done {
+        one_backup(text, policy, backed);
+    }
+    for (source, error) in &done.outcome.failed {
+        let failed = Failure::from(error);
+        text.push_str(&failure(&format!("back up {source}: "), &failed));
+    }
+    copies(text, &done.copies);
+    match &done.forgotten {
+        Ok(forgotten) => {
+            if let Some(freeze) = forgotten.plan.freeze() {
+                line!(text, "retention  rests: {freeze}");
+            } else if !forgotten.dropped.is_empty() {
+                line!(text, "retention  {} snapshots forgotten, {} kept", forgotten.dropped.len(), forgotten.plan.kept());
+            }
+        }
+        Err(error) => text.push_str(&failure("forget: ", error)),
+    }
+}
+
+fn one_backup(text: &mut String, policy: &Policy, backed: &Backed) {
+    let items = match backed.kind {
+        Kind::Mysql => format!("{} rows", human::count(backed.items)),
+        Kind::Files => format!("{} files, {} new or changed", human::count(backed.items), human::count(backed.items_changed)),
+    };
+    line!(
+        text,
+        "{:<10} snapshot {} of {}: {items}; {} in it, {} read, {} stored, in {}",
+        backed.source,
+        backed.id.short(),
+        human::time(backed.time, policy.timezone),
+        human::bytes(backed.bytes),
+        human::bytes(backed.bytes_read),
+        human::bytes(backed.bytes_stored),
+        human::duration(Duration::from_millis(backed.millis)),
+    );
+    if let Some(stall) = backed.write_stall_ms {
+        line!(text, "{:<10} writers were held up for {stall:.1} ms", "");
+    }
+    for left_out in backed.incomplete.iter().take(LINES_MAX) {
+        line!(text, "{:<10} incomplete: {left_out}", "");
+    }
+}
+
+fn copies(text: &mut String, copies: &[CopyDone]) {
+    for copy in copies {
+        match &copy.result {
+            Ok(copied) => one_copy(text, &copy.name, copied),
+            Err(error) => {
+                text.push_str(&failure(&format!("copy to {}: ", copy.name), error));
+                line!(text, "note: the snapshots are kept here, and the next run sends what is missing");
+            }
+        }
+    }
+}
+
+fn one_copy(text: &mut String, name: &str, copied: &Copied) {
+    line!(
+        text,
+        "{name:<10} copy: {} packs and {} snapshots sent, {}",
+        copied.packs,
+        copied.snapshots,
+        human::bytes(copied.bytes)
+    );
+    for (key, error) in copied.failed.iter().take(LINES_MAX) {
+        line!(text, "{:<10} not sent: {key}: {error}", "");
+    }
+}
+
+pub(super) fn copy_plan(name: &str, plan: &CopyPlan) -> String {
+    format!("{name:<10} would send {} objects, {}\n", human::count(plan.objects()), human::bytes(plan.bytes()))
+}
+
+fn verified(text: &mut String, report: &verify::Report) {
+    let verdict = if report.is_sound() { "sound" } else { "DAMAGED" };
+    line!(text, "verify     {verdict}: {}", report.summary());
+    for fault in report.faults().take(LINES_MAX) {
+        line!(text, "           {}: {}", fault.object, fault.what);
+        for path in fault.costs.iter().take(LINES_MAX) {
+            line!(text, "             costs {path}");
+        }
+    }
+}
+
+fn drill(text: &mut String, policy: &Policy, done: &DrillDone) {
+    text.push_str(&crate::report::text(&done.outcome, policy.timezone));
+    if let Some(error) = &done.failure {
+        text.push_str(&failure("drill: ", error));
+    }
+    for file in &done.files {
+        line!(text, "report     {}", file.display());
+    }
+}
+
+pub(super) fn steps_json(steps: &[Step]) -> Vec<Value> {
+    let of = |step: &Step| {
+        let what = match &step.result {
+            Ok(Done::Backup(done)) => json!({
+                "snapshots": done.outcome.done,
+                "failed": failed_json(done),
+                "copies": copies_json(&done.copies),
+                "forgotten": done.forgotten.as_ref().map(|forgotten| &forgotten.dropped).ok(),
+            }),
+            Ok(Done::Copy(done)) => json!({ "copies": copies_json(done) }),
+            Ok(Done::Verify(report)) => json!({ "sound": report.is_sound(), "report": report }),
+            Ok(Done::Drill(done)) => json!({ "outcome": done.outcome, "failure": done.failure, "files": done.files }),
+            Err(failure) => json!({ "failure": failure }),
+        };
+        json!({ "verb": step.verb, "exit": step.exit().code(), "result": what })
+    };
+    steps.iter().map(of).collect()
+}
+
+fn failed_json(done: &BackupDone) -> Vec<Value> {
+    let of = |(source, error): &(String, crate::backup::BackupError)| json!({ "source": source, "failure": Failure::from(error) });
+    done.outcome.failed.iter().map(of).collect()
+}
+
+fn copies_json(copies: &[CopyDone]) -> Vec<Value> {
+    let of = |copy: &CopyDone| match &copy.result {
+        Ok(copied) => json!({ "copy": copy.name, "complete": copied.is_complete(), "copied": copied }),
+        Err(failure) => json!({ "copy": copy.name, "complete": false, "failure": failure }),
+    };
+    copies.iter().map(of).collect()
+}
+
+pub(super) fn forget_plan(policy: &Policy, plan: &ForgetPlan) -> String {
+    let mut text = String::new();
+    if let Some(freeze) = plan.freeze() {
+        line!(text, "retention rests, nothing is forgotten: {freeze}");
+    }
+    for verdict in plan.verdicts() {
+        let (mark, why) = if verdict.keep { ("keep  ", verdict.reasons.join(", ")) } else { ("forget", "no rule holds it".to_owned()) };
+        let time = human::time(verdict.time, policy.timezone);
+        line!(text, "{mark} {} {:<12} {time}  {why}", verdict.id.short(), verdict.source);
+    }
+    text
+}
+
+pub(super) fn forgotten(forgotten: &Forgotten) -> String {
+    let mut text = format!("{} snapshots forgotten\n", forgotten.dropped.len());
+    for (id, error) in forgotten.failed.iter().take(LINES_MAX) {
+        line!(text, "not forgotten: {}: {error}", id.short());
+    }
+    text
+}
+
+/// Tells a policy that holds together, and its next runs.
+pub(super) fn policy(policy: &Policy, path: &Path, next: &[(Verb, DateTime<Utc>)]) -> String {
+    let mut text = format!("ok: {} is policy `{}`\n", path.display(), policy.name);
+    for (verb, time) in next {
+        line!(text, "    next {verb}: {}", human::time(*time, policy.timezone));
+    }
+    text
+}
+
+pub(super) fn targets(plan: &Plan) -> String {
+    let servers = plan.databases.iter().map(|database| database.server.name());
+    let dirs = plan.trees.iter().map(|tree| tree.dir.display().to_string());
+    servers.chain(dirs).collect::<Vec<_>>().join(" and ")
+}
+
+/// Tells what a restore will do, before it does it.
+pub(super) fn restore_plan(policy: &Policy, plan: &Plan, from: Option<&str>) -> String {
+    let mut text = String::new();
+    let place = from.map_or_else(|| "the repository".to_owned(), |copy| format!("copy `{copy}`"));
+    line!(text, "restore from {place}:");
+    for database in &plan.databases {
+        let chosen = &database.chosen;
+        let time = human::time(chosen.stored.snapshot.time, policy.timezone);
+        line!(text, "  {} of {time} (snapshot {}) into {}", chosen.source, chosen.id().short(), database.server.name());
+        line!(text, "    {}", database.load.summary());
+        for warning in database.load.warnings() {
+            line!(text, "    note: {warning}");
+        }
+    }
+    for tree in &plan.trees {
+        let chosen = &tree.chosen;
+        let time = human::time(chosen.stored.snapshot.time, policy.timezone);
+        line!(text, "  {} of {time} (snapshot {}) into {}", chosen.source, chosen.id().short(), tree.dir.display());
+        line!(text, "    {}", tree.files.summary());
+    }
+    recovery_point(&mut text, policy, plan);
+    match plan.predicted {
+        Some(predicted) => line!(text, "  predicted duration: {} (from the newest drill's rates)", human::duration(predicted)),
+        None => line!(text, "  predicted duration: unknown, no drill has measured it yet"),
+    }
+    text
+}
+
+/// Names the recovery point and what it loses: until binlogs are captured, all that was written after the snapshot.
+fn recovery_point(text: &mut String, policy: &Policy, plan: &Plan) {
+    let chosen = plan.databases.iter().map(|database| &database.chosen).chain(plan.trees.iter().map(|tree| &tree.chosen));
+    let Some(oldest) = chosen.min_by_key(|chosen| chosen.stored.snapshot.time) else { return };
+    let time = human::time(oldest.stored.snapshot.time, policy.timezone);
+    let lost = human::duration(oldest.lost.to_std().unwrap_or_default());
+    let until = match &plan.moment {
+        Moment::At(time) => human::time(*time, policy.timezone),
+        Moment::Latest | Moment::Snapshot(_) => "now".to_owned(),
+    };
+    line!(text, "  recovery point: {time}; what was written in the {lost} from then until {until} is lost");
+    line!(text, "  (this version restores snapshots; it does not replay binlogs)");
+    if oldest.is_incomplete {
+        line!(text, "  note: a snapshot is incomplete: some entries could not be read when it was made");
+    }
+}
+
+pub(super) fn restore_plan_json(plan: &Plan) -> Value {
+    let databases: Vec<Value> = plan.databases.iter().map(|database| {
+        json!({
+            "source": database.chosen.source,
+            "snapshot": database.chosen.id(),
+            "time": database.chosen.stored.snapshot.time,
+            "lost_seconds": database.chosen.lost.num_seconds(),
+            "incomplete": database.chosen.is_incomplete,
+            "server": database.server.name(),
+            "bytes": database.load.bytes(),
+            "warnings": database.load.warnings(),
+        })
+    }).collect();
+    let trees: Vec<Value> = plan.trees.iter().map(|tree| {
+        json!({
+            "source": tree.chosen.source,
+            "snapshot": tree.chosen.id(),
+            "time": tree.chosen.stored.snapshot.time,
+            "lost_seconds": tree.chosen.lost.num_seconds(),
+            "incomplete": tree.chosen.is_incomplete,
+            "dir": tree.dir,
+            "bytes": tree.files.bytes(),
+        })
+    }).collect();
+    json!({ "databases": databases, "trees": trees, "predicted_seconds": plan.predicted.map(|span| span.as_secs()) })
+}
+
+/// Tells what a restore did, what it could not, and what the proof found.
+pub(super) fn restored(policy: &Policy, plan: &Plan, restored: &Restored, proof: Option<&[String]>, took: Duration) -> String {
+    let mut text = String::new();
+    for (source, loaded) in &restored.databases {
+        line!(text, "{source:<10} loaded {} rows into {} tables", human::count(loaded.rows), human::count(loaded.tables));
+        for warning in &loaded.notes {
+            line!(text, "{:<10} note: {warning}", "");
+        }
+    }
+    for (source, tree) in &restored.trees {
+        line!(
+            text,
+            "{source:<10} {} files restored, {}; {} were there already",
+            human::count(tree.files),
+            human::bytes(tree.bytes),
+            human::count(tree.skipped)
+        );
+        for (path, reason) in tree.failed.iter().take(LINES_MAX) {
+            line!(text, "{:<10} not restored: {}: {reason}", "", path.display());
+        }
+        if tree.failed.len() > LINES_MAX {
+            line!(text, "{:<10} … and {} more; `--json` names them all", "", tree.failed.len() - LINES_MAX);
+        }
+    }
+    match proof {
+        None => {}
+        Some([]) => line!(text, "verified: every chunk of rows and every file equals the snapshot"),
+        Some(differences) => {
+            line!(text, "NOT EQUAL to the snapshot in {} places:", differences.len());
+            for difference in differences.iter().take(LINES_MAX) {
+                line!(text, "  {difference}");
+            }
+        }
+    }
+    line!(text, "restored in {}", human::duration(took));
+    recovery_point(&mut text, policy, plan);
+    text
+}
+
+pub(super) fn restored_json(restored: &Restored) -> Value {
+    let databases: Vec<Value> = restored.databases.iter().map(|(source, loaded)| {
+        json!({ "source": source, "rows": loaded.rows, "tables": loaded.tables, "notes": loaded.notes })
+    }).collect();
+    let trees: Vec<Value> = restored.trees.iter().map(|(source, tree)| {
+        let failed: Vec<Value> = tree.failed.iter().map(|(path, reason)| json!({ "path": path, "reason": reason.to_string() })).collect();
+        json!({ "source": source, "files": tree.files, "bytes": tree.bytes, "skipped": tree.skipped, "failed": failed })
+    }).collect();
+    json!({ "databases": databases, "trees": trees })
+}
