@@ -25,7 +25,7 @@ use crate::repository::{Repository, RepositoryError};
 use crate::run::{Run, Stopped};
 use crate::store::{FileKind, Key, SharedStore, StoreError};
 
-use crate::copy::needs::{NeedsError, snapshots_without_packs};
+use crate::copy::needs::{NeedsError, held_back};
 pub use crate::copy::plan::{CopyPlan, Listing};
 use crate::copy::transfer::Transfer;
 
@@ -60,7 +60,8 @@ impl CopyError {
         match self {
             Self::NoRepository { .. } => Some("make one with `bkp init`".to_owned()),
             Self::AnotherRepository { .. } => Some(
-                "give this policy's copy a prefix of its own; two repositories cannot share one".to_owned(),
+                "give this policy's copy a prefix of its own; two repositories cannot share one"
+                    .to_owned(),
             ),
             Self::Store(_) | Self::Needs(_) | Self::Stopped(_) => None,
         }
@@ -131,7 +132,7 @@ pub async fn copy(
     transfer.send(FileKind::Key, &plan.keys).await?;
     transfer.send(FileKind::Pack, &plan.packs).await?;
     transfer.send(FileKind::Index, &plan.indexes).await?;
-    let held_back = snapshots_without_packs(from, &plan, transfer.packs_failed(), run).await?;
+    let held_back = held_back(from, &plan, transfer.failed(), run).await?;
     let snapshots = plan.snapshots_but(&held_back);
     transfer.send(FileKind::Snapshot, &snapshots).await?;
     transfer.finish(&plan, held_back).await

@@ -1,11 +1,13 @@
-//! Which snapshots cannot be restored from the target, because packs that they need are not there.
+//! Which snapshots could not be restored from the target, because something that they need is not there.
 
 use std::collections::HashSet;
 
+use crate::copy::ObjectError;
 use crate::copy::plan::CopyPlan;
 use crate::id::{BlobId, ObjectId, SnapshotId};
 use crate::repository::{BlobKind, Repository, RepositoryError};
 use crate::run::{Run, Stopped};
+use crate::store::{FileKind, Key};
 
 #[derive(Debug, thiserror::Error)]
 pub enum NeedsError {
@@ -15,18 +17,34 @@ pub enum NeedsError {
     Stopped(#[from] Stopped),
 }
 
-/// Returns those of the plan's snapshots that need one of the packs which failed. Without such a pack it reads nothing.
-pub(super) async fn snapshots_without_packs(
+/// Returns those of the plan's snapshots that the target could not restore, because of what failed. Where nothing
+/// failed it reads nothing.
+pub(super) async fn held_back(
     from: &Repository,
     plan: &CopyPlan,
+    failed: &[(Key, ObjectError)],
+    run: &Run,
+) -> Result<Vec<SnapshotId>, NeedsError> {
+    let planned = plan.snapshots.iter();
+    let planned: HashSet<SnapshotId> = planned.filter_map(|it| it.name.parse().ok()).collect();
+    if failed.is_empty() || planned.is_empty() {
+        return Ok(Vec::new());
+    }
+    // Without an index, the config or a key nobody can tell what a snapshot lacks, so none goes.
+    if failed.iter().any(|(key, _)| key.kind != FileKind::Pack) {
+        return Ok(planned.into_iter().collect());
+    }
+    let packs = failed.iter().filter_map(|(key, _)| key.name.parse().ok());
+    without_packs(from, &planned, packs.collect(), run).await
+}
+
+async fn without_packs(
+    from: &Repository,
+    planned: &HashSet<SnapshotId>,
     failed: HashSet<ObjectId>,
     run: &Run,
 ) -> Result<Vec<SnapshotId>, NeedsError> {
-    if failed.is_empty() || plan.snapshots.is_empty() {
-        return Ok(Vec::new());
-    }
     from.load_index(run).await?;
-    let planned: HashSet<_> = plan.snapshots.iter().map(|listed| &listed.name).collect();
     let mut walk = Walk {
         from,
         failed,
@@ -34,8 +52,7 @@ pub(super) async fn snapshots_without_packs(
     };
     let mut held_back = Vec::new();
     for stored in from.snapshots().await? {
-        let is_planned = planned.contains(&stored.id.to_string());
-        if is_planned && !walk.is_whole(stored.snapshot.tree, run).await? {
+        if planned.contains(&stored.id) && !walk.is_whole(stored.snapshot.tree, run).await? {
             held_back.push(stored.id);
         }
     }

@@ -89,7 +89,11 @@ impl CopyPlan {
     /// Returns the bytes to send.
     #[must_use]
     pub fn bytes(&self) -> u64 {
-        self.lists().into_iter().flatten().map(|listed| listed.size).sum()
+        self.lists()
+            .into_iter()
+            .flatten()
+            .map(|listed| listed.size)
+            .sum()
     }
 
     /// Returns the number of objects to send.
@@ -107,37 +111,62 @@ impl CopyPlan {
     /// Returns the snapshots to send without those that are held back.
     pub(super) fn snapshots_but(&self, held_back: &[SnapshotId]) -> Vec<Listed> {
         let held_back: HashSet<_> = held_back.iter().map(ToString::to_string).collect();
-        let go = self.snapshots.iter().filter(|listed| !held_back.contains(&listed.name));
+        let go = self
+            .snapshots
+            .iter()
+            .filter(|listed| !held_back.contains(&listed.name));
         go.cloned().collect()
     }
 
     /// Returns what the target lacks when it is listed once more: all of it when nothing was sent, nothing after a whole copy.
     pub(super) fn missing_in(&self, there: &Listing) -> Vec<Key> {
         let left = Self::new(&self.here, there);
-        let kinds = [FileKind::Config, FileKind::Key, FileKind::Pack, FileKind::Index, FileKind::Snapshot];
+        let kinds = [
+            FileKind::Config,
+            FileKind::Key,
+            FileKind::Pack,
+            FileKind::Index,
+            FileKind::Snapshot,
+        ];
         let lists = kinds.into_iter().zip(left.lists());
-        let keys = lists.flat_map(|(kind, list)| list.iter().map(move |listed| Key::new(kind, &listed.name)));
+        let keys = lists
+            .flat_map(|(kind, list)| list.iter().map(move |listed| Key::new(kind, &listed.name)));
         keys.collect()
     }
 
     fn lists(&self) -> [&Vec<Listed>; 5] {
-        [&self.config, &self.keys, &self.packs, &self.indexes, &self.snapshots]
+        [
+            &self.config,
+            &self.keys,
+            &self.packs,
+            &self.indexes,
+            &self.snapshots,
+        ]
     }
 }
 
 /// Returns the objects that are not there with their whole size, and how many of them are there with another.
 fn missing(here: &[Listed], there: &[Listed]) -> (Vec<Listed>, u64) {
-    let sizes: HashMap<_, _> = there.iter().map(|listed| (&listed.name, listed.size)).collect();
+    let sizes: HashMap<_, _> = there
+        .iter()
+        .map(|listed| (&listed.name, listed.size))
+        .collect();
     let is_missing = |listed: &&Listed| sizes.get(&listed.name) != Some(&listed.size);
     let mut missing: Vec<_> = here.iter().filter(is_missing).cloned().collect();
     missing.sort_by(|one, other| one.name.cmp(&other.name));
-    let torn = missing.iter().filter(|listed| sizes.contains_key(&listed.name)).count();
+    let torn = missing
+        .iter()
+        .filter(|listed| sizes.contains_key(&listed.name))
+        .count();
     (missing, torn as u64)
 }
 
 fn only_there(here: &[Listed], there: &[Listed]) -> Vec<String> {
     let here: HashSet<_> = here.iter().map(|listed| &listed.name).collect();
-    let only = there.iter().map(|listed| &listed.name).filter(|name| !here.contains(name));
+    let only = there
+        .iter()
+        .map(|listed| &listed.name)
+        .filter(|name| !here.contains(name));
     let mut only: Vec<_> = only.cloned().collect();
     only.sort();
     only
@@ -166,7 +195,10 @@ mod tests {
         };
         let plan = CopyPlan::new(&here, &there);
         assert_eq!(plan.packs, [listed("b", 20), listed("c", 30)]);
-        assert_eq!((plan.bytes(), plan.count(), plan.skipped, plan.torn), (50, 2, 1, 1));
+        assert_eq!(
+            (plan.bytes(), plan.count(), plan.skipped, plan.torn),
+            (50, 2, 1, 1)
+        );
     }
 
     #[test]

@@ -1,6 +1,5 @@
 //! Sends objects, several at once, each hashed before it leaves.
 
-use std::collections::HashSet;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
@@ -85,11 +84,8 @@ impl<'a> Transfer<'a> {
         Ok(())
     }
 
-    /// Returns the packs that are not in the target.
-    pub(super) fn packs_failed(&self) -> HashSet<ObjectId> {
-        let packs = self.copied.failed.iter();
-        let packs = packs.filter(|(key, _)| key.kind == FileKind::Pack);
-        packs.filter_map(|(key, _)| key.name.parse().ok()).collect()
+    pub(super) fn failed(&self) -> &[(Key, ObjectError)] {
+        &self.copied.failed
     }
 
     /// Lists the target once more and returns what was done: what has vanished meanwhile is a failure.
