@@ -9,3 +9,4 @@ pub mod product;
 pub mod server;
 pub mod sql;
 pub mod tls;
+pub mod wire;
