@@ -205,9 +205,9 @@ impl<'a> Rehearsal<'a> {
         self.phase("sandbox", began, |phase| phase.detail = Some(format!("{}: {}", chosen.source, sandbox.version())));
         let began = Instant::now();
         let server = sandbox.server();
-        let state = crate::target::mysql::inspect(&server, self.run).await?;
-        let load = LoadPlan::new(&manifest, &Selection::all(), &state, false)?;
-        let loaded = crate::target::mysql::load(&load, dump, &server, LoadOptions::default(), self.run).await?;
+        let state = crate::target::mysql::inspect(&server).await?;
+        let load = LoadPlan::new(&manifest, &Selection::everything(), &state, false)?;
+        let loaded = crate::target::mysql::load(&load, dump, &server, &LoadOptions::default(), self.run).await?;
         self.phase("load", began, |phase| {
             phase.bytes = Some(manifest.bytes());
             phase.rows = Some(loaded.rows);

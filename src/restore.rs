@@ -111,7 +111,7 @@ pub enum RestoreError {
     #[error(transparent)]
     Manifest(#[from] Box<BackupError>),
     #[error("load the database")]
-    Load(#[from] LoadError),
+    Load(#[from] Box<LoadError>),
     #[error("restore the files")]
     Files(#[from] files::RestoreFilesError),
     #[error(transparent)]
@@ -200,14 +200,14 @@ fn fitting(chosen: Vec<Chosen>, request: &Request) -> Result<Vec<Chosen>, Restor
 /// Refuses to write over a source unless the operator typed its host's name.
 fn refuse_source_as_target(policy: &Policy, request: &Request) -> Result<(), RestoreError> {
     let database = request.to_mysql.as_ref().and_then(|server| {
-        policy.mysql.values().find(|source| same_address(&source.address, server.address())).map(|_| server.to_string())
+        policy.mysql.values().find(|source| same_address(&source.address, &server.address)).map(|_| server.name())
     });
     let tree = request.to_dir.as_ref().and_then(|dir| {
         policy.files.values().find(|source| overlaps(dir, &source.path)).map(|_| dir.display().to_string())
     });
     let Some(target) = database.clone().or(tree) else { return Ok(()) };
     let Some(typed) = &request.in_place else { return Err(RestoreError::InPlace(target)) };
-    let host = match request.to_mysql.as_ref().map(Server::address) {
+    let host = match request.to_mysql.as_ref().map(|server| &server.address) {
         Some(MysqlAddress::Tcp { host, .. }) if database.is_some() => host.clone(),
         _ => rustix::system::uname().nodename().to_string_lossy().into_owned(),
     };
@@ -244,8 +244,8 @@ async fn plan_database(
     if let Some((schema, table)) = request.tables.iter().find(|name| !is_there(name)) {
         return Err(RestoreError::NoTable(format!("{schema}.{table}")));
     }
-    let selection = Selection { tables: Some(request.tables.clone()).filter(|tables| !tables.is_empty()), users: request.users };
-    let state = crate::target::mysql::inspect(server, run).await?;
+    let selection = Selection { tables: Some(request.tables.clone()).filter(|tables| !tables.is_empty()), accounts: request.users && request.tables.is_empty() };
+    let state = crate::target::mysql::inspect(server).await?;
     let load = LoadPlan::new(manifest, &selection, &state, request.overwrite)?;
     Ok(DatabasePlan { chosen, server: server.clone(), load, dump })
 }

@@ -58,7 +58,7 @@ impl RepositoryDump {
     }
 
     fn blobs(&self, path: &str) -> Result<Vec<BlobId>, DumpReadError> {
-        self.files.get(path).cloned().ok_or_else(|| DumpReadError::new(path, "it is not in the snapshot"))
+        self.files.get(path).cloned().ok_or_else(|| DumpReadError::Missing { path: path.to_owned() })
     }
 }
 
@@ -72,7 +72,7 @@ impl DumpReader for RepositoryDump {
         let mut bytes = Vec::new();
         for id in self.blobs(path)? {
             let blob = self.repository.blob(BlobKind::Data, &id).await;
-            bytes.extend(blob.map_err(|error| DumpReadError::new(path, error))?);
+            bytes.extend(blob.map_err(|error| unreadable(path, error))?);
         }
         Ok(bytes)
     }
@@ -90,11 +90,21 @@ impl DumpReader for RepositoryDump {
                 let opened = tokio::spawn(async move { repository.blob(BlobKind::Data, &id).await }).await;
                 match opened {
                     Ok(Ok(bytes)) => Ok(Bytes::from(bytes)),
-                    Ok(Err(error)) => Err(DumpReadError::new(&path, error)),
-                    Err(error) => Err(DumpReadError::new(&path, error)),
+                    Ok(Err(error)) => Err(unreadable(&path, error)),
+                    Err(error) => Err(DumpReadError::Other { path, source: Box::new(error) }),
                 }
             }
         };
         stream::iter(blobs).map(fetch).buffered(BLOBS_AHEAD).boxed()
+    }
+}
+
+/// Tells damage, which no new try mends, from a store that cannot be reached now.
+fn unreadable(path: &str, error: RepositoryError) -> DumpReadError {
+    let path = path.to_owned();
+    if error.is_damage() {
+        DumpReadError::Damaged { path, source: Some(Box::new(error)) }
+    } else {
+        DumpReadError::Other { path, source: Box::new(error) }
     }
 }
