@@ -1,5 +1,7 @@
 //! The published exit codes. A code never changes its meaning.
 
+mod table;
+
 use std::process::ExitCode;
 
 /// How a run ended, for whoever called it. In the order of how grave it is: the gravest of several is the run's.

@@ -24,6 +24,7 @@ use crate::restore::choose::Moment;
 use crate::restore::mysql::RepositoryDump;
 use crate::run::Run;
 use crate::run::Stopped;
+use crate::source::mysql::MysqlSourceError;
 use crate::target::mysql::DumpReader;
 use crate::target::mysql::LoadError;
 use crate::target::mysql::LoadOptions;
@@ -112,6 +113,8 @@ pub enum RestoreError {
     Manifest(#[from] Box<BackupError>),
     #[error("load the database")]
     Load(#[from] Box<LoadError>),
+    #[error("read the restored rows back")]
+    ReadBack(#[from] MysqlSourceError),
     #[error("restore the files")]
     Files(#[from] files::RestoreFilesError),
     #[error(transparent)]

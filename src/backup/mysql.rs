@@ -41,7 +41,7 @@ pub(super) async fn save(job: &Job<'_>, name: &str) -> Result<Backed, BackupErro
         Some(stored) => Some(manifest(job.repository, stored, name).await?),
         None => None,
     };
-    let server = Server::of(place, &job.policy.network).map_err(crate::source::mysql::MysqlSourceError::from)?;
+    let server = Server::of(place, &job.policy.network)?;
     let writer = job.repository.writer(run);
     let dumped = {
         let (place, writer, run, allow) = (place.clone(), writer.clone(), run.clone(), job.options.allow_inconsistent);

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::backup;
-use crate::backup::BackupError;
 use crate::catalog::{Catalog, CopyRecord};
 use crate::copy;
 use crate::copy::Copied;
@@ -391,10 +390,4 @@ fn write_report(
 ) -> Result<Vec<PathBuf>, Failure> {
     let dir = policy.drill.report_dir.clone().unwrap_or_else(|| policy.state_dir.join("reports"));
     Ok(crate::report::write(&dir, policy, outcome, history, run.now())?)
-}
-
-impl From<&BackupError> for Exit {
-    fn from(error: &BackupError) -> Self {
-        crate::exit::of_backup(error)
-    }
 }
