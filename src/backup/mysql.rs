@@ -92,7 +92,7 @@ pub async fn manifest(repository: &Repository, stored: &StoredSnapshot, source: 
     let node = node.ok_or_else(|| refusal("no manifest.json".to_owned()))?;
     let mut text = Vec::new();
     for blob in &node.content {
-        text.extend(repository.blob(crate::seal::BlobKind::Data, blob).await?);
+        text.extend(repository.blob(crate::repository::BlobKind::Data, blob).await?);
     }
     let manifest: Manifest = serde_json::from_slice(&text).map_err(|error| refusal(error.to_string()))?;
     if manifest.format > crate::mysql::manifest::FORMAT {

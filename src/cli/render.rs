@@ -24,10 +24,10 @@ use crate::verify;
 const LINES_MAX: usize = 20;
 
 macro_rules! line {
-    ($text:expr, $($format:tt)*) => {
+    ($text:expr, $($format:tt)*) => {{
         // Writing into a String cannot fail.
         let _infallible = writeln!($text, $($format)*);
-    };
+    }};
 }
 
 pub(super) fn failure(before: &str, failure: &Failure) -> String {

@@ -13,7 +13,7 @@ use crate::mysql::manifest::Manifest;
 use crate::repository::Repository;
 use crate::repository::RepositoryError;
 use crate::repository::tree::Tree;
-use crate::seal::BlobKind;
+use crate::repository::BlobKind;
 use crate::target::mysql::DumpReadError;
 use crate::target::mysql::DumpReader;
 

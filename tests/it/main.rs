@@ -2,5 +2,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::missing_panics_doc)]
 
 mod catalog;
+mod faults;
 mod layers;
+mod operator;
+mod world;
 mod servers;
