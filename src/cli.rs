@@ -1,1 +1,4 @@
 //! TBD
+
+pub mod progress;
+pub mod table;

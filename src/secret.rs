@@ -5,6 +5,14 @@ use std::path::PathBuf;
 
 use zeroize::Zeroizing;
 
+mod command;
+mod error;
+mod file;
+#[cfg(test)]
+mod tests;
+
+pub use crate::secret::error::SecretError;
+
 /// A secret text. It prints as `***` and is wiped when dropped.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(Zeroizing<String>);
@@ -29,12 +37,82 @@ impl fmt::Debug for Secret {
 }
 
 /// Where a secret is read from, when it is needed.
-#[derive(Debug, Clone, PartialEq, Eq)]
+///
+/// A secret is one line. What surrounds it would be read in one way by us and in another by `restic --password-file`
+/// (which trims blanks), so a second line or a blank at either end is refused; one newline at the end is dropped.
+#[derive(Clone, PartialEq, Eq)]
 pub enum SecretSource {
-    /// The first line of a file that only its owner can read.
+    /// The line in a file that only its owner can read.
     File(PathBuf),
-    /// The first line that a command prints (`sh -c`).
+    /// The line that a command prints (`sh -c`).
     Command(String),
     /// A systemd credential of this name (`$CREDENTIALS_DIRECTORY/<name>`).
     Credential(String),
+}
+
+/// A password is short; a larger answer comes from the wrong file or command.
+const SECRET_BYTES_MAX: u64 = 4096;
+
+impl SecretSource {
+    /// Reads the secret. Blocks: on a file, or for up to a minute on a command.
+    pub fn read(&self) -> Result<Secret, SecretError> {
+        let bytes = match self {
+            Self::File(path) => file::read_private(path)?,
+            Self::Command(command) => command::output_of(command)?,
+            Self::Credential(name) => file::read_credential(name)?,
+        };
+        self.line_in(&bytes)
+    }
+
+    /// Makes a key file: 256 random bits as 64 hex digits, readable by its owner alone.
+    ///
+    /// A missing directory is made with mode 0700. An existing file is never touched.
+    ///
+    /// # Errors
+    /// [`SecretError::Exists`] where the file is there already.
+    pub fn create_key_file(path: &std::path::Path) -> Result<(), SecretError> {
+        file::create_key(path)
+    }
+
+    fn line_in(&self, bytes: &[u8]) -> Result<Secret, SecretError> {
+        let fault = |fault| SecretError::NotALine {
+            source_name: self.to_string(),
+            fault,
+        };
+        let mut text = std::str::from_utf8(bytes)
+            .map(|text| Zeroizing::new(text.to_owned()))
+            .map_err(|_| fault("is not UTF-8 text"))?;
+        if text.ends_with('\n') {
+            text.pop();
+        }
+        if text.ends_with('\r') {
+            text.pop();
+        }
+        match text.as_str() {
+            "" => Err(fault("is empty")),
+            line if line.contains(['\n', '\r']) => Err(fault("has more than one line")),
+            line if line.contains('\0') => Err(fault("has a zero byte")),
+            line if line.trim() != line => Err(fault("begins or ends with a blank")),
+            _ => Ok(Secret(text)),
+        }
+    }
+}
+
+/// Names the source in messages. Of a command only the program is shown: its arguments may be secret.
+impl fmt::Display for SecretSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File(path) => write!(f, "file `{}`", path.display()),
+            Self::Command(command) => {
+                write!(f, "command `{}`", command::program_of(command))
+            }
+            Self::Credential(name) => write!(f, "credential `{name}`"),
+        }
+    }
+}
+
+impl fmt::Debug for SecretSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "SecretSource({self})")
+    }
 }

@@ -2,8 +2,11 @@
 //!
 //! A store knows nothing of what it keeps. Retries, limits, dry runs and injected faults are each a store round a store.
 
+pub mod faulty;
+pub mod limit;
 pub mod local;
 pub mod memory;
+pub mod retry;
 
 use std::fmt;
 use std::ops::Range;
@@ -106,6 +109,30 @@ pub enum StoreError {
     /// The store's own lock (Object Lock) refuses to delete it.
     #[error("{act} `{thing}`: protected by the store's lock")]
     Protected { act: &'static str, thing: String },
+    /// The policy's network does not let these bytes go that way; nothing was sent.
+    #[error("{act} `{thing}`: network refused: {reason}")]
+    Refused {
+        act: &'static str,
+        thing: String,
+        reason: String,
+    },
+}
+
+impl StoreError {
+    /// Tells whether the same operation may succeed when it is tried again.
+    #[must_use]
+    pub fn is_transient(&self) -> bool {
+        matches!(self, Self::Transient { .. })
+    }
+
+    /// Tells whether every other object would fare the same, so that going on is of no use.
+    #[must_use]
+    pub fn is_final(&self) -> bool {
+        matches!(
+            self,
+            Self::Full { .. } | Self::Denied { .. } | Self::Refused { .. }
+        )
+    }
 }
 
 /// Keeps objects. All methods may be called at once from many tasks; dropping a future gives the operation up.

@@ -1,4 +1,6 @@
 //! One binary for all tests that go through more than one module.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::missing_panics_doc)]
 
+mod catalog;
 mod layers;
+mod servers;

@@ -1,0 +1,119 @@
+# shellcheck shell=bash
+# Sourced by scripts/lab: programs from Debian's unstable suite, unpacked beside the system.
+#
+# An own apt root (lists, cache, an empty package status) resolves everything down to libc, the packages are unpacked
+# but not installed, and a wrapper starts each program through the tree's own loader and libraries. No root needed,
+# and the system stays as it is.
+
+UNSTABLE_PACKAGES="mysql-server-core mysql-client-core restic"
+# One more than the last layout of the tree or the wrappers; an older tree is made anew.
+UNSTABLE_LAYOUT=2
+
+install_unstable() {
+  [ "$(cat "$BKP_LAB/unstable/.layout" 2>/dev/null)" = $UNSTABLE_LAYOUT ] && return 0
+  mkdir -p "$BKP_LAB"
+  (
+    flock 9
+    [ "$(cat "$BKP_LAB/unstable/.layout" 2>/dev/null)" = $UNSTABLE_LAYOUT ] && exit 0
+    say "unpacking $UNSTABLE_PACKAGES from Debian's unstable suite into $BKP_LAB"
+    download_unstable
+    unpack_unstable
+    write_wrappers
+    check_wrappers
+    echo $UNSTABLE_LAYOUT >"$BKP_LAB/unstable/.layout"
+    rm -rf "$BKP_LAB/apt"
+  ) 9>"$BKP_LAB/lock"
+}
+
+download_unstable() {
+  local apt=$BKP_LAB/apt mirror
+  mirror=$(debian_mirror)
+  [ -n "$mirror" ] || die "no Debian mirror in this machine's apt configuration (apt-get indextargets names none)"
+  rm -rf "$apt"
+  mkdir -p "$apt"/{lists,archives}/partial "$apt/none"
+  : >"$apt/status"
+  echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $mirror sid main" >"$apt/sources.list"
+  private_apt "$apt" update >&2
+  # shellcheck disable=SC2086
+  private_apt "$apt" install -y --download-only $UNSTABLE_PACKAGES >&2
+}
+
+# Prints the address from which this machine gets its own release.
+debian_mirror() {
+  local codename
+  codename=$(. /etc/os-release && echo "${VERSION_CODENAME-}")
+  apt-get indextargets --format '$(RELEASE) $(REPO_URI)' 'Created-By: Packages' |
+    awk -v codename="$codename" '($1 == codename || $1 ~ /^(old)*stable$/) && $2 !~ /security/ { print $2; exit }'
+}
+
+private_apt() {
+  local apt=$1
+  shift
+  # A frozen mirror's Release file can be past its Valid-Until date; its signature is checked all the same.
+  apt-get -q -o Dir::Etc::SourceList="$apt/sources.list" -o Dir::Etc::SourceParts="$apt/none" -o Dir::Etc::Preferences=- \
+    -o Dir::Etc::PreferencesParts="$apt/none" -o Dir::State::Lists="$apt/lists" -o Dir::State::Status="$apt/status" \
+    -o Dir::State::Extended_States="$apt/extended" -o Dir::Cache="$apt" -o Dir::Cache::Archives="$apt/archives" \
+    -o Acquire::Check-Valid-Until=false -o Acquire::Languages=none -o APT::Install-Recommends=false \
+    -o Acquire::IndexTargets::deb::DEP-11::DefaultEnabled=false -o Acquire::Retries=3 \
+    -o Acquire::IndexTargets::deb::Contents-deb::DefaultEnabled=false -o APT::Sandbox::User=root \
+    -o APT::Update::Post-Invoke= -o APT::Update::Post-Invoke-Success= -o APT::Default-Release= "$@"
+}
+
+unpack_unstable() {
+  local package tree=$BKP_LAB/unstable
+  rm -rf "$tree"
+  mkdir -p "$tree"
+  for package in "$BKP_LAB"/apt/archives/*.deb; do
+    dpkg-deb --fsys-tarfile "$package" |
+      tar -x -C "$tree" --no-same-owner --exclude='./usr/share/doc' --exclude='./usr/share/man' --exclude='./usr/share/locale'
+  done
+}
+
+write_wrappers() {
+  local name loader libraries=("$BKP_LAB"/unstable/usr/lib/*-linux-gnu*)
+  loader=$(find "${libraries[0]}" -maxdepth 1 -name 'ld-linux*.so.*' | head -n 1)
+  [ -n "$loader" ] || die "no loader in $BKP_LAB/unstable"
+  mkdir -p "$BKP_LAB"/{mysql,restic}/bin
+  write_wrapper restic/bin/restic usr/bin/restic ""
+  # The system's my.cnf belongs to another product, so these programs read none unless told to. The directory that this
+  # build takes for secure-file-priv belongs to a package that is not here: without it the server does not start.
+  # shellcheck disable=SC2016
+  write_wrapper mysql/bin/mysqld usr/sbin/mysqld \
+    '--basedir="$tree/usr" --plugin-dir="$tree/usr/lib/mysql/plugin" --lc-messages-dir="$tree/usr/share/mysql" --character-sets-dir="$tree/usr/share/mysql/charsets" --secure-file-priv='
+  for name in mysql mysqladmin mysqlbinlog mysqldump; do
+    write_wrapper mysql/bin/$name usr/bin/$name ''
+  done
+}
+
+# Writes $BKP_LAB/$1, which runs $2 of the tree with the options $3.
+write_wrapper() {
+  local wrapper=$BKP_LAB/$1
+  {
+    cat <<HEAD
+#!/bin/bash
+# Written by scripts/lab: runs a program of the unpacked tree through its own loader and libraries.
+lab=\$(cd "\$(dirname "\$(readlink -f "\${BASH_SOURCE[0]}")")/../.." && pwd)
+tree=\$lab/unstable
+run=("\$tree/${loader#"$BKP_LAB/unstable/"}" --library-path "\$tree/${libraries[0]#"$BKP_LAB/unstable/"}" --argv0 "\$0" "\$tree/$2")
+HEAD
+    case $1 in
+      mysql/*) cat <<TAIL ;;
+export LIBMYSQL_PLUGIN_DIR=\${LIBMYSQL_PLUGIN_DIR:-\$tree/usr/lib/mysql/plugin}
+first=(--no-defaults)
+case \${1-} in --no-defaults | --defaults-*=* | --print-defaults) first=("\$1"); shift ;; esac
+exec "\${run[@]}" "\${first[@]}" $3 "\$@"
+TAIL
+      *) echo 'exec "${run[@]}" "$@"' ;;
+    esac
+  } >"$wrapper.new"
+  chmod 755 "$wrapper.new"
+  mv "$wrapper.new" "$wrapper"
+}
+
+check_wrappers() {
+  local name
+  for name in mysqld mysql mysqladmin mysqlbinlog mysqldump; do
+    "$BKP_LAB/mysql/bin/$name" --version >&2 || die "$BKP_LAB/mysql/bin/$name does not run"
+  done
+  "$BKP_LAB/restic/bin/restic" version >&2 || die "$BKP_LAB/restic/bin/restic does not run"
+}

@@ -1,0 +1,205 @@
+//! A store that keeps to a bandwidth and to a number of operations at once.
+//!
+//! Bytes are paced by object: an object of `n` bytes keeps the next one waiting for `n / rate` seconds. So the average
+//! over any stretch of time stays within the rate plus one object (a pack, 16 MiB), however many tasks share the store.
+
+use std::ops::Range;
+use std::sync::Mutex;
+use std::sync::PoisonError;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::sync::Semaphore;
+use tokio::sync::SemaphorePermit;
+use tokio::time::Instant;
+
+use crate::store::{FileKind, Key, Listed, SharedStore, Store, StoreError};
+
+/// Hands out time slots on a line of so many bytes a second.
+///
+/// There is no bucket to refill: each payment moves the moment at which the line is free again, so the pace is exact at
+/// any grain and needs no timer of its own.
+#[derive(Debug)]
+struct Pace {
+    bytes_per_second: u64,
+    free_at: Mutex<Option<Instant>>,
+}
+
+impl Pace {
+    /// Waits until the line is free, and takes it for as long as `bytes` need.
+    ///
+    /// A payment whose future is dropped while it waits stays paid: the line is idle for that stretch, never too fast.
+    async fn pay(&self, bytes: u64) {
+        let start = self.reserve(bytes, Instant::now());
+        tokio::time::sleep_until(start).await;
+    }
+
+    /// Returns the moment from which on the line belongs to these bytes.
+    fn reserve(&self, bytes: u64, now: Instant) -> Instant {
+        let mut free_at = self.free_at.lock().unwrap_or_else(PoisonError::into_inner);
+        let start = free_at.map_or(now, |free_at| free_at.max(now));
+        *free_at = Some(start + self.span(bytes));
+        start
+    }
+
+    fn span(&self, bytes: u64) -> Duration {
+        let nanos = u128::from(bytes) * 1_000_000_000 / u128::from(self.bytes_per_second.max(1));
+        Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
+    }
+}
+
+/// Limits the bytes a second and the operations at once of a store.
+pub struct Limit {
+    inner: SharedStore,
+    /// Each way has the whole rate: a copy that uploads is not slowed by a restore that downloads.
+    up: Option<Pace>,
+    down: Option<Pace>,
+    in_flight: Semaphore,
+}
+
+impl Limit {
+    /// Wraps a store. `None`: as fast as the line. At least one operation is always let through.
+    pub fn new(inner: SharedStore, bytes_per_second: Option<u64>, in_flight_max: usize) -> Self {
+        let pace = || {
+            bytes_per_second.map(|bytes_per_second| Pace {
+                bytes_per_second,
+                free_at: Mutex::new(None),
+            })
+        };
+        Self {
+            inner,
+            up: pace(),
+            down: pace(),
+            in_flight: Semaphore::new(in_flight_max.clamp(1, Semaphore::MAX_PERMITS)),
+        }
+    }
+
+    /// Waits for a place among the operations at once. `None` never happens: the semaphore is not closed.
+    async fn place(&self) -> Option<SemaphorePermit<'_>> {
+        self.in_flight.acquire().await.ok()
+    }
+}
+
+async fn pay(pace: Option<&Pace>, bytes: u64) {
+    if let Some(pace) = pace {
+        pace.pay(bytes).await;
+    }
+}
+
+#[async_trait::async_trait]
+impl Store for Limit {
+    fn location(&self) -> String {
+        self.inner.location()
+    }
+
+    async fn put(&self, key: &Key, bytes: Bytes) -> Result<(), StoreError> {
+        let _place = self.place().await;
+        pay(self.up.as_ref(), bytes.len() as u64).await;
+        self.inner.put(key, bytes).await
+    }
+
+    /// Pays after the fact: the size is not known before, and the next get waits for it.
+    async fn get(&self, key: &Key) -> Result<Bytes, StoreError> {
+        let _place = self.place().await;
+        pay(self.down.as_ref(), 0).await;
+        let bytes = self.inner.get(key).await?;
+        if let Some(pace) = &self.down {
+            pace.reserve(bytes.len() as u64, Instant::now());
+        }
+        Ok(bytes)
+    }
+
+    async fn get_range(&self, key: &Key, range: Range<u64>) -> Result<Bytes, StoreError> {
+        let _place = self.place().await;
+        pay(self.down.as_ref(), range.end.saturating_sub(range.start)).await;
+        self.inner.get_range(key, range).await
+    }
+
+    async fn list(&self, kind: FileKind) -> Result<Vec<Listed>, StoreError> {
+        let _place = self.place().await;
+        self.inner.list(kind).await
+    }
+
+    async fn size(&self, key: &Key) -> Result<Option<u64>, StoreError> {
+        let _place = self.place().await;
+        self.inner.size(key).await
+    }
+
+    async fn delete(&self, key: &Key) -> Result<(), StoreError> {
+        let _place = self.place().await;
+        self.inner.delete(key).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use std::sync::Arc;
+
+    use futures_util::future::join_all;
+
+    use super::*;
+    use crate::store::faulty::{Fault, Faulty, Operation, Rule};
+    use crate::store::memory::MemoryStore;
+
+    const MIB: u64 = 1 << 20;
+
+    fn pace(bytes_per_second: u64) -> Pace {
+        Pace {
+            bytes_per_second,
+            free_at: Mutex::new(None),
+        }
+    }
+
+    fn pack(n: u8) -> Key {
+        Key::new(FileKind::Pack, hex::encode([n; 32]))
+    }
+
+    #[test]
+    fn tasks_together_keep_to_the_bandwidth() {
+        let pace = pace(2 * MIB);
+        let now = Instant::now();
+        let starts: Vec<_> = (0..21).map(|_| pace.reserve(MIB, now) - now).collect();
+        assert_eq!(starts[0], Duration::ZERO);
+        assert_eq!(starts[1], Duration::from_millis(500));
+        assert_eq!(starts[20], Duration::from_secs(10));
+    }
+
+    #[test]
+    fn idle_time_is_not_saved_up_for_a_burst() {
+        let pace = pace(MIB);
+        let now = Instant::now();
+        pace.reserve(MIB, now);
+        let later = now + Duration::from_hours(1);
+        assert_eq!(pace.reserve(MIB, later), later);
+        assert_eq!(pace.reserve(MIB, later), later + Duration::from_secs(1));
+    }
+
+    #[tokio::test]
+    async fn puts_and_gets_of_known_and_unknown_size_are_paid_for() {
+        let limit = Limit::new(Arc::new(MemoryStore::new()), Some(MIB), 8);
+        let start = Instant::now();
+        let bytes = Bytes::from(vec![1; 512]);
+        limit.put(&pack(1), bytes).await.unwrap();
+        limit.get(&pack(1)).await.unwrap();
+        limit.get_range(&pack(1), 0..256).await.unwrap();
+        let owed = |pace: &Option<Pace>| {
+            let pace = pace.as_ref().unwrap();
+            pace.reserve(0, start) - start
+        };
+        assert!(owed(&limit.up) >= Duration::from_nanos(488_281));
+        assert!(owed(&limit.down) >= Duration::from_nanos(732_421));
+    }
+
+    #[tokio::test]
+    async fn no_more_operations_run_at_once_than_allowed() {
+        let faulty = Arc::new(Faulty::new(Arc::new(MemoryStore::new())));
+        faulty.add(Rule::every(Operation::Put, Fault::Stall));
+        let limit = Limit::new(faulty.clone(), None, 3);
+        let limit = &limit;
+        let puts = (0..12).map(|n| async move { limit.put(&pack(n), Bytes::new()).await });
+        assert!(futures_util::poll!(join_all(puts)).is_pending());
+        assert_eq!(faulty.at_once_max(), 3);
+    }
+}
