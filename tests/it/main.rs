@@ -5,5 +5,6 @@ mod catalog;
 mod faults;
 mod layers;
 mod operator;
-mod world;
+mod s3;
 mod servers;
+mod world;
