@@ -11,20 +11,22 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 
+use crate::backup::files::FilesSaved;
 use crate::event::Events;
 use crate::id::SnapshotId;
 use crate::policy::Policy;
-use crate::repository::Added;
 use crate::repository::LockMode;
 use crate::repository::Repository;
 use crate::repository::RepositoryError;
 use crate::repository::Saved;
 use crate::repository::StoredSnapshot;
+use crate::repository::Summary;
 use crate::repository::Writer;
 use crate::repository::snapshot::Snapshot;
 use crate::run::Run;
 use crate::run::Stopped;
 use crate::source::files::FilesError;
+use crate::source::files::FilesSource;
 use crate::source::mysql::MysqlSourceError;
 use crate::verify;
 
@@ -224,7 +226,27 @@ impl Job<'_> {
             username: String::from("bkp"),
             tags,
             program_version: Some(concat!("bkp ", env!("CARGO_PKG_VERSION")).to_owned()),
-            summary: None,
+            summary: Some(draft.summary),
+        }
+    }
+
+    /// Begins the summary that restic's tools show, and that the next run's guards compare with.
+    pub(crate) fn summary(&self, began: DateTime<Utc>, written: &Saved, files: u64, bytes: u64) -> Summary {
+        Summary {
+            backup_start: began,
+            backup_end: self.run.now(),
+            files_new: 0,
+            files_changed: 0,
+            files_unmodified: 0,
+            dirs_new: 0,
+            dirs_changed: 0,
+            dirs_unmodified: 0,
+            data_blobs: written.added.blobs,
+            tree_blobs: 0,
+            data_added: written.added.plain,
+            data_added_packed: written.added.stored,
+            total_files_processed: files,
+            total_bytes_processed: bytes,
         }
     }
 }
@@ -237,6 +259,7 @@ pub(crate) struct Draft<'a> {
     pub(crate) tree: crate::id::BlobId,
     pub(crate) path: String,
     pub(crate) is_incomplete: bool,
+    pub(crate) summary: Summary,
 }
 
 fn hostname() -> String {
@@ -252,12 +275,30 @@ async fn save_files(job: &Job<'_>, name: &str) -> Result<Backed, BackupError> {
     let place = job.policy.files.get(name).ok_or_else(|| BackupError::NoSource(name.to_owned()))?;
     let parent = job.parent(name).cloned();
     let writer = job.repository.writer(run);
-    let saved = files::save_in_background(place, parent.as_ref(), job.repository, &writer, run).await?;
+    let reading = {
+        let (place, repository, writer, run) = (place.clone(), job.repository.clone(), writer.clone(), run.clone());
+        tokio::task::spawn_blocking(move || {
+            let source = FilesSource::open(&place, &run)?;
+            Ok::<_, BackupError>(files::save(&source, parent.as_ref(), &repository, &writer, &run)?)
+        })
+    };
+    let saved = reading.await.map_err(|error| BackupError::Thread(error.to_string()))??;
     let written = job.prove(&writer).await?;
-    let incomplete = files::faults(&saved);
+    let incomplete = left_out(&saved);
     warn_all(&run.events, name, &incomplete);
     let path = place.path.to_string_lossy().into_owned();
-    let draft = Draft { source: name, kind: Kind::Files, time, tree: saved.tree, path, is_incomplete: !incomplete.is_empty() };
+    let counts = saved.counts;
+    let summary = Summary {
+        files_new: counts.files_new,
+        files_changed: counts.files_changed,
+        files_unmodified: counts.files_unmodified,
+        dirs_new: counts.dirs_new,
+        dirs_changed: counts.dirs_changed,
+        dirs_unmodified: counts.dirs_unmodified,
+        ..job.summary(time, &written, counts.files, counts.bytes)
+    };
+    let is_incomplete = !incomplete.is_empty();
+    let draft = Draft { source: name, kind: Kind::Files, time, tree: saved.tree, path, is_incomplete, summary };
     let id = job.repository.save_snapshot(&job.snapshot(draft)).await?;
     Ok(Backed {
         source: name.to_owned(),
@@ -266,7 +307,7 @@ async fn save_files(job: &Job<'_>, name: &str) -> Result<Backed, BackupError> {
         time,
         bytes: saved.counts.bytes,
         bytes_read: saved.counts.bytes_read,
-        bytes_stored: stored(written.added),
+        bytes_stored: written.added.stored,
         items: saved.counts.files,
         items_changed: saved.counts.files_new + saved.counts.files_changed,
         millis: millis(began.elapsed()),
@@ -275,8 +316,11 @@ async fn save_files(job: &Job<'_>, name: &str) -> Result<Backed, BackupError> {
     })
 }
 
-pub(crate) fn stored(added: Added) -> u64 {
-    added.stored
+/// Names what a snapshot of files does not hold, or holds as it changed while it was read.
+fn left_out(saved: &FilesSaved) -> Vec<String> {
+    let unreadable = saved.unreadable.iter().map(|(path, reason)| format!("{}: {reason}", path.display()));
+    let fuzzy = saved.fuzzy.iter().map(|path| format!("{}: it changed on every reading", path.display()));
+    unreadable.chain(fuzzy).collect()
 }
 
 pub(crate) fn millis(span: Duration) -> u64 {

@@ -48,3 +48,10 @@ fn dispatch(cli: &Cli) -> Answered {
         Command::Report(args) => look::report(global, args),
     }
 }
+
+/// Colours only where a person looks and did not decline them (`NO_COLOR`).
+fn ink() -> crate::human::Ink {
+    use std::io::IsTerminal as _;
+    let is_wanted = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+    crate::human::Ink::new(is_wanted && std::io::stdout().is_terminal())
+}

@@ -35,7 +35,7 @@ use crate::source::mysql::MysqlSource;
 pub(super) async fn save(job: &Job<'_>, name: &str) -> Result<Backed, BackupError> {
     let run = job.run;
     run.check()?;
-    let began = run.clock.instant();
+    let (began, started) = (run.clock.instant(), run.now());
     let place = job.policy.mysql.get(name).ok_or_else(|| BackupError::NoSource(name.to_owned()))?;
     let previous = match job.parent(name) {
         Some(stored) => Some(manifest(job.repository, stored, name).await?),
@@ -56,8 +56,15 @@ pub(super) async fn save(job: &Job<'_>, name: &str) -> Result<Backed, BackupErro
     let root = format!("mysql/{name}");
     let tree = sink.into_tree(&writer, &root, manifest.taken_at)?;
     let written = job.prove(&writer).await?;
-    let draft =
-        Draft { source: name, kind: Kind::Mysql, time: manifest.taken_at, tree, path: format!("/{root}"), is_incomplete: false };
+    let draft = Draft {
+        source: name,
+        kind: Kind::Mysql,
+        time: manifest.taken_at,
+        tree,
+        path: format!("/{root}"),
+        is_incomplete: false,
+        summary: job.summary(started, &written, u64::try_from(manifest.tables.len()).unwrap_or(u64::MAX), manifest.bytes()),
+    };
     let id = job.repository.save_snapshot(&job.snapshot(draft)).await?;
     Ok(Backed {
         source: name.to_owned(),
@@ -146,7 +153,7 @@ impl io::Write for TreeFile<'_> {
 
 impl FileSink for TreeFile<'_> {
     fn finish(self: Box<Self>) -> Result<(), SinkError> {
-        let content = self.writer.finish().map_err(|error| SinkError::new(&self.path, &error))?;
+        let content = self.writer.finish().map_err(|error| SinkError { path: self.path.clone(), error: Box::new(error) })?;
         let mut files = self.sink.files.lock().unwrap_or_else(PoisonError::into_inner);
         files.insert(self.path, content);
         Ok(())
