@@ -1,4 +1,4 @@
 //! Where a restore writes.
 
 pub mod files;
-// pub mod mysql;
+pub mod mysql;
