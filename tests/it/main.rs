@@ -3,3 +3,4 @@
 
 mod catalog;
 mod layers;
+mod report;
