@@ -1,1 +1,3 @@
-//! TBD
+//! Where a restore writes.
+
+pub mod mysql;

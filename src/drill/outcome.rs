@@ -167,6 +167,10 @@ pub enum ChecksVerdict {
 impl Verdict {
     /// Judges measured values: an actual equal to its objective meets it.
     #[must_use]
+    #[expect(
+        clippy::similar_names,
+        reason = "RTA and RPA are the words of the trade"
+    )]
     pub fn judge(
         objectives: ObjectivesMs,
         rta_ms: Option<u64>,

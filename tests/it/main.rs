@@ -1,5 +1,7 @@
 //! One binary for all tests that go through more than one module.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::missing_panics_doc)]
 
+mod catalog;
 mod layers;
+mod s3;
 mod servers;

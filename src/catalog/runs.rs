@@ -1,0 +1,293 @@
+//! Runs: begun, ended, listed.
+
+use chrono::{DateTime, SecondsFormat, Utc};
+use rusqlite::Connection;
+use rusqlite::OptionalExtension;
+use rusqlite::Row;
+use rusqlite::Transaction;
+use rusqlite::params;
+use serde::{Deserialize, Serialize};
+
+use crate::catalog::holder;
+use crate::catalog::{Catalog, CatalogError, Outcome, RunEnd, RunRecord, RunSnapshot, RunStart};
+use crate::id::RunId;
+use crate::id::SnapshotId;
+
+/// A run every minute fills this in a month; older ones tell nothing that snapshots and drills do not.
+const RUNS_MAX: u32 = 40_000;
+
+const COLUMNS: &str = "id, policy, verb, started, ended, outcome, exit_code, error, phases, \
+                       bytes_read, bytes_stored, bytes_copied, holder";
+
+impl Catalog {
+    /// Notes that a run has begun. Until [`Self::end`] it shows as running, and as interrupted once its process is gone.
+    ///
+    /// # Errors
+    /// [`CatalogError`] where the file cannot be written, or the id is taken.
+    pub fn begin(&self, run: &RunStart) -> Result<(), CatalogError> {
+        self.with("write a run into", |connection| {
+            let transaction = connection.transaction()?;
+            transaction.execute(
+                "INSERT INTO runs (id, policy, verb, started, holder) VALUES (?1, ?2, ?3, ?4, ?5)",
+                params![
+                    run.id.as_str(),
+                    run.policy,
+                    run.verb,
+                    time_text(run.started),
+                    holder::this_process()
+                ],
+            )?;
+            drop_oldest(&transaction)?;
+            transaction.commit()
+        })
+    }
+
+    /// Notes how a run ended.
+    ///
+    /// # Errors
+    /// [`CatalogError`] where the file cannot be written, or the run was never begun.
+    pub fn end(&self, id: &RunId, end: &RunEnd) -> Result<(), CatalogError> {
+        self.with("write a run's end into", |connection| {
+            let transaction = connection.transaction()?;
+            write_end(&transaction, id, end)?;
+            for snapshot in &end.snapshots {
+                link(&transaction, id, &snapshot.source, &snapshot.id)?;
+            }
+            transaction.commit()
+        })
+    }
+
+    /// Returns the newest runs, newest first.
+    ///
+    /// # Errors
+    /// [`CatalogError`] where the file cannot be read.
+    pub fn runs(&self, limit: u32) -> Result<Vec<RunRecord>, CatalogError> {
+        self.with("read runs from", |connection| {
+            let query =
+                format!("SELECT {COLUMNS} FROM runs ORDER BY started DESC, id DESC LIMIT ?1");
+            let mut statement = connection.prepare(&query)?;
+            let rows = statement.query_map([limit], read_run)?;
+            let mut runs: Vec<RunRecord> = rows.collect::<Result<_, _>>()?;
+            for run in &mut runs {
+                run.snapshots = snapshots_of(connection, &run.id)?;
+            }
+            Ok(runs)
+        })
+    }
+
+    /// Returns when the newest successful run of a verb began; with a source, the newest that made or used a snapshot of it.
+    ///
+    /// # Errors
+    /// [`CatalogError`] where the file cannot be read.
+    pub fn last_success(
+        &self,
+        verb: &str,
+        source: Option<&str>,
+    ) -> Result<Option<DateTime<Utc>>, CatalogError> {
+        self.with("read runs from", |connection| {
+            connection
+                .query_row(
+                    "SELECT started FROM runs WHERE verb = ?1 AND outcome = 'ok' AND (?2 IS NULL OR id IN
+                     (SELECT run FROM run_snapshots WHERE source = ?2)) ORDER BY started DESC LIMIT 1",
+                    params![verb, source],
+                    |row| time_at(row, 0),
+                )
+                .optional()
+        })
+    }
+}
+
+/// Writes the run that must have made a snapshot, where the catalog has lost it.
+pub(super) fn infer(
+    transaction: &Transaction<'_>,
+    policy: &str,
+    id: &RunId,
+    at: DateTime<Utc>,
+    is_incomplete: bool,
+) -> rusqlite::Result<()> {
+    let (outcome, code) = if is_incomplete {
+        (Outcome::Incomplete, 3)
+    } else {
+        (Outcome::Ok, 0)
+    };
+    transaction.execute(
+        "INSERT OR IGNORE INTO runs (id, policy, verb, started, ended, outcome, exit_code)
+         VALUES (?1, ?2, 'backup', ?3, ?4, ?5, ?6)",
+        params![
+            id.as_str(),
+            policy,
+            time_text(start_of(id).unwrap_or(at)),
+            time_text(at),
+            outcome.as_str(),
+            code
+        ],
+    )?;
+    Ok(())
+}
+
+pub(super) fn link(
+    connection: &Connection,
+    run: &RunId,
+    source: &str,
+    id: &SnapshotId,
+) -> rusqlite::Result<()> {
+    connection.execute(
+        "INSERT OR IGNORE INTO run_snapshots (run, source, id) VALUES (?1, ?2, ?3)",
+        params![run.as_str(), source, id.to_string()],
+    )?;
+    Ok(())
+}
+
+/// Reads the start out of a run id.
+fn start_of(id: &RunId) -> Option<DateTime<Utc>> {
+    let (start, _) = id.as_str().split_once('-')?;
+    let start = chrono::NaiveDateTime::parse_from_str(start, "%Y%m%dT%H%M%SZ").ok()?;
+    Some(start.and_utc())
+}
+
+fn write_end(transaction: &Transaction<'_>, id: &RunId, end: &RunEnd) -> rusqlite::Result<()> {
+    let changed = transaction.execute(
+        "UPDATE runs SET ended = ?2, outcome = ?3, exit_code = ?4, error = ?5, phases = ?6,
+         bytes_read = ?7, bytes_stored = ?8, bytes_copied = ?9, holder = NULL WHERE id = ?1",
+        params![
+            id.as_str(),
+            time_text(end.ended),
+            Outcome::of_exit(end.exit_code).as_str(),
+            end.exit_code,
+            end.error,
+            to_json(&end.phases)?,
+            to_signed(end.bytes_read),
+            to_signed(end.bytes_stored),
+            to_signed(end.bytes_copied)
+        ],
+    )?;
+    if changed == 1 {
+        Ok(())
+    } else {
+        Err(rusqlite::Error::StatementChangedRows(changed))
+    }
+}
+
+fn drop_oldest(transaction: &Transaction<'_>) -> rusqlite::Result<()> {
+    let dropped = transaction.execute(
+        "DELETE FROM runs WHERE started <
+         (SELECT started FROM runs ORDER BY started DESC LIMIT 1 OFFSET ?1)",
+        [RUNS_MAX],
+    )?;
+    if dropped > 0 {
+        transaction.execute(
+            "DELETE FROM run_snapshots WHERE run NOT IN (SELECT id FROM runs)",
+            [],
+        )?;
+    }
+    Ok(())
+}
+
+fn read_run(row: &Row<'_>) -> rusqlite::Result<RunRecord> {
+    let outcome: Option<String> = row.get(5)?;
+    let holder: Option<String> = row.get(12)?;
+    Ok(RunRecord {
+        id: run_id_at(row, 0)?,
+        policy: row.get(1)?,
+        verb: row.get(2)?,
+        started: time_at(row, 3)?,
+        ended: optional_time_at(row, 4)?,
+        outcome: outcome_of(outcome.as_deref(), holder.as_deref()),
+        exit_code: row.get(6)?,
+        error: row.get(7)?,
+        phases: json_at(row, 8)?,
+        bytes_read: unsigned_at(row, 9)?,
+        bytes_stored: unsigned_at(row, 10)?,
+        bytes_copied: unsigned_at(row, 11)?,
+        snapshots: Vec::new(),
+    })
+}
+
+fn outcome_of(written: Option<&str>, holder: Option<&str>) -> Outcome {
+    match (written, holder) {
+        (Some(outcome), _) => Outcome::parse(outcome),
+        (None, Some(holder)) if holder::is_alive(holder) => Outcome::Running,
+        (None, _) => Outcome::Interrupted,
+    }
+}
+
+fn snapshots_of(connection: &Connection, run: &RunId) -> rusqlite::Result<Vec<RunSnapshot>> {
+    let mut statement = connection.prepare_cached(
+        "SELECT source, id FROM run_snapshots WHERE run = ?1 ORDER BY source, id",
+    )?;
+    let rows = statement.query_map([run.as_str()], |row| {
+        Ok(RunSnapshot {
+            source: row.get(0)?,
+            id: snapshot_id_at(row, 1)?,
+        })
+    })?;
+    rows.collect()
+}
+
+/// Writes a moment so that texts sort as the moments do.
+pub(super) fn time_text(time: DateTime<Utc>) -> String {
+    time.to_rfc3339_opts(SecondsFormat::Micros, true)
+}
+
+pub(super) fn time_at(row: &Row<'_>, column: usize) -> rusqlite::Result<DateTime<Utc>> {
+    parse_at(column, &row.get::<_, String>(column)?)
+}
+
+pub(super) fn optional_time_at(
+    row: &Row<'_>,
+    column: usize,
+) -> rusqlite::Result<Option<DateTime<Utc>>> {
+    let text: Option<String> = row.get(column)?;
+    text.map(|text| parse_at(column, &text)).transpose()
+}
+
+pub(super) fn snapshot_id_at(row: &Row<'_>, column: usize) -> rusqlite::Result<SnapshotId> {
+    parse_at(column, &row.get::<_, String>(column)?)
+}
+
+pub(super) fn run_id_at(row: &Row<'_>, column: usize) -> rusqlite::Result<RunId> {
+    to_run_id(column, row.get(column)?)
+}
+
+pub(super) fn to_run_id(column: usize, text: String) -> rusqlite::Result<RunId> {
+    serde_json::from_value(serde_json::Value::String(text))
+        .map_err(|error| unreadable(column, error))
+}
+
+pub(super) fn json_at<T: for<'de> Deserialize<'de>>(
+    row: &Row<'_>,
+    column: usize,
+) -> rusqlite::Result<T> {
+    let text: String = row.get(column)?;
+    serde_json::from_str(&text).map_err(|error| unreadable(column, error))
+}
+
+pub(super) fn to_json<T: Serialize>(value: &T) -> rusqlite::Result<String> {
+    serde_json::to_string(value)
+        .map_err(|error| rusqlite::Error::ToSqlConversionFailure(Box::new(error)))
+}
+
+pub(super) fn parse_at<T>(column: usize, text: &str) -> rusqlite::Result<T>
+where
+    T: std::str::FromStr,
+    T::Err: std::error::Error + Send + Sync + 'static,
+{
+    text.parse().map_err(|error| unreadable(column, error))
+}
+
+fn unreadable(
+    column: usize,
+    error: impl std::error::Error + Send + Sync + 'static,
+) -> rusqlite::Error {
+    rusqlite::Error::FromSqlConversionFailure(column, rusqlite::types::Type::Text, Box::new(error))
+}
+
+/// SQLite knows only signed integers; eight exbibytes are enough.
+fn to_signed(count: u64) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
+}
+
+fn unsigned_at(row: &Row<'_>, column: usize) -> rusqlite::Result<u64> {
+    let count: i64 = row.get(column)?;
+    Ok(u64::try_from(count).unwrap_or(0))
+}

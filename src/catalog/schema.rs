@@ -1,0 +1,91 @@
+//! The tables, and the steps that bring an older file up to them.
+
+use rusqlite::Connection;
+use rusqlite::TransactionBehavior;
+
+/// One script for each schema version, in order; `user_version` counts those applied. A published script never changes.
+const STEPS: [&str; 1] = ["
+    CREATE TABLE runs (
+        id TEXT PRIMARY KEY,
+        policy TEXT NOT NULL,
+        verb TEXT NOT NULL,
+        started TEXT NOT NULL,
+        ended TEXT,
+        outcome TEXT,
+        exit_code INTEGER,
+        error TEXT,
+        phases TEXT NOT NULL DEFAULT '[]',
+        bytes_read INTEGER NOT NULL DEFAULT 0,
+        bytes_stored INTEGER NOT NULL DEFAULT 0,
+        bytes_copied INTEGER NOT NULL DEFAULT 0,
+        holder TEXT
+    ) STRICT;
+    CREATE INDEX runs_by_time ON runs (started);
+    CREATE INDEX runs_by_verb ON runs (verb, started);
+
+    CREATE TABLE run_snapshots (
+        run TEXT NOT NULL,
+        source TEXT NOT NULL,
+        id TEXT NOT NULL,
+        PRIMARY KEY (run, source, id)
+    ) STRICT, WITHOUT ROWID;
+
+    CREATE TABLE snapshots (
+        store TEXT NOT NULL,
+        id TEXT NOT NULL,
+        source TEXT NOT NULL,
+        kind TEXT NOT NULL,
+        time TEXT NOT NULL,
+        run TEXT,
+        incomplete INTEGER NOT NULL,
+        PRIMARY KEY (store, id)
+    ) STRICT, WITHOUT ROWID;
+    CREATE INDEX snapshots_by_time ON snapshots (store, time);
+
+    CREATE TABLE copies (
+        name TEXT PRIMARY KEY,
+        completed TEXT,
+        snapshot TEXT,
+        snapshot_time TEXT
+    ) STRICT, WITHOUT ROWID;
+
+    CREATE TABLE drills (
+        run TEXT PRIMARY KEY,
+        started TEXT NOT NULL,
+        outcome TEXT NOT NULL
+    ) STRICT, WITHOUT ROWID;
+    CREATE INDEX drills_by_time ON drills (started);
+"];
+
+/// Whether the file now has the tables that this program knows.
+pub(super) enum Migrated {
+    Done,
+    Newer { found: i64, known: i64 },
+}
+
+/// Applies the steps that the file lacks, all or none.
+pub(super) fn migrate(connection: &mut Connection) -> rusqlite::Result<Migrated> {
+    let known = i64::try_from(STEPS.len()).unwrap_or(i64::MAX);
+    if version(connection)? == known {
+        return Ok(Migrated::Done);
+    }
+    // Another process may migrate at this moment: the version is read again under the lock.
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    let found = version(&transaction)?;
+    let Some(missing) = usize::try_from(found)
+        .ok()
+        .and_then(|done| STEPS.get(done..))
+    else {
+        return Ok(Migrated::Newer { found, known });
+    };
+    for step in missing {
+        transaction.execute_batch(step)?;
+    }
+    transaction.pragma_update(None, "user_version", known)?;
+    transaction.commit()?;
+    Ok(Migrated::Done)
+}
+
+fn version(connection: &Connection) -> rusqlite::Result<i64> {
+    connection.query_row("PRAGMA user_version", [], |row| row.get(0))
+}
