@@ -30,8 +30,8 @@ fn policy() -> Policy {
         name: "mall".to_owned(),
         timezone: chrono_tz::Asia::Seoul,
         objectives: Objectives {
-            rpo: Some(Duration::from_secs(86_400)),
-            rto: Some(Duration::from_secs(7_200)),
+            rpo: Some(Duration::from_hours(24)),
+            rto: Some(Duration::from_hours(2)),
         },
         network: Network::default(),
         repository: RepositoryPlace {
