@@ -219,10 +219,15 @@ impl<'a> Rehearsal<'a> {
     async fn recover_tree(&mut self, repository: &Arc<Repository>, chosen: &Chosen, dir: &Path) -> Result<(), DrillError> {
         let began = Instant::now();
         let (repository, snapshot, run) = (repository.clone(), chosen.stored.snapshot.clone(), self.run.clone());
-        let target = dir.join(&chosen.source);
+        let options = files::Options {
+            target: dir.join(&chosen.source),
+            selection: files::Selection::default(),
+            overwrite: false,
+            threads: RESTORE_THREADS,
+        };
         let restored = tokio::task::spawn_blocking(move || {
-            let plan = files::plan(&repository, &snapshot, &target, &[], false, &run)?;
-            files::apply(&plan, &repository, RESTORE_THREADS, &run)
+            let plan = files::plan(&repository, &snapshot, options, &run)?;
+            files::apply(&plan, &repository, &run)
         });
         let restored = restored.await.map_err(|error| DrillError::Thread(error.to_string()))?.map_err(RestoreError::from)?;
         self.phase("files", began, |phase| {

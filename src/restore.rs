@@ -14,6 +14,7 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 
 use crate::backup::BackupError;
+use crate::mysql::manifest::Manifest;
 use crate::mysql::server::Server;
 use crate::policy::MysqlAddress;
 use crate::policy::Policy;
@@ -30,6 +31,7 @@ use crate::target::mysql::LoadError;
 use crate::target::mysql::LoadOptions;
 use crate::target::mysql::LoadPlan;
 use crate::target::mysql::Loaded;
+use crate::target::mysql::Mismatch;
 use crate::target::mysql::Selection;
 
 /// What an operator asks of a restore.
@@ -42,8 +44,8 @@ pub struct Request {
     pub to_dir: Option<PathBuf>,
     /// Empty: all.
     pub tables: Vec<(String, String)>,
-    /// Relative to the source's directory; empty: all.
-    pub paths: Vec<PathBuf>,
+    /// Paths and globs relative to the source's directory; empty: all.
+    pub paths: Vec<String>,
     pub overwrite: bool,
     /// The host's name as the operator typed it, where the source itself may be overwritten.
     pub in_place: Option<String>,
@@ -77,7 +79,7 @@ pub struct DatabasePlan {
 pub struct TreePlan {
     pub chosen: Chosen,
     pub dir: PathBuf,
-    pub files: files::Plan,
+    pub files: files::FilesPlan,
 }
 
 /// What a restore did.
@@ -171,7 +173,7 @@ pub async fn plan(
             plan.databases.push(plan_database(repository, chosen, server, request, run).await?);
         } else if let Some(dir) = &request.to_dir {
             let dir = if many { dir.join(&chosen.source) } else { dir.clone() };
-            plan.trees.push(plan_tree(policy, repository, chosen, dir, request, run).await?);
+            plan.trees.push(plan_tree(repository, chosen, dir, request, run).await?);
         }
     }
     plan.predicted = plan.predict(rates);
@@ -260,18 +262,20 @@ pub(crate) async fn open_dump(repository: &Arc<Repository>, chosen: &Chosen) -> 
 }
 
 async fn plan_tree(
-    policy: &Policy,
     repository: &Arc<Repository>,
     chosen: Chosen,
     dir: PathBuf,
     request: &Request,
     run: &Run,
 ) -> Result<TreePlan, RestoreError> {
-    let _ = policy;
-    let (repository, stored, target) = (repository.clone(), chosen.stored.clone(), dir.clone());
-    let (paths, overwrite, run) = (request.paths.clone(), request.overwrite, run.clone());
-    let planned =
-        tokio::task::spawn_blocking(move || files::plan(&repository, &stored.snapshot, &target, &paths, overwrite, &run));
+    let options = files::Options {
+        target: dir.clone(),
+        selection: files::Selection::new(&request.paths).map_err(files::RestoreFilesError::from)?,
+        overwrite: request.overwrite,
+        threads: request.connections,
+    };
+    let (repository, snapshot, run) = (repository.clone(), chosen.stored.snapshot.clone(), run.clone());
+    let planned = tokio::task::spawn_blocking(move || files::plan(&repository, &snapshot, options, &run));
     let files = planned.await.map_err(|error| RestoreError::Thread(error.to_string()))??;
     Ok(TreePlan { chosen, dir, files })
 }
@@ -279,7 +283,7 @@ async fn plan_tree(
 impl Plan {
     fn predict(&self, rates: Rates) -> Option<Duration> {
         let load: u64 = self.databases.iter().map(|database| database.load.bytes()).sum();
-        let files: u64 = self.trees.iter().map(|tree| tree.files.bytes()).sum();
+        let files: u64 = self.trees.iter().map(|tree| tree.files.bytes).sum();
         let part = |bytes: u64, rate: Option<f64>| match (bytes, rate) {
             (0, _) => Some(0.0),
             #[expect(clippy::cast_precision_loss, reason = "a prediction")]
@@ -309,18 +313,62 @@ pub async fn apply(
     }
     for tree in &plan.trees {
         run.check()?;
-        restored.trees.push((tree.chosen.source.clone(), restore_tree(tree, repository, request, run).await?));
+        restored.trees.push((tree.chosen.source.clone(), restore_tree(tree, repository, run).await?));
     }
     Ok(restored)
 }
 
-async fn restore_tree(
-    tree: &TreePlan,
-    repository: &Arc<Repository>,
-    request: &Request,
-    run: &Run,
-) -> Result<files::Restored, RestoreError> {
-    let (plan, repository, run, threads) = (tree.files.clone(), repository.clone(), run.clone(), request.connections);
-    let applied = tokio::task::spawn_blocking(move || files::apply(&plan, &repository, threads, &run));
+async fn restore_tree(tree: &TreePlan, repository: &Arc<Repository>, run: &Run) -> Result<files::Restored, RestoreError> {
+    let (plan, repository, run) = (tree.files.clone(), repository.clone(), run.clone());
+    let applied = tokio::task::spawn_blocking(move || files::apply(&plan, &repository, &run));
     Ok(applied.await.map_err(|error| RestoreError::Thread(error.to_string()))??)
 }
+
+/// Reads everything that a plan restored back and compares it with the snapshots. Returns what differs, a line each.
+///
+/// # Errors
+/// [`RestoreError`] where a target cannot be read back at all.
+pub async fn compare(plan: &Plan, repository: &Arc<Repository>, run: &Run) -> Result<Vec<String>, RestoreError> {
+    let mut differences = Vec::new();
+    for database in &plan.databases {
+        let tables: Vec<(String, String)> =
+            database.load.tables.iter().map(|step| (step.table.schema.clone(), step.table.name.clone())).collect();
+        let found = row_differences(&database.server, database.dump.manifest(), Some(tables), run).await?;
+        differences.extend(found.iter().map(ToString::to_string));
+    }
+    for tree in &plan.trees {
+        if !tree.files.options.selection.is_all() {
+            run.events.warn(format!("{}: a part of a tree is not compared; each file was proved as it was written", tree.chosen.source));
+            continue;
+        }
+        let (place, dir, threads) = (tree.files.place.clone(), tree.dir.clone(), tree.files.options.threads);
+        let (repository, run) = (repository.clone(), run.clone());
+        let compared = tokio::task::spawn_blocking(move || files::compare(&repository, &place, &dir, threads, &run));
+        let compared = compared.await.map_err(|error| RestoreError::Thread(error.to_string()))??;
+        let line = |difference: &files::Difference| format!("{}: {}", difference.path.display(), difference.detail);
+        differences.extend(compared.differences.iter().map(line));
+    }
+    Ok(differences)
+}
+
+/// Reads restored rows back through the dump's own encoder and compares each chunk's hash with the manifest. `tables` of `None`
+/// means all.
+///
+/// # Errors
+/// [`RestoreError::ReadBack`] where the server cannot be read.
+pub async fn row_differences(
+    server: &Server,
+    manifest: &Manifest,
+    tables: Option<Vec<(String, String)>>,
+    run: &Run,
+) -> Result<Vec<Mismatch>, RestoreError> {
+    let (server, of, run) = (server.clone(), manifest.clone(), run.clone());
+    let hashed = tokio::task::spawn_blocking(move || {
+        crate::source::mysql::hash_chunks(&server, &of, tables.as_deref(), CONNECTIONS_READ_BACK, &run)
+    });
+    let hashes = hashed.await.map_err(|error| RestoreError::Thread(error.to_string()))??;
+    Ok(crate::target::mysql::compare(manifest, &hashes))
+}
+
+/// Connections that read restored rows back: as many as a small server's cores.
+const CONNECTIONS_READ_BACK: usize = 4;

@@ -213,9 +213,9 @@ pub struct RestoreArgs {
     /// Only these tables (`schema.table,…`)
     #[arg(long, value_name = "TABLES", value_delimiter = ',')]
     pub tables: Vec<String>,
-    /// Only these paths, relative to the source's directory
+    /// Only these paths or globs, relative to the source's directory
     #[arg(long, value_name = "PATHS", value_delimiter = ',')]
-    pub paths: Vec<PathBuf>,
+    pub paths: Vec<String>,
     /// Prints the plan and writes nothing
     #[arg(long)]
     pub dry_run: bool,

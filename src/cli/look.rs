@@ -7,6 +7,7 @@ use crate::cli::args::{FormatArg, Global, PolicyArg, ReportArgs, SnapshotsArgs, 
 use crate::cli::envelope::{Answer, Answered, wait};
 use crate::cli::{ink, policies, table};
 use crate::cycle;
+use crate::cycle::steps;
 use crate::doctor;
 use crate::doctor::{Cause, Finding, State};
 use crate::drill::outcome::{DrillOutcome, Judgement};
@@ -14,6 +15,7 @@ use crate::exit::{Exit, Failure};
 use crate::human;
 use crate::place;
 use crate::policy::Policy;
+use crate::report::Report;
 use crate::repository::{Repository, StoredSnapshot};
 use crate::run::Run;
 use crate::status::{Inputs, NextRun, Status, Verdict};
@@ -195,22 +197,16 @@ pub(super) fn report(global: &Global, args: &ReportArgs) -> Answered {
         let failure = Failure::new(Exit::Failed, format!("report: no such drill of policy `{}` is in the catalog", policy.name));
         return Err(failure.hinting("`bkp drill` makes one; `bkp status` names the newest"));
     };
-    let earlier: Vec<DrillOutcome> = drills.iter().filter(|other| other.started < drill.started).cloned().collect();
     let json = serde_json::to_value(drill).unwrap_or_default();
-    let text = crate::report::render(args.format.into(), &policy, drill, &earlier, run.now());
+    let report = Report::new(drill.clone(), &drills, steps::context(&policy, &catalog, &run)?);
+    let text = match args.format {
+        FormatArg::Text => report.text(ink()),
+        FormatArg::Json => report.json().map_err(|error| Failure::new(Exit::Failed, format!("print the report: {error}")))?,
+        FormatArg::Markdown => report.markdown(),
+        FormatArg::Html => report.html(),
+    };
     let Some(file) = &args.output else { return Ok(Answer::new(text, json)) };
     std::fs::write(file, text)
         .map_err(|error| Failure::new(Exit::Failed, format!("write the report `{}`: {error}", file.display())))?;
     Ok(Answer::new(format!("wrote {}", file.display()), json))
-}
-
-impl From<FormatArg> for crate::report::Format {
-    fn from(format: FormatArg) -> Self {
-        match format {
-            FormatArg::Text => Self::Text,
-            FormatArg::Json => Self::Json,
-            FormatArg::Markdown => Self::Markdown,
-            FormatArg::Html => Self::Html,
-        }
-    }
 }

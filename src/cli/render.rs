@@ -8,6 +8,7 @@ use chrono::{DateTime, Utc};
 use serde_json::{Value, json};
 
 use crate::backup::{Backed, Kind};
+use crate::cli::ink;
 use crate::copy::{Copied, CopyPlan};
 use crate::cycle::Step;
 use crate::cycle::journal::Verb;
@@ -18,6 +19,7 @@ use crate::human;
 use crate::policy::Policy;
 use crate::restore::choose::Moment;
 use crate::restore::{Plan, Restored};
+use crate::target::mysql::LoadPlan;
 use crate::verify;
 
 /// Faults that are listed; the counts are always whole, and `--json` has them all.
@@ -46,7 +48,7 @@ pub(super) fn steps(policy: &Policy, steps: &[Step]) -> String {
             Ok(Done::Backup(done)) => backup(&mut text, policy, done),
             Ok(Done::Copy(done)) => copies(&mut text, done),
             Ok(Done::Verify(report)) => verified(&mut text, report),
-            Ok(Done::Drill(done)) => drill(&mut text, policy, done),
+            Ok(Done::Drill(done)) => drill(&mut text, done),
             Err(error) => text.push_str(&failure(&format!("{} {}: ", step.verb, policy.name), error)),
         }
     }
@@ -138,14 +140,12 @@ fn verified(text: &mut String, report: &verify::Report) {
     }
 }
 
-fn drill(text: &mut String, policy: &Policy, done: &DrillDone) {
-    text.push_str(&crate::report::text(&done.outcome, policy.timezone));
+fn drill(text: &mut String, done: &DrillDone) {
+    text.push_str(&done.report.text(ink()));
     if let Some(error) = &done.failure {
         text.push_str(&failure("drill: ", error));
     }
-    for file in &done.files {
-        line!(text, "report     {}", file.display());
-    }
+    line!(text, "report     {}", done.files.html.display());
 }
 
 pub(super) fn steps_json(steps: &[Step]) -> Vec<Value> {
@@ -159,7 +159,7 @@ pub(super) fn steps_json(steps: &[Step]) -> Vec<Value> {
             }),
             Ok(Done::Copy(done)) => json!({ "copies": copies_json(done) }),
             Ok(Done::Verify(report)) => json!({ "sound": report.is_sound(), "report": report }),
-            Ok(Done::Drill(done)) => json!({ "outcome": done.outcome, "failure": done.failure, "files": done.files }),
+            Ok(Done::Drill(done)) => json!({ "outcome": done.report.outcome, "failure": done.failure, "files": done.files }),
             Err(failure) => json!({ "failure": failure }),
         };
         json!({ "verb": step.verb, "exit": step.exit().code(), "result": what })
@@ -225,16 +225,17 @@ pub(super) fn restore_plan(policy: &Policy, plan: &Plan, from: Option<&str>) -> 
         let chosen = &database.chosen;
         let time = human::time(chosen.stored.snapshot.time, policy.timezone);
         line!(text, "  {} of {time} (snapshot {}) into {}", chosen.source, chosen.id().short(), database.server.name());
-        line!(text, "    {}", database.load.summary());
-        for warning in database.load.warnings() {
-            line!(text, "    note: {warning}");
-        }
+        load_plan(&mut text, &database.load);
     }
     for tree in &plan.trees {
         let chosen = &tree.chosen;
         let time = human::time(chosen.stored.snapshot.time, policy.timezone);
         line!(text, "  {} of {time} (snapshot {}) into {}", chosen.source, chosen.id().short(), tree.dir.display());
-        line!(text, "    {}", tree.files.summary());
+        let files = &tree.files;
+        line!(text, "    {} files in {} directories, {}", human::count(files.files), human::count(files.dirs), human::bytes(files.bytes));
+        if !files.missing.is_empty() {
+            line!(text, "    note: {} files cannot be restored, their bytes are missing", files.missing.len());
+        }
     }
     recovery_point(&mut text, policy, plan);
     match plan.predicted {
@@ -242,6 +243,27 @@ pub(super) fn restore_plan(policy: &Policy, plan: &Plan, from: Option<&str>) -> 
         None => line!(text, "  predicted duration: unknown, no drill has measured it yet"),
     }
     text
+}
+
+fn load_plan(text: &mut String, load: &LoadPlan) {
+    let verb = if load.resumes { "go on loading" } else { "load" };
+    let (tables, objects) = (load.tables.len(), load.objects.len());
+    line!(
+        text,
+        "    {verb} {} rows, {}, into {tables} tables of {}; {objects} other objects",
+        human::count(load.rows()),
+        human::bytes(load.bytes()),
+        load.target
+    );
+    for drop in load.drops.iter().take(LINES_MAX) {
+        line!(text, "    drop {} `{}`.`{}` first", drop.holding.keyword().to_lowercase(), drop.schema, drop.name);
+    }
+    for omitted in load.omitted.iter().take(LINES_MAX) {
+        line!(text, "    left out: {}: {}", omitted.what, omitted.why);
+    }
+    for note in &load.notes {
+        line!(text, "    note: {note}");
+    }
 }
 
 /// Names the recovery point and what it loses: until binlogs are captured, all that was written after the snapshot.
@@ -271,7 +293,7 @@ pub(super) fn restore_plan_json(plan: &Plan) -> Value {
             "incomplete": database.chosen.is_incomplete,
             "server": database.server.name(),
             "bytes": database.load.bytes(),
-            "warnings": database.load.warnings(),
+            "plan": database.load,
         })
     }).collect();
     let trees: Vec<Value> = plan.trees.iter().map(|tree| {
@@ -282,7 +304,8 @@ pub(super) fn restore_plan_json(plan: &Plan) -> Value {
             "lost_seconds": tree.chosen.lost.num_seconds(),
             "incomplete": tree.chosen.is_incomplete,
             "dir": tree.dir,
-            "bytes": tree.files.bytes(),
+            "files": tree.files.files,
+            "bytes": tree.files.bytes,
         })
     }).collect();
     json!({ "databases": databases, "trees": trees, "predicted_seconds": plan.predicted.map(|span| span.as_secs()) })
@@ -292,9 +315,9 @@ pub(super) fn restore_plan_json(plan: &Plan) -> Value {
 pub(super) fn restored(policy: &Policy, plan: &Plan, restored: &Restored, proof: Option<&[String]>, took: Duration) -> String {
     let mut text = String::new();
     for (source, loaded) in &restored.databases {
-        line!(text, "{source:<10} loaded {} rows into {} tables", human::count(loaded.rows), human::count(loaded.tables));
-        for warning in &loaded.notes {
-            line!(text, "{:<10} note: {warning}", "");
+        line!(text, "{source:<10} loaded {} rows into {} tables", human::count(loaded.rows), loaded.tables);
+        for failed in loaded.failed.iter().take(LINES_MAX) {
+            line!(text, "{:<10} refused by the server: {}: {}", "", failed.what, human::chain(&failed.error));
         }
     }
     for (source, tree) in &restored.trees {
@@ -308,8 +331,15 @@ pub(super) fn restored(policy: &Policy, plan: &Plan, restored: &Restored, proof:
         for (path, reason) in tree.failed.iter().take(LINES_MAX) {
             line!(text, "{:<10} not restored: {}: {reason}", "", path.display());
         }
-        if tree.failed.len() > LINES_MAX {
-            line!(text, "{:<10} … and {} more; `--json` names them all", "", tree.failed.len() - LINES_MAX);
+        let more = tree.failures.saturating_sub(u64::try_from(LINES_MAX).unwrap_or(u64::MAX));
+        if more > 0 {
+            line!(text, "{:<10} … and {more} more; `--json` names them", "");
+        }
+        for (path, without) in tree.reduced.iter().take(LINES_MAX) {
+            line!(text, "{:<10} restored without {without}: {}", "", path.display());
+        }
+        if tree.owners_lost > 0 {
+            line!(text, "{:<10} {} entries belong to you instead of their owner: only root may give files away", "", tree.owners_lost);
         }
     }
     match proof {
@@ -329,11 +359,12 @@ pub(super) fn restored(policy: &Policy, plan: &Plan, restored: &Restored, proof:
 
 pub(super) fn restored_json(restored: &Restored) -> Value {
     let databases: Vec<Value> = restored.databases.iter().map(|(source, loaded)| {
-        json!({ "source": source, "rows": loaded.rows, "tables": loaded.tables, "notes": loaded.notes })
+        let failed: Vec<Value> = loaded.failed.iter().map(|one| json!({ "what": one.what, "error": human::chain(&one.error) })).collect();
+        json!({ "source": source, "rows": loaded.rows, "tables": loaded.tables, "failed": failed })
     }).collect();
     let trees: Vec<Value> = restored.trees.iter().map(|(source, tree)| {
-        let failed: Vec<Value> = tree.failed.iter().map(|(path, reason)| json!({ "path": path, "reason": reason.to_string() })).collect();
-        json!({ "source": source, "files": tree.files, "bytes": tree.bytes, "skipped": tree.skipped, "failed": failed })
+        let failed: Vec<Value> = tree.failed.iter().map(|(path, reason)| json!({ "path": path, "reason": reason })).collect();
+        json!({ "source": source, "files": tree.files, "bytes": tree.bytes, "skipped": tree.skipped, "failures": tree.failures, "failed": failed })
     }).collect();
     json!({ "databases": databases, "trees": trees })
 }

@@ -83,11 +83,12 @@ async fn plan_and_apply(
 
 /// What could not be restored is damage where its bytes are, and incompleteness where the target refused.
 fn exit_of(restored: &Restored) -> Exit {
-    let mut exit = Exit::Ok;
+    let is_refused = restored.databases.iter().any(|(_, loaded)| !loaded.failed.is_empty());
+    let mut exit = if is_refused { Exit::Incomplete } else { Exit::Ok };
     for (_, tree) in &restored.trees {
-        if tree.has_damage() {
+        if tree.damaged > 0 {
             exit = exit.max(Exit::Damaged);
-        } else if !tree.failed.is_empty() {
+        } else if tree.failures + tree.reductions > 0 {
             exit = exit.max(Exit::Incomplete);
         }
     }

@@ -1,6 +1,5 @@
 //! The steps that a run consists of. The commands of the same names take the very same steps.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -10,7 +9,9 @@ use crate::copy;
 use crate::copy::Copied;
 use crate::cycle::journal::{Journal, Verb};
 use crate::drill;
-use crate::drill::outcome::{DrillOutcome, Origin};
+use crate::cycle;
+use crate::drill::outcome::Origin;
+use crate::report::{Context, Report, Written};
 use crate::exit::{Exit, Failure};
 use crate::forget::{Forgotten, ForgetPlan, Freeze};
 use crate::place;
@@ -46,10 +47,9 @@ pub struct CopyDone {
 
 #[derive(Debug)]
 pub struct DrillDone {
-    pub outcome: DrillOutcome,
+    pub report: Report,
     pub failure: Option<Failure>,
-    /// The report's files.
-    pub files: Vec<PathBuf>,
+    pub files: Written,
 }
 
 impl Done {
@@ -104,9 +104,9 @@ impl DrillDone {
     pub fn exit(&self) -> Exit {
         match &self.failure {
             Some(failure) => failure.exit,
-            None if self.outcome.checks_failed() => Exit::CheckFailed,
-            None if self.outcome.breached() => Exit::Breached,
-            None if self.outcome.unproved() => Exit::Incomplete,
+            None if self.report.outcome.checks_failed() => Exit::CheckFailed,
+            None if self.report.outcome.breached() => Exit::Breached,
+            None if self.report.outcome.unproved() => Exit::Incomplete,
             None => Exit::Ok,
         }
     }
@@ -122,6 +122,13 @@ pub fn exit_of_copies(copies: &[CopyDone]) -> Exit {
         Ok(_) | Err(_) => Exit::Incomplete,
     };
     copies.iter().map(of).max().unwrap_or(Exit::Ok)
+}
+
+/// Snapshots that the store would not drop are told; those that its own lock protects with a code of their own.
+#[must_use]
+pub fn exit_of_forgotten(forgotten: &Forgotten) -> Exit {
+    let of = |(_, error): &(_, _)| Exit::from(error).max(Exit::Incomplete);
+    forgotten.failed.iter().map(of).max().unwrap_or(Exit::Ok)
 }
 
 #[must_use]
@@ -372,22 +379,24 @@ pub async fn rehearse(policy: &Policy, from: Option<&str>, keep: bool, run: &Run
     };
     let start = drill::Start { repository: &repository, origin, began, began_at };
     let (outcome, error) = drill::drill(policy, start, keep, run).await;
-    let history = journal.catalog().drills(HISTORY_DRILLS_MAX)?;
+    let past = journal.catalog().drills(HISTORY_DRILLS_MAX)?;
     journal.catalog().record_drill(&outcome)?;
-    let files = write_report(policy, &outcome, &history, run)?;
-    let done = DrillDone { outcome, failure: error.map(Failure::from), files };
+    let report = Report::new(outcome, &past, context(policy, journal.catalog(), run)?);
+    let dir = policy.drill.report_dir.clone().unwrap_or_else(|| policy.state_dir.join("reports"));
+    let files = report.write(&dir)?;
+    let done = DrillDone { report, failure: error.map(Failure::from), files };
     // A drill that measured a breach has done its work; one that broke has not.
     journal.stamp(Verb::Drill, done.failure.is_none())?;
-    journal.end(done.exit(), done.outcome.error.clone())?;
+    journal.end(done.exit(), done.report.outcome.error.clone())?;
     Ok(done)
 }
 
-fn write_report(
-    policy: &Policy,
-    outcome: &DrillOutcome,
-    history: &[DrillOutcome],
-    run: &Run,
-) -> Result<Vec<PathBuf>, Failure> {
-    let dir = policy.drill.report_dir.clone().unwrap_or_else(|| policy.state_dir.join("reports"));
-    Ok(crate::report::write(&dir, policy, outcome, history, run.now())?)
+/// Takes from the policy and the catalog what a report tells beside the drill itself.
+///
+/// # Errors
+/// [`Failure`] where the catalog cannot be read.
+pub fn context(policy: &Policy, catalog: &Catalog, run: &Run) -> Result<Context, Failure> {
+    let next = cycle::next_runs(policy, run.now());
+    let drill = next.iter().find(|(verb, _)| *verb == Verb::Drill).map(|(_, time)| *time);
+    Ok(Context::of(policy, &catalog.copies()?, drill))
 }

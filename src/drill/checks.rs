@@ -41,9 +41,9 @@ fn result(name: &str, kind: &str, state: CheckState) -> CheckResult {
 /// Judges the restore of a tree: every file came back, each proved by its blobs' hashes.
 #[must_use]
 pub fn tree(source: &str, restored: &Restored, took: Duration) -> CheckResult {
-    let state = if restored.failed.is_empty() { CheckState::Pass } else { CheckState::Fail };
+    let state = if restored.failures == 0 { CheckState::Pass } else { CheckState::Fail };
     let mut check = result(&format!("{source}: every file restored"), "files", state);
-    check.found = Some(format!("{} files, {} failed", restored.files, restored.failed.len()));
+    check.found = Some(format!("{} files, {} failed", restored.files, restored.failures));
     check.wanted = Some("0 failed".to_owned());
     check.detail = restored.failed.first().map(|(path, reason)| format!("{}: {reason}", path.display()));
     check.duration_ms = crate::backup::millis(took);
@@ -55,7 +55,7 @@ pub async fn rows(source: &str, server: &Server, manifest: &Manifest, run: &Run)
     let began = Instant::now();
     let name = format!("{source}: every row as dumped");
     let chunks: usize = manifest.tables.iter().map(|table| table.chunks.len()).sum();
-    let mut check = match crate::target::mysql::differences(server, manifest, run).await {
+    let mut check = match crate::restore::row_differences(server, manifest, None, run).await {
         Ok(differences) => {
             let state = if differences.is_empty() { CheckState::Pass } else { CheckState::Fail };
             let mut check = result(&name, "rows", state);
@@ -63,7 +63,7 @@ pub async fn rows(source: &str, server: &Server, manifest: &Manifest, run: &Run)
             check.detail = differences.first().map(ToString::to_string);
             check
         }
-        Err(error) => not_run(&name, "rows", &error.to_string()),
+        Err(error) => not_run(&name, "rows", &crate::human::chain(&error)),
     };
     check.wanted = Some(format!("{chunks} chunks, {} rows", manifest.rows()));
     check.duration_ms = crate::backup::millis(began.elapsed());
