@@ -145,15 +145,18 @@ fn wrap(
     tree: BlobId,
     writer: &Writer,
 ) -> Result<BlobId, RepositoryError> {
-    above.into_iter().rev().try_fold(tree, |below, (name, metadata)| {
-        let node = Node {
-            name,
-            metadata,
-            content: Vec::new(),
-            subtree: Some(below),
-        };
-        writer.save_tree(&Tree { nodes: vec![node] })
-    })
+    above
+        .into_iter()
+        .rev()
+        .try_fold(tree, |below, (name, metadata)| {
+            let node = Node {
+                name,
+                metadata,
+                content: Vec::new(),
+                subtree: Some(below),
+            };
+            writer.save_tree(&Tree { nodes: vec![node] })
+        })
 }
 
 fn totals_of(parent: &StoredSnapshot) -> Option<Totals> {
