@@ -3,4 +3,5 @@
 
 mod catalog;
 mod layers;
+mod s3;
 mod servers;
