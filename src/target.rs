@@ -1,3 +1,3 @@
 //! Where a restore writes.
 
-// pub mod mysql;
+pub mod mysql;

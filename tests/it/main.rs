@@ -3,4 +3,6 @@
 
 mod catalog;
 mod layers;
+mod load;
+mod sandbox;
 mod servers;
