@@ -193,15 +193,14 @@ async fn a_held_lock_is_refreshed_and_never_looks_stale() {
 async fn a_lock_that_somebody_removed_does_not_come_back() {
     let (place, (_, run)) = (place(), fixed());
     let guard = take(&place, LockMode::Shared, &run).await.unwrap();
-    let name = place.store.list(FileKind::Lock).await.unwrap()[0]
-        .name
-        .clone();
-    place
-        .store
-        .delete(&Key::new(FileKind::Lock, name))
-        .await
-        .unwrap();
-    until(&place, |_| place.lost.lock().unwrap().is_some()).await;
+    // A refresh may come between the look and the deletion: then the one that is there now is removed.
+    while place.lost.lock().unwrap().is_none() {
+        for listed in place.store.list(FileKind::Lock).await.unwrap() {
+            let key = Key::new(FileKind::Lock, listed.name);
+            place.store.delete(&key).await.unwrap();
+        }
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
     let lost = place.lost.lock().unwrap().clone();
     assert!(matches!(lost, Some(RepositoryError::LockLost { .. })));
     guard.release().await.unwrap();

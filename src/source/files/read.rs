@@ -60,12 +60,19 @@ impl FilesSource {
                 Ok((value, metadata, is_settled)) => {
                     bytes += metadata.size;
                     if is_settled || attempt == READS_MAX {
-                        return Ok(ReadOutcome { value, metadata, is_fuzzy: !is_settled, bytes });
+                        return Ok(ReadOutcome {
+                            value,
+                            metadata,
+                            is_fuzzy: !is_settled,
+                            bytes,
+                        });
                     }
                     std::thread::sleep(READ_AGAIN_AFTER * attempt);
                     attempt += 1;
                 }
-                Err(ReadError::Source(error)) if is_stale_handle(&error) && !is_stale => is_stale = true,
+                Err(ReadError::Source(error)) if is_stale_handle(&error) && !is_stale => {
+                    is_stale = true;
+                }
                 Err(error) => return Err(error),
             }
         }
@@ -81,9 +88,17 @@ impl FilesSource {
         let file = dir.open_file(name).map_err(ReadError::Source)?;
         let before = self.look_at_open(&file).map_err(ReadError::Source)?;
         if before.kind != Kind::File {
-            return Err(ReadError::Source(io::Error::other("it is no file any more")));
+            return Err(ReadError::Source(io::Error::other(
+                "it is no file any more",
+            )));
         }
-        let mut reading = Reading { file: &file, run, size: before.size, bytes: 0, failed: None };
+        let mut reading = Reading {
+            file: &file,
+            run,
+            size: before.size,
+            bytes: 0,
+            failed: None,
+        };
         let taken = take(&mut reading);
         let (bytes, failed) = (reading.bytes, reading.failed);
         run.check().map_err(ReadError::Stopped)?;
@@ -93,12 +108,20 @@ impl FilesSource {
         let value = taken.map_err(ReadError::Taker)?;
         let after = self.look_after(&file).map_err(ReadError::Source)?;
         let is_settled = is_same_state(&before, &after) && bytes == after.size;
-        Ok((value, Metadata { size: bytes, ..before }, is_settled))
+        Ok((
+            value,
+            Metadata {
+                size: bytes,
+                ..before
+            },
+            is_settled,
+        ))
     }
 
     fn look_at_open(&self, file: &File) -> io::Result<Metadata> {
         let stat = rustix::fs::fstat(file)?;
-        let mut metadata = dir::metadata(&stat, || Err(io::Error::other("it is no file any more")))?;
+        let mut metadata =
+            dir::metadata(&stat, || Err(io::Error::other("it is no file any more")))?;
         metadata.user = self.names.user(metadata.uid);
         metadata.group = self.names.group(metadata.gid);
         Ok(metadata)
@@ -108,7 +131,8 @@ impl FilesSource {
     fn look_after(&self, file: &File) -> io::Result<Metadata> {
         if self.mount.is_remote() {
             let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_FORCE_SYNC;
-            rustix::fs::statx(file, c"", flags, StatxFlags::BASIC_STATS)?;
+            // An old kernel that cannot be asked so has the cached answer only.
+            rustix::fs::statx(file, c"", flags, StatxFlags::BASIC_STATS).ok();
         }
         self.look_at_open(file)
     }
@@ -118,7 +142,8 @@ fn is_stale_handle(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::StaleNetworkFileHandle
 }
 
-/// An open file on its way to whoever takes the bytes. It stops when the run does.
+/// An open file on its way to whoever takes the bytes. It ends at the size that the file had when it was opened, and stops
+/// when the run does.
 pub struct Reading<'a> {
     file: &'a File,
     run: &'a Run,
@@ -128,7 +153,7 @@ pub struct Reading<'a> {
 }
 
 impl Reading<'_> {
-    /// Returns the size that the file had when it was opened: an expectation, not a promise.
+    /// Returns the size that the file had when it was opened: no more bytes will come, and fewer if it is cut.
     #[must_use]
     pub fn size(&self) -> u64 {
         self.size
@@ -138,7 +163,10 @@ impl Reading<'_> {
 impl Read for Reading<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         self.run.check().map_err(io::Error::other)?;
-        match self.file.read(buffer) {
+        // No further than the size it had: a log that grows faster than it is read would never end.
+        let left = usize::try_from(self.size - self.bytes).unwrap_or(usize::MAX);
+        let most = buffer.len().min(left);
+        match self.file.read(&mut buffer[..most]) {
             Ok(count) => {
                 self.bytes += count as u64;
                 Ok(count)

@@ -21,12 +21,12 @@ pub(super) fn is_servers_own(name: &str) -> bool {
 
 fn unquote(text: &str) -> String {
     let quotes = ['\'', '`', '"'];
-    let quoted = quotes
+    let found = quotes
         .iter()
-        .find_map(|quote| Some((*quote, text.strip_prefix(*quote)?.strip_suffix(*quote)?)));
-    quoted.map_or_else(
+        .find_map(|mark| Some((*mark, text.strip_prefix(*mark)?.strip_suffix(*mark)?)));
+    found.map_or_else(
         || text.to_owned(),
-        |(quote, inner)| inner.replace(&format!("{quote}{quote}"), &quote.to_string()),
+        |(mark, inner)| inner.replace(&format!("{mark}{mark}"), &mark.to_string()),
     )
 }
 

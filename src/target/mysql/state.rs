@@ -6,6 +6,7 @@ use mysql_async::Conn;
 use mysql_async::prelude::Queryable;
 
 use crate::mysql::manifest::Product;
+use crate::mysql::product;
 use crate::mysql::server::Server;
 use crate::target::mysql::LoadError;
 use crate::target::mysql::account;
@@ -80,8 +81,7 @@ async fn look(conn: &mut Conn) -> Result<TargetState, LoadError> {
     let (version, variables) = (version(conn).await?, variables(conn).await?);
     let is_on = |name: &str| matches!(variables.get(name).map(String::as_str), Some("ON" | "1"));
     let number = |name: &str| variables.get(name).and_then(|value| value.parse().ok());
-    let is_mariadb = version.to_lowercase().contains("mariadb") || variables.contains_key("system_versioning_asof");
-    let product = if is_mariadb { Product::MariaDb } else { Product::MySql };
+    let product = product(conn).await?;
     Ok(TargetState {
         product,
         version,
@@ -94,6 +94,14 @@ async fn look(conn: &mut Conn) -> Result<TargetState, LoadError> {
         progress: progress::read(conn).await?,
         session: session::probe(conn, &variables).await?,
     })
+}
+
+async fn product(conn: &mut Conn) -> Result<Product, LoadError> {
+    let told: Vec<(String, String)> = conn
+        .query(product::PROBE)
+        .await
+        .map_err(LoadError::at("ask the target which product it is"))?;
+    Ok(product::told_by(told.len()))
 }
 
 async fn version(conn: &mut Conn) -> Result<String, LoadError> {
