@@ -2,9 +2,11 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::missing_panics_doc)]
 
 mod catalog;
+mod copy;
 mod faults;
 mod layers;
 mod operator;
+mod retention;
 mod s3;
 mod servers;
 mod world;
