@@ -25,17 +25,18 @@ use crate::repository::Writer;
 use crate::repository::snapshot::Snapshot;
 use crate::run::Run;
 use crate::run::Stopped;
+use crate::secret::SecretError;
 use crate::source::files::FilesError;
 use crate::source::files::FilesSource;
 use crate::source::mysql::MysqlSourceError;
 use crate::verify;
+use crate::verify::VerifyError;
 
 /// What an operator may ask of a backup beside the policy.
 #[derive(Debug, Clone, Default)]
 pub struct Options {
     /// Sources by name; empty: all.
     pub sources: Vec<String>,
-    pub allow_inconsistent: bool,
     /// How long to wait for the repository's lock.
     pub lock_wait: Duration,
 }
@@ -99,6 +100,10 @@ pub enum BackupError {
     SaveFiles(#[from] files::BackupFilesError),
     #[error(transparent)]
     Repository(#[from] RepositoryError),
+    #[error("read the password of the database's account")]
+    Password(#[from] SecretError),
+    #[error("verify what was written")]
+    Verify(#[from] VerifyError),
     #[error("verify what was written: {0} objects are damaged or missing, the first is {1}")]
     Written(usize, String),
     #[error("read the manifest of snapshot {0}: {1}")]
@@ -119,6 +124,8 @@ impl BackupError {
             Self::Files(error) => error.hint(),
             Self::SaveFiles(error) => error.hint(),
             Self::Repository(error) => error.hint(),
+            Self::Password(error) => error.hint(),
+            Self::Verify(error) => error.hint(),
             Self::Written(..) => Some("check the disk under the repository, then run `bkp verify --level data`".to_owned()),
             Self::NoSource(_) => Some("name a [mysql.…] or [files.…] table of the policy".to_owned()),
             Self::Manifest(..) | Self::Thread(_) | Self::Stopped(_) => None,

@@ -23,7 +23,7 @@ use crate::drill::outcome::Place;
 use crate::drill::outcome::SandboxServer;
 use crate::drill::outcome::Verdict;
 use crate::human;
-use crate::mysql::manifest::Manifest;
+use crate::mysql::manifest::{Manifest, Product};
 use crate::mysql::server::Server;
 use crate::policy::Policy;
 use crate::repository::Repository;
@@ -53,7 +53,7 @@ pub enum DrillError {
     #[error(transparent)]
     Restore(#[from] RestoreError),
     #[error("load into the sandbox")]
-    Load(#[from] LoadError),
+    Load(#[from] Box<LoadError>),
     #[error(transparent)]
     Repository(#[from] RepositoryError),
     #[error("a thread of the drill broke down: {0}")]
@@ -168,7 +168,7 @@ impl<'a> Rehearsal<'a> {
         self.check(&databases, dir).await;
         self.compare_rows(&databases).await?;
         for database in databases {
-            database.sandbox.stop().await;
+            database.sandbox.stop()?;
         }
         Ok(())
     }
@@ -191,11 +191,14 @@ impl<'a> Rehearsal<'a> {
         let manifest = dump.manifest().clone();
         let began = Instant::now();
         let plan = SandboxPlan {
-            program: self.policy.drill.program(manifest.product),
+            program: match manifest.product {
+                Product::MariaDb => self.policy.drill.mariadbd.clone(),
+                Product::MySql => self.policy.drill.mysqld.clone(),
+            },
             dir: self.policy.drill.work_dir.clone(),
-            ..SandboxPlan::of(&manifest)
+            ..SandboxPlan::for_dump(&manifest)
         };
-        let sandbox = Sandbox::start(plan, self.run).await?;
+        let sandbox = Sandbox::start(&plan, self.run).await?;
         let server = SandboxServer {
             source: chosen.source.clone(),
             product: manifest.product,
@@ -205,9 +208,9 @@ impl<'a> Rehearsal<'a> {
         self.phase("sandbox", began, |phase| phase.detail = Some(format!("{}: {}", chosen.source, sandbox.version())));
         let began = Instant::now();
         let server = sandbox.server();
-        let state = crate::target::mysql::inspect(&server).await?;
-        let load = LoadPlan::new(&manifest, &Selection::everything(), &state, false)?;
-        let loaded = crate::target::mysql::load(&load, dump, &server, &LoadOptions::default(), self.run).await?;
+        let state = crate::target::mysql::inspect(&server).await.map_err(Box::new)?;
+        let load = LoadPlan::new(&manifest, &Selection::everything(), &state, false).map_err(Box::new)?;
+        let loaded = crate::target::mysql::load(&load, dump, &server, LoadOptions::default(), self.run).await.map_err(Box::new)?;
         self.phase("load", began, |phase| {
             phase.bytes = Some(manifest.bytes());
             phase.rows = Some(loaded.rows);

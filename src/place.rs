@@ -2,14 +2,14 @@
 
 use std::sync::Arc;
 
-use crate::policy::{CopyPlace, CopyTarget, Policy};
+use crate::policy::{CopyPlace, CopyTarget, Policy, S3Place};
 use crate::repository::{Repository, RepositoryError};
 use crate::run::Run;
 use crate::secret::{Secret, SecretError};
 use crate::store::limit::Limit;
 use crate::store::local::LocalStore;
 use crate::store::retry::{Backoff, Retry};
-use crate::store::s3::S3Store;
+use crate::store::s3::{S3Credentials, S3Store};
 use crate::store::{SharedStore, StoreError};
 
 #[derive(Debug, thiserror::Error)]
@@ -43,6 +43,14 @@ impl PlaceError {
             Self::Copy { error, .. } => error.hint(),
             Self::Repository(error) => error.hint(),
         }
+    }
+}
+
+impl PlaceError {
+    /// Tells whether the network policy refused the way.
+    #[must_use]
+    pub fn is_network_refused(&self) -> bool {
+        matches!(self, Self::Copy { error: StoreError::Refused { .. }, .. })
     }
 }
 
@@ -95,13 +103,19 @@ pub async fn copy_store(policy: &Policy, copy: &CopyPlace, run: &Run) -> Result<
     let store: SharedStore = match &copy.target {
         CopyTarget::Dir(path) => Arc::new(LocalStore::new(path)),
         CopyTarget::S3(place) => {
-            let refusal = |error| PlaceError::Credentials { copy: copy.name.clone(), error };
-            let secret = place.secret_access_key.as_ref().map(crate::secret::SecretSource::read);
-            let secret = secret.transpose().map_err(refusal)?;
-            let opened = S3Store::open(place, secret, &policy.network).await;
+            let credentials = credentials(copy, place)?;
+            let opened = S3Store::open(place, credentials, &policy.network, run).await;
             let s3 = opened.map_err(|error| PlaceError::Copy { copy: copy.name.clone(), error })?;
             Arc::new(Retry::new(Arc::new(s3), Backoff::default(), run.cancel.clone()))
         }
     };
     Ok(Arc::new(Limit::new(store, copy.bandwidth, copy.uploads)))
+}
+
+/// Reads the credentials that the policy names; `None` leaves them to the SDK's own chain.
+fn credentials(copy: &CopyPlace, place: &S3Place) -> Result<Option<S3Credentials>, PlaceError> {
+    let (Some(id), Some(secret)) = (&place.access_key_id, &place.secret_access_key) else { return Ok(None) };
+    let refusal = |error| PlaceError::Credentials { copy: copy.name.clone(), error };
+    let secret_access_key = secret.read().map_err(refusal)?;
+    Ok(Some(S3Credentials { access_key_id: id.clone(), secret_access_key }))
 }

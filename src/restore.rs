@@ -6,6 +6,7 @@ pub mod choose;
 pub mod files;
 pub mod mysql;
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -250,8 +251,8 @@ async fn plan_database(
         return Err(RestoreError::NoTable(format!("{schema}.{table}")));
     }
     let selection = Selection { tables: Some(request.tables.clone()).filter(|tables| !tables.is_empty()), accounts: request.users && request.tables.is_empty() };
-    let state = crate::target::mysql::inspect(server).await?;
-    let load = LoadPlan::new(manifest, &selection, &state, request.overwrite)?;
+    let state = crate::target::mysql::inspect(server).await.map_err(Box::new)?;
+    let load = LoadPlan::new(manifest, &selection, &state, request.overwrite).map_err(Box::new)?;
     Ok(DatabasePlan { chosen, server: server.clone(), load, dump })
 }
 
@@ -308,7 +309,7 @@ pub async fn apply(
     for database in &plan.databases {
         let options = LoadOptions { connections: request.connections, ..LoadOptions::default() };
         let dump: Arc<dyn DumpReader> = database.dump.clone();
-        let loaded = crate::target::mysql::load(&database.load, dump, &database.server, options, run).await?;
+        let loaded = crate::target::mysql::load(&database.load, dump, &database.server, options, run).await.map_err(Box::new)?;
         restored.databases.push((database.chosen.source.clone(), loaded));
     }
     for tree in &plan.trees {
@@ -331,7 +332,7 @@ async fn restore_tree(tree: &TreePlan, repository: &Arc<Repository>, run: &Run) 
 pub async fn compare(plan: &Plan, repository: &Arc<Repository>, run: &Run) -> Result<Vec<String>, RestoreError> {
     let mut differences = Vec::new();
     for database in &plan.databases {
-        let tables: Vec<(String, String)> =
+        let tables: BTreeSet<(String, String)> =
             database.load.tables.iter().map(|step| (step.table.schema.clone(), step.table.name.clone())).collect();
         let found = row_differences(&database.server, database.dump.manifest(), Some(tables), run).await?;
         differences.extend(found.iter().map(ToString::to_string));
@@ -359,12 +360,12 @@ pub async fn compare(plan: &Plan, repository: &Arc<Repository>, run: &Run) -> Re
 pub async fn row_differences(
     server: &Server,
     manifest: &Manifest,
-    tables: Option<Vec<(String, String)>>,
+    tables: Option<BTreeSet<(String, String)>>,
     run: &Run,
 ) -> Result<Vec<Mismatch>, RestoreError> {
     let (server, of, run) = (server.clone(), manifest.clone(), run.clone());
     let hashed = tokio::task::spawn_blocking(move || {
-        crate::source::mysql::hash_chunks(&server, &of, tables.as_deref(), CONNECTIONS_READ_BACK, &run)
+        crate::source::mysql::hash_chunks(&server, &of, tables.as_ref(), CONNECTIONS_READ_BACK, &run)
     });
     let hashes = hashed.await.map_err(|error| RestoreError::Thread(error.to_string()))??;
     Ok(crate::target::mysql::compare(manifest, &hashes))

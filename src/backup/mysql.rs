@@ -29,7 +29,7 @@ use crate::repository::tree::Tree;
 use crate::source::FileSink;
 use crate::source::Sink;
 use crate::source::SinkError;
-use crate::source::mysql::MysqlSource;
+use crate::source::mysql::Snapshot;
 
 /// Saves one database: a window in which all connections see one moment, the rows, the proof, the snapshot.
 pub(super) async fn save(job: &Job<'_>, name: &str) -> Result<Backed, BackupError> {
@@ -44,9 +44,9 @@ pub(super) async fn save(job: &Job<'_>, name: &str) -> Result<Backed, BackupErro
     let server = Server::of(place, &job.policy.network)?;
     let writer = job.repository.writer(run);
     let dumped = {
-        let (place, writer, run, allow) = (place.clone(), writer.clone(), run.clone(), job.options.allow_inconsistent);
+        let (place, writer, run) = (place.clone(), writer.clone(), run.clone());
         tokio::task::spawn_blocking(move || {
-            let window = MysqlSource::open(&server, &place, allow, &run)?;
+            let window = Snapshot::open(&server, &place, &run)?;
             let sink = TreeSink::new(writer);
             let manifest = window.dump(&sink, previous.as_ref(), &run)?;
             Ok::<_, BackupError>((manifest, sink))

@@ -147,9 +147,6 @@ pub struct BackupArgs {
     /// Leaves the copies for the next run
     #[arg(long)]
     pub no_copy: bool,
-    /// Backs up although a connection cannot be made consistent; the manifest records it
-    #[arg(long)]
-    pub allow_inconsistent: bool,
     /// Waits so long for another run of the policy to end
     #[arg(long, value_name = "SPAN", value_parser = span, default_value = "0s")]
     pub lock_wait: Duration,

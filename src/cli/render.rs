@@ -14,7 +14,7 @@ use crate::cycle::Step;
 use crate::cycle::journal::Verb;
 use crate::cycle::steps::{BackupDone, CopyDone, Done, DrillDone};
 use crate::exit::Failure;
-use crate::forget::{ForgetPlan, Forgotten};
+use crate::forget::{ForgetPlan, Forgotten, Judgement};
 use crate::human;
 use crate::policy::Policy;
 use crate::restore::choose::Moment;
@@ -65,11 +65,12 @@ fn backup(text: &mut String, policy: &Policy, done: &BackupDone) {
     }
     copies(text, &done.copies);
     match &done.forgotten {
-        Ok(forgotten) => {
-            if let Some(freeze) = forgotten.plan.freeze() {
+        Ok((plan, forgotten)) => {
+            if let Some(freeze) = &plan.frozen {
                 line!(text, "retention  rests: {freeze}");
-            } else if !forgotten.dropped.is_empty() {
-                line!(text, "retention  {} snapshots forgotten, {} kept", forgotten.dropped.len(), forgotten.plan.kept());
+            } else if !forgotten.done.is_empty() {
+                let kept = plan.judgements.iter().filter(|judgement| judgement.keep).count();
+                line!(text, "retention  {} snapshots forgotten, {kept} kept", forgotten.done.len());
             }
         }
         Err(error) => text.push_str(&failure("forget: ", error)),
@@ -117,7 +118,7 @@ fn one_copy(text: &mut String, name: &str, copied: &Copied) {
         text,
         "{name:<10} copy: {} packs and {} snapshots sent, {}",
         copied.packs,
-        copied.snapshots,
+        copied.snapshots.len(),
         human::bytes(copied.bytes)
     );
     for (key, error) in copied.failed.iter().take(LINES_MAX) {
@@ -126,7 +127,7 @@ fn one_copy(text: &mut String, name: &str, copied: &Copied) {
 }
 
 pub(super) fn copy_plan(name: &str, plan: &CopyPlan) -> String {
-    format!("{name:<10} would send {} objects, {}\n", human::count(plan.objects()), human::bytes(plan.bytes()))
+    format!("{name:<10} would send {} objects, {}\n", plan.count(), human::bytes(plan.bytes()))
 }
 
 fn verified(text: &mut String, report: &verify::Report) {
@@ -155,7 +156,7 @@ pub(super) fn steps_json(steps: &[Step]) -> Vec<Value> {
                 "snapshots": done.outcome.done,
                 "failed": failed_json(done),
                 "copies": copies_json(&done.copies),
-                "forgotten": done.forgotten.as_ref().map(|forgotten| &forgotten.dropped).ok(),
+                "forgotten": done.forgotten.as_ref().map(|(_, forgotten)| &forgotten.done).ok(),
             }),
             Ok(Done::Copy(done)) => json!({ "copies": copies_json(done) }),
             Ok(Done::Verify(report)) => json!({ "sound": report.is_sound(), "report": report }),
@@ -174,7 +175,7 @@ fn failed_json(done: &BackupDone) -> Vec<Value> {
 
 fn copies_json(copies: &[CopyDone]) -> Vec<Value> {
     let of = |copy: &CopyDone| match &copy.result {
-        Ok(copied) => json!({ "copy": copy.name, "complete": copied.is_complete(), "copied": copied }),
+        Ok(copied) => copied_json(&copy.name, copied),
         Err(failure) => json!({ "copy": copy.name, "complete": false, "failure": failure }),
     };
     copies.iter().map(of).collect()
@@ -182,10 +183,10 @@ fn copies_json(copies: &[CopyDone]) -> Vec<Value> {
 
 pub(super) fn forget_plan(policy: &Policy, plan: &ForgetPlan) -> String {
     let mut text = String::new();
-    if let Some(freeze) = plan.freeze() {
+    if let Some(freeze) = &plan.frozen {
         line!(text, "retention rests, nothing is forgotten: {freeze}");
     }
-    for verdict in plan.verdicts() {
+    for verdict in &plan.judgements {
         let (mark, why) = if verdict.keep { ("keep  ", verdict.reasons.join(", ")) } else { ("forget", "no rule holds it".to_owned()) };
         let time = human::time(verdict.time, policy.timezone);
         line!(text, "{mark} {} {:<12} {time}  {why}", verdict.id.short(), verdict.source);
@@ -193,12 +194,35 @@ pub(super) fn forget_plan(policy: &Policy, plan: &ForgetPlan) -> String {
     text
 }
 
+pub(super) fn forget_plan_json(plan: &ForgetPlan) -> Value {
+    let of = |one: &Judgement| {
+        json!({ "id": one.id, "source": one.source, "time": one.time, "keep": one.keep, "reasons": one.reasons })
+    };
+    let snapshots: Vec<Value> = plan.judgements.iter().map(of).collect();
+    json!({ "frozen": plan.frozen.as_ref().map(ToString::to_string), "snapshots": snapshots, "others": plan.others })
+}
+
 pub(super) fn forgotten(forgotten: &Forgotten) -> String {
-    let mut text = format!("{} snapshots forgotten\n", forgotten.dropped.len());
+    let mut text = format!("{} snapshots forgotten\n", forgotten.done.len());
     for (id, error) in forgotten.failed.iter().take(LINES_MAX) {
         line!(text, "not forgotten: {}: {error}", id.short());
     }
     text
+}
+
+fn copied_json(name: &str, copied: &Copied) -> Value {
+    let failed: Vec<Value> =
+        copied.failed.iter().map(|(key, error)| json!({ "object": key.to_string(), "error": error.to_string() })).collect();
+    json!({
+        "copy": name,
+        "complete": copied.is_complete(),
+        "packs": copied.packs,
+        "snapshots": copied.snapshots,
+        "bytes": copied.bytes,
+        "there": copied.skipped,
+        "failed": failed,
+        "held_back": copied.held_back,
+    })
 }
 
 /// Tells a policy that holds together, and its next runs.

@@ -65,7 +65,6 @@ pub(super) fn backup(global: &Global, args: &BackupArgs) -> Answered {
     let policy = policies::one(global, &args.policy.policy)?;
     let options = backup::Options {
         sources: args.sources.clone(),
-        allow_inconsistent: args.allow_inconsistent,
         lock_wait: args.lock_wait,
     };
     wait(global, |run| async move {
@@ -108,7 +107,7 @@ async fn plan_copies(policy: &Policy, names: &[String], run: &Run) -> Answered {
         let store = place::copy_store(policy, copy, run).await?;
         let plan = copy::plan(&place::store(policy), &store, run).await?;
         text.push_str(&render::copy_plan(&copy.name, &plan));
-        plans.push(json!({ "copy": copy.name, "plan": plan }));
+        plans.push(json!({ "copy": copy.name, "objects": plan.count(), "bytes": plan.bytes(), "there": plan.skipped }));
     }
     Ok(Answer::new(text, json!({ "dry_run": true, "copies": plans })))
 }
@@ -136,12 +135,12 @@ pub(super) fn forget(global: &Global, args: &ForgetArgs) -> Answered {
         let freeze = freeze(&catalog)?;
         let plan = ForgetPlan::new(&repository.snapshots().await?, &policy, freeze, run.now());
         let text = render::forget_plan(&policy, &plan);
-        let json = json!({ "dry_run": args.dry_run, "plan": plan });
-        if args.dry_run || plan.is_empty() {
+        let json = json!({ "dry_run": args.dry_run, "plan": render::forget_plan_json(&plan) });
+        if args.dry_run || plan.forgotten().next().is_none() {
             return Ok(Answer::new(text, json));
         }
         let catalog = args.copy.is_none().then_some(&catalog);
-        let forgotten = steps::apply_forget(&repository, plan, catalog, &run).await?;
+        let forgotten = steps::apply_forget(&repository, &plan, catalog, &run).await?;
         drop(lock);
         let exit = steps::exit_of_forgotten(&forgotten);
         Ok(Answer::new(format!("{text}{}", render::forgotten(&forgotten)), json).with(exit))
@@ -152,7 +151,7 @@ pub(super) fn forget(global: &Global, args: &ForgetArgs) -> Answered {
 fn freeze(catalog: &crate::catalog::Catalog) -> Result<Option<Freeze>, Failure> {
     let runs = catalog.runs(RUNS_LOOKED_AT)?;
     let newest = runs.iter().find(|run| run.verb == "backup");
-    Ok(newest.filter(|run| !run.outcome.made_snapshots()).map(|run| Freeze::Failed(run.id.to_string())))
+    Ok(newest.filter(|run| !run.outcome.made_snapshots()).map(|run| Freeze::RunFailed { source: format!("run {}", run.id) }))
 }
 
 /// Enough to hold the newest backup among drills and verifies.

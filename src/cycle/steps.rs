@@ -13,7 +13,7 @@ use crate::cycle;
 use crate::drill::outcome::Origin;
 use crate::report::{Context, Report, Written};
 use crate::exit::{Exit, Failure};
-use crate::forget::{Forgotten, ForgetPlan, Freeze};
+use crate::forget::{ForgetPlan, Forgotten, Freeze};
 use crate::place;
 use crate::policy::{CopyPlace, Policy};
 use crate::repository::{LockMode, Repository};
@@ -36,7 +36,7 @@ pub enum Done {
 pub struct BackupDone {
     pub outcome: backup::Outcome,
     pub copies: Vec<CopyDone>,
-    pub forgotten: Result<Forgotten, Failure>,
+    pub forgotten: Result<(ForgetPlan, Forgotten), Failure>,
 }
 
 #[derive(Debug)]
@@ -71,7 +71,7 @@ impl BackupDone {
         let failed = self.outcome.failed.iter().map(|(_, error)| Exit::from(error)).max();
         let partial = !self.outcome.is_complete();
         let copies = exit_of_copies(&self.copies);
-        let forgotten = self.forgotten.as_ref().map_or(Exit::Incomplete, |_| Exit::Ok);
+        let forgotten = self.forgotten.as_ref().map_or(Exit::Incomplete, |(_, forgotten)| exit_of_forgotten(forgotten));
         let rest = copies.max(forgotten).max(if partial { Exit::Incomplete } else { Exit::Ok });
         failed.unwrap_or(Exit::Ok).max(rest)
     }
@@ -208,8 +208,8 @@ async fn try_back_up(
 fn freeze_of(outcome: &backup::Outcome) -> Option<Freeze> {
     let guard = outcome.failed.iter().find(|(_, error)| Exit::from(error) == Exit::Guard);
     match (guard, outcome.failed.first()) {
-        (Some((source, _)), _) => Some(Freeze::Guard(source.clone())),
-        (None, Some((source, _))) => Some(Freeze::Failed(source.clone())),
+        (Some((source, _)), _) => Some(Freeze::GuardTripped { source: source.clone() }),
+        (None, Some((source, _))) => Some(Freeze::RunFailed { source: source.clone() }),
         (None, None) => None,
     }
 }
@@ -221,12 +221,13 @@ async fn forget(
     freeze: Option<Freeze>,
     catalog: Option<&Catalog>,
     run: &Run,
-) -> Result<Forgotten, Failure> {
+) -> Result<(ForgetPlan, Forgotten), Failure> {
     let plan = ForgetPlan::new(&repository.snapshots().await?, policy, freeze, run.now());
-    if plan.is_empty() {
-        return Ok(Forgotten::nothing(plan));
+    if plan.forgotten().next().is_none() {
+        return Ok((plan, Forgotten::default()));
     }
-    apply_forget(repository, plan, catalog, run).await
+    let forgotten = apply_forget(repository, &plan, catalog, run).await?;
+    Ok((plan, forgotten))
 }
 
 /// Carries a plan to forget out.
@@ -235,16 +236,15 @@ async fn forget(
 /// [`Failure`] where the repository is locked or the store refuses.
 pub async fn apply_forget(
     repository: &Arc<Repository>,
-    plan: ForgetPlan,
+    plan: &ForgetPlan,
     catalog: Option<&Catalog>,
     run: &Run,
 ) -> Result<Forgotten, Failure> {
     let lock = repository.lock(LockMode::Exclusive, std::time::Duration::ZERO, run).await?;
-    let forgotten = plan.apply(repository, run).await;
+    let forgotten = plan.apply(repository, &lock, run).await;
     lock.release().await?;
-    let forgotten = forgotten?;
     if let Some(catalog) = catalog {
-        catalog.drop_snapshots(crate::catalog::REPOSITORY, &forgotten.dropped)?;
+        catalog.drop_snapshots(crate::catalog::REPOSITORY, &forgotten.done)?;
     }
     Ok(forgotten)
 }
@@ -299,7 +299,7 @@ async fn send(
 
 async fn send_one(policy: &Policy, repository: &Arc<Repository>, copy: &CopyPlace, run: &Run) -> Result<Copied, Failure> {
     let store = place::copy_store(policy, copy, run).await?;
-    Ok(copy::copy(repository.store().clone(), store, copy.uploads, run).await?)
+    Ok(copy::copy(repository, &store, copy.uploads, run).await?)
 }
 
 async fn record_copy(repository: &Arc<Repository>, copy: &CopyPlace, catalog: &Catalog, run: &Run) -> Result<(), Failure> {

@@ -6,7 +6,6 @@ use crate::catalog::CatalogError;
 use crate::copy::CopyError;
 use crate::drill::DrillError;
 use crate::exit::{Exit, Failure};
-use crate::forget::ForgetError;
 use crate::human;
 use crate::mysql::server::ServerError;
 use crate::place::PlaceError;
@@ -71,7 +70,7 @@ coded! {
     CatalogError: |_error| Exit::Failed;
     ReportError: |_error| Exit::Failed;
     SandboxError: |error| match error {
-        SandboxError::Stopped(_) => Exit::Interrupted,
+        SandboxError::Stopped => Exit::Interrupted,
         _ => Exit::Failed,
     };
     LockError: |error| match error {
@@ -113,6 +112,12 @@ coded! {
         FilesError::Guard(_) => Exit::Guard,
         _ => Exit::Failed,
     };
+    MysqlSourceError: |error| match error {
+        error if error.is_network_refused() => Exit::Network,
+        error if error.is_access_denied() => Exit::Password,
+        error if error.is_stopped() => Exit::Interrupted,
+        _ => Exit::Failed,
+    };
     BackupFilesError: |error| match error {
         BackupFilesError::Source(error) => error.code(),
         BackupFilesError::Repository(error) => error.code(),
@@ -142,10 +147,6 @@ coded! {
         CopyError::Store(error) => error.code(),
         CopyError::Needs(error) => error.code(),
         CopyError::Stopped(_) => Exit::Interrupted,
-    };
-    ForgetError: |error| match error {
-        ForgetError::Repository(error) => error.code(),
-        ForgetError::Stopped(_) => Exit::Interrupted,
     };
     LoadError: |error| match error {
         LoadError::Server(error) => error.code(),
