@@ -3,5 +3,6 @@
 
 mod catalog;
 mod layers;
+mod mall;
 mod s3;
 mod servers;

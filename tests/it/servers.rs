@@ -9,6 +9,7 @@
 )]
 
 mod database;
+pub(crate) mod mall;
 mod programs;
 mod s3;
 mod template;
