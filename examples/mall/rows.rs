@@ -81,9 +81,7 @@ impl Maker<'_> {
             format!("user{id}@shop{:04}.mall.example", self.shop).into(),
             name.clone().into(),
             format!("010-{:04}-{:04}", dice.below(10_000), dice.below(10_000)).into(),
-            maybe(dice, 70, |dice| {
-                text(moment(dice.below(18_000), 0).format("%Y-%m-%d"))
-            }),
+            maybe(dice, 70, |dice| text(birthday(dice).format("%Y-%m-%d"))),
             words::address(dice).into(),
             maybe(dice, 40, |_| name.into()),
             Cell::Int(dice.below(10)),
