@@ -3,4 +3,5 @@
 
 mod catalog;
 mod layers;
+mod policies;
 mod servers;
