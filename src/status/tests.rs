@@ -73,7 +73,7 @@ fn copy_place(name: &str) -> CopyPlace {
     };
     CopyPlace {
         name: name.to_owned(),
-        s3,
+        place: crate::policy::CopyTarget::S3(s3),
         bandwidth: None,
         uploads: 8,
     }

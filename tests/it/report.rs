@@ -534,7 +534,7 @@ fn policy_with_secrets() -> bkp::policy::Policy {
         state_dir: PathBuf::from("/var/lib/bkp/mall"),
         copies: vec![CopyPlace {
             name: "offsite".to_owned(),
-            s3,
+            place: bkp::policy::CopyTarget::S3(s3),
             bandwidth: None,
             uploads: 8,
         }],
