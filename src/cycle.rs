@@ -12,7 +12,7 @@ use chrono::{DateTime, Utc};
 
 use crate::cycle::journal::Verb;
 use crate::exit::{Exit, Failure};
-use crate::policy::{CronText, Policy};
+use crate::policy::Policy;
 use crate::run::Run;
 use crate::schedule::{Cron, Due, RunLock, Stamps, due};
 
@@ -48,10 +48,10 @@ impl Step {
 pub fn agenda(policy: &Policy, now: DateTime<Utc>) -> Result<Agenda, Failure> {
     let stamps = Stamps::load(&policy.state_dir)?;
     let mut agenda = Agenda { verbs: Vec::new(), next: None };
-    for (verb, text) in scheduled(policy) {
+    for (verb, cron) in scheduled(policy) {
         let stamp = stamps.of(verb.name());
         let first_seen = stamps.first_seen.unwrap_or(now);
-        match due(&parse(text)?, policy.timezone, stamp.success, first_seen, now, policy.schedule.catch_up) {
+        match due(cron, policy.timezone, stamp.success, first_seen, now, policy.schedule.catch_up) {
             // A verb that failed is tried again after a while that grows, not each minute.
             Due::Due { .. } => match stamp.failure.map(|failure| failure.retry_at()) {
                 Some(retry_at) if retry_at > now => agenda.next = [agenda.next, Some(retry_at)].into_iter().flatten().min(),
@@ -77,14 +77,10 @@ pub fn everything(policy: &Policy) -> Agenda {
     Agenda { verbs: scheduled(policy).map(|(verb, _)| verb).collect(), next: None }
 }
 
-fn scheduled(policy: &Policy) -> impl Iterator<Item = (Verb, &CronText)> {
+fn scheduled(policy: &Policy) -> impl Iterator<Item = (Verb, &Cron)> {
     let schedule = &policy.schedule;
     let all = [(Verb::Backup, &schedule.backup), (Verb::Verify, &schedule.verify), (Verb::Drill, &schedule.drill)];
-    all.into_iter().filter_map(|(verb, text)| Some((verb, text.as_ref()?)))
-}
-
-fn parse(text: &CronText) -> Result<Cron, Failure> {
-    Ok(Cron::parse(&text.0)?)
+    all.into_iter().filter_map(|(verb, cron)| Some((verb, cron.as_ref()?)))
 }
 
 /// Does what is on the agenda of one policy, step by step; a step that fails does not keep the next from being tried.
@@ -130,6 +126,6 @@ pub fn exit_of(steps: &[Step]) -> Exit {
 /// Returns when each verb of a policy runs next.
 #[must_use]
 pub fn next_runs(policy: &Policy, now: DateTime<Utc>) -> Vec<(Verb, DateTime<Utc>)> {
-    let next = |(verb, text): (Verb, &CronText)| Some((verb, Cron::parse(&text.0).ok()?.next_after(now, policy.timezone)?));
+    let next = |(verb, cron): (Verb, &Cron)| Some((verb, cron.next_after(now, policy.timezone)?));
     scheduled(policy).filter_map(next).collect()
 }

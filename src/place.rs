@@ -100,7 +100,7 @@ pub fn find_copy<'a>(policy: &'a Policy, name: &str) -> Result<&'a CopyPlace, Pl
 /// # Errors
 /// [`PlaceError`] where its credentials cannot be read or the network policy refuses it.
 pub async fn copy_store(policy: &Policy, copy: &CopyPlace, run: &Run) -> Result<SharedStore, PlaceError> {
-    let store: SharedStore = match &copy.target {
+    let store: SharedStore = match &copy.place {
         CopyTarget::Dir(path) => Arc::new(LocalStore::new(path)),
         CopyTarget::S3(place) => {
             let credentials = credentials(copy, place)?;

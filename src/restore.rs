@@ -143,6 +143,7 @@ impl RestoreError {
             Self::NoTable(_) => "names are `schema.table`, as the server writes them",
             Self::Manifest(error) => return error.hint(),
             Self::Load(error) => return error.hint(),
+            Self::ReadBack(error) => return error.hint(),
             Self::Files(error) => return error.hint(),
             Self::Repository(error) => return error.hint(),
             Self::Thread(_) | Self::Stopped(_) => return None,

@@ -132,11 +132,23 @@ pub(super) fn copy_plan(name: &str, plan: &CopyPlan) -> String {
 
 fn verified(text: &mut String, report: &verify::Report) {
     let verdict = if report.is_sound() { "sound" } else { "DAMAGED" };
-    line!(text, "verify     {verdict}: {}", report.summary());
-    for fault in report.faults().take(LINES_MAX) {
-        line!(text, "           {}: {}", fault.object, fault.what);
-        for path in fault.costs.iter().take(LINES_MAX) {
-            line!(text, "             costs {path}");
+    let checked = report.checked;
+    line!(
+        text,
+        "verify     {verdict}: {} snapshots, {} packs named, {} of them and {} blobs read ({})",
+        checked.snapshots,
+        checked.packs,
+        checked.packs_read,
+        checked.blobs_read,
+        human::bytes(checked.bytes_read)
+    );
+    for finding in report.damaged.iter().chain(&report.missing).take(LINES_MAX) {
+        line!(text, "           {}: {}", finding.object, finding.what);
+        for cost in finding.costs.iter().take(LINES_MAX) {
+            line!(text, "             costs {} of snapshot {}", cost.path.display(), cost.snapshot.short());
+        }
+        if finding.costs_more > 0 {
+            line!(text, "             and {} more", finding.costs_more);
         }
     }
 }

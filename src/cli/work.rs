@@ -3,6 +3,7 @@
 use serde_json::json;
 
 use crate::backup;
+use crate::catalog::Outcome;
 use crate::cli::args::{BackupArgs, CopyArgs, DrillArgs, ForgetArgs, Global, LevelArg, RunArgs, VerifyArgs};
 use crate::cli::envelope::{Answer, Answered, wait};
 use crate::cli::{policies, render};
@@ -151,7 +152,7 @@ pub(super) fn forget(global: &Global, args: &ForgetArgs) -> Answered {
 fn freeze(catalog: &crate::catalog::Catalog) -> Result<Option<Freeze>, Failure> {
     let runs = catalog.runs(RUNS_LOOKED_AT)?;
     let newest = runs.iter().find(|run| run.verb == "backup");
-    Ok(newest.filter(|run| !run.outcome.made_snapshots()).map(|run| Freeze::RunFailed { source: format!("run {}", run.id) }))
+    Ok(newest.filter(|run| !matches!(run.outcome, Outcome::Ok | Outcome::Incomplete)).map(|run| Freeze::RunFailed { source: format!("run {}", run.id) }))
 }
 
 /// Enough to hold the newest backup among drills and verifies.

@@ -23,6 +23,9 @@ use crate::verify;
 /// How many drills a report's history shows.
 const HISTORY_DRILLS_MAX: u32 = 24;
 
+/// Scheduled verifies read a share of the packs each day, and all of them in a week.
+const VERIFY_DAYS: u32 = 7;
+
 /// What a step did.
 #[derive(Debug)]
 pub enum Done {
@@ -148,7 +151,7 @@ pub async fn take(verb: Verb, policy: &Policy, run: &Run) -> Result<Done, Failur
         }
         Verb::Copy => copy_all(policy, &[], run).await.map(Done::Copy),
         Verb::Verify => {
-            let subset = verify::Subset::of_the_day(run.now());
+            let subset = verify::Subset::of_day(run.now().with_timezone(&policy.timezone).date_naive(), VERIFY_DAYS);
             let report = verify_store(policy, None, verify::Level::Data, Some(subset), run).await?;
             Ok(Done::Verify(Box::new(report)))
         }
@@ -353,7 +356,7 @@ async fn try_verify(
         // A copy is only ever added to; credentials that may only read are enough to verify it.
         Some(_) => None,
     };
-    let report = verify::verify(&repository, level, subset, run).await;
+    let report = verify::verify(&repository, verify::Options { level, subset }, run).await;
     if let Some(lock) = lock {
         lock.release().await?;
     }

@@ -79,22 +79,28 @@ fn not_run(name: &str, kind: &str, reason: &str) -> CheckResult {
 /// Runs one of the policy's checks on the restored databases and trees (each tree in `dir/<source>`).
 pub async fn run(check: &Check, servers: &[(&str, &Server)], dir: &Path, run: &Run) -> CheckResult {
     let began = Instant::now();
-    let mut result = match (check, servers.first()) {
-        (Check::Sql { name, .. }, None) => not_run(name, "sql", "no database was restored"),
-        (Check::FilesIn { name, .. }, None) => not_run(name, "files_in", "no database was restored"),
-        (Check::Sql { name, sql, min, max, equals }, Some((_, server))) => match first_value(server, sql).await {
-            Ok(found) => judge_value(name, found, *min, *max, equals.as_deref()),
-            Err(reason) => not_run(name, "sql", &reason),
-        },
-        (Check::FilesIn { name, source, sql, missing_max }, Some((_, server))) => {
-            match missing(server, sql, &dir.join(source), run).await {
-                Ok(found) => judge_missing(name, &found, *missing_max),
-                Err(reason) => not_run(name, "files_in", &reason),
-            }
-        }
+    let (name, kind, mysql) = match check {
+        Check::Sql { name, mysql, .. } => (name, "sql", mysql.as_deref()),
+        Check::FilesIn { name, mysql, .. } => (name, "files_in", mysql.as_deref()),
+    };
+    let mut result = match servers.iter().find(|(source, _)| mysql.is_none_or(|wanted| wanted == *source)) {
+        None => not_run(name, kind, "the database that it asks was not restored"),
+        Some((_, server)) => ask(check, server, dir, run).await.unwrap_or_else(|reason| not_run(name, kind, &reason)),
     };
     result.duration_ms = crate::backup::millis(began.elapsed());
     result
+}
+
+async fn ask(check: &Check, server: &Server, dir: &Path, run: &Run) -> Result<CheckResult, String> {
+    match check {
+        Check::Sql { name, sql, min, max, equals, .. } => {
+            Ok(judge_value(name, first_value(server, sql).await?, *min, *max, equals.as_deref()))
+        }
+        Check::FilesIn { name, source, sql, missing_max, .. } => {
+            let found = missing(server, sql, &dir.join(source), run).await?;
+            Ok(judge_missing(name, &found, *missing_max))
+        }
+    }
 }
 
 async fn first_value(server: &Server, sql: &str) -> Result<Option<String>, String> {

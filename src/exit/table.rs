@@ -16,7 +16,7 @@ use crate::restore::RestoreError;
 use crate::restore::files::RestoreFilesError;
 use crate::run::Stopped;
 use crate::sandbox::SandboxError;
-use crate::schedule::{CronError, LockError, StampError};
+use crate::schedule::{LockError, StampError};
 use crate::secret::SecretError;
 use crate::source::files::FilesError;
 use crate::source::mysql::MysqlSourceError;
@@ -138,8 +138,7 @@ coded! {
     };
     VerifyError: |error| match error {
         VerifyError::Repository(error) => error.code(),
-        VerifyError::Store(error) => error.code(),
-        VerifyError::Stopped(_) => Exit::Interrupted,
+        VerifyError::Work(_) => Exit::Failed,
     };
     CopyError: |error| match error {
         CopyError::NoRepository { .. } => Exit::NoRepository,
@@ -198,12 +197,6 @@ coded! {
         DrillError::Repository(error) => error.code(),
         DrillError::Stopped(_) => Exit::Interrupted,
     };
-}
-
-impl From<CronError> for Failure {
-    fn from(error: CronError) -> Self {
-        Self::new(Exit::Usage, human::chain(&error)).hinting(error.hint())
-    }
 }
 
 impl From<Stopped> for Failure {
