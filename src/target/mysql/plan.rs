@@ -28,18 +28,26 @@ pub struct Selection {
 impl Selection {
     #[must_use]
     pub fn everything() -> Self {
-        Self { tables: None, accounts: true }
+        Self {
+            tables: None,
+            accounts: true,
+        }
     }
 
     /// Selects all but users, roles and grants: what a sandbox needs.
     #[must_use]
     pub fn data() -> Self {
-        Self { tables: None, accounts: false }
+        Self {
+            tables: None,
+            accounts: false,
+        }
     }
 
     fn has(&self, schema: &str, table: &str) -> bool {
         let is_it = |(s, t): &(String, String)| s == schema && t == table;
-        self.tables.as_ref().is_none_or(|tables| tables.iter().any(is_it))
+        self.tables
+            .as_ref()
+            .is_none_or(|tables| tables.iter().any(is_it))
     }
 }
 
@@ -152,7 +160,11 @@ impl LoadPlan {
             objects,
             drops,
             omitted,
-            dumped_mode: manifest.variables.get("sql_mode").cloned().unwrap_or_default(),
+            dumped_mode: manifest
+                .variables
+                .get("sql_mode")
+                .cloned()
+                .unwrap_or_default(),
             session: state.session.clone(),
         })
     }
@@ -181,13 +193,19 @@ fn check_selection(manifest: &Manifest, selection: &Selection) -> Result<(), Loa
     for (schema, table) in selection.tables.iter().flatten() {
         let is_it = |entry: &TableEntry| entry.schema == *schema && entry.name == *table;
         if !manifest.tables.iter().any(is_it) {
-            return Err(LoadError::NotInDump { table: sql::qualified(schema, table) });
+            return Err(LoadError::NotInDump {
+                table: sql::qualified(schema, table),
+            });
         }
     }
     Ok(())
 }
 
-fn check_target(manifest: &Manifest, selection: &Selection, state: &TargetState) -> Result<(), LoadError> {
+fn check_target(
+    manifest: &Manifest,
+    selection: &Selection,
+    state: &TargetState,
+) -> Result<(), LoadError> {
     if !state.local_infile {
         return Err(LoadError::LocalInfileOff);
     }
@@ -195,10 +213,17 @@ fn check_target(manifest: &Manifest, selection: &Selection, state: &TargetState)
         return Ok(());
     }
     let mut seen = BTreeMap::new();
-    for table in manifest.tables.iter().filter(|table| selection.has(&table.schema, &table.name)) {
+    for table in manifest
+        .tables
+        .iter()
+        .filter(|table| selection.has(&table.schema, &table.name))
+    {
         let name = sql::qualified(&table.schema, &table.name);
         if let Some(other) = seen.insert(name.to_lowercase(), name.clone()) {
-            return Err(LoadError::NamesCollide { one: other, other: name });
+            return Err(LoadError::NamesCollide {
+                one: other,
+                other: name,
+            });
         }
     }
     Ok(())
@@ -212,7 +237,11 @@ fn token(manifest: &Manifest, selection: &Selection) -> String {
     hex::encode(hash.finalize())
 }
 
-fn own_progress<'a>(token: &str, state: &'a TargetState, overwrite: bool) -> Result<Option<&'a Progress>, LoadError> {
+fn own_progress<'a>(
+    token: &str,
+    state: &'a TargetState,
+    overwrite: bool,
+) -> Result<Option<&'a Progress>, LoadError> {
     match &state.progress {
         Some(progress) if progress.token == token => Ok(Some(progress)),
         Some(_) if !overwrite => Err(LoadError::OtherLoad),
@@ -223,8 +252,15 @@ fn own_progress<'a>(token: &str, state: &'a TargetState, overwrite: bool) -> Res
 /// Engines whose transactions cover rows and progress alike.
 const TRANSACTIONAL: [&str; 4] = ["innodb", "rocksdb", "tokudb", "ndbcluster"];
 
-fn tables(manifest: &Manifest, selection: &Selection, progress: Option<&Progress>) -> Vec<TableStep> {
-    let selected = manifest.tables.iter().filter(|table| selection.has(&table.schema, &table.name));
+fn tables(
+    manifest: &Manifest,
+    selection: &Selection,
+    progress: Option<&Progress>,
+) -> Vec<TableStep> {
+    let selected = manifest
+        .tables
+        .iter()
+        .filter(|table| selection.has(&table.schema, &table.name));
     selected.map(|table| table_step(table, progress)).collect()
 }
 
@@ -241,7 +277,9 @@ fn table_step(table: &TableEntry, progress: Option<&Progress>) -> TableStep {
         table: table.clone(),
         is_transactional,
         stage,
-        pending: (0..table.chunks.len()).filter(|chunk| !is_loaded(*chunk)).collect(),
+        pending: (0..table.chunks.len())
+            .filter(|chunk| !is_loaded(*chunk))
+            .collect(),
     }
 }
 
@@ -304,7 +342,10 @@ fn objects(
 ) -> (Vec<ObjectStep>, Vec<Omitted>) {
     let (mut steps, mut omitted) = (Vec::new(), Vec::new());
     for object in &manifest.objects {
-        let (kind, schema) = (word(object.kind), object.schema.as_deref().unwrap_or_default());
+        let (kind, schema) = (
+            word(object.kind),
+            object.schema.as_deref().unwrap_or_default(),
+        );
         let name = object.name.as_str();
         let has = |step| progress.is_some_and(|progress| progress.has(step));
         let is_ours = has(Step::Begun { kind, schema, name });
@@ -313,8 +354,14 @@ fn objects(
         }
         match reason_to_omit(object, manifest, selection, state, progress) {
             Some(Reason::NotSelected) => {}
-            Some(Reason::Because(why)) => omitted.push(Omitted { what: describe(object), why }),
-            None => steps.push(ObjectStep { object: object.clone(), is_ours }),
+            Some(Reason::Because(why)) => omitted.push(Omitted {
+                what: describe(object),
+                why,
+            }),
+            None => steps.push(ObjectStep {
+                object: object.clone(),
+                is_ours,
+            }),
         }
     }
     steps.sort_by_key(|step| rank(step.object.kind));
@@ -334,15 +381,24 @@ fn reason_to_omit(
     progress: Option<&Progress>,
 ) -> Option<Reason> {
     let because = |why: &str| Some(Reason::Because(why.to_owned()));
-    let is_account = matches!(object.kind, ObjectKind::Role | ObjectKind::User | ObjectKind::Grant);
+    let is_account = matches!(
+        object.kind,
+        ObjectKind::Role | ObjectKind::User | ObjectKind::Grant
+    );
     match object.kind {
         _ if !is_selected(object, is_account, selection) => Some(Reason::NotSelected),
-        ObjectKind::Sequence | ObjectKind::Package if state.product == Product::MySql => because("MySQL has none"),
+        ObjectKind::Sequence | ObjectKind::Package if state.product == Product::MySql => {
+            because("MySQL has none")
+        }
         _ if is_account && manifest.product != state.product => {
             because("accounts of one product do not fit the other: make it anew")
         }
-        _ if is_account && account::is_servers_own(&object.name) => because("it is the server's own and stays as it is"),
-        _ if is_account && is_standing(object, state, progress) => because("it exists on the target and is left alone"),
+        _ if is_account && account::is_servers_own(&object.name) => {
+            because("it is the server's own and stays as it is")
+        }
+        _ if is_account && is_standing(object, state, progress) => {
+            because("it exists on the target and is left alone")
+        }
         _ => None,
     }
 }
@@ -352,10 +408,13 @@ fn is_selected(object: &ObjectEntry, is_account: bool, selection: &Selection) ->
     let schema = object.schema.as_deref().unwrap_or_default();
     match &selection.tables {
         None => !is_account || selection.accounts,
-        Some(tables) if object.kind == ObjectKind::Sequence => tables.iter().any(|(other, _)| other == schema),
-        Some(_) if object.kind == ObjectKind::Trigger => {
-            object.table.as_ref().is_some_and(|table| selection.has(schema, table))
+        Some(tables) if object.kind == ObjectKind::Sequence => {
+            tables.iter().any(|(other, _)| other == schema)
         }
+        Some(_) if object.kind == ObjectKind::Trigger => object
+            .table
+            .as_ref()
+            .is_some_and(|table| selection.has(schema, table)),
         Some(_) => false,
     }
 }
@@ -363,7 +422,11 @@ fn is_selected(object: &ObjectEntry, is_account: bool, selection: &Selection) ->
 /// Tells whether an account was there before this load.
 fn is_standing(object: &ObjectEntry, state: &TargetState, progress: Option<&Progress>) -> bool {
     let made_by_us = |kind| {
-        let step = Step::Begun { kind, schema: "", name: &object.name };
+        let step = Step::Begun {
+            kind,
+            schema: "",
+            name: &object.name,
+        };
         progress.is_some_and(|progress| progress.has(step))
     };
     let is_ours = made_by_us(word(ObjectKind::User)) || made_by_us(word(ObjectKind::Role));
@@ -375,11 +438,20 @@ fn conflicts(tables: &[TableStep], objects: &[ObjectStep], state: &TargetState) 
     let of_tables = tables
         .iter()
         .filter(|step| step.stage == Stage::Untouched)
-        .map(|step| (Some(Holding::Table), step.table.schema.as_str(), step.table.name.as_str()));
-    let of_objects = objects.iter().filter(|step| !step.is_ours).filter_map(|step| {
-        let schema = step.object.schema.as_deref()?;
-        Some((wanted(step.object.kind), schema, step.object.name.as_str()))
-    });
+        .map(|step| {
+            (
+                Some(Holding::Table),
+                step.table.schema.as_str(),
+                step.table.name.as_str(),
+            )
+        });
+    let of_objects = objects
+        .iter()
+        .filter(|step| !step.is_ours)
+        .filter_map(|step| {
+            let schema = step.object.schema.as_deref()?;
+            Some((wanted(step.object.kind), schema, step.object.name.as_str()))
+        });
     let needed: BTreeSet<(Space, String)> = of_tables
         .chain(of_objects)
         .filter_map(|(holding, schema, name)| Some((Space::of(holding?), state.fold(schema, name))))
@@ -388,7 +460,11 @@ fn conflicts(tables: &[TableStep], objects: &[ObjectStep], state: &TargetState) 
         needed.contains(&(Space::of(*holding), state.fold(schema, name)))
     });
     stands
-        .map(|(schema, name, holding)| Drop { schema: schema.clone(), name: name.clone(), holding: *holding })
+        .map(|(schema, name, holding)| Drop {
+            schema: schema.clone(),
+            name: name.clone(),
+            holding: *holding,
+        })
         .collect()
 }
 
@@ -430,12 +506,20 @@ impl TargetState {
     /// Brings a name into the form in which this target compares it.
     fn fold(&self, schema: &str, name: &str) -> String {
         let name = sql::qualified(schema, name);
-        if self.lower_case_table_names == 0 { name } else { name.to_lowercase() }
+        if self.lower_case_table_names == 0 {
+            name
+        } else {
+            name.to_lowercase()
+        }
     }
 
     fn has_schema(&self, name: &str) -> bool {
         let is_it = |other: &String| {
-            if self.lower_case_table_names == 0 { other == name } else { other.eq_ignore_ascii_case(name) }
+            if self.lower_case_table_names == 0 {
+                other == name
+            } else {
+                other.eq_ignore_ascii_case(name)
+            }
         };
         self.schemas.iter().any(is_it)
     }
@@ -448,11 +532,23 @@ fn schemas(
     state: &TargetState,
     progress: Option<&Progress>,
 ) -> Vec<SchemaStep> {
-    let mut needed: BTreeSet<&str> = tables.iter().map(|step| step.table.schema.as_str()).collect();
-    needed.extend(objects.iter().filter_map(|step| step.object.schema.as_deref()));
+    let mut needed: BTreeSet<&str> = tables
+        .iter()
+        .map(|step| step.table.schema.as_str())
+        .collect();
+    needed.extend(
+        objects
+            .iter()
+            .filter_map(|step| step.object.schema.as_deref()),
+    );
     let is_whole = tables.len() == manifest.tables.len();
-    let entries = manifest.schemas.iter().filter(|entry| is_whole || needed.contains(entry.name.as_str()));
-    let is_used = |name: &str| progress.is_none() && state.holdings.iter().any(|(schema, _, _)| schema == name);
+    let entries = manifest
+        .schemas
+        .iter()
+        .filter(|entry| is_whole || needed.contains(entry.name.as_str()));
+    let is_used = |name: &str| {
+        progress.is_none() && state.holdings.iter().any(|(schema, _, _)| schema == name)
+    };
     entries
         .map(|SchemaEntry { name, create }| SchemaStep {
             name: name.clone(),
@@ -472,12 +568,19 @@ fn notes(manifest: &Manifest, selection: &Selection, state: &TargetState) -> Vec
             "the dump is of {dumped} and the target is {target}: types, collations and routines of the one may be refused by the other"
         ));
     } else if series(&manifest.version) > series(&state.version) {
-        notes.push(format!("the dump is of {dumped} and the target is the older {target}"));
+        notes.push(format!(
+            "the dump is of {dumped} and the target is the older {target}"
+        ));
     }
     if selection.tables.is_some() {
         notes.push("selected tables come with their triggers; views, routines, events and accounts stay behind".to_owned());
     }
-    if state.event_scheduler && manifest.objects.iter().any(|object| object.kind == ObjectKind::Event) {
+    if state.event_scheduler
+        && manifest
+            .objects
+            .iter()
+            .any(|object| object.kind == ObjectKind::Event)
+    {
         notes.push("the target's event scheduler is on: restored events run at once".to_owned());
     }
     notes
@@ -486,25 +589,46 @@ fn notes(manifest: &Manifest, selection: &Selection, state: &TargetState) -> Vec
 /// Returns the first two numbers of a version.
 #[must_use]
 pub fn series(version: &str) -> (u32, u32) {
-    let mut numbers = version.split(|c: char| !c.is_ascii_digit()).map(|part| part.parse().unwrap_or(0));
+    let mut numbers = version
+        .split(|c: char| !c.is_ascii_digit())
+        .map(|part| part.parse().unwrap_or(0));
     (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
 }
 
 impl fmt::Display for LoadPlan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let verb = if self.resumes { "continue to load" } else { "load" };
-        let pending = self.tables.iter().filter(|step| step.stage != Stage::Finished).count();
+        let verb = if self.resumes {
+            "continue to load"
+        } else {
+            "load"
+        };
+        let pending = self
+            .tables
+            .iter()
+            .filter(|step| step.stage != Stage::Finished)
+            .count();
         writeln!(f, "{verb} into {}", self.target)?;
-        writeln!(f, "  tables   {pending}, {} rows, {}", self.rows(), human::bytes(self.bytes()))?;
+        writeln!(
+            f,
+            "  tables   {pending}, {} rows, {}",
+            self.rows(),
+            human::bytes(self.bytes())
+        )?;
         writeln!(f, "  objects  {}", self.objects.len())?;
         for drop in &self.drops {
             let name = sql::qualified(&drop.schema, &drop.name);
-            writeln!(f, "  drop     {} {name}", drop.holding.keyword().to_lowercase())?;
+            writeln!(
+                f,
+                "  drop     {} {name}",
+                drop.holding.keyword().to_lowercase()
+            )?;
         }
         for omitted in &self.omitted {
             writeln!(f, "  omit     {}: {}", omitted.what, omitted.why)?;
         }
-        self.notes.iter().try_for_each(|note| writeln!(f, "  note     {note}"))
+        self.notes
+            .iter()
+            .try_for_each(|note| writeln!(f, "  note     {note}"))
     }
 }
 
