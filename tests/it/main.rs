@@ -3,5 +3,6 @@
 
 mod catalog;
 mod layers;
+mod network;
 mod policies;
 mod servers;
