@@ -1,1 +1,131 @@
-//! TBD
+//! Cuts a stream into chunks where its content says so, so that an insertion moves one cut and not all that follow.
+//!
+//! FastCDC of 2020 with normalized chunking. The cuts are those of the `fastcdc` crate on the whole stream; here the stream may
+//! come in pieces of any size, and no more than the chunk that is being cut is held.
+
+use std::mem;
+
+use fastcdc::v2020::{Normalization, get_gear_with_seed, select_masks};
+
+/// No chunk but a stream's last is shorter.
+pub const MIN: usize = 512 << 10;
+/// Most chunks are about this long.
+pub const AVERAGE: usize = 1 << 20;
+/// No chunk is longer; restic's own readers expect blobs of no more.
+pub const MAX: usize = 8 << 20;
+
+/// The seeded table of random numbers and the masks that decide where a cut falls.
+#[derive(Debug, Clone)]
+pub struct Cutter {
+    gear: Box<[u64; 256]>,
+    /// Used before the average length: a cut is unlikely.
+    strict: u64,
+    /// Used after it: a cut is likely.
+    loose: u64,
+}
+
+impl Cutter {
+    /// Makes the cutter of one repository. Another seed cuts elsewhere, so that lengths tell a stranger nothing.
+    #[must_use]
+    pub fn new(seed: u64) -> Self {
+        let (table, _) = get_gear_with_seed(seed);
+        let mut gear = Box::new([0; 256]);
+        gear.copy_from_slice(&table);
+        let (strict, loose) = select_masks(AVERAGE, Normalization::Level1);
+        Self {
+            gear,
+            strict,
+            loose,
+        }
+    }
+
+    /// Scans bytes that begin at `start` of a chunk; returns how many of them belong to it, or `None` if all do and more may.
+    fn scan(&self, hash: &mut u64, start: usize, bytes: &[u8]) -> Option<usize> {
+        let at = |place: usize| place.saturating_sub(start).min(bytes.len());
+        let (first, middle, last) = (at(MIN), at(AVERAGE), at(MAX));
+        let cut = self
+            .find(hash, self.strict, first, &bytes[first..middle])
+            .or_else(|| self.find(hash, self.loose, middle, &bytes[middle..last]));
+        cut.or_else(|| (start + last == MAX).then_some(last))
+    }
+
+    /// Rolls the hash over bytes, two at a time: the sum of a pair does not wait for the hash before it.
+    fn find(&self, hash: &mut u64, mask: u64, offset: usize, bytes: &[u8]) -> Option<usize> {
+        let (pairs, rest) = bytes.as_chunks::<2>();
+        let mut rolled = *hash;
+        for (index, [a, b]) in pairs.iter().enumerate() {
+            let (a, b) = (self.gear[usize::from(*a)], self.gear[usize::from(*b)]);
+            if (rolled << 1).wrapping_add(a) & mask == 0 {
+                return Some(offset + index * 2);
+            }
+            rolled = (rolled << 2).wrapping_add((a << 1).wrapping_add(b));
+            if rolled & mask == 0 {
+                return Some(offset + index * 2 + 1);
+            }
+        }
+        for byte in rest {
+            rolled = (rolled << 1).wrapping_add(self.gear[usize::from(*byte)]);
+            if rolled & mask == 0 {
+                return Some(offset + pairs.len() * 2);
+            }
+        }
+        *hash = rolled;
+        None
+    }
+}
+
+/// Cuts one stream.
+#[derive(Debug)]
+pub struct Chunker {
+    cutter: Cutter,
+    hash: u64,
+    held: Vec<u8>,
+}
+
+impl Chunker {
+    #[must_use]
+    pub fn new(cutter: Cutter) -> Self {
+        Self {
+            cutter,
+            hash: 0,
+            held: Vec::new(),
+        }
+    }
+
+    /// Takes the next bytes of the stream in, and hands each chunk that they complete out.
+    ///
+    /// # Errors
+    /// Whatever `emit` returns.
+    pub fn push<E>(
+        &mut self,
+        bytes: &[u8],
+        mut emit: impl FnMut(Vec<u8>) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            let Some(count) = self.cutter.scan(&mut self.hash, self.held.len(), rest) else {
+                self.held.extend_from_slice(rest);
+                break;
+            };
+            self.held.extend_from_slice(&rest[..count]);
+            rest = &rest[count..];
+            emit(self.take())?;
+        }
+        Ok(())
+    }
+
+    /// Ends the stream: returns its last chunk, `None` if there is nothing left.
+    #[must_use]
+    pub fn finish(mut self) -> Option<Vec<u8>> {
+        (!self.held.is_empty()).then(|| mem::take(&mut self.held))
+    }
+
+    fn take(&mut self) -> Vec<u8> {
+        self.hash = 0;
+        // One that was cut before will be cut again: room for most chunks at once saves copies while it grows.
+        mem::replace(&mut self.held, Vec::with_capacity(AVERAGE + MIN))
+    }
+}
+
+#[cfg(test)]
+mod tests;

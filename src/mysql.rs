@@ -6,6 +6,8 @@
 
 pub mod manifest;
 pub mod product;
+pub mod row;
 pub mod server;
 pub mod sql;
 pub mod tls;
+pub mod wire;

@@ -1,1 +1,4 @@
-//! TBD
+//! Where a restore writes.
+
+pub mod files;
+pub mod mysql;

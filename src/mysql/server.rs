@@ -4,18 +4,25 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
+use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use mysql_async::{Conn, OptsBuilder, SslOpts};
+use socket2::{Domain, Protocol, SockAddr, TcpKeepalive, Type};
 use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
 
-use crate::mysql::tls::{TlsError, authorities};
+use crate::mysql::tls::{TlsError, authorities, client_config};
+use crate::mysql::wire::{Credentials, Socket, Wire, WireError};
 use crate::net::{NetError, check};
-use crate::policy::{MysqlAddress, Network, Tls, TlsMode};
-use crate::secret::Secret;
+use crate::policy::{MysqlAddress, MysqlSource, Network, Tls, TlsMode};
+use crate::secret::{Secret, SecretError, SecretSource};
 
 /// A server on a backup network answers in milliseconds; past this, it does not answer.
 const CONNECT_SECONDS_MAX: u64 = 15;
+
+/// A connection that a router or a crash has cut without a word is noticed within minutes.
+const KEEPALIVE_SECONDS: u64 = 60;
 
 /// The largest packet that the protocol knows: one row or one statement.
 const PACKET_BYTES_MAX: usize = 1 << 30;
@@ -54,6 +61,18 @@ pub enum ServerError {
     },
     #[error("connect to the database server {server}: no answer within {CONNECT_SECONDS_MAX} s")]
     NoAnswer { server: String },
+    #[error("connect to the database server {server}")]
+    Dial {
+        server: String,
+        #[source]
+        error: io::Error,
+    },
+    #[error("log in to the database server {server}")]
+    Login {
+        server: String,
+        #[source]
+        error: WireError,
+    },
     #[error("connect to the database server {server} with TLS")]
     Tls {
         server: String,
@@ -74,7 +93,8 @@ impl ServerError {
                 "check that `{host}` resolves on this machine (getent hosts {host})"
             )),
             Self::Connect { error, .. } => connect_hint(error),
-            Self::NoAnswer { .. } => {
+            Self::Login { error, .. } => error.hint(),
+            Self::NoAnswer { .. } | Self::Dial { .. } => {
                 Some("check that the server runs and that no firewall stands between".to_owned())
             }
             Self::Tls { .. } => Some("check `tls.ca_file` in the policy".to_owned()),
@@ -91,8 +111,13 @@ impl ServerError {
     /// Tells whether the server knows us but not this user with this password.
     #[must_use]
     pub fn is_access_denied(&self) -> bool {
-        matches!(self, Self::Connect { error, .. }
-            if matches!(&**error, mysql_async::Error::Server(error) if is_denied(error.code)))
+        match self {
+            Self::Connect { error, .. } => {
+                matches!(&**error, mysql_async::Error::Server(error) if is_denied(error.code))
+            }
+            Self::Login { error, .. } => error.code().is_some_and(is_denied),
+            _ => false,
+        }
     }
 }
 
@@ -115,6 +140,25 @@ fn connect_hint(error: &mysql_async::Error) -> Option<String> {
 }
 
 impl Server {
+    /// Names the server of a policy's source; its password is read now.
+    ///
+    /// # Errors
+    /// [`SecretError`] where the password cannot be read.
+    pub fn of(source: &MysqlSource, network: &Network) -> Result<Self, SecretError> {
+        let password = source
+            .password
+            .as_ref()
+            .map(SecretSource::read)
+            .transpose()?;
+        Ok(Self {
+            address: source.address.clone(),
+            user: source.user.clone(),
+            password,
+            tls: source.tls.clone(),
+            network: network.clone(),
+        })
+    }
+
     /// Names the server for people: `10.0.30.10:3306` or the socket's path.
     #[must_use]
     pub fn name(&self) -> String {
@@ -126,6 +170,9 @@ impl Server {
 
     /// Connects for control, metadata or loading, once the way there is found to be allowed.
     pub async fn connect(&self) -> Result<Conn, ServerError> {
+        if self.needs_gate().await? {
+            self.pass_gate().await?;
+        }
         let options = self.options().await?;
         match timeout(Duration::from_secs(CONNECT_SECONDS_MAX), Conn::new(options)).await {
             Ok(Ok(connection)) => Ok(connection),
@@ -137,6 +184,109 @@ impl Server {
                 server: self.name(),
             }),
         }
+    }
+
+    /// Tells whether `mysql_async` could be talked into handing the password over: by TCP without TLS to another machine.
+    /// It takes the key of `caching_sha2_password` from whoever answers.
+    async fn needs_gate(&self) -> Result<bool, ServerError> {
+        if self.tls.mode != TlsMode::Off || self.password.is_none() {
+            return Ok(false);
+        }
+        Ok(self
+            .checked_addresses()
+            .await?
+            .iter()
+            .any(|address| !address.is_loopback()))
+    }
+
+    /// Logs in by our own client first, which refuses to send the password in such a case; where it gets in without, the
+    /// server knows the account and will not ask for more.
+    async fn pass_gate(&self) -> Result<(), ServerError> {
+        let server = self.clone();
+        let gate = tokio::task::spawn_blocking(move || server.open_wire(&CancellationToken::new()));
+        let broke_off = |_| ServerError::BrokeOff {
+            server: self.name(),
+        };
+        gate.await.map_err(broke_off)?.map(drop)
+    }
+
+    /// Opens a connection that reads rows. Blocks.
+    pub fn open_wire(&self, cancel: &CancellationToken) -> Result<Wire, ServerError> {
+        match &self.address {
+            MysqlAddress::Socket(path) => {
+                let socket = UnixStream::connect(path).map_err(|error| self.dial_error(error))?;
+                self.log_in(Socket::Unix(socket), false, cancel)
+            }
+            MysqlAddress::Tcp { .. } => {
+                let (socket, way) = self.dial_first(&self.ways()?)?;
+                self.log_in(socket, way.peer.ip().is_loopback(), cancel)
+            }
+        }
+    }
+
+    fn dial_first(&self, ways: &[Way]) -> Result<(Socket, Way), ServerError> {
+        let mut last = ServerError::NoAnswer {
+            server: self.name(),
+        };
+        for way in ways {
+            match self.dial(*way) {
+                Ok(socket) => return Ok((socket, *way)),
+                Err(error) => last = self.dial_error(error),
+            }
+        }
+        Err(last)
+    }
+
+    fn dial(&self, way: Way) -> io::Result<Socket> {
+        let socket = socket2::Socket::new(
+            Domain::for_address(way.peer),
+            Type::STREAM,
+            Some(Protocol::TCP),
+        )?;
+        if self.network.source.is_some() || self.network.interface.is_some() {
+            socket.bind(&SockAddr::from(SocketAddr::new(way.local, 0)))?;
+        }
+        socket.connect_timeout(
+            &SockAddr::from(way.peer),
+            Duration::from_secs(CONNECT_SECONDS_MAX),
+        )?;
+        socket.set_tcp_nodelay(true)?;
+        let keepalive = Duration::from_secs(KEEPALIVE_SECONDS);
+        socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(keepalive))?;
+        Ok(Socket::Tcp(socket.into()))
+    }
+
+    fn dial_error(&self, error: io::Error) -> ServerError {
+        ServerError::Dial {
+            server: self.name(),
+            error,
+        }
+    }
+
+    fn log_in(
+        &self,
+        socket: Socket,
+        is_loopback: bool,
+        cancel: &CancellationToken,
+    ) -> Result<Wire, ServerError> {
+        let tls = match &self.address {
+            MysqlAddress::Tcp { host, .. } if self.tls.mode == TlsMode::Verify => {
+                let config = client_config(&self.tls).map_err(|error| self.tls_error(error))?;
+                Some((config, host.as_str()))
+            }
+            _ => None,
+        };
+        let credentials = Credentials {
+            user: &self.user,
+            password: self.password.as_ref().map_or("", Secret::reveal),
+            tls,
+            is_socket: matches!(self.address, MysqlAddress::Socket(_)),
+            is_loopback,
+        };
+        Wire::login(socket, &credentials, cancel.clone()).map_err(|error| ServerError::Login {
+            server: self.name(),
+            error,
+        })
     }
 
     async fn options(&self) -> Result<OptsBuilder, ServerError> {

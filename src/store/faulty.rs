@@ -7,16 +7,10 @@ use std::ops::Range;
 use std::sync::Mutex;
 use std::sync::MutexGuard;
 use std::sync::PoisonError;
-use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::store::FileKind;
-use crate::store::Key;
-use crate::store::Listed;
-use crate::store::SharedStore;
-use crate::store::Store;
-use crate::store::StoreError;
+use crate::store::{FileKind, Key, Listed, SharedStore, Store, StoreError};
 
 /// What a rule counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -41,10 +35,10 @@ pub enum Fault {
     Full,
     /// It is done, and the answer is lost on the way back.
     AnswerLost,
+    /// It is said to be done and is not: a put by a server that lies.
+    Swallowed,
     /// It never ends.
     Stall,
-    /// It is done after this time.
-    Delay(Duration),
     /// One bit of what is put or got is another.
     Flip,
     /// What is put or got lacks its last byte.
@@ -223,11 +217,7 @@ impl Faulty {
             }),
             Some(Fault::Full) => Err(StoreError::Full { act, thing }),
             Some(Fault::Stall) => std::future::pending().await,
-            Some(Fault::Delay(delay)) => {
-                tokio::time::sleep(*delay).await;
-                Ok(())
-            }
-            Some(Fault::AnswerLost | Fault::Flip | Fault::Cut) | None => Ok(()),
+            Some(Fault::AnswerLost | Fault::Swallowed | Fault::Flip | Fault::Cut) | None => Ok(()),
         }
     }
 }
@@ -256,7 +246,11 @@ fn after<T>(
     value: T,
 ) -> Result<T, StoreError> {
     if fault == Some(&Fault::AnswerLost) {
-        return Err(transient(act, thing.to_owned(), "injected loss of the answer"));
+        return Err(transient(
+            act,
+            thing.to_owned(),
+            "injected loss of the answer",
+        ));
     }
     Ok(value)
 }
@@ -283,6 +277,9 @@ impl Store for Faulty {
         let fault = self.strike(Operation::Put, key.kind, &key.name);
         let thing = key.path();
         self.before(fault.as_ref(), "put", &thing).await?;
+        if fault == Some(Fault::Swallowed) {
+            return Ok(());
+        }
         self.inner.put(key, damaged(fault.as_ref(), bytes)).await?;
         after(fault.as_ref(), "put", &thing, ())
     }
@@ -335,6 +332,8 @@ impl Store for Faulty {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
+
     use std::sync::Arc;
 
     use super::*;
@@ -354,7 +353,13 @@ mod tests {
         store.add(Rule::nth(Operation::Put, 2, Fault::Transient).of(FileKind::Pack));
         store.put(&Key::config(), Bytes::new()).await.unwrap();
         store.put(&key(1), Bytes::new()).await.unwrap();
-        assert!(store.put(&key(2), Bytes::new()).await.unwrap_err().is_transient());
+        assert!(
+            store
+                .put(&key(2), Bytes::new())
+                .await
+                .unwrap_err()
+                .is_transient()
+        );
         store.put(&key(2), Bytes::new()).await.unwrap();
     }
 
@@ -383,9 +388,18 @@ mod tests {
         let store = faulty();
         store.add(Rule::nth(Operation::Get, 1, Fault::Flip));
         store.add(Rule::nth(Operation::Get, 2, Fault::Cut));
-        store.put(&key(1), Bytes::from_static(b"abc")).await.unwrap();
-        assert_eq!(store.get(&key(1)).await.unwrap(), Bytes::from_static(b"acc"));
+        store
+            .put(&key(1), Bytes::from_static(b"abc"))
+            .await
+            .unwrap();
+        assert_eq!(
+            store.get(&key(1)).await.unwrap(),
+            Bytes::from_static(b"acc")
+        );
         assert_eq!(store.get(&key(1)).await.unwrap(), Bytes::from_static(b"ab"));
-        assert_eq!(store.get(&key(1)).await.unwrap(), Bytes::from_static(b"abc"));
+        assert_eq!(
+            store.get(&key(1)).await.unwrap(),
+            Bytes::from_static(b"abc")
+        );
     }
 }

@@ -1,0 +1,376 @@
+//! Packets over a socket, with or without TLS: read without a copy, waited for in slices that hear the signal to stop.
+
+use std::io::{self, Read, Write};
+use std::net::TcpStream;
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rustls::{ClientConfig, ClientConnection, StreamOwned};
+use tokio_util::sync::CancellationToken;
+
+use crate::mysql::wire::error::WireError;
+
+/// How often a waiting read looks at the signal to stop.
+const SLICE: Duration = Duration::from_secs(1);
+
+/// A payload of this size says that another packet continues it.
+const CONTINUED: usize = 0xFF_FFFF;
+
+/// What a connection holds of bytes read ahead: a few thousand rows at each system call.
+const BUFFER_BYTES: usize = 256 * 1024;
+
+/// Buffers that a large row has grown past this are given back.
+const BUFFER_BYTES_KEPT: usize = 4 * 1024 * 1024;
+
+#[derive(Debug)]
+pub(crate) enum Socket {
+    Tcp(TcpStream),
+    Unix(UnixStream),
+}
+
+impl Socket {
+    pub(crate) fn slice_waits(&self) -> io::Result<()> {
+        match self {
+            Self::Tcp(socket) => {
+                socket.set_read_timeout(Some(SLICE))?;
+                socket.set_write_timeout(Some(SLICE))
+            }
+            Self::Unix(socket) => {
+                socket.set_read_timeout(Some(SLICE))?;
+                socket.set_write_timeout(Some(SLICE))
+            }
+        }
+    }
+}
+
+impl Read for Socket {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Self::Tcp(socket) => socket.read(buffer),
+            Self::Unix(socket) => socket.read(buffer),
+        }
+    }
+}
+
+impl Write for Socket {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Self::Tcp(socket) => socket.write(bytes),
+            Self::Unix(socket) => socket.write(bytes),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[derive(Debug)]
+enum Channel {
+    Plain(Socket),
+    Tls(Box<StreamOwned<ClientConnection, Socket>>),
+    /// Only while one of the others becomes the other.
+    None,
+}
+
+impl Channel {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Self::Plain(socket) => socket.read(buffer),
+            Self::Tls(stream) => stream.read(buffer),
+            Self::None => Ok(0),
+        }
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Self::Plain(socket) => socket.write(bytes),
+            Self::Tls(stream) => stream.write(bytes),
+            Self::None => Ok(0),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        match self {
+            Self::Tls(stream) => stream.flush(),
+            Self::Plain(_) | Self::None => Ok(()),
+        }
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct PacketStream {
+    channel: Channel,
+    buffer: Vec<u8>,
+    start: usize,
+    end: usize,
+    /// A payload of several packets.
+    joined: Vec<u8>,
+    sequence: u8,
+    pub(crate) cancel: CancellationToken,
+    pub(crate) silence_max: Duration,
+}
+
+impl PacketStream {
+    pub(crate) fn new(socket: Socket, cancel: CancellationToken, silence_max: Duration) -> Self {
+        Self {
+            channel: Channel::Plain(socket),
+            buffer: vec![0; BUFFER_BYTES],
+            start: 0,
+            end: 0,
+            joined: Vec::new(),
+            sequence: 0,
+            cancel,
+            silence_max,
+        }
+    }
+
+    /// Goes on under TLS. The handshake runs with the next bytes written.
+    pub(crate) fn secure(
+        &mut self,
+        config: Arc<ClientConfig>,
+        host: &str,
+    ) -> Result<(), WireError> {
+        let name = rustls::pki_types::ServerName::try_from(host.to_owned()).map_err(|_| {
+            WireError::TlsName {
+                host: host.to_owned(),
+            }
+        })?;
+        let client =
+            ClientConnection::new(config, name).map_err(crate::mysql::tls::TlsError::from)?;
+        if let Channel::Plain(socket) = std::mem::replace(&mut self.channel, Channel::None) {
+            self.channel = Channel::Tls(Box::new(StreamOwned::new(client, socket)));
+        }
+        Ok(())
+    }
+
+    /// Sends the first packet of a command.
+    pub(crate) fn send_command(&mut self, payload: &[u8]) -> Result<(), WireError> {
+        self.sequence = 0;
+        self.send(payload)
+    }
+
+    /// Sends the next packet of an exchange.
+    pub(crate) fn send(&mut self, payload: &[u8]) -> Result<(), WireError> {
+        let length = u32::try_from(payload.len()).map_err(|_| WireError::TooLarge)?;
+        if payload.len() >= CONTINUED {
+            return Err(WireError::TooLarge);
+        }
+        let mut packet = Vec::with_capacity(payload.len() + 4);
+        packet.extend_from_slice(&length.to_le_bytes()[..3]);
+        packet.push(self.sequence);
+        packet.extend_from_slice(payload);
+        self.sequence = self.sequence.wrapping_add(1);
+        self.write_all(&packet)
+    }
+
+    fn write_all(&mut self, mut bytes: &[u8]) -> Result<(), WireError> {
+        let start = Instant::now();
+        while !bytes.is_empty() {
+            match self.channel.write(bytes) {
+                Ok(0) => return Err(WireError::Closed),
+                Ok(count) => bytes = &bytes[count..],
+                Err(error) => self.wait_on(error, start)?,
+            }
+        }
+        while let Err(error) = self.channel.flush() {
+            self.wait_on(error, start)?;
+        }
+        Ok(())
+    }
+
+    /// Returns the payload of the next packet, however many packets it came in.
+    pub(crate) fn packet(&mut self) -> Result<&[u8], WireError> {
+        let length = self.header()?;
+        if length < CONTINUED {
+            self.fill(length)?;
+            self.start += length;
+            return Ok(&self.buffer[self.start - length..self.start]);
+        }
+        self.join(length)?;
+        Ok(&self.joined)
+    }
+
+    /// Returns the first byte of the next packet's payload without taking it. The packet must have one.
+    #[inline]
+    pub(crate) fn peek(&mut self) -> Result<u8, WireError> {
+        self.fill(5)?;
+        Ok(self.buffer[self.start + 4])
+    }
+
+    fn join(&mut self, mut length: usize) -> Result<(), WireError> {
+        self.joined.clear();
+        self.joined.shrink_to(BUFFER_BYTES_KEPT);
+        loop {
+            self.fill(length)?;
+            self.joined
+                .extend_from_slice(&self.buffer[self.start..self.start + length]);
+            self.start += length;
+            if length < CONTINUED {
+                return Ok(());
+            }
+            length = self.header()?;
+        }
+    }
+
+    #[inline]
+    fn header(&mut self) -> Result<usize, WireError> {
+        self.fill(4)?;
+        let header = &self.buffer[self.start..self.start + 4];
+        let length = u32::from_le_bytes([header[0], header[1], header[2], 0]) as usize;
+        if header[3] != self.sequence {
+            return Err(WireError::Protocol {
+                what: "a packet is out of order",
+            });
+        }
+        self.sequence = self.sequence.wrapping_add(1);
+        self.start += 4;
+        Ok(length)
+    }
+
+    /// Reads until so many unread bytes stand in the buffer.
+    #[inline]
+    fn fill(&mut self, need: usize) -> Result<(), WireError> {
+        if self.end - self.start >= need {
+            return Ok(());
+        }
+        self.make_room(need);
+        self.read_until(need)
+    }
+
+    fn make_room(&mut self, need: usize) {
+        self.buffer.copy_within(self.start..self.end, 0);
+        self.end -= self.start;
+        self.start = 0;
+        if need <= BUFFER_BYTES && self.buffer.len() > BUFFER_BYTES_KEPT && self.end <= BUFFER_BYTES
+        {
+            self.buffer.truncate(BUFFER_BYTES);
+            self.buffer.shrink_to_fit();
+        }
+        if need > self.buffer.len() {
+            self.buffer.resize(need + 4, 0);
+        }
+    }
+
+    fn read_until(&mut self, need: usize) -> Result<(), WireError> {
+        let mut since = Instant::now();
+        while self.end < need {
+            match self.channel.read(&mut self.buffer[self.end..]) {
+                Ok(0) => return Err(WireError::Closed),
+                Ok(count) => {
+                    self.end += count;
+                    since = Instant::now();
+                }
+                Err(error) => self.wait_on(error, since)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Decides whether a read or write that did nothing is tried again.
+    fn wait_on(&self, error: io::Error, since: Instant) -> Result<(), WireError> {
+        use io::ErrorKind::{ConnectionReset, Interrupted, TimedOut, UnexpectedEof, WouldBlock};
+        if self.cancel.is_cancelled() {
+            return Err(WireError::Stopped);
+        }
+        match error.kind() {
+            WouldBlock | TimedOut if since.elapsed() >= self.silence_max => {
+                Err(WireError::Silent {
+                    seconds: self.silence_max.as_secs(),
+                })
+            }
+            WouldBlock | TimedOut | Interrupted => Ok(()),
+            ConnectionReset | UnexpectedEof => Err(WireError::Closed),
+            _ => Err(WireError::Lost { error }),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pair() -> (UnixStream, PacketStream) {
+        let (theirs, ours) = UnixStream::pair().expect("a pair of sockets");
+        let socket = Socket::Unix(ours);
+        socket.slice_waits().expect("time-outs");
+        let stream = PacketStream::new(socket, CancellationToken::new(), Duration::from_secs(2));
+        (theirs, stream)
+    }
+
+    fn packet(sequence: u8, payload: &[u8]) -> Vec<u8> {
+        let length = u32::try_from(payload.len()).expect("a length");
+        let mut packet = length.to_le_bytes()[..3].to_vec();
+        packet.push(sequence);
+        packet.extend_from_slice(payload);
+        packet
+    }
+
+    #[test]
+    fn a_payload_of_several_packets_comes_in_one_piece() {
+        let (mut theirs, mut stream) = pair();
+        let large: Vec<u8> = (0..CONTINUED * 2 + 7).map(|n| n.to_le_bytes()[0]).collect();
+        let sent = large.clone();
+        let writer = std::thread::spawn(move || {
+            for (sequence, part) in sent.chunks(CONTINUED).enumerate() {
+                theirs
+                    .write_all(&packet(sequence.to_le_bytes()[0], part))
+                    .expect("written");
+            }
+            theirs.write_all(&packet(3, b"after")).expect("written");
+        });
+        assert!(stream.packet().expect("a packet") == large);
+        assert_eq!(stream.packet().expect("a packet"), b"after");
+        writer.join().expect("the writer ends");
+        stream.make_room(4);
+        assert!(
+            stream.buffer.len() <= BUFFER_BYTES_KEPT,
+            "a large row's buffer is given back"
+        );
+    }
+
+    #[test]
+    fn a_full_first_packet_is_followed_by_an_empty_one() {
+        let (mut theirs, mut stream) = pair();
+        let writer = std::thread::spawn(move || {
+            theirs
+                .write_all(&packet(0, &vec![7; CONTINUED]))
+                .expect("written");
+            theirs.write_all(&packet(1, b"")).expect("written");
+        });
+        assert_eq!(stream.packet().expect("a packet").len(), CONTINUED);
+        writer.join().expect("the writer ends");
+    }
+
+    #[test]
+    fn a_closed_connection_is_an_error_in_mid_packet() {
+        let (mut theirs, mut stream) = pair();
+        theirs
+            .write_all(&packet(0, b"whole")[..6])
+            .expect("written");
+        drop(theirs);
+        assert!(matches!(stream.packet(), Err(WireError::Closed)));
+    }
+
+    #[test]
+    fn a_packet_out_of_order_is_refused() {
+        let (mut theirs, mut stream) = pair();
+        theirs.write_all(&packet(1, b"x")).expect("written");
+        assert!(matches!(stream.packet(), Err(WireError::Protocol { .. })));
+    }
+
+    #[test]
+    fn a_silent_server_is_waited_for_only_so_long() {
+        let (_theirs, mut stream) = pair();
+        stream.silence_max = Duration::ZERO;
+        assert!(matches!(stream.packet(), Err(WireError::Silent { .. })));
+    }
+
+    #[test]
+    fn a_waiting_read_hears_the_signal() {
+        let (_theirs, mut stream) = pair();
+        stream.cancel.cancel();
+        assert!(matches!(stream.packet(), Err(WireError::Stopped)));
+    }
+}
