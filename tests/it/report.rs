@@ -12,6 +12,7 @@ use bkp::drill::outcome::{
 use bkp::human::{self, Ink};
 use bkp::id::{ObjectId, RunId};
 use bkp::mysql::manifest::Product;
+use bkp::policy::Policy;
 use bkp::report::{Context, CopyFact, Report, Severity, Target};
 use chrono::{DateTime, TimeDelta, Utc};
 

@@ -11,7 +11,11 @@ use crate::source::mysql::ChunkHash;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, thiserror::Error)]
 pub enum Mismatch {
     #[error("`{schema}`.`{table}`, `{path}`: not read back")]
-    Unread { schema: String, table: String, path: String },
+    Unread {
+        schema: String,
+        table: String,
+        path: String,
+    },
     #[error("`{schema}`.`{table}`, `{path}`: {restored} rows instead of {dumped}")]
     Rows {
         schema: String,
@@ -21,7 +25,11 @@ pub enum Mismatch {
         restored: u64,
     },
     #[error("`{schema}`.`{table}`, `{path}`: as many rows, but not the same")]
-    Content { schema: String, table: String, path: String },
+    Content {
+        schema: String,
+        table: String,
+        path: String,
+    },
 }
 
 /// Compares restored chunks with a manifest. `hashes` are those of the tables that were restored; a table of which none was
@@ -30,14 +38,31 @@ pub enum Mismatch {
 pub fn compare(manifest: &Manifest, hashes: &[ChunkHash]) -> Vec<Mismatch> {
     let read: BTreeMap<(&str, &str, &str), &ChunkHash> = hashes
         .iter()
-        .map(|hash| ((hash.schema.as_str(), hash.table.as_str(), hash.path.as_str()), hash))
+        .map(|hash| {
+            (
+                (
+                    hash.schema.as_str(),
+                    hash.table.as_str(),
+                    hash.path.as_str(),
+                ),
+                hash,
+            )
+        })
         .collect();
-    let is_read = |table: &&TableEntry| hashes.iter().any(|hash| hash.schema == table.schema && hash.table == table.name);
+    let is_read = |table: &&TableEntry| {
+        hashes
+            .iter()
+            .any(|hash| hash.schema == table.schema && hash.table == table.name)
+    };
     let tables = manifest.tables.iter().filter(is_read);
     let chunks = tables.flat_map(|table| table.chunks.iter().map(move |chunk| (table, chunk)));
     chunks
         .filter_map(|(table, chunk)| {
-            let key = (table.schema.as_str(), table.name.as_str(), chunk.path.as_str());
+            let key = (
+                table.schema.as_str(),
+                table.name.as_str(),
+                chunk.path.as_str(),
+            );
             judge(table, chunk, read.get(&key).copied())
         })
         .collect()
@@ -47,12 +72,26 @@ fn judge(table: &TableEntry, chunk: &Chunk, read: Option<&ChunkHash>) -> Option<
     let (schema, path) = (table.schema.clone(), chunk.path.clone());
     let table = table.name.clone();
     match read {
-        None => Some(Mismatch::Unread { schema, table, path }),
+        None => Some(Mismatch::Unread {
+            schema,
+            table,
+            path,
+        }),
         Some(read) if read.rows != chunk.rows => {
             let (dumped, restored) = (chunk.rows, read.rows);
-            Some(Mismatch::Rows { schema, table, path, dumped, restored })
+            Some(Mismatch::Rows {
+                schema,
+                table,
+                path,
+                dumped,
+                restored,
+            })
         }
-        Some(read) if read.sha256 != chunk.sha256 => Some(Mismatch::Content { schema, table, path }),
+        Some(read) if read.sha256 != chunk.sha256 => Some(Mismatch::Content {
+            schema,
+            table,
+            path,
+        }),
         Some(_) => None,
     }
 }
