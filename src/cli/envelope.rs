@@ -12,8 +12,8 @@ use crate::event::Events;
 use crate::exit::{Exit, Failure};
 use crate::run::Run;
 
-use super::args::Global;
-use super::progress;
+use crate::cli::args::Global;
+use crate::cli::progress::{Options, Progress};
 
 /// What a command has to say in the end.
 pub(super) struct Answer {
@@ -41,7 +41,7 @@ where
 {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let runtime = runtime.map_err(|error| Failure::new(Exit::Failed, format!("start the runtime: {error}")))?;
-    let run = Run::new(Arc::new(SystemClock), Events::new(progress::listener(global.quiet, global.json, global.verbose)));
+    let run = Run::new(Arc::new(SystemClock), Events::new(Progress::new(Options::of_stderr(global.quiet, global.verbose > 0, global.json))));
     let heard = Arc::new(AtomicU8::new(0));
     let result = runtime.block_on(async {
         listen(&run, &heard)?;

@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use crate::catalog::{Catalog, REPOSITORY, SnapshotRecord};
 use crate::cli::args::{FormatArg, Global, PolicyArg, ReportArgs, SnapshotsArgs, StatusArgs};
 use crate::cli::envelope::{Answer, Answered, wait};
+use crate::cli::table::Times;
 use crate::cli::{ink, policies, table};
 use crate::cycle;
 use crate::cycle::steps;
@@ -72,40 +73,22 @@ fn findings_text(findings: &[Finding]) -> String {
 pub(super) fn snapshots(global: &Global, args: &SnapshotsArgs) -> Answered {
     let policy = policies::one(global, &args.policy.policy)?;
     wait(global, |run| async move {
-        let repository = place::repository_in(&policy, args.from.as_deref(), &run).await?;
-        let is_wanted = |stored: &&StoredSnapshot| {
-            args.source.as_deref().is_none_or(|source| stored.snapshot.tag("source") == Some(source))
-        };
-        let stored: Vec<StoredSnapshot> = repository.snapshots().await?.iter().filter(is_wanted).cloned().collect();
-        let json: Vec<Value> = stored.iter().map(snapshot_json).collect();
-        Ok(Answer::new(snapshots_text(&policy, &stored), json!({ "snapshots": json })))
+        let mut records = records_of(&policy, args.from.as_deref(), &run).await?;
+        records.retain(|record| args.source.as_deref().is_none_or(|source| record.source == source));
+        let times = Times { zone: policy.timezone, now: run.now() };
+        let json = json!({ "snapshots": records.iter().map(snapshot_json).collect::<Vec<Value>>() });
+        Ok(Answer::new(table::snapshots(&records, times, ink()), json))
     })
 }
 
-fn snapshots_text(policy: &Policy, stored: &[StoredSnapshot]) -> String {
-    let mut rows = Vec::new();
-    for one in stored {
-        let tag = |name: &str| one.snapshot.tag(name).unwrap_or("-").to_owned();
-        let note = if one.snapshot.tag("incomplete").is_some() { "incomplete" } else { "" };
-        let time = human::time(one.snapshot.time, policy.timezone);
-        rows.push(vec![one.id.short(), time, tag("source"), tag("kind"), tag("run"), note.to_owned()]);
-    }
-    let table = table::table(&["id", "time", "source", "kind", "run", ""], &rows);
-    format!("{table}\n{} snapshots\n", stored.len())
-}
-
-fn snapshot_json(stored: &StoredSnapshot) -> Value {
-    let snapshot = &stored.snapshot;
+fn snapshot_json(record: &SnapshotRecord) -> Value {
     json!({
-        "id": stored.id,
-        "time": snapshot.time,
-        "source": snapshot.tag("source"),
-        "kind": snapshot.tag("kind"),
-        "run": snapshot.tag("run"),
-        "incomplete": snapshot.tag("incomplete").is_some(),
-        "paths": snapshot.paths,
-        "tags": snapshot.tags,
-        "hostname": snapshot.hostname,
+        "id": record.id,
+        "time": record.time,
+        "source": record.source,
+        "kind": record.kind,
+        "run": record.run,
+        "incomplete": record.incomplete,
     })
 }
 
