@@ -28,9 +28,9 @@ pub(crate) struct Written {
     pub(crate) sha256: [u8; 32],
 }
 
-/// Returns an image's path below the tree: `shop0001/ab/0000000042.jpg`.
+/// Returns an image's path below the tree: `shop0001/1b/0000000042.jpg`.
 pub(crate) fn path_of(seed: u64, shop: u64, id: u64) -> String {
-    let fan = mix(seed ^ (shop << 40) ^ id) & 0xff;
+    let fan = mix(seed ^ (shop << 40) ^ id) & 0x1f;
     format!("shop{shop:04}/{fan:02x}/{id:010}.jpg")
 }
 

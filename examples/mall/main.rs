@@ -10,6 +10,8 @@
 //!
 //! It knows nothing of `bkp`, so that its checksums are an opinion of their own.
 
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
 mod busy;
 mod change;
 mod checksum;

@@ -99,3 +99,29 @@ pub(crate) fn bytes_of(text: &str) -> anyhow::Result<u64> {
     )]
     Ok((number * unit) as u64)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::Shape;
+    use super::bytes_of;
+
+    #[test]
+    fn shops_differ_by_far_and_add_up_to_the_whole() {
+        let shape = Shape::new(1, 900_000_000, 60_000);
+        let orders: Vec<u64> = shape.shops.iter().map(|shop| shop.orders).collect();
+        let images: u64 = shape.shops.iter().map(|shop| shop.images).sum();
+        assert_eq!(orders.iter().sum::<u64>(), 1_000_000);
+        assert_eq!(images, 60_000);
+        assert!(orders[0] > orders[orders.len() - 1] * 20);
+        assert!(orders.iter().all(|&orders| orders > 0));
+    }
+
+    #[test]
+    fn sizes_are_read_with_their_units() {
+        let sizes = ["4096", "50MB", "1.5GB", "20g"].map(|text| bytes_of(text).unwrap());
+        assert_eq!(sizes, [4096, 50_000_000, 1_500_000_000, 20_000_000_000]);
+        for wrong in ["", "GB", "5 parsecs", "-1MB", "1TB"] {
+            assert!(bytes_of(wrong).is_err(), "{wrong}");
+        }
+    }
+}

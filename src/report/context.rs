@@ -5,7 +5,8 @@ use chrono_tz::Tz;
 use serde::Serialize;
 
 use crate::catalog::CopyRecord;
-use crate::policy::{CronText, Keep, MysqlAddress, Policy, S3Place};
+use crate::policy::{CopyTarget, Keep, MysqlAddress, Policy, S3Place};
+use crate::schedule::Cron;
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Context {
@@ -79,8 +80,8 @@ fn address(address: &MysqlAddress) -> String {
     }
 }
 
-fn cycle(cron: Option<&CronText>) -> Option<String> {
-    cron.map(|cron| cron.0.clone())
+fn cycle(cron: Option<&Cron>) -> Option<String> {
+    cron.map(|cron| cron.as_str().to_owned())
 }
 
 fn retention(keep: &Keep) -> String {
@@ -104,16 +105,19 @@ fn retention(keep: &Keep) -> String {
 }
 
 fn copy_facts(policy: &Policy, records: &[CopyRecord]) -> Vec<CopyFact> {
-    let fact = |name: &str, s3: &S3Place| CopyFact {
+    let fact = |name: &str, place: &CopyTarget| CopyFact {
         name: name.to_owned(),
-        place: s3_place(s3),
+        place: match place {
+            CopyTarget::S3(s3) => s3_place(s3),
+            CopyTarget::Dir(dir) => dir.display().to_string(),
+        },
         completed: records
             .iter()
             .find(|record| record.name == name)
             .and_then(|record| record.completed),
     };
     let places = policy.copies.iter();
-    places.map(|copy| fact(&copy.name, &copy.s3)).collect()
+    places.map(|copy| fact(&copy.name, &copy.place)).collect()
 }
 
 fn s3_place(s3: &S3Place) -> String {

@@ -229,7 +229,8 @@ fn of_phases(outcome: &DrillOutcome) -> Option<Finding> {
     let whole = outcome.phases.iter().map(Phase::end_ms).max()?;
     let share = longest.duration_ms.saturating_mul(100).checked_div(whole)?;
     let took = human::millis(longest.duration_ms);
-    (outcome.phases.len() > 1 && share >= 25).then(|| {
+    let is_whole = outcome.error.is_none() && outcome.phases.len() > 1;
+    (is_whole && share >= 25).then(|| {
         Finding::note(format!(
             "“{}” took {took}, {share} % of the time: a faster recovery would begin there",
             longest.name

@@ -53,7 +53,8 @@ impl Report {
                 h1 { (words::headline(&self.outcome)) }
                 p.summary { (words::summary(&self.outcome)) }
                 p.where {
-                    "Restored from " (words::origin(&self.outcome.from)) " on " (words::machine(&self.outcome.place))
+                    @if self.outcome.error.is_some() { "Restoring from " } @else { "Restored from " }
+                     (words::origin(&self.outcome.from)) " on " (words::machine(&self.outcome.place))
                     @for server in &self.outcome.place.sandboxes { ", into " (words::server(server)) }
                     "."
                 }
@@ -187,7 +188,7 @@ fn objective_tile(
     };
     html! {
         div.tile {
-            p.label { (what) " " abbr { (actual) } }
+            p.label { (what) " " abbr title={ (what) " actual" } { (actual) } }
             p.figure { (words::span(measured)) }
             (chart::meter(measured, wanted, judgement))
             p.note {
@@ -207,7 +208,7 @@ fn finding_item(finding: &Finding) -> Markup {
     html! {
         li.(class) {
             span.sign aria-hidden="true" { (sign) }
-            span { span.hidden { (word) } (finding.text) }
+            span { span.hidden { (word) } (words::sentence(&finding.text)) }
         }
     }
 }

@@ -17,7 +17,7 @@ pub(super) fn page(report: &Report, dir: &Path) -> String {
         header.masthead { p { strong { "bkp" } " recovery drills" } }
         main {
             section {
-                h1 { (report.outcome.policy) }
+                h2 { "Recovery drills of " (report.outcome.policy) }
                 div.scroll { table {
                     thead { tr { th { "Started" } th.number { "RTA" } th.number { "RTO" } th.number { "RPA" } th.number { "RPO" } th { "Result" } } }
                     tbody { @for drill in report.history.iter().rev() { tr {

@@ -68,11 +68,12 @@ impl Report {
         }
         for finding in &self.findings {
             let word = match finding.severity {
-                Severity::Bad => "**Bad:** ",
-                Severity::Warning => "**Warning:** ",
+                Severity::Bad => "**Bad.** ",
+                Severity::Warning => "**Warning.** ",
                 Severity::Note => "",
             };
-            _ = writeln!(page.0, "- {word}{}", escape(&finding.text));
+            let text = escape(&words::sentence(&finding.text));
+            _ = writeln!(page.0, "- {word}{text}");
         }
         page.0.push('\n');
     }

@@ -33,8 +33,11 @@ pub(super) fn headline(outcome: &DrillOutcome) -> String {
     }
 }
 
-/// Sets recovery time and point beside their objectives.
+/// Says what went wrong, or sets recovery time and point beside their objectives.
 pub(super) fn summary(outcome: &DrillOutcome) -> String {
+    if let Some(error) = &outcome.error {
+        return format!("{}.", sentence(error));
+    }
     let mut sentences = Vec::new();
     if let (Some(rta), Some(rto)) = (outcome.rta_ms, outcome.objectives.rto_ms) {
         let apart = human::millis(rta.abs_diff(rto));
@@ -56,6 +59,14 @@ pub(super) fn summary(outcome: &DrillOutcome) -> String {
         ));
     }
     sentences.join(" ")
+}
+
+/// Begins a text with a capital letter.
+pub(super) fn sentence(text: &str) -> String {
+    let mut letters = text.chars();
+    letters.next().map_or_else(String::new, |first| {
+        first.to_uppercase().chain(letters).collect()
+    })
 }
 
 pub(super) fn judgement(judgement: Judgement) -> &'static str {

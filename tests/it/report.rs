@@ -12,6 +12,7 @@ use bkp::drill::outcome::{
 use bkp::human::{self, Ink};
 use bkp::id::{ObjectId, RunId};
 use bkp::mysql::manifest::Product;
+use bkp::policy::Policy;
 use bkp::report::{Context, CopyFact, Report, Severity, Target};
 use chrono::{DateTime, TimeDelta, Utc};
 
@@ -188,6 +189,18 @@ fn broken() -> DrillOutcome {
     drill.checks.clear();
     drill.error =
         Some("start sandbox: mariadbd exited with status 1 before it listened".to_owned());
+    judged(drill)
+}
+
+/// A small mall that came back in seconds, far inside its RTO.
+fn quick() -> DrillOutcome {
+    let mut drill = drill("2026-02-28T21:00:00Z", Some(6_300));
+    drill.objectives.rto_ms = Some(120 * MINUTE);
+    drill.rpa_ms = Some(41_000);
+    for phase in &mut drill.phases {
+        phase.start_ms /= 100;
+        phase.duration_ms /= 100;
+    }
     judged(drill)
 }
 
@@ -522,7 +535,7 @@ fn policy_with_secrets() -> bkp::policy::Policy {
         state_dir: PathBuf::from("/var/lib/bkp/mall"),
         copies: vec![CopyPlace {
             name: "offsite".to_owned(),
-            s3,
+            place: bkp::policy::CopyTarget::S3(s3),
             bandwidth: None,
             uploads: 8,
         }],
@@ -661,32 +674,39 @@ fn the_page_is_whole_in_a_browser_light_dark_small_and_on_paper() {
     let kept = std::env::var_os("BKP_TEST_KEEP_REPORTS").map(PathBuf::from);
     let dir = tempfile::tempdir().unwrap();
     let dir = kept.as_deref().unwrap_or(dir.path());
-    let browser = Browser::new();
-    for (name, drill) in [
+    let cases = [
         ("passed", passed()),
         ("failed", failed()),
         ("broken", broken()),
+        ("quick", quick()),
         ("hostile", hostile()),
-    ] {
-        let dir = dir.join(name);
-        let page = report(drill).write(&dir).unwrap().html;
-        let dom = browser.dom(&page);
-        assert!(dom.contains("Where the time went"), "{name}");
-        assert!(dom.contains("</footer>"), "{name}");
-        assert!(!dom.contains("<title>owned"), "{name}: a script ran");
-
-        let light = browser.picture(&page, "light", 1200, false);
-        let dark = browser.picture(&page, "dark", 1200, true);
-        let phone = browser.picture(&page, "phone", 500, false);
-        assert!(light.ground() > 200, "{name}: the light page is dark");
-        assert!(dark.ground() < 60, "{name}: the dark page is light");
-        for (form, picture) in [("light", &light), ("dark", &dark), ("phone", &phone)] {
-            assert!(picture.colors() > 100, "{name} {form}: the page is blank");
-            assert!(
-                !picture.touches_right_edge(),
-                "{name} {form}: something stands out of the page"
-            );
+    ];
+    std::thread::scope(|scope| {
+        for (name, drill) in cases {
+            scope.spawn(move || look_at(name, drill, &dir.join(name)));
         }
-        assert!((1..=5).contains(&browser.pages_in_print(&page)), "{name}");
+    });
+}
+
+fn look_at(name: &str, drill: DrillOutcome, dir: &Path) {
+    let browser = Browser::new();
+    let page = report(drill).write(dir).unwrap().html;
+    let dom = browser.dom(&page);
+    assert!(dom.contains("Where the time went"), "{name}");
+    assert!(dom.contains("</footer>"), "{name}");
+    assert!(!dom.contains("<title>owned"), "{name}: a script ran");
+
+    let light = browser.picture(&page, "light", 1200, false);
+    let dark = browser.picture(&page, "dark", 1200, true);
+    let phone = browser.picture(&page, "phone", 500, false);
+    assert!(light.ground() > 200, "{name}: the light page is dark");
+    assert!(dark.ground() < 60, "{name}: the dark page is light");
+    for (form, picture) in [("light", &light), ("dark", &dark), ("phone", &phone)] {
+        assert!(picture.colors() > 100, "{name} {form}: the page is blank");
+        assert!(
+            !picture.touches_right_edge(),
+            "{name} {form}: something stands out of the page"
+        );
     }
+    assert!((1..=5).contains(&browser.pages_in_print(&page)), "{name}");
 }

@@ -12,6 +12,9 @@ const AXIS: u64 = 26;
 /// One line of labels for moments above the rows.
 const LABEL: u64 = 20;
 
+/// SVG text does not wrap; a longer name would leave a phone's screen.
+const NAME_WIDTH_MAX: usize = 24;
+
 /// A moment that is drawn as a line through all rows.
 struct Mark {
     class: &'static str,
@@ -94,8 +97,10 @@ fn tick_at(tick: u64, scale: u64, top: u64, bottom: u64) -> Markup {
 fn phase_row(phase: &Phase, scale: u64, y: u64, longest: bool) -> Markup {
     let class = if longest { "bar longest" } else { "bar" };
     html! {
-        text.name x="0" y=(y + 16) { (phase.name) }
-        text.value x="100%" y=(y + 16) text-anchor="end" { (human::millis(phase.duration_ms)) }
+        text x="0" y=(y + 16) {
+            tspan.name { (human::cut(&human::printable(&phase.name), NAME_WIDTH_MAX)) }
+            tspan.value dx="8" { (human::millis(phase.duration_ms)) }
+        }
         rect.track x="0" y=(y + 22) width="100%" height=(BAR) rx="3" {}
         // A phase of a millisecond still shows.
         rect class=(class) x=(percent(phase.start_ms, scale)) y=(y + 22) height=(BAR) rx="3"

@@ -29,7 +29,8 @@ pub(in crate::report) fn history(drills: &[PastDrill], zone: Tz) -> Markup {
     let highest = tallest.max(rto.unwrap_or(0));
     let chart = Chart {
         scale: highest.saturating_add(highest / 12).max(1),
-        slots: drills.len().max(SLOTS_MIN) as u64,
+        // The last slots stay empty: the RTO's name stands there.
+        slots: drills.len().max(SLOTS_MIN) as u64 * 7 / 6 + 1,
         zone,
     };
     html! {
@@ -44,8 +45,9 @@ pub(in crate::report) fn history(drills: &[PastDrill], zone: Tz) -> Markup {
                 }
             }
             line.base x1="0" x2="100%" y1=(BASE) y2=(BASE) {}
-            @for (slot, drill) in (0_u64..).zip(drills) { (chart.drill(slot, drill)) }
+            @for (slot, drill) in (0_u64..).zip(drills) { (chart.bar(slot, drill)) }
             @if let Some(rto) = rto { (chart.rto(rto)) }
+            @for (slot, drill) in (0_u64..).zip(drills) { (chart.labels(slot, drill)) }
         }
     }
 }
@@ -70,7 +72,23 @@ impl Chart {
         drills.join("; ")
     }
 
-    fn drill(&self, slot: u64, drill: &PastDrill) -> Markup {
+    fn bar(&self, slot: u64, drill: &PastDrill) -> Markup {
+        let Some(rta) = drill.rta_ms else {
+            return html! {};
+        };
+        let height = self.height(rta);
+        let class = match (drill.verdict.rto, drill.passed) {
+            (Judgement::Breached, _) => "bar breached",
+            (_, true) => "bar passed",
+            (_, false) => "bar failed",
+        };
+        html! {
+            rect class=(class) x=(percent(slot * 4 + 1, self.slots * 4)) y=(BASE - height) rx="3"
+                width=(percent(1, self.slots * 2)) height=(height) {}
+        }
+    }
+
+    fn labels(&self, slot: u64, drill: &PastDrill) -> Markup {
         let middle = percent(slot * 2 + 1, self.slots * 2);
         let date = drill
             .started
@@ -83,26 +101,17 @@ impl Chart {
             "tick alternate"
         };
         html! {
-            (self.bar(slot, &middle, drill))
+            @match drill.rta_ms {
+                Some(rta) => text.value x=(middle) y=(BASE - self.height(rta) - 7) text-anchor="middle" { (short(rta)) },
+                None => text.cross x=(middle) y=(BASE - 8) text-anchor="middle" { "✕" },
+            }
             text class=(alternate) x=(middle) y=(BASE + 18) text-anchor="middle" { (date) }
         }
     }
 
-    fn bar(&self, slot: u64, middle: &str, drill: &PastDrill) -> Markup {
-        let Some(rta) = drill.rta_ms else {
-            return html! { text.cross x=(middle) y=(BASE - 8) text-anchor="middle" { "✕" } };
-        };
-        let height = pixels(rta, self.scale, PLOT).max(2);
-        let class = match (drill.verdict.rto, drill.passed) {
-            (Judgement::Breached, _) => "bar breached",
-            (_, true) => "bar passed",
-            (_, false) => "bar failed",
-        };
-        html! {
-            rect class=(class) x=(percent(slot * 4 + 1, self.slots * 4)) y=(BASE - height) rx="3"
-                width=(percent(1, self.slots * 2)) height=(height) {}
-            text.value x=(middle) y=(BASE - height - 7) text-anchor="middle" { (short(rta)) }
-        }
+    /// A recovery of no time still shows.
+    fn height(&self, rta: u64) -> u64 {
+        pixels(rta, self.scale, PLOT).max(2)
     }
 
     fn rto(&self, rto: u64) -> Markup {

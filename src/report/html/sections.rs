@@ -55,7 +55,7 @@ impl Report {
         let started = self.outcome.started;
         html! {
             section aria-labelledby="snapshots" {
-                h2 #snapshots { "What was restored" }
+                h2 #snapshots { "Snapshots" }
                 div.scroll { table {
                     caption.hidden { "Restored snapshots" }
                     thead { tr { th { "Source" } th { "Kind" } th { "Snapshot" } th { "True of" } th.number { "Age at the drill" } th { "State" } } }
@@ -91,6 +91,8 @@ impl Report {
                     (chart::history(&self.history, self.context.timezone))
                     figcaption {
                         "Recovery time of each drill, by date."
+                        @if self.history.iter().any(|drill| drill.verdict.rto == Judgement::Breached) { " Striped: later than the RTO." }
+                        @if self.history.iter().any(|drill| drill.rta_ms.is_none()) { " ✕: no recovery time was measured." }
                         @if let (Some(rto), true) = (beyond, tallest > 0) { " The RTO of " (human::millis(rto)) " lies above this chart." }
                     }
                 }
@@ -130,7 +132,7 @@ impl Report {
                     }
                 }
                 p.clauses {
-                    "ISMS-P: "
+                    "The numbers are clauses of ISMS-P."
                     @for (number, name, korean) in CLAUSES { span { b { (number) } " " (name) " (" span lang="ko" { (korean) } ") " } }
                 }
                 table.signatures aria-label="Signatures" {
@@ -153,8 +155,8 @@ fn phase_row(phase: &Phase, whole: u64) -> Markup {
             td.number { (human::millis(phase.start_ms)) }
             td.number { (human::millis(phase.duration_ms)) }
             td.number { (share) " %" }
-            td { @for figure in words::figures(phase) { span.line { (figure) } } }
-            td.detail { (phase.detail.as_deref().unwrap_or_default()) }
+            td { @for figure in words::figures(phase) { span.line.figure { (figure) } } }
+            td.detail.words { (phase.detail.as_deref().unwrap_or_default()) }
         }
     }
 }
@@ -168,12 +170,12 @@ fn check_row(check: &CheckResult) -> Markup {
     html! {
         tr {
             td { span.badge.(class) { (sign) " " (words::check_state(check.result)) } }
-            td {
+            td.words {
                 span.line { (check.name) " " span.kind { (check.kind) } }
                 @if let Some(detail) = &check.detail { span.line.detail { (detail) } }
             }
-            td { (check.found.as_deref().unwrap_or("–")) }
-            td { (check.wanted.as_deref().unwrap_or("–")) }
+            td.words { (check.found.as_deref().unwrap_or("–")) }
+            td.words { (check.wanted.as_deref().unwrap_or("–")) }
             td.number { (human::millis(check.duration_ms)) }
         }
     }
