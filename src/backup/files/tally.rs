@@ -10,7 +10,7 @@ use crate::event::Task;
 use crate::id::BlobId;
 
 /// As many paths of a kind are kept for the report: a few MiB, where a dead disk could name millions.
-pub const LISTED_MAX: usize = 10_000;
+pub(super) const LISTED_MAX: usize = 10_000;
 
 pub(super) struct Tally<'a> {
     task: &'a Task,
@@ -84,7 +84,10 @@ impl<'a> Tally<'a> {
     }
 
     pub(super) fn into_saved(self, tree: BlobId) -> FilesSaved {
-        let mut state = self.state.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self
+            .state
+            .into_inner()
+            .unwrap_or_else(PoisonError::into_inner);
         state.unreadable.sort_unstable();
         state.fuzzy.sort_unstable();
         state.other_filesystems.sort_unstable();
