@@ -4,6 +4,7 @@
 mod catalog;
 mod copy;
 mod layers;
+mod mall;
 mod retention;
 mod s3;
 mod servers;
