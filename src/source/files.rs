@@ -14,7 +14,7 @@ mod names;
 pub mod read;
 pub mod unchanged;
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -42,7 +42,10 @@ pub enum FilesError {
     #[error("find the mount of `{path}`: {error}")]
     Mount { path: PathBuf, error: io::Error },
     #[error("read the exclude pattern `{pattern}`: {error}")]
-    Exclude { pattern: String, error: globset::Error },
+    Exclude {
+        pattern: String,
+        error: globset::Error,
+    },
     #[error("the tree's path `{path}` is not absolute and free of `..`")]
     Path { path: PathBuf },
 }
@@ -55,7 +58,9 @@ impl FilesError {
             Self::Guard(guard) => guard.hint(),
             Self::Open { error, .. } | Self::List { error, .. } => remedy(error).map(str::to_owned),
             Self::Mount { .. } => Some("bkp needs /proc to tell what is mounted".to_owned()),
-            Self::Exclude { .. } => Some("patterns are globs: `*.tmp`, `shop/**/thumbs`".to_owned()),
+            Self::Exclude { .. } => {
+                Some("patterns are globs: `*.tmp`, `shop/**/thumbs`".to_owned())
+            }
             Self::Path { .. } => Some("write the whole path from `/` into the policy".to_owned()),
         }
     }
@@ -67,7 +72,9 @@ fn remedy(error: &io::Error) -> Option<&'static str> {
         io::ErrorKind::PermissionDenied => {
             Some("run as root, or give the user CAP_DAC_READ_SEARCH; an NFS export may squash root")
         }
-        io::ErrorKind::StaleNetworkFileHandle => Some("the server lost this mount: unmount it and mount it again"),
+        io::ErrorKind::StaleNetworkFileHandle => {
+            Some("the server lost this mount: unmount it and mount it again")
+        }
         _ => None,
     }
 }
@@ -128,11 +135,20 @@ impl FilesSource {
     /// Where the path is relative or cannot be opened.
     pub fn plain(path: &Path) -> Result<Self, FilesError> {
         let path = whole(path)?;
-        let opening = |error: io::Error| FilesError::Open { path: path.clone(), error };
+        let opening = |error: io::Error| FilesError::Open {
+            path: path.clone(),
+            error,
+        };
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let fd = rustix::fs::openat(CWD, &path, flags, Mode::empty()).map_err(|error| opening(error.into()))?;
-        let device = rustix::fs::fstat(&fd).map_err(|error| opening(error.into()))?.st_dev;
-        let mount = Mount::of(&fd).map_err(|error| FilesError::Mount { path: path.clone(), error })?;
+        let fd = rustix::fs::openat(CWD, &path, flags, Mode::empty())
+            .map_err(|error| opening(error.into()))?;
+        let device = rustix::fs::fstat(&fd)
+            .map_err(|error| opening(error.into()))?
+            .st_dev;
+        let mount = Mount::of(&fd).map_err(|error| FilesError::Mount {
+            path: path.clone(),
+            error,
+        })?;
         Ok(Self {
             root: Dir::new(fd, PathBuf::new(), 0),
             device,
@@ -166,7 +182,10 @@ impl FilesSource {
     /// # Errors
     /// Where the listing did not complete.
     pub fn root(&self) -> Result<Listing, FilesError> {
-        self.root.again().map_err(|error| FilesError::List { path: self.path.clone(), error })
+        self.root.again().map_err(|error| FilesError::List {
+            path: self.path.clone(),
+            error,
+        })
     }
 
     /// Opens and lists a directory below another one; once more if the server has forgotten it.
@@ -198,6 +217,29 @@ impl FilesSource {
         let mut metadata = self.metadata(&dir.stat_self()?, || Ok(PathBuf::new()))?;
         metadata.xattrs = dir.own_xattrs()?;
         Ok(metadata)
+    }
+
+    /// Looks at the directories from `/` down to the tree itself, the last being the tree.
+    ///
+    /// # Errors
+    /// Where one of them cannot be looked at.
+    pub fn ancestors(&self) -> Result<Vec<(OsString, Metadata)>, FilesError> {
+        let opening = |error| FilesError::Open {
+            path: self.path.clone(),
+            error,
+        };
+        let mut above = Vec::new();
+        let mut path = PathBuf::from("/");
+        for name in self.path.components().skip(1) {
+            path.push(name);
+            let stat = rustix::fs::stat(&path).map_err(|error| opening(error.into()))?;
+            let metadata = self.metadata(&stat, || Ok(PathBuf::new()));
+            above.push((name.as_os_str().to_owned(), metadata.map_err(opening)?));
+        }
+        if let Some((_, tree)) = above.last_mut() {
+            *tree = self.look_at(&self.root).map_err(opening)?;
+        }
+        Ok(above)
     }
 
     /// Reads an entry's extended attributes, sorted by name; none where the filesystem has none.
@@ -239,23 +281,42 @@ impl FilesSource {
     }
 
     fn check_mount(&self, policy: &policy::FilesSource) -> Result<(), FilesError> {
-        let here = mount::path_of(&self.root)
-            .map_err(|error| FilesError::Mount { path: self.path.clone(), error })?;
+        let here = mount::path_of(&self.root).map_err(|error| FilesError::Mount {
+            path: self.path.clone(),
+            error,
+        })?;
         if policy.require_mount && !self.mount.is_at(&here) {
             let (point, fs_type) = (self.mount.point.clone(), self.mount.fs_type.clone());
-            return Err(Guard::NotMounted { path: self.path.clone(), point, fs_type }.into());
+            return Err(Guard::NotMounted {
+                path: self.path.clone(),
+                point,
+                fs_type,
+            }
+            .into());
         }
-        let wrong = policy.fs_type.as_ref().filter(|wanted| **wanted != self.mount.fs_type);
+        let wrong = policy
+            .fs_type
+            .as_ref()
+            .filter(|wanted| **wanted != self.mount.fs_type);
         wrong.map_or(Ok(()), |wanted| {
             let (wanted, found) = (wanted.clone(), self.mount.fs_type.clone());
-            Err(Guard::WrongType { path: self.path.clone(), wanted, found }.into())
+            Err(Guard::WrongType {
+                path: self.path.clone(),
+                wanted,
+                found,
+            }
+            .into())
         })
     }
 
     fn check_sentinel(&self) -> Result<(), Guard> {
-        let Some(sentinel) = &self.guard.sentinel else { return Ok(()) };
+        let Some(sentinel) = &self.guard.sentinel else {
+            return Ok(());
+        };
         let found = again_if_stale(|| self.root.stat(sentinel.as_os_str()));
-        found.map(drop).map_err(|_| Guard::NoSentinel { path: self.path.join(sentinel) })
+        found.map(drop).map_err(|_| Guard::NoSentinel {
+            path: self.path.join(sentinel),
+        })
     }
 
     fn metadata(
@@ -272,9 +333,13 @@ impl FilesSource {
 
 /// Takes an absolute path without `.` and `..`: it becomes the snapshot's path, and must mean the same next month.
 fn whole(path: &Path) -> Result<PathBuf, FilesError> {
-    let climbs = path.components().any(|part| part == std::path::Component::ParentDir);
+    let climbs = path
+        .components()
+        .any(|part| part == std::path::Component::ParentDir);
     if climbs || !path.is_absolute() {
-        return Err(FilesError::Path { path: path.to_owned() });
+        return Err(FilesError::Path {
+            path: path.to_owned(),
+        });
     }
     Ok(path.components().collect())
 }

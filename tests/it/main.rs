@@ -4,5 +4,6 @@
 mod catalog;
 mod layers;
 mod load;
+mod s3;
 mod sandbox;
 mod servers;

@@ -4,6 +4,7 @@
 //! `scripts/lab install` gets the programs; `scripts/test` names them in the environment.
 #![allow(
     dead_code,
+    unused_imports,
     reason = "not every helper here has a test that needs it yet"
 )]
 
@@ -84,4 +85,64 @@ fn a_killed_server_starts_again_with_its_committed_rows() {
             [[Some("7".to_owned())]]
         );
     }
+}
+
+/// Puts `body` under `key`; the error's text where it fails.
+async fn put(s3: &S3, key: &str, body: &'static [u8], sha256: &[u8]) -> Result<(), String> {
+    use aws_sdk_s3::config::BehaviorVersion;
+    use aws_sdk_s3::config::Credentials;
+    use aws_sdk_s3::config::Region;
+    use base64::Engine as _;
+
+    let keys = Credentials::new(S3::ACCESS_KEY, S3::SECRET_KEY, None, None, "test");
+    let config = aws_sdk_s3::Config::builder()
+        .behavior_version(BehaviorVersion::latest())
+        .endpoint_url(s3.endpoint())
+        .region(Region::new("us-east-1"))
+        .credentials_provider(keys)
+        .force_path_style(true)
+        .http_client(aws_smithy_http_client::Builder::new().build_http())
+        .build();
+    let request = aws_sdk_s3::Client::from_conf(config)
+        .put_object()
+        .bucket(S3::BUCKET)
+        .key(key)
+        .body(bytes::Bytes::from_static(body).into())
+        .checksum_sha256(base64::engine::general_purpose::STANDARD.encode(sha256));
+    let answer = request.send().await;
+    answer.map(|_| ()).map_err(|error| format!("{error:?}"))
+}
+
+#[test]
+fn the_s3_server_keeps_an_object_and_refuses_one_with_another_sha256() {
+    use sha2::Digest as _;
+
+    let s3 = S3::start();
+    let (right, wrong) = (sha2::Sha256::digest(b"image"), [7; 32]);
+    block_on(put(&s3, "data/ab/abcd", b"image", &right)).unwrap();
+    let refused = block_on(put(&s3, "data/ab/bad", b"image", &wrong));
+
+    assert_eq!(
+        std::fs::read(s3.objects().join("data/ab/abcd")).unwrap(),
+        b"image"
+    );
+    assert!(refused.unwrap_err().contains("BadDigest"));
+    assert!(!s3.objects().join("data/ab/bad").exists());
+}
+
+#[test]
+fn a_fault_comes_before_the_real_answer() {
+    let s3 = S3::start_with_faults(|asked| {
+        asked
+            .uri()
+            .path()
+            .ends_with("forbidden")
+            .then_some(Fault::Status(403))
+    });
+    let sha256 = <sha2::Sha256 as sha2::Digest>::digest(b"image");
+    block_on(put(&s3, "allowed", b"image", &sha256)).unwrap();
+    let refused = block_on(put(&s3, "forbidden", b"image", &sha256));
+
+    assert!(refused.unwrap_err().contains("403"));
+    assert!(!s3.objects().join("forbidden").exists());
 }

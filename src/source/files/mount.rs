@@ -27,7 +27,8 @@ impl Mount {
     pub fn of(directory: impl AsFd) -> io::Result<Self> {
         let fd = directory.as_fd().as_raw_fd();
         let about = std::fs::read_to_string(format!("/proc/self/fdinfo/{fd}"))?;
-        let id = mount_id(&about).ok_or_else(|| io::Error::other("the kernel tells no mount id"))?;
+        let id =
+            mount_id(&about).ok_or_else(|| io::Error::other("the kernel tells no mount id"))?;
         let mounts = std::fs::read("/proc/self/mountinfo")?;
         Self::with_id(&mounts, id)
             .ok_or_else(|| io::Error::other("its mount is not in this mount namespace"))
@@ -43,7 +44,8 @@ impl Mount {
     #[must_use]
     pub fn is_remote(&self) -> bool {
         const REMOTE: [&str; 12] = [
-            "nfs", "nfs4", "cifs", "smb3", "smbfs", "ceph", "9p", "afs", "lustre", "gpfs", "beegfs", "virtiofs",
+            "nfs", "nfs4", "cifs", "smb3", "smbfs", "ceph", "9p", "afs", "lustre", "gpfs",
+            "beegfs", "virtiofs",
         ];
         REMOTE.contains(&self.fs_type.as_str()) || self.fs_type.starts_with("fuse")
     }
@@ -151,7 +153,10 @@ mod tests {
     fn the_mount_of_proc_is_proc() {
         let proc = std::fs::File::open("/proc/self").unwrap();
         let mount = Mount::of(&proc).unwrap();
-        assert_eq!((mount.fs_type.as_str(), mount.point.as_path()), ("proc", Path::new("/proc")));
+        assert_eq!(
+            (mount.fs_type.as_str(), mount.point.as_path()),
+            ("proc", Path::new("/proc"))
+        );
         assert!(!mount.is_at(&path_of(&proc).unwrap()));
     }
 

@@ -14,7 +14,10 @@ pub(super) struct Names {
 impl Names {
     pub(super) fn of_this_machine() -> Self {
         let read = |path| std::fs::read_to_string(path).unwrap_or_default();
-        Self { users: by_id(&read("/etc/passwd")), groups: by_id(&read("/etc/group")) }
+        Self {
+            users: by_id(&read("/etc/passwd")),
+            groups: by_id(&read("/etc/group")),
+        }
     }
 
     pub(super) fn user(&self, uid: u32) -> String {
@@ -31,7 +34,9 @@ fn by_id(text: &str) -> HashMap<u32, String> {
     let mut names = HashMap::new();
     for line in text.lines() {
         let mut fields = line.split(':');
-        let (Some(name), Some(id)) = (fields.next(), fields.nth(1)) else { continue };
+        let (Some(name), Some(id)) = (fields.next(), fields.nth(1)) else {
+            continue;
+        };
         let Ok(id) = id.parse() else { continue };
         names.entry(id).or_insert_with(|| name.to_owned());
     }

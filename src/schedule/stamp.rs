@@ -1,0 +1,149 @@
+//! The stamps: when each verb last succeeded, in `<state_dir>/stamps.json`.
+//!
+//! A plain file, because `bkp run` reads it every minute and opens nothing else while nothing is due. It is written only
+//! after a run: a success is stamped when everything else is on disk.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use chrono::{DateTime, TimeDelta, Utc};
+use serde::{Deserialize, Serialize};
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stamps {
+    /// When this machine first ran the policy; times before it are not missed.
+    pub first_seen: Option<DateTime<Utc>>,
+    /// By verb: `backup`, `verify`, `drill`.
+    #[serde(default)]
+    pub verbs: BTreeMap<String, Stamp>,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stamp {
+    /// When the last run that succeeded started.
+    pub success: Option<DateTime<Utc>>,
+    /// The runs that failed since.
+    pub failure: Option<Failure>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failure {
+    /// When the last of them ended.
+    pub at: DateTime<Utc>,
+    /// How many in a row.
+    pub count: u32,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum StampError {
+    #[error("read the stamps `{}`", path.display())]
+    Read {
+        path: PathBuf,
+        #[source]
+        error: io::Error,
+    },
+    #[error("read the stamps `{}`: the file is damaged", path.display())]
+    Damaged {
+        path: PathBuf,
+        #[source]
+        error: serde_json::Error,
+    },
+    #[error("write the stamps `{}`", path.display())]
+    Write {
+        path: PathBuf,
+        #[source]
+        error: io::Error,
+    },
+}
+
+impl StampError {
+    /// Returns the next step for the operator.
+    #[must_use]
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::Damaged { path, .. } => Some(format!(
+                "remove `{}`: then what is due runs once",
+                path.display()
+            )),
+            Self::Read { .. } | Self::Write { .. } => {
+                Some("check the space and the rights in state_dir".to_owned())
+            }
+        }
+    }
+}
+
+impl Stamps {
+    /// Reads the stamps; none before the first run.
+    pub fn load(state_dir: &Path) -> Result<Self, StampError> {
+        let path = path_in(state_dir);
+        match fs::read(&path) {
+            Ok(bytes) => {
+                serde_json::from_slice(&bytes).map_err(|error| StampError::Damaged { path, error })
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Self::default()),
+            Err(error) => Err(StampError::Read { path, error }),
+        }
+    }
+
+    /// Writes the stamps beside their place and renames them there.
+    pub fn save(&self, state_dir: &Path) -> Result<(), StampError> {
+        let path = path_in(state_dir);
+        self.write(state_dir, &path)
+            .map_err(|error| StampError::Write { path, error })
+    }
+
+    #[must_use]
+    pub fn of(&self, verb: &str) -> Stamp {
+        self.verbs.get(verb).copied().unwrap_or_default()
+    }
+
+    /// Notes a success of a run that started at `started`.
+    pub fn succeed(&mut self, verb: &str, started: DateTime<Utc>) {
+        let stamp = Stamp {
+            success: Some(started),
+            failure: None,
+        };
+        self.verbs.insert(verb.to_owned(), stamp);
+    }
+
+    /// Notes a failure.
+    pub fn fail(&mut self, verb: &str, ended: DateTime<Utc>) {
+        let stamp = self.verbs.entry(verb.to_owned()).or_default();
+        let count = stamp
+            .failure
+            .map_or(0, |failure| failure.count)
+            .saturating_add(1);
+        stamp.failure = Some(Failure { at: ended, count });
+    }
+
+    fn write(&self, state_dir: &Path, path: &Path) -> io::Result<()> {
+        let mut file = tempfile::NamedTempFile::new_in(state_dir)?;
+        serde_json::to_writer_pretty(&mut file, self)?;
+        file.write_all(b"\n")?;
+        file.as_file().sync_all()?;
+        file.persist(path)?;
+        File::open(state_dir)?.sync_all()
+    }
+}
+
+impl Failure {
+    /// Returns when to try again: soon at first, for a failure often passes, then every hour, so that a database in trouble is
+    /// not asked each minute.
+    #[must_use]
+    pub fn retry_at(&self) -> DateTime<Utc> {
+        let minutes = match self.count {
+            0 | 1 => 1,
+            2 => 5,
+            3 => 15,
+            4 => 30,
+            _ => 60,
+        };
+        self.at + TimeDelta::minutes(minutes)
+    }
+}
+
+fn path_in(state_dir: &Path) -> PathBuf {
+    state_dir.join("stamps.json")
+}
