@@ -2,8 +2,10 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::missing_panics_doc)]
 
 mod catalog;
+mod copy;
 mod layers;
 mod load;
+mod retention;
 mod s3;
 mod sandbox;
 mod servers;

@@ -9,19 +9,19 @@ use crate::source::mysql::layout;
 use crate::source::mysql::session::{Capabilities, TextRow, in_list, rows};
 
 /// What a restore's session returns to after each object.
-pub(crate) const SQL_MODE: &str = "NO_AUTO_VALUE_ON_ZERO";
+pub(crate) const SQL_MODE: &str = "NO_AUTO_VALUE_ON_ZERO,ALLOW_INVALID_DATES";
 
 /// An object and the statements that make it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Object {
     pub(crate) kind: ObjectKind,
     pub(crate) schema: Option<String>,
-    /// The table of a trigger.
-    pub(crate) table: Option<String>,
     pub(crate) name: String,
     pub(crate) statements: Vec<String>,
     /// It comes after all else: it enables an event that another object has made.
     pub(crate) is_last: bool,
+    /// The table of a trigger.
+    pub(crate) table: Option<String>,
 }
 
 impl Object {
@@ -125,8 +125,8 @@ impl ObjectReader<'_> {
                 schema: Some(schema.clone()),
                 name: name.clone(),
                 statements,
-                table: None,
                 is_last: false,
+                table: None,
             });
         }
         Ok(objects)
@@ -175,8 +175,8 @@ impl ObjectReader<'_> {
                     schema: Some(schema.to_owned()),
                     name: name.to_owned(),
                     statements,
-                    table: None,
                     is_last: false,
+                    table: None,
                 }),
             }
         }
@@ -217,8 +217,8 @@ impl ObjectReader<'_> {
                 schema: Some(schema.clone()),
                 name: name.clone(),
                 statements: self.wrap(schema, &setting, found.text(1)),
-                table: None,
                 is_last: false,
+                table: None,
             });
         }
         Ok(by_dependency(views))
@@ -248,8 +248,8 @@ impl ObjectReader<'_> {
                 schema: Some(schema.to_owned()),
                 name: name.to_owned(),
                 statements: self.wrap(schema, &setting, &self.visible(&found, 2, schema, name)?),
-                table: Some(row.text(2).to_owned()),
                 is_last: false,
+                table: Some(row.text(2).to_owned()),
             });
         }
         Ok(objects)
@@ -280,8 +280,8 @@ impl ObjectReader<'_> {
                 schema: Some(schema.to_owned()),
                 name: name.to_owned(),
                 statements,
-                table: None,
                 is_last,
+                table: None,
             };
             made.push(event(false, self.wrap(schema, &setting, &create)));
             if row.text(2) == "ENABLED" {
@@ -413,8 +413,8 @@ mod tests {
             schema: Some("s".to_owned()),
             name: name.to_owned(),
             statements: vec![format!("CREATE VIEW `s`.`{name}` AS {body}")],
-            table: None,
             is_last: false,
+            table: None,
         }
     }
 
