@@ -4,7 +4,9 @@
 mod catalog;
 mod copy;
 mod layers;
+mod load;
 mod mall;
 mod retention;
 mod s3;
+mod sandbox;
 mod servers;

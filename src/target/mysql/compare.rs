@@ -5,16 +5,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use crate::mysql::manifest::{Chunk, Manifest, TableEntry};
-
-/// What was read back of one chunk.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ChunkHash {
-    pub schema: String,
-    pub table: String,
-    pub path: String,
-    pub rows: u64,
-    pub sha256: String,
-}
+use crate::source::mysql::ChunkHash;
 
 /// A chunk that did not come back as it was.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, thiserror::Error)]
@@ -159,7 +150,8 @@ mod tests {
 
     #[test]
     fn what_came_back_as_it_was_matches() {
-        let hashes = ["orders/0", "orders/1"].map(|path| read("orders", path, 10, &format!("hash of {path}")));
+        let hashes = ["orders/0", "orders/1"]
+            .map(|path| read("orders", path, 10, &format!("hash of {path}")));
         assert_eq!(compare(&manifest(), &hashes), []);
     }
 
@@ -170,7 +162,10 @@ mod tests {
             read("orders", "orders/1", 10, "another"),
             read("lines", "lines/1", 10, "hash of lines/1"),
         ];
-        let told: Vec<String> = compare(&manifest(), &hashes).iter().map(ToString::to_string).collect();
+        let told: Vec<String> = compare(&manifest(), &hashes)
+            .iter()
+            .map(ToString::to_string)
+            .collect();
         assert_eq!(
             told,
             [
