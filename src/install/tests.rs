@@ -68,9 +68,9 @@ fn listed(root: &Path) -> Vec<String> {
         for entry in fs::read_dir(dir).unwrap() {
             let path = entry.unwrap().path();
             if path.is_dir() {
-                dirs.push(path)
+                dirs.push(path);
             } else {
-                files.push(path.strip_prefix(root).unwrap().display().to_string())
+                files.push(path.strip_prefix(root).unwrap().display().to_string());
             }
         }
     }
