@@ -120,6 +120,11 @@ impl Task {
         self.0.done.fetch_add(count, Ordering::Relaxed);
     }
 
+    /// Takes back what did not last: a chunk that is to be loaded again.
+    pub fn take_back(&self, count: u64) {
+        self.0.done.fetch_sub(count, Ordering::Relaxed);
+    }
+
     pub fn set_total(&self, total: u64) {
         self.0.total.store(total, Ordering::Relaxed);
     }

@@ -1,1 +1,152 @@
-//! TBD
+//! Drops snapshots that no keep rule needs, and only snapshots: their packs are freed by a prune, a later verb.
+//!
+//! The same plan works on a repository and on its copies: each store forgets alone, under the same rules.
+
+use std::collections::BTreeMap;
+
+use chrono::{DateTime, Utc};
+
+use crate::id::SnapshotId;
+use crate::policy::Policy;
+use crate::repository::{LockGuard, Repository, RepositoryError, Snapshot, StoredSnapshot};
+use crate::retention::{Candidate, judge};
+use crate::run::Run;
+
+/// Why nothing may be forgotten now. What went wrong may have reached the snapshots that would stay.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Freeze {
+    /// A source looked wrong (too few files, no sentinel, another mount).
+    GuardTripped { source: String },
+    /// The newest run of a source failed.
+    RunFailed { source: String },
+    /// Verify found damage.
+    Damaged,
+}
+
+impl std::fmt::Display for Freeze {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::GuardTripped { source } => write!(f, "a guard of `{source}` has tripped"),
+            Self::RunFailed { source } => write!(f, "the newest run of `{source}` failed"),
+            Self::Damaged => f.write_str("verify found damage"),
+        }
+    }
+}
+
+/// One snapshot, and why it stays or goes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Judgement {
+    pub id: SnapshotId,
+    pub time: DateTime<Utc>,
+    /// The value of the tag `source`.
+    pub source: String,
+    pub keep: bool,
+    pub reasons: Vec<String>,
+}
+
+/// What a forget would do. `--dry-run` shows it.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct ForgetPlan {
+    /// The policy's snapshots, by source and then from the newest down.
+    pub judgements: Vec<Judgement>,
+    /// Snapshots of other policies or of nobody: an operator's own `restic backup`. They are never touched.
+    pub others: usize,
+    /// Nothing is forgotten, whatever the judgements say.
+    pub frozen: Option<Freeze>,
+}
+
+impl ForgetPlan {
+    /// Judges the policy's snapshots, source by source.
+    #[must_use]
+    pub fn new(
+        snapshots: &[StoredSnapshot],
+        policy: &Policy,
+        freeze: Option<Freeze>,
+        now: DateTime<Utc>,
+    ) -> Self {
+        let (sources, others) = by_source(snapshots, &policy.name);
+        let judgements = sources.into_iter().flat_map(|(source, candidates)| {
+            let times: BTreeMap<_, _> = candidates.iter().map(|it| (it.id, it.time)).collect();
+            let verdicts = judge(&candidates, &policy.retention, policy.timezone, now);
+            verdicts.into_iter().map(move |verdict| Judgement {
+                id: verdict.id,
+                time: times.get(&verdict.id).copied().unwrap_or(now),
+                source: source.to_owned(),
+                keep: verdict.keep,
+                reasons: verdict.reasons,
+            })
+        });
+        Self {
+            judgements: judgements.collect(),
+            others,
+            frozen: freeze,
+        }
+    }
+
+    /// Returns what [`Self::apply`] removes: nothing while frozen.
+    pub fn forgotten(&self) -> impl Iterator<Item = &Judgement> {
+        let go = self.frozen.is_none();
+        self.judgements.iter().filter(move |it| go && !it.keep)
+    }
+
+    /// Removes the snapshots that go, the oldest first, so that a forget which is cut leaves the newer ones.
+    ///
+    /// The exclusive lock is proof that nobody reads or copies meanwhile. A failure with one snapshot does not spare the next.
+    pub async fn apply(&self, repository: &Repository, _lock: &LockGuard, run: &Run) -> Forgotten {
+        let mut forgotten = Forgotten::default();
+        let mut go: Vec<_> = self.forgotten().collect();
+        go.sort_by_key(|it| (it.time, it.id));
+        for it in go {
+            if run.check().is_err() {
+                forgotten.stopped = true;
+                break;
+            }
+            match repository.remove_snapshot(&it.id).await {
+                Ok(()) => forgotten.done.push(it.id),
+                Err(error) => forgotten.failed.push((it.id, error)),
+            }
+        }
+        forgotten
+    }
+}
+
+/// What a forget did.
+#[derive(Debug, Default)]
+pub struct Forgotten {
+    pub done: Vec<SnapshotId>,
+    pub failed: Vec<(SnapshotId, RepositoryError)>,
+    /// A signal ended it before its end.
+    pub stopped: bool,
+}
+
+/// Groups the policy's snapshots by their source and counts all others.
+fn by_source<'s>(
+    snapshots: &'s [StoredSnapshot],
+    policy: &str,
+) -> (BTreeMap<&'s str, Vec<Candidate>>, usize) {
+    let mut sources = BTreeMap::<_, Vec<_>>::new();
+    let mut others = 0;
+    for stored in snapshots {
+        let snapshot = &stored.snapshot;
+        let is_ours = snapshot.tag("policy") == Some(policy);
+        match snapshot.tag("source").filter(|_| is_ours) {
+            Some(source) => sources.entry(source).or_default().push(candidate(stored)),
+            None => others += 1,
+        }
+    }
+    (sources, others)
+}
+
+fn candidate(stored: &StoredSnapshot) -> Candidate {
+    Candidate {
+        id: stored.id,
+        time: stored.snapshot.time,
+        complete: stored.snapshot.tag("incomplete") != Some("true"),
+        held: is_held(&stored.snapshot),
+    }
+}
+
+/// Tells whether a person marked a snapshot to stay: `restic tag --add hold`, or `hold=` and a reason.
+fn is_held(snapshot: &Snapshot) -> bool {
+    snapshot.tag("hold").is_some() || snapshot.tags.iter().any(|tag| tag == "hold")
+}

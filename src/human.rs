@@ -1,10 +1,14 @@
 //! Figures, spans and moments as people read them. Everything that prints uses these, so that one thing looks one way.
 
+mod ink;
+
 use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use chrono_tz::Tz;
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
+
+pub use ink::Ink;
 
 /// Writes a count of bytes with a binary unit: `912 B`, `1.4 GiB`.
 #[must_use]

@@ -6,6 +6,7 @@
 
 pub mod manifest;
 pub mod product;
+pub mod row;
 pub mod server;
 pub mod sql;
 pub mod tls;

@@ -2,105 +2,185 @@
 //!
 //! The order of publishing is packs, index, snapshot; the order of reading is the reverse: list the snapshots, then load the index.
 
+mod config;
+mod document;
 pub mod error;
+mod holder;
+pub mod index;
+pub mod key;
 pub mod lock;
+mod open;
 pub mod pack;
+mod polynomial;
+mod read;
 pub mod snapshot;
 mod time;
 pub mod tree;
 pub mod writer;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
+use tokio::runtime::Handle;
+
 pub use crate::repository::error::RepositoryError;
+pub use crate::repository::index::{Location, PackContents};
 pub use crate::repository::lock::{LockGuard, LockMode};
-pub use crate::repository::pack::BlobKind;
+pub use crate::repository::pack::{BlobKind, PackedBlob};
 pub use crate::repository::snapshot::{Snapshot, StoredSnapshot, Summary};
 pub use crate::repository::tree::{Node, Tree};
 pub use crate::repository::writer::{Added, Content, FileWriter, Saved, SavedBlob, Ticket, Writer};
 
-use crate::id::{BlobId, ObjectId, SnapshotId};
+use crate::id::SnapshotId;
+use crate::repository::config::Config;
+use crate::repository::index::LiveIndex;
 use crate::run::Run;
-use crate::secret::Secret;
-use crate::store::SharedStore;
+use crate::seal::MasterKey;
+use crate::store::{FileKind, Key, SharedStore, StoreError};
+
+/// Something of a repository that could not be read.
+#[derive(Debug, Clone)]
+pub struct Fault {
+    pub object: Key,
+    pub error: RepositoryError,
+}
+
+/// The snapshots of a repository, and those that cannot be read.
+#[derive(Debug, Clone, Default)]
+pub struct SnapshotList {
+    /// Oldest first.
+    pub found: Vec<StoredSnapshot>,
+    pub damaged: Vec<Fault>,
+}
 
 /// An open repository. All methods may be called from many tasks and threads at once.
 pub struct Repository {
     store: SharedStore,
-    id: String,
+    config: Config,
+    master: Arc<MasterKey>,
+    index: RwLock<LiveIndex>,
+    index_faults: Mutex<Vec<Fault>>,
+    lock_lost: Arc<Mutex<Option<RepositoryError>>>,
+    /// The runtime it was opened on: for the threads that read and write without being tasks.
+    runtime: Handle,
 }
 
-#[allow(clippy::unused_async, unused_variables)]
 impl Repository {
-    pub async fn init(
-        store: SharedStore,
-        password: &Secret,
-        run: &Run,
-    ) -> Result<Arc<Self>, RepositoryError> {
-        unimplemented!()
-    }
-    pub async fn open(
-        store: SharedStore,
-        password: &Secret,
-        run: &Run,
-    ) -> Result<Arc<Self>, RepositoryError> {
-        unimplemented!()
-    }
+    /// Returns the id that tells repositories apart; a copy has the same.
     #[must_use]
     pub fn id(&self) -> &str {
-        &self.id
+        &self.config.id
     }
+
     #[must_use]
     pub fn store(&self) -> &SharedStore {
         &self.store
     }
+
+    /// Takes a lock, waiting up to `wait` for others. It is refreshed until the guard is released or dropped; if that fails for so
+    /// long that others may take it for stale, the repository refuses to publish from then on.
+    ///
+    /// # Errors
+    /// [`RepositoryError::Locked`] where another still holds one, [`RepositoryError::Stopped`] after a signal.
     pub async fn lock(
         &self,
         mode: LockMode,
         wait: Duration,
         run: &Run,
     ) -> Result<LockGuard, RepositoryError> {
-        unimplemented!()
+        let place = lock::Place {
+            store: Arc::clone(&self.store),
+            master: Arc::clone(&self.master),
+            lost: Arc::clone(&self.lock_lost),
+            pace: lock::Pace::DEFAULT,
+        };
+        lock::acquire(place, mode, wait, run).await
     }
+
+    /// Returns the snapshots that can be read, oldest first. [`Repository::list_snapshots`] tells of the others.
+    ///
+    /// # Errors
+    /// Where the store cannot be read.
     pub async fn snapshots(&self) -> Result<Vec<StoredSnapshot>, RepositoryError> {
-        unimplemented!()
+        Ok(self.list_snapshots().await?.found)
     }
-    pub async fn load_index(&self, run: &Run) -> Result<(), RepositoryError> {
-        unimplemented!()
+
+    /// Returns all snapshots, the damaged ones apart: one that rots must not hide the rest.
+    ///
+    /// # Errors
+    /// Where the store cannot be read.
+    pub async fn list_snapshots(&self) -> Result<SnapshotList, RepositoryError> {
+        let mut list = SnapshotList::default();
+        for listed in self.store.list(FileKind::Snapshot).await? {
+            match self.load_snapshot(&listed.name).await {
+                Ok(snapshot) => list.found.push(snapshot),
+                Err(RepositoryError::Store(StoreError::Missing { .. })) => {} // forgotten meanwhile
+                Err(error) if error.is_damage() => list.damaged.push(Fault {
+                    object: Key::new(FileKind::Snapshot, listed.name),
+                    error,
+                }),
+                Err(error) => return Err(error),
+            }
+        }
+        list.found
+            .sort_by_key(|stored| (stored.snapshot.time, stored.id));
+        Ok(list)
     }
-    #[must_use]
-    pub fn has(&self, kind: BlobKind, id: &BlobId) -> bool {
-        unimplemented!()
+
+    async fn load_snapshot(&self, name: &str) -> Result<StoredSnapshot, RepositoryError> {
+        let json = document::load(&self.store, &self.master, FileKind::Snapshot, name).await?;
+        let damaged = |error| RepositoryError::damaged(Key::new(FileKind::Snapshot, name), error);
+        Ok(StoredSnapshot {
+            id: name.parse()?,
+            snapshot: serde_json::from_slice(&json).map_err(damaged)?,
+        })
     }
-    #[must_use]
-    pub fn blob_size(&self, kind: BlobKind, id: &BlobId) -> Option<u64> {
-        unimplemented!()
+
+    /// Publishes a snapshot. All that it names must be durable: [`Writer::finish`] comes first.
+    ///
+    /// # Errors
+    /// Where the store refuses, or the lock was lost.
+    pub async fn save_snapshot(&self, snapshot: &Snapshot) -> Result<SnapshotId, RepositoryError> {
+        self.check_lock()?;
+        let json = serde_json::to_vec(snapshot)
+            .map_err(|error| RepositoryError::refused("snapshot", error))?;
+        document::save(&self.store, &self.master, FileKind::Snapshot, &json).await
     }
-    pub async fn blob(&self, kind: BlobKind, id: &BlobId) -> Result<Vec<u8>, RepositoryError> {
-        unimplemented!()
+
+    /// Deletes a snapshot. What only it names stays until a prune.
+    ///
+    /// # Errors
+    /// Where the store refuses, or the lock was lost.
+    pub async fn remove_snapshot(&self, id: &SnapshotId) -> Result<(), RepositoryError> {
+        self.check_lock()?;
+        let key = Key::new(FileKind::Snapshot, id.to_string());
+        Ok(self.store.delete(&key).await?)
     }
-    pub fn blob_blocking(&self, kind: BlobKind, id: &BlobId) -> Result<Vec<u8>, RepositoryError> {
-        unimplemented!()
-    }
-    pub async fn tree(&self, id: &BlobId) -> Result<Tree, RepositoryError> {
-        unimplemented!()
-    }
-    pub fn tree_blocking(&self, id: &BlobId) -> Result<Tree, RepositoryError> {
-        unimplemented!()
-    }
+
+    /// Starts to save blobs. Its threads live until the last clone is dropped.
     #[must_use]
     pub fn writer(self: &Arc<Self>, run: &Run) -> Writer {
-        unimplemented!()
+        Writer::new(self, run, writer::Limits::default())
     }
-    pub async fn save_snapshot(&self, snapshot: &Snapshot) -> Result<SnapshotId, RepositoryError> {
-        unimplemented!()
-    }
-    pub async fn remove_snapshot(&self, id: &SnapshotId) -> Result<(), RepositoryError> {
-        unimplemented!()
-    }
+
+    /// Like [`Repository::writer`], with limits of its own.
     #[must_use]
-    pub fn pack_of(&self, kind: BlobKind, id: &BlobId) -> Option<ObjectId> {
-        unimplemented!()
+    pub fn writer_with(self: &Arc<Self>, run: &Run, limits: writer::Limits) -> Writer {
+        Writer::new(self, run, limits)
+    }
+
+    /// Refuses to go on once a lock was lost: somebody may have taken us for dead and deleted what we are about to name.
+    fn check_lock(&self) -> Result<(), RepositoryError> {
+        let lost = self
+            .lock_lost
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        lost.clone().map_or(Ok(()), Err)
+    }
+}
+
+impl std::fmt::Debug for Repository {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Repository({})", self.store.location())
     }
 }

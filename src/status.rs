@@ -1,1 +1,190 @@
-//! TBD
+//! How a policy stands: one verdict with its reasons, from what is known at one moment.
+//!
+//! [`Status::new`] is pure. The catalog and the schedule are read before it, and `cli` prints after it. The JSON form is
+//! published: a field keeps its name and meaning.
+
+mod facts;
+mod reasons;
+mod text;
+
+use chrono::{DateTime, Utc};
+use chrono_tz::Tz;
+use serde::Serialize;
+
+use crate::catalog::CopyRecord;
+use crate::catalog::Outcome;
+use crate::catalog::RunRecord;
+use crate::catalog::SnapshotRecord;
+use crate::drill::outcome::DrillOutcome;
+use crate::drill::outcome::Judgement;
+use crate::drill::outcome::ObjectivesMs;
+use crate::drill::outcome::Verdict as DrillVerdict;
+use crate::id::RunId;
+use crate::id::SnapshotId;
+use crate::policy::Policy;
+
+/// The version of the JSON form; a field may be added under the same number.
+const FORMAT: u32 = 1;
+
+/// All that a status is drawn from.
+#[derive(Debug, Clone, Copy)]
+pub struct Inputs<'a> {
+    pub policy: &'a Policy,
+    /// The snapshots of all stores.
+    pub snapshots: &'a [SnapshotRecord],
+    /// The newest runs, newest first.
+    pub runs: &'a [RunRecord],
+    /// The newest drills, newest first.
+    pub drills: &'a [DrillOutcome],
+    pub copies: &'a [CopyRecord],
+    pub next_runs: &'a [NextRun],
+    pub now: DateTime<Utc>,
+}
+
+/// When a verb is due.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct NextRun {
+    pub verb: String,
+    pub at: DateTime<Utc>,
+    /// The moment that passed without a run.
+    pub missed: Option<DateTime<Utc>>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Verdict {
+    Ok,
+    /// Data is safe today; someone should look before it is not.
+    Warning,
+    /// An objective is missed, or a recovery would fail or lose more than it may.
+    Bad,
+}
+
+/// One sentence of the verdict.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Reason {
+    pub verdict: Verdict,
+    pub text: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Status {
+    pub format: u32,
+    pub policy: String,
+    pub policy_hash: String,
+    pub timezone: Tz,
+    pub time: DateTime<Utc>,
+    pub verdict: Verdict,
+    /// The worst first; empty when all is well.
+    pub reasons: Vec<Reason>,
+    pub objectives: ObjectivesMs,
+    pub sources: Vec<SourceStatus>,
+    pub copies: Vec<CopyStatus>,
+    pub drill: Option<DrillStatus>,
+    /// Why no snapshot may be forgotten now.
+    pub retention_freeze: Option<String>,
+    pub last_backup: Option<RunStatus>,
+    pub last_verify: Option<RunStatus>,
+    pub running: Vec<RunStatus>,
+    pub next_runs: Vec<NextRun>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct SourceStatus {
+    pub source: String,
+    /// `mysql` or `files`.
+    pub kind: String,
+    /// The newest complete snapshot, in whatever store it lies.
+    pub last_good: Option<SnapshotStatus>,
+    /// A newer one that a partial run made.
+    pub newer_incomplete: Option<SnapshotStatus>,
+    /// The age of the last good one beside the RPO.
+    pub rpo: Judgement,
+    pub overdue: bool,
+    /// Snapshots in the repository.
+    pub snapshots: usize,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct SnapshotStatus {
+    pub id: SnapshotId,
+    pub time: DateTime<Utc>,
+    pub age_ms: u64,
+    pub stores: Vec<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct CopyStatus {
+    pub name: String,
+    /// When it last held all that the repository held.
+    pub completed: Option<DateTime<Utc>>,
+    /// The moment of the newest snapshot it holds.
+    pub newest: Option<DateTime<Utc>>,
+    /// Snapshots of the repository that are newer than what it holds.
+    pub behind: usize,
+    /// How long the oldest of those has waited; zero when none waits.
+    pub lag_ms: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct DrillStatus {
+    pub run: RunId,
+    pub started: DateTime<Utc>,
+    pub age_ms: u64,
+    pub passed: bool,
+    pub rta_ms: Option<u64>,
+    pub rpa_ms: Option<u64>,
+    pub objectives: ObjectivesMs,
+    pub verdict: DrillVerdict,
+    pub checks_passed: usize,
+    pub checks_failed: usize,
+    pub checks_not_run: usize,
+    /// The policy has changed since: what the drill proved needs verifying.
+    pub policy_changed: bool,
+    pub error: Option<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct RunStatus {
+    pub run: RunId,
+    pub verb: String,
+    pub started: DateTime<Utc>,
+    pub outcome: Outcome,
+    pub exit_code: Option<u8>,
+    pub error: Option<String>,
+}
+
+impl Status {
+    #[must_use]
+    pub fn new(inputs: &Inputs<'_>) -> Self {
+        let mut status = Self {
+            format: FORMAT,
+            policy: inputs.policy.name.clone(),
+            policy_hash: inputs.policy.hash.clone(),
+            timezone: inputs.policy.timezone,
+            time: inputs.now,
+            verdict: Verdict::Ok,
+            reasons: Vec::new(),
+            objectives: inputs.policy.objectives.into(),
+            sources: facts::sources(inputs),
+            copies: facts::copies(inputs),
+            drill: facts::drill(inputs),
+            retention_freeze: facts::retention_freeze(inputs),
+            last_backup: facts::last_run(inputs, &facts::BACKUP_VERBS),
+            last_verify: facts::last_run(inputs, &["verify"]),
+            running: facts::running(inputs),
+            next_runs: inputs.next_runs.to_vec(),
+        };
+        status.reasons = reasons::of(&status);
+        status.verdict = status
+            .reasons
+            .iter()
+            .map(|reason| reason.verdict)
+            .max()
+            .unwrap_or(Verdict::Ok);
+        status
+    }
+}
+
+#[cfg(test)]
+mod tests;

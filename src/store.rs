@@ -7,6 +7,7 @@ pub mod limit;
 pub mod local;
 pub mod memory;
 pub mod retry;
+pub mod s3;
 
 use std::fmt;
 use std::ops::Range;

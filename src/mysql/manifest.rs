@@ -135,6 +135,9 @@ pub struct ObjectEntry {
     /// `None` for users, roles and grants.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub schema: Option<String>,
+    /// The table of a trigger, so that some tables can be restored with theirs; `None` for every other kind.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub table: Option<String>,
     pub name: String,
     /// File with a JSON array of statements to run in order in one session (each is one statement; no DELIMITER).
     pub statements: String,

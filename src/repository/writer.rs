@@ -1,12 +1,25 @@
 //! Saves blobs: sealed on a bounded pool of threads, packed, put in the background.
+//!
+//! What breaks one part breaks the writer: the first fault sticks, and `put`, `wait` and `finish` all return it.
 
-use std::io;
+mod file;
+mod pipeline;
+mod ticket;
+
 use std::ops::AddAssign;
+use std::sync::Arc;
 
+pub use crate::repository::writer::file::{Content, FileWriter};
+pub use crate::repository::writer::ticket::{SavedBlob, Ticket};
+
+use crate::chunk::Cutter;
 use crate::id::{BlobId, ObjectId};
+use crate::repository::Repository;
 use crate::repository::error::RepositoryError;
-use crate::repository::pack::BlobKind;
+use crate::repository::pack::{self, BlobKind};
 use crate::repository::tree::Tree;
+use crate::repository::writer::pipeline::{Job, Pipeline};
+use crate::run::Run;
 
 /// What was new to the repository: blobs, their plain bytes, and the same as stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -24,25 +37,6 @@ impl AddAssign for Added {
     }
 }
 
-/// What became of one blob.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct SavedBlob {
-    pub id: BlobId,
-    /// Whether this call stored it; otherwise it was there, or is on its way.
-    pub is_new: bool,
-    pub plain: u64,
-    /// Bytes as stored; zero unless new.
-    pub stored: u64,
-}
-
-/// The blobs of a stream that was cut.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Content {
-    pub blobs: Vec<BlobId>,
-    pub size: u64,
-    pub added: Added,
-}
-
 /// What a writer put into the store.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Saved {
@@ -51,79 +45,94 @@ pub struct Saved {
     pub added: Added,
 }
 
-/// A promise of a blob's outcome.
-#[derive(Debug)]
-pub struct Ticket {}
+/// The bounds of a writer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Plain bytes that wait to be sealed or are being sealed.
+    pub in_flight_bytes_max: usize,
+    /// A pack is closed once it is this long.
+    pub pack_size_target: usize,
+    /// Threads that seal.
+    pub sealers: usize,
+    /// Packs put at once; as many wait at most.
+    pub uploads: usize,
+}
 
-impl Ticket {
-    /// Waits until the blob is sealed, or known.
-    ///
-    /// # Errors
-    /// Whatever broke the writer.
-    pub fn wait(self) -> Result<SavedBlob, RepositoryError> {
-        unimplemented!()
+impl Default for Limits {
+    fn default() -> Self {
+        let cores = std::thread::available_parallelism().map_or(2, usize::from);
+        Self {
+            in_flight_bytes_max: 64 << 20,
+            pack_size_target: pack::SIZE_TARGET,
+            sealers: cores.min(16),
+            uploads: 2,
+        }
     }
 }
 
 /// Saves blobs from many threads.
 #[derive(Clone)]
-pub struct Writer {}
+pub struct Writer {
+    /// Dropped with the last clone, which ends the threads.
+    pipeline: Arc<PipelineOwner>,
+    cutter: Cutter,
+}
+
+struct PipelineOwner(Arc<Pipeline>);
+
+impl Drop for PipelineOwner {
+    fn drop(&mut self) {
+        self.0.close();
+    }
+}
 
 impl Writer {
+    pub(super) fn new(repository: &Arc<Repository>, run: &Run, limits: Limits) -> Self {
+        let cutter = Cutter::new(repository.config.chunker_polynomial);
+        let pipeline = Pipeline::start(Arc::clone(repository), run.clone(), limits);
+        Self {
+            pipeline: Arc::new(PipelineOwner(pipeline)),
+            cutter,
+        }
+    }
+
     /// Hands plain bytes over to be sealed and stored as one blob; blocks while too many bytes are in flight.
     ///
     /// # Errors
     /// Whatever broke the writer before, or a signal to stop.
     pub fn put(&self, kind: BlobKind, plain: Vec<u8>) -> Result<Ticket, RepositoryError> {
-        let _ = (kind, plain);
-        unimplemented!()
+        let (job, ticket) = Job::new(kind, None, plain);
+        self.pipeline.0.push(job)?;
+        Ok(ticket)
     }
 
-    /// Saves a directory's entries.
+    /// Saves a directory's entries. Its id is known at once; what becomes of the blob, `finish` tells.
     ///
     /// # Errors
-    /// Like [`Writer::put`].
+    /// Like [`Writer::put`], or where the tree is not in order.
     pub fn save_tree(&self, tree: &Tree) -> Result<BlobId, RepositoryError> {
-        let _ = tree;
-        unimplemented!()
+        let json = tree
+            .to_json()
+            .map_err(|error| RepositoryError::refused("tree", error))?;
+        let id = BlobId::of(&json);
+        let (job, _) = Job::new(BlobKind::Tree, Some(id), json);
+        self.pipeline.0.push(job)?;
+        Ok(id)
     }
 
     /// Starts a stream that is cut into blobs where its content says so.
     #[must_use]
     pub fn file(&self) -> FileWriter {
-        unimplemented!()
+        FileWriter::new(self.clone(), self.cutter.clone())
     }
 
-    /// Makes all packs durable, then the index that finds them.
+    /// Makes all packs durable, then the index that finds them. To be called once all that is to be saved was put.
     ///
     /// # Errors
-    /// Whatever broke the writer: then the index was not written, and nothing saved may be named by a snapshot.
-    #[allow(clippy::unused_async)]
+    /// Whatever broke the writer: then nothing it saved may be named by a snapshot.
     pub async fn finish(&self) -> Result<Saved, RepositoryError> {
-        unimplemented!()
-    }
-}
-
-/// A stream on its way into the repository.
-pub struct FileWriter {}
-
-impl FileWriter {
-    /// Ends the stream and waits until all its blobs are sealed.
-    ///
-    /// # Errors
-    /// Whatever broke the writer.
-    pub fn finish(self) -> Result<Content, RepositoryError> {
-        unimplemented!()
-    }
-}
-
-impl io::Write for FileWriter {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let _ = bytes;
-        unimplemented!()
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
+        let pipeline = Arc::clone(&self.pipeline.0);
+        let finished = tokio::task::spawn_blocking(move || pipeline.finish()).await;
+        finished.unwrap_or_else(|error| Err(RepositoryError::refused("packs", error)))
     }
 }

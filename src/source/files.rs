@@ -14,7 +14,7 @@ mod names;
 pub mod read;
 pub mod unchanged;
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -217,6 +217,29 @@ impl FilesSource {
         let mut metadata = self.metadata(&dir.stat_self()?, || Ok(PathBuf::new()))?;
         metadata.xattrs = dir.own_xattrs()?;
         Ok(metadata)
+    }
+
+    /// Looks at the directories from `/` down to the tree itself, the last being the tree.
+    ///
+    /// # Errors
+    /// Where one of them cannot be looked at.
+    pub fn ancestors(&self) -> Result<Vec<(OsString, Metadata)>, FilesError> {
+        let opening = |error| FilesError::Open {
+            path: self.path.clone(),
+            error,
+        };
+        let mut above = Vec::new();
+        let mut path = PathBuf::from("/");
+        for name in self.path.components().skip(1) {
+            path.push(name);
+            let stat = rustix::fs::stat(&path).map_err(|error| opening(error.into()))?;
+            let metadata = self.metadata(&stat, || Ok(PathBuf::new()));
+            above.push((name.as_os_str().to_owned(), metadata.map_err(opening)?));
+        }
+        if let Some((_, tree)) = above.last_mut() {
+            *tree = self.look_at(&self.root).map_err(opening)?;
+        }
+        Ok(above)
     }
 
     /// Reads an entry's extended attributes, sorted by name; none where the filesystem has none.

@@ -1,1 +1,287 @@
 //! A store in a directory, laid out as restic lays it out.
+//!
+//! An object is written beside its place, synced, renamed, and its directory synced: a power cut leaves it whole or not there.
+
+use std::collections::HashSet;
+use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
+use std::io::{self, ErrorKind, Write};
+use std::ops::Range;
+use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+
+use crate::store::{FileKind, Key, Listed, Store, StoreError};
+
+/// What a file that is still being written has in its name, as restic's.
+const TEMP_MARK: &str = "-tmp-";
+/// No put takes a day: a file that old was left by a kill.
+const LEFTOVER_AGE: Duration = Duration::from_hours(24);
+
+/// Keeps objects as files that only their owner can read.
+#[derive(Debug, Clone)]
+pub struct LocalStore {
+    root: PathBuf,
+    /// Directories that were looked through for leftovers.
+    tidied: Arc<Mutex<HashSet<PathBuf>>>,
+}
+
+impl LocalStore {
+    /// Names a directory; it is made when a repository is.
+    pub fn new(root: impl Into<PathBuf>) -> Self {
+        Self {
+            root: root.into(),
+            tidied: Arc::default(),
+        }
+    }
+
+    /// Runs file I/O where it may block.
+    async fn blocking<T: Send + 'static>(
+        &self,
+        act: &'static str,
+        key: Key,
+        work: impl FnOnce(&Self, &Path) -> io::Result<T> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let store = self.clone();
+        let thing = self.root.join(key.path()).display().to_string();
+        let done =
+            tokio::task::spawn_blocking(move || work(&store, &store.root.join(key.path()))).await;
+        done.map_err(io::Error::other)
+            .flatten()
+            .map_err(|error| fault(act, thing, &error))
+    }
+
+    fn write(&self, kind: FileKind, path: &Path, bytes: &[u8]) -> io::Result<()> {
+        let dir = path.parent().unwrap_or(&self.root);
+        self.make_dir(kind, dir)?;
+        self.tidy(dir);
+        let temp = temp_name(path)?;
+        let written = write_synced(&temp, bytes).and_then(|()| fs::rename(&temp, path));
+        if let Err(error) = written {
+            // The first error is the one to tell; what stays is tidied away later.
+            let _ = fs::remove_file(&temp);
+            return Err(error);
+        }
+        sync_dir(dir)
+    }
+
+    /// Makes the directories down to `dir`. The root is made only for the first object of a repository: where it is gone later, a
+    /// disk was unmounted, and bytes must not go onto the one below.
+    fn make_dir(&self, kind: FileKind, dir: &Path) -> io::Result<()> {
+        if dir.is_dir() {
+            return Ok(());
+        }
+        if kind == FileKind::Key && !self.root.is_dir() {
+            DirBuilder::new()
+                .recursive(true)
+                .mode(0o700)
+                .create(&self.root)?;
+        }
+        let below = dir.strip_prefix(&self.root).unwrap_or(Path::new(""));
+        let mut parent = self.root.clone();
+        for name in below {
+            let child = parent.join(name);
+            match DirBuilder::new().mode(0o700).create(&child) {
+                Ok(()) => sync_dir(&parent)?,
+                Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
+                Err(error) => return Err(error),
+            }
+            parent = child;
+        }
+        Ok(())
+    }
+
+    /// Deletes what kills have left in a directory, once in this store's life; whatever cannot be deleted does no harm.
+    fn tidy(&self, dir: &Path) {
+        let mut tidied = self.tidied.lock().unwrap_or_else(PoisonError::into_inner);
+        if !tidied.insert(dir.to_owned()) {
+            return;
+        }
+        drop(tidied);
+        let leftovers = fs::read_dir(dir)
+            .into_iter()
+            .flatten()
+            .flatten()
+            .filter(is_leftover);
+        for leftover in leftovers {
+            let _ = fs::remove_file(leftover.path());
+        }
+    }
+
+    fn list_kind(&self, kind: FileKind) -> io::Result<Vec<Listed>> {
+        let mut listed = Vec::new();
+        match kind {
+            FileKind::Config => {
+                let size = size_of_file(&self.root.join(Key::config().path()))?;
+                listed.extend(size.map(|size| Listed {
+                    name: String::new(),
+                    size,
+                }));
+            }
+            FileKind::Pack => {
+                for dir in entries(&self.root.join("data"))? {
+                    let dir = dir?;
+                    if dir.file_type()?.is_dir() {
+                        list_dir(&dir.path(), &mut listed)?;
+                    }
+                }
+            }
+            _ => {
+                let any = self.root.join(Key::new(kind, "any").path());
+                list_dir(any.parent().unwrap_or(&self.root), &mut listed)?;
+            }
+        }
+        Ok(listed)
+    }
+}
+
+#[async_trait::async_trait]
+impl Store for LocalStore {
+    fn location(&self) -> String {
+        self.root.display().to_string()
+    }
+
+    async fn put(&self, key: &Key, bytes: Bytes) -> Result<(), StoreError> {
+        let kind = key.kind;
+        self.blocking("put", key.clone(), move |store, path| {
+            store.write(kind, path, &bytes)
+        })
+        .await
+    }
+
+    async fn get(&self, key: &Key) -> Result<Bytes, StoreError> {
+        self.blocking("get", key.clone(), |_, path| {
+            fs::read(path).map(Bytes::from)
+        })
+        .await
+    }
+
+    async fn get_range(&self, key: &Key, range: Range<u64>) -> Result<Bytes, StoreError> {
+        self.blocking("get", key.clone(), move |_, path| read_range(path, &range))
+            .await
+    }
+
+    async fn list(&self, kind: FileKind) -> Result<Vec<Listed>, StoreError> {
+        self.blocking("list", Key::new(kind, ""), move |store, _| {
+            store.list_kind(kind)
+        })
+        .await
+    }
+
+    async fn size(&self, key: &Key) -> Result<Option<u64>, StoreError> {
+        self.blocking("look at", key.clone(), |_, path| size_of_file(path))
+            .await
+    }
+
+    async fn delete(&self, key: &Key) -> Result<(), StoreError> {
+        self.blocking("delete", key.clone(), |store, path| {
+            match fs::remove_file(path) {
+                Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+                Err(error) => Err(error),
+                Ok(()) => sync_dir(path.parent().unwrap_or(&store.root)),
+            }
+        })
+        .await
+    }
+}
+
+fn temp_name(path: &Path) -> io::Result<PathBuf> {
+    let mut random = [0; 8];
+    getrandom::fill(&mut random).map_err(io::Error::other)?;
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(TEMP_MARK);
+    name.push(hex::encode(random));
+    Ok(path.with_file_name(name))
+}
+
+fn write_synced(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(path)?;
+    file.write_all(bytes)?;
+    // Objects never change: nobody, and no slip of an operator's hand, is to write into one.
+    file.set_permissions(Permissions::from_mode(0o400))?;
+    file.sync_all()
+}
+
+fn sync_dir(dir: &Path) -> io::Result<()> {
+    File::open(dir)?.sync_all()
+}
+
+fn read_range(path: &Path, range: &Range<u64>) -> io::Result<Bytes> {
+    let file = File::open(path)?;
+    let length = range.end.saturating_sub(range.start);
+    if range.end > file.metadata()?.len() || range.start > range.end {
+        let text = format!("bytes {}..{} lie past its end", range.start, range.end);
+        return Err(io::Error::new(ErrorKind::UnexpectedEof, text));
+    }
+    let mut bytes = vec![0; usize::try_from(length).map_err(io::Error::other)?];
+    file.read_exact_at(&mut bytes, range.start)?;
+    Ok(bytes.into())
+}
+
+fn size_of_file(path: &Path) -> io::Result<Option<u64>> {
+    match fs::metadata(path) {
+        Ok(metadata) => Ok(Some(metadata.len())),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Lists a directory; one that is not there has no entries.
+fn entries(dir: &Path) -> io::Result<Box<dyn Iterator<Item = io::Result<fs::DirEntry>>>> {
+    match fs::read_dir(dir) {
+        Ok(entries) => Ok(Box::new(entries)),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(Box::new(std::iter::empty())),
+        Err(error) => Err(error),
+    }
+}
+
+/// Adds the objects of a directory; leftovers and what others put there are no objects.
+fn list_dir(dir: &Path, listed: &mut Vec<Listed>) -> io::Result<()> {
+    for entry in entries(dir)? {
+        let entry = entry?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let is_object = name.len() == 64 && name.bytes().all(|byte| byte.is_ascii_hexdigit());
+        if !is_object {
+            continue;
+        }
+        match entry.metadata() {
+            Ok(metadata) => listed.push(Listed {
+                name,
+                size: metadata.len(),
+            }),
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+fn is_leftover(entry: &fs::DirEntry) -> bool {
+    let is_temp = entry.file_name().to_string_lossy().contains(TEMP_MARK);
+    let modified = entry.metadata().and_then(|metadata| metadata.modified());
+    let age = modified
+        .ok()
+        .and_then(|modified| SystemTime::now().duration_since(modified).ok());
+    is_temp && age.is_some_and(|age| age > LEFTOVER_AGE)
+}
+
+fn fault(act: &'static str, thing: String, error: &io::Error) -> StoreError {
+    let reason = error.to_string();
+    match error.kind() {
+        ErrorKind::NotFound => StoreError::Missing { act, thing },
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded => StoreError::Full { act, thing },
+        ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => {
+            StoreError::Denied { act, thing, reason }
+        }
+        ErrorKind::Interrupted | ErrorKind::TimedOut | ErrorKind::StaleNetworkFileHandle => {
+            StoreError::Transient { act, thing, reason }
+        }
+        _ => StoreError::Failed { act, thing, reason },
+    }
+}

@@ -2,7 +2,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::missing_panics_doc)]
 
 mod catalog;
+mod copy;
 mod layers;
-mod network;
-mod policies;
+mod retention;
+mod s3;
 mod servers;

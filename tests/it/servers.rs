@@ -4,10 +4,12 @@
 //! `scripts/lab install` gets the programs; `scripts/test` names them in the environment.
 #![allow(
     dead_code,
+    unused_imports,
     reason = "not every helper here has a test that needs it yet"
 )]
 
 mod database;
+pub(crate) mod mall;
 mod programs;
 mod s3;
 mod template;
@@ -83,5 +85,104 @@ fn a_killed_server_starts_again_with_its_committed_rows() {
             server.query("SELECT a FROM shop.t"),
             [[Some("7".to_owned())]]
         );
+    }
+}
+
+/// Puts `body` under `key`; the error's text where it fails.
+async fn put(s3: &S3, key: &str, body: &'static [u8], sha256: &[u8]) -> Result<(), String> {
+    use aws_sdk_s3::config::BehaviorVersion;
+    use aws_sdk_s3::config::Credentials;
+    use aws_sdk_s3::config::Region;
+    use base64::Engine as _;
+
+    let keys = Credentials::new(S3::ACCESS_KEY, S3::SECRET_KEY, None, None, "test");
+    let config = aws_sdk_s3::Config::builder()
+        .behavior_version(BehaviorVersion::latest())
+        .endpoint_url(s3.endpoint())
+        .region(Region::new("us-east-1"))
+        .credentials_provider(keys)
+        .force_path_style(true)
+        .http_client(aws_smithy_http_client::Builder::new().build_http())
+        .build();
+    let request = aws_sdk_s3::Client::from_conf(config)
+        .put_object()
+        .bucket(S3::BUCKET)
+        .key(key)
+        .body(bytes::Bytes::from_static(body).into())
+        .checksum_sha256(base64::engine::general_purpose::STANDARD.encode(sha256));
+    let answer = request.send().await;
+    answer.map(|_| ()).map_err(|error| format!("{error:?}"))
+}
+
+#[test]
+fn the_s3_server_keeps_an_object_and_refuses_one_with_another_sha256() {
+    use sha2::Digest as _;
+
+    let s3 = S3::start();
+    let (right, wrong) = (sha2::Sha256::digest(b"image"), [7; 32]);
+    block_on(put(&s3, "data/ab/abcd", b"image", &right)).unwrap();
+    let refused = block_on(put(&s3, "data/ab/bad", b"image", &wrong));
+
+    assert_eq!(
+        std::fs::read(s3.objects().join("data/ab/abcd")).unwrap(),
+        b"image"
+    );
+    assert!(refused.unwrap_err().contains("BadDigest"));
+    assert!(!s3.objects().join("data/ab/bad").exists());
+}
+
+#[test]
+fn a_fault_comes_before_the_real_answer() {
+    let s3 = S3::start_with_faults(|asked| {
+        asked
+            .uri()
+            .path()
+            .ends_with("forbidden")
+            .then_some(Fault::Status(403))
+    });
+    let sha256 = <sha2::Sha256 as sha2::Digest>::digest(b"image");
+    block_on(put(&s3, "allowed", b"image", &sha256)).unwrap();
+    let refused = block_on(put(&s3, "forbidden", b"image", &sha256));
+
+    assert!(refused.unwrap_err().contains("403"));
+    assert!(!s3.objects().join("forbidden").exists());
+}
+
+#[test]
+#[ignore = "needs the servers of scripts/lab; scripts/test runs it"]
+fn restic_keeps_a_repository_on_the_s3_server() {
+    let s3 = S3::start();
+    let files = tempfile::tempdir().unwrap();
+    for nth in 0..40_u8 {
+        std::fs::write(files.path().join(nth.to_string()), vec![nth; 1000]).unwrap();
+    }
+    for name in ["RESTIC", "RESTIC019"] {
+        let restic = |arguments: &[&str]| {
+            let output = std::process::Command::new(program(name))
+                .args([
+                    "--repo",
+                    &format!("s3:{}/{}/{name}", s3.endpoint(), S3::BUCKET),
+                ])
+                .args(["--no-cache", "--pack-size", "4"])
+                .args(arguments)
+                .env("RESTIC_PASSWORD", "secret")
+                .env("AWS_ACCESS_KEY_ID", S3::ACCESS_KEY)
+                .env("AWS_SECRET_ACCESS_KEY", S3::SECRET_KEY)
+                .env_remove("AWS_CA_BUNDLE")
+                .output()
+                .unwrap();
+            assert!(
+                output.status.success(),
+                "{arguments:?}: {}",
+                String::from_utf8_lossy(&output.stderr)
+            );
+        };
+        restic(&["init"]);
+        // Each run leaves packs of its own: a list has to find them all.
+        for nth in 0..3 {
+            std::fs::write(files.path().join("new"), nth.to_string()).unwrap();
+            restic(&["backup", &files.path().display().to_string()]);
+        }
+        restic(&["check", "--read-data"]);
     }
 }

@@ -9,14 +9,14 @@ use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
 /// A pattern without a slash is a name at any depth; one with a slash is a path from the top, where `*` stays within one
 /// name and `**` spans many. A directory that matches goes with all that is below it.
 #[derive(Debug, Clone, Default)]
-pub struct Exclude {
+pub(super) struct Exclude {
     globs: GlobSet,
 }
 
 impl Exclude {
     /// # Errors
     /// The pattern that is none, and why.
-    pub fn new(patterns: &[String]) -> Result<Self, (String, globset::Error)> {
+    pub(super) fn new(patterns: &[String]) -> Result<Self, (String, globset::Error)> {
         let mut globs = GlobSetBuilder::new();
         for pattern in patterns {
             let anchored = anchored(pattern);
@@ -28,13 +28,13 @@ impl Exclude {
     }
 
     #[must_use]
-    pub fn is_empty(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         self.globs.is_empty()
     }
 
     /// Tells whether the path, relative to the source, is left out.
     #[must_use]
-    pub fn matches(&self, path: &Path) -> bool {
+    pub(super) fn matches(&self, path: &Path) -> bool {
         self.globs.is_match(path)
     }
 }

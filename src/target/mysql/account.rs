@@ -15,18 +15,24 @@ pub(super) fn join(user: &str, host: &str) -> String {
 /// Tells whether an account is the server's own, or the superuser that every target has: neither is ever replaced.
 pub(super) fn is_servers_own(name: &str) -> bool {
     let name = plain(name);
-    let user = name.rsplit_once('@').map_or(name.as_str(), |(user, _)| user);
-    user == "root" || user == "mysql" || user == "PUBLIC" || user.starts_with("mysql.") || user == "mariadb.sys"
+    let user = name
+        .rsplit_once('@')
+        .map_or(name.as_str(), |(user, _)| user);
+    user == "root"
+        || user == "mysql"
+        || user == "PUBLIC"
+        || user.starts_with("mysql.")
+        || user == "mariadb.sys"
 }
 
 fn unquote(text: &str) -> String {
     let quotes = ['\'', '`', '"'];
-    let quoted = quotes
+    let found = quotes
         .iter()
-        .find_map(|quote| Some((*quote, text.strip_prefix(*quote)?.strip_suffix(*quote)?)));
-    quoted.map_or_else(
+        .find_map(|mark| Some((*mark, text.strip_prefix(*mark)?.strip_suffix(*mark)?)));
+    found.map_or_else(
         || text.to_owned(),
-        |(quote, inner)| inner.replace(&format!("{quote}{quote}"), &quote.to_string()),
+        |(mark, inner)| inner.replace(&format!("{mark}{mark}"), &mark.to_string()),
     )
 }
 

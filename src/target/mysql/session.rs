@@ -1,6 +1,8 @@
 //! The settings of a loading connection: rows of every kind come back as they were, and nothing is silently made to fit.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use mysql_async::Conn;
 use mysql_async::prelude::Queryable;
@@ -54,15 +56,24 @@ const MODES_KEPT: [&str; 2] = ["NO_UNSIGNED_SUBTRACTION", "PAD_CHAR_TO_FULL_LENG
 /// strict, because warnings are errors anyway; a missing engine is not replaced by another.
 pub(super) fn load_mode(dumped: &str) -> String {
     let kept = dumped.split(',').filter(|mode| MODES_KEPT.contains(mode));
-    let own = ["NO_AUTO_VALUE_ON_ZERO", "ALLOW_INVALID_DATES", "NO_ENGINE_SUBSTITUTION"];
+    let own = [
+        "NO_AUTO_VALUE_ON_ZERO",
+        "ALLOW_INVALID_DATES",
+        "NO_ENGINE_SUBSTITUTION",
+    ];
     own.into_iter().chain(kept).collect::<Vec<_>>().join(",")
 }
 
 /// Finds out which settings a target has and lets this account change. The connection keeps them.
-pub(super) async fn probe(conn: &mut Conn, variables: &BTreeMap<String, String>) -> Result<Session, LoadError> {
+pub(super) async fn probe(
+    conn: &mut Conn,
+    variables: &BTreeMap<String, String>,
+) -> Result<Session, LoadError> {
     let mut assignments = Vec::new();
     for (name, value) in NEEDED {
-        set(conn, name, value).await.map_err(LoadError::at("prepare a loading session"))?;
+        set(conn, name, value)
+            .await
+            .map_err(LoadError::at("prepare a loading session"))?;
         assignments.push(format!("{name} = {value}"));
     }
     for (name, value) in WANTED {
@@ -71,11 +82,15 @@ pub(super) async fn probe(conn: &mut Conn, variables: &BTreeMap<String, String>)
         }
     }
     let may_skip_binlog = set(conn, "sql_log_bin", "0").await.is_ok();
-    Ok(Session { assignments, may_skip_binlog })
+    Ok(Session {
+        assignments,
+        may_skip_binlog,
+    })
 }
 
 async fn set(conn: &mut Conn, name: &str, value: &str) -> mysql_async::Result<()> {
-    conn.query_drop(format!("SET SESSION {name} = {value}")).await
+    conn.query_drop(format!("SET SESSION {name} = {value}"))
+        .await
 }
 
 impl Session {
@@ -88,11 +103,14 @@ impl Session {
     /// Returns the one statement that prepares a connection.
     fn statement(&self, settings: &Settings) -> String {
         let mut all = self.assignments.clone();
-        all.push(format!("sql_mode = {}", sql::text(&load_mode(&settings.dumped_mode))));
+        all.push(format!(
+            "sql_mode = {}",
+            sql::string(&load_mode(&settings.dumped_mode))
+        ));
         if settings.skip_binlog && self.may_skip_binlog {
             all.push("sql_log_bin = 0".to_owned());
         }
-        format!("SET SESSION {}", all.join(", SESSION "))
+        format!("SET NAMES utf8mb4, SESSION {}", all.join(", SESSION "))
     }
 }
 
@@ -104,23 +122,39 @@ pub(super) struct Settings {
     pub(super) skip_binlog: bool,
 }
 
-/// Opens prepared connections to one target.
-#[derive(Debug, Clone)]
+/// Opens prepared connections to one target, and knows which of them the server may still be busy with.
+#[derive(Debug)]
 pub(super) struct Opener {
     server: Server,
     prepare: String,
+    sessions: Mutex<Sessions>,
 }
+
+/// Ids of our sessions on the target.
+#[derive(Debug, Default)]
+struct Sessions {
+    open: BTreeSet<u32>,
+    /// Dropped in the middle of something.
+    abandoned: BTreeSet<u32>,
+}
+
+/// A killed session rolls its chunk back; 64 MiB of rows take seconds. After this long we go on: locks that are still held
+/// only make the next one wait.
+const KILL_WAIT_MAX: Duration = Duration::from_secs(30);
+const KILL_POLL: Duration = Duration::from_millis(50);
 
 impl Opener {
     pub(super) fn new(server: &Server, session: &Session, settings: &Settings) -> Self {
         Self {
             server: server.clone(),
             prepare: session.statement(settings),
+            sessions: Mutex::default(),
         }
     }
 
     pub(super) async fn open(&self) -> Result<Conn, LoadError> {
         let mut conn = self.server.connect().await?;
+        self.sessions().open.insert(conn.id());
         self.prepare(&mut conn).await?;
         Ok(conn)
     }
@@ -132,8 +166,39 @@ impl Opener {
             .map_err(LoadError::at("prepare a loading session"))
     }
 
-    /// Ends sessions of ours that may still be at work, and waits until the server has let go of them.
-    pub(super) async fn kill(&self, ids: &BTreeSet<u32>) -> Result<(), LoadError> {
+    pub(super) async fn close(&self, conn: Conn) {
+        let id = conn.id();
+        // A connection that does not close well is closed all the same.
+        conn.disconnect().await.ok();
+        self.sessions().open.remove(&id);
+    }
+
+    /// Drops a connection in the middle of whatever it does.
+    pub(super) fn abandon(&self, conn: Conn) {
+        let id = conn.id();
+        drop(conn);
+        let mut sessions = self.sessions();
+        sessions.open.remove(&id);
+        sessions.abandoned.insert(id);
+    }
+
+    /// Ends the sessions whose connections were abandoned, and waits until the server has rolled them back.
+    pub(super) async fn kill_abandoned(&self) -> Result<(), LoadError> {
+        let ids = std::mem::take(&mut self.sessions().abandoned);
+        self.kill(&ids).await
+    }
+
+    /// Ends every session that was not closed: the load is over.
+    pub(super) async fn kill_left(&self) -> Result<(), LoadError> {
+        let Sessions {
+            mut open,
+            mut abandoned,
+        } = std::mem::take(&mut *self.sessions());
+        open.append(&mut abandoned);
+        self.kill(&open).await
+    }
+
+    async fn kill(&self, ids: &BTreeSet<u32>) -> Result<(), LoadError> {
         if ids.is_empty() {
             return Ok(());
         }
@@ -142,26 +207,34 @@ impl Opener {
             // Most are gone already, which is an error to KILL and the very thing we want.
             conn.query_drop(format!("KILL {id}")).await.ok();
         }
-        let list = ids.iter().map(u32::to_string).collect::<Vec<_>>().join(",");
-        let asked = format!("SELECT COUNT(*) FROM information_schema.processlist WHERE id IN ({list})");
-        for _ in 0..KILL_POLLS_MAX {
-            let left: Option<u64> = conn
-                .query_first(&asked)
-                .await
-                .map_err(LoadError::at("wait for the end of our sessions"))?;
-            if left == Some(0) {
-                break;
-            }
-            tokio::time::sleep(KILL_POLL).await;
-        }
+        // Waited long enough: as said above, others then wait for its locks.
+        tokio::time::timeout(KILL_WAIT_MAX, gone(&mut conn, ids))
+            .await
+            .unwrap_or(Ok(()))?;
         conn.disconnect().await.ok();
         Ok(())
     }
+
+    fn sessions(&self) -> MutexGuard<'_, Sessions> {
+        self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
-/// A killed session rolls its chunk back; 64 MiB of rows take seconds. Then we go on: locks still held only make the next one wait.
-const KILL_POLLS_MAX: u32 = 600;
-const KILL_POLL: std::time::Duration = std::time::Duration::from_millis(50);
+/// Waits until the server has let go of sessions.
+async fn gone(conn: &mut Conn, ids: &BTreeSet<u32>) -> Result<(), LoadError> {
+    let list = ids.iter().map(u32::to_string).collect::<Vec<_>>().join(",");
+    let asked = format!("SELECT COUNT(*) FROM information_schema.processlist WHERE id IN ({list})");
+    loop {
+        let left: Option<u64> = conn
+            .query_first(&asked)
+            .await
+            .map_err(LoadError::at("wait for the end of our sessions"))?;
+        if left == Some(0) {
+            return Ok(());
+        }
+        tokio::time::sleep(KILL_POLL).await;
+    }
+}
 
 #[cfg(test)]
 mod tests {
@@ -169,7 +242,8 @@ mod tests {
 
     #[test]
     fn a_load_is_not_strict_and_keeps_what_expressions_mean() {
-        let mode = load_mode("STRICT_TRANS_TABLES,NO_ZERO_DATE,ANSI_QUOTES,NO_UNSIGNED_SUBTRACTION");
+        let mode =
+            load_mode("STRICT_TRANS_TABLES,NO_ZERO_DATE,ANSI_QUOTES,NO_UNSIGNED_SUBTRACTION");
         assert_eq!(
             mode,
             "NO_AUTO_VALUE_ON_ZERO,ALLOW_INVALID_DATES,NO_ENGINE_SUBSTITUTION,NO_UNSIGNED_SUBTRACTION"

@@ -6,6 +6,7 @@ use mysql_async::Conn;
 use mysql_async::prelude::Queryable;
 
 use crate::mysql::manifest::Product;
+use crate::mysql::product;
 use crate::mysql::server::Server;
 use crate::target::mysql::LoadError;
 use crate::target::mysql::account;
@@ -66,7 +67,13 @@ pub struct TargetState {
 }
 
 /// Schemas that belong to the server (and ours).
-const OWN_SCHEMAS: [&str; 5] = ["mysql", "information_schema", "performance_schema", "sys", progress::SCHEMA];
+const OWN_SCHEMAS: [&str; 5] = [
+    "mysql",
+    "information_schema",
+    "performance_schema",
+    "sys",
+    progress::SCHEMA,
+];
 
 /// Looks at a target; changes nothing.
 pub async fn inspect(server: &Server) -> Result<TargetState, LoadError> {
@@ -80,8 +87,7 @@ async fn look(conn: &mut Conn) -> Result<TargetState, LoadError> {
     let (version, variables) = (version(conn).await?, variables(conn).await?);
     let is_on = |name: &str| matches!(variables.get(name).map(String::as_str), Some("ON" | "1"));
     let number = |name: &str| variables.get(name).and_then(|value| value.parse().ok());
-    let is_mariadb = version.to_lowercase().contains("mariadb") || variables.contains_key("system_versioning_asof");
-    let product = if is_mariadb { Product::MariaDb } else { Product::MySql };
+    let product = product(conn).await?;
     Ok(TargetState {
         product,
         version,
@@ -94,6 +100,14 @@ async fn look(conn: &mut Conn) -> Result<TargetState, LoadError> {
         progress: progress::read(conn).await?,
         session: session::probe(conn, &variables).await?,
     })
+}
+
+async fn product(conn: &mut Conn) -> Result<Product, LoadError> {
+    let told: Vec<(String, String)> = conn
+        .query(product::PROBE)
+        .await
+        .map_err(LoadError::at("ask the target which product it is"))?;
+    Ok(product::told_by(told.len()))
 }
 
 async fn version(conn: &mut Conn) -> Result<String, LoadError> {
@@ -117,7 +131,10 @@ async fn schemas(conn: &mut Conn) -> Result<BTreeSet<String>, LoadError> {
         .query("SHOW DATABASES")
         .await
         .map_err(LoadError::at("list the target's schemas"))?;
-    Ok(names.into_iter().filter(|name| !OWN_SCHEMAS.contains(&name.as_str())).collect())
+    Ok(names
+        .into_iter()
+        .filter(|name| !OWN_SCHEMAS.contains(&name.as_str()))
+        .collect())
 }
 
 async fn holdings(conn: &mut Conn) -> Result<BTreeSet<(String, String, Holding)>, LoadError> {
@@ -125,7 +142,8 @@ async fn holdings(conn: &mut Conn) -> Result<BTreeSet<(String, String, Holding)>
     let statement = "SELECT table_schema, table_name, table_type FROM information_schema.tables \
         UNION ALL SELECT routine_schema, routine_name, routine_type FROM information_schema.routines \
         UNION ALL SELECT event_schema, event_name, 'EVENT' FROM information_schema.events";
-    let rows: Vec<(String, String, String)> = conn.query(statement).await.map_err(LoadError::at(act))?;
+    let rows: Vec<(String, String, String)> =
+        conn.query(statement).await.map_err(LoadError::at(act))?;
     let known = rows
         .into_iter()
         .filter(|(schema, _, _)| !OWN_SCHEMAS.contains(&schema.as_str()))
@@ -154,6 +172,12 @@ async fn accounts(conn: &mut Conn, product: Product) -> BTreeSet<String> {
     };
     let rows: Vec<(String, String, bool)> = conn.query(statement).await.unwrap_or_default();
     rows.into_iter()
-        .map(|(user, host, is_role)| if is_role { user } else { account::join(&user, &host) })
+        .map(|(user, host, is_role)| {
+            if is_role {
+                user
+            } else {
+                account::join(&user, &host)
+            }
+        })
         .collect()
 }

@@ -47,15 +47,6 @@ impl Product {
         }
     }
 
-    /// Returns the option without which a server refuses to run as root.
-    pub(super) fn as_root(self) -> &'static [&'static str] {
-        if rustix::process::geteuid().is_root() {
-            &["--user=root"]
-        } else {
-            &[]
-        }
-    }
-
     fn options(self) -> &'static [&'static str] {
         match self {
             Self::MariaDb => &["--binlog-format=ROW", "--innodb-log-file-size=64M"],
@@ -66,6 +57,15 @@ impl Product {
                 "--innodb-redo-log-capacity=128M",
             ],
         }
+    }
+}
+
+/// Returns the option without which a server refuses to run as root.
+pub(super) fn as_root() -> &'static [&'static str] {
+    if rustix::process::geteuid().is_root() {
+        &["--user=root"]
+    } else {
+        &[]
     }
 }
 
@@ -312,7 +312,7 @@ fn command(product: Product, dir: &Path, port: u16, options: &[String]) -> Comma
             in_dir("init-file", "init.sql"),
         ])
         .args([format!("--port={port}"), format!("--server-id={port}")])
-        .args(product.as_root())
+        .args(as_root())
         .args(OPTIONS)
         .args(product.options())
         .args(options)

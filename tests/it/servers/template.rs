@@ -1,6 +1,7 @@
 //! Initialised data directories, made once for each product and version and copied for each server.
 
 use super::Product;
+use super::database::as_root;
 use super::programs::lab;
 use super::programs::program;
 use std::fs;
@@ -62,7 +63,7 @@ fn initialise(product: Product, dir: &Path) {
                 "--innodb-log-file-size=64M",
             ])
             .args(["--auth-root-authentication-method=normal"])
-            .args(product.as_root())),
+            .args(as_root())),
         Product::MySql => {
             run(Command::new(program("MYSQLD"))
                 .args([
@@ -76,7 +77,7 @@ fn initialise(product: Product, dir: &Path) {
                     "--skip-innodb-doublewrite",
                     "--skip-log-bin",
                 ])
-                .args(product.as_root()));
+                .args(as_root()));
             // Each copy becomes a server with a UUID of its own.
             fs::remove_file(dir.join("auto.cnf")).ok();
         }

@@ -1,0 +1,188 @@
+//! Sends objects, several at once, each hashed before it leaves.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use bytes::Bytes;
+use futures_util::StreamExt;
+use tokio::sync::Semaphore;
+
+use crate::copy::plan::{CopyPlan, Listing};
+use crate::copy::{Copied, CopyError, ObjectError};
+use crate::event::{TaskGuard, Unit};
+use crate::id::{ObjectId, SnapshotId};
+use crate::run::{Run, Stopped};
+use crate::store::{FileKind, Key, Listed, SharedStore, StoreError};
+
+/// Objects are read whole before they are sent: eight packs of the usual 16 MiB fit, or one of restic's largest.
+const KIB_IN_FLIGHT_MAX: u32 = 128 << 10;
+/// A store that failed so many puts, each after its retries, will fail the rest: the next run tries again.
+const PUTS_FAILED_MAX: usize = 8;
+
+/// One copy at work, and what it did so far.
+pub(super) struct Transfer<'a> {
+    sender: Sender<'a>,
+    at_once: usize,
+    run: &'a Run,
+    copied: Copied,
+}
+
+impl<'a> Transfer<'a> {
+    pub(super) fn new(
+        from: &'a SharedStore,
+        to: &'a SharedStore,
+        at_once: usize,
+        plan: &CopyPlan,
+        run: &'a Run,
+    ) -> Self {
+        let name = format!("copy to {}", to.location());
+        let sender = Sender {
+            from,
+            to,
+            kib_free: Semaphore::new(KIB_IN_FLIGHT_MAX as usize),
+            puts_failed: AtomicUsize::new(0),
+            task: run.events.task(name, Unit::Bytes, plan.bytes()),
+        };
+        let copied = Copied {
+            skipped: plan.skipped,
+            ..Copied::default()
+        };
+        Self {
+            sender,
+            at_once: at_once.max(1),
+            run,
+            copied,
+        }
+    }
+
+    /// Sends objects of one kind, and returns when each is there or has failed: the next kind must not overtake them.
+    ///
+    /// # Errors
+    /// [`CopyError::Stopped`]; what is under way is given up.
+    pub(super) async fn send(
+        &mut self,
+        kind: FileKind,
+        objects: &[Listed],
+    ) -> Result<(), CopyError> {
+        let sender = &self.sender;
+        let one = |listed: Listed| async move { sender.send(kind, listed).await };
+        // Owned: a closure over borrowed items would make the future of a copy impossible to spawn.
+        let mut sending = futures_util::stream::iter(objects.to_vec())
+            .map(one)
+            .buffer_unordered(self.at_once);
+        let cancel = &self.run.cancel;
+        while let Some((listed, sent)) = cancel
+            .run_until_cancelled(sending.next())
+            .await
+            .ok_or(Stopped)?
+        {
+            match sent {
+                Ok(()) => self.copied.count(kind, &listed),
+                Err(error) => self
+                    .copied
+                    .failed
+                    .push((Key::new(kind, &listed.name), error)),
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn failed(&self) -> &[(Key, ObjectError)] {
+        &self.copied.failed
+    }
+
+    /// Lists the target once more and returns what was done: what has vanished meanwhile is a failure.
+    pub(super) async fn finish(
+        self,
+        plan: &CopyPlan,
+        held_back: Vec<SnapshotId>,
+    ) -> Result<Copied, CopyError> {
+        let mut copied = self.copied;
+        copied.held_back = held_back;
+        let looked = Listing::of(self.sender.to);
+        let listed = self.run.cancel.run_until_cancelled(looked).await;
+        let vanished = plan.missing_in(&listed.ok_or(Stopped)??);
+        let vanished: Vec<_> = vanished
+            .into_iter()
+            .filter(|key| !copied.knows(key))
+            .collect();
+        let vanished = vanished.into_iter().map(|key| (key, ObjectError::Vanished));
+        copied.failed.extend(vanished);
+        Ok(copied)
+    }
+}
+
+impl Copied {
+    fn count(&mut self, kind: FileKind, sent: &Listed) {
+        self.bytes += sent.size;
+        match kind {
+            FileKind::Pack => self.packs += 1,
+            FileKind::Index => self.indexes += 1,
+            FileKind::Snapshot => self.snapshots.extend(sent.name.parse::<SnapshotId>()),
+            FileKind::Config | FileKind::Key | FileKind::Lock => {}
+        }
+    }
+
+    /// Tells whether it is known already that an object is not in the target.
+    fn knows(&self, missing: &Key) -> bool {
+        let held_back = missing.kind == FileKind::Snapshot
+            && self
+                .held_back
+                .iter()
+                .any(|id| id.to_string() == missing.name);
+        held_back || self.failed.iter().any(|(key, _)| key == missing)
+    }
+}
+
+/// What every object that is under way shares.
+struct Sender<'a> {
+    from: &'a SharedStore,
+    to: &'a SharedStore,
+    kib_free: Semaphore,
+    puts_failed: AtomicUsize,
+    task: TaskGuard,
+}
+
+impl Sender<'_> {
+    async fn send(&self, kind: FileKind, listed: Listed) -> (Listed, Result<(), ObjectError>) {
+        let key = Key::new(kind, &listed.name);
+        let sent = self.send_object(&key, listed.size).await;
+        (listed, sent)
+    }
+
+    async fn send_object(&self, key: &Key, size: u64) -> Result<(), ObjectError> {
+        let kib = u32::try_from(size.div_ceil(1024)).unwrap_or(u32::MAX);
+        // Never closed, so this always waits until there is room.
+        let _room = self.kib_free.acquire_many(kib.min(KIB_IN_FLIGHT_MAX)).await;
+        if self.puts_failed.load(Ordering::Relaxed) >= PUTS_FAILED_MAX {
+            return Err(ObjectError::NotTried);
+        }
+        let bytes = read_undamaged(self.from, key).await?;
+        if let Err(error) = self.to.put(key, bytes).await {
+            self.count_failure(&error);
+            return Err(ObjectError::Put(error));
+        }
+        self.task.add(size);
+        Ok(())
+    }
+
+    /// A target that is full or denies one object denies all.
+    fn count_failure(&self, error: &StoreError) {
+        let weight = if error.is_final() { PUTS_FAILED_MAX } else { 1 };
+        self.puts_failed.fetch_add(weight, Ordering::Relaxed);
+    }
+}
+
+/// Reads an object and proves that its bytes are those of its name. The config has none; it was compared before.
+async fn read_undamaged(from: &SharedStore, key: &Key) -> Result<Bytes, ObjectError> {
+    let bytes = from.get(key).await.map_err(ObjectError::Read)?;
+    if key.kind == FileKind::Config {
+        return Ok(bytes);
+    }
+    let hashed = bytes.clone();
+    // A pack takes tens of milliseconds to hash, too long for the threads that wait.
+    let id = tokio::task::spawn_blocking(move || ObjectId::of(&hashed)).await;
+    match id {
+        Ok(id) if id.to_string() == key.name => Ok(bytes),
+        _ => Err(ObjectError::Damaged),
+    }
+}

@@ -1,0 +1,121 @@
+//! Index files: JSON that lists packs and the blobs in them.
+
+use std::fmt;
+
+use serde::{Deserialize, Deserializer, Serialize, de};
+
+use crate::id::{BlobId, ObjectId};
+use crate::repository::index::PackContents;
+use crate::repository::pack::{BlobKind, PackedBlob};
+
+/// Blobs in one index file: some 10 MB of JSON, as restic's own.
+pub(crate) const BLOBS_MAX: usize = 50_000;
+
+#[derive(Serialize)]
+struct FileOut<'a> {
+    packs: Vec<PackOut<'a>>,
+}
+
+#[derive(Serialize)]
+struct PackOut<'a> {
+    id: &'a ObjectId,
+    blobs: Vec<BlobOut<'a>>,
+}
+
+#[derive(Serialize)]
+struct BlobOut<'a> {
+    id: &'a BlobId,
+    #[serde(rename = "type")]
+    kind: BlobKind,
+    offset: u32,
+    length: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    uncompressed_length: Option<u32>,
+}
+
+/// Prints an index file.
+pub(crate) fn print(packs: &[PackContents]) -> Result<Vec<u8>, serde_json::Error> {
+    let packs = packs.iter().map(|pack| PackOut {
+        id: &pack.id,
+        blobs: pack.blobs.iter().map(blob_out).collect(),
+    });
+    serde_json::to_vec(&FileOut {
+        packs: packs.collect(),
+    })
+}
+
+fn blob_out(blob: &PackedBlob) -> BlobOut<'_> {
+    BlobOut {
+        id: &blob.id,
+        kind: blob.kind,
+        offset: blob.offset,
+        length: blob.length,
+        uncompressed_length: blob.plain,
+    }
+}
+
+#[derive(Deserialize)]
+struct FileIn {
+    #[serde(default)]
+    packs: Option<Vec<PackIn>>,
+}
+
+#[derive(Deserialize)]
+struct PackIn {
+    id: ObjectId,
+    #[serde(default)]
+    blobs: Option<Vec<BlobIn>>,
+}
+
+#[derive(Deserialize)]
+struct BlobIn {
+    #[serde(deserialize_with = "blob_id")]
+    id: BlobId,
+    #[serde(rename = "type")]
+    kind: BlobKind,
+    offset: u32,
+    length: u32,
+    #[serde(default)]
+    uncompressed_length: u32,
+}
+
+/// Reads an index file.
+pub(crate) fn parse(json: &[u8]) -> Result<Vec<PackContents>, serde_json::Error> {
+    let file: FileIn = serde_json::from_slice(json)?;
+    let packs = file
+        .packs
+        .unwrap_or_default()
+        .into_iter()
+        .map(|pack| PackContents {
+            id: pack.id,
+            blobs: pack.blobs.unwrap_or_default().iter().map(blob_in).collect(),
+        });
+    Ok(packs.collect())
+}
+
+fn blob_in(blob: &BlobIn) -> PackedBlob {
+    PackedBlob {
+        kind: blob.kind,
+        id: blob.id,
+        offset: blob.offset,
+        length: blob.length,
+        plain: (blob.uncompressed_length != 0).then_some(blob.uncompressed_length),
+    }
+}
+
+/// Reads an id without a copy of its text: an index has millions.
+fn blob_id<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BlobId, D::Error> {
+    struct Text;
+    impl de::Visitor<'_> for Text {
+        type Value = BlobId;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("64 hexadecimal digits")
+        }
+
+        fn visit_str<E: de::Error>(self, text: &str) -> Result<BlobId, E> {
+            text.parse().map_err(E::custom)
+        }
+    }
+    deserializer.deserialize_str(Text)
+}

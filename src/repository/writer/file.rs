@@ -1,0 +1,107 @@
+//! A stream on its way into the repository.
+
+use std::collections::VecDeque;
+use std::io;
+
+use crate::chunk::{Chunker, Cutter};
+use crate::id::BlobId;
+use crate::repository::error::RepositoryError;
+use crate::repository::pack::BlobKind;
+use crate::repository::writer::{Added, Ticket, Writer};
+
+/// Outcomes waited for together: the writer's own bound on bytes is reached before.
+const TICKETS_MAX: usize = 128;
+
+/// The blobs of a stream that was cut.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Content {
+    pub blobs: Vec<BlobId>,
+    pub size: u64,
+    pub added: Added,
+}
+
+/// Cuts what is written to it into blobs.
+pub struct FileWriter {
+    writer: Writer,
+    chunker: Chunker,
+    tickets: VecDeque<Ticket>,
+    content: Content,
+    fault: Option<RepositoryError>,
+}
+
+impl FileWriter {
+    pub(super) fn new(writer: Writer, cutter: Cutter) -> Self {
+        Self {
+            writer,
+            chunker: Chunker::new(cutter),
+            tickets: VecDeque::new(),
+            content: Content::default(),
+            fault: None,
+        }
+    }
+
+    /// Ends the stream and waits until all its blobs are sealed.
+    ///
+    /// # Errors
+    /// Whatever broke the writer.
+    pub fn finish(mut self) -> Result<Content, RepositoryError> {
+        if let Some(fault) = self.fault {
+            return Err(fault);
+        }
+        if let Some(last) = self.chunker.finish() {
+            self.tickets
+                .push_back(self.writer.put(BlobKind::Data, last)?);
+        }
+        for ticket in self.tickets {
+            self.content.settle(ticket)?;
+        }
+        Ok(self.content)
+    }
+
+    fn cut(&mut self, bytes: &[u8]) -> Result<(), RepositoryError> {
+        self.chunker.push(bytes, |chunk| {
+            if self.tickets.len() >= TICKETS_MAX
+                && let Some(oldest) = self.tickets.pop_front()
+            {
+                self.content.settle(oldest)?;
+            }
+            self.tickets
+                .push_back(self.writer.put(BlobKind::Data, chunk)?);
+            Ok(())
+        })
+    }
+}
+
+impl Content {
+    fn settle(&mut self, ticket: Ticket) -> Result<(), RepositoryError> {
+        let saved = ticket.wait()?;
+        self.blobs.push(saved.id);
+        self.size += saved.plain;
+        if saved.is_new {
+            self.added += Added {
+                blobs: 1,
+                plain: saved.plain,
+                stored: saved.stored,
+            };
+        }
+        Ok(())
+    }
+}
+
+impl io::Write for FileWriter {
+    /// Takes all bytes. After an error the stream is lost, and `finish` returns it too.
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if let Some(fault) = &self.fault {
+            return Err(io::Error::other(fault.clone()));
+        }
+        if let Err(error) = self.cut(bytes) {
+            self.fault = Some(error.clone());
+            return Err(io::Error::other(error));
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}

@@ -1,0 +1,435 @@
+//! The threads behind a writer: sealers take plain bytes from a queue and fill packs, uploaders put the packs and then the index.
+//!
+//! ```text
+//! put → [jobs: bounded by bytes] → sealers → open pack of each kind → [packs: bounded] → uploaders → index
+//! ```
+
+use std::collections::{HashSet, VecDeque};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::id::{BlobId, ObjectId};
+use crate::repository::error::RepositoryError;
+use crate::repository::index::{self, PackContents};
+use crate::repository::pack::{BlobKind, Pack, PackBuilder};
+use crate::repository::writer::ticket::{Promise, SavedBlob, Ticket};
+use crate::repository::writer::{Added, Limits, Saved};
+use crate::repository::{Repository, document};
+use crate::run::{Run, Stopped};
+use crate::seal::{Compress, Sealer};
+use crate::store::{FileKind, Key};
+
+/// How often a thread that waits looks whether the run was stopped.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// An index is written at the latest this long after the pack that it is to name: what a kill finds durable but unnamed, the next
+/// run stores again.
+const INDEX_DELAY: Duration = Duration::from_mins(5);
+
+/// Plain bytes to be saved.
+pub(super) struct Job {
+    kind: BlobKind,
+    id: Option<BlobId>,
+    plain: Vec<u8>,
+    promise: Promise,
+}
+
+impl Job {
+    pub(super) fn new(kind: BlobKind, id: Option<BlobId>, plain: Vec<u8>) -> (Self, Ticket) {
+        let (promise, ticket) = Promise::new();
+        let job = Self {
+            kind,
+            id,
+            plain,
+            promise,
+        };
+        (job, ticket)
+    }
+}
+
+#[derive(Default)]
+struct State {
+    jobs: VecDeque<Job>,
+    /// Plain bytes and jobs in the queue and in the sealers' hands.
+    bytes: usize,
+    jobs_open: usize,
+    packs: VecDeque<Pack>,
+    /// Packs in the queue and in the uploaders' hands.
+    packs_open: usize,
+    is_closed: bool,
+    fault: Option<RepositoryError>,
+}
+
+/// What is durable, and what of it no index names yet.
+#[derive(Default)]
+struct Durable {
+    saved: Saved,
+    unnamed: Vec<PackContents>,
+    unnamed_blobs: usize,
+    unnamed_since: Option<Instant>,
+}
+
+pub(super) struct Pipeline {
+    repository: Arc<Repository>,
+    run: Run,
+    limits: Limits,
+    state: Mutex<State>,
+    /// Something was queued, or the writer closed.
+    arrived: Condvar,
+    /// Something left a queue, or broke.
+    departed: Condvar,
+    /// Blobs that are on their way into a pack of this writer: the second to bring one need not store it.
+    known: Mutex<HashSet<(BlobKind, BlobId)>>,
+    data: Mutex<PackBuilder>,
+    trees: Mutex<PackBuilder>,
+    durable: Mutex<Durable>,
+}
+
+/// Each value behind a lock is whole between its operations, so a panic elsewhere does not spoil it.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Pipeline {
+    pub(super) fn start(repository: Arc<Repository>, run: Run, limits: Limits) -> Arc<Self> {
+        let pipeline = Arc::new(Self {
+            repository,
+            run,
+            limits,
+            state: Mutex::default(),
+            arrived: Condvar::new(),
+            departed: Condvar::new(),
+            known: Mutex::default(),
+            data: PackBuilder::new(BlobKind::Data).into(),
+            trees: PackBuilder::new(BlobKind::Tree).into(),
+            durable: Mutex::default(),
+        });
+        for _ in 0..limits.sealers.max(1) {
+            pipeline.spawn("bkp-seal", Self::seal_jobs);
+        }
+        for _ in 0..limits.uploads.max(1) {
+            pipeline.spawn("bkp-put", Self::put_packs);
+        }
+        pipeline
+    }
+
+    fn spawn(self: &Arc<Self>, name: &str, work: fn(&Self)) {
+        let pipeline = Arc::clone(self);
+        let spawned = thread::Builder::new().name(name.to_owned()).spawn(move || {
+            // A thread that panics must not leave the others waiting for it.
+            let watch = Watch(&pipeline);
+            work(&pipeline);
+            std::mem::forget(watch);
+        });
+        if let Err(error) = spawned {
+            self.break_with(RepositoryError::refused(
+                "blobs",
+                format!("no thread: {error}"),
+            ));
+        }
+    }
+
+    /// Ends the threads once the last writer is gone; what was not finished is given up.
+    pub(super) fn close(&self) {
+        let mut state = lock(&self.state);
+        state.is_closed = true;
+        let given_up = (
+            std::mem::take(&mut state.jobs),
+            std::mem::take(&mut state.packs),
+        );
+        drop(state);
+        drop(given_up);
+        self.arrived.notify_all();
+        self.departed.notify_all();
+    }
+
+    /// Makes the first fault stick.
+    fn break_with(&self, error: RepositoryError) {
+        let mut state = lock(&self.state);
+        state.fault.get_or_insert(error);
+        drop(state);
+        self.arrived.notify_all();
+        self.departed.notify_all();
+    }
+
+    /// Waits on the state until `is_ready`, and refuses once the writer is broken or the run stopped.
+    fn wait_until(
+        &self,
+        is_ready: impl Fn(&State) -> bool,
+    ) -> Result<MutexGuard<'_, State>, RepositoryError> {
+        let mut state = lock(&self.state);
+        loop {
+            if let Some(fault) = &state.fault {
+                return Err(fault.clone());
+            }
+            self.run.check()?;
+            if is_ready(&state) {
+                return Ok(state);
+            }
+            let waited = self.departed.wait_timeout(state, LOOK);
+            state = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+
+    /// Queues a job; blocks while too many bytes are in flight. One that is larger than the bound goes alone.
+    pub(super) fn push(&self, job: Job) -> Result<(), RepositoryError> {
+        self.repository.check_lock()?;
+        let (length, bound) = (job.plain.len(), self.limits.in_flight_bytes_max);
+        let mut state =
+            self.wait_until(|state| state.bytes == 0 || state.bytes + length <= bound)?;
+        state.bytes += length;
+        state.jobs_open += 1;
+        state.jobs.push_back(job);
+        drop(state);
+        self.arrived.notify_one();
+        Ok(())
+    }
+
+    /// Takes from a queue, waiting; `None` once the writer is closed.
+    fn take<T>(&self, pop: impl Fn(&mut State) -> Option<T>) -> Option<T> {
+        let mut state = lock(&self.state);
+        loop {
+            if state.is_closed {
+                return None;
+            }
+            if let Some(item) = pop(&mut state) {
+                return Some(item);
+            }
+            state = self
+                .arrived
+                .wait(state)
+                .unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    /// A sealer's life.
+    fn seal_jobs(&self) {
+        let mut sealer = None;
+        while let Some(Job {
+            kind,
+            id,
+            plain,
+            promise,
+        }) = self.take(|state| state.jobs.pop_front())
+        {
+            let outcome = self.seal_one(&mut sealer, kind, id, &plain);
+            if let Err(error) = &outcome {
+                self.break_with(error.clone());
+            }
+            promise.settle(outcome);
+            let mut state = lock(&self.state);
+            state.bytes -= plain.len();
+            state.jobs_open -= 1;
+            drop(state);
+            self.departed.notify_all();
+        }
+    }
+
+    fn seal_one(
+        &self,
+        sealer: &mut Option<Sealer>,
+        kind: BlobKind,
+        id: Option<BlobId>,
+        plain: &[u8],
+    ) -> Result<SavedBlob, RepositoryError> {
+        if let Some(fault) = lock(&self.state).fault.clone() {
+            return Err(fault);
+        }
+        self.run.check()?;
+        let id = id.unwrap_or_else(|| BlobId::of(plain));
+        let length = plain.len() as u64;
+        let known = |stored: Option<u64>| SavedBlob {
+            id,
+            is_new: stored.is_some(),
+            plain: length,
+            stored: stored.unwrap_or(0),
+        };
+        if self.repository.has(kind, &id) || !lock(&self.known).insert((kind, id)) {
+            return Ok(known(None));
+        }
+        let stored = self.store_one(sealer, kind, id, plain)?;
+        lock(&self.durable).saved.added += Added {
+            blobs: 1,
+            plain: length,
+            stored,
+        };
+        Ok(known(Some(stored)))
+    }
+
+    /// Seals a blob and adds it to the open pack of its kind; returns its length as stored.
+    fn store_one(
+        &self,
+        sealer: &mut Option<Sealer>,
+        kind: BlobKind,
+        id: BlobId,
+        plain: &[u8],
+    ) -> Result<u64, RepositoryError> {
+        let refused = |error: &dyn std::fmt::Display| RepositoryError::refused("blob", error);
+        let sealer = match sealer {
+            Some(sealer) => sealer,
+            None => sealer.insert(Sealer::new().map_err(|error| refused(&error))?),
+        };
+        let compress = match kind {
+            BlobKind::Data => Compress::WherePays,
+            BlobKind::Tree => Compress::Always,
+        };
+        let sealed = sealer
+            .seal(&self.repository.master, compress, plain)
+            .map_err(|error| refused(&error))?;
+        let length = u32::try_from(plain.len()).map_err(|error| refused(&error))?;
+        let mut open = lock(self.open_pack(kind));
+        open.add(id, sealed.bytes, sealed.is_compressed.then_some(length))?;
+        let full = if open.is_full(self.limits.pack_size_target) {
+            open.take()
+        } else {
+            None
+        };
+        drop(open);
+        let stored = sealed.bytes.len() as u64;
+        full.map_or(Ok(()), |full| self.queue_pack(full))?;
+        Ok(stored)
+    }
+
+    fn open_pack(&self, kind: BlobKind) -> &Mutex<PackBuilder> {
+        match kind {
+            BlobKind::Data => &self.data,
+            BlobKind::Tree => &self.trees,
+        }
+    }
+
+    /// Closes a pack and queues it; blocks while as many wait as may.
+    fn queue_pack(&self, full: PackBuilder) -> Result<(), RepositoryError> {
+        let pack = full.finish(&self.repository.master);
+        let pack = pack.map_err(|error| RepositoryError::refused("pack", error))?;
+        let bound = self.limits.uploads.max(1) * 2;
+        let mut state = self.wait_until(|state| state.packs_open < bound)?;
+        state.packs_open += 1;
+        state.packs.push_back(pack);
+        drop(state);
+        self.arrived.notify_all();
+        Ok(())
+    }
+
+    /// An uploader's life.
+    fn put_packs(&self) {
+        while let Some(pack) = self.take(|state| state.packs.pop_front()) {
+            if let Err(error) = self.put_pack(pack) {
+                self.break_with(error);
+            }
+            lock(&self.state).packs_open -= 1;
+            self.departed.notify_all();
+        }
+    }
+
+    fn put_pack(&self, pack: Pack) -> Result<(), RepositoryError> {
+        let key = Key::new(FileKind::Pack, pack.id.to_string());
+        self.wait_for(self.repository.store.put(&key, pack.bytes))??;
+        let contents = PackContents {
+            id: pack.id,
+            blobs: pack.blobs,
+        };
+        let mut index = self
+            .repository
+            .index
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
+        index.add(&contents);
+        drop(index);
+        let mut durable = lock(&self.durable);
+        durable.add(contents);
+        let due = if durable.is_index_due() {
+            durable.take_unnamed()
+        } else {
+            Vec::new()
+        };
+        drop(durable);
+        self.save_index(&due)
+    }
+
+    /// Waits for the store, or for the signal to stop.
+    fn wait_for<T>(&self, work: impl Future<Output = T>) -> Result<T, Stopped> {
+        let done = self.run.cancel.run_until_cancelled(work);
+        self.repository.runtime.block_on(done).ok_or(Stopped)
+    }
+
+    /// Writes the index files that name durable packs.
+    fn save_index(&self, packs: &[PackContents]) -> Result<(), RepositoryError> {
+        for packs in files_of(packs) {
+            self.repository.check_lock()?;
+            let json =
+                index::print(packs).map_err(|error| RepositoryError::refused("index", error))?;
+            let saved = document::save(
+                &self.repository.store,
+                &self.repository.master,
+                FileKind::Index,
+                &json,
+            );
+            let id: ObjectId = self.wait_for(saved)??;
+            lock(&self.durable).saved.indexes.push(id);
+        }
+        Ok(())
+    }
+
+    /// Makes all durable: waits for the sealers, closes the open packs, waits for the uploaders, writes the index.
+    pub(super) fn finish(&self) -> Result<Saved, RepositoryError> {
+        drop(self.wait_until(|state| state.jobs_open == 0)?);
+        for kind in [BlobKind::Data, BlobKind::Tree] {
+            let open = lock(self.open_pack(kind)).take();
+            open.map_or(Ok(()), |open| self.queue_pack(open))?;
+        }
+        drop(self.wait_until(|state| state.packs_open == 0)?);
+        let unnamed = lock(&self.durable).take_unnamed();
+        self.save_index(&unnamed)?;
+        // From here on the repository's own index knows them.
+        lock(&self.known).clear();
+        Ok(std::mem::take(&mut lock(&self.durable).saved))
+    }
+}
+
+/// Breaks the writer where a thread of it dies.
+struct Watch<'a>(&'a Pipeline);
+
+impl Drop for Watch<'_> {
+    fn drop(&mut self) {
+        self.0.break_with(RepositoryError::refused(
+            "blobs",
+            "a thread of the writer has panicked",
+        ));
+    }
+}
+
+impl Durable {
+    fn add(&mut self, pack: PackContents) {
+        self.saved.packs.push(pack.id);
+        self.unnamed_blobs += pack.blobs.len();
+        self.unnamed_since.get_or_insert_with(Instant::now);
+        self.unnamed.push(pack);
+    }
+
+    fn is_index_due(&self) -> bool {
+        let is_old = self
+            .unnamed_since
+            .is_some_and(|since| since.elapsed() >= INDEX_DELAY);
+        is_old || self.unnamed_blobs >= index::BLOBS_MAX
+    }
+
+    fn take_unnamed(&mut self) -> Vec<PackContents> {
+        self.unnamed_blobs = 0;
+        self.unnamed_since = None;
+        std::mem::take(&mut self.unnamed)
+    }
+}
+
+/// Splits packs over index files. A pack is never split: one of more blobs than a file should have gets a file alone.
+fn files_of(packs: &[PackContents]) -> impl Iterator<Item = &[PackContents]> {
+    let mut blobs = 0;
+    packs.chunk_by(move |_, next| {
+        blobs += next.blobs.len();
+        let fits = blobs < index::BLOBS_MAX;
+        if !fits {
+            blobs = 0;
+        }
+        fits
+    })
+}

@@ -1,0 +1,205 @@
+//! Why a status is not simply "ok": one sentence for each thing that is not.
+
+use crate::catalog::Outcome;
+use crate::catalog::REPOSITORY;
+use crate::drill::outcome::ChecksVerdict;
+use crate::drill::outcome::Judgement;
+use crate::human;
+use crate::status::{CopyStatus, DrillStatus, Reason, RunStatus, SourceStatus, Status, Verdict};
+
+/// Exit codes that say more than "failed" (see `exit`): they are published and never change.
+const EXIT_DAMAGED: u8 = 13;
+const EXIT_GUARD: u8 = 15;
+
+/// Returns the reasons, the worst first.
+pub(super) fn of(status: &Status) -> Vec<Reason> {
+    let mut reasons = Vec::new();
+    for source in &status.sources {
+        reasons.extend(of_source(status, source));
+    }
+    reasons.extend(status.last_backup.as_ref().and_then(of_backup));
+    reasons.extend(status.last_verify.as_ref().and_then(of_verify));
+    for copy in &status.copies {
+        reasons.extend(of_copy(status, copy));
+    }
+    reasons.extend(of_drill(status.drill.as_ref()));
+    for next in &status.next_runs {
+        reasons.extend(next.missed.map(|missed| {
+            let due = human::time(missed, status.timezone);
+            warning(format!("`{}` was due at {due} and has not run", next.verb))
+        }));
+    }
+    reasons.sort_by_key(|reason| std::cmp::Reverse(reason.verdict));
+    reasons
+}
+
+fn bad(text: String) -> Reason {
+    Reason {
+        verdict: Verdict::Bad,
+        text,
+    }
+}
+
+fn warning(text: String) -> Reason {
+    Reason {
+        verdict: Verdict::Warning,
+        text,
+    }
+}
+
+fn of_source(status: &Status, source: &SourceStatus) -> Vec<Reason> {
+    let mut reasons = Vec::new();
+    let name = &source.source;
+    match &source.last_good {
+        None => reasons.push(bad(format!("`{name}` has no good backup"))),
+        Some(good) => {
+            if source.rpo == Judgement::Breached {
+                reasons.push(bad(format!(
+                    "the newest good backup of `{name}` is {} old; the RPO is {}",
+                    human::millis(good.age_ms),
+                    objective(status.objectives.rpo_ms)
+                )));
+            }
+            if good.time > status.time {
+                reasons.push(warning(format!(
+                    "the newest backup of `{name}` is dated {}: a clock is wrong",
+                    human::age(good.time, status.time)
+                )));
+            }
+            if !good.stores.iter().any(|store| store == REPOSITORY) {
+                reasons.push(warning(format!(
+                    "the newest good backup of `{name}` lies only in {}, not in the repository",
+                    good.stores.join(", ")
+                )));
+            }
+        }
+    }
+    if source.newer_incomplete.is_some() {
+        reasons.push(warning(format!(
+            "the newest backup of `{name}` is incomplete"
+        )));
+    }
+    reasons
+}
+
+fn of_backup(run: &RunStatus) -> Option<Reason> {
+    let why = because(run);
+    match (run.outcome, run.exit_code) {
+        (Outcome::Failed, Some(EXIT_GUARD)) => Some(bad(format!(
+            "a guard refused the last backup, and retention is frozen{why}"
+        ))),
+        (Outcome::Failed, Some(EXIT_DAMAGED)) => Some(bad(format!(
+            "the last backup met damage in the repository{why}"
+        ))),
+        _ => of_ended("backup", run),
+    }
+}
+
+fn of_verify(run: &RunStatus) -> Option<Reason> {
+    match (run.outcome, run.exit_code) {
+        (Outcome::Failed, Some(EXIT_DAMAGED)) => {
+            Some(bad(format!("the last verify found damage{}", because(run))))
+        }
+        _ => of_ended("verify", run),
+    }
+}
+
+fn of_ended(verb: &str, run: &RunStatus) -> Option<Reason> {
+    let why = because(run);
+    match run.outcome {
+        Outcome::Ok | Outcome::Running => None,
+        Outcome::Failed => Some(warning(format!("the last {verb} failed{why}"))),
+        Outcome::Incomplete => Some(warning(format!("the last {verb} was incomplete{why}"))),
+        Outcome::Stopped => Some(warning(format!("the last {verb} was stopped by a signal"))),
+        Outcome::Interrupted => Some(warning(format!(
+            "the last {verb} was interrupted: its process is gone and left no outcome"
+        ))),
+    }
+}
+
+fn because(run: &RunStatus) -> String {
+    let error = run.error.as_ref();
+    error.map_or_else(String::new, |error| format!(": {error}"))
+}
+
+fn of_copy(status: &Status, copy: &CopyStatus) -> Option<Reason> {
+    let name = &copy.name;
+    if copy.behind == 0 {
+        return None;
+    }
+    if copy.newest.is_none() {
+        return Some(warning(format!("copy `{name}` holds no snapshot yet")));
+    }
+    let text = format!(
+        "copy `{name}` is {} behind, the oldest since {}",
+        human::counted(copy.behind as u64, "snapshot", "snapshots"),
+        human::millis(copy.lag_ms)
+    );
+    let is_late = status
+        .objectives
+        .rpo_ms
+        .is_some_and(|rpo| copy.lag_ms > rpo);
+    Some(if is_late { bad(text) } else { warning(text) })
+}
+
+fn of_drill(drill: Option<&DrillStatus>) -> Vec<Reason> {
+    let Some(drill) = drill else {
+        return vec![warning(
+            "no drill has been run: how long a recovery takes is not known".to_owned(),
+        )];
+    };
+    let mut reasons = of_drill_verdict(drill);
+    if drill.policy_changed {
+        reasons.push(warning(
+            "the policy has changed since the last drill: what it proved needs verifying"
+                .to_owned(),
+        ));
+    }
+    reasons
+}
+
+fn of_drill_verdict(drill: &DrillStatus) -> Vec<Reason> {
+    let mut reasons = Vec::new();
+    if let Some(error) = &drill.error {
+        reasons.push(bad(format!("the last drill failed: {error}")));
+    }
+    if drill.verdict.checks == ChecksVerdict::Failed {
+        let failed = human::counted(drill.checks_failed as u64, "check", "checks");
+        reasons.push(bad(format!("the last drill failed {failed}")));
+    }
+    if drill.verdict.rto == Judgement::Breached {
+        reasons.push(bad(breach(
+            "recovery took",
+            drill.rta_ms,
+            "RTO",
+            drill.objectives.rto_ms,
+        )));
+    }
+    if drill.verdict.rpo == Judgement::Breached {
+        reasons.push(bad(breach(
+            "recovery lost",
+            drill.rpa_ms,
+            "RPO",
+            drill.objectives.rpo_ms,
+        )));
+    }
+    let is_unproved = !drill.passed && reasons.is_empty();
+    if is_unproved {
+        reasons.push(warning(
+            "the last drill left something unproved: a check did not run, or an objective was not measured".to_owned(),
+        ));
+    }
+    reasons
+}
+
+fn breach(what: &str, actual: Option<u64>, name: &str, objective_ms: Option<u64>) -> String {
+    format!(
+        "in the last drill {what} {}; the {name} is {}",
+        objective(actual),
+        objective(objective_ms)
+    )
+}
+
+fn objective(span: Option<u64>) -> String {
+    span.map_or_else(|| "not set".to_owned(), human::millis)
+}

@@ -1,0 +1,414 @@
+//! What a load will do, as a value: computed before anything is changed, and shown by a dry run.
+
+mod conflicts;
+mod objects;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+use serde::Serialize;
+use sha2::{Digest, Sha256};
+
+use crate::human;
+use crate::mysql::manifest::{Manifest, ObjectEntry, ObjectKind, Product, SchemaEntry, TableEntry};
+use crate::mysql::product;
+use crate::mysql::sql;
+use crate::target::mysql::LoadError;
+use crate::target::mysql::plan::conflicts::conflicts;
+use crate::target::mysql::plan::objects::objects;
+use crate::target::mysql::progress::{Progress, Step};
+use crate::target::mysql::session::Session;
+use crate::target::mysql::state::{Holding, TargetState};
+
+pub(super) use objects::{describe, word};
+
+/// What of a dump is to be loaded.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Selection {
+    /// `(schema, table)`; `None`: all tables, and every other object with them.
+    pub tables: Option<Vec<(String, String)>>,
+    /// Users, roles and grants too (never with a selection of tables).
+    pub accounts: bool,
+}
+
+impl Selection {
+    #[must_use]
+    pub fn everything() -> Self {
+        Self {
+            tables: None,
+            accounts: true,
+        }
+    }
+
+    /// Selects all but users, roles and grants: what a sandbox needs.
+    #[must_use]
+    pub fn data() -> Self {
+        Self {
+            tables: None,
+            accounts: false,
+        }
+    }
+
+    fn has(&self, schema: &str, table: &str) -> bool {
+        let is_it = |(s, t): &(String, String)| s == schema && t == table;
+        self.tables
+            .as_ref()
+            .is_none_or(|tables| tables.iter().any(is_it))
+    }
+}
+
+/// The plan of a load.
+#[derive(Debug, Clone, Serialize)]
+pub struct LoadPlan {
+    /// Names manifest and selection; a load that was interrupted goes on under the same token only.
+    pub token: String,
+    /// The target holds the beginning of this very load.
+    pub resumes: bool,
+    /// Product and version, for people.
+    pub target: String,
+    pub schemas: Vec<SchemaStep>,
+    pub tables: Vec<TableStep>,
+    /// In the order in which they are made.
+    pub objects: Vec<ObjectStep>,
+    /// What is dropped first, because its name is needed and overwriting was asked for.
+    pub drops: Vec<Drop>,
+    /// What the dump holds and the target will not get, with the reason.
+    pub omitted: Vec<Omitted>,
+    /// What an operator should know before saying yes.
+    pub notes: Vec<String>,
+    #[serde(skip)]
+    pub(super) dumped_mode: String,
+    #[serde(skip)]
+    pub(super) session: Session,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct SchemaStep {
+    pub name: String,
+    pub create: String,
+    /// It is there already, and only its defaults may change.
+    pub exists: bool,
+    /// It is there and holds things of its own: its defaults stay.
+    pub is_used: bool,
+}
+
+#[derive(Debug, Clone, Serialize)]
+pub struct TableStep {
+    pub table: TableEntry,
+    /// A chunk is a transaction. Without, the table is loaded in one go and starts over after an interruption.
+    pub is_transactional: bool,
+    pub stage: Stage,
+    /// Indexes of the chunks that are still to load.
+    pub pending: Vec<usize>,
+}
+
+/// How far an interrupted load has come with a table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Stage {
+    Untouched,
+    /// It was about to be created, or is half full without transactions: what bears its name is ours and starts over.
+    Begun,
+    Created,
+    /// Rows and indexes are there.
+    Finished,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ObjectStep {
+    pub object: ObjectEntry,
+    /// An interrupted load was about to make it: what bears its name is dropped first.
+    pub is_ours: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct Drop {
+    pub schema: String,
+    pub name: String,
+    pub holding: Holding,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Omitted {
+    pub what: String,
+    pub why: String,
+}
+
+impl LoadPlan {
+    /// Plans the load of a dump into a target as it was found.
+    ///
+    /// # Errors
+    /// When the target cannot take it: it holds some of it already (and `overwrite` was not asked for), is in the middle of another
+    /// load, refuses `LOAD DATA LOCAL`, or cannot tell two of its names apart; or when a selected table is not in the dump.
+    pub fn new(
+        manifest: &Manifest,
+        selection: &Selection,
+        state: &TargetState,
+        overwrite: bool,
+    ) -> Result<Self, LoadError> {
+        check_selection(manifest, selection)?;
+        check_target(manifest, selection, state)?;
+        let token = token(manifest, selection);
+        let progress = own_progress(&token, state, overwrite)?;
+        let tables = tables(manifest, selection, progress);
+        let (objects, omitted) = objects(manifest, selection, state, progress);
+        let drops = conflicts(&tables, &objects, state);
+        if !drops.is_empty() && !overwrite {
+            return Err(LoadError::NotEmpty { holdings: drops });
+        }
+        Ok(Self {
+            token,
+            resumes: progress.is_some(),
+            target: format!("{} {}", product::name(state.product), state.version),
+            schemas: schemas(manifest, &tables, &objects, state, progress),
+            notes: notes(manifest, selection, state),
+            tables,
+            objects,
+            drops,
+            omitted,
+            dumped_mode: manifest
+                .variables
+                .get("sql_mode")
+                .cloned()
+                .unwrap_or_default(),
+            session: state.session.clone(),
+        })
+    }
+
+    /// Returns the plain bytes of the row files that are still to load.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.pending(|table, chunk| table.chunks[chunk].bytes)
+    }
+
+    /// Returns the rows that are still to load.
+    #[must_use]
+    pub fn rows(&self) -> u64 {
+        self.pending(|table, chunk| table.chunks[chunk].rows)
+    }
+
+    fn pending(&self, count: impl Fn(&TableEntry, usize) -> u64) -> u64 {
+        let steps = self.tables.iter();
+        steps
+            .flat_map(|step| step.pending.iter().map(|chunk| count(&step.table, *chunk)))
+            .sum()
+    }
+}
+
+fn check_selection(manifest: &Manifest, selection: &Selection) -> Result<(), LoadError> {
+    for (schema, table) in selection.tables.iter().flatten() {
+        let is_it = |entry: &TableEntry| entry.schema == *schema && entry.name == *table;
+        if !manifest.tables.iter().any(is_it) {
+            return Err(LoadError::NotInDump {
+                table: sql::qualified(schema, table),
+            });
+        }
+    }
+    Ok(())
+}
+
+fn check_target(
+    manifest: &Manifest,
+    selection: &Selection,
+    state: &TargetState,
+) -> Result<(), LoadError> {
+    if !state.local_infile {
+        return Err(LoadError::LocalInfileOff);
+    }
+    if state.lower_case_table_names == 0 {
+        return Ok(());
+    }
+    let mut seen = BTreeMap::new();
+    for table in manifest
+        .tables
+        .iter()
+        .filter(|table| selection.has(&table.schema, &table.name))
+    {
+        let name = sql::qualified(&table.schema, &table.name);
+        if let Some(other) = seen.insert(name.to_lowercase(), name.clone()) {
+            return Err(LoadError::NamesCollide {
+                one: other,
+                other: name,
+            });
+        }
+    }
+    Ok(())
+}
+
+fn token(manifest: &Manifest, selection: &Selection) -> String {
+    let mut hash = Sha256::new();
+    // Plain structs of text and numbers: they serialize.
+    hash.update(serde_json::to_vec(manifest).unwrap_or_default());
+    hash.update(serde_json::to_vec(selection).unwrap_or_default());
+    hex::encode(hash.finalize())
+}
+
+fn own_progress<'a>(
+    token: &str,
+    state: &'a TargetState,
+    overwrite: bool,
+) -> Result<Option<&'a Progress>, LoadError> {
+    match &state.progress {
+        Some(progress) if progress.token == token => Ok(Some(progress)),
+        Some(_) if !overwrite => Err(LoadError::OtherLoad),
+        _ => Ok(None),
+    }
+}
+
+/// Engines whose transactions cover rows and progress alike.
+const TRANSACTIONAL: [&str; 4] = ["innodb", "rocksdb", "tokudb", "ndbcluster"];
+
+fn tables(
+    manifest: &Manifest,
+    selection: &Selection,
+    progress: Option<&Progress>,
+) -> Vec<TableStep> {
+    let selected = manifest
+        .tables
+        .iter()
+        .filter(|table| selection.has(&table.schema, &table.name));
+    selected.map(|table| table_step(table, progress)).collect()
+}
+
+fn table_step(table: &TableEntry, progress: Option<&Progress>) -> TableStep {
+    let is_transactional = TRANSACTIONAL.contains(&table.engine.to_lowercase().as_str());
+    let stage = stage(table, is_transactional, progress);
+    let has = |step| progress.is_some_and(|progress| progress.has(step));
+    let is_loaded = |chunk: usize| match stage {
+        Stage::Untouched | Stage::Begun => false,
+        Stage::Created => has(Step::Chunk(&table.chunks[chunk].path)),
+        Stage::Finished => true,
+    };
+    TableStep {
+        table: table.clone(),
+        is_transactional,
+        stage,
+        pending: (0..table.chunks.len())
+            .filter(|chunk| !is_loaded(*chunk))
+            .collect(),
+    }
+}
+
+fn stage(table: &TableEntry, is_transactional: bool, progress: Option<&Progress>) -> Stage {
+    let (kind, schema, name) = ("table", table.schema.as_str(), table.name.as_str());
+    let has = |step| progress.is_some_and(|progress| progress.has(step));
+    if has(Step::Finished { schema, name }) {
+        Stage::Finished
+    } else if has(Step::Created { kind, schema, name }) && is_transactional {
+        Stage::Created
+    } else if has(Step::Begun { kind, schema, name }) {
+        Stage::Begun
+    } else {
+        Stage::Untouched
+    }
+}
+
+fn schemas(
+    manifest: &Manifest,
+    tables: &[TableStep],
+    objects: &[ObjectStep],
+    state: &TargetState,
+    progress: Option<&Progress>,
+) -> Vec<SchemaStep> {
+    let mut needed: BTreeSet<&str> = tables
+        .iter()
+        .map(|step| step.table.schema.as_str())
+        .collect();
+    needed.extend(
+        objects
+            .iter()
+            .filter_map(|step| step.object.schema.as_deref()),
+    );
+    let is_whole = tables.len() == manifest.tables.len();
+    let entries = manifest
+        .schemas
+        .iter()
+        .filter(|entry| is_whole || needed.contains(entry.name.as_str()));
+    let is_used = |name: &str| {
+        progress.is_none() && state.holdings.iter().any(|(schema, _, _)| schema == name)
+    };
+    entries
+        .map(|SchemaEntry { name, create }| SchemaStep {
+            name: name.clone(),
+            create: create.clone(),
+            exists: state.has_schema(name),
+            is_used: is_used(name),
+        })
+        .collect()
+}
+
+fn notes(manifest: &Manifest, selection: &Selection, state: &TargetState) -> Vec<String> {
+    let mut notes = Vec::new();
+    let dumped = format!("{} {}", product::name(manifest.product), manifest.version);
+    let target = format!("{} {}", product::name(state.product), state.version);
+    if manifest.product != state.product {
+        notes.push(format!(
+            "the dump is of {dumped} and the target is {target}: types, collations and routines of the one may be refused by the other"
+        ));
+    } else if series(&manifest.version) > series(&state.version) {
+        notes.push(format!(
+            "the dump is of {dumped} and the target is the older {target}"
+        ));
+    }
+    if selection.tables.is_some() {
+        notes.push("selected tables come with their triggers; views, routines, events and accounts stay behind".to_owned());
+    }
+    if state.event_scheduler
+        && manifest
+            .objects
+            .iter()
+            .any(|object| object.kind == ObjectKind::Event)
+    {
+        notes.push("the target's event scheduler is on: restored events run at once".to_owned());
+    }
+    notes
+}
+
+/// Returns the first two numbers of a version.
+#[must_use]
+pub fn series(version: &str) -> (u32, u32) {
+    let mut numbers = version
+        .split(|c: char| !c.is_ascii_digit())
+        .map(|part| part.parse().unwrap_or(0));
+    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
+}
+
+impl fmt::Display for LoadPlan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let verb = if self.resumes {
+            "continue to load"
+        } else {
+            "load"
+        };
+        let pending = self
+            .tables
+            .iter()
+            .filter(|step| step.stage != Stage::Finished)
+            .count();
+        writeln!(f, "{verb} into {}", self.target)?;
+        writeln!(
+            f,
+            "  tables   {pending}, {} rows, {}",
+            self.rows(),
+            human::bytes(self.bytes())
+        )?;
+        writeln!(f, "  objects  {}", self.objects.len())?;
+        for drop in &self.drops {
+            let name = sql::qualified(&drop.schema, &drop.name);
+            writeln!(
+                f,
+                "  drop     {} {name}",
+                drop.holding.keyword().to_lowercase()
+            )?;
+        }
+        for omitted in &self.omitted {
+            writeln!(f, "  omit     {}: {}", omitted.what, omitted.why)?;
+        }
+        self.notes
+            .iter()
+            .try_for_each(|note| writeln!(f, "  note     {note}"))
+    }
+}
+
+#[cfg(test)]
+mod tests;

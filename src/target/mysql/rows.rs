@@ -1,0 +1,262 @@
+//! All rows, over several connections, and after the rows of a table its late indexes.
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use mysql_async::Conn;
+use mysql_async::prelude::Queryable;
+use tokio::sync::Notify;
+use tokio::task::JoinSet;
+
+use crate::event::{Task, Unit};
+use crate::mysql::sql;
+use crate::target::mysql::chunk;
+use crate::target::mysql::chunk::Outcome;
+use crate::target::mysql::feed::Counted;
+use crate::target::mysql::index::Index;
+use crate::target::mysql::plan::{Stage, TableStep};
+use crate::target::mysql::progress;
+use crate::target::mysql::progress::Step;
+use crate::target::mysql::queue::{Next, Queue, TableWork};
+use crate::target::mysql::tables::LateIndexes;
+use crate::target::mysql::{Load, LoadError};
+
+/// A chunk that deadlocks or loses its connection so often does not do so by chance.
+const TRIES_MAX: u32 = 6;
+/// The wait before the second try; it doubles with each.
+const RETRY_DELAY: Duration = Duration::from_millis(200);
+
+/// What the connections have done together.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Tally {
+    pub(super) chunks: usize,
+    pub(super) rows: u64,
+    pub(super) bytes: u64,
+    pub(super) retries: u64,
+}
+
+/// What the workers share.
+struct Desk {
+    load: Arc<Load>,
+    late: LateIndexes,
+    queue: Mutex<Queue>,
+    /// A chunk has ended: who waits looks again.
+    moved: Notify,
+    task: Task,
+}
+
+/// Loads the rows of every table of the plan. The first error stops all; what is committed stays.
+pub(super) async fn load(load: &Arc<Load>, late: LateIndexes) -> Result<Tally, LoadError> {
+    let steps = load.plan.tables.iter();
+    let chunks: usize = steps.clone().map(|step| step.pending.len()).sum();
+    let workers = load.options.connections.clamp(1, chunks.max(1));
+    let task = load
+        .run
+        .events
+        .task("load rows", Unit::Bytes, load.plan.bytes());
+    let desk = Arc::new(Desk {
+        load: load.clone(),
+        late,
+        queue: Mutex::new(Queue::new(steps.map(work_of).collect(), workers)),
+        moved: Notify::new(),
+        task: task.clone(),
+    });
+    // Dropped on the first error, or by a stop: the others are aborted where they wait.
+    let mut tasks: JoinSet<_> = (0..workers)
+        .map(|worker| serve(desk.clone(), worker))
+        .collect();
+    let mut tally = Tally::default();
+    while let Some(done) = tasks.join_next().await {
+        let done = done.map_err(|_| LoadError::BrokeOff)??;
+        tally.chunks += done.chunks;
+        tally.rows += done.rows;
+        tally.bytes += done.bytes;
+        tally.retries += done.retries;
+    }
+    Ok(tally)
+}
+
+fn work_of(step: &TableStep) -> TableWork {
+    TableWork {
+        pending: step.pending.clone(),
+        bytes: step.table.chunks.iter().map(|chunk| chunk.bytes).collect(),
+        sequential: step.table.key.is_empty() || !step.is_transactional,
+        is_empty: step.pending.len() == step.table.chunks.len(),
+    }
+}
+
+/// Does what the queue gives until it has no more.
+async fn serve(desk: Arc<Desk>, worker: usize) -> Result<Tally, LoadError> {
+    let (mut conn, mut tally) = (None, Tally::default());
+    loop {
+        let moved = desk.moved.notified();
+        let next = desk.queue().next(worker);
+        match next {
+            Next::Chunk { table, chunk } => {
+                desk.load_chunk(&mut conn, table, chunk, &mut tally).await?;
+                desk.queue().done(table);
+                desk.moved.notify_waiters();
+            }
+            Next::Finish { table } => desk.finish(&mut conn, table).await?,
+            Next::Wait => moved.await,
+            Next::Nothing => break,
+        }
+    }
+    if let Some(conn) = conn {
+        desk.load.opener.close(conn).await;
+    }
+    Ok(tally)
+}
+
+impl Desk {
+    fn queue(&self) -> MutexGuard<'_, Queue> {
+        // The queue holds together between calls, whatever became of a caller.
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Loads a chunk; if it deadlocks or the connection is lost, all of it again on a new one.
+    async fn load_chunk(
+        &self,
+        conn: &mut Option<Conn>,
+        table: usize,
+        chunk: usize,
+        tally: &mut Tally,
+    ) -> Result<(), LoadError> {
+        let step = &self.load.plan.tables[table];
+        let entry = &step.table.chunks[chunk];
+        let mut tries = 1;
+        let outcome = loop {
+            let counted = Counted::new(self.task.clone());
+            let error = match self.try_chunk(conn, step, chunk, &counted).await {
+                Ok(outcome) => break outcome,
+                Err(error) => error,
+            };
+            counted.take_back();
+            // Half a chunk stays in a table without transactions: only a fresh start of the whole table mends that.
+            if !error.is_passing() || !step.is_transactional {
+                return Err(error);
+            }
+            if tries == TRIES_MAX {
+                return Err(gave_up(step, chunk, error));
+            }
+            self.before_retry(tries, &error).await?;
+            tries += 1;
+            tally.retries += 1;
+        };
+        if outcome == Outcome::WasThere {
+            self.task.add(entry.bytes);
+        }
+        tally.chunks += 1;
+        tally.rows += entry.rows;
+        tally.bytes += entry.bytes;
+        Ok(())
+    }
+
+    async fn try_chunk(
+        &self,
+        conn: &mut Option<Conn>,
+        step: &TableStep,
+        chunk: usize,
+        counted: &Counted,
+    ) -> Result<Outcome, LoadError> {
+        let mut own = self.take(conn).await?;
+        let entry = &step.table.chunks[chunk];
+        let outcome = chunk::load(
+            &mut own,
+            self.load.dump.as_ref(),
+            &step.table,
+            entry,
+            counted,
+        )
+        .await;
+        match outcome {
+            Ok(_) => *conn = Some(own),
+            Err(_) => self.load.opener.abandon(own),
+        }
+        outcome
+    }
+
+    async fn take(&self, conn: &mut Option<Conn>) -> Result<Conn, LoadError> {
+        match conn.take() {
+            Some(conn) => Ok(conn),
+            None => self.load.opener.open().await,
+        }
+    }
+
+    async fn before_retry(&self, tries: u32, error: &LoadError) -> Result<(), LoadError> {
+        let events = &self.load.run.events;
+        events.detail(format!(
+            "{}: once more, from the chunk's first row",
+            error.in_full()
+        ));
+        tokio::time::sleep(RETRY_DELAY * 2_u32.pow(tries - 1)).await;
+        // A server that is just coming back is asked again by the next try.
+        self.load.opener.kill_abandoned().await.or_else(|error| {
+            if error.is_passing() {
+                Ok(())
+            } else {
+                Err(error)
+            }
+        })
+    }
+
+    /// Builds the late indexes of a table that has all its rows.
+    async fn finish(&self, conn: &mut Option<Conn>, table: usize) -> Result<(), LoadError> {
+        let step = &self.load.plan.tables[table];
+        if step.stage == Stage::Finished {
+            return Ok(());
+        }
+        let mut own = self.take(conn).await?;
+        let (schema, name) = (step.table.schema.as_str(), step.table.name.as_str());
+        self.build(&mut own, schema, name, &self.late[table])
+            .await?;
+        progress::note(&mut own, Step::Finished { schema, name }).await?;
+        *conn = Some(own);
+        Ok(())
+    }
+
+    async fn build(
+        &self,
+        conn: &mut Conn,
+        schema: &str,
+        name: &str,
+        late: &[Index],
+    ) -> Result<(), LoadError> {
+        let table = sql::qualified(schema, name);
+        let at = || LoadError::at(format!("build the indexes of {table}"));
+        if late.is_empty() {
+            return Ok(());
+        }
+        // An interrupted load may have built them without having been able to say so.
+        let asked = format!(
+            "SELECT DISTINCT index_name FROM information_schema.statistics WHERE table_schema = {} AND table_name = {}",
+            sql::string(schema),
+            sql::string(name)
+        );
+        let built: Vec<String> = conn.query(asked).await.map_err(at())?;
+        let built: BTreeSet<String> = built.into_iter().collect();
+        let missing = late.iter().filter(|index| !built.contains(&index.name));
+        let added: Vec<String> = missing
+            .map(|index| format!("ADD {}", index.definition))
+            .collect();
+        if added.is_empty() {
+            return Ok(());
+        }
+        self.load
+            .run
+            .events
+            .detail(format!("build {} indexes of {table}", added.len()));
+        let alter = format!("ALTER TABLE {table} {}", added.join(", "));
+        conn.query_drop(alter).await.map_err(at())
+    }
+}
+
+fn gave_up(step: &TableStep, chunk: usize, error: LoadError) -> LoadError {
+    LoadError::GaveUp {
+        path: step.table.chunks[chunk].path.clone(),
+        table: sql::qualified(&step.table.schema, &step.table.name),
+        tries: TRIES_MAX,
+        source: Box::new(error),
+    }
+}

@@ -1,0 +1,163 @@
+//! Schemas and tables, before there are rows.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use mysql_async::Conn;
+use mysql_async::prelude::Queryable;
+
+use crate::mysql::sql;
+use crate::target::mysql::dump::DumpReadError;
+use crate::target::mysql::index;
+use crate::target::mysql::index::Index;
+use crate::target::mysql::plan::{LoadPlan, SchemaStep, Stage, TableStep};
+use crate::target::mysql::progress;
+use crate::target::mysql::progress::Step;
+use crate::target::mysql::{Load, LoadError};
+
+/// The indexes to build after the rows, for each table of the plan.
+pub(super) type LateIndexes = Vec<Vec<Index>>;
+
+/// Drops what the operator agreed to lose.
+pub(super) async fn drop_replaced(conn: &mut Conn, plan: &LoadPlan) -> Result<(), LoadError> {
+    for drop in &plan.drops {
+        let name = sql::qualified(&drop.schema, &drop.name);
+        let keyword = drop.holding.keyword();
+        conn.query_drop(format!("DROP {keyword} IF EXISTS {name}"))
+            .await
+            .map_err(LoadError::at(format!(
+                "drop {} {name}",
+                keyword.to_lowercase()
+            )))?;
+    }
+    Ok(())
+}
+
+pub(super) async fn create_schemas(conn: &mut Conn, plan: &LoadPlan) -> Result<(), LoadError> {
+    for schema in &plan.schemas {
+        if let Some(statement) = schema_statement(schema) {
+            conn.query_drop(statement)
+                .await
+                .map_err(LoadError::at(format!(
+                    "create schema {}",
+                    sql::ident(&schema.name)
+                )))?;
+        }
+    }
+    Ok(())
+}
+
+/// A schema that is there, but empty, is given the dump's character set and collation; one in use keeps its own.
+fn schema_statement(schema: &SchemaStep) -> Option<String> {
+    let SchemaStep {
+        name,
+        create,
+        exists,
+        is_used,
+    } = schema;
+    if !exists {
+        return Some(create.clone());
+    }
+    let (_, defaults) = create.split_once(&sql::ident(name))?;
+    let is_plain = defaults.trim().is_empty();
+    (!is_plain && !is_used).then(|| format!("ALTER DATABASE {}{defaults}", sql::ident(name)))
+}
+
+/// Creates the tables that are not there yet, and returns the indexes that their rows come before.
+pub(super) async fn create(conn: &mut Conn, load: &Load) -> Result<LateIndexes, LoadError> {
+    let texts = texts(load).await?;
+    let referenced = referenced(&load.plan, &texts);
+    let mut late = Vec::with_capacity(texts.len());
+    for (step, text) in load.plan.tables.iter().zip(texts) {
+        let name = format!("{}.{}", step.table.schema, step.table.name);
+        let none = BTreeSet::new();
+        // A table that an interrupted load has made may lack its indexes, whatever it was told then.
+        let may_lack = step.table.bytes >= load.options.defer_index_bytes_min || step.stage == Stage::Created;
+        let split = (may_lack && step.is_transactional).then(|| index::split(&text, referenced.get(&name).unwrap_or(&none)));
+        let (create, deferred) = split.map_or((text, Vec::new()), |split| (split.create, split.deferred));
+        if matches!(step.stage, Stage::Untouched | Stage::Begun) {
+            create_one(conn, step, &create).await?;
+        }
+        late.push(deferred);
+    }
+    Ok(late)
+}
+
+async fn texts(load: &Load) -> Result<Vec<String>, LoadError> {
+    let mut texts = Vec::with_capacity(load.plan.tables.len());
+    for step in &load.plan.tables {
+        let path = &step.table.create;
+        let text = String::from_utf8(load.dump.read(path).await?).map_err(|source| {
+            DumpReadError::Malformed {
+                path: path.clone(),
+                source: source.into(),
+            }
+        })?;
+        texts.push(text.trim_end().trim_end_matches(';').to_owned());
+    }
+    Ok(texts)
+}
+
+/// Returns, by table, the columns that foreign keys of the whole plan point to.
+fn referenced(plan: &LoadPlan, texts: &[String]) -> BTreeMap<String, BTreeSet<String>> {
+    let mut referenced: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for (step, text) in plan.tables.iter().zip(texts) {
+        for (table, column) in index::references(text, &step.table.schema) {
+            referenced.entry(table).or_default().insert(column);
+        }
+    }
+    referenced
+}
+
+async fn create_one(conn: &mut Conn, step: &TableStep, create: &str) -> Result<(), LoadError> {
+    let (kind, schema, name) = (
+        "table",
+        step.table.schema.as_str(),
+        step.table.name.as_str(),
+    );
+    let qualified = sql::qualified(schema, name);
+    let at = || LoadError::at(format!("create table {qualified}"));
+    if step.stage == Stage::Begun {
+        // Made by a try that broke off before it could say so, or without transactions and half full.
+        conn.query_drop(format!("DROP TABLE IF EXISTS {qualified}"))
+            .await
+            .map_err(at())?;
+        let chunks: Vec<Step<'_>> = step
+            .table
+            .chunks
+            .iter()
+            .map(|chunk| Step::Chunk(&chunk.path))
+            .collect();
+        progress::forget(conn, &chunks).await?;
+    }
+    progress::note(conn, Step::Begun { kind, schema, name }).await?;
+    conn.query_drop(format!("USE {}", sql::ident(schema)))
+        .await
+        .map_err(at())?;
+    conn.query_drop(create).await.map_err(at())?;
+    progress::note(conn, Step::Created { kind, schema, name }).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_empty_schema_takes_the_defaults_of_the_dump_and_a_used_one_keeps_its_own() {
+        let create = "CREATE DATABASE `a``b` /*!40100 DEFAULT CHARACTER SET latin1 */";
+        let step = |exists, is_used| SchemaStep {
+            name: "a`b".to_owned(),
+            create: create.to_owned(),
+            exists,
+            is_used,
+        };
+        assert_eq!(
+            schema_statement(&step(false, false)).as_deref(),
+            Some(create)
+        );
+        assert_eq!(
+            schema_statement(&step(true, false)).as_deref(),
+            Some("ALTER DATABASE `a``b` /*!40100 DEFAULT CHARACTER SET latin1 */")
+        );
+        assert_eq!(schema_statement(&step(true, true)), None);
+    }
+}
