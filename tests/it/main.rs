@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::missing_panics_doc)]
 
 mod catalog;
+mod dump;
 mod layers;
 mod s3;
 mod servers;
