@@ -1,3 +1,4 @@
 //! Where a restore writes.
 
+pub mod files;
 pub mod mysql;

@@ -27,7 +27,7 @@ use crate::source::files::FilesError;
 use crate::source::files::FilesSource;
 use crate::source::files::guard::Totals;
 
-/// Directories nest in one another on the stack of a thread; 16 MiB are room for [`walk::DEPTH_MAX`] of them.
+/// Directories nest in one another on the stack of a thread; 16 MiB are room for 256 of them.
 const STACK_BYTES: usize = 16 << 20;
 
 #[derive(Debug, thiserror::Error)]
@@ -62,7 +62,7 @@ pub struct FilesSaved {
     pub tree: BlobId,
     pub counts: Counts,
     /// What could not be read and why, by path from the top of the source, sorted; the first
-    /// [`tally::LISTED_MAX`] of them. Not empty: the snapshot is incomplete.
+    /// 10,000 of them. Not empty: the snapshot is incomplete.
     pub unreadable: Vec<(PathBuf, String)>,
     /// Files that changed on every reading, likewise.
     pub fuzzy: Vec<PathBuf>,

@@ -2,7 +2,9 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::missing_panics_doc)]
 
 mod catalog;
+mod copy;
 mod dump;
 mod layers;
+mod retention;
 mod s3;
 mod servers;

@@ -10,7 +10,7 @@ use crate::event::Task;
 use crate::id::BlobId;
 
 /// As many paths of a kind are kept for the report: a few MiB, where a dead disk could name millions.
-pub const LISTED_MAX: usize = 10_000;
+pub(super) const LISTED_MAX: usize = 10_000;
 
 pub(super) struct Tally<'a> {
     task: &'a Task,

@@ -29,7 +29,7 @@ use crate::source::files::read::{ReadError, Reading};
 use crate::source::files::unchanged::CleanBefore;
 
 /// No tree of images nests as deep; each level holds a directory open.
-pub const DEPTH_MAX: usize = 256;
+pub(super) const DEPTH_MAX: usize = 256;
 
 /// Names that one thread takes at a time: few enough to share out one directory, many enough to be worth the sharing.
 const NAMES_AT_ONCE: usize = 16;
@@ -124,7 +124,7 @@ impl<'a> Walk<'a> {
         self.run.check()?;
         let now = match self.source.look(dir, name) {
             Ok(now) => now,
-            Err(error) => return self.missed(dir, name, old, &error),
+            Err(error) => return Ok(self.missed(dir, name, old, &error)),
         };
         match self.source.leaves_out(dir, name, &now) {
             Some(LeftOut::Excluded | LeftOut::ServerSnapshot) => {
@@ -163,7 +163,7 @@ impl<'a> Walk<'a> {
             Ok(outcome) => outcome,
             Err(ReadError::Stopped(stopped)) => return Err(stopped.into()),
             Err(ReadError::Taker(error)) => return Err(error.into()),
-            Err(ReadError::Source(error)) => return self.missed(dir, name, old, &error),
+            Err(ReadError::Source(error)) => return Ok(self.missed(dir, name, old, &error)),
         };
         let is_new = old.is_none_or(|old| old.metadata.kind != Kind::File);
         self.tally.file(outcome.metadata.size, |counts| {
@@ -184,20 +184,15 @@ impl<'a> Walk<'a> {
 
     /// Saves a file's bytes: one that is no longer than a chunk at once, others cut on their way.
     fn take(&self, reading: &mut Reading<'_>) -> Result<Vec<BlobId>, RepositoryError> {
-        let expected = usize::try_from(reading.size()).unwrap_or(usize::MAX);
-        let mut start = Vec::with_capacity(expected.min(chunk::MIN) + 1);
-        let mut head = reading.by_ref().take(chunk::MIN as u64 + 1);
-        head.read_to_end(&mut start).map_err(taking)?;
-        if start.is_empty() {
-            return Ok(Vec::new());
-        }
-        if start.len() <= chunk::MIN {
-            let blob = self.writer.put(BlobKind::Data, start)?.wait()?;
-            return Ok(vec![blob.id]);
+        if reading.size() <= chunk::MIN as u64 {
+            let mut whole = Vec::with_capacity(usize::try_from(reading.size()).unwrap_or(0) + 1);
+            reading.read_to_end(&mut whole).map_err(taking)?;
+            if whole.is_empty() {
+                return Ok(Vec::new());
+            }
+            return Ok(vec![self.writer.put(BlobKind::Data, whole)?.wait()?.id]);
         }
         let mut file = self.writer.file();
-        file.write_all(&start).map_err(taking)?;
-        drop(start);
         let mut buffer = vec![0; READ_BYTES];
         loop {
             match reading.read(&mut buffer) {
@@ -220,7 +215,7 @@ impl<'a> Walk<'a> {
         let listing = match listing {
             Ok(listing) => listing,
             Err(error) => {
-                let kept = self.missed(dir, name, old, &error)?;
+                let kept = self.missed(dir, name, old, &error);
                 let is_there = error.kind() != io::ErrorKind::NotFound;
                 return match kept {
                     None if is_there => self.empty_directory(dir, name, now, old),
@@ -272,10 +267,16 @@ impl<'a> Walk<'a> {
     }
 
     /// Notes an entry that was listed and cannot be read. It stands as the parent has it, unless it is gone.
-    fn missed(&self, dir: &Dir, name: &OsStr, old: Option<&Node>, error: &io::Error) -> Entry {
+    fn missed(
+        &self,
+        dir: &Dir,
+        name: &OsStr,
+        old: Option<&Node>,
+        error: &io::Error,
+    ) -> Option<Node> {
         if error.kind() == io::ErrorKind::NotFound {
             self.tally.count(|counts| counts.vanished += 1);
-            return Ok(None);
+            return None;
         }
         let path = dir.path().join(name);
         let told = self.source.path().join(&path);
@@ -284,11 +285,9 @@ impl<'a> Walk<'a> {
                 .events
                 .warn(format!("`{}` cannot be read: {error}", told.display()));
         }
-        let kept = old.and_then(|old| Some((old, self.whole(old)?)));
-        Ok(kept.map(|(old, counts)| {
-            self.tally.add(&counts);
-            old.clone()
-        }))
+        let old = old?;
+        self.tally.add(&self.whole(old)?);
+        Some(old.clone())
     }
 
     /// Counts a parent's entry and all below it, if the repository holds every part.

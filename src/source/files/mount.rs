@@ -81,16 +81,9 @@ fn unescape(field: &[u8]) -> OsString {
     let mut plain = Vec::with_capacity(field.len());
     let mut rest = field;
     while let Some((first, tail)) = rest.split_first() {
-        match (first, octal(tail)) {
-            (b'\\', Some(byte)) => {
-                plain.push(byte);
-                rest = &tail[3..];
-            }
-            _ => {
-                plain.push(*first);
-                rest = tail;
-            }
-        }
+        let escaped = if *first == b'\\' { octal(tail) } else { None };
+        plain.push(escaped.unwrap_or(*first));
+        rest = if escaped.is_some() { &tail[3..] } else { tail };
     }
     OsString::from_vec(plain)
 }

@@ -131,7 +131,8 @@ impl FilesSource {
     fn look_after(&self, file: &File) -> io::Result<Metadata> {
         if self.mount.is_remote() {
             let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_FORCE_SYNC;
-            rustix::fs::statx(file, c"", flags, StatxFlags::BASIC_STATS)?;
+            // An old kernel that cannot be asked so has the cached answer only.
+            rustix::fs::statx(file, c"", flags, StatxFlags::BASIC_STATS).ok();
         }
         self.look_at_open(file)
     }
@@ -141,7 +142,8 @@ fn is_stale_handle(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::StaleNetworkFileHandle
 }
 
-/// An open file on its way to whoever takes the bytes. It stops when the run does.
+/// An open file on its way to whoever takes the bytes. It ends at the size that the file had when it was opened, and stops
+/// when the run does.
 pub struct Reading<'a> {
     file: &'a File,
     run: &'a Run,
@@ -151,7 +153,7 @@ pub struct Reading<'a> {
 }
 
 impl Reading<'_> {
-    /// Returns the size that the file had when it was opened: an expectation, not a promise.
+    /// Returns the size that the file had when it was opened: no more bytes will come, and fewer if it is cut.
     #[must_use]
     pub fn size(&self) -> u64 {
         self.size
@@ -161,7 +163,10 @@ impl Reading<'_> {
 impl Read for Reading<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         self.run.check().map_err(io::Error::other)?;
-        match self.file.read(buffer) {
+        // No further than the size it had: a log that grows faster than it is read would never end.
+        let left = usize::try_from(self.size - self.bytes).unwrap_or(usize::MAX);
+        let most = buffer.len().min(left);
+        match self.file.read(&mut buffer[..most]) {
             Ok(count) => {
                 self.bytes += count as u64;
                 Ok(count)

@@ -104,3 +104,80 @@ fn judge(table: &TableEntry, chunk: &Chunk, read: Option<&ChunkHash>) -> Option<
         Some(_) => None,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mysql::manifest::{Consistency, FORMAT, Product};
+
+    fn manifest() -> Manifest {
+        let chunk = |path: &str| Chunk {
+            path: path.to_owned(),
+            lower: None,
+            upper: None,
+            rows: 10,
+            bytes: 100,
+            sha256: format!("hash of {path}"),
+        };
+        let table = |name: &str| TableEntry {
+            schema: "shop".to_owned(),
+            name: name.to_owned(),
+            create: String::new(),
+            engine: "InnoDB".to_owned(),
+            columns: Vec::new(),
+            key: Vec::new(),
+            rows: 20,
+            bytes: 200,
+            chunks: vec![chunk(&format!("{name}/0")), chunk(&format!("{name}/1"))],
+        };
+        Manifest {
+            format: FORMAT,
+            product: Product::MySql,
+            version: String::new(),
+            server: String::new(),
+            taken_at: chrono::DateTime::UNIX_EPOCH,
+            consistency: Consistency::LockFree,
+            position: None,
+            gtid: None,
+            write_stall_ms: 0.0,
+            variables: BTreeMap::new(),
+            schemas: Vec::new(),
+            tables: vec![table("orders"), table("lines")],
+            objects: Vec::new(),
+        }
+    }
+
+    fn read(table: &str, path: &str, rows: u64, sha256: &str) -> ChunkHash {
+        ChunkHash {
+            schema: "shop".to_owned(),
+            table: table.to_owned(),
+            path: path.to_owned(),
+            rows,
+            sha256: sha256.to_owned(),
+        }
+    }
+
+    #[test]
+    fn what_came_back_as_it_was_matches() {
+        let hashes = ["orders/0", "orders/1"].map(|path| read("orders", path, 10, &format!("hash of {path}")));
+        assert_eq!(compare(&manifest(), &hashes), []);
+    }
+
+    #[test]
+    fn a_chunk_that_is_short_changed_or_gone_is_named() {
+        let hashes = [
+            read("orders", "orders/0", 9, "hash of orders/0"),
+            read("orders", "orders/1", 10, "another"),
+            read("lines", "lines/1", 10, "hash of lines/1"),
+        ];
+        let told: Vec<String> = compare(&manifest(), &hashes).iter().map(ToString::to_string).collect();
+        assert_eq!(
+            told,
+            [
+                "`shop`.`orders`, `orders/0`: 9 rows instead of 10",
+                "`shop`.`orders`, `orders/1`: as many rows, but not the same",
+                "`shop`.`lines`, `lines/0`: not read back",
+            ]
+        );
+    }
+}

@@ -1,5 +1,8 @@
 //! What a load will do, as a value: computed before anything is changed, and shown by a dry run.
 
+mod conflicts;
+mod objects;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
@@ -11,10 +14,13 @@ use crate::mysql::manifest::{Manifest, ObjectEntry, ObjectKind, Product, SchemaE
 use crate::mysql::product;
 use crate::mysql::sql;
 use crate::target::mysql::LoadError;
-use crate::target::mysql::account;
+use crate::target::mysql::plan::conflicts::conflicts;
+use crate::target::mysql::plan::objects::objects;
 use crate::target::mysql::progress::{Progress, Step};
 use crate::target::mysql::session::Session;
 use crate::target::mysql::state::{Holding, TargetState};
+
+pub(super) use objects::{describe, word};
 
 /// What of a dump is to be loaded.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -294,234 +300,6 @@ fn stage(table: &TableEntry, is_transactional: bool, progress: Option<&Progress>
         Stage::Begun
     } else {
         Stage::Untouched
-    }
-}
-
-/// Returns the rank in which an object is made. Accounts come before what names them as its definer; their rights come last.
-fn rank(kind: ObjectKind) -> u8 {
-    match kind {
-        ObjectKind::Sequence => 0,
-        ObjectKind::Role => 1,
-        ObjectKind::User => 2,
-        ObjectKind::Function | ObjectKind::Procedure | ObjectKind::Package | ObjectKind::View => 3,
-        ObjectKind::Trigger => 4,
-        ObjectKind::Event => 5,
-        ObjectKind::Grant => 6,
-    }
-}
-
-pub(super) fn word(kind: ObjectKind) -> &'static str {
-    match kind {
-        ObjectKind::Sequence => "sequence",
-        ObjectKind::Role => "role",
-        ObjectKind::User => "user",
-        ObjectKind::Function => "function",
-        ObjectKind::Procedure => "procedure",
-        ObjectKind::Package => "package",
-        ObjectKind::View => "view",
-        ObjectKind::Trigger => "trigger",
-        ObjectKind::Event => "event",
-        ObjectKind::Grant => "grants of",
-    }
-}
-
-/// Names an object for people: ``view `shop`.`sales` ``.
-pub(super) fn describe(object: &ObjectEntry) -> String {
-    let name = match &object.schema {
-        Some(schema) => sql::qualified(schema, &object.name),
-        None => object.name.clone(),
-    };
-    format!("{} {name}", word(object.kind))
-}
-
-fn objects(
-    manifest: &Manifest,
-    selection: &Selection,
-    state: &TargetState,
-    progress: Option<&Progress>,
-) -> (Vec<ObjectStep>, Vec<Omitted>) {
-    let (mut steps, mut omitted) = (Vec::new(), Vec::new());
-    for object in &manifest.objects {
-        let (kind, schema) = (
-            word(object.kind),
-            object.schema.as_deref().unwrap_or_default(),
-        );
-        let name = object.name.as_str();
-        let has = |step| progress.is_some_and(|progress| progress.has(step));
-        let is_ours = has(Step::Begun { kind, schema, name });
-        if has(Step::Created { kind, schema, name }) {
-            continue;
-        }
-        match reason_to_omit(object, manifest, selection, state, progress) {
-            Some(Reason::NotSelected) => {}
-            Some(Reason::Because(why)) => omitted.push(Omitted {
-                what: describe(object),
-                why,
-            }),
-            None => steps.push(ObjectStep {
-                object: object.clone(),
-                is_ours,
-            }),
-        }
-    }
-    steps.sort_by_key(|step| rank(step.object.kind));
-    (steps, omitted)
-}
-
-enum Reason {
-    NotSelected,
-    Because(String),
-}
-
-fn reason_to_omit(
-    object: &ObjectEntry,
-    manifest: &Manifest,
-    selection: &Selection,
-    state: &TargetState,
-    progress: Option<&Progress>,
-) -> Option<Reason> {
-    let because = |why: &str| Some(Reason::Because(why.to_owned()));
-    let is_account = matches!(
-        object.kind,
-        ObjectKind::Role | ObjectKind::User | ObjectKind::Grant
-    );
-    match object.kind {
-        _ if !is_selected(object, is_account, selection) => Some(Reason::NotSelected),
-        ObjectKind::Sequence | ObjectKind::Package if state.product == Product::MySql => {
-            because("MySQL has none")
-        }
-        _ if is_account && manifest.product != state.product => {
-            because("accounts of one product do not fit the other: make it anew")
-        }
-        _ if is_account && account::is_servers_own(&object.name) => {
-            because("it is the server's own and stays as it is")
-        }
-        _ if is_account && is_standing(object, state, progress) => {
-            because("it exists on the target and is left alone")
-        }
-        _ => None,
-    }
-}
-
-/// Some tables bring their triggers, and the sequences of their schemas; everything else comes with the whole only.
-fn is_selected(object: &ObjectEntry, is_account: bool, selection: &Selection) -> bool {
-    let schema = object.schema.as_deref().unwrap_or_default();
-    match &selection.tables {
-        None => !is_account || selection.accounts,
-        Some(tables) if object.kind == ObjectKind::Sequence => {
-            tables.iter().any(|(other, _)| other == schema)
-        }
-        Some(_) if object.kind == ObjectKind::Trigger => object
-            .table
-            .as_ref()
-            .is_some_and(|table| selection.has(schema, table)),
-        Some(_) => false,
-    }
-}
-
-/// Tells whether an account was there before this load.
-fn is_standing(object: &ObjectEntry, state: &TargetState, progress: Option<&Progress>) -> bool {
-    let made_by_us = |kind| {
-        let step = Step::Begun {
-            kind,
-            schema: "",
-            name: &object.name,
-        };
-        progress.is_some_and(|progress| progress.has(step))
-    };
-    let is_ours = made_by_us(word(ObjectKind::User)) || made_by_us(word(ObjectKind::Role));
-    !is_ours && state.accounts.contains(&account::plain(&object.name))
-}
-
-/// Returns what stands on the target under names that the plan needs and that are not its own.
-fn conflicts(tables: &[TableStep], objects: &[ObjectStep], state: &TargetState) -> Vec<Drop> {
-    let of_tables = tables
-        .iter()
-        .filter(|step| step.stage == Stage::Untouched)
-        .map(|step| {
-            (
-                Some(Holding::Table),
-                step.table.schema.as_str(),
-                step.table.name.as_str(),
-            )
-        });
-    let of_objects = objects
-        .iter()
-        .filter(|step| !step.is_ours)
-        .filter_map(|step| {
-            let schema = step.object.schema.as_deref()?;
-            Some((wanted(step.object.kind), schema, step.object.name.as_str()))
-        });
-    let needed: BTreeSet<(Space, String)> = of_tables
-        .chain(of_objects)
-        .filter_map(|(holding, schema, name)| Some((Space::of(holding?), state.fold(schema, name))))
-        .collect();
-    let stands = state.holdings.iter().filter(|(schema, name, holding)| {
-        needed.contains(&(Space::of(*holding), state.fold(schema, name)))
-    });
-    stands
-        .map(|(schema, name, holding)| Drop {
-            schema: schema.clone(),
-            name: name.clone(),
-            holding: *holding,
-        })
-        .collect()
-}
-
-fn wanted(kind: ObjectKind) -> Option<Holding> {
-    match kind {
-        ObjectKind::Sequence => Some(Holding::Sequence),
-        ObjectKind::View => Some(Holding::View),
-        ObjectKind::Function => Some(Holding::Function),
-        ObjectKind::Procedure => Some(Holding::Procedure),
-        ObjectKind::Package => Some(Holding::Package),
-        ObjectKind::Event => Some(Holding::Event),
-        ObjectKind::Trigger | ObjectKind::Role | ObjectKind::User | ObjectKind::Grant => None,
-    }
-}
-
-/// Things in different spaces may share a name.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Space {
-    Relations,
-    Functions,
-    Procedures,
-    Packages,
-    Events,
-}
-
-impl Space {
-    fn of(holding: Holding) -> Self {
-        match holding {
-            Holding::Table | Holding::View | Holding::Sequence => Self::Relations,
-            Holding::Function => Self::Functions,
-            Holding::Procedure => Self::Procedures,
-            Holding::Package => Self::Packages,
-            Holding::Event => Self::Events,
-        }
-    }
-}
-
-impl TargetState {
-    /// Brings a name into the form in which this target compares it.
-    fn fold(&self, schema: &str, name: &str) -> String {
-        let name = sql::qualified(schema, name);
-        if self.lower_case_table_names == 0 {
-            name
-        } else {
-            name.to_lowercase()
-        }
-    }
-
-    fn has_schema(&self, name: &str) -> bool {
-        let is_it = |other: &String| {
-            if self.lower_case_table_names == 0 {
-                other == name
-            } else {
-                other.eq_ignore_ascii_case(name)
-            }
-        };
-        self.schemas.iter().any(is_it)
     }
 }
 
