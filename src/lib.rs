@@ -5,7 +5,7 @@
 //!
 //! ```text
 //! id human secret clock event run entry  ground: no policy, no I/O of their own but a secret's file
-//! policy schedule net                 intent: TOML -> values that hold together; cron text -> next, missed
+//! schedule policy net                 intent: TOML -> values that hold together; cron text -> next, missed
 //! mysql source                        where data comes from; knows no store and no repository
 //! chunk seal                          bytes -> chunks -> sealed blobs
 //! store repository place              what is kept, in restic's format, version 2; the stores that a policy names
@@ -23,8 +23,9 @@ pub mod event;
 pub mod run;
 pub mod entry;
 
-pub mod policy;
 pub mod schedule;
+pub mod policy;
+
 pub mod net;
 
 pub mod mysql;

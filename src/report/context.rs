@@ -81,7 +81,7 @@ fn address(address: &MysqlAddress) -> String {
 }
 
 fn cycle(cron: Option<&Cron>) -> Option<String> {
-    cron.map(ToString::to_string)
+    cron.map(|cron| cron.as_str().to_owned())
 }
 
 fn retention(keep: &Keep) -> String {

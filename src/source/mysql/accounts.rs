@@ -1,12 +1,13 @@
 //! Users, roles and grants as statements that make them again where they lack.
 
+use crate::event::Events;
 use crate::mysql::manifest::ObjectKind;
 use crate::mysql::sql::{account, ident};
 use crate::mysql::wire::Wire;
 use crate::source::mysql::error::MysqlSourceError;
 use crate::source::mysql::inventory::Inventory;
 use crate::source::mysql::objects::Object;
-use crate::source::mysql::session::{Capabilities, rows};
+use crate::source::mysql::session::{Capabilities, rows, text_rows};
 
 /// Accounts that a server makes for itself.
 const OWN: [&str; 4] = [
@@ -15,6 +16,9 @@ const OWN: [&str; 4] = [
     "mysql.infoschema",
     "mariadb.sys",
 ];
+
+/// The server's error for an account that is in its table and not in its memory.
+const NO_SUCH_ACCOUNT: u16 = 1133;
 
 /// An account, or a role of MariaDB's, which has no host.
 struct Account {
@@ -27,6 +31,7 @@ pub(crate) struct AccountReader<'a> {
     pub(crate) wire: &'a mut Wire,
     pub(crate) inventory: &'a Inventory,
     pub(crate) capabilities: &'a Capabilities,
+    pub(crate) events: &'a Events,
 }
 
 impl AccountReader<'_> {
@@ -35,10 +40,10 @@ impl AccountReader<'_> {
         let accounts = self.list()?;
         let (mut made, mut granted) = (Vec::new(), Vec::new());
         for account in accounts.iter().filter(|account| account.is_role) {
-            made.push(self.role(account, &mut granted)?);
+            made.extend(self.role(account, &mut granted)?);
         }
         for account in accounts.iter().filter(|account| !account.is_role) {
-            made.push(self.user(account, ObjectKind::User, &mut granted)?);
+            made.extend(self.user(account, ObjectKind::User, &mut granted)?);
         }
         made.extend(granted);
         Ok(made)
@@ -65,19 +70,20 @@ impl AccountReader<'_> {
         &mut self,
         role: &Account,
         granted: &mut Vec<Object>,
-    ) -> Result<Object, MysqlSourceError> {
+    ) -> Result<Option<Object>, MysqlSourceError> {
         if !self.capabilities.is_mariadb() {
             return self.user(role, ObjectKind::Role, granted);
         }
         let name = ident(&role.user);
         granted.extend(self.grants(&name, &role.user, Vec::new())?);
-        Ok(Object {
+        Ok(Some(Object {
             kind: ObjectKind::Role,
             schema: None,
             name: role.user.clone(),
             statements: vec![format!("CREATE ROLE IF NOT EXISTS {name}")],
             is_last: false,
-        })
+            table: None,
+        }))
     }
 
     fn user(
@@ -85,26 +91,38 @@ impl AccountReader<'_> {
         user: &Account,
         kind: ObjectKind,
         granted: &mut Vec<Object>,
-    ) -> Result<Object, MysqlSourceError> {
+    ) -> Result<Option<Object>, MysqlSourceError> {
         let quoted = account(&user.user, &user.host);
         let name = format!("{}@{}", user.user, user.host);
-        let found = rows(
-            self.wire,
-            &format!("read the account `{name}`"),
-            &format!("SHOW CREATE USER {quoted}"),
-        )?;
+        let shown = self.wire.query(&format!("SHOW CREATE USER {quoted}"));
+        let found = match shown {
+            Ok(found) => text_rows(found),
+            Err(error) if error.code() == Some(NO_SUCH_ACCOUNT) => {
+                // A host's name, where the server does not resolve names: nobody can log in by it.
+                self.events.warn(format!(
+                    "the server does not know its own account `{name}`: it is not in the dump"
+                ));
+                return Ok(None);
+            }
+            Err(error) => {
+                return Err(MysqlSourceError::query(format!(
+                    "read the account `{name}`"
+                ))(error));
+            }
+        };
         let create = found.first().map_or("", |row| row.text(0));
         let (create, default_roles) = without_default_roles(create);
         let default =
             default_roles.map(|roles| format!("ALTER USER {quoted} DEFAULT ROLE {roles}"));
         granted.extend(self.grants(&quoted, &name, default.into_iter().collect())?);
-        Ok(Object {
+        Ok(Some(Object {
             kind,
             schema: None,
             name,
             statements: vec![create.replacen("CREATE USER ", "CREATE USER IF NOT EXISTS ", 1)],
             is_last: false,
-        })
+            table: None,
+        }))
     }
 
     fn grants(
@@ -127,6 +145,7 @@ impl AccountReader<'_> {
             name: name.to_owned(),
             statements,
             is_last: false,
+            table: None,
         }))
     }
 

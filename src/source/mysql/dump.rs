@@ -7,9 +7,7 @@ use std::thread::ScopedJoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::event::{Task as Progress, Unit};
-use crate::mysql::manifest::{
-    Chunk, FORMAT, Manifest, ObjectEntry, ObjectKind, SchemaEntry, TableEntry,
-};
+use crate::mysql::manifest::{Chunk, FORMAT, Manifest, ObjectEntry, SchemaEntry, TableEntry};
 use crate::mysql::sql::{ident, qualified};
 use crate::mysql::wire::Wire;
 use crate::run::Run;
@@ -64,7 +62,7 @@ impl Snapshot {
         previous: Option<&Manifest>,
         run: &Run,
     ) -> Result<Manifest, MysqlSourceError> {
-        let definitions = self.read_definitions()?;
+        let definitions = self.read_definitions(run)?;
         let chunks = self.read_rows(sink, previous, run)?;
         self.check_locks()?;
         let manifest = self.manifest(&definitions, chunks);
@@ -74,7 +72,7 @@ impl Snapshot {
         Ok(manifest)
     }
 
-    fn read_definitions(&mut self) -> Result<Definitions, MysqlSourceError> {
+    fn read_definitions(&mut self, run: &Run) -> Result<Definitions, MysqlSourceError> {
         let mut definitions = Definitions {
             schemas: Vec::new(),
             tables: Vec::new(),
@@ -112,11 +110,11 @@ impl Snapshot {
                     .unwrap_or_default(),
             );
         }
-        definitions.objects = self.read_objects()?;
+        definitions.objects = self.read_objects(run)?;
         Ok(definitions)
     }
 
-    fn read_objects(&mut self) -> Result<Vec<Object>, MysqlSourceError> {
+    fn read_objects(&mut self, run: &Run) -> Result<Vec<Object>, MysqlSourceError> {
         let mut reader = ObjectReader {
             wire: &mut self.control,
             inventory: &self.inventory,
@@ -129,6 +127,7 @@ impl Snapshot {
                 wire: &mut self.control,
                 inventory: &self.inventory,
                 capabilities: &self.capabilities,
+                events: &run.events,
             };
             objects.extend(reader.read()?);
             // Stable: events are enabled when all else is there.
@@ -399,6 +398,7 @@ fn object_entry(object: &Object) -> ObjectEntry {
     ObjectEntry {
         kind: object.kind,
         schema: object.schema.clone(),
+        table: object.table.clone(),
         name: object.name.clone(),
         statements: format!("{path}.json"),
         script: format!("{path}.sql"),

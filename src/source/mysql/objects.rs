@@ -20,6 +20,8 @@ pub(crate) struct Object {
     pub(crate) statements: Vec<String>,
     /// It comes after all else: it enables an event that another object has made.
     pub(crate) is_last: bool,
+    /// The table of a trigger.
+    pub(crate) table: Option<String>,
 }
 
 impl Object {
@@ -124,6 +126,7 @@ impl ObjectReader<'_> {
                 name: name.clone(),
                 statements,
                 is_last: false,
+                table: None,
             });
         }
         Ok(objects)
@@ -173,6 +176,7 @@ impl ObjectReader<'_> {
                     name: name.to_owned(),
                     statements,
                     is_last: false,
+                    table: None,
                 }),
             }
         }
@@ -214,6 +218,7 @@ impl ObjectReader<'_> {
                 name: name.clone(),
                 statements: self.wrap(schema, &setting, found.text(1)),
                 is_last: false,
+                table: None,
             });
         }
         Ok(by_dependency(views))
@@ -244,6 +249,7 @@ impl ObjectReader<'_> {
                 name: name.to_owned(),
                 statements: self.wrap(schema, &setting, &self.visible(&found, 2, schema, name)?),
                 is_last: false,
+                table: Some(row.text(2).to_owned()),
             });
         }
         Ok(objects)
@@ -275,6 +281,7 @@ impl ObjectReader<'_> {
                 name: name.to_owned(),
                 statements,
                 is_last,
+                table: None,
             };
             made.push(event(false, self.wrap(schema, &setting, &create)));
             if row.text(2) == "ENABLED" {
@@ -284,7 +291,7 @@ impl ObjectReader<'_> {
                     "ALTER DEFINER={definer} EVENT {} ENABLE",
                     qualified(schema, name)
                 );
-                enabled.push(event(name.to_owned(), self.wrap(schema, &setting, &enable)));
+                enabled.push(event(true, self.wrap(schema, &setting, &enable)));
             }
         }
         made.extend(enabled);
@@ -407,6 +414,7 @@ mod tests {
             name: name.to_owned(),
             statements: vec![format!("CREATE VIEW `s`.`{name}` AS {body}")],
             is_last: false,
+            table: None,
         }
     }
 
