@@ -4,10 +4,15 @@
 mod catalog;
 mod copy;
 mod dump;
+mod files;
 mod layers;
 mod load;
 mod mall;
+mod network;
+mod policies;
+mod report;
 mod retention;
 mod s3;
 mod sandbox;
 mod servers;
+mod stores;
