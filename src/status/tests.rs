@@ -36,6 +36,7 @@ fn policy_named(name: &str, copy: &str) -> Policy {
 }
 
 fn policy() -> Policy {
+<<<<<<< HEAD
     Policy {
         file: PathBuf::from("mall.toml"),
         hash: "aa".repeat(32),
@@ -89,6 +90,9 @@ fn copy_place(name: &str) -> CopyPlace {
         bandwidth: None,
         uploads: 8,
     }
+=======
+    policy_named("mall", "offsite")
+>>>>>>> report
 }
 
 fn snapshot(store: &str, hours_ago: i64) -> SnapshotRecord {

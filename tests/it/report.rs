@@ -492,6 +492,7 @@ fn what_the_policy_keeps_secret_stays_out() {
 }
 
 /// A policy in which each place for a secret, or for where one is kept, says `hush`.
+<<<<<<< HEAD
 fn policy_with_secrets() -> bkp::policy::Policy {
     use bkp::policy::*;
     use bkp::secret::SecretSource;
@@ -545,6 +546,24 @@ fn policy_with_secrets() -> bkp::policy::Policy {
         retention: Keep::default(),
         drill: DrillPlan::default(),
     }
+=======
+fn policy_with_secrets() -> Policy {
+    let text = r#"
+        version = 1
+        name = "mall"
+        timezone = "Asia/Seoul"
+        repository = { path = "/backup/mall", password_command = "echo hush" }
+        mysql.db1 = { host = "10.0.30.10", user = "bkp", password_command = "echo hush" }
+        [[copy]]
+        name = "offsite"
+        [copy.s3]
+        bucket = "mall-dr"
+        region = "ap-northeast-2"
+        access_key_id = "AKIAEXAMPLE"
+        secret_access_key_command = "echo hush"
+    "#;
+    Policy::parse(text, Path::new("mall.toml")).unwrap()
+>>>>>>> report
 }
 
 /// Opens pages in headless Chromium. Each call is a process of its own with a profile that is thrown away.

@@ -170,12 +170,8 @@ async fn a_wrong_secret_is_denied_and_printed_nowhere() {
         secret_access_key: Secret::new("wrong-horse-battery".to_owned()),
     };
     let printed = format!("{credentials:?}");
-    let opened = S3Store::open(
-        &place(&s3),
-        Some(credentials),
-        &Network::default(),
-        &Run::silent(),
-    );
+    let (place, network, run) = (place(&s3), Network::default(), Run::silent());
+    let opened = S3Store::open(&place, Some(credentials), &network, &run);
     let store = opened.await.unwrap();
     let (key, bytes) = object(FileKind::Pack, b"x");
     let error = store.put(&key, bytes).await.unwrap_err();
@@ -291,10 +287,10 @@ async fn an_allowed_server_is_reached_by_name_and_by_the_policys_interface() {
 
 #[test]
 fn a_proxy_in_the_environment_is_not_obeyed() {
-    let test = "s3::an_object_comes_back_whole_and_in_part_until_it_is_deleted";
+    let other = "s3::an_object_comes_back_whole_and_in_part_until_it_is_deleted";
     // Port 1 answers nothing: a request that went to the proxy would fail.
     let ended = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", test])
+        .args(["--exact", other])
         .env("HTTP_PROXY", "http://127.0.0.1:1")
         .env("http_proxy", "http://127.0.0.1:1")
         .env("ALL_PROXY", "http://127.0.0.1:1")

@@ -71,9 +71,12 @@ pub(super) async fn create(conn: &mut Conn, load: &Load) -> Result<LateIndexes, 
         let name = format!("{}.{}", step.table.schema, step.table.name);
         let none = BTreeSet::new();
         // A table that an interrupted load has made may lack its indexes, whatever it was told then.
-        let may_lack = step.table.bytes >= load.options.defer_index_bytes_min || step.stage == Stage::Created;
-        let split = (may_lack && step.is_transactional).then(|| index::split(&text, referenced.get(&name).unwrap_or(&none)));
-        let (create, deferred) = split.map_or((text, Vec::new()), |split| (split.create, split.deferred));
+        let may_lack =
+            step.table.bytes >= load.options.defer_index_bytes_min || step.stage == Stage::Created;
+        let split = (may_lack && step.is_transactional)
+            .then(|| index::split(&text, referenced.get(&name).unwrap_or(&none)));
+        let (create, deferred) =
+            split.map_or((text, Vec::new()), |split| (split.create, split.deferred));
         if matches!(step.stage, Stage::Untouched | Stage::Begun) {
             create_one(conn, step, &create).await?;
         }
@@ -109,11 +112,7 @@ fn referenced(plan: &LoadPlan, texts: &[String]) -> BTreeMap<String, BTreeSet<St
 }
 
 async fn create_one(conn: &mut Conn, step: &TableStep, create: &str) -> Result<(), LoadError> {
-    let (kind, schema, name) = (
-        "table",
-        step.table.schema.as_str(),
-        step.table.name.as_str(),
-    );
+    let (schema, name) = (step.table.schema.as_str(), step.table.name.as_str());
     let qualified = sql::qualified(schema, name);
     let at = || LoadError::at(format!("create table {qualified}"));
     if step.stage == Stage::Begun {
@@ -129,12 +128,12 @@ async fn create_one(conn: &mut Conn, step: &TableStep, create: &str) -> Result<(
             .collect();
         progress::forget(conn, &chunks).await?;
     }
-    progress::note(conn, Step::Begun { kind, schema, name }).await?;
+    progress::note(conn, Step::Begun { schema, name }).await?;
     conn.query_drop(format!("USE {}", sql::ident(schema)))
         .await
         .map_err(at())?;
     conn.query_drop(create).await.map_err(at())?;
-    progress::note(conn, Step::Created { kind, schema, name }).await
+    progress::note(conn, Step::Created { schema, name }).await
 }
 
 #[cfg(test)]
