@@ -105,18 +105,9 @@ fn retention(keep: &Keep) -> String {
 }
 
 fn copy_facts(policy: &Policy, records: &[CopyRecord]) -> Vec<CopyFact> {
-<<<<<<< HEAD
-    let fact = |name: &str, place: &CopyTarget| CopyFact {
-        name: name.to_owned(),
-        place: match place {
-            CopyTarget::S3(s3) => s3_place(s3),
-            CopyTarget::Dir(dir) => dir.display().to_string(),
-        },
-=======
     let fact = |name: &str, target: &CopyTarget| CopyFact {
         name: name.to_owned(),
         place: copy_place(target),
->>>>>>> report
         completed: records
             .iter()
             .find(|record| record.name == name)
@@ -124,8 +115,6 @@ fn copy_facts(policy: &Policy, records: &[CopyRecord]) -> Vec<CopyFact> {
     };
     let places = policy.copies.iter();
     places.map(|copy| fact(&copy.name, &copy.place)).collect()
-<<<<<<< HEAD
-=======
 }
 
 fn copy_place(target: &CopyTarget) -> String {
@@ -133,7 +122,6 @@ fn copy_place(target: &CopyTarget) -> String {
         CopyTarget::S3(s3) => s3_place(s3),
         CopyTarget::Dir(path) => path.display().to_string(),
     }
->>>>>>> report
 }
 
 fn s3_place(s3: &S3Place) -> String {
