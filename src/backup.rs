@@ -156,7 +156,7 @@ pub async fn backup(
     for name in policy.files.keys().filter(|name| options.wants(name)) {
         outcome.add(name, save_files(&job, name).await);
     }
-    lock.release().await;
+    lock.release().await?;
     Ok(outcome)
 }
 

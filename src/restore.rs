@@ -172,7 +172,7 @@ pub async fn plan(
     let many = chosen.iter().filter(|chosen| chosen.kind == "files").count() > 1;
     for chosen in chosen {
         if let ("mysql", Some(server)) = (chosen.kind.as_str(), &request.to_mysql) {
-            plan.databases.push(plan_database(repository, chosen, server, request, run).await?);
+            plan.databases.push(plan_database(repository, chosen, server, request).await?);
         } else if let Some(dir) = &request.to_dir {
             let dir = if many { dir.join(&chosen.source) } else { dir.clone() };
             plan.trees.push(plan_tree(repository, chosen, dir, request, run).await?);
@@ -243,7 +243,6 @@ async fn plan_database(
     chosen: Chosen,
     server: &Server,
     request: &Request,
-    run: &Run,
 ) -> Result<DatabasePlan, RestoreError> {
     let dump = Arc::new(open_dump(repository, &chosen).await?);
     let manifest = dump.manifest();

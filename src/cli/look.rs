@@ -13,7 +13,6 @@ use crate::doctor;
 use crate::doctor::{Cause, Finding, State};
 use crate::drill::outcome::{DrillOutcome, Judgement};
 use crate::exit::{Exit, Failure};
-use crate::human;
 use crate::place;
 use crate::policy::Policy;
 use crate::report::Report;

@@ -12,6 +12,7 @@ use crate::cycle;
 use crate::exit::{Exit, Failure};
 use crate::human;
 use crate::install;
+use crate::install::{Setup, With};
 use crate::place;
 use crate::policy;
 use crate::policy::Policy;
@@ -90,47 +91,54 @@ fn check(global: &Global, names: &[String]) -> Answered {
 }
 
 pub(super) fn schedule(global: &Global, command: &ScheduleCommand) -> Answered {
-    match command {
-        ScheduleCommand::Install { args, dry_run } => {
-            let plan = install::Plan::install(&unit(global, args)?);
-            act_on(&plan, *dry_run)
-        }
-        ScheduleCommand::Remove { args, dry_run } => {
-            let plan = install::Plan::remove(&unit(global, args)?);
-            act_on(&plan, *dry_run)
-        }
-        ScheduleCommand::Status { args } => {
-            let policy = policies::one(global, &args.policy.policy)?;
-            let state = install::status(&unit(global, args)?);
-            let next = cycle::next_runs(&policy, chrono::Utc::now());
-            let mut text = format!("{state}\n");
-            for (verb, time) in &next {
-                text.push_str(&format!("next {verb}: {}\n", human::time(*time, policy.timezone)));
-            }
-            Ok(Answer::new(text, json!({ "state": state, "next": next })))
-        }
-    }
-}
-
-fn unit(global: &Global, args: &ScheduleArgs) -> Result<install::Unit, Failure> {
+    let args = match command {
+        ScheduleCommand::Install { args, .. }
+        | ScheduleCommand::Remove { args, .. }
+        | ScheduleCommand::Status { args } => args,
+    };
     let file = policy::find(&args.policy.policy, &policies::dirs(global))?;
     let policy = Policy::load(&file)?;
-    let program = std::env::current_exe();
-    let program = program.map_err(|error| Failure::new(Exit::Failed, format!("find this program's own file: {error}")))?;
+    let setup = setup(&policy, &file, args)?;
     let with = match args.with {
-        WithArg::Cron => install::With::Cron,
-        WithArg::Systemd => install::With::Systemd,
+        WithArg::Cron => With::Cron,
+        WithArg::Systemd => With::Systemd,
     };
-    Ok(install::Unit { policy, program, with, root: args.root.clone() })
+    match command {
+        ScheduleCommand::Install { dry_run, .. } => act_on(&install::install(&setup, with)?, with, *dry_run),
+        ScheduleCommand::Remove { dry_run, .. } => act_on(&install::remove(&setup, with)?, with, *dry_run),
+        ScheduleCommand::Status { .. } => Ok(installed(&policy, &install::status(&setup, with)?)),
+    }
 }
 
-fn act_on(plan: &install::Plan, dry_run: bool) -> Answered {
+fn setup<'a>(policy: &'a Policy, file: &Path, args: &ScheduleArgs) -> Result<Setup<'a>, Failure> {
+    let refusal = |error: std::io::Error| Failure::new(Exit::Failed, format!("find this program's own file: {error}"));
+    let policy_file = std::path::absolute(file).map_err(refusal)?;
+    let program = std::env::current_exe().map_err(refusal)?;
+    Ok(Setup { policy, policy_file, program, root: args.root.clone() })
+}
+
+fn act_on(plan: &install::Plan, with: With, dry_run: bool) -> Answered {
     let text = plan.to_string();
-    if dry_run {
-        return Ok(Answer::new(text, json!({ "dry_run": true, "plan": plan })));
+    if !dry_run {
+        plan.apply(with)?;
     }
-    plan.apply()?;
-    Ok(Answer::new(text, json!({ "dry_run": false, "plan": plan })))
+    Ok(Answer::new(text.clone(), json!({ "dry_run": dry_run, "steps": plan.steps.len(), "plan": text })))
+}
+
+fn installed(policy: &Policy, state: &install::State) -> Answer {
+    let (word, mut text) = match state {
+        install::State::Installed => ("installed", "installed\n".to_owned()),
+        install::State::Absent => ("absent", "not installed\n".to_owned()),
+        install::State::Differs(paths) => {
+            let paths: Vec<String> = paths.iter().map(|path| path.display().to_string()).collect();
+            ("differs", format!("installed, but not as this program and policy would: {}\n", paths.join(", ")))
+        }
+    };
+    let next = cycle::next_runs(policy, chrono::Utc::now());
+    for (verb, time) in &next {
+        text.push_str(&format!("next {verb}: {}\n", human::time(*time, policy.timezone)));
+    }
+    Answer::new(text, json!({ "state": word, "next": next }))
 }
 
 pub(super) fn completions(shell: clap_complete::Shell) -> Answer {

@@ -7,6 +7,7 @@ use crate::copy::CopyError;
 use crate::drill::DrillError;
 use crate::exit::{Exit, Failure};
 use crate::human;
+use crate::install::InstallError;
 use crate::mysql::server::ServerError;
 use crate::place::PlaceError;
 use crate::policy::PolicyError;
@@ -69,6 +70,13 @@ coded! {
     StampError: |_error| Exit::Failed;
     CatalogError: |_error| Exit::Failed;
     ReportError: |_error| Exit::Failed;
+    InstallError: |error| match error {
+        InstallError::Both { .. } | InstallError::Credential { .. } | InstallError::Path { .. } => Exit::Usage,
+        InstallError::Foreign { .. }
+        | InstallError::NoDirectory { .. }
+        | InstallError::Io { .. }
+        | InstallError::Command { .. } => Exit::Failed,
+    };
     SandboxError: |error| match error {
         SandboxError::Stopped => Exit::Interrupted,
         _ => Exit::Failed,
