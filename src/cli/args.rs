@@ -32,8 +32,8 @@ pub struct Global {
     /// Looks up policies by name in this directory
     ///
     /// Without it: /etc/bkp/policies, then ./policies.
-    #[arg(long, global = true, value_name = "DIR", env = "BKP_POLICIES")]
-    pub policies: Option<PathBuf>,
+    #[arg(long = "policies", global = true, value_name = "DIR", env = "BKP_POLICIES")]
+    pub policies_dir: Option<PathBuf>,
     /// Prints one JSON document on standard output instead of text
     #[arg(long, global = true)]
     pub json: bool,

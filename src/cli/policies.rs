@@ -9,7 +9,7 @@ use crate::policy::Policy;
 
 /// Returns the directories in which policies are looked up by name.
 pub(super) fn dirs(global: &Global) -> Vec<PathBuf> {
-    match &global.policies {
+    match &global.policies_dir {
         Some(dir) => vec![dir.clone()],
         None => vec![PathBuf::from("/etc/bkp/policies"), PathBuf::from("policies")],
     }
