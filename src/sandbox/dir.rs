@@ -40,17 +40,11 @@ impl Dir {
         let at = || SandboxError::dir(parent);
         // The server runs in another working directory.
         let parent = fs::canonicalize(parent).map_err(at())?;
-<<<<<<< HEAD
-        // Readable by its owner only (0700).
-        let dir = tempfile::Builder::new()
-            .prefix(PREFIX)
-=======
         // The server inside has no password.
         let own_only = fs::Permissions::from_mode(0o700);
         let dir = tempfile::Builder::new()
             .prefix(PREFIX)
             .permissions(own_only)
->>>>>>> main
             .tempdir_in(&parent)
             .map_err(at())?;
         let owner = own(dir.path()).map_err(at())?;
