@@ -295,9 +295,9 @@ fn a_connection_killed_in_mid_dump_leaves_no_dump() {
         let (dumped, dir) = dump_while(&server, &Run::silent(), || {
             let readers = world::readers(&server);
             assert!(!readers.is_empty(), "the dump is not reading");
-            readers
-                .iter()
-                .for_each(|id| server.execute(&format!("KILL {id}")));
+            for id in &readers {
+                server.execute(&format!("KILL {id}"));
+            }
         });
         let error = dumped.unwrap_err();
         assert_eq!(
