@@ -26,7 +26,7 @@ pub enum Consistency {
     GlobalLock,
     /// Read views opened without a lock, proved to be at one binlog position.
     LockFree,
-    /// `LOCK TABLES … READ` held for the whole dump.
+    /// `LOCK TABLES … READ` on the dumped tables while the read views opened.
     TableLocks,
     /// None: the operator allowed it.
     Inconsistent,
@@ -55,7 +55,7 @@ pub struct Manifest {
     pub gtid: Option<String>,
     /// How long writers were held up, in milliseconds.
     pub write_stall_ms: f64,
-    /// Global variables that decide how text is read back (sql_mode, lower_case_table_names, character_set_server, collation_server, …).
+    /// Global variables that decide how text is read back (`sql_mode`, `character_set_server`, …).
     pub variables: BTreeMap<String, String>,
     pub schemas: Vec<SchemaEntry>,
     pub tables: Vec<TableEntry>,
@@ -89,7 +89,7 @@ pub struct TableEntry {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Column {
     pub name: String,
-    /// `COLUMN_TYPE` as information_schema prints it.
+    /// `COLUMN_TYPE` as `information_schema` prints it.
     pub sql_type: String,
     /// An expression on the user variable `@v` that turns the row file's text into the column's value, where the text alone
     /// does not do (`ST_GeomFromWKB(@v)` …).

@@ -176,4 +176,5 @@ fn push_escaped(line: &mut Vec<u8>, mut bytes: &[u8]) {
 }
 
 #[cfg(test)]
+#[allow(clippy::expect_used, clippy::panic, reason = "a test may panic")]
 mod tests;

@@ -5,7 +5,7 @@
 
 use std::fmt::Write;
 
-/// Quotes an identifier: `` `a``b` ``.
+/// Quotes an identifier by backticks; one inside is doubled.
 #[must_use]
 pub fn ident(name: &str) -> String {
     format!("`{}`", name.replace('`', "``"))
@@ -54,6 +54,7 @@ pub fn account(user: &str, host: &str) -> String {
 }
 
 #[cfg(test)]
+#[allow(clippy::expect_used, reason = "a test may panic")]
 mod tests {
     use super::*;
 

@@ -32,7 +32,7 @@ pub use error::WireError;
 pub(crate) use stream::Socket;
 
 /// A server may search long before its first row; past this, the connection is taken for dead.
-const SILENCE_MAX: Duration = Duration::from_secs(600);
+const SILENCE_MAX: Duration = Duration::from_mins(10);
 
 /// A server answers the login at once, or has no thread left for us.
 const LOGIN_SILENCE_MAX: Duration = Duration::from_secs(15);

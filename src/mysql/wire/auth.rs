@@ -145,9 +145,11 @@ pub(crate) fn server_error(rest: &[u8]) -> WireError {
             what: "an error without a number",
         };
     };
-    let text = match text {
-        [b'#', _, _, _, _, _, text @ ..] => text,
-        text => text,
+    // Most carry an SQL state before the text; one from before the login does not.
+    let text = if let [b'#', _, _, _, _, _, text @ ..] = text {
+        text
+    } else {
+        text
     };
     WireError::Server {
         code: u16::from_le_bytes([*low, *high]),

@@ -136,6 +136,7 @@ fn push_bytes(packet: &mut Vec<u8>, bytes: &[u8]) -> Result<(), WireError> {
 }
 
 #[cfg(test)]
+#[allow(clippy::expect_used, reason = "a test may panic")]
 mod tests {
     use super::*;
 

@@ -114,6 +114,7 @@ fn tuple(key: &Key, bound: &[String]) -> String {
 }
 
 #[cfg(test)]
+#[allow(clippy::expect_used, reason = "a test may panic")]
 mod tests {
     use super::*;
 

@@ -2,7 +2,6 @@
 
 use std::io::{self, Write};
 use std::sync::{Mutex, PoisonError};
-use std::thread::ScopedJoinHandle;
 
 use tokio_util::sync::CancellationToken;
 
@@ -243,6 +242,9 @@ impl Snapshot {
     }
 }
 
+/// The chunks of a table's ranges, each with the range's number.
+type RangeChunks = Vec<(usize, Vec<Chunk>)>;
+
 /// What the threads of a dump share.
 struct Work<'a> {
     tables: &'a [Table],
@@ -253,7 +255,7 @@ struct Work<'a> {
     progress: &'a Progress,
     table_locks: Mutex<Option<Wire>>,
     /// By table: the number of a range, and its chunks.
-    chunks: Mutex<Vec<Vec<(usize, Vec<Chunk>)>>>,
+    chunks: Mutex<Vec<RangeChunks>>,
     failure: Failure,
 }
 
@@ -270,17 +272,16 @@ impl Work<'_> {
                     .iter_mut()
                     .map(|reader| scope.spawn(|| self.read(reader))),
             );
-            threads.into_iter().for_each(|thread| self.join(thread));
+            // A panic has been noted; joined here, it goes no further.
+            for thread in threads {
+                let _noted = thread.join();
+            }
         });
     }
 
-    fn join(&self, thread: ScopedJoinHandle<'_, Result<(), MysqlSourceError>>) {
-        if thread.join().is_err() {
-            self.failure.note(MysqlSourceError::BrokeOff);
-        }
-    }
-
-    fn scout(&self, wire: &mut Wire, previous: Option<&Manifest>) -> Result<(), MysqlSourceError> {
+    /// Fills the queue.
+    fn scout(&self, wire: &mut Wire, previous: Option<&Manifest>) {
+        let _watch = Watch(&self.failure);
         let scout = Scout {
             tables: self.tables,
             measured: &self.measured,
@@ -290,21 +291,19 @@ impl Work<'_> {
         };
         let filled = scout.fill(wire);
         self.queue.close();
-        filled.or_else(|error| self.failed(error))
+        if let Err(error) = filled {
+            self.failure.note(error);
+        }
     }
 
-    fn read(&self, wire: &mut Wire) -> Result<(), MysqlSourceError> {
+    /// Empties the queue.
+    fn read(&self, wire: &mut Wire) {
+        let _watch = Watch(&self.failure);
         while let Some(task) = self.queue.pop() {
             if let Err(error) = self.read_range(wire, &task) {
-                return self.failed(error);
+                return self.failure.note(error);
             }
         }
-        Ok(())
-    }
-
-    fn failed(&self, error: MysqlSourceError) -> Result<(), MysqlSourceError> {
-        self.failure.note(error);
-        Ok(())
     }
 
     fn read_range(&self, wire: &mut Wire, task: &Task) -> Result<(), MysqlSourceError> {
@@ -336,20 +335,23 @@ impl Work<'_> {
     }
 
     fn finish(self) -> Result<Vec<Vec<Chunk>>, MysqlSourceError> {
-        match self
-            .failure
-            .first
-            .into_inner()
-            .unwrap_or_else(PoisonError::into_inner)
-        {
-            Some(error) => Err(error),
-            None => {
-                let chunks = self
-                    .chunks
-                    .into_inner()
-                    .unwrap_or_else(PoisonError::into_inner);
-                Ok(chunks.into_iter().map(in_order).collect())
-            }
+        let failure = self.failure.first.into_inner();
+        if let Some(error) = failure.unwrap_or_else(PoisonError::into_inner) {
+            return Err(error);
+        }
+        let chunks = self.chunks.into_inner();
+        let chunks = chunks.unwrap_or_else(PoisonError::into_inner);
+        Ok(chunks.into_iter().map(in_order).collect())
+    }
+}
+
+/// Notes a thread that panics, so that no other waits for it.
+struct Watch<'a>(&'a Failure);
+
+impl Drop for Watch<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.note(MysqlSourceError::BrokeOff);
         }
     }
 }

@@ -45,7 +45,7 @@ impl Grants {
         let Some((scope, _)) = rest.split_once(" TO ") else {
             return;
         };
-        let privileges = privileges.split(", ").map(|name| name.to_ascii_uppercase());
+        let privileges = privileges.split(", ").map(str::to_ascii_uppercase);
         if scope == "*.*" {
             self.all.extend(privileges);
         } else if let Some(pattern) = scope
@@ -123,14 +123,16 @@ fn matches(pattern: &[u8], name: &[u8]) -> bool {
     match (pattern, name) {
         ([], []) => true,
         ([b'%', rest @ ..], _) => (0..=name.len()).any(|skip| matches(rest, &name[skip..])),
-        ([b'\\', byte, rest @ ..], [first, name @ ..]) => byte == first && matches(rest, name),
         ([b'_', rest @ ..], [_, name @ ..]) => matches(rest, name),
-        ([byte, rest @ ..], [first, name @ ..]) => byte == first && matches(rest, name),
+        ([b'\\', byte, rest @ ..] | [byte, rest @ ..], [first, name @ ..]) => {
+            byte == first && matches(rest, name)
+        }
         _ => false,
     }
 }
 
 #[cfg(test)]
+#[allow(clippy::expect_used, reason = "a test may panic")]
 mod tests {
     use super::*;
 
@@ -139,7 +141,9 @@ mod tests {
             account: quote_account("bkp@%"),
             ..Grants::default()
         };
-        lines.iter().for_each(|line| grants.add(line));
+        for line in lines {
+            grants.add(line);
+        }
         grants
     }
 

@@ -149,7 +149,10 @@ impl Hasher<'_> {
             let threads: Vec<_> = (0..connections)
                 .map(|_| scope.spawn(|| self.hash_some(server, capabilities)))
                 .collect();
-            let results: Vec<_> = threads.into_iter().map(|thread| thread.join()).collect();
+            let results: Vec<_> = threads
+                .into_iter()
+                .map(std::thread::ScopedJoinHandle::join)
+                .collect();
             results
                 .into_iter()
                 .try_for_each(|joined| joined.unwrap_or(Err(MysqlSourceError::BrokeOff)))

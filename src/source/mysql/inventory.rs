@@ -359,6 +359,7 @@ fn row_time(name: &str) -> ColumnInfo {
 }
 
 #[cfg(test)]
+#[allow(clippy::expect_used, reason = "a test may panic")]
 mod tests {
     use super::*;
 

@@ -7,6 +7,10 @@ use crate::source::mysql::inventory::ColumnInfo;
 
 /// One part of a unique index.
 #[derive(Debug, Clone)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a column of information_schema"
+)]
 pub(crate) struct IndexPart {
     /// `None` for an expression.
     pub(crate) column: Option<String>,
@@ -134,6 +138,7 @@ fn literal_kind(column: &ColumnInfo) -> Option<KeyKind> {
 }
 
 #[cfg(test)]
+#[allow(clippy::expect_used, reason = "a test may panic")]
 mod tests {
     use super::*;
 

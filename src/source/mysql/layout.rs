@@ -70,6 +70,7 @@ pub(crate) fn object(schema: Option<&str>, kind: &str, name: &str) -> String {
 }
 
 #[cfg(test)]
+#[allow(clippy::expect_used, reason = "a test may panic")]
 mod tests {
     use std::collections::BTreeSet;
 

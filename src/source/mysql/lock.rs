@@ -19,9 +19,9 @@ const LOCKED_SILENCE_SECONDS: u64 = 60;
 /// How definitions are kept from changing while rows are read.
 #[derive(Debug)]
 pub(crate) enum DefinitionLock {
-    /// MySQL's LOCK INSTANCE FOR BACKUP, on the control connection.
+    /// MySQL's `LOCK INSTANCE FOR BACKUP`, on the control connection.
     Instance,
-    /// MariaDB's BACKUP STAGE BLOCK_DDL, in a session of its own.
+    /// MariaDB's `BACKUP STAGE BLOCK_DDL`, in a session of its own.
     Stage(Wire),
     /// The account may take neither; changes are noticed where they hit a read view.
     None,

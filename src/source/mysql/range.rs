@@ -126,7 +126,9 @@ fn from_where(table: &Table, range: &Range) -> String {
         sql.push_str(" USE INDEX ()");
         return sql;
     };
-    sql.push_str(&format!(" FORCE INDEX ({})", ident(&key.index)));
+    sql.push_str(" FORCE INDEX (");
+    sql.push_str(&ident(&key.index));
+    sql.push(')');
     if let Some(condition) = range.condition(&key.columns) {
         sql.push_str(" WHERE ");
         sql.push_str(&condition);
@@ -137,6 +139,7 @@ fn from_where(table: &Table, range: &Range) -> String {
 }
 
 #[cfg(test)]
+#[allow(clippy::expect_used, reason = "a test may panic")]
 mod tests {
     use super::*;
 

@@ -44,7 +44,7 @@ pub(crate) struct RangeReader<'a> {
     pub(crate) progress: &'a Progress,
 }
 
-impl<'a> RangeReader<'a> {
+impl RangeReader<'_> {
     pub(crate) fn read(&self, wire: &mut Wire) -> Result<Vec<Chunk>, MysqlSourceError> {
         let columns: Vec<&str> = self
             .table
@@ -227,8 +227,7 @@ pub(crate) fn in_order(mut parts: Vec<(usize, Vec<Chunk>)>) -> Vec<Chunk> {
         .any(|chunk| chunk.lower.is_some() || chunk.upper.is_some());
     let mut lower = None;
     for chunk in &mut chunks {
-        chunk.lower = lower;
-        lower = chunk.upper.clone();
+        chunk.lower = std::mem::replace(&mut lower, chunk.upper.clone());
     }
     if let Some(last) = chunks.last_mut().filter(|_| is_keyed) {
         last.upper = None;
@@ -237,6 +236,7 @@ pub(crate) fn in_order(mut parts: Vec<(usize, Vec<Chunk>)>) -> Vec<Chunk> {
 }
 
 #[cfg(test)]
+#[allow(clippy::expect_used, reason = "a test may panic")]
 mod tests {
     use super::*;
 

@@ -37,7 +37,7 @@ impl Measured {
     fn rows_in(&self, chunk_bytes: u64, guess: u64) -> u64 {
         let rows = self.rows.load(Ordering::Relaxed);
         let bytes = self.bytes.load(Ordering::Relaxed);
-        let row_bytes = if rows > 0 { bytes / rows } else { guess };
+        let row_bytes = bytes.checked_div(rows).unwrap_or(guess);
         (chunk_bytes / row_bytes.max(1)).max(ROWS_MIN)
     }
 }
@@ -74,7 +74,7 @@ impl Scout<'_> {
     }
 
     fn is_large(&self, table: &Table) -> bool {
-        table.bytes_estimate > self.chunk_bytes + self.chunk_bytes / 2
+        table.bytes_estimate > self.chunk_bytes.saturating_add(self.chunk_bytes / 2)
     }
 
     fn push_all(&self, table: usize, bounds: &[Vec<String>], is_locked: bool) {
@@ -99,7 +99,7 @@ impl Scout<'_> {
         let mut lower = None;
         for number in 0.. {
             let rows = self.measured[at].rows_in(self.chunk_bytes, guess);
-            let upper = self.bound(wire, table, lower.as_ref(), rows)?;
+            let upper = next_bound(wire, table, lower.as_ref(), rows)?;
             let is_last = upper.is_none();
             let range = Range {
                 lower: std::mem::replace(&mut lower, upper.clone()),
@@ -117,28 +117,27 @@ impl Scout<'_> {
         }
         Ok(())
     }
+}
 
-    /// Returns the key so many rows above a bound, or `None` where there are fewer.
-    fn bound(
-        &self,
-        wire: &mut Wire,
-        table: &Table,
-        lower: Option<&Vec<String>>,
-        rows: u64,
-    ) -> Result<Option<Vec<String>>, MysqlSourceError> {
-        let Some(key) = &table.key else {
-            return Ok(None);
-        };
-        let failed = |error: WireError| MysqlSourceError::reading(&table.title(), error);
-        let mut found = wire
-            .read(&select_bound(table, &key.columns, lower, rows))
-            .map_err(failed)?;
-        let encoder = Encoder::new(found.columns()).map_err(failed)?;
-        let parts = key.parts_alone();
-        let mut bound = None;
-        while let Some(packet) = found.next().map_err(failed)? {
-            bound = Some(encoder.key(packet, &parts).map_err(failed)?);
-        }
-        Ok(bound)
+/// Returns the key so many rows above a bound, or `None` where there are fewer.
+fn next_bound(
+    wire: &mut Wire,
+    table: &Table,
+    lower: Option<&Vec<String>>,
+    rows: u64,
+) -> Result<Option<Vec<String>>, MysqlSourceError> {
+    let Some(key) = &table.key else {
+        return Ok(None);
+    };
+    let failed = |error: WireError| MysqlSourceError::reading(&table.title(), error);
+    let mut found = wire
+        .read(&select_bound(table, &key.columns, lower, rows))
+        .map_err(failed)?;
+    let encoder = Encoder::new(found.columns()).map_err(failed)?;
+    let parts = key.parts_alone();
+    let mut bound = None;
+    while let Some(packet) = found.next().map_err(failed)? {
+        bound = Some(encoder.key(packet, &parts).map_err(failed)?);
     }
+    Ok(bound)
 }

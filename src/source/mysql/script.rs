@@ -172,6 +172,7 @@ pub(crate) fn write_readme(out: &mut dyn Write, manifest: &Manifest) -> io::Resu
 }
 
 #[cfg(test)]
+#[allow(clippy::expect_used, reason = "a test may panic")]
 mod tests {
     use super::*;
 

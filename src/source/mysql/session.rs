@@ -138,7 +138,7 @@ const MANIFEST_VARIABLES: [&str; 12] = [
 
 /// Settings of every connection of a dump, by the server's name for them; those it does not know are left out.
 /// Times in UTC, no limit on how long a statement may take or a connection stand still while another works.
-const SESSION: [(&str, &str); 12] = [
+const SESSION: [(&str, &str); 13] = [
     ("sql_mode", "''"),
     ("time_zone", "'+00:00'"),
     ("wait_timeout", "2147483"),
@@ -150,6 +150,8 @@ const SESSION: [(&str, &str); 12] = [
     ("idle_readonly_transaction_timeout", "0"),
     ("print_identified_with_as_hex", "ON"),
     ("show_gipk_in_create_table_and_information_schema", "ON"),
+    // Estimates as the engine has them, not as a cache of yesterday's.
+    ("information_schema_stats_expiry", "0"),
     ("optimizer_switch", "'mrr=off'"),
 ];
 

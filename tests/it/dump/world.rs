@@ -1,5 +1,6 @@
 //! A directory to dump into, servers to dump from, and ways to look at them that share nothing with the dump.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -77,7 +78,7 @@ impl Write for DirFile<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         if let Some(gate) = self.gate.and_then(|gate| gate.lock().unwrap().take()) {
             gate.reached.send(()).unwrap();
-            gate.go.recv().unwrap();
+            gate.go.recv().ok();
         }
         self.file.write(bytes)
     }
@@ -318,15 +319,15 @@ fn show(column: &str, data_type: &str) -> String {
 }
 
 /// Returns the definitions of all objects as the server shows them, and who may do what.
-pub(super) fn objects(server: &Server) -> Vec<String> {
-    let mut shown = Vec::new();
+pub(super) fn objects(server: &Server) -> BTreeSet<String> {
+    let mut shown = BTreeSet::new();
     let schemas = "NOT IN ('mysql', 'sys', 'performance_schema', 'information_schema')";
     let mut add = |list: &str, show: &dyn Fn(&[Option<String>]) -> String, drop_last: usize| {
         for row in server.query(list) {
             let statement = show(&row);
             for answer in server.query(&statement) {
                 let kept = answer.len() - drop_last;
-                shown.push(format!("{statement}: {:?}", &answer[..kept]));
+                shown.insert(format!("{statement}: {:?}", &answer[..kept]));
             }
         }
     };
@@ -394,7 +395,7 @@ pub(super) fn objects(server: &Server) -> Vec<String> {
         .collect();
     shown.extend(definitions);
     if server.product() == Product::MariaDb {
-        shown.push(format!(
+        shown.insert(format!(
             "{:?}",
             server.query("SELECT NEXTVAL(torture.numbers_of)")
         ));
