@@ -128,8 +128,8 @@ pub async fn copy(
     let plan = plan(from.store(), to, run).await?;
     warn_of_old_keys(&plan, to, run);
     let mut transfer = Transfer::new(from.store(), to, at_once, &plan, run);
-    transfer.send(FileKind::Config, &plan.config).await?;
     transfer.send(FileKind::Key, &plan.keys).await?;
+    transfer.send(FileKind::Config, &plan.config).await?;
     transfer.send(FileKind::Pack, &plan.packs).await?;
     transfer.send(FileKind::Index, &plan.indexes).await?;
     let held_back = held_back(from, &plan, transfer.failed(), run).await?;

@@ -5,14 +5,14 @@
 //!
 //! ```text
 //! id human secret clock event run entry  ground: no policy, no I/O of their own but a secret's file
-//! policy schedule net                 intent: TOML -> values that hold together; cron text -> next, missed
+//! schedule policy net                 intent: TOML -> values that hold together; cron text -> next, missed
 //! mysql source                        where data comes from; knows no store and no repository
 //! chunk seal                          bytes -> chunks -> sealed blobs
 //! store repository place              what is kept, in restic's format, version 2; the stores that a policy names
 //! target sandbox                      where a restore writes; a server that is thrown away
 //! verify backup copy retention forget restore drill     the verbs: storyboards, no printing
 //! catalog status report doctor        account
-//! exit cycle install cli              edge: what is due, and the envelope round every verb
+//! install exit cycle cli              edge: what is due, and the envelope round every verb
 //! ```
 
 pub mod id;
@@ -23,8 +23,9 @@ pub mod event;
 pub mod run;
 pub mod entry;
 
-pub mod policy;
 pub mod schedule;
+pub mod policy;
+
 pub mod net;
 
 pub mod mysql;
@@ -53,7 +54,7 @@ pub mod status;
 pub mod report;
 pub mod doctor;
 
+pub mod install;
 pub mod exit;
 pub mod cycle;
-pub mod install;
 pub mod cli;

@@ -1,17 +1,39 @@
 //! A policy: one TOML file, parsed once into values that hold together.
 //!
-//! [`Policy`] is what the verbs read; `policy::raw` is what the file says, unknown keys refused, and `policy::check` turns the
-//! one into the other or says file, line, key and remedy. `policies/full.toml` explains every key.
+//! [`Policy`] is what the verbs read. `policy::raw` is what the file says, unknown keys refused; `policy::check` turns the
+//! one into the other, or says file, line, key and remedy of each fault. `policies/full.toml` explains every key.
 
 use std::collections::BTreeMap;
+use std::fmt;
+use std::fs;
+use std::io;
 use std::net::IpAddr;
-use std::path::PathBuf;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use chrono_tz::Tz;
 use ipnet::IpNet;
+use sha2::{Digest, Sha256};
 
+use crate::policy::locate::Places;
+use crate::policy::raw::RawPolicy;
+pub use crate::schedule::CatchUp;
+use crate::schedule::Cron;
 use crate::secret::SecretSource;
+
+mod check;
+mod error;
+mod find;
+mod locate;
+mod raw;
+mod read;
+#[cfg(test)]
+mod tests;
+mod units;
+
+pub use crate::policy::error::{Fault, PolicyError};
+pub use crate::policy::find::{all, find};
 
 #[derive(Debug, Clone)]
 pub struct Policy {
@@ -32,6 +54,68 @@ pub struct Policy {
     pub schedule: Schedule,
     pub retention: Keep,
     pub drill: DrillPlan,
+}
+
+/// A policy is a page of text; a larger file is another file.
+const FILE_BYTES_MAX: u64 = 1 << 20;
+
+impl Policy {
+    /// Reads a policy's file.
+    ///
+    /// # Errors
+    /// All faults at once, each with line, key and remedy. A file that anyone can write is refused: it names commands.
+    pub fn load(path: &Path) -> Result<Self, PolicyError> {
+        let read_error = |error| PolicyError::Read {
+            path: path.to_owned(),
+            error,
+        };
+        let meta = fs::metadata(path).map_err(read_error)?;
+        if meta.mode() & 0o002 != 0 {
+            let mode = meta.mode() & 0o7777;
+            return Err(PolicyError::Exposed {
+                path: path.to_owned(),
+                mode,
+            });
+        }
+        if meta.len() > FILE_BYTES_MAX {
+            return Err(read_error(io::Error::new(
+                io::ErrorKind::FileTooLarge,
+                "larger than 1 MiB, which no policy is",
+            )));
+        }
+        let text = fs::read_to_string(path).map_err(read_error)?;
+        Self::parse(&text, path)
+    }
+
+    /// Parses a policy's text; `file` only names it.
+    ///
+    /// # Errors
+    /// All faults at once, each with line, key and remedy.
+    pub fn parse(text: &str, file: &Path) -> Result<Self, PolicyError> {
+        let wrong = |faults| PolicyError::Wrong {
+            file: file.to_owned(),
+            faults,
+        };
+        let places = Places::new(text);
+        let raw = read::raw(text, &places).map_err(|fault| wrong(vec![fault]))?;
+        let hash = hex::encode(Sha256::digest(text.as_bytes()));
+        check::policy(raw, file, hash, &places).map_err(wrong)
+    }
+
+    /// Returns where reports are written.
+    #[must_use]
+    pub fn report_dir(&self) -> PathBuf {
+        self.drill
+            .report_dir
+            .clone()
+            .unwrap_or_else(|| self.state_dir.join("reports"))
+    }
+}
+
+/// Returns the JSON Schema of a policy file.
+#[must_use]
+pub fn schema() -> serde_json::Value {
+    schemars::schema_for!(RawPolicy).to_value()
 }
 
 /// The objectives that drills and `status` set the measured values beside.
@@ -59,11 +143,43 @@ pub struct RepositoryPlace {
 #[derive(Debug, Clone)]
 pub struct CopyPlace {
     pub name: String,
-    pub s3: S3Place,
+    pub place: CopyTarget,
     /// Bytes a second, for all uploads of this copy together.
     pub bandwidth: Option<u64>,
     /// Uploads at once.
     pub uploads: usize,
+}
+
+impl CopyPlace {
+    /// Returns the secret that opens the copy's store, if the policy names one.
+    #[must_use]
+    pub fn secret(&self) -> Option<&SecretSource> {
+        match &self.place {
+            CopyTarget::S3(s3) => s3.secret_access_key.as_ref(),
+            CopyTarget::Dir(_) => None,
+        }
+    }
+}
+
+#[derive(Debug, Clone)]
+pub enum CopyTarget {
+    S3(S3Place),
+    /// A directory, as of a disk that is taken away.
+    Dir(PathBuf),
+}
+
+/// Names the place in reports: `s3://bucket/prefix (region or endpoint)`, or the directory.
+impl fmt::Display for CopyTarget {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Dir(dir) => write!(f, "{}", dir.display()),
+            Self::S3(s3) => {
+                let slash = if s3.prefix.is_empty() { "" } else { "/" };
+                let at = s3.endpoint.as_ref().unwrap_or(&s3.region);
+                write!(f, "s3://{}{slash}{} ({at})", s3.bucket, s3.prefix)
+            }
+        }
+    }
 }
 
 #[derive(Debug, Clone)]
@@ -157,23 +273,10 @@ pub struct FilesGuard {
 
 #[derive(Debug, Clone, Default)]
 pub struct Schedule {
-    pub backup: Option<crate::policy::CronText>,
-    pub verify: Option<crate::policy::CronText>,
-    pub drill: Option<crate::policy::CronText>,
+    pub backup: Option<Cron>,
+    pub verify: Option<Cron>,
+    pub drill: Option<Cron>,
     pub catch_up: CatchUp,
-}
-
-/// Five cron fields that `crate::schedule` was able to read.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct CronText(pub String);
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum CatchUp {
-    /// Missed runs are made up for by one.
-    #[default]
-    One,
-    /// Missed runs are left out.
-    None,
 }
 
 /// Keep rules. A rule of zero keeps nothing by itself.
@@ -205,6 +308,8 @@ pub enum Check {
     /// The first column of the first row, compared as a number or as text.
     Sql {
         name: String,
+        /// The source whose restored server is asked; `None`: the only one.
+        mysql: Option<String>,
         sql: String,
         min: Option<f64>,
         max: Option<f64>,
@@ -213,6 +318,8 @@ pub enum Check {
     /// Every path that the statement returns exists in the restored tree of this files source.
     FilesIn {
         name: String,
+        /// As for `Sql`.
+        mysql: Option<String>,
         source: String,
         sql: String,
         missing_max: u64,

@@ -1,1 +1,270 @@
-//! TBD
+//! A server that is thrown away: a private `mariadbd` or `mysqld` in a temporary directory, reachable by a socket only.
+//!
+//! It is gone when its value is, and also when this process is killed: a guard process ends it then, and should the whole
+//! machine go down, the next sandbox sweeps up what is left. Nothing in it is meant to last, so nothing in it waits for a disk.
+
+mod dir;
+mod error;
+mod process;
+mod program;
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use mysql_async::prelude::Queryable;
+
+use crate::mysql::manifest::{Manifest, Product};
+use crate::mysql::product;
+use crate::mysql::server::Server;
+use crate::policy::{MysqlAddress, Network, Tls};
+use crate::run::Run;
+use crate::sandbox::dir::Dir;
+use crate::sandbox::process::Process;
+use crate::sandbox::program::Program;
+use crate::target::mysql::plan::series;
+
+pub use dir::sweep;
+pub use error::SandboxError;
+
+/// What kind of server to start.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SandboxPlan {
+    pub product: Product,
+    /// The server program; `None`: found in `PATH` and the usual places.
+    pub program: Option<PathBuf>,
+    /// Where its directory is made; `None`: the system's temporary directory. Wants room for the restored database.
+    pub dir: Option<PathBuf>,
+    pub buffer_pool_bytes: u64,
+    /// Has to be as it was where the dump comes from.
+    pub lower_case_table_names: u8,
+    /// How long the server may take to answer.
+    pub start_max: Duration,
+}
+
+/// Enough for the pages that a load works on; a drill is not to push the machine's own work out of memory.
+const BUFFER_POOL_BYTES: u64 = 512 << 20;
+
+/// MySQL makes its files in about ten seconds and starts in three; a machine at work takes some times that.
+const START_MAX: Duration = Duration::from_mins(3);
+
+const POLL: Duration = Duration::from_millis(50);
+
+impl SandboxPlan {
+    /// Plans a server of the product that a dump was taken from.
+    #[must_use]
+    pub fn for_dump(manifest: &Manifest) -> Self {
+        let case = manifest.variables.get("lower_case_table_names");
+        Self {
+            product: manifest.product,
+            program: None,
+            dir: None,
+            buffer_pool_bytes: BUFFER_POOL_BYTES,
+            lower_case_table_names: case.and_then(|value| value.parse().ok()).unwrap_or(0),
+            start_max: START_MAX,
+        }
+    }
+}
+
+/// Returns the server programs that a sandbox could be started with; one that is named must be there.
+#[must_use]
+pub fn installed(mariadbd: Option<&Path>, mysqld: Option<&Path>) -> Vec<PathBuf> {
+    let named = [(Product::MariaDb, mariadbd), (Product::MySql, mysqld)];
+    named.into_iter().filter_map(|(product, path)| Program::find(product, path).ok()).map(|program| program.path().to_owned()).collect()
+}
+
+/// A running server that nobody else knows of.
+#[derive(Debug)]
+pub struct Sandbox {
+    // Dropped in this order: first the process, then its files.
+    process: Process,
+    dir: Dir,
+    product: Product,
+    version: String,
+}
+
+impl Sandbox {
+    /// Makes and starts a server, and waits until it answers.
+    pub async fn start(plan: &SandboxPlan, run: &Run) -> Result<Self, SandboxError> {
+        let program = Program::find(plan.product, plan.program.as_deref())?;
+        let parent = plan.dir.clone().unwrap_or_else(std::env::temp_dir);
+        for left in sweep(&parent) {
+            run.events.note(format!(
+                "removed {}, which a run that was killed had left behind",
+                left.display()
+            ));
+        }
+        let dir = Dir::make(&parent)?;
+        let deadline = Instant::now() + plan.start_max;
+        initialise(&program, plan, &dir, run, deadline).await?;
+        let command = program.command(&dir, &options(plan, &dir));
+        let mut process = Process::spawn(command, dir.path())?;
+        let version = answer(&mut process, &dir, run, deadline).await?;
+        Ok(Self {
+            process,
+            dir,
+            product: plan.product,
+            version,
+        })
+    }
+
+    /// Returns how to reach the server: by its socket, as `root`, without a password.
+    #[must_use]
+    pub fn server(&self) -> Server {
+        server_at(&self.dir)
+    }
+
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.process.pid()
+    }
+
+    /// Returns the directory that holds everything of it.
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// Returns the version as `SELECT VERSION()` says.
+    #[must_use]
+    pub fn version(&self) -> &str {
+        &self.version
+    }
+
+    /// Says so if the dump comes from another series of versions than the sandbox is of.
+    #[must_use]
+    pub fn note(&self, manifest: &Manifest) -> Option<String> {
+        let name = product::name(self.product);
+        (series(&manifest.version) != series(&self.version)).then(|| {
+            format!(
+                "rehearsed on {name} {}, the source is {}",
+                self.version, manifest.version
+            )
+        })
+    }
+
+    /// Ends the server and removes its directory. Dropping does the same, but cannot say that it failed.
+    pub fn stop(self) -> Result<(), SandboxError> {
+        let Self { process, dir, .. } = self;
+        drop(process);
+        dir.remove()
+    }
+}
+
+fn server_at(dir: &Dir) -> Server {
+    Server {
+        address: MysqlAddress::Socket(dir.socket()),
+        user: "root".to_owned(),
+        password: None,
+        tls: Tls::default(),
+        network: Network::default(),
+    }
+}
+
+/// Makes the system tables.
+async fn initialise(
+    program: &Program,
+    plan: &SandboxPlan,
+    dir: &Dir,
+    run: &Run,
+    deadline: Instant,
+) -> Result<(), SandboxError> {
+    let mut command = program.initialiser(dir, &options_to_keep(plan))?;
+    let log = std::fs::File::create(dir.path().join("initialise.log"))
+        .map_err(SandboxError::dir(dir.path()))?;
+    let errors = log.try_clone().map_err(SandboxError::dir(dir.path()))?;
+    command.stdout(log).stderr(errors);
+    let mut process = Process::spawn(command, dir.path())?;
+    loop {
+        match process.ended()? {
+            Some(status) if status.success() => return Ok(()),
+            Some(status) => {
+                return Err(SandboxError::Initialise {
+                    status,
+                    log: dir.logs(),
+                });
+            }
+            None => pause(dir, run, deadline).await?,
+        }
+    }
+}
+
+/// Waits until the server answers, and returns its version.
+async fn answer(
+    process: &mut Process,
+    dir: &Dir,
+    run: &Run,
+    deadline: Instant,
+) -> Result<String, SandboxError> {
+    let server = server_at(dir);
+    loop {
+        if let Some(status) = process.ended()? {
+            return Err(SandboxError::Ended {
+                status,
+                log: dir.logs(),
+            });
+        }
+        // Until it is up there is no socket, or nobody behind it: that is why we ask again.
+        if let Ok(mut conn) = server.connect().await
+            && let Ok(Some(version)) = conn.query_first("SELECT VERSION()").await
+        {
+            conn.disconnect().await.ok();
+            return Ok(version);
+        }
+        pause(dir, run, deadline).await?;
+    }
+}
+
+async fn pause(dir: &Dir, run: &Run, deadline: Instant) -> Result<(), SandboxError> {
+    if Instant::now() > deadline {
+        return Err(SandboxError::NoAnswer { log: dir.logs() });
+    }
+    tokio::select! {
+        () = run.cancel.cancelled() => Err(SandboxError::Stopped),
+        () = tokio::time::sleep(POLL) => Ok(()),
+    }
+}
+
+/// Options that must be the same when the files are made and when they are used.
+fn options_to_keep(plan: &SandboxPlan) -> Vec<String> {
+    vec![
+        format!("--lower-case-table-names={}", plan.lower_case_table_names),
+        // MariaDB's name for it and MySQL's; each passes over the other's.
+        "--loose-innodb-log-file-size=256M".to_owned(),
+        "--loose-innodb-redo-log-capacity=512M".to_owned(),
+        "--skip-innodb-doublewrite".to_owned(),
+        "--innodb-flush-log-at-trx-commit=0".to_owned(),
+    ]
+}
+
+fn options(plan: &SandboxPlan, dir: &Dir) -> Vec<String> {
+    let in_dir =
+        |option: &str, name: &str| format!("--{option}={}", dir.path().join(name).display());
+    let fixed = [
+        // Nobody comes in but by the socket, whose directory is ours alone; nothing goes out but into it.
+        "--skip-networking",
+        "--loose-mysqlx=OFF",
+        "--skip-name-resolve",
+        "--event-scheduler=OFF",
+        "--local-infile=1",
+        "--skip-log-bin",
+        "--sync-binlog=0",
+        "--loose-innodb-buffer-pool-load-at-startup=OFF",
+        "--loose-innodb-buffer-pool-dump-at-shutdown=OFF",
+        // Several connections may fill a table with an AUTO_INCREMENT column at once.
+        "--loose-innodb-autoinc-lock-mode=2",
+        "--performance-schema=OFF",
+        "--max-allowed-packet=1G",
+        "--max-connections=64",
+        "--character-set-server=utf8mb4",
+    ];
+    let own = [
+        format!("--socket={}", dir.socket().display()),
+        in_dir("pid-file", dir::PID_FILE),
+        in_dir("log-error", dir::ERROR_LOG),
+        in_dir("tmpdir", "tmp"),
+        in_dir("secure-file-priv", "tmp"),
+        format!("--innodb-buffer-pool-size={}", plan.buffer_pool_bytes),
+    ];
+    let fixed = fixed.into_iter().map(str::to_owned);
+    fixed.chain(own).chain(options_to_keep(plan)).collect()
+}

@@ -14,7 +14,12 @@ use hyper_util::server::conn::auto::Builder;
 use s3s::Body;
 use s3s::HttpError;
 use s3s::HttpResponse;
+use s3s::S3Request;
+use s3s::S3Result;
+use s3s::access::S3Access;
 use s3s::auth::SimpleAuth;
+use s3s::dto::ListObjectsInput;
+use s3s::dto::ListObjectsV2Input;
 use s3s::service::S3Service;
 use s3s::service::S3ServiceBuilder;
 use s3s_fs::FileSystem;
@@ -61,10 +66,33 @@ pub(crate) async fn serve(
         keys.access.clone(),
         keys.secret.clone(),
     ));
+    builder.set_access(PlainLists);
     let service = builder.build();
     loop {
         let (stream, _) = listener.accept().await?;
         tokio::spawn(converse(stream, service.clone(), faults.clone()));
+    }
+}
+
+/// Reads an empty delimiter as none, as S3 does: restic sends one, and the object store would group by it.
+struct PlainLists;
+
+#[async_trait::async_trait]
+impl S3Access for PlainLists {
+    async fn list_objects(&self, asked: &mut S3Request<ListObjectsInput>) -> S3Result<()> {
+        asked
+            .input
+            .delimiter
+            .take_if(|delimiter| delimiter.is_empty());
+        Ok(())
+    }
+
+    async fn list_objects_v2(&self, asked: &mut S3Request<ListObjectsV2Input>) -> S3Result<()> {
+        asked
+            .input
+            .delimiter
+            .take_if(|delimiter| delimiter.is_empty());
+        Ok(())
     }
 }
 

@@ -75,7 +75,7 @@ SQL
     --character-set-server=utf8mb4 --innodb-buffer-pool-size=256M --innodb-flush-log-at-trx-commit=2 --sync-binlog=0 \
     --local-infile=1 --max-allowed-packet=256M --max-connections=200 "${@:2}" \
     >"$dir/stdout.log" 2>&1 </dev/null 9>&- &
-  echo $! >"$dir/lab.pid"
+  note_pid $!
 }
 
 wait_for() {
@@ -88,6 +88,7 @@ wait_for() {
     [ $SECONDS -lt $deadline ] || die "no answer after $START_SECONDS_MAX s, see $dir/error.log"
     sleep 0.1
   done
+  lab_pid "$dir" >/dev/null || die "another server answers on $dir/s.sock"
   printf 'socket=%q\nport=%q\n' "$dir/s.sock" "$port"
 }
 
@@ -100,7 +101,7 @@ up_s3() {
   [ -x "$program" ] || die "no $program: run cargo build --example s3"
   mkdir -p "$dir/data"
   setsid "$program" --root "$dir/data" --port "$port" "$@" >"$dir/stdout.log" 2>"$dir/error.log" </dev/null 9>&- &
-  echo $! >"$dir/lab.pid"
+  note_pid $!
   until port=$(sed -n 's/^listening on 127\.0\.0\.1://p' "$dir/stdout.log") && [ -n "$port" ]; do
     lab_pid "$dir" >/dev/null || { cat "$dir/error.log" >&2; die "the S3 server ended while it started"; }
     sleep 0.05
@@ -108,13 +109,28 @@ up_s3() {
   printf 'endpoint=http://127.0.0.1:%q\nport=%q\n' "$port" "$port"
 }
 
-# Prints the pid of what `up` started in a directory, if that very process still runs.
+note_pid() {
+  echo "$1 $(start_of "$1")" >"$dir/lab.pid"
+}
+
+# Prints when a process began, in the kernel's ticks.
+start_of() {
+  local stat
+  # The name in parentheses may hold anything, so fields count from behind it.
+  stat=$(cat "/proc/$1/stat" 2>/dev/null) && awk '{ print $20 }' <<<"${stat##*) }"
+}
+
+# Prints the pid of what `up` started in a directory, if that very process still runs: its number may have gone to
+# another one since, which began at another time.
 lab_pid() {
-  local pid
-  pid=$(cat "$1/lab.pid" 2>/dev/null) || return 1
-  # The number may have gone to another process since: ours names its directory.
-  { tr '\0' '\n' <"/proc/$pid/cmdline"; } 2>/dev/null | grep -qF -- "$1/" || return 1
+  local pid start
+  read -r pid start 2>/dev/null <"$1/lab.pid" || return 1
+  [ -n "$start" ] && [ "$(start_of "$pid")" = "$start" ] && ! is_zombie "$pid" || return 1
   echo "$pid"
+}
+
+is_zombie() {
+  grep -q '^State:.Z' "/proc/$1/status" 2>/dev/null
 }
 
 lab_down() {

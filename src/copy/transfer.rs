@@ -63,8 +63,10 @@ impl<'a> Transfer<'a> {
         kind: FileKind,
         objects: &[Listed],
     ) -> Result<(), CopyError> {
-        let one = |listed| self.sender.send(kind, listed);
-        let mut sending = futures_util::stream::iter(objects)
+        let sender = &self.sender;
+        let one = |listed: Listed| async move { sender.send(kind, listed).await };
+        // Owned: a closure over borrowed items would make the future of a copy impossible to spawn.
+        let mut sending = futures_util::stream::iter(objects.to_vec())
             .map(one)
             .buffer_unordered(self.at_once);
         let cancel = &self.run.cancel;
@@ -74,7 +76,7 @@ impl<'a> Transfer<'a> {
             .ok_or(Stopped)?
         {
             match sent {
-                Ok(()) => self.copied.count(kind, listed),
+                Ok(()) => self.copied.count(kind, &listed),
                 Err(error) => self
                     .copied
                     .failed
@@ -141,13 +143,10 @@ struct Sender<'a> {
 }
 
 impl Sender<'_> {
-    async fn send<'l>(
-        &self,
-        kind: FileKind,
-        listed: &'l Listed,
-    ) -> (&'l Listed, Result<(), ObjectError>) {
+    async fn send(&self, kind: FileKind, listed: Listed) -> (Listed, Result<(), ObjectError>) {
         let key = Key::new(kind, &listed.name);
-        (listed, self.send_object(&key, listed.size).await)
+        let sent = self.send_object(&key, listed.size).await;
+        (listed, sent)
     }
 
     async fn send_object(&self, key: &Key, size: u64) -> Result<(), ObjectError> {

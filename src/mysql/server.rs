@@ -145,7 +145,11 @@ impl Server {
     /// # Errors
     /// [`SecretError`] where the password cannot be read.
     pub fn of(source: &MysqlSource, network: &Network) -> Result<Self, SecretError> {
-        let password = source.password.as_ref().map(SecretSource::read).transpose()?;
+        let password = source
+            .password
+            .as_ref()
+            .map(SecretSource::read)
+            .transpose()?;
         Ok(Self {
             address: source.address.clone(),
             user: source.user.clone(),

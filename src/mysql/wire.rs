@@ -37,6 +37,7 @@ const SILENCE_MAX: Duration = Duration::from_secs(600);
 /// A server answers the login at once, or has no thread left for us.
 const LOGIN_SILENCE_MAX: Duration = Duration::from_secs(15);
 
+const COM_QUIT: u8 = 0x01;
 const COM_QUERY: u8 = 0x03;
 const COM_STMT_PREPARE: u8 = 0x16;
 const COM_STMT_EXECUTE: u8 = 0x17;
@@ -116,6 +117,12 @@ impl Wire {
         &self.version
     }
 
+    /// Tells whether rows of a statement are still to be read.
+    #[must_use]
+    pub fn is_busy(&self) -> bool {
+        self.is_busy
+    }
+
     /// Listens to another signal to stop from now on.
     pub fn set_cancel(&mut self, cancel: CancellationToken) {
         self.stream.cancel = cancel;
@@ -132,15 +139,15 @@ impl Wire {
         self.command(COM_QUERY, sql.as_bytes())
     }
 
-    /// Reads the answer to [`Wire::send`].
+    /// Reads the answer to [`Wire::send`] and drops its rows.
     pub fn finish(&mut self) -> Result<(), WireError> {
-        self.text_rows().map(drop)
+        self.rows().map(drop)
     }
 
     /// Runs a statement and returns its rows, which must be few.
     pub fn query(&mut self, sql: &str) -> Result<TextRows, WireError> {
         self.send(sql)?;
-        self.text_rows()
+        self.rows()
     }
 
     /// Starts to read the rows of a statement in the binary protocol.
@@ -215,7 +222,8 @@ impl Wire {
         Ok(columns)
     }
 
-    fn text_rows(&mut self) -> Result<TextRows, WireError> {
+    /// Reads the answer to [`Wire::send`].
+    pub fn rows(&mut self) -> Result<TextRows, WireError> {
         let Some(count) = self.column_count()? else {
             return Ok(Vec::new());
         };
@@ -228,6 +236,15 @@ impl Wire {
                 [0xFE, ..] if packet.len() < 0xFF_FFFF => return Ok(rows),
                 _ => rows.push(text_row(packet, count)?),
             }
+        }
+    }
+}
+
+impl Drop for Wire {
+    /// Takes leave, so that the server does not count the connection as aborted.
+    fn drop(&mut self) {
+        if !self.is_busy {
+            let _gone_already = self.stream.send_command(&[COM_QUIT]);
         }
     }
 }

@@ -10,13 +10,21 @@ use rayon::slice::ParallelSliceMut;
 pub(super) use crate::repository::index::file::{BLOBS_MAX, parse, print};
 
 use crate::id::{BlobId, ObjectId};
-use crate::repository::pack::{BlobKind, PackedBlob};
+use crate::repository::pack::{self, BlobKind, PackedBlob};
 
 /// A pack and the blobs in it, as an index file lists them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PackContents {
     pub id: ObjectId,
     pub blobs: Vec<PackedBlob>,
+}
+
+impl PackContents {
+    /// Returns how long the pack must be: its blobs and the header that lists them.
+    #[must_use]
+    pub fn size(&self) -> u64 {
+        pack::size_of(&self.blobs)
+    }
 }
 
 /// Where a blob lies.

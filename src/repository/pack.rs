@@ -165,6 +165,17 @@ fn header_entry(blob: &PackedBlob) -> Vec<u8> {
     entry
 }
 
+/// Returns how long a pack of these blobs is.
+pub(super) fn size_of(blobs: &[PackedBlob]) -> u64 {
+    let entry = |blob: &PackedBlob| match blob.plain {
+        Some(_) => COMPRESSED_ENTRY,
+        None => PLAIN_ENTRY,
+    };
+    let header: usize = blobs.iter().map(entry).sum();
+    let stored: u64 = blobs.iter().map(|blob| u64::from(blob.length)).sum();
+    stored + (header + OVERHEAD + LENGTH_FIELD) as u64
+}
+
 /// How many bytes at a pack's end hold its whole header, told by the last bytes of it.
 pub(super) fn header_size(tail: &[u8], pack_size: u64) -> Result<usize, String> {
     let Some(field) = tail.last_chunk::<LENGTH_FIELD>() else {
@@ -265,6 +276,7 @@ mod tests {
         assert_eq!(pack.id, ObjectId::of(&pack.bytes));
         let header = PLAIN_ENTRY + COMPRESSED_ENTRY + OVERHEAD;
         assert_eq!(pack.bytes.len(), 90 + header + LENGTH_FIELD);
+        assert_eq!(pack.bytes.len() as u64, size_of(&pack.blobs));
         assert_eq!(
             pack.bytes[pack.bytes.len() - 4..],
             u32::try_from(header).unwrap().to_le_bytes()

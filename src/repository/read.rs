@@ -13,7 +13,7 @@ use crate::repository::index::{self, IndexBuilder, Location, PackContents};
 use crate::repository::pack::{self, BlobKind, PackedBlob};
 use crate::repository::tree::Tree;
 use crate::repository::{Fault, Repository, document};
-use crate::run::Run;
+use crate::run::{Run, Stopped};
 use crate::seal;
 use crate::store::{FileKind, Key, Listed};
 
@@ -155,6 +155,26 @@ impl Repository {
         sealed: &[u8],
     ) -> Result<Vec<u8>, seal::SealError> {
         seal::open(&self.master, &blob.id, sealed, blob.plain)
+    }
+
+    /// Gets an object whole, from a thread that is no task's, unless the run is stopped meanwhile.
+    pub(crate) fn get_blocking(&self, key: &Key, run: &Run) -> Result<Bytes, RepositoryError> {
+        let got = run.cancel.run_until_cancelled(self.store.get(key));
+        let got = self.runtime.block_on(got);
+        Ok(got.ok_or(Stopped)??)
+    }
+
+    /// Proves that the config opens, that another document hashes to its name and opens, that a key file hashes to its name.
+    pub(crate) async fn check_document(&self, key: &Key) -> Result<(), RepositoryError> {
+        let bytes = self.store.get(key).await?;
+        if key.kind != FileKind::Config {
+            document::check_name(key, &bytes)?;
+        }
+        if key.kind != FileKind::Key {
+            let opened = seal::open_document(&self.master, &bytes);
+            opened.map_err(|error| RepositoryError::damaged(key, error))?;
+        }
+        Ok(())
     }
 
     /// Returns the index files, and packs found while they were read, that are damaged; empty before the index was loaded.

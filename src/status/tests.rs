@@ -1,6 +1,6 @@
-use std::collections::BTreeMap;
-use std::path::PathBuf;
-use std::time::Duration;
+#![allow(clippy::unwrap_used)]
+
+use std::path::Path;
 
 use chrono::TimeDelta;
 
@@ -9,11 +9,6 @@ use crate::catalog::REPOSITORY;
 use crate::drill::outcome::{Origin, Place};
 use crate::human;
 use crate::human::Ink;
-use crate::policy::{
-    CopyPlace, DrillPlan, FilesGuard, FilesSource, Keep, Network, Objectives, RepositoryPlace,
-    S3Place, Schedule,
-};
-use crate::secret::SecretSource;
 
 fn at(text: &str) -> DateTime<Utc> {
     text.parse().unwrap_or_default()
@@ -23,60 +18,25 @@ fn now() -> DateTime<Utc> {
     at("2026-03-01T03:00:00Z")
 }
 
+/// A shop's policy with one source and a copy of that name.
+fn policy_named(name: &str, copy: &str) -> Policy {
+    let text = r#"
+        version = 1
+        name = "mall"
+        timezone = "Asia/Seoul"
+        objectives = { rpo = "24h", rto = "2h" }
+        repository = { path = "/backup/mall", password_file = "/etc/bkp/mall.key" }
+        copy = [{ name = "offsite", s3 = { bucket = "mall-dr", region = "ap-northeast-2" } }]
+        files.images = { path = "/mnt/images" }
+        "#;
+    let mut policy = Policy::parse(text, Path::new("mall.toml")).unwrap();
+    policy.name = name.to_owned();
+    policy.copies[0].name = copy.to_owned();
+    policy
+}
+
 fn policy() -> Policy {
-    Policy {
-        file: PathBuf::from("mall.toml"),
-        hash: "aa".repeat(32),
-        name: "mall".to_owned(),
-        timezone: chrono_tz::Asia::Seoul,
-        objectives: Objectives {
-            rpo: Some(Duration::from_secs(86_400)),
-            rto: Some(Duration::from_secs(7_200)),
-        },
-        network: Network::default(),
-        repository: RepositoryPlace {
-            path: PathBuf::from("/backup/mall"),
-            password: SecretSource::File(PathBuf::from("/etc/bkp/mall.key")),
-        },
-        state_dir: PathBuf::from("/var/lib/bkp/mall"),
-        copies: vec![copy_place("offsite")],
-        mysql: BTreeMap::new(),
-        files: BTreeMap::from([("images".to_owned(), files_source())]),
-        schedule: Schedule::default(),
-        retention: Keep::default(),
-        drill: DrillPlan::default(),
-    }
-}
-
-fn files_source() -> FilesSource {
-    FilesSource {
-        path: PathBuf::from("/mnt/images"),
-        require_mount: true,
-        fs_type: None,
-        exclude: Vec::new(),
-        threads: 8,
-        guard: FilesGuard::default(),
-    }
-}
-
-fn copy_place(name: &str) -> CopyPlace {
-    let s3 = S3Place {
-        bucket: "mall-dr".to_owned(),
-        prefix: "bkp".to_owned(),
-        region: "ap-northeast-2".to_owned(),
-        endpoint: None,
-        path_style: false,
-        ca_file: None,
-        access_key_id: None,
-        secret_access_key: None,
-        storage_class: None,
-    };
-    CopyPlace {
-        name: name.to_owned(),
-        s3,
-        bandwidth: None,
-        uploads: 8,
-    }
+    policy_named("mall", "offsite")
 }
 
 fn snapshot(store: &str, hours_ago: i64) -> SnapshotRecord {
@@ -373,8 +333,7 @@ fn the_worst_reason_comes_first() {
 #[test]
 fn the_screen_fits_80_columns_whatever_the_names() {
     let mut mall = Mall::well();
-    mall.policy.name = "한국쇼핑몰".repeat(12);
-    mall.policy.copies = vec![copy_place(&"가나다라".repeat(10))];
+    mall.policy = policy_named(&"한국쇼핑몰".repeat(12), &"가나다라".repeat(10));
     mall.policy.timezone = chrono_tz::Asia::Kathmandu;
     mall.runs = vec![
         run("backup", Outcome::Failed, Some(1)),

@@ -227,7 +227,7 @@ impl Screen<'_> {
             );
         }
         for next in &self.status.next_runs {
-            text += &self.row(&next.verb, "", Some(next.at), "").trim_end();
+            text += self.row(&next.verb, "", Some(next.at), "").trim_end();
             text.push('\n');
         }
         text

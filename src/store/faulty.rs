@@ -35,6 +35,8 @@ pub enum Fault {
     Full,
     /// It is done, and the answer is lost on the way back.
     AnswerLost,
+    /// It is said to be done and is not: a put by a server that lies.
+    Swallowed,
     /// It never ends.
     Stall,
     /// One bit of what is put or got is another.
@@ -215,7 +217,7 @@ impl Faulty {
             }),
             Some(Fault::Full) => Err(StoreError::Full { act, thing }),
             Some(Fault::Stall) => std::future::pending().await,
-            Some(Fault::AnswerLost | Fault::Flip | Fault::Cut) | None => Ok(()),
+            Some(Fault::AnswerLost | Fault::Swallowed | Fault::Flip | Fault::Cut) | None => Ok(()),
         }
     }
 }
@@ -275,6 +277,9 @@ impl Store for Faulty {
         let fault = self.strike(Operation::Put, key.kind, &key.name);
         let thing = key.path();
         self.before(fault.as_ref(), "put", &thing).await?;
+        if fault == Some(Fault::Swallowed) {
+            return Ok(());
+        }
         self.inner.put(key, damaged(fault.as_ref(), bytes)).await?;
         after(fault.as_ref(), "put", &thing, ())
     }

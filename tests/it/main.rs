@@ -2,6 +2,20 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::missing_panics_doc)]
 
 mod catalog;
+mod copy;
+mod dump;
+mod faults;
+mod files;
 mod layers;
+mod load;
+mod mall;
+mod network;
+mod operator;
+mod policies;
+mod report;
+mod retention;
 mod s3;
+mod sandbox;
 mod servers;
+mod stores;
+mod world;

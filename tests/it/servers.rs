@@ -9,6 +9,7 @@
 )]
 
 mod database;
+pub(crate) mod mall;
 mod programs;
 mod s3;
 mod template;
@@ -145,4 +146,43 @@ fn a_fault_comes_before_the_real_answer() {
 
     assert!(refused.unwrap_err().contains("403"));
     assert!(!s3.objects().join("forbidden").exists());
+}
+
+#[test]
+#[ignore = "needs the servers of scripts/lab; scripts/test runs it"]
+fn restic_keeps_a_repository_on_the_s3_server() {
+    let s3 = S3::start();
+    let files = tempfile::tempdir().unwrap();
+    for nth in 0..40_u8 {
+        std::fs::write(files.path().join(nth.to_string()), vec![nth; 1000]).unwrap();
+    }
+    for name in ["RESTIC", "RESTIC019"] {
+        let restic = |arguments: &[&str]| {
+            let output = std::process::Command::new(program(name))
+                .args([
+                    "--repo",
+                    &format!("s3:{}/{}/{name}", s3.endpoint(), S3::BUCKET),
+                ])
+                .args(["--no-cache", "--pack-size", "4"])
+                .args(arguments)
+                .env("RESTIC_PASSWORD", "secret")
+                .env("AWS_ACCESS_KEY_ID", S3::ACCESS_KEY)
+                .env("AWS_SECRET_ACCESS_KEY", S3::SECRET_KEY)
+                .env_remove("AWS_CA_BUNDLE")
+                .output()
+                .unwrap();
+            assert!(
+                output.status.success(),
+                "{arguments:?}: {}",
+                String::from_utf8_lossy(&output.stderr)
+            );
+        };
+        restic(&["init"]);
+        // Each run leaves packs of its own: a list has to find them all.
+        for nth in 0..3 {
+            std::fs::write(files.path().join("new"), nth.to_string()).unwrap();
+            restic(&["backup", &files.path().display().to_string()]);
+        }
+        restic(&["check", "--read-data"]);
+    }
 }

@@ -1,0 +1,207 @@
+//! The directory of a sandbox: ours alone, locked as long as we live, swept up when we do not.
+
+use std::fs;
+use std::fs::File;
+use std::io;
+use std::io::Write;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
+use tempfile::TempDir;
+
+use crate::sandbox::SandboxError;
+
+const PREFIX: &str = "bkp-sandbox-";
+/// Locked while its owner lives; it holds the owner's process id once it is.
+const OWNER: &str = "owner";
+pub(super) const PID_FILE: &str = "server.pid";
+pub(super) const ERROR_LOG: &str = "error.log";
+
+/// The kernel takes 107 bytes, some clients fewer.
+const SOCKET_BYTES_MAX: usize = 100;
+
+/// A directory whose owner has not said so for this long was never going to.
+const UNOWNED_MAX: Duration = Duration::from_mins(10);
+
+/// So much of the end of a log goes into an error.
+const LOG_LINES: usize = 12;
+
+#[derive(Debug)]
+pub(super) struct Dir {
+    dir: TempDir,
+    /// Held for its lock.
+    _owner: File,
+}
+
+impl Dir {
+    pub(super) fn make(parent: &Path) -> Result<Self, SandboxError> {
+        let at = || SandboxError::dir(parent);
+        // The server runs in another working directory.
+        let parent = fs::canonicalize(parent).map_err(at())?;
+        // The server inside has no password.
+        let own_only = fs::Permissions::from_mode(0o700);
+        let dir = tempfile::Builder::new()
+            .prefix(PREFIX)
+            .permissions(own_only)
+            .tempdir_in(&parent)
+            .map_err(at())?;
+        let owner = own(dir.path()).map_err(at())?;
+        fs::create_dir(dir.path().join("tmp")).map_err(at())?;
+        let made = Self { dir, _owner: owner };
+        if made.socket().as_os_str().len() > SOCKET_BYTES_MAX {
+            return Err(SandboxError::PathTooLong {
+                dir: parent,
+                max: SOCKET_BYTES_MAX,
+            });
+        }
+        Ok(made)
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        self.dir.path()
+    }
+
+    pub(super) fn data(&self) -> PathBuf {
+        self.path().join("data")
+    }
+
+    pub(super) fn socket(&self) -> PathBuf {
+        self.path().join("s.sock")
+    }
+
+    /// Returns the ends of the server's logs.
+    pub(super) fn logs(&self) -> String {
+        let texts = ["initialise.log", ERROR_LOG]
+            .map(|name| fs::read(self.path().join(name)).unwrap_or_default());
+        let text = texts
+            .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
+            .concat();
+        let lines: Vec<&str> = text.lines().collect();
+        lines[lines.len().saturating_sub(LOG_LINES)..].join("\n")
+    }
+
+    pub(super) fn remove(self) -> Result<(), SandboxError> {
+        let path = self.path().to_owned();
+        self.dir.close().map_err(SandboxError::dir(&path))
+    }
+}
+
+fn own(dir: &Path) -> io::Result<File> {
+    let mut owner = File::create(dir.join(OWNER))?;
+    owner.lock()?;
+    write!(owner, "{}", std::process::id())?;
+    Ok(owner)
+}
+
+/// Removes the sandboxes in a directory whose owners are gone, with their servers, and returns them.
+///
+/// What cannot be looked at or removed is left alone: it may be another user's.
+pub fn sweep(parent: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(parent).into_iter().flatten().flatten();
+    let named = entries.filter(|entry| {
+        entry
+            .file_name()
+            .as_encoded_bytes()
+            .starts_with(PREFIX.as_bytes())
+    });
+    let stale = named
+        .map(|entry| entry.path())
+        .filter(|dir| is_stale(dir).unwrap_or(false));
+    stale.filter(|dir| remove_left(dir).is_ok()).collect()
+}
+
+fn is_stale(dir: &Path) -> io::Result<bool> {
+    let metadata = fs::symlink_metadata(dir)?;
+    if !metadata.is_dir() || metadata.uid() != rustix::process::geteuid().as_raw() {
+        return Ok(false);
+    }
+    let owner = match File::open(dir.join(OWNER)) {
+        Ok(owner) => owner,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return is_old(&metadata),
+        Err(error) => return Err(error),
+    };
+    if owner.try_lock().is_err() {
+        return Ok(false);
+    }
+    // An empty file: its owner is just about to lock it, or died at that.
+    Ok(owner.metadata()?.len() > 0 || is_old(&metadata)?)
+}
+
+fn is_old(metadata: &fs::Metadata) -> io::Result<bool> {
+    Ok(metadata
+        .modified()?
+        .elapsed()
+        .is_ok_and(|age| age > UNOWNED_MAX))
+}
+
+fn remove_left(dir: &Path) -> io::Result<()> {
+    if let Some(pid) = server_of(dir) {
+        kill_process(pid, Signal::KILL)?;
+    }
+    // A server that is just dying may still make a file while its directory goes.
+    fs::remove_dir_all(dir).or_else(|_| fs::remove_dir_all(dir))
+}
+
+/// Returns the process of the server that still works in a directory; another's with the same number does not name it.
+fn server_of(dir: &Path) -> Option<Pid> {
+    let pid = fs::read_to_string(dir.join(PID_FILE))
+        .ok()?
+        .trim()
+        .parse()
+        .ok()?;
+    let command = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
+    let needle = dir.as_os_str().as_encoded_bytes();
+    let is_its = command.windows(needle.len()).any(|part| part == needle);
+    is_its.then(|| Pid::from_raw(pid)).flatten()
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sandbox_whose_owner_lives_is_not_swept_and_one_whose_owner_is_gone_is() {
+        let parent = tempfile::tempdir().unwrap();
+        let alive = Dir::make(parent.path()).unwrap();
+        let gone = parent.path().join("bkp-sandbox-gone");
+        fs::create_dir(&gone).unwrap();
+        fs::write(gone.join(OWNER), "4194304").unwrap();
+        fs::create_dir(parent.path().join("bkp-sandbox-new")).unwrap();
+        fs::create_dir(parent.path().join("another")).unwrap();
+
+        assert_eq!(sweep(parent.path()), [gone]);
+        assert!(alive.path().exists());
+        assert!(parent.path().join("bkp-sandbox-new").exists());
+        assert!(parent.path().join("another").exists());
+    }
+
+    #[test]
+    fn a_directory_is_its_owners_alone() {
+        let parent = tempfile::tempdir().unwrap();
+        let dir = Dir::make(parent.path()).unwrap();
+        assert_eq!(fs::metadata(dir.path()).unwrap().mode() & 0o777, 0o700);
+    }
+
+    #[test]
+    fn a_path_too_long_for_a_socket_is_refused() {
+        let parent = tempfile::tempdir().unwrap();
+        let long = parent.path().join("x".repeat(90));
+        fs::create_dir(&long).unwrap();
+        assert!(matches!(
+            Dir::make(&long),
+            Err(SandboxError::PathTooLong { .. })
+        ));
+    }
+
+    #[test]
+    fn the_end_of_the_logs_is_told() {
+        let parent = tempfile::tempdir().unwrap();
+        let dir = Dir::make(parent.path()).unwrap();
+        let lines: Vec<String> = (0..40).map(|line| format!("line {line}")).collect();
+        fs::write(dir.path().join(ERROR_LOG), lines.join("\n")).unwrap();
+        assert!(dir.logs().starts_with("line 28\n") && dir.logs().ends_with("line 39"));
+    }
+}

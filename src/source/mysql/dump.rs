@@ -1,0 +1,452 @@
+//! Writes a dump: definitions, then rows on all connections at once, then the manifest.
+
+use std::io::{self, Write};
+use std::sync::{Mutex, PoisonError};
+use std::thread::ScopedJoinHandle;
+
+use tokio_util::sync::CancellationToken;
+
+use crate::event::{Task as Progress, Unit};
+use crate::mysql::manifest::{Chunk, FORMAT, Manifest, ObjectEntry, SchemaEntry, TableEntry};
+use crate::mysql::sql::{ident, qualified};
+use crate::mysql::wire::Wire;
+use crate::run::Run;
+use crate::source::Sink;
+use crate::source::mysql::Snapshot;
+use crate::source::mysql::accounts::AccountReader;
+use crate::source::mysql::error::MysqlSourceError;
+use crate::source::mysql::inventory::{Exclude, Table};
+use crate::source::mysql::layout;
+use crate::source::mysql::lock::DefinitionLock;
+use crate::source::mysql::objects::{Object, ObjectReader};
+use crate::source::mysql::queue::{Queue, Task};
+use crate::source::mysql::read::{RangeReader, in_order};
+use crate::source::mysql::scout::{Measured, Scout};
+use crate::source::mysql::script::{TableScript, write_readme, write_restore, write_script};
+use crate::source::mysql::session::{rows, run_sql};
+
+/// The scout may be so many ranges ahead for each reader.
+const AHEAD_MAX: usize = 2;
+
+/// What a dump holds beside rows.
+struct Definitions {
+    schemas: Vec<SchemaEntry>,
+    /// `CREATE TABLE`, in the order of the inventory.
+    tables: Vec<String>,
+    objects: Vec<Object>,
+}
+
+impl Snapshot {
+    /// Writes the dump into a sink; `manifest.json` comes last. Blocks.
+    ///
+    /// Bounds of the previous dump are used again where they fit, so that unchanged ranges make identical files.
+    ///
+    /// # Errors
+    /// Whatever breaks; then what the sink has got so far is no dump.
+    pub fn dump(
+        mut self,
+        sink: &dyn Sink,
+        previous: Option<&Manifest>,
+        run: &Run,
+    ) -> Result<Manifest, MysqlSourceError> {
+        let dumped = self.dump_all(sink, previous, run);
+        if dumped.is_err() {
+            self.kill_readers();
+        }
+        dumped
+    }
+
+    fn dump_all(
+        &mut self,
+        sink: &dyn Sink,
+        previous: Option<&Manifest>,
+        run: &Run,
+    ) -> Result<Manifest, MysqlSourceError> {
+        let definitions = self.read_definitions(run)?;
+        let chunks = self.read_rows(sink, previous, run)?;
+        self.check_locks()?;
+        let manifest = self.manifest(&definitions, chunks);
+        write_definitions(sink, &manifest, &definitions)?;
+        self.write_scripts(sink, &manifest, &definitions)?;
+        write_json(sink, layout::MANIFEST, &manifest)?;
+        Ok(manifest)
+    }
+
+    fn read_definitions(&mut self, run: &Run) -> Result<Definitions, MysqlSourceError> {
+        let mut definitions = Definitions {
+            schemas: Vec::new(),
+            tables: Vec::new(),
+            objects: Vec::new(),
+        };
+        for schema in &self.inventory.schemas {
+            let statement = format!("SHOW CREATE DATABASE IF NOT EXISTS {}", ident(&schema.name));
+            let found = rows(
+                &mut self.control,
+                &format!("read the definition of `{}`", schema.name),
+                &statement,
+            )?;
+            definitions.schemas.push(SchemaEntry {
+                name: schema.name.clone(),
+                create: found
+                    .first()
+                    .map(|row| row.text(1).to_owned())
+                    .unwrap_or_default(),
+            });
+        }
+        for table in &self.inventory.tables {
+            let statement = format!(
+                "SHOW CREATE TABLE {}",
+                qualified(&table.schema, &table.name)
+            );
+            let found = rows(
+                &mut self.control,
+                &format!("read the definition of `{}`", table.title()),
+                &statement,
+            )?;
+            definitions.tables.push(
+                found
+                    .first()
+                    .map(|row| row.text(1).to_owned())
+                    .unwrap_or_default(),
+            );
+        }
+        definitions.objects = self.read_objects(run)?;
+        Ok(definitions)
+    }
+
+    fn read_objects(&mut self, run: &Run) -> Result<Vec<Object>, MysqlSourceError> {
+        let mut reader = ObjectReader {
+            wire: &mut self.control,
+            inventory: &self.inventory,
+            capabilities: &self.capabilities,
+            exclude: Exclude(&self.source.exclude),
+        };
+        let mut objects = reader.read()?;
+        if self.grants.sees_accounts() {
+            let mut reader = AccountReader {
+                wire: &mut self.control,
+                inventory: &self.inventory,
+                capabilities: &self.capabilities,
+                events: &run.events,
+            };
+            objects.extend(reader.read()?);
+            // Stable: events are enabled when all else is there.
+            objects.sort_by_key(|object| object.is_last);
+        }
+        Ok(objects)
+    }
+
+    /// Reads all rows, and returns the chunks of each table.
+    fn read_rows(
+        &mut self,
+        sink: &dyn Sink,
+        previous: Option<&Manifest>,
+        run: &Run,
+    ) -> Result<Vec<Vec<Chunk>>, MysqlSourceError> {
+        let cancel = run.cancel.child_token();
+        self.readers
+            .iter_mut()
+            .for_each(|reader| reader.set_cancel(cancel.clone()));
+        let tables = &self.inventory.tables;
+        let estimate = tables.iter().map(|table| table.bytes_estimate).sum();
+        let progress = run.events.task("dump rows", Unit::Bytes, estimate);
+        let work = Work {
+            tables,
+            measured: tables.iter().map(|_| Measured::default()).collect(),
+            queue: Queue::new(self.readers.len() * AHEAD_MAX, cancel.clone()),
+            chunk_bytes: self.chunk_bytes,
+            sink,
+            progress: &progress,
+            table_locks: Mutex::new(self.table_locks.take()),
+            chunks: Mutex::new(tables.iter().map(|_| Vec::new()).collect()),
+            failure: Failure {
+                first: Mutex::new(None),
+                cancel,
+            },
+        };
+        work.run(&mut self.readers, previous);
+        run.check().map_err(|_| MysqlSourceError::Stopped)?;
+        progress.set_total(progress.done());
+        work.finish()
+    }
+
+    /// Proves that definitions were held still to the end.
+    fn check_locks(&mut self) -> Result<(), MysqlSourceError> {
+        let act = "hold the definitions still";
+        run_sql(&mut self.control, act, "DO 1")?;
+        match &mut self.definitions {
+            DefinitionLock::Stage(session) => run_sql(session, act, "DO 1"),
+            DefinitionLock::Instance | DefinitionLock::None => Ok(()),
+        }
+    }
+
+    fn manifest(&self, definitions: &Definitions, chunks: Vec<Vec<Chunk>>) -> Manifest {
+        let tables = self.inventory.tables.iter().zip(chunks);
+        Manifest {
+            format: FORMAT,
+            product: self.capabilities.product,
+            version: self.capabilities.version.clone(),
+            server: self.capabilities.server(),
+            taken_at: self.moment.taken_at,
+            consistency: self.moment.consistency,
+            position: self.moment.position.clone(),
+            gtid: self.moment.gtid.clone(),
+            write_stall_ms: self.moment.write_stall_ms,
+            variables: self.capabilities.for_manifest(),
+            schemas: definitions.schemas.clone(),
+            tables: tables
+                .map(|(table, chunks)| table_entry(table, chunks))
+                .collect(),
+            objects: definitions.objects.iter().map(object_entry).collect(),
+        }
+    }
+
+    fn write_scripts(
+        &self,
+        sink: &dyn Sink,
+        manifest: &Manifest,
+        definitions: &Definitions,
+    ) -> Result<(), MysqlSourceError> {
+        let tables = manifest.tables.iter().zip(&definitions.tables);
+        let tables: Vec<_> = tables
+            .map(|(entry, create)| TableScript { entry, create })
+            .collect();
+        write_file(sink, layout::SCRIPT, |out| {
+            write_restore(
+                out,
+                manifest,
+                &tables,
+                &definitions.objects,
+                &self.capabilities,
+            )
+        })?;
+        write_file(sink, layout::README, |out| write_readme(out, manifest))
+    }
+
+    /// Ends what still runs on the server: a statement does not notice that its reader has gone until it sends.
+    fn kill_readers(&mut self) {
+        let busy: Vec<u32> = self
+            .readers
+            .iter()
+            .filter(|reader| reader.is_busy())
+            .map(Wire::id)
+            .collect();
+        if busy.is_empty() {
+            return;
+        }
+        // The dump has failed already; what cannot be killed ends by itself when it sends.
+        if let Ok(mut wire) = self.server.open_wire(&CancellationToken::new()) {
+            for id in busy {
+                let _gone_already = wire.run(&format!("KILL {id}"));
+            }
+        }
+    }
+}
+
+/// What the threads of a dump share.
+struct Work<'a> {
+    tables: &'a [Table],
+    measured: Vec<Measured>,
+    queue: Queue,
+    chunk_bytes: u64,
+    sink: &'a dyn Sink,
+    progress: &'a Progress,
+    table_locks: Mutex<Option<Wire>>,
+    /// By table: the number of a range, and its chunks.
+    chunks: Mutex<Vec<Vec<(usize, Vec<Chunk>)>>>,
+    failure: Failure,
+}
+
+impl Work<'_> {
+    /// Runs a thread for each connection until all is read or one has failed.
+    fn run(&self, readers: &mut [Wire], previous: Option<&Manifest>) {
+        let Some((scout, readers)) = readers.split_last_mut() else {
+            return;
+        };
+        std::thread::scope(|scope| {
+            let mut threads = vec![scope.spawn(|| self.scout(scout, previous))];
+            threads.extend(
+                readers
+                    .iter_mut()
+                    .map(|reader| scope.spawn(|| self.read(reader))),
+            );
+            threads.into_iter().for_each(|thread| self.join(thread));
+        });
+    }
+
+    fn join(&self, thread: ScopedJoinHandle<'_, Result<(), MysqlSourceError>>) {
+        if thread.join().is_err() {
+            self.failure.note(MysqlSourceError::BrokeOff);
+        }
+    }
+
+    fn scout(&self, wire: &mut Wire, previous: Option<&Manifest>) -> Result<(), MysqlSourceError> {
+        let scout = Scout {
+            tables: self.tables,
+            measured: &self.measured,
+            previous,
+            chunk_bytes: self.chunk_bytes,
+            queue: &self.queue,
+        };
+        let filled = scout.fill(wire);
+        self.queue.close();
+        filled.or_else(|error| self.failed(error))
+    }
+
+    fn read(&self, wire: &mut Wire) -> Result<(), MysqlSourceError> {
+        while let Some(task) = self.queue.pop() {
+            if let Err(error) = self.read_range(wire, &task) {
+                return self.failed(error);
+            }
+        }
+        Ok(())
+    }
+
+    fn failed(&self, error: MysqlSourceError) -> Result<(), MysqlSourceError> {
+        self.failure.note(error);
+        Ok(())
+    }
+
+    fn read_range(&self, wire: &mut Wire, task: &Task) -> Result<(), MysqlSourceError> {
+        let reader = RangeReader {
+            table: &self.tables[task.table],
+            task,
+            sink: self.sink,
+            chunk_bytes: self.chunk_bytes,
+            progress: self.progress,
+        };
+        let chunks = reader.read(wire)?;
+        for chunk in &chunks {
+            self.measured[task.table].add(chunk.rows, chunk.bytes);
+        }
+        lock(&self.chunks)[task.table].push((task.number, chunks));
+        if self.queue.done(task) {
+            self.free_tables()
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Lets the writers of locked tables go on.
+    fn free_tables(&self) -> Result<(), MysqlSourceError> {
+        match lock(&self.table_locks).take() {
+            Some(mut session) => run_sql(&mut session, "hold the tables still", "UNLOCK TABLES"),
+            None => Ok(()),
+        }
+    }
+
+    fn finish(self) -> Result<Vec<Vec<Chunk>>, MysqlSourceError> {
+        match self
+            .failure
+            .first
+            .into_inner()
+            .unwrap_or_else(PoisonError::into_inner)
+        {
+            Some(error) => Err(error),
+            None => {
+                let chunks = self
+                    .chunks
+                    .into_inner()
+                    .unwrap_or_else(PoisonError::into_inner);
+                Ok(chunks.into_iter().map(in_order).collect())
+            }
+        }
+    }
+}
+
+/// The first failure; it stops all the others.
+struct Failure {
+    first: Mutex<Option<MysqlSourceError>>,
+    cancel: CancellationToken,
+}
+
+impl Failure {
+    fn note(&self, error: MysqlSourceError) {
+        let mut first = lock(&self.first);
+        // What stopped because another had failed says nothing.
+        if first.is_none() || first.as_ref().is_some_and(MysqlSourceError::is_stopped) {
+            *first = Some(error);
+        }
+        self.cancel.cancel();
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn table_entry(table: &Table, chunks: Vec<Chunk>) -> TableEntry {
+    TableEntry {
+        schema: table.schema.clone(),
+        name: table.name.clone(),
+        create: layout::definition(&table.schema, &table.name),
+        engine: table.engine.clone(),
+        columns: table.columns.clone(),
+        key: table
+            .key
+            .as_ref()
+            .map(|key| key.columns.clone())
+            .unwrap_or_default(),
+        rows: chunks.iter().map(|chunk| chunk.rows).sum(),
+        bytes: chunks.iter().map(|chunk| chunk.bytes).sum(),
+        chunks,
+    }
+}
+
+fn object_entry(object: &Object) -> ObjectEntry {
+    let path = object.path();
+    ObjectEntry {
+        kind: object.kind,
+        schema: object.schema.clone(),
+        table: object.table.clone(),
+        name: object.name.clone(),
+        statements: format!("{path}.json"),
+        script: format!("{path}.sql"),
+    }
+}
+
+fn write_definitions(
+    sink: &dyn Sink,
+    manifest: &Manifest,
+    definitions: &Definitions,
+) -> Result<(), MysqlSourceError> {
+    for (entry, create) in manifest.tables.iter().zip(&definitions.tables) {
+        write_file(sink, &entry.create, |out| writeln!(out, "{create}"))?;
+    }
+    for (entry, object) in manifest.objects.iter().zip(&definitions.objects) {
+        write_json(sink, &entry.statements, &object.statements)?;
+        write_file(sink, &entry.script, |out| {
+            write_script(out, &object.statements)
+        })?;
+    }
+    Ok(())
+}
+
+fn write_json(
+    sink: &dyn Sink,
+    path: &str,
+    value: &impl serde::Serialize,
+) -> Result<(), MysqlSourceError> {
+    let json = serde_json::to_vec_pretty(value).map_err(|error| MysqlSourceError::Json {
+        path: path.to_owned(),
+        error,
+    })?;
+    write_file(sink, path, |out| out.write_all(&json))
+}
+
+fn write_file(
+    sink: &dyn Sink,
+    path: &str,
+    write: impl FnOnce(&mut dyn Write) -> io::Result<()>,
+) -> Result<(), MysqlSourceError> {
+    let mut file = io::BufWriter::new(sink.file(path)?);
+    let failed = |error| MysqlSourceError::Write {
+        path: path.to_owned(),
+        error,
+    };
+    write(&mut file).map_err(failed)?;
+    let file = file
+        .into_inner()
+        .map_err(|error| failed(error.into_error()))?;
+    Ok(file.finish()?)
+}

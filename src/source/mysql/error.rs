@@ -1,0 +1,140 @@
+//! Why a database could not be dumped.
+
+use crate::mysql::server::ServerError;
+use crate::mysql::wire::WireError;
+use crate::source::SinkError;
+
+#[derive(Debug, thiserror::Error)]
+pub enum MysqlSourceError {
+    #[error(transparent)]
+    Server(#[from] ServerError),
+    #[error("{act}")]
+    Query {
+        act: String,
+        #[source]
+        error: WireError,
+    },
+    /// The read view went with its connection: what another would read is of another moment.
+    #[error("{act}: the connection that held the read view is gone")]
+    ViewLost {
+        act: String,
+        #[source]
+        error: WireError,
+    },
+    #[error("read `{table}`: its definition changed under the read view")]
+    TableChanged { table: String },
+    #[error("dump the server: the account lacks {what}")]
+    Privilege { what: String, grant: String },
+    #[error(
+        "dump the server to one moment: {count} tables are of engines without transactions: {tables}"
+    )]
+    NonTransactional { count: usize, tables: String },
+    #[error(
+        "stop writers for a moment: the lock was not free in {tries} tries of {seconds} s{blocker}"
+    )]
+    Locked {
+        tries: u32,
+        seconds: u64,
+        /// `; held up by …`, or nothing where it is not known.
+        blocker: String,
+    },
+    #[error("dump the schema `{schema}`: the server has none of this name")]
+    UnknownSchema { schema: String },
+    #[error("dump `{table}`: {problem}")]
+    Unsupported { table: String, problem: String },
+    #[error(transparent)]
+    Sink(#[from] SinkError),
+    #[error("write `{path}`")]
+    Write {
+        path: String,
+        #[source]
+        error: std::io::Error,
+    },
+    #[error("write `{path}` as JSON")]
+    Json {
+        path: String,
+        #[source]
+        error: serde_json::Error,
+    },
+    #[error("stopped by a signal")]
+    Stopped,
+    #[error("dump the server: a thread broke off")]
+    BrokeOff,
+}
+
+impl MysqlSourceError {
+    /// Wraps what a statement met, with the act that it was part of.
+    pub(crate) fn query(act: impl Into<String>) -> impl FnOnce(WireError) -> Self {
+        let act = act.into();
+        move |error| match error {
+            WireError::Stopped => Self::Stopped,
+            error => Self::Query { act, error },
+        }
+    }
+
+    /// Wraps what a connection with a read view met while it read rows.
+    pub(crate) fn reading(table: &str, error: WireError) -> Self {
+        let act = format!("read `{table}`");
+        match error {
+            WireError::Stopped => Self::Stopped,
+            // 1412: the table was altered, or made, after the read view.
+            error if error.code() == Some(1412) => Self::TableChanged {
+                table: table.to_owned(),
+            },
+            error if error.is_lost() => Self::ViewLost { act, error },
+            error => Self::Query { act, error },
+        }
+    }
+
+    /// Returns the next step for the operator.
+    #[must_use]
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::Server(error) => error.hint(),
+            Self::Query { error, .. } => error.hint(),
+            Self::ViewLost { .. } => Some(
+                "run the backup again; nothing of this one is kept. See who killed it: the server's error log".to_owned(),
+            ),
+            Self::TableChanged { .. } => {
+                Some("run the backup again when no migration runs".to_owned())
+            }
+            Self::Privilege { grant, .. } => Some(format!("run `{grant}` on the server as an administrator")),
+            Self::NonTransactional { .. } => Some(
+                "convert them (ALTER TABLE … ENGINE=InnoDB), exclude them, or set `non_transactional = \"lock\"` in the policy"
+                    .to_owned(),
+            ),
+            Self::Locked { .. } => {
+                Some("end the long statement, raise `lock_wait` in the policy, or back up at a quieter hour".to_owned())
+            }
+            Self::UnknownSchema { .. } => {
+                Some("check `schemas` and `exclude` in the policy".to_owned())
+            }
+            _ => None,
+        }
+    }
+
+    /// Tells whether the policy's network rules forbid the way.
+    #[must_use]
+    pub fn is_network_refused(&self) -> bool {
+        matches!(self, Self::Server(error) if error.is_network_refused())
+    }
+
+    /// Tells whether the server does not take our user and password.
+    #[must_use]
+    pub fn is_access_denied(&self) -> bool {
+        matches!(self, Self::Server(error) if error.is_access_denied())
+    }
+
+    /// Tells whether a signal ended the dump.
+    #[must_use]
+    pub fn is_stopped(&self) -> bool {
+        matches!(self, Self::Stopped)
+            || matches!(
+                self,
+                Self::Server(ServerError::Login {
+                    error: WireError::Stopped,
+                    ..
+                })
+            )
+    }
+}

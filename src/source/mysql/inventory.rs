@@ -1,0 +1,376 @@
+//! What there is to dump: schemas, tables, their columns, and the key that each is read by.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::mysql::manifest::Column;
+use crate::mysql::wire::Wire;
+use crate::source::mysql::error::MysqlSourceError;
+use crate::source::mysql::key::{IndexPart, Key};
+use crate::source::mysql::session::{Capabilities, TextRow, in_list, rows};
+
+/// Schemas that belong to the server.
+const SYSTEM_SCHEMAS: [&str; 4] = ["information_schema", "mysql", "performance_schema", "sys"];
+
+/// Engines with read views that a consistent snapshot opens.
+const TRANSACTIONAL: [&str; 3] = ["INNODB", "ROCKSDB", "TOKUDB"];
+
+/// Engines whose rows are not theirs: only the definition is dumped.
+const HOLLOW: [&str; 6] = [
+    "MRG_MYISAM",
+    "FEDERATED",
+    "BLACKHOLE",
+    "CONNECT",
+    "SPIDER",
+    "SEQUENCE",
+];
+
+/// A column as the server describes it.
+#[derive(Debug, Clone)]
+pub(crate) struct ColumnInfo {
+    pub(crate) name: String,
+    pub(crate) data_type: String,
+    pub(crate) sql_type: String,
+    pub(crate) charset: Option<String>,
+    pub(crate) collation: Option<String>,
+    /// Empty for a column that holds a value of its own.
+    pub(crate) generated: String,
+}
+
+impl ColumnInfo {
+    /// Returns how the row file's text becomes the value, where the text alone does not do: these types take a binary text
+    /// for something else (raw UUID bytes) or refuse it (JSON).
+    fn load(&self, capabilities: &Capabilities) -> Option<String> {
+        let takes_text = match self.data_type.as_str() {
+            "json" => !capabilities.is_mariadb(),
+            "uuid" | "inet6" | "inet4" => true,
+            _ => false,
+        };
+        takes_text.then(|| "CONVERT(@v USING utf8mb4)".to_owned())
+    }
+}
+
+/// A table to dump.
+#[derive(Debug, Clone)]
+pub(crate) struct Table {
+    pub(crate) schema: String,
+    pub(crate) name: String,
+    pub(crate) engine: String,
+    /// The row's history is dumped with it (MariaDB's system versioning).
+    pub(crate) has_history: bool,
+    pub(crate) columns: Vec<Column>,
+    pub(crate) key: Option<Key>,
+    /// What the server believes the table to hold, in bytes.
+    pub(crate) bytes_estimate: u64,
+    pub(crate) row_bytes_estimate: u64,
+}
+
+impl Table {
+    /// Returns the name for people.
+    pub(crate) fn title(&self) -> String {
+        format!("{}.{}", self.schema, self.name)
+    }
+
+    pub(crate) fn is_transactional(&self) -> bool {
+        TRANSACTIONAL.contains(&self.engine.to_ascii_uppercase().as_str())
+    }
+
+    pub(crate) fn is_hollow(&self) -> bool {
+        HOLLOW.contains(&self.engine.to_ascii_uppercase().as_str())
+    }
+}
+
+/// A schema to dump.
+#[derive(Debug, Clone)]
+pub(crate) struct Schema {
+    pub(crate) name: String,
+    pub(crate) collation: String,
+}
+
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Inventory {
+    pub(crate) schemas: Vec<Schema>,
+    /// Largest first.
+    pub(crate) tables: Vec<Table>,
+    /// Schema and name.
+    pub(crate) sequences: Vec<(String, String)>,
+    pub(crate) views: Vec<(String, String)>,
+}
+
+impl Inventory {
+    /// Lists what the policy wants of the server.
+    pub(crate) fn list(
+        wire: &mut Wire,
+        capabilities: &Capabilities,
+        schemas: &[String],
+        exclude: &[String],
+    ) -> Result<Self, MysqlSourceError> {
+        let schemas = list_schemas(wire, schemas)?;
+        let mut inventory = Self {
+            schemas,
+            ..Self::default()
+        };
+        if inventory.schemas.is_empty() {
+            return Ok(inventory);
+        }
+        let exclude = Exclude(exclude);
+        let details = Details::read(
+            wire,
+            inventory.schemas.iter().map(|schema| schema.name.as_str()),
+        )?;
+        for row in inventory.list_tables(wire)? {
+            if !exclude.holds(row.text(0), row.text(1)) {
+                inventory.add(&row, &details, capabilities);
+            }
+        }
+        inventory.tables.sort_by(|a, b| {
+            let size = b.bytes_estimate.cmp(&a.bytes_estimate);
+            size.then_with(|| (&a.schema, &a.name).cmp(&(&b.schema, &b.name)))
+        });
+        Ok(inventory)
+    }
+
+    fn list_tables(&self, wire: &mut Wire) -> Result<Vec<TextRow>, MysqlSourceError> {
+        let statement = format!(
+            "SELECT TABLE_SCHEMA, TABLE_NAME, TABLE_TYPE, ENGINE, DATA_LENGTH, AVG_ROW_LENGTH \
+             FROM information_schema.TABLES WHERE TABLE_SCHEMA {} ORDER BY TABLE_SCHEMA, TABLE_NAME",
+            in_list(self.schemas.iter().map(|schema| schema.name.as_str()))
+        );
+        rows(wire, "list the tables", &statement)
+    }
+
+    fn add(&mut self, row: &TextRow, details: &Details, capabilities: &Capabilities) {
+        let place = (row.text(0).to_owned(), row.text(1).to_owned());
+        match row.text(2) {
+            "VIEW" | "SYSTEM VIEW" => self.views.push(place),
+            "SEQUENCE" => self.sequences.push(place),
+            kind => {
+                let is_versioned = kind == "SYSTEM VERSIONED";
+                self.tables
+                    .push(details.table(row, place, is_versioned, capabilities));
+            }
+        }
+    }
+
+    pub(crate) fn schema_names(&self) -> impl Iterator<Item = &str> {
+        self.schemas.iter().map(|schema| schema.name.as_str())
+    }
+}
+
+fn list_schemas(wire: &mut Wire, wanted: &[String]) -> Result<Vec<Schema>, MysqlSourceError> {
+    let statement = "SELECT SCHEMA_NAME, DEFAULT_COLLATION_NAME FROM information_schema.SCHEMATA ORDER BY SCHEMA_NAME";
+    let found = rows(wire, "list the schemas", statement)?;
+    if let Some(schema) = wanted
+        .iter()
+        .find(|name| !found.iter().any(|row| row.text(0) == name.as_str()))
+    {
+        return Err(MysqlSourceError::UnknownSchema {
+            schema: schema.clone(),
+        });
+    }
+    let is_wanted = |row: &&TextRow| {
+        if wanted.is_empty() {
+            !SYSTEM_SCHEMAS.contains(&row.text(0).to_ascii_lowercase().as_str())
+        } else {
+            wanted.iter().any(|name| name == row.text(0))
+        }
+    };
+    let schema = |row: &TextRow| Schema {
+        name: row.text(0).to_owned(),
+        collation: row.text(1).to_owned(),
+    };
+    Ok(found.iter().filter(is_wanted).map(schema).collect())
+}
+
+/// The policy's `schema.table` and `schema.*`.
+pub(crate) struct Exclude<'a>(pub(crate) &'a [String]);
+
+impl Exclude<'_> {
+    pub(crate) fn holds(&self, schema: &str, name: &str) -> bool {
+        self.0.iter().any(|pattern| {
+            let rest = pattern
+                .strip_prefix(schema)
+                .and_then(|rest| rest.strip_prefix('.'));
+            rest.is_some_and(|rest| rest == "*" || rest == name)
+        })
+    }
+}
+
+/// Columns and indexes of all tables, by schema and name.
+#[derive(Debug, Default)]
+struct Details {
+    columns: BTreeMap<(String, String), Vec<ColumnInfo>>,
+    indexes: BTreeMap<(String, String), BTreeMap<String, Vec<IndexPart>>>,
+}
+
+impl Details {
+    fn read<'a>(
+        wire: &mut Wire,
+        schemas: impl Iterator<Item = &'a str>,
+    ) -> Result<Self, MysqlSourceError> {
+        let list = in_list(schemas);
+        let mut details = Self::default();
+        details.read_columns(wire, &list)?;
+        details.read_indexes(wire, &list)?;
+        Ok(details)
+    }
+
+    fn read_columns(&mut self, wire: &mut Wire, list: &str) -> Result<(), MysqlSourceError> {
+        let statement = format!(
+            "SELECT TABLE_SCHEMA, TABLE_NAME, COLUMN_NAME, DATA_TYPE, COLUMN_TYPE, CHARACTER_SET_NAME, COLLATION_NAME, \
+             GENERATION_EXPRESSION FROM information_schema.COLUMNS WHERE TABLE_SCHEMA {list} \
+             ORDER BY TABLE_SCHEMA, TABLE_NAME, ORDINAL_POSITION"
+        );
+        for row in rows(wire, "list the columns", &statement)? {
+            let place = (row.text(0).to_owned(), row.text(1).to_owned());
+            self.columns.entry(place).or_default().push(ColumnInfo {
+                name: row.text(2).to_owned(),
+                data_type: row.text(3).to_ascii_lowercase(),
+                sql_type: row.text(4).to_owned(),
+                charset: row.option(5).map(str::to_owned),
+                collation: row.option(6).map(str::to_owned),
+                generated: row.text(7).to_owned(),
+            });
+        }
+        Ok(())
+    }
+
+    fn read_indexes(&mut self, wire: &mut Wire, list: &str) -> Result<(), MysqlSourceError> {
+        let statement = format!(
+            "SELECT TABLE_SCHEMA, TABLE_NAME, INDEX_NAME, COLUMN_NAME, SUB_PART, NULLABLE, COLLATION, {} \
+             FROM information_schema.STATISTICS WHERE TABLE_SCHEMA {list} AND NON_UNIQUE = 0 \
+             ORDER BY TABLE_SCHEMA, TABLE_NAME, INDEX_NAME, SEQ_IN_INDEX",
+            usable_index(wire)?
+        );
+        for row in rows(wire, "list the indexes", &statement)? {
+            let place = (row.text(0).to_owned(), row.text(1).to_owned());
+            let indexes = self.indexes.entry(place).or_default();
+            indexes
+                .entry(row.text(2).to_owned())
+                .or_default()
+                .push(IndexPart {
+                    column: row.option(3).map(str::to_owned),
+                    is_whole: row.option(4).is_none(),
+                    is_nullable: row.text(5) == "YES",
+                    is_ascending: row.text(6) == "A",
+                    is_usable: row.text(7) == "1",
+                });
+        }
+        Ok(())
+    }
+
+    fn table(
+        &self,
+        row: &TextRow,
+        place: (String, String),
+        is_versioned: bool,
+        capabilities: &Capabilities,
+    ) -> Table {
+        let columns = self.columns.get(&place).map_or(&[][..], Vec::as_slice);
+        let history = is_versioned.then(|| history_columns(columns)).flatten();
+        let is_dumped = |column: &&ColumnInfo| {
+            column.generated.is_empty() || (history.is_some() && is_row_time(column))
+        };
+        let mut dumped: Vec<ColumnInfo> = columns.iter().filter(is_dumped).cloned().collect();
+        if history == Some(Implicit::Yes) {
+            dumped.extend(["row_start", "row_end"].map(row_time));
+        }
+        let empty = BTreeMap::new();
+        let key = Key::choose(self.indexes.get(&place).unwrap_or(&empty), &dumped, columns);
+        let row_end = dumped
+            .iter()
+            .find(|column| column.generated == "ROW END")
+            .map(|column| column.name.clone());
+        Table {
+            engine: row.text(3).to_owned(),
+            has_history: history.is_some(),
+            key: key.map(|key| key.with_history(row_end.as_deref())),
+            columns: dumped
+                .iter()
+                .map(|column| manifest_column(column, capabilities))
+                .collect(),
+            bytes_estimate: row.number(4),
+            row_bytes_estimate: row.number(5),
+            schema: place.0,
+            name: place.1,
+        }
+    }
+}
+
+fn manifest_column(column: &ColumnInfo, capabilities: &Capabilities) -> Column {
+    Column {
+        name: column.name.clone(),
+        sql_type: column.sql_type.clone(),
+        load: column.load(capabilities),
+    }
+}
+
+/// Returns the expression that is 1 for an index that a statement may be forced to use.
+fn usable_index(wire: &mut Wire) -> Result<&'static str, MysqlSourceError> {
+    let statement = "SELECT COLUMN_NAME FROM information_schema.COLUMNS WHERE TABLE_SCHEMA = 'information_schema' \
+                     AND TABLE_NAME = 'STATISTICS' AND COLUMN_NAME IN ('IS_VISIBLE', 'IGNORED')";
+    let found: BTreeSet<String> = rows(wire, "list the indexes", statement)?
+        .iter()
+        .map(|row| row.text(0).to_ascii_uppercase())
+        .collect();
+    Ok(if found.contains("IS_VISIBLE") {
+        "IS_VISIBLE = 'YES'"
+    } else if found.contains("IGNORED") {
+        "IGNORED = 'NO'"
+    } else {
+        "1"
+    })
+}
+
+/// Whether the two columns of a row's life are only there when named.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Implicit {
+    Yes,
+    No,
+}
+
+/// Tells how a versioned table's history is dumped; `None` where it cannot be loaded again, because transactions and not
+/// times say when a row lived.
+fn history_columns(columns: &[ColumnInfo]) -> Option<Implicit> {
+    let mut times = columns
+        .iter()
+        .filter(|column| is_row_time(column))
+        .peekable();
+    if times.peek().is_none() {
+        return Some(Implicit::Yes);
+    }
+    times
+        .all(|column| column.data_type == "timestamp")
+        .then_some(Implicit::No)
+}
+
+fn is_row_time(column: &ColumnInfo) -> bool {
+    matches!(column.generated.as_str(), "ROW START" | "ROW END")
+}
+
+fn row_time(name: &str) -> ColumnInfo {
+    ColumnInfo {
+        name: name.to_owned(),
+        data_type: "timestamp".to_owned(),
+        sql_type: "timestamp(6)".to_owned(),
+        charset: None,
+        collation: None,
+        generated: name.replace('_', " ").to_ascii_uppercase(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn excluded_names_are_whole_names() {
+        let patterns = ["mall.logs".to_owned(), "tmp.*".to_owned()];
+        let exclude = Exclude(&patterns);
+        assert!(exclude.holds("mall", "logs") && exclude.holds("tmp", "anything"));
+        assert!(
+            !exclude.holds("mall", "logs2")
+                && !exclude.holds("mall2", "logs")
+                && !exclude.holds("tmp2", "x")
+        );
+    }
+}

@@ -1,0 +1,98 @@
+//! The moment that a dump is true of: the server's clock, the binlog's position and the GTID set.
+
+use chrono::{DateTime, NaiveDateTime, Utc};
+
+use crate::mysql::manifest::{Consistency, Position};
+use crate::mysql::wire::Wire;
+use crate::source::mysql::error::MysqlSourceError;
+use crate::source::mysql::grants::Grants;
+use crate::source::mysql::session::{Capabilities, rows};
+
+/// When and where the read views stand.
+#[derive(Debug, Clone)]
+pub struct Moment {
+    /// On the server's clock.
+    pub taken_at: DateTime<Utc>,
+    pub consistency: Consistency,
+    pub position: Option<Position>,
+    pub gtid: Option<String>,
+    /// How long writers were held up at most, in milliseconds.
+    pub write_stall_ms: f64,
+}
+
+/// Reads clock and position while nothing is written.
+pub(crate) fn read(
+    wire: &mut Wire,
+    capabilities: &Capabilities,
+    grants: &Grants,
+    consistency: Consistency,
+) -> Result<Moment, MysqlSourceError> {
+    let taken_at = clock(wire)?;
+    let (position, gtid) =
+        if capabilities.has_binlog() && grants.sees_position(capabilities.product) {
+            position(wire, capabilities)?
+        } else {
+            (None, None)
+        };
+    Ok(Moment {
+        taken_at,
+        consistency,
+        position,
+        gtid,
+        write_stall_ms: 0.0,
+    })
+}
+
+/// Returns the server's time.
+pub(crate) fn clock(wire: &mut Wire) -> Result<DateTime<Utc>, MysqlSourceError> {
+    let row = rows(
+        wire,
+        "ask for the server's time",
+        "SELECT CAST(UTC_TIMESTAMP(6) AS CHAR)",
+    )?;
+    let text = row.first().map_or("", |row| row.text(0));
+    let time = NaiveDateTime::parse_from_str(text, "%Y-%m-%d %H:%M:%S%.f").unwrap_or_default();
+    Ok(time.and_utc())
+}
+
+type Place = (Option<Position>, Option<String>);
+
+fn position(wire: &mut Wire, capabilities: &Capabilities) -> Result<Place, MysqlSourceError> {
+    let act = "read the binlog's position";
+    // MySQL 9 knows only the first, older servers and MariaDB only the second.
+    let found = match wire.query("SHOW BINARY LOG STATUS") {
+        Ok(found) => crate::source::mysql::session::text_rows(found),
+        Err(error) if error.code() == Some(1064) => rows(wire, act, "SHOW MASTER STATUS")?,
+        Err(error) => return Err(MysqlSourceError::query(act)(error)),
+    };
+    let Some(row) = found.first() else {
+        return Ok((None, None));
+    };
+    let position = Position {
+        file: row.text(0).to_owned(),
+        offset: row.number(1),
+    };
+    let gtid = if capabilities.is_mariadb() {
+        let row = rows(wire, act, "SELECT @@gtid_binlog_pos")?;
+        row.first().map(|row| row.text(0).to_owned())
+    } else {
+        // The server breaks long sets into lines.
+        Some(row.text(4).replace('\n', ""))
+    };
+    Ok((Some(position), gtid.filter(|text| !text.is_empty())))
+}
+
+/// Returns MariaDB's GTID list at a position.
+pub(crate) fn gtid_at(
+    wire: &mut Wire,
+    position: &Position,
+) -> Result<Option<String>, MysqlSourceError> {
+    let statement = format!(
+        "SELECT BINLOG_GTID_POS({}, {})",
+        crate::mysql::sql::string(&position.file),
+        position.offset
+    );
+    let row = rows(wire, "read the binlog's position", &statement)?;
+    let text = row.first().map(|row| row.text(0).to_owned());
+    Ok(text.filter(|text| !text.is_empty()))
+}

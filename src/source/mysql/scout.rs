@@ -1,0 +1,144 @@
+//! Finds where to cut tables into ranges, on a connection of its own and just ahead of the readers.
+//!
+//! A step through the index by so many rows reads the pages that a reader will want next, and sends one row. Nothing is
+//! sorted, and skewed keys make no skewed ranges.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::mysql::manifest::Manifest;
+use crate::mysql::row::Encoder;
+use crate::mysql::wire::{Wire, WireError};
+use crate::source::mysql::bounds::taken_over;
+use crate::source::mysql::error::MysqlSourceError;
+use crate::source::mysql::inventory::Table;
+use crate::source::mysql::queue::{Queue, Task};
+use crate::source::mysql::range::{Range, select_bound};
+
+/// A range has at least so many rows, whatever the server believes of their size.
+const ROWS_MIN: u64 = 100;
+
+/// What a row is taken for where the server has no idea.
+const ROW_BYTES_GUESS: u64 = 256;
+
+/// What has been read of a table so far: better than the server's estimate.
+#[derive(Debug, Default)]
+pub(crate) struct Measured {
+    pub(crate) rows: AtomicU64,
+    pub(crate) bytes: AtomicU64,
+}
+
+impl Measured {
+    pub(crate) fn add(&self, rows: u64, bytes: u64) {
+        self.rows.fetch_add(rows, Ordering::Relaxed);
+        self.bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Returns how many rows make a chunk.
+    fn rows_in(&self, chunk_bytes: u64, guess: u64) -> u64 {
+        let rows = self.rows.load(Ordering::Relaxed);
+        let bytes = self.bytes.load(Ordering::Relaxed);
+        let row_bytes = if rows > 0 { bytes / rows } else { guess };
+        (chunk_bytes / row_bytes.max(1)).max(ROWS_MIN)
+    }
+}
+
+pub(crate) struct Scout<'a> {
+    pub(crate) tables: &'a [Table],
+    pub(crate) measured: &'a [Measured],
+    pub(crate) previous: Option<&'a Manifest>,
+    pub(crate) chunk_bytes: u64,
+    pub(crate) queue: &'a Queue,
+}
+
+impl Scout<'_> {
+    /// Fills the queue with the ranges of all tables.
+    pub(crate) fn fill(&self, wire: &mut Wire) -> Result<(), MysqlSourceError> {
+        let mut large = Vec::new();
+        for (at, table) in self.tables.iter().enumerate() {
+            if table.is_hollow() {
+                continue;
+            }
+            let is_locked = !table.is_transactional();
+            let bounds = self
+                .previous
+                .map(|previous| taken_over(wire, previous, table, self.chunk_bytes));
+            if let Some(bounds) = bounds.transpose()?.flatten() {
+                self.push_all(at, &bounds, is_locked);
+            } else if table.key.is_some() && !is_locked && self.is_large(table) {
+                large.push(at);
+            } else {
+                self.push_all(at, &[], is_locked);
+            }
+        }
+        large.into_iter().try_for_each(|at| self.explore(wire, at))
+    }
+
+    fn is_large(&self, table: &Table) -> bool {
+        table.bytes_estimate > self.chunk_bytes + self.chunk_bytes / 2
+    }
+
+    fn push_all(&self, table: usize, bounds: &[Vec<String>], is_locked: bool) {
+        for (number, range) in Range::between(bounds).into_iter().enumerate() {
+            self.queue.push(Task {
+                table,
+                range,
+                number,
+                is_locked,
+            });
+        }
+    }
+
+    /// Steps through a large table's index, and hands on each range as it is found.
+    fn explore(&self, wire: &mut Wire, at: usize) -> Result<(), MysqlSourceError> {
+        let table = &self.tables[at];
+        let guess = if table.row_bytes_estimate > 0 {
+            table.row_bytes_estimate
+        } else {
+            ROW_BYTES_GUESS
+        };
+        let mut lower = None;
+        for number in 0.. {
+            let rows = self.measured[at].rows_in(self.chunk_bytes, guess);
+            let upper = self.bound(wire, table, lower.as_ref(), rows)?;
+            let is_last = upper.is_none();
+            let range = Range {
+                lower: std::mem::replace(&mut lower, upper.clone()),
+                upper,
+            };
+            let task = Task {
+                table: at,
+                range,
+                number,
+                is_locked: false,
+            };
+            if !self.queue.push_ahead(task) || is_last {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Returns the key so many rows above a bound, or `None` where there are fewer.
+    fn bound(
+        &self,
+        wire: &mut Wire,
+        table: &Table,
+        lower: Option<&Vec<String>>,
+        rows: u64,
+    ) -> Result<Option<Vec<String>>, MysqlSourceError> {
+        let Some(key) = &table.key else {
+            return Ok(None);
+        };
+        let failed = |error: WireError| MysqlSourceError::reading(&table.title(), error);
+        let mut found = wire
+            .read(&select_bound(table, &key.columns, lower, rows))
+            .map_err(failed)?;
+        let encoder = Encoder::new(found.columns()).map_err(failed)?;
+        let parts = key.parts_alone();
+        let mut bound = None;
+        while let Some(packet) = found.next().map_err(failed)? {
+            bound = Some(encoder.key(packet, &parts).map_err(failed)?);
+        }
+        Ok(bound)
+    }
+}

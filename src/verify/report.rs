@@ -1,0 +1,239 @@
+//! What a verify found, as a plain value.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::PathBuf;
+
+use serde::{Serialize, Serializer};
+
+use crate::id::{BlobId, SnapshotId};
+use crate::repository::{BlobKind, RepositoryError};
+use crate::store::{FileKind, Key, StoreError};
+use crate::verify::cost::Costs;
+use crate::verify::{Level, Options, Subset};
+
+/// Counts of what was looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+pub struct Checked {
+    pub snapshots: u64,
+    pub indexes: u64,
+    /// Packs that the index names, and blobs in them.
+    pub packs: u64,
+    pub blobs: u64,
+    /// Trees that were walked, each once.
+    pub trees: u64,
+    /// Packs, blobs and bytes that were read and hashed.
+    pub packs_read: u64,
+    pub blobs_read: u64,
+    pub bytes_read: u64,
+}
+
+/// What a finding is about.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Object {
+    Stored(Key),
+    /// A blob that a tree names and no index does.
+    Blob(BlobKind, BlobId),
+}
+
+impl fmt::Display for Object {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Stored(key) => key.fmt(f),
+            Self::Blob(kind, id) => write!(f, "{kind} blob {id}"),
+        }
+    }
+}
+
+impl Serialize for Object {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+/// A path in a snapshot that cannot be restored as it was.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+pub struct Cost {
+    pub snapshot: SnapshotId,
+    pub path: PathBuf,
+}
+
+/// An object that is damaged or missing.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Finding {
+    pub object: Object,
+    /// What is wrong with it.
+    pub what: String,
+    /// The paths that it costs, up to a bound.
+    pub costs: Vec<Cost>,
+    /// Further paths that it costs.
+    pub costs_more: u64,
+}
+
+/// What a verify found.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Report {
+    pub level: Level,
+    /// The share of the packs that was read; `None`: all, or none at the level `structure`.
+    pub subset: Option<Subset>,
+    pub checked: Checked,
+    /// Objects whose bytes do not hash right.
+    pub damaged: Vec<Finding>,
+    /// Objects that are named, but not there.
+    pub missing: Vec<Finding>,
+    /// Packs that are there, but not named: a run that was killed leaves them, a prune frees them.
+    #[serde(serialize_with = "display_all")]
+    pub orphans: Vec<Key>,
+}
+
+impl Report {
+    /// Tells whether all that was looked at is as it should be. Orphans do no harm.
+    #[must_use]
+    pub fn is_sound(&self) -> bool {
+        self.damaged.is_empty() && self.missing.is_empty()
+    }
+
+    /// Returns the paths that are lost, each once.
+    #[must_use]
+    pub fn costs(&self) -> Vec<&Cost> {
+        let findings = self.damaged.iter().chain(&self.missing);
+        let mut costs: Vec<_> = findings.flat_map(|finding| &finding.costs).collect();
+        costs.sort();
+        costs.dedup();
+        costs
+    }
+}
+
+/// Whether the bytes are wrong or not there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum State {
+    Damaged,
+    Missing,
+}
+
+/// What is wrong with one object, and the blobs that may be lost with it.
+#[derive(Debug)]
+pub(super) struct Fault {
+    pub(super) state: State,
+    pub(super) what: String,
+    pub(super) lost: Vec<(BlobKind, BlobId)>,
+}
+
+impl Fault {
+    /// Reads an error as a fault of the object it was met at; `None` where it says nothing of the object itself.
+    pub(super) fn of(error: &RepositoryError) -> Option<Self> {
+        let state = match error {
+            RepositoryError::Store(StoreError::Missing { .. })
+            | RepositoryError::MissingBlob { .. } => State::Missing,
+            // A bad sector, or a file that nobody may read, is as good as damaged.
+            RepositoryError::Damaged { .. }
+            | RepositoryError::Store(StoreError::Failed { .. } | StoreError::Denied { .. }) => {
+                State::Damaged
+            }
+            _ => return None,
+        };
+        let what = match (state, error) {
+            (State::Missing, _) => "it is named, but not there".to_owned(),
+            (State::Damaged, RepositoryError::Damaged { reason, .. }) => reason.clone(),
+            (State::Damaged, error) => error.to_string(),
+        };
+        Some(Self {
+            state,
+            what,
+            lost: Vec::new(),
+        })
+    }
+
+    pub(super) fn damaged(what: impl fmt::Display) -> Self {
+        Self {
+            state: State::Damaged,
+            what: what.to_string(),
+            lost: Vec::new(),
+        }
+    }
+
+    pub(super) fn losing(mut self, blobs: impl IntoIterator<Item = (BlobKind, BlobId)>) -> Self {
+        self.lost.extend(blobs);
+        self
+    }
+}
+
+/// A report in the making.
+#[derive(Debug)]
+pub(super) struct Draft {
+    options: Options,
+    pub(super) checked: Checked,
+    pub(super) faults: BTreeMap<Object, Fault>,
+    pub(super) orphans: Vec<Key>,
+}
+
+impl Draft {
+    pub(super) fn new(options: Options) -> Self {
+        Self {
+            options,
+            checked: Checked::default(),
+            faults: BTreeMap::new(),
+            orphans: Vec::new(),
+        }
+    }
+
+    /// Adds a fault. Of one object the first says most; the later ones may know of more blobs that are lost.
+    pub(super) fn add(&mut self, object: Object, fault: Fault) {
+        match self.faults.get_mut(&object) {
+            Some(known) => known.lost.extend(fault.lost),
+            None => {
+                self.faults.insert(object, fault);
+            }
+        }
+    }
+
+    pub(super) fn add_pack(&mut self, pack: crate::id::ObjectId, fault: Fault) {
+        self.add(
+            Object::Stored(Key::new(FileKind::Pack, pack.to_string())),
+            fault,
+        );
+    }
+
+    /// Adds an error as a fault of an object; one that says nothing of the object is returned.
+    pub(super) fn found(
+        &mut self,
+        object: Key,
+        error: &RepositoryError,
+    ) -> Result<(), RepositoryError> {
+        let fault = Fault::of(error).ok_or_else(|| error.clone())?;
+        self.add(Object::Stored(object), fault);
+        Ok(())
+    }
+
+    pub(super) fn settle(self, mut costs: Costs) -> Report {
+        let (mut damaged, mut missing) = (Vec::new(), Vec::new());
+        for (object, fault) in self.faults {
+            let (paths, costs_more) = costs.remove(&object).unwrap_or_default().into_parts();
+            let list = match fault.state {
+                State::Damaged => &mut damaged,
+                State::Missing => &mut missing,
+            };
+            list.push(Finding {
+                object,
+                what: fault.what,
+                costs: paths,
+                costs_more,
+            });
+        }
+        Report {
+            level: self.options.level,
+            subset: self
+                .options
+                .subset
+                .filter(|_| self.options.level == Level::Data),
+            checked: self.checked,
+            damaged,
+            missing,
+            orphans: self.orphans,
+        }
+    }
+}
+
+fn display_all<S: Serializer>(keys: &[Key], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_seq(keys.iter().map(Key::to_string))
+}

@@ -1,0 +1,497 @@
+//! A copy is the same repository in another store: byte for byte, whatever was cut in between.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::process::Command;
+use std::sync::{Arc, Mutex};
+
+use bkp::clock::SystemClock;
+use bkp::copy::{Copied, CopyError, ObjectError, copy, plan};
+use bkp::entry::{Kind, Metadata};
+use bkp::event::{Event, Events, Listener};
+use bkp::id::{ObjectId, SnapshotId};
+use bkp::repository::key::Cost;
+use bkp::repository::{BlobKind, Node, Repository, Snapshot, Tree};
+use bkp::run::Run;
+use bkp::secret::Secret;
+use bkp::store::faulty::{Fault, Faulty, Operation, Rule};
+use bkp::store::limit::Limit;
+use bkp::store::local::LocalStore;
+use bkp::store::memory::MemoryStore;
+use bkp::store::{FileKind, Key, SharedStore};
+use bytes::Bytes;
+use rand::{RngCore, SeedableRng};
+
+use crate::s3;
+use crate::servers::S3;
+
+const CHEAP: Cost = Cost {
+    log_n: 4,
+    r: 8,
+    p: 1,
+};
+
+const KINDS: [FileKind; 5] = [
+    FileKind::Config,
+    FileKind::Key,
+    FileKind::Pack,
+    FileKind::Index,
+    FileKind::Snapshot,
+];
+
+pub(crate) fn memory() -> SharedStore {
+    Arc::new(MemoryStore::new())
+}
+
+pub(crate) fn password() -> Secret {
+    Secret::new("correct horse".to_owned())
+}
+
+pub(crate) async fn repository(store: SharedStore) -> Arc<Repository> {
+    let run = Run::silent();
+    Repository::init_with(store, &password(), CHEAP, &run)
+        .await
+        .unwrap()
+}
+
+/// Saves a snapshot of one file with contents of its own, in packs of its own.
+pub(crate) async fn save(repository: &Arc<Repository>, seed: u64, tags: &[&str]) -> SnapshotId {
+    let run = Run::silent();
+    let writer = repository.writer(&run);
+    let mut bytes = vec![0; 100_000];
+    rand::rngs::SmallRng::seed_from_u64(seed).fill_bytes(&mut bytes);
+    let blob = writer
+        .put(BlobKind::Data, bytes.clone())
+        .unwrap()
+        .wait()
+        .unwrap();
+    let tree = writer.save_tree(&tree(blob.id, &bytes)).unwrap();
+    writer.finish().await.unwrap();
+    let snapshot = Snapshot {
+        time: chrono::DateTime::UNIX_EPOCH
+            + chrono::TimeDelta::days(20_000 + i64::try_from(seed).unwrap()),
+        parent: None,
+        tree,
+        paths: vec!["/data".to_owned()],
+        hostname: "here".to_owned(),
+        username: "bkp".to_owned(),
+        tags: tags.iter().map(|&tag| tag.to_owned()).collect(),
+        program_version: None,
+        summary: None,
+    };
+    repository.save_snapshot(&snapshot).await.unwrap()
+}
+
+fn tree(content: bkp::id::BlobId, bytes: &[u8]) -> Tree {
+    let epoch = chrono::DateTime::UNIX_EPOCH;
+    let metadata = Metadata {
+        kind: Kind::File,
+        mode: 0o600,
+        uid: 0,
+        gid: 0,
+        user: String::new(),
+        group: String::new(),
+        size: bytes.len() as u64,
+        mtime: epoch,
+        atime: epoch,
+        ctime: epoch,
+        device: 1,
+        inode: 1,
+        links: 1,
+        xattrs: Vec::new(),
+    };
+    let node = Node {
+        name: "file".into(),
+        metadata,
+        content: vec![content],
+        subtree: None,
+    };
+    Tree { nodes: vec![node] }
+}
+
+async fn three_snapshots() -> Arc<Repository> {
+    let repository = repository(memory()).await;
+    for seed in 1..=3 {
+        save(&repository, seed, &[]).await;
+    }
+    repository
+}
+
+/// Returns every object of a store but locks.
+async fn objects(store: &SharedStore) -> BTreeMap<Key, Bytes> {
+    let mut objects = BTreeMap::new();
+    for kind in KINDS {
+        for listed in store.list(kind).await.unwrap() {
+            let key = Key::new(kind, listed.name);
+            let bytes = store.get(&key).await.unwrap();
+            objects.insert(key, bytes);
+        }
+    }
+    objects
+}
+
+async fn copied(from: &Repository, to: &SharedStore) -> Copied {
+    copy(from, to, 4, &Run::silent()).await.unwrap()
+}
+
+fn faulty(rules: impl IntoIterator<Item = Rule>) -> (SharedStore, Arc<Faulty>) {
+    let faulty = Arc::new(Faulty::new(memory()));
+    for rule in rules {
+        faulty.add(rule);
+    }
+    (faulty.clone(), faulty)
+}
+
+#[tokio::test]
+async fn a_copy_in_s3_has_the_same_bytes_under_the_same_names() {
+    let s3 = S3::start();
+    let from = three_snapshots().await;
+    let to: SharedStore = Arc::new(s3::open(&s3).await);
+    let first = copied(&from, &to).await;
+    assert!(first.is_complete(), "{first:?}");
+    assert_eq!(
+        (first.packs, first.indexes, first.snapshots.len()),
+        (6, 3, 3)
+    );
+    assert_eq!(objects(from.store()).await, objects(&to).await);
+
+    let opened = Repository::open(to, &password(), &Run::silent())
+        .await
+        .unwrap();
+    opened.load_index(&Run::silent()).await.unwrap();
+    assert_eq!(opened.id(), from.id());
+    assert_eq!(
+        opened.snapshots().await.unwrap(),
+        from.snapshots().await.unwrap()
+    );
+}
+
+#[tokio::test]
+async fn a_copy_in_a_directory_is_a_repository_too() {
+    let dir = tempfile::tempdir().unwrap();
+    let from = three_snapshots().await;
+    let to: SharedStore = Arc::new(LocalStore::new(dir.path().join("copy")));
+    assert!(copied(&from, &to).await.is_complete());
+    assert_eq!(objects(from.store()).await, objects(&to).await);
+}
+
+#[tokio::test]
+async fn a_second_copy_sends_only_what_is_new() {
+    let from = three_snapshots().await;
+    let (to, log) = faulty([]);
+    copied(&from, &to).await;
+    log.take_log();
+    let nothing = copied(&from, &to).await;
+    assert_eq!((log.count(Operation::Put), nothing.bytes), (0, 0));
+    assert_eq!(nothing.skipped, 14);
+
+    save(&from, 4, &[]).await;
+    let one = copied(&from, &to).await;
+    assert_eq!((one.packs, one.indexes, one.snapshots.len()), (2, 1, 1));
+    assert_eq!(log.count(Operation::Put), 4);
+    assert_eq!(objects(from.store()).await, objects(&to).await);
+}
+
+#[tokio::test]
+async fn a_dry_run_tells_what_a_copy_then_sends() {
+    let from = three_snapshots().await;
+    let to = memory();
+    let run = Run::silent();
+    let plan = plan(from.store(), &to, &run).await.unwrap();
+    assert!(objects(&to).await.is_empty());
+    let sent = copied(&from, &to).await;
+    assert_eq!(
+        (plan.bytes(), plan.packs.len() as u64),
+        (sent.bytes, sent.packs)
+    );
+    assert_eq!(plan.count(), objects(&to).await.len());
+}
+
+#[tokio::test]
+async fn a_copy_cut_at_any_put_is_sound_and_resumes_without_sending_twice() {
+    let from = three_snapshots().await;
+    let all = objects(from.store()).await;
+    for nth in 1..=all.len() as u64 {
+        let (to, log) = faulty([Rule::nth(Operation::Put, nth, Fault::Dead)]);
+        let cut = copy(&from, &to, 3, &Run::silent()).await;
+        assert!(
+            !cut.is_ok_and(|copied| copied.is_complete()),
+            "cut at {nth}"
+        );
+        log.heal();
+        assert_sound(&objects(&to).await, &all);
+
+        let there = objects(&to).await.len();
+        log.take_log();
+        let rest = copied(&from, &to).await;
+        assert!(rest.is_complete(), "cut at {nth}: {rest:?}");
+        assert_eq!(log.count(Operation::Put), all.len() - there, "cut at {nth}");
+        assert_eq!(objects(&to).await, all, "cut at {nth}");
+    }
+}
+
+/// Every snapshot that is in the copy finds everything there that was published before it.
+fn assert_sound(there: &BTreeMap<Key, Bytes>, all: &BTreeMap<Key, Bytes>) {
+    let names = |objects: &BTreeMap<Key, Bytes>, kind| -> BTreeSet<_> {
+        let of_kind = objects.keys().filter(|key| key.kind == kind);
+        of_kind.cloned().collect()
+    };
+    let order = [FileKind::Pack, FileKind::Index, FileKind::Snapshot];
+    for pair in order.windows(2) {
+        if !names(there, pair[1]).is_empty() {
+            assert_eq!(names(there, pair[0]), names(all, pair[0]));
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_torn_object_is_sent_again() {
+    let from = three_snapshots().await;
+    let to = memory();
+    copied(&from, &to).await;
+    let all = objects(&to).await;
+    for (key, bytes) in &all {
+        if key.kind == FileKind::Config {
+            continue; // it is compared whole
+        }
+        to.put(key, bytes.slice(..bytes.len() - 1)).await.unwrap();
+        let again = copied(&from, &to).await;
+        assert_eq!(again.bytes, bytes.len() as u64, "{key}");
+    }
+    assert_eq!(objects(&to).await, all);
+}
+
+async fn flip(store: &SharedStore, key: &Key) {
+    let mut bytes = store.get(key).await.unwrap().to_vec();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    store.put(key, Bytes::from(bytes)).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_damaged_pack_is_never_sent_and_only_its_snapshots_are_held_back() {
+    let from = three_snapshots().await;
+    let snapshots = from.snapshots().await.unwrap();
+    for kind in [BlobKind::Data, BlobKind::Tree] {
+        let whole = objects(from.store()).await;
+        let victim = &snapshots[1];
+        let blob = match kind {
+            BlobKind::Tree => victim.snapshot.tree,
+            BlobKind::Data => from.tree(&victim.snapshot.tree).await.unwrap().nodes[0].content[0],
+        };
+        let pack = Key::new(
+            FileKind::Pack,
+            from.pack_of(kind, &blob).unwrap().to_string(),
+        );
+        flip(from.store(), &pack).await;
+
+        let to = memory();
+        let partial = copied(&from, &to).await;
+        assert!(!partial.is_complete());
+        assert_eq!(partial.damaged().collect::<Vec<_>>(), [&pack], "{kind:?}");
+        assert_eq!(partial.held_back, [victim.id], "{kind:?}");
+        assert_eq!(partial.snapshots.len(), 2);
+        assert_eq!(to.size(&pack).await.unwrap(), None);
+
+        from.store().put(&pack, whole[&pack].clone()).await.unwrap();
+        let healed = copied(&from, &to).await;
+        assert!(healed.is_complete());
+        assert_eq!((healed.packs, healed.snapshots), (1, vec![victim.id]));
+        assert_eq!(objects(&to).await, whole);
+    }
+}
+
+#[tokio::test]
+async fn without_an_index_no_snapshot_goes() {
+    let from = three_snapshots().await;
+    let index = from.store().list(FileKind::Index).await.unwrap().remove(0);
+    flip(from.store(), &Key::new(FileKind::Index, index.name)).await;
+    let to = memory();
+    let partial = copied(&from, &to).await;
+    assert_eq!(
+        (partial.packs, partial.indexes, partial.held_back.len()),
+        (6, 2, 3)
+    );
+    assert!(to.list(FileKind::Snapshot).await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn a_target_that_holds_another_repository_is_refused_untouched() {
+    let from = three_snapshots().await;
+    let other = repository(memory()).await;
+    let before = objects(other.store()).await;
+    let error = copy(&from, other.store(), 4, &Run::silent())
+        .await
+        .unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "copy to `memory`: another repository is there"
+    );
+    assert_eq!(objects(other.store()).await, before);
+}
+
+#[tokio::test]
+async fn a_source_without_a_config_is_no_repository() {
+    let error = plan(&memory(), &memory(), &Run::silent())
+        .await
+        .unwrap_err();
+    assert!(matches!(error, CopyError::NoRepository { .. }), "{error}");
+}
+
+#[tokio::test]
+async fn a_target_that_is_full_is_not_tried_with_every_object() {
+    let from = three_snapshots().await;
+    let (to, log) = faulty([Rule::every(Operation::Put, Fault::Full).of(FileKind::Pack)]);
+    let partial = copy(&from, &to, 1, &Run::silent()).await.unwrap();
+    assert_eq!(log.count(Operation::Put), 3, "key, config and one pack");
+    assert_eq!((partial.failed.len(), partial.held_back.len()), (9, 3));
+    let first = &partial.failed[0].1;
+    assert!(matches!(first, ObjectError::Put(_)), "{first}");
+}
+
+#[tokio::test]
+async fn what_the_target_only_said_to_have_is_a_failure() {
+    let from = three_snapshots().await;
+    let (to, _log) = faulty([Rule::nth(Operation::Put, 2, Fault::Swallowed).of(FileKind::Pack)]);
+    let partial = copied(&from, &to).await;
+    assert!(!partial.is_complete());
+    assert!(
+        matches!(partial.failed[..], [(_, ObjectError::Vanished)]),
+        "{partial:?}"
+    );
+    assert!(copied(&from, &to).await.is_complete());
+}
+
+#[tokio::test]
+async fn a_signal_stops_a_copy_that_hangs() {
+    let from = three_snapshots().await;
+    let (to, log) = faulty([Rule::every(Operation::Put, Fault::Stall).of(FileKind::Pack)]);
+    let run = Run::silent();
+    let cancel = run.cancel.clone();
+    let hanging = tokio::spawn(async move { copy(&from, &to, 4, &run).await });
+    // Until four packs hang, there is nothing to stop.
+    while log.count(Operation::Put) < 6 {
+        tokio::task::yield_now().await;
+    }
+    cancel.cancel();
+    let error = hanging.await.unwrap().unwrap_err();
+    assert!(matches!(error, CopyError::Stopped(_)), "{error}");
+}
+
+#[tokio::test]
+async fn a_limited_copy_keeps_to_its_uploads_at_once_and_is_whole() {
+    let from = three_snapshots().await;
+    let (inner, log) = faulty([]);
+    let to: SharedStore = Arc::new(Limit::new(inner, Some(1 << 40), 2));
+    assert!(
+        copy(&from, &to, 16, &Run::silent())
+            .await
+            .unwrap()
+            .is_complete()
+    );
+    assert!(log.at_once_max() <= 2, "{}", log.at_once_max());
+}
+
+#[derive(Default)]
+struct Ear(Mutex<Vec<(String, u64, u64)>>, Mutex<Vec<String>>);
+
+impl Listener for Ear {
+    fn hear(&self, event: &Event) {
+        match event {
+            Event::TaskEnded(task) => {
+                let heard = (task.name().to_owned(), task.done(), task.total());
+                self.0.lock().unwrap().push(heard);
+            }
+            Event::Warning(text) => self.1.lock().unwrap().push(text.clone()),
+            _ => {}
+        }
+    }
+}
+
+#[tokio::test]
+async fn progress_counts_every_byte_and_old_keys_are_warned_of() {
+    let from = three_snapshots().await;
+    let to = memory();
+    let old = Bytes::from_static(b"{}");
+    to.put(
+        &Key::new(FileKind::Key, ObjectId::of(&old).to_string()),
+        old,
+    )
+    .await
+    .unwrap();
+    let ear = Arc::new(Ear::default());
+    let run = Run::new(Arc::new(SystemClock), Events::new(ear.clone()));
+    let done = copy(&from, &to, 4, &run).await.unwrap();
+    let heard = ear.0.lock().unwrap().clone();
+    assert_eq!(
+        heard,
+        [("copy to memory".to_owned(), done.bytes, done.bytes)]
+    );
+    assert!(ear.1.lock().unwrap()[0].contains("an old password still opens the copy"));
+}
+
+fn restic(repository: &str, args: &[&str]) -> String {
+    let ended = Command::new("restic")
+        .args(["-r", repository, "--no-cache"])
+        .args(args)
+        .env("RESTIC_PASSWORD", "correct horse")
+        .env("AWS_ACCESS_KEY_ID", S3::ACCESS_KEY)
+        .env("AWS_SECRET_ACCESS_KEY", S3::SECRET_KEY)
+        .env_remove("AWS_CA_BUNDLE")
+        .output()
+        .unwrap();
+    let text = format!(
+        "{}{}",
+        String::from_utf8_lossy(&ended.stdout),
+        String::from_utf8_lossy(&ended.stderr)
+    );
+    assert!(ended.status.success(), "restic {args:?}: {text}");
+    text
+}
+
+#[tokio::test]
+#[ignore = "needs restic; scripts/test runs it"]
+async fn restic_checks_and_restores_a_copy_in_s3_of_a_repository_that_restic_wrote() {
+    let dir = tempfile::tempdir().unwrap();
+    let (here, data, back) = (
+        dir.path().join("here"),
+        dir.path().join("data"),
+        dir.path().join("back"),
+    );
+    std::fs::create_dir(&data).unwrap();
+    for n in 0..40_u64 {
+        let mut bytes = vec![0; 1 << 20];
+        rand::rngs::SmallRng::seed_from_u64(n).fill_bytes(&mut bytes);
+        std::fs::write(data.join(format!("{n}.bin")), bytes).unwrap();
+    }
+    restic(here.to_str().unwrap(), &["init"]);
+    restic(here.to_str().unwrap(), &["backup", data.to_str().unwrap()]);
+
+    let s3 = S3::start();
+    let store: SharedStore = Arc::new(LocalStore::new(&here));
+    let from = Repository::open(store, &password(), &Run::silent())
+        .await
+        .unwrap();
+    let to: SharedStore = Arc::new(s3::open(&s3).await);
+    let done = copied(&from, &to).await;
+    assert!(done.is_complete(), "{done:?}");
+    assert_eq!(objects(from.store()).await, objects(&to).await);
+
+    let url = format!("s3:{}/{}/dr/mall", s3.endpoint(), S3::BUCKET);
+    tokio::task::spawn_blocking(move || {
+        let text = restic(&url, &["check", "--read-data"]);
+        assert!(text.contains("no errors were found"), "{text}");
+        restic(
+            &url,
+            &["restore", "latest", "--target", back.to_str().unwrap()],
+        );
+        let restored = back.join(data.strip_prefix("/").unwrap());
+        let same = Command::new("diff")
+            .arg("-r")
+            .args([&data, &restored])
+            .status()
+            .unwrap();
+        assert!(same.success());
+    })
+    .await
+    .unwrap();
+}

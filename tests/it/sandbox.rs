@@ -1,0 +1,195 @@
+//! A sandbox works, and nothing of it is left whatever happens to us.
+
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use bkp::mysql::manifest::Product;
+use bkp::run::Run;
+use bkp::sandbox::{Sandbox, SandboxError, SandboxPlan, sweep};
+use mysql_async::prelude::Queryable;
+
+use crate::servers::program;
+
+fn plan(product: Product, dir: &Path) -> SandboxPlan {
+    let name = match product {
+        Product::MariaDb => "MARIADBD",
+        Product::MySql => "MYSQLD",
+    };
+    SandboxPlan {
+        product,
+        program: Some(program(name)),
+        dir: Some(dir.to_owned()),
+        buffer_pool_bytes: 64 << 20,
+        lower_case_table_names: 1,
+        start_max: Duration::from_mins(3),
+    }
+}
+
+fn is_alive(pid: u32) -> bool {
+    let state = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    // A zombie has ended; it only waits for somebody to ask how.
+    !state.is_empty() && !state.contains(") Z ")
+}
+
+fn is_empty(dir: &Path) -> bool {
+    std::fs::read_dir(dir).unwrap().next().is_none()
+}
+
+fn wait_until(is_so: impl Fn() -> bool) {
+    let deadline = Instant::now() + Duration::from_mins(1);
+    while !is_so() {
+        assert!(Instant::now() < deadline, "it never came to be");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[tokio::test]
+#[ignore = "needs the servers of scripts/lab; scripts/test runs it"]
+async fn a_sandbox_of_each_product_answers_and_leaves_nothing_behind() {
+    for product in [Product::MariaDb, Product::MySql] {
+        let parent = tempfile::tempdir().unwrap();
+        let sandbox = Sandbox::start(&plan(product, parent.path()), &Run::silent())
+            .await
+            .unwrap();
+        let pid = sandbox.pid();
+        let mut conn = sandbox.server().connect().await.unwrap();
+        let told: Option<(u8, u8, u8, String, u8)> = conn
+            .query_first("SELECT @@skip_networking, @@log_bin, @@local_infile, @@event_scheduler, @@lower_case_table_names")
+            .await
+            .unwrap();
+        conn.query_drop("CREATE DATABASE shop; CREATE TABLE shop.t (a INT)")
+            .await
+            .unwrap();
+        conn.disconnect().await.unwrap();
+
+        assert_eq!(told, Some((1, 0, 1, "OFF".to_owned(), 1)), "{product:?}");
+        assert!(is_alive(pid));
+        sandbox.stop().unwrap();
+        assert!(!is_alive(pid));
+        assert!(is_empty(parent.path()));
+    }
+}
+
+#[tokio::test]
+#[ignore = "needs the servers of scripts/lab; scripts/test runs it"]
+async fn a_panic_takes_the_sandbox_along() {
+    let parent = tempfile::tempdir().unwrap();
+    let plan = plan(Product::MariaDb, parent.path());
+    let (told, pid) = tokio::sync::oneshot::channel();
+    let panicked = tokio::spawn(async move {
+        let sandbox = Sandbox::start(&plan, &Run::silent()).await.unwrap();
+        told.send(sandbox.pid()).unwrap();
+        panic!("on purpose");
+    });
+    assert!(panicked.await.unwrap_err().is_panic());
+    assert!(!is_alive(pid.await.unwrap()));
+    assert!(is_empty(parent.path()));
+}
+
+#[tokio::test]
+#[ignore = "needs the servers of scripts/lab; scripts/test runs it"]
+async fn a_server_that_cannot_start_says_why_and_leaves_nothing() {
+    let parent = tempfile::tempdir().unwrap();
+    let plan = SandboxPlan {
+        buffer_pool_bytes: 1 << 60,
+        ..plan(Product::MariaDb, parent.path())
+    };
+    let error = Sandbox::start(&plan, &Run::silent()).await.unwrap_err();
+    let SandboxError::Ended { log, .. } = &error else {
+        panic!("{error:?}");
+    };
+    assert!(log.to_lowercase().contains("memory"), "{log}");
+    assert!(is_empty(parent.path()));
+}
+
+#[tokio::test]
+#[ignore = "needs the servers of scripts/lab; scripts/test runs it"]
+async fn a_start_that_is_stopped_leaves_nothing() {
+    let parent = tempfile::tempdir().unwrap();
+    let run = Run::silent();
+    let plan = plan(Product::MySql, parent.path());
+    let (stopped, ()) = tokio::join!(Sandbox::start(&plan, &run), async {
+        while is_empty(parent.path()) {
+            tokio::task::yield_now().await;
+        }
+        run.cancel.cancel();
+    });
+    assert!(matches!(stopped, Err(SandboxError::Stopped)), "{stopped:?}");
+    assert!(is_empty(parent.path()));
+}
+
+#[tokio::test]
+#[ignore = "needs the servers of scripts/lab; scripts/test runs it"]
+async fn a_program_of_the_other_product_is_refused() {
+    let parent = tempfile::tempdir().unwrap();
+    let plan = SandboxPlan {
+        program: Some(program("MARIADBD")),
+        ..plan(Product::MySql, parent.path())
+    };
+    let error = Sandbox::start(&plan, &Run::silent()).await.unwrap_err();
+    assert!(
+        matches!(error, SandboxError::OtherProgram { .. }),
+        "{error:?}"
+    );
+}
+
+/// Plays two parts: the owner, when it finds the directory in its environment, and who kills it.
+#[tokio::test]
+#[ignore = "needs the servers of scripts/lab; scripts/test runs it"]
+async fn an_owner_killed_by_force_takes_its_server_along() {
+    if let Some(dir) = std::env::var_os("BKP_TEST_SANDBOX_DIR") {
+        let sandbox = Sandbox::start(&plan(Product::MariaDb, Path::new(&dir)), &Run::silent())
+            .await
+            .unwrap();
+        println!("\nserver {}", sandbox.pid());
+        std::future::pending::<()>().await;
+    }
+    let parent = tempfile::tempdir().unwrap();
+    let (mut owner, pid) = owner(parent.path());
+    assert!(is_alive(pid));
+    owner.kill().unwrap();
+    owner.wait().unwrap();
+    wait_until(|| !is_alive(pid) && is_empty(parent.path()));
+}
+
+/// Starts this very test as an owner, and returns it with the process id of its server.
+fn owner(dir: &Path) -> (Child, u32) {
+    let test = "sandbox::an_owner_killed_by_force_takes_its_server_along";
+    let mut owner = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", test, "--include-ignored", "--nocapture"])
+        .env("BKP_TEST_SANDBOX_DIR", dir)
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(owner.stdout.take().unwrap())
+        .lines()
+        .map(Result::unwrap);
+    let pid = lines.find_map(|line| line.strip_prefix("server ")?.parse().ok());
+    (
+        owner,
+        pid.expect("the owner ended before its server was up"),
+    )
+}
+
+#[test]
+fn a_server_left_behind_is_swept_up_by_the_next_sandbox() {
+    let parent = tempfile::tempdir().unwrap();
+    let dir: PathBuf = parent.path().join("bkp-sandbox-left");
+    std::fs::create_dir(&dir).unwrap();
+    std::fs::write(dir.join("owner"), "4194304").unwrap();
+    std::fs::write(dir.join("error.log"), "").unwrap();
+    let mut server = Command::new("tail")
+        .arg("-f")
+        .arg(dir.join("error.log"))
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    std::fs::write(dir.join("server.pid"), format!("{}\n", server.id())).unwrap();
+
+    assert_eq!(sweep(parent.path()), [dir]);
+
+    assert!(!server.wait().unwrap().success());
+    assert!(is_empty(parent.path()));
+}

@@ -1,0 +1,234 @@
+//! One suite of promises, over every store.
+
+use std::future::Future;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::sync::Arc;
+
+use bkp::id::ObjectId;
+use bkp::store::faulty::Faulty;
+use bkp::store::limit::Limit;
+use bkp::store::local::LocalStore;
+use bkp::store::memory::MemoryStore;
+use bkp::store::retry::{Backoff, Retry};
+use bkp::store::{FileKind, Key, SharedStore, StoreError};
+use bytes::Bytes;
+
+use crate::servers::S3;
+
+const KINDS: [FileKind; 6] = [
+    FileKind::Key,
+    FileKind::Config,
+    FileKind::Lock,
+    FileKind::Pack,
+    FileKind::Index,
+    FileKind::Snapshot,
+];
+
+fn key(kind: FileKind, number: u8) -> Key {
+    match kind {
+        FileKind::Config => Key::config(),
+        _ => Key::new(kind, format!("{number:02x}").repeat(32)),
+    }
+}
+
+/// An object under its right name: S3 refuses another.
+fn object(kind: FileKind, bytes: &[u8]) -> (Key, Bytes) {
+    let key = match kind {
+        FileKind::Config => Key::config(),
+        _ => Key::new(kind, ObjectId::of(bytes).to_string()),
+    };
+    (key, Bytes::copy_from_slice(bytes))
+}
+
+/// Runs one promise over every store and every wrapper.
+async fn over_all<F: Future<Output = ()>>(promise: impl Fn(SharedStore) -> F) {
+    let memory = || -> SharedStore { Arc::new(MemoryStore::new()) };
+    promise(memory()).await;
+    let dir = tempfile::tempdir().unwrap();
+    promise(Arc::new(LocalStore::new(dir.path().join("repository")))).await;
+    let s3 = S3::start();
+    promise(Arc::new(crate::s3::open(&s3).await)).await;
+    let cancel = tokio_util::sync::CancellationToken::new();
+    promise(Arc::new(Retry::new(memory(), Backoff::default(), cancel))).await;
+    promise(Arc::new(Limit::new(memory(), Some(1 << 40), 3))).await;
+    promise(Arc::new(Faulty::new(memory()))).await;
+}
+
+async fn names(store: &SharedStore, kind: FileKind) -> Vec<String> {
+    let listed = store.list(kind).await.unwrap();
+    let mut names: Vec<_> = listed.into_iter().map(|listed| listed.name).collect();
+    names.sort();
+    names
+}
+
+#[tokio::test]
+async fn what_was_put_is_got_whole_and_in_part() {
+    over_all(|store| async move {
+        for kind in KINDS {
+            let (key, bytes) = object(kind, b"0123456789");
+            store.put(&key, bytes).await.unwrap();
+            assert_eq!(store.get(&key).await.unwrap(), "0123456789");
+            assert_eq!(store.get_range(&key, 2..5).await.unwrap(), "234");
+            assert_eq!(store.get_range(&key, 0..10).await.unwrap(), "0123456789");
+            assert_eq!(store.get_range(&key, 10..10).await.unwrap(), "");
+            assert_eq!(store.size(&key).await.unwrap(), Some(10));
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_stretch_past_the_end_is_an_error() {
+    over_all(|store| async move {
+        let (key, bytes) = object(FileKind::Key, b"0123456789");
+        store.put(&key, bytes).await.unwrap();
+        for range in [5..11, 11..12, u64::MAX - 1..u64::MAX] {
+            let error = store.get_range(&key, range).await.unwrap_err();
+            assert!(matches!(error, StoreError::Failed { .. }), "{error}");
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_is_not_there_is_missing_and_deleting_it_is_no_error() {
+    over_all(|store| async move {
+        for kind in KINDS {
+            let key = key(kind, 9);
+            assert!(matches!(store.get(&key).await, Err(StoreError::Missing { .. })));
+            assert!(matches!(store.get_range(&key, 0..1).await, Err(StoreError::Missing { .. })));
+            assert_eq!(store.size(&key).await.unwrap(), None);
+            assert!(names(&store, kind).await.is_empty());
+            store.delete(&key).await.unwrap();
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_list_has_each_object_of_its_kind_with_its_size() {
+    over_all(|store| async move {
+        let (key, bytes) = object(FileKind::Key, b"k");
+        store.put(&key, bytes).await.unwrap();
+        for length in [1, 2, 0xfe] {
+            let (key, bytes) = object(FileKind::Pack, &vec![0; length]);
+            store.put(&key, bytes).await.unwrap();
+        }
+        let mut listed = store.list(FileKind::Pack).await.unwrap();
+        listed.sort_by_key(|listed| listed.size);
+        assert_eq!(listed.iter().map(|listed| listed.size).collect::<Vec<_>>(), [1, 2, 0xfe]);
+        assert_eq!(listed[2].name, object(FileKind::Pack, &[0; 0xfe]).0.name);
+        assert_eq!(names(&store, FileKind::Key).await.len(), 1);
+        assert!(names(&store, FileKind::Lock).await.is_empty());
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_deleted_object_is_gone() {
+    over_all(|store| async move {
+        let (one, other) = (object(FileKind::Key, b"1"), object(FileKind::Key, b"2"));
+        for (key, bytes) in [&one, &other] {
+            store.put(key, bytes.clone()).await.unwrap();
+        }
+        store.delete(&one.0).await.unwrap();
+        assert_eq!(names(&store, FileKind::Key).await, [other.0.name]);
+        assert_eq!(store.size(&one.0).await.unwrap(), None);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_puts_at_once_all_arrive() {
+    over_all(|store| async move {
+        let (key, bytes) = object(FileKind::Key, b"the first makes the root");
+        store.put(&key, bytes).await.unwrap();
+        let puts = (0..100).map(|number| {
+            let store = Arc::clone(&store);
+            let (key, bytes) = object(FileKind::Pack, &[number; 1000]);
+            tokio::spawn(async move { store.put(&key, bytes).await })
+        });
+        for put in puts.collect::<Vec<_>>() {
+            put.await.unwrap().unwrap();
+        }
+        assert_eq!(names(&store, FileKind::Pack).await.len(), 100);
+    })
+    .await;
+}
+
+fn local() -> (tempfile::TempDir, SharedStore) {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Arc::new(LocalStore::new(dir.path()));
+    (dir, store)
+}
+
+fn mode(path: &Path) -> u32 {
+    std::fs::metadata(path).unwrap().permissions().mode() & 0o7777
+}
+
+#[tokio::test]
+async fn local_files_are_for_their_owner_alone_and_never_written_again() {
+    let (dir, store) = local();
+    store.put(&key(FileKind::Pack, 0xab), Bytes::from_static(b"x")).await.unwrap();
+    let file = dir.path().join("data/ab").join("ab".repeat(32));
+    assert_eq!(mode(&file), 0o400);
+    assert_eq!(mode(&dir.path().join("data")), 0o700);
+    assert_eq!(mode(&dir.path().join("data/ab")), 0o700);
+}
+
+#[tokio::test]
+async fn what_a_kill_left_is_no_object_and_is_tidied_away_when_old() {
+    let (dir, store) = local();
+    store.put(&key(FileKind::Snapshot, 1), Bytes::from_static(b"x")).await.unwrap();
+    let place = dir.path().join("snapshots");
+    let (old, young) = (place.join("02-tmp-aa"), place.join("03-tmp-bb"));
+    std::fs::write(&old, "torn").unwrap();
+    std::fs::write(&young, "torn").unwrap();
+    let two_days_ago = std::time::SystemTime::now() - std::time::Duration::from_hours(48);
+    std::fs::File::options().write(true).open(&old).unwrap().set_modified(two_days_ago).unwrap();
+    assert_eq!(names(&store, FileKind::Snapshot).await.len(), 1);
+    let again = LocalStore::new(dir.path());
+    bkp::store::Store::put(&again, &key(FileKind::Snapshot, 4), Bytes::new()).await.unwrap();
+    assert!(!old.exists() && young.exists());
+}
+
+#[tokio::test]
+async fn a_root_that_went_away_is_not_made_again_by_the_way() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path().join("mounted");
+    let store = LocalStore::new(&root);
+    let put = bkp::store::Store::put(&store, &key(FileKind::Pack, 1), Bytes::new()).await;
+    assert!(matches!(put, Err(StoreError::Missing { .. })), "{put:?}");
+    assert!(!root.exists());
+}
+
+#[tokio::test]
+async fn a_file_where_a_directory_should_be_is_a_clear_error() {
+    let (dir, store) = local();
+    std::fs::write(dir.path().join("index"), "").unwrap();
+    let error = store.put(&key(FileKind::Index, 1), Bytes::new()).await.unwrap_err();
+    assert!(error.to_string().contains("index"), "{error}");
+}
+
+#[tokio::test]
+#[ignore = "needs root, to mount a tmpfs of its own; scripts/test runs it"]
+async fn a_full_disk_is_told_as_one_and_loses_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let mounted = std::process::Command::new("mount")
+        .args(["-t", "tmpfs", "-o", "size=1m", "tmpfs"])
+        .arg(dir.path())
+        .status();
+    assert!(mounted.unwrap().success());
+    let store = LocalStore::new(dir.path());
+    let first = bkp::store::Store::put(&store, &key(FileKind::Pack, 1), vec![1; 600 << 10].into()).await;
+    let second = bkp::store::Store::put(&store, &key(FileKind::Pack, 2), vec![2; 600 << 10].into()).await;
+    let listed = bkp::store::Store::list(&store, FileKind::Pack).await;
+    let third = bkp::store::Store::put(&store, &key(FileKind::Pack, 3), vec![3; 100 << 10].into()).await;
+    let unmounted = std::process::Command::new("umount").arg(dir.path()).status();
+    assert!(unmounted.unwrap().success());
+    first.unwrap();
+    assert!(matches!(second, Err(StoreError::Full { .. })), "{second:?}");
+    assert_eq!(listed.unwrap().len(), 1);
+    third.unwrap();
+}
