@@ -3,7 +3,7 @@
 mod world;
 
 use std::fs;
-use std::io::{Read, Write};
+use std::io::Read;
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -340,7 +340,10 @@ fn a_file_that_never_stands_still_is_marked_and_read_again_next_time() {
         let _stopper = StopAtEnd(&stop);
         let (begun, begins) = std::sync::mpsc::channel();
         scope.spawn(|| {
-            let board = fs::OpenOptions::new().write(true).open(world.path("board")).unwrap();
+            let board = fs::OpenOptions::new()
+                .write(true)
+                .open(world.path("board"))
+                .unwrap();
             let begun = begun;
             while !stop.load(Ordering::Relaxed) {
                 board.write_all_at(b"!", 0).unwrap();
