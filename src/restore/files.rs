@@ -5,11 +5,14 @@
 
 pub mod compare;
 mod content;
+mod fault;
 mod links;
+mod pack;
 mod place;
 mod plan;
 mod selection;
 mod walk;
+mod write;
 
 use std::path::{Path, PathBuf};
 

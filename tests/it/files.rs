@@ -3,8 +3,8 @@
 mod world;
 
 use std::fs;
-use std::io::{Read, Write};
-use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::io::Read;
+use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -334,22 +334,27 @@ impl Drop for StopAtEnd<'_> {
 #[test]
 fn a_file_that_never_stands_still_is_marked_and_read_again_next_time() {
     let world = World::with_images();
-    world.write("log", &noise(5, 3 << 20));
+    world.write("board", &noise(5, 16 << 20));
     let stop = AtomicBool::new(false);
     let (saved, snapshot) = std::thread::scope(|scope| {
         let _stopper = StopAtEnd(&stop);
+        let (begun, begins) = std::sync::mpsc::channel();
         scope.spawn(|| {
-            let mut log = fs::OpenOptions::new()
-                .append(true)
-                .open(world.path("log"))
+            let board = fs::OpenOptions::new()
+                .write(true)
+                .open(world.path("board"))
                 .unwrap();
+            let begun = begun;
             while !stop.load(Ordering::Relaxed) {
-                log.write_all(b"another line\n").unwrap();
+                board.write_all_at(b"!", 0).unwrap();
+                begun.send(()).ok();
             }
         });
+        begins.recv().unwrap();
+        drop(begins);
         world.backup(None)
     });
-    assert_eq!(saved.fuzzy, [PathBuf::from("log")]);
+    assert_eq!(saved.fuzzy, [PathBuf::from("board")]);
     let (second, _) = world.backup(Some(&snapshot));
     assert_eq!((second.counts.files_changed, second.fuzzy), (1, vec![]));
     // What was read of it comes back, and is as long as the snapshot says.

@@ -12,62 +12,47 @@ use rayon::iter::{IndexedParallelIterator, IntoParallelRefIterator, ParallelIter
 use crate::entry::{Kind, Metadata};
 use crate::event::Task;
 use crate::id::BlobId;
-use crate::repository::BlobKind;
 use crate::repository::Node;
 use crate::repository::Repository;
-use crate::repository::RepositoryError;
 use crate::restore::files::RestoreFilesError;
 use crate::restore::files::Restored;
 use crate::restore::files::below;
-use crate::restore::files::content::{self, ContentError, Unproved};
+use crate::restore::files::content::ContentError;
+use crate::restore::files::fault::Fault;
 use crate::restore::files::links::Links;
+use crate::restore::files::pack::Work;
 use crate::restore::files::place::Place;
 use crate::restore::files::selection::{Meant, Selection};
+use crate::restore::files::write::Done;
 use crate::run::Run;
 use crate::target::files::FilesTarget;
 use crate::target::files::State;
-use crate::target::files::TargetFilesError;
 use crate::target::files::dir::{TargetDir, check_name};
 use crate::target::files::is_full;
-use crate::target::files::metadata::give;
 
 /// As many paths of a kind are kept for the report.
 const LISTED_MAX: usize = 10_000;
 
-/// Files that one thread takes at a time; they lie side by side in a pack.
-const NODES_AT_ONCE: usize = 8;
+/// Entries, or packs' worth of them, that one thread takes at a time.
+const WORK_AT_ONCE: usize = 2;
 
 pub(super) struct Walk<'a> {
-    repository: &'a Repository,
-    target: &'a FilesTarget,
-    selection: &'a Selection,
-    run: &'a Run,
-    task: &'a Task,
-    links: Links,
+    pub(super) repository: &'a Repository,
+    pub(super) target: &'a FilesTarget,
+    pub(super) selection: &'a Selection,
+    pub(super) run: &'a Run,
+    pub(super) task: &'a Task,
+    pub(super) links: Links,
     restored: Mutex<Restored>,
 }
 
 /// A directory of the target, made once something in it is meant.
-struct Spot<'a> {
+pub(super) struct Spot<'a> {
     /// The directory above, and this one's own entry there; none for the top.
     above: Option<(&'a Spot<'a>, &'a Node)>,
-    path: PathBuf,
+    pub(super) path: PathBuf,
     made: OnceLock<io::Result<TargetDir>>,
-    is_meant: bool,
-}
-
-/// What was done for one file.
-struct Done {
-    bytes: u64,
-    was_there: bool,
-}
-
-/// Why an entry is not there.
-enum Fault {
-    /// It alone: noted, and the restore goes on.
-    Entry { reason: String, is_damage: bool },
-    /// Nothing more can be done.
-    Fatal(RestoreFilesError),
+    pub(super) is_meant: bool,
 }
 
 impl<'a> Walk<'a> {
@@ -127,14 +112,15 @@ impl<'a> Walk<'a> {
                 return self.note(&spot.path, fault.of_all_below());
             }
         };
-        let mut nodes: Vec<&Node> = tree.nodes.iter().collect();
-        // Files of one pack follow each other, so that a store is asked for neighbouring bytes.
-        nodes.sort_by_cached_key(|node| self.pack_of(node));
-        let nodes = nodes.par_iter().with_max_len(NODES_AT_ONCE);
-        nodes.try_for_each(|node| self.node(spot, node))
+        let work = self.share_out(spot, &tree.nodes);
+        let work = work.par_iter().with_max_len(WORK_AT_ONCE);
+        work.try_for_each(|work| match work {
+            Work::Pack(pack, nodes) => self.pack(spot, pack, nodes),
+            Work::Entry(node) => self.node(spot, node),
+        })
     }
 
-    fn node(&self, spot: &Spot<'_>, node: &Node) -> Result<(), RestoreFilesError> {
+    pub(super) fn node(&self, spot: &Spot<'_>, node: &Node) -> Result<(), RestoreFilesError> {
         self.run.check()?;
         let path = below(&spot.path, node);
         let meant = if spot.is_meant {
@@ -198,7 +184,7 @@ impl<'a> Walk<'a> {
     }
 
     /// Returns the open directory, made with those above it when it is asked for first.
-    fn dir<'s>(&'s self, spot: &'s Spot<'_>) -> Result<&'s TargetDir, Fault> {
+    pub(super) fn dir<'s>(&'s self, spot: &'s Spot<'_>) -> Result<&'s TargetDir, Fault> {
         let Some((above, node)) = spot.above else {
             return Ok(self.target.root());
         };
@@ -229,153 +215,8 @@ impl<'a> Walk<'a> {
         }
     }
 
-    fn file(&self, spot: &Spot<'_>, node: &Node, path: &Path) -> Result<Done, Fault> {
-        let dir = self.dir(spot)?;
-        let Some(written) = self.links.meet(&node.metadata) else {
-            return self.write_file(dir, node, path);
-        };
-        // Threads that meet another name meanwhile wait here: the file is written by this thread alone, without rayon.
-        let mut mine = None;
-        let first = written.get_or_init(|| {
-            let done = self.write_file(dir, node, path);
-            let is_written = done.is_ok();
-            mine = Some(done);
-            is_written.then(|| path.to_owned())
-        });
-        match (mine, first) {
-            (Some(done), _) => done,
-            (None, None) => self.write_file(dir, node, path),
-            (None, Some(first)) => {
-                let linked = self.link(dir, node, first);
-                linked.map_err(|error| self.fault(path, ContentError::File(error)))
-            }
-        }
-    }
-
-    fn link(&self, dir: &TargetDir, node: &Node, first: &Path) -> io::Result<Done> {
-        let above = first.parent().unwrap_or(Path::new(""));
-        let of = self.target.root().descend(above)?;
-        let temp = dir.temp_link(&of, first.file_name().unwrap_or_default())?;
-        temp.publish(&node.name)?;
-        self.task.add(node.metadata.size);
-        Ok(Done {
-            bytes: node.metadata.size,
-            was_there: false,
-        })
-    }
-
-    fn write_file(&self, dir: &TargetDir, node: &Node, path: &Path) -> Result<Done, Fault> {
-        if self.is_there(dir, node, path)? {
-            self.task.add(node.metadata.size);
-            return Ok(Done {
-                bytes: node.metadata.size,
-                was_there: true,
-            });
-        }
-        let fault = |error| self.fault(path, error);
-        let mut temp = dir
-            .temp_file()
-            .map_err(|error| fault(ContentError::File(error)))?;
-        let told = |bytes| self.task.add(bytes);
-        let bytes = content::write(self.repository, temp.file(), &node.content, self.run, told);
-        let bytes = bytes.map_err(fault)?;
-        if bytes != node.metadata.size {
-            let size = node.metadata.size;
-            self.reduced(
-                path,
-                format!("the snapshot says {size} bytes, its content has {bytes}"),
-            );
-        }
-        let given = self.give(dir, temp.name(), path, &node.metadata);
-        let published = given.and_then(|()| temp.publish(&node.name));
-        published.map_err(|error| fault(ContentError::File(error)))?;
-        Ok(Done {
-            bytes,
-            was_there: false,
-        })
-    }
-
-    /// Tells whether a file is there already. What an interrupted restore of this tree named is whole; of anything else
-    /// the bytes are read and hashed.
-    fn is_there(&self, dir: &TargetDir, node: &Node, path: &Path) -> Result<bool, Fault> {
-        if self.target.state() == State::Empty {
-            return Ok(false);
-        }
-        let Ok(stat) = dir.stat(&node.name) else {
-            return Ok(false);
-        };
-        if !looks_same(&stat, &node.metadata) {
-            return Ok(false);
-        }
-        if self.target.state() == State::Interrupted {
-            return Ok(true);
-        }
-        let Ok(mut file) = dir.open_file(&node.name) else {
-            return Ok(false);
-        };
-        let fault = |error| self.fault(path, error);
-        match content::prove(self.repository, &mut file, &node.content, self.run) {
-            Ok(()) => {}
-            Err(Unproved::Differs | Unproved::Unknown) => return Ok(false),
-            Err(Unproved::Failed(error)) => return Err(fault(error)),
-        }
-        let given = self.give(dir, &node.name, path, &node.metadata);
-        given.map_err(|error| fault(ContentError::File(error)))?;
-        Ok(true)
-    }
-
-    fn special(&self, spot: &Spot<'_>, node: &Node, path: &Path) -> Result<(), Fault> {
-        let dir = self.dir(spot)?;
-        let made = dir.temp_special(&node.metadata).and_then(|temp| {
-            self.give(dir, temp.name(), path, &node.metadata)?;
-            temp.publish(&node.name)
-        });
-        made.map_err(|error| self.fault(path, ContentError::File(error)))
-    }
-
-    fn give(
-        &self,
-        dir: &TargetDir,
-        name: &OsStr,
-        path: &Path,
-        metadata: &Metadata,
-    ) -> io::Result<()> {
-        let reduced = give(dir, name, metadata)?;
-        if reduced.owner {
-            self.count(|restored| restored.owners_lost += 1);
-        }
-        for reason in reduced.reasons {
-            self.reduced(path, reason);
-        }
-        Ok(())
-    }
-
-    fn pack_of(&self, node: &Node) -> Option<crate::id::ObjectId> {
-        let blob = node.content.first()?;
-        self.repository.pack_of(BlobKind::Data, blob)
-    }
-
-    fn fault(&self, path: &Path, error: ContentError) -> Fault {
-        match error {
-            ContentError::Stopped(stopped)
-            | ContentError::Repository(RepositoryError::Stopped(stopped)) => {
-                Fault::Fatal(stopped.into())
-            }
-            ContentError::Repository(error) if error.is_damage() => {
-                Fault::damage(error.to_string())
-            }
-            ContentError::Repository(error) => Fault::Fatal(error.into()),
-            ContentError::File(error) if is_full(&error) => {
-                let path = self.target.path().join(path);
-                let act = "write";
-                Fault::Fatal(TargetFilesError::Io { act, path, error }.into())
-            }
-            ContentError::File(error) => Fault::entry(error.to_string()),
-        }
-    }
-
     /// Notes what is not there, and goes on unless nothing more can be done.
-    fn note(&self, path: &Path, fault: Fault) -> Result<(), RestoreFilesError> {
+    pub(super) fn note(&self, path: &Path, fault: Fault) -> Result<(), RestoreFilesError> {
         let (reason, is_damage) = match fault {
             Fault::Fatal(error) => return Err(error),
             Fault::Entry { reason, is_damage } => (reason, is_damage),
@@ -390,7 +231,7 @@ impl<'a> Walk<'a> {
         Ok(())
     }
 
-    fn reduced(&self, path: &Path, reason: String) {
+    pub(super) fn reduced(&self, path: &Path, reason: String) {
         self.count(|restored| {
             restored.reductions += 1;
             if restored.reduced.len() < LISTED_MAX {
@@ -399,7 +240,7 @@ impl<'a> Walk<'a> {
         });
     }
 
-    fn count_file(&self, done: &Done) {
+    pub(super) fn count_file(&self, done: &Done) {
         self.count(|restored| {
             restored.files += 1;
             restored.bytes += done.bytes;
@@ -410,41 +251,7 @@ impl<'a> Walk<'a> {
         });
     }
 
-    fn count(&self, count: impl FnOnce(&mut Restored)) {
+    pub(super) fn count(&self, count: impl FnOnce(&mut Restored)) {
         count(&mut self.restored.lock().unwrap_or_else(PoisonError::into_inner));
     }
-}
-
-impl Fault {
-    fn entry(reason: impl Into<String>) -> Self {
-        Self::Entry {
-            reason: reason.into(),
-            is_damage: false,
-        }
-    }
-
-    fn damage(reason: impl Into<String>) -> Self {
-        Self::Entry {
-            reason: reason.into(),
-            is_damage: true,
-        }
-    }
-
-    /// Says of a directory that its whole content is concerned.
-    fn of_all_below(self) -> Self {
-        match self {
-            Self::Entry { reason, is_damage } => Self::Entry {
-                reason: format!("it and all below it: {reason}"),
-                is_damage,
-            },
-            fatal @ Self::Fatal(_) => fatal,
-        }
-    }
-}
-
-fn looks_same(stat: &rustix::fs::Stat, metadata: &Metadata) -> bool {
-    let is_file = rustix::fs::FileType::from_raw_mode(stat.st_mode).is_file();
-    let nanoseconds = u32::try_from(stat.st_mtime_nsec).unwrap_or(0);
-    let mtime = chrono::DateTime::from_timestamp(stat.st_mtime, nanoseconds);
-    is_file && u64::try_from(stat.st_size) == Ok(metadata.size) && mtime == Some(metadata.mtime)
 }
