@@ -170,12 +170,8 @@ async fn a_wrong_secret_is_denied_and_printed_nowhere() {
         secret_access_key: Secret::new("wrong-horse-battery".to_owned()),
     };
     let printed = format!("{credentials:?}");
-    let opened = S3Store::open(
-        &place(&s3),
-        Some(credentials),
-        &Network::default(),
-        &Run::silent(),
-    );
+    let (place, network, run) = (place(&s3), Network::default(), Run::silent());
+    let opened = S3Store::open(&place, Some(credentials), &network, &run);
     let store = opened.await.unwrap();
     let (key, bytes) = object(FileKind::Pack, b"x");
     let error = store.put(&key, bytes).await.unwrap_err();
