@@ -307,7 +307,7 @@ impl Dump {
     fn orders(self) -> Self {
         let shop = Some("shop");
         self.object(ObjectKind::View, shop, None, "sales_twice", &["CREATE VIEW sales_twice AS SELECT 2 * s.total AS total FROM sales s"])
-            .object(ObjectKind::View, shop, None, "sales", &["CREATE VIEW sales AS SELECT plus_one(COUNT(*) + 7 ) AS total FROM lines WHERE n < 2 AND order_id < 2"])
+            .object(ObjectKind::View, shop, None, "sales", &["CREATE VIEW sales AS SELECT plus_one(COUNT(*) + 7 ) AS total FROM `lines` WHERE n < 2 AND order_id < 2"])
             .object(
                 ObjectKind::Function,
                 shop,
