@@ -3,6 +3,7 @@
 
 mod catalog;
 mod copy;
+mod dump;
 mod layers;
 mod load;
 mod retention;

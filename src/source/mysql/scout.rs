@@ -74,7 +74,7 @@ impl Scout<'_> {
     }
 
     fn is_large(&self, table: &Table) -> bool {
-        table.bytes_estimate > self.chunk_bytes + self.chunk_bytes / 2
+        table.bytes_estimate > self.chunk_bytes.saturating_add(self.chunk_bytes / 2)
     }
 
     fn push_all(&self, table: usize, bounds: &[Vec<String>], is_locked: bool) {
