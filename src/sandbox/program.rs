@@ -54,6 +54,10 @@ impl Program {
         Ok(Self { path, product })
     }
 
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Returns the command that runs the server on a directory.
     pub(super) fn command(&self, dir: &Dir, options: &[String]) -> Command {
         let mut command = Command::new(&self.path);

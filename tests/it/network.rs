@@ -268,11 +268,11 @@ impl World {
             .env(SIDE, side)
             .output()
             .unwrap();
-        let text = String::from_utf8_lossy(&output.stdout);
-        let is_run = text.contains("1 passed");
+        let told = String::from_utf8_lossy(&output.stdout);
+        let is_run = told.contains("1 passed");
         assert!(
             output.status.success() && is_run,
-            "{text}{}",
+            "{told}{}",
             String::from_utf8_lossy(&output.stderr)
         );
     }
@@ -310,7 +310,7 @@ impl Drop for World {
     fn drop(&mut self) {
         for space in [&self.ours, &self.theirs] {
             // Deleting a namespace takes its ends of the cables along.
-            let _ = Command::new("ip").args(["netns", "delete", space]).status();
+            drop(Command::new("ip").args(["netns", "delete", space]).status());
         }
     }
 }

@@ -309,7 +309,7 @@ fn span_text(span: TimeDelta) -> String {
         (days, 0, 0) if days > 0 => format!("{days}d"),
         (0, hours, 0) => format!("{hours}h"),
         (0, 0, minutes) => format!("{minutes}m"),
-        (days, hours, minutes) if minutes == 0 => format!("{}h", days * 24 + hours),
+        (days, hours, 0) => format!("{}h", days * 24 + hours),
         (days, hours, minutes) => format!("{}h{minutes}m", days * 24 + hours),
     }
 }
