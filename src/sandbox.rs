@@ -69,7 +69,11 @@ impl SandboxPlan {
 #[must_use]
 pub fn installed(mariadbd: Option<&Path>, mysqld: Option<&Path>) -> Vec<PathBuf> {
     let named = [(Product::MariaDb, mariadbd), (Product::MySql, mysqld)];
-    named.into_iter().filter_map(|(product, path)| Program::find(product, path).ok()).map(|program| program.path().to_owned()).collect()
+    named
+        .into_iter()
+        .filter_map(|(product, path)| Program::find(product, path).ok())
+        .map(|program| program.path().to_owned())
+        .collect()
 }
 
 /// A running server that nobody else knows of.

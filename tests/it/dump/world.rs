@@ -21,7 +21,7 @@ use tempfile::TempDir;
 use super::{Product, Receiver, Server, program, sync_channel};
 
 /// Writes a dump into a directory of its own.
-pub(super) struct DirSink {
+pub(crate) struct DirSink {
     dir: TempDir,
     gate: Mutex<Option<Gate>>,
 }
@@ -33,7 +33,7 @@ pub(super) struct Gate {
 }
 
 impl DirSink {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self {
             dir: TempDir::new().unwrap(),
             gate: Mutex::new(None),
@@ -51,7 +51,7 @@ impl DirSink {
         (sink, is_reached, go)
     }
 
-    pub(super) fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         self.dir.path()
     }
 }
@@ -152,7 +152,7 @@ pub(super) fn source(connections: usize) -> MysqlSource {
     }
 }
 
-pub(super) fn dump(
+pub(crate) fn dump(
     server: &Server,
     sink: &DirSink,
     chunk_bytes: u64,
@@ -258,7 +258,7 @@ pub(super) fn readers(server: &Server) -> Vec<String> {
 }
 
 /// Returns schema and name of all tables that hold rows of their own.
-pub(super) fn tables(server: &Server) -> Vec<(String, String)> {
+pub(crate) fn tables(server: &Server) -> Vec<(String, String)> {
     let rows = server.query(
         "SELECT TABLE_SCHEMA, TABLE_NAME FROM information_schema.TABLES WHERE TABLE_TYPE IN ('BASE TABLE', 'SYSTEM VERSIONED') \
          AND TABLE_SCHEMA NOT IN ('mysql', 'sys', 'performance_schema', 'information_schema') ORDER BY 1, 2",
@@ -277,7 +277,7 @@ fn literal(text: &str) -> String {
 }
 
 /// Returns all rows, sorted, each value in a form that shows its every bit: numbers as doubles and integers, all else as HEX.
-pub(super) fn rows_of(server: &Server, schema: &str, table: &str) -> Vec<Vec<Option<String>>> {
+pub(crate) fn rows_of(server: &Server, schema: &str, table: &str) -> Vec<Vec<Option<String>>> {
     let of_table = format!(
         "TABLE_SCHEMA = {} AND TABLE_NAME = {}",
         literal(schema),
@@ -318,7 +318,7 @@ fn show(column: &str, data_type: &str) -> String {
 }
 
 /// Returns the definitions of all objects as the server shows them, and who may do what.
-pub(super) fn objects(server: &Server) -> Vec<String> {
+pub(crate) fn objects(server: &Server) -> Vec<String> {
     let mut shown = Vec::new();
     let schemas = "NOT IN ('mysql', 'sys', 'performance_schema', 'information_schema')";
     let mut add = |list: &str, show: &dyn Fn(&[Option<String>]) -> String, drop_last: usize| {
