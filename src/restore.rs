@@ -365,10 +365,10 @@ pub async fn row_differences(
 ) -> Result<Vec<Mismatch>, RestoreError> {
     let (server, of, run) = (server.clone(), manifest.clone(), run.clone());
     let hashed = tokio::task::spawn_blocking(move || {
-        crate::source::mysql::hash_chunks(&server, &of, tables.as_ref(), CONNECTIONS_READ_BACK, &run)
+        let hashes = crate::source::mysql::hash_chunks(&server, &of, tables.as_ref(), CONNECTIONS_READ_BACK, &run);
+        hashes.map(|hashes| crate::target::mysql::compare(&of, tables.as_ref(), &hashes))
     });
-    let hashes = hashed.await.map_err(|error| RestoreError::Thread(error.to_string()))??;
-    Ok(crate::target::mysql::compare(manifest, &hashes))
+    Ok(hashed.await.map_err(|error| RestoreError::Thread(error.to_string()))??)
 }
 
 /// Connections that read restored rows back: as many as a small server's cores.

@@ -69,7 +69,11 @@ impl SandboxPlan {
 #[must_use]
 pub fn installed(mariadbd: Option<&Path>, mysqld: Option<&Path>) -> Vec<PathBuf> {
     let named = [(Product::MariaDb, mariadbd), (Product::MySql, mysqld)];
-    named.into_iter().filter_map(|(product, path)| Program::find(product, path).ok()).map(|program| program.path().to_owned()).collect()
+    named
+        .into_iter()
+        .filter_map(|(product, path)| Program::find(product, path).ok())
+        .map(|program| program.path().to_owned())
+        .collect()
 }
 
 /// A running server that nobody else knows of.
@@ -226,37 +230,23 @@ async fn pause(dir: &Dir, run: &Run, deadline: Instant) -> Result<(), SandboxErr
 
 /// Options that must be the same when the files are made and when they are used.
 fn options_to_keep(plan: &SandboxPlan) -> Vec<String> {
-    vec![
-        format!("--lower-case-table-names={}", plan.lower_case_table_names),
-        // MariaDB's name for it and MySQL's; each passes over the other's.
-        "--loose-innodb-log-file-size=256M".to_owned(),
-        "--loose-innodb-redo-log-capacity=512M".to_owned(),
-        "--skip-innodb-doublewrite".to_owned(),
-        "--innodb-flush-log-at-trx-commit=0".to_owned(),
-    ]
+    // Loose: older versions do not know it, and do without.
+    let redo_log = match plan.product {
+        Product::MariaDb => "--loose-innodb-log-file-size=256M",
+        Product::MySql => "--loose-innodb-redo-log-capacity=512M",
+    };
+    let fixed = [
+        redo_log,
+        "--skip-innodb-doublewrite",
+        "--innodb-flush-log-at-trx-commit=0",
+    ];
+    let case = format!("--lower-case-table-names={}", plan.lower_case_table_names);
+    fixed.into_iter().map(str::to_owned).chain([case]).collect()
 }
 
 fn options(plan: &SandboxPlan, dir: &Dir) -> Vec<String> {
     let in_dir =
         |option: &str, name: &str| format!("--{option}={}", dir.path().join(name).display());
-    let fixed = [
-        // Nobody comes in but by the socket, whose directory is ours alone; nothing goes out but into it.
-        "--skip-networking",
-        "--loose-mysqlx=OFF",
-        "--skip-name-resolve",
-        "--event-scheduler=OFF",
-        "--local-infile=1",
-        "--skip-log-bin",
-        "--sync-binlog=0",
-        "--loose-innodb-buffer-pool-load-at-startup=OFF",
-        "--loose-innodb-buffer-pool-dump-at-shutdown=OFF",
-        // Several connections may fill a table with an AUTO_INCREMENT column at once.
-        "--loose-innodb-autoinc-lock-mode=2",
-        "--performance-schema=OFF",
-        "--max-allowed-packet=1G",
-        "--max-connections=64",
-        "--character-set-server=utf8mb4",
-    ];
     let own = [
         format!("--socket={}", dir.socket().display()),
         in_dir("pid-file", dir::PID_FILE),
@@ -265,6 +255,30 @@ fn options(plan: &SandboxPlan, dir: &Dir) -> Vec<String> {
         in_dir("secure-file-priv", "tmp"),
         format!("--innodb-buffer-pool-size={}", plan.buffer_pool_bytes),
     ];
-    let fixed = fixed.into_iter().map(str::to_owned);
+    let only_mysql: &[&str] = match plan.product {
+        Product::MariaDb => &[],
+        Product::MySql => &["--loose-mysqlx=OFF"],
+    };
+    let fixed = OPTIONS
+        .iter()
+        .chain(only_mysql)
+        .map(|&option| option.to_owned());
     fixed.chain(own).chain(options_to_keep(plan)).collect()
 }
+
+/// Options of every sandbox. Nobody comes in but by the socket, whose directory is ours alone.
+const OPTIONS: [&str; 12] = [
+    "--skip-networking",
+    "--skip-name-resolve",
+    "--event-scheduler=OFF",
+    "--local-infile=1",
+    "--skip-log-bin",
+    "--innodb-buffer-pool-load-at-startup=OFF",
+    "--innodb-buffer-pool-dump-at-shutdown=OFF",
+    // Several connections may fill a table with an AUTO_INCREMENT column at once.
+    "--innodb-autoinc-lock-mode=2",
+    "--performance-schema=OFF",
+    "--max-allowed-packet=1G",
+    "--max-connections=64",
+    "--character-set-server=utf8mb4",
+];

@@ -71,14 +71,16 @@ impl Dir {
         self.path().join("s.sock")
     }
 
-    /// Returns the ends of the server's logs.
+    /// Returns what the server's logs say last: their errors, or where there are none, everything.
     pub(super) fn logs(&self) -> String {
         let texts = ["initialise.log", ERROR_LOG]
             .map(|name| fs::read(self.path().join(name)).unwrap_or_default());
         let text = texts
             .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
             .concat();
-        let lines: Vec<&str> = text.lines().collect();
+        let (errors, others): (Vec<&str>, Vec<&str>) =
+            text.lines().partition(|line| line.contains("[ERROR]"));
+        let lines = if errors.is_empty() { others } else { errors };
         lines[lines.len().saturating_sub(LOG_LINES)..].join("\n")
     }
 
@@ -197,11 +199,14 @@ mod tests {
     }
 
     #[test]
-    fn the_end_of_the_logs_is_told() {
+    fn the_errors_of_a_log_are_told_and_without_them_its_end() {
         let parent = tempfile::tempdir().unwrap();
         let dir = Dir::make(parent.path()).unwrap();
-        let lines: Vec<String> = (0..40).map(|line| format!("line {line}")).collect();
+        let mut lines: Vec<String> = (0..40).map(|line| format!("line {line}")).collect();
         fs::write(dir.path().join(ERROR_LOG), lines.join("\n")).unwrap();
         assert!(dir.logs().starts_with("line 28\n") && dir.logs().ends_with("line 39"));
+        lines[3] = "2026-11-23 0 [ERROR] no room".to_owned();
+        fs::write(dir.path().join(ERROR_LOG), lines.join("\n")).unwrap();
+        assert_eq!(dir.logs(), lines[3]);
     }
 }

@@ -1,6 +1,6 @@
 //! Live: what a server holds comes back, is true of one moment, and a dump that breaks is no dump.
 
-mod world;
+pub(crate) mod world;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -23,7 +23,7 @@ const BOTH: [Product; 2] = [Product::MariaDb, Product::MySql];
 /// Small row files, so that a small table has many.
 const CHUNK_BYTES: u64 = 20_000;
 
-fn fixture(product: Product) -> Server {
+pub(crate) fn fixture(product: Product) -> Server {
     let server = match product {
         Product::MariaDb => Server::mariadb(),
         Product::MySql => Server::mysql(),

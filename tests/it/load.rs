@@ -8,11 +8,14 @@ use std::sync::Arc;
 use bkp::mysql::server::Server as Address;
 use bkp::policy::{MysqlAddress, Network, Tls};
 use bkp::run::Run;
+use bkp::source::mysql::hash_chunks;
 use bkp::target::mysql::plan::Selection;
 use bkp::target::mysql::{
-    DirDump, DumpReader, LoadError, LoadOptions, LoadPlan, Loaded, inspect, load,
+    DirDump, DumpReader, LoadError, LoadOptions, LoadPlan, Loaded, compare, inspect, load,
 };
 
+use crate::dump::world::DirSink;
+use crate::dump::{fixture, world};
 use crate::servers::{Product, Server};
 use dumps::Dump;
 use readers::Gate;
@@ -464,4 +467,39 @@ async fn an_object_that_the_target_refuses_is_named_and_the_rest_comes() {
         .collect();
     assert_eq!(failed, ["view `shop`.`broken`"]);
     assert_eq!(server.value("SELECT COUNT(*) FROM shop.whole"), "10");
+}
+
+/// Loads what the source has dumped, and sets both servers side by side.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs the servers of scripts/lab; scripts/test runs it"]
+async fn all_that_the_source_dumps_comes_back_and_hashes_as_it_did() {
+    for product in BOTH {
+        let (dir, source) = tokio::task::block_in_place(|| {
+            let (dir, source) = (DirSink::new(), fixture(product));
+            world::dump(&source, &dir, 20_000, None).unwrap();
+            (dir, source)
+        });
+        let dump = Arc::new(DirDump::open(dir.path()).unwrap());
+        let server = Server::start(product, &[]);
+
+        let loaded = bring(&server, dump.clone(), &Run::silent()).await.unwrap();
+
+        assert!(loaded.failed.is_empty(), "{product:?}: {:?}", loaded.failed);
+        tokio::task::block_in_place(|| {
+            let (address, run) = (address(&server), Run::silent());
+            let hashes = hash_chunks(&address, dump.manifest(), None, 3, &run).unwrap();
+            assert_eq!(compare(dump.manifest(), None, &hashes), [], "{product:?}");
+            assert_eq!(
+                world::tables(&source),
+                world::tables(&server),
+                "{product:?}"
+            );
+            assert_eq!(
+                world::objects(&source),
+                world::objects(&server),
+                "{product:?}"
+            );
+        });
+        assert_tidy(&server);
+    }
 }

@@ -1,6 +1,6 @@
 //! Sets what was read back beside what the manifest promises.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 
@@ -32,40 +32,41 @@ pub enum Mismatch {
     },
 }
 
-/// Compares restored chunks with a manifest. `hashes` are those of the tables that were restored; a table of which none was
-/// read back is passed over, one of which some are is compared whole.
+/// Compares restored chunks with a manifest: every chunk of these tables (`None`: all) must be among `hashes` as it was
+/// dumped, and none beside them.
 #[must_use]
-pub fn compare(manifest: &Manifest, hashes: &[ChunkHash]) -> Vec<Mismatch> {
-    let read: BTreeMap<(&str, &str, &str), &ChunkHash> = hashes
+pub fn compare(
+    manifest: &Manifest,
+    tables: Option<&BTreeSet<(String, String)>>,
+    hashes: &[ChunkHash],
+) -> Vec<Mismatch> {
+    let mut read: BTreeMap<(&str, &str, &str), &ChunkHash> = hashes
         .iter()
-        .map(|hash| {
-            (
-                (
-                    hash.schema.as_str(),
-                    hash.table.as_str(),
-                    hash.path.as_str(),
-                ),
-                hash,
-            )
-        })
+        .map(|hash| (key(&hash.schema, &hash.table, &hash.path), hash))
         .collect();
-    let is_read = |table: &&TableEntry| {
-        hashes
-            .iter()
-            .any(|hash| hash.schema == table.schema && hash.table == table.name)
+    let is_wanted = |table: &&TableEntry| {
+        tables.is_none_or(|tables| tables.contains(&(table.schema.clone(), table.name.clone())))
     };
-    let tables = manifest.tables.iter().filter(is_read);
-    let chunks = tables.flat_map(|table| table.chunks.iter().map(move |chunk| (table, chunk)));
-    chunks
-        .filter_map(|(table, chunk)| {
-            let key = (
-                table.schema.as_str(),
-                table.name.as_str(),
-                chunk.path.as_str(),
-            );
-            judge(table, chunk, read.get(&key).copied())
-        })
-        .collect()
+    let mut mismatches = Vec::new();
+    for table in manifest.tables.iter().filter(is_wanted) {
+        for chunk in &table.chunks {
+            let read = read.remove(&key(&table.schema, &table.name, &chunk.path));
+            mismatches.extend(judge(table, chunk, read));
+        }
+    }
+    // A table that was empty has no chunk; rows in it came from elsewhere.
+    mismatches.extend(read.into_values().map(|hash| Mismatch::Rows {
+        schema: hash.schema.clone(),
+        table: hash.table.clone(),
+        path: hash.path.clone(),
+        dumped: 0,
+        restored: hash.rows,
+    }));
+    mismatches
+}
+
+fn key<'a>(schema: &'a str, table: &'a str, path: &'a str) -> (&'a str, &'a str, &'a str) {
+    (schema, table, path)
 }
 
 fn judge(table: &TableEntry, chunk: &Chunk, read: Option<&ChunkHash>) -> Option<Mismatch> {
@@ -152,17 +153,26 @@ mod tests {
     fn what_came_back_as_it_was_matches() {
         let hashes = ["orders/0", "orders/1"]
             .map(|path| read("orders", path, 10, &format!("hash of {path}")));
-        assert_eq!(compare(&manifest(), &hashes), []);
+        let tables = BTreeSet::from([("shop".to_owned(), "orders".to_owned())]);
+        assert_eq!(compare(&manifest(), Some(&tables), &hashes), []);
     }
 
     #[test]
-    fn a_chunk_that_is_short_changed_or_gone_is_named() {
+    fn a_table_that_is_not_there_is_named() {
+        let hashes = ["orders/0", "orders/1"]
+            .map(|path| read("orders", path, 10, &format!("hash of {path}")));
+        assert_eq!(compare(&manifest(), None, &hashes).len(), 2);
+    }
+
+    #[test]
+    fn a_chunk_that_is_short_changed_gone_or_new_is_named() {
         let hashes = [
             read("orders", "orders/0", 9, "hash of orders/0"),
             read("orders", "orders/1", 10, "another"),
             read("lines", "lines/1", 10, "hash of lines/1"),
+            read("empty", "empty/0", 2, "anything"),
         ];
-        let told: Vec<String> = compare(&manifest(), &hashes)
+        let told: Vec<String> = compare(&manifest(), None, &hashes)
             .iter()
             .map(ToString::to_string)
             .collect();
@@ -172,6 +182,7 @@ mod tests {
                 "`shop`.`orders`, `orders/0`: 9 rows instead of 10",
                 "`shop`.`orders`, `orders/1`: as many rows, but not the same",
                 "`shop`.`lines`, `lines/0`: not read back",
+                "`shop`.`empty`, `empty/0`: 2 rows instead of 0",
             ]
         );
     }

@@ -265,7 +265,7 @@ fn kinds(dump: Dump) -> Dump {
         .chunk("kinds", KINDS, 2)
 }
 
-const KINDS: &[u8] = b"0\ttab\\\tnew\\\nline\\\\ \xea\xb0\x80\xf0\x9f\x98\x80\t\\0\xff\\\t\\\n\\\\N\t\xe9t\xe9\t-12345678901234567890123456789012345.000000000000000000000000000001\t2026-01-01 00:00:00\t-838:59:58.999\t\x0a\xbc\t0.1\t1.7976931348623157e308\t5e-324\t0000-00-00\n7\t\\N\t\t\\N\t\\N\t\\N\t\\N\t\\N\t\\N\t\\N\t\\N\t2026-02-31\n";
+const KINDS: &[u8] = b"0\ttab\\\tnew\\\nline\\\\ \xea\xb0\x80\xf0\x9f\x98\x80\t\\0\xff\\\t\\\n\\\\N\t\xe9t\xe9\t-12345678901234567890123456789012345.000000000000000000000000000001\t2026-01-01 00:00:00\t-838:59:58.999\t\\\x0a\xbc\t0.1\t1.7976931348623157e308\t5e-324\t0000-00-00\n7\t\\N\t\t\\N\t\\N\t\\N\t\\N\t\\N\t\\N\t\\N\t\\N\t2026-02-31\n";
 
 pub(super) fn kinds_as_selected() -> Vec<Vec<Option<String>>> {
     let rows = [
@@ -307,7 +307,7 @@ impl Dump {
     fn orders(self) -> Self {
         let shop = Some("shop");
         self.object(ObjectKind::View, shop, None, "sales_twice", &["CREATE VIEW sales_twice AS SELECT 2 * s.total AS total FROM sales s"])
-            .object(ObjectKind::View, shop, None, "sales", &["CREATE VIEW sales AS SELECT plus_one(COUNT(*) + 7 ) AS total FROM lines WHERE n < 2 AND order_id < 2"])
+            .object(ObjectKind::View, shop, None, "sales", &["CREATE VIEW sales AS SELECT plus_one(COUNT(*) + 7 ) AS total FROM `lines` WHERE n < 2 AND order_id < 2"])
             .object(
                 ObjectKind::Function,
                 shop,
