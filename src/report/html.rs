@@ -2,11 +2,11 @@
 
 mod sections;
 
-use maud::{html, Markup, PreEscaped, DOCTYPE};
+use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 use crate::drill::outcome::Judgement;
 use crate::human;
-use crate::report::{chart, words, Finding, Report, Severity};
+use crate::report::{Finding, Report, Severity, chart, words};
 
 const STYLE: &str = include_str!("style.css");
 

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use crate::human;
-use crate::report::{words, PastDrill, Report, Severity};
+use crate::report::{PastDrill, Report, Severity, words};
 
 impl Report {
     /// Renders the report as Markdown.

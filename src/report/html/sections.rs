@@ -1,11 +1,11 @@
 //! The sections of the page that hold tables and charts.
 
-use maud::{html, Markup};
+use maud::{Markup, html};
 
 use crate::drill::outcome::{CheckResult, CheckState, Judgement, Phase};
 use crate::human;
 use crate::report::evidence::CLAUSES;
-use crate::report::{chart, words, PastDrill, Report};
+use crate::report::{PastDrill, Report, chart, words};
 
 impl Report {
     pub(super) fn phases_section(&self) -> Markup {

@@ -159,7 +159,8 @@ mod tests {
 
     #[test]
     fn what_came_back_as_it_was_matches() {
-        let hashes = ["orders/0", "orders/1"].map(|path| read("orders", path, 10, &format!("hash of {path}")));
+        let hashes = ["orders/0", "orders/1"]
+            .map(|path| read("orders", path, 10, &format!("hash of {path}")));
         assert_eq!(compare(&manifest(), &hashes), []);
     }
 
@@ -170,7 +171,10 @@ mod tests {
             read("orders", "orders/1", 10, "another"),
             read("lines", "lines/1", 10, "hash of lines/1"),
         ];
-        let told: Vec<String> = compare(&manifest(), &hashes).iter().map(ToString::to_string).collect();
+        let told: Vec<String> = compare(&manifest(), &hashes)
+            .iter()
+            .map(ToString::to_string)
+            .collect();
         assert_eq!(
             told,
             [

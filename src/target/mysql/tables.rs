@@ -71,9 +71,12 @@ pub(super) async fn create(conn: &mut Conn, load: &Load) -> Result<LateIndexes, 
         let name = format!("{}.{}", step.table.schema, step.table.name);
         let none = BTreeSet::new();
         // A table that an interrupted load has made may lack its indexes, whatever it was told then.
-        let may_lack = step.table.bytes >= load.options.defer_index_bytes_min || step.stage == Stage::Created;
-        let split = (may_lack && step.is_transactional).then(|| index::split(&text, referenced.get(&name).unwrap_or(&none)));
-        let (create, deferred) = split.map_or((text, Vec::new()), |split| (split.create, split.deferred));
+        let may_lack =
+            step.table.bytes >= load.options.defer_index_bytes_min || step.stage == Stage::Created;
+        let split = (may_lack && step.is_transactional)
+            .then(|| index::split(&text, referenced.get(&name).unwrap_or(&none)));
+        let (create, deferred) =
+            split.map_or((text, Vec::new()), |split| (split.create, split.deferred));
         if matches!(step.stage, Stage::Untouched | Stage::Begun) {
             create_one(conn, step, &create).await?;
         }

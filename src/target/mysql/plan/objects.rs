@@ -52,7 +52,10 @@ pub(super) fn objects(
 ) -> (Vec<ObjectStep>, Vec<Omitted>) {
     let (mut steps, mut omitted) = (Vec::new(), Vec::new());
     for object in &manifest.objects {
-        let (kind, schema) = (word(object.kind), object.schema.as_deref().unwrap_or_default());
+        let (kind, schema) = (
+            word(object.kind),
+            object.schema.as_deref().unwrap_or_default(),
+        );
         let name = object.name.as_str();
         let has = |step| progress.is_some_and(|progress| progress.has(step));
         let is_ours = has(Step::Begun { kind, schema, name });
@@ -61,8 +64,14 @@ pub(super) fn objects(
         }
         match reason_to_omit(object, manifest, selection, state, progress) {
             Some(Reason::NotSelected) => {}
-            Some(Reason::Because(why)) => omitted.push(Omitted { what: describe(object), why }),
-            None => steps.push(ObjectStep { object: object.clone(), is_ours }),
+            Some(Reason::Because(why)) => omitted.push(Omitted {
+                what: describe(object),
+                why,
+            }),
+            None => steps.push(ObjectStep {
+                object: object.clone(),
+                is_ours,
+            }),
         }
     }
     steps.sort_by_key(|step| rank(step.object.kind));
@@ -82,15 +91,24 @@ fn reason_to_omit(
     progress: Option<&Progress>,
 ) -> Option<Reason> {
     let because = |why: &str| Some(Reason::Because(why.to_owned()));
-    let is_account = matches!(object.kind, ObjectKind::Role | ObjectKind::User | ObjectKind::Grant);
+    let is_account = matches!(
+        object.kind,
+        ObjectKind::Role | ObjectKind::User | ObjectKind::Grant
+    );
     match object.kind {
         _ if !is_selected(object, is_account, selection) => Some(Reason::NotSelected),
-        ObjectKind::Sequence | ObjectKind::Package if state.product == Product::MySql => because("MySQL has none"),
+        ObjectKind::Sequence | ObjectKind::Package if state.product == Product::MySql => {
+            because("MySQL has none")
+        }
         _ if is_account && manifest.product != state.product => {
             because("accounts of one product do not fit the other: make it anew")
         }
-        _ if is_account && account::is_servers_own(&object.name) => because("it is the server's own and stays as it is"),
-        _ if is_account && is_standing(object, state, progress) => because("it exists on the target and is left alone"),
+        _ if is_account && account::is_servers_own(&object.name) => {
+            because("it is the server's own and stays as it is")
+        }
+        _ if is_account && is_standing(object, state, progress) => {
+            because("it exists on the target and is left alone")
+        }
         _ => None,
     }
 }
@@ -100,10 +118,13 @@ fn is_selected(object: &ObjectEntry, is_account: bool, selection: &Selection) ->
     let schema = object.schema.as_deref().unwrap_or_default();
     match &selection.tables {
         None => !is_account || selection.accounts,
-        Some(tables) if object.kind == ObjectKind::Sequence => tables.iter().any(|(other, _)| other == schema),
-        Some(_) if object.kind == ObjectKind::Trigger => {
-            object.table.as_ref().is_some_and(|table| selection.has(schema, table))
+        Some(tables) if object.kind == ObjectKind::Sequence => {
+            tables.iter().any(|(other, _)| other == schema)
         }
+        Some(_) if object.kind == ObjectKind::Trigger => object
+            .table
+            .as_ref()
+            .is_some_and(|table| selection.has(schema, table)),
         Some(_) => false,
     }
 }
@@ -111,7 +132,11 @@ fn is_selected(object: &ObjectEntry, is_account: bool, selection: &Selection) ->
 /// Tells whether an account was there before this load.
 fn is_standing(object: &ObjectEntry, state: &TargetState, progress: Option<&Progress>) -> bool {
     let made_by_us = |kind| {
-        let step = Step::Begun { kind, schema: "", name: &object.name };
+        let step = Step::Begun {
+            kind,
+            schema: "",
+            name: &object.name,
+        };
         progress.is_some_and(|progress| progress.has(step))
     };
     let is_ours = made_by_us(word(ObjectKind::User)) || made_by_us(word(ObjectKind::Role));
