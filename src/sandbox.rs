@@ -65,6 +65,13 @@ impl SandboxPlan {
     }
 }
 
+/// Returns the server programs that a sandbox could be started with; one that is named must be there.
+#[must_use]
+pub fn installed(mariadbd: Option<&Path>, mysqld: Option<&Path>) -> Vec<PathBuf> {
+    let named = [(Product::MariaDb, mariadbd), (Product::MySql, mysqld)];
+    named.into_iter().filter_map(|(product, path)| Program::find(product, path).ok()).map(|program| program.path().to_owned()).collect()
+}
+
 /// A running server that nobody else knows of.
 #[derive(Debug)]
 pub struct Sandbox {

@@ -335,7 +335,7 @@ mod tests {
         );
         assert_eq!(
             hex::encode(sha2::Sha256::digest(made)),
-            "a8d298511392c726f20c449a78aa46d6041918f68dc63a456bd62102c993f384"
+            "4cccedcf50d7d967347b03976b0528fbd890103d9fc45a99cc1dbc01384f1490"
         );
     }
 

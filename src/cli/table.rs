@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use chrono::{DateTime, Utc};
 use chrono_tz::Tz;
-use comfy_table::{Cell, CellAlignment, Table, presets};
+use comfy_table::{presets, Cell, CellAlignment, Table};
 
 use crate::catalog::{Outcome, RunRecord, SnapshotRecord};
 use crate::drill::outcome::DrillOutcome;

@@ -105,12 +105,9 @@ fn retention(keep: &Keep) -> String {
 }
 
 fn copy_facts(policy: &Policy, records: &[CopyRecord]) -> Vec<CopyFact> {
-    let fact = |name: &str, place: &CopyTarget| CopyFact {
+    let fact = |name: &str, target: &CopyTarget| CopyFact {
         name: name.to_owned(),
-        place: match place {
-            CopyTarget::S3(s3) => s3_place(s3),
-            CopyTarget::Dir(dir) => dir.display().to_string(),
-        },
+        place: copy_place(target),
         completed: records
             .iter()
             .find(|record| record.name == name)
@@ -118,6 +115,13 @@ fn copy_facts(policy: &Policy, records: &[CopyRecord]) -> Vec<CopyFact> {
     };
     let places = policy.copies.iter();
     places.map(|copy| fact(&copy.name, &copy.place)).collect()
+}
+
+fn copy_place(target: &CopyTarget) -> String {
+    match target {
+        CopyTarget::S3(s3) => s3_place(s3),
+        CopyTarget::Dir(path) => path.display().to_string(),
+    }
 }
 
 fn s3_place(s3: &S3Place) -> String {

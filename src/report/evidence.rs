@@ -1,7 +1,7 @@
 //! What an auditor asks for, and the clause that asks (ISMS-P, Korea's certification of information security and privacy).
 
 use crate::human;
-use crate::report::{Report, Severity, words};
+use crate::report::{words, Report, Severity};
 
 /// One answer.
 pub(super) struct Evidence {

@@ -6,8 +6,8 @@ use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
-use crate::report::Report;
 use crate::report::index;
+use crate::report::Report;
 
 /// Owner and group read; the umask may take more away.
 const FILE_MODE: u32 = 0o644;

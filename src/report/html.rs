@@ -2,11 +2,11 @@
 
 mod sections;
 
-use maud::{DOCTYPE, Markup, PreEscaped, html};
+use maud::{html, Markup, PreEscaped, DOCTYPE};
 
 use crate::drill::outcome::Judgement;
 use crate::human;
-use crate::report::{Finding, Report, Severity, chart, words};
+use crate::report::{chart, words, Finding, Report, Severity};
 
 const STYLE: &str = include_str!("style.css");
 

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use crate::human;
-use crate::report::{PastDrill, Report, Severity, words};
+use crate::report::{words, PastDrill, Report, Severity};
 
 impl Report {
     /// Renders the report as Markdown.

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use crate::drill::outcome::{CheckResult, CheckState, Judgement, Phase};
 use crate::human;
 use crate::human::Ink;
-use crate::report::{Report, Severity, words};
+use crate::report::{words, Report, Severity};
 
 const WIDTH: usize = 80;
 const NAME_WIDTH: usize = 14;

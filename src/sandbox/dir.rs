@@ -4,7 +4,7 @@ use std::fs;
 use std::fs::File;
 use std::io;
 use std::io::Write;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -40,9 +40,11 @@ impl Dir {
         let at = || SandboxError::dir(parent);
         // The server runs in another working directory.
         let parent = fs::canonicalize(parent).map_err(at())?;
-        // Readable by its owner only (0700).
+        // The server inside has no password.
+        let own_only = fs::Permissions::from_mode(0o700);
         let dir = tempfile::Builder::new()
             .prefix(PREFIX)
+            .permissions(own_only)
             .tempdir_in(&parent)
             .map_err(at())?;
         let owner = own(dir.path()).map_err(at())?;

@@ -26,8 +26,8 @@ pub(super) struct Program {
 
 impl Program {
     /// Finds the program of a product, and asks it whether it is the product's: Debian's `mysqld` is MariaDB.
-    pub(super) fn find(product: Product, named: Option<&Path>) -> Result<Self, SandboxError> {
-        if let Some(path) = named {
+    pub(super) fn find(product: Product, given: Option<&Path>) -> Result<Self, SandboxError> {
+        if let Some(path) = given {
             let says = version(path)?;
             return match tells(&says) == product {
                 true => Ok(Self {
@@ -52,6 +52,10 @@ impl Program {
             .find(is_right)
             .ok_or(SandboxError::NoProgram { product })?;
         Ok(Self { path, product })
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
     }
 
     /// Returns the command that runs the server on a directory.

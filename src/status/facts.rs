@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use chrono::{DateTime, Utc};
 
 use crate::catalog::Outcome;
-use crate::catalog::REPOSITORY;
 use crate::catalog::RunRecord;
 use crate::catalog::SnapshotRecord;
+use crate::catalog::REPOSITORY;
 use crate::drill::outcome::{CheckState, Judgement, ObjectivesMs};
 use crate::id::SnapshotId;
 use crate::status::{CopyStatus, DrillStatus, Inputs, RunStatus, SnapshotStatus, SourceStatus};

@@ -36,59 +36,7 @@ fn policy_named(name: &str, copy: &str) -> Policy {
 }
 
 fn policy() -> Policy {
-    Policy {
-        file: PathBuf::from("mall.toml"),
-        hash: "aa".repeat(32),
-        name: "mall".to_owned(),
-        timezone: chrono_tz::Asia::Seoul,
-        objectives: Objectives {
-            rpo: Some(Duration::from_hours(24)),
-            rto: Some(Duration::from_hours(2)),
-        },
-        network: Network::default(),
-        repository: RepositoryPlace {
-            path: PathBuf::from("/backup/mall"),
-            password: SecretSource::File(PathBuf::from("/etc/bkp/mall.key")),
-        },
-        state_dir: PathBuf::from("/var/lib/bkp/mall"),
-        copies: vec![copy_place("offsite")],
-        mysql: BTreeMap::new(),
-        files: BTreeMap::from([("images".to_owned(), files_source())]),
-        schedule: Schedule::default(),
-        retention: Keep::default(),
-        drill: DrillPlan::default(),
-    }
-}
-
-fn files_source() -> FilesSource {
-    FilesSource {
-        path: PathBuf::from("/mnt/images"),
-        require_mount: true,
-        fs_type: None,
-        exclude: Vec::new(),
-        threads: 8,
-        guard: FilesGuard::default(),
-    }
-}
-
-fn copy_place(name: &str) -> CopyPlace {
-    let s3 = S3Place {
-        bucket: "mall-dr".to_owned(),
-        prefix: "bkp".to_owned(),
-        region: "ap-northeast-2".to_owned(),
-        endpoint: None,
-        path_style: false,
-        ca_file: None,
-        access_key_id: None,
-        secret_access_key: None,
-        storage_class: None,
-    };
-    CopyPlace {
-        name: name.to_owned(),
-        place: crate::policy::CopyTarget::S3(s3),
-        bandwidth: None,
-        uploads: 8,
-    }
+    policy_named("mall", "offsite")
 }
 
 fn snapshot(store: &str, hours_ago: i64) -> SnapshotRecord {

@@ -492,59 +492,22 @@ fn what_the_policy_keeps_secret_stays_out() {
 }
 
 /// A policy in which each place for a secret, or for where one is kept, says `hush`.
-fn policy_with_secrets() -> bkp::policy::Policy {
-    use bkp::policy::*;
-    use bkp::secret::SecretSource;
-    let hush = || SecretSource::Command("echo hush".to_owned());
-    let s3 = S3Place {
-        bucket: "mall-dr".to_owned(),
-        prefix: String::new(),
-        region: "ap-northeast-2".to_owned(),
-        endpoint: None,
-        path_style: false,
-        ca_file: None,
-        access_key_id: Some("AKIAEXAMPLE".to_owned()),
-        secret_access_key: Some(hush()),
-        storage_class: None,
-    };
-    let mysql = MysqlSource {
-        address: MysqlAddress::Tcp {
-            host: "10.0.30.10".to_owned(),
-            port: 3306,
-        },
-        user: "bkp".to_owned(),
-        password: Some(hush()),
-        tls: Tls::default(),
-        connections: 4,
-        schemas: Vec::new(),
-        exclude: Vec::new(),
-        lock_wait: std::time::Duration::from_secs(3),
-        non_transactional: NonTransactional::Refuse,
-    };
-    Policy {
-        file: PathBuf::from("mall.toml"),
-        hash: "9f".repeat(32),
-        name: "mall".to_owned(),
-        timezone: chrono_tz::Asia::Seoul,
-        objectives: Objectives::default(),
-        network: Network::default(),
-        repository: RepositoryPlace {
-            path: PathBuf::from("/backup/mall"),
-            password: hush(),
-        },
-        state_dir: PathBuf::from("/var/lib/bkp/mall"),
-        copies: vec![CopyPlace {
-            name: "offsite".to_owned(),
-            place: bkp::policy::CopyTarget::S3(s3),
-            bandwidth: None,
-            uploads: 8,
-        }],
-        mysql: [("db1".to_owned(), mysql)].into(),
-        files: std::collections::BTreeMap::new(),
-        schedule: Schedule::default(),
-        retention: Keep::default(),
-        drill: DrillPlan::default(),
-    }
+fn policy_with_secrets() -> Policy {
+    let text = r#"
+        version = 1
+        name = "mall"
+        timezone = "Asia/Seoul"
+        repository = { path = "/backup/mall", password_command = "echo hush" }
+        mysql.db1 = { host = "10.0.30.10", user = "bkp", password_command = "echo hush" }
+        [[copy]]
+        name = "offsite"
+        [copy.s3]
+        bucket = "mall-dr"
+        region = "ap-northeast-2"
+        access_key_id = "AKIAEXAMPLE"
+        secret_access_key_command = "echo hush"
+    "#;
+    Policy::parse(text, Path::new("mall.toml")).unwrap()
 }
 
 /// Opens pages in headless Chromium. Each call is a process of its own with a profile that is thrown away.

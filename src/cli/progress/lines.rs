@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::time::{Duration, Instant};
 
-use crate::cli::progress::meter::{Meter, amount};
+use crate::cli::progress::meter::{amount, Meter};
 use crate::event::Task;
 use crate::human;
 use crate::human::Ink;

@@ -1,6 +1,6 @@
 //! The phases of a drill along its time, beside the RTO.
 
-use maud::{Markup, html};
+use maud::{html, Markup};
 
 use crate::drill::outcome::{DrillOutcome, Phase};
 use crate::human;

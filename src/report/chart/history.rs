@@ -1,13 +1,13 @@
 //! The recovery time of each drill so far, beside the RTO.
 
-use maud::{Markup, html};
+use maud::{html, Markup};
 
 use chrono_tz::Tz;
 
 use crate::drill::outcome::Judgement;
 use crate::human;
-use crate::report::PastDrill;
 use crate::report::chart::{percent, pixels};
+use crate::report::PastDrill;
 
 const TOP: u64 = 30;
 const PLOT: u64 = 150;

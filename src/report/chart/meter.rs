@@ -1,6 +1,6 @@
 //! An actual beside its objective, as a small bar with a mark.
 
-use maud::{Markup, html};
+use maud::{html, Markup};
 
 use crate::drill::outcome::Judgement;
 use crate::report::chart::percent;

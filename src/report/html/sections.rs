@@ -1,11 +1,11 @@
 //! The sections of the page that hold tables and charts.
 
-use maud::{Markup, html};
+use maud::{html, Markup};
 
 use crate::drill::outcome::{CheckResult, CheckState, Judgement, Phase};
 use crate::human;
 use crate::report::evidence::CLAUSES;
-use crate::report::{PastDrill, Report, chart, words};
+use crate::report::{chart, words, PastDrill, Report};
 
 impl Report {
     pub(super) fn phases_section(&self) -> Markup {

@@ -5,16 +5,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use crate::mysql::manifest::{Chunk, Manifest, TableEntry};
-
-/// What was read back of one chunk.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ChunkHash {
-    pub schema: String,
-    pub table: String,
-    pub path: String,
-    pub rows: u64,
-    pub sha256: String,
-}
+use crate::source::mysql::ChunkHash;
 
 /// A chunk that did not come back as it was.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, thiserror::Error)]

@@ -10,7 +10,7 @@ use crate::mysql::manifest::{ObjectEntry, ObjectKind};
 use crate::mysql::sql;
 use crate::target::mysql::account;
 use crate::target::mysql::dump::DumpReadError;
-use crate::target::mysql::plan::{ObjectStep, describe, word};
+use crate::target::mysql::plan::{Making, ObjectStep, describe};
 use crate::target::mysql::progress;
 use crate::target::mysql::progress::Step;
 use crate::target::mysql::{Failed, Load, LoadError};
@@ -84,11 +84,7 @@ async fn create(
 
 async fn create_one(conn: &mut Conn, load: &Load, step: &ObjectStep) -> Result<(), LoadError> {
     let object = &step.object;
-    let (kind, schema, name) = (
-        word(object.kind),
-        object.schema.as_deref().unwrap_or_default(),
-        object.name.as_str(),
-    );
+    let schema = object.schema.as_deref().unwrap_or_default();
     let at = || LoadError::at(format!("create {}", describe(object)));
     // The statements of the object before may have changed anything about the session.
     load.opener.prepare(conn).await?;
@@ -97,17 +93,17 @@ async fn create_one(conn: &mut Conn, load: &Load, step: &ObjectStep) -> Result<(
             .await
             .map_err(at())?;
     }
-    if step.is_ours
+    if step.making == Making::Recreates
         && let Some(drop) = drop_statement(object)
     {
         conn.query_drop(drop).await.map_err(at())?;
     }
-    progress::note(conn, Step::Begun { kind, schema, name }).await?;
+    progress::note(conn, Step::Making(&object.statements)).await?;
     for statement in statements(load, object).await? {
         conn.query_drop(statement).await.map_err(at())?;
     }
     load.opener.prepare(conn).await?;
-    progress::note(conn, Step::Created { kind, schema, name }).await
+    progress::note(conn, Step::Made(&object.statements)).await
 }
 
 async fn statements(load: &Load, object: &ObjectEntry) -> Result<Vec<String>, LoadError> {

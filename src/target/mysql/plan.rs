@@ -10,7 +10,7 @@ use serde::Serialize;
 use sha2::{Digest, Sha256};
 
 use crate::human;
-use crate::mysql::manifest::{Manifest, ObjectEntry, ObjectKind, Product, SchemaEntry, TableEntry};
+use crate::mysql::manifest::{Manifest, ObjectEntry, ObjectKind, SchemaEntry, TableEntry};
 use crate::mysql::product;
 use crate::mysql::sql;
 use crate::target::mysql::LoadError;
@@ -20,7 +20,7 @@ use crate::target::mysql::progress::{Progress, Step};
 use crate::target::mysql::session::Session;
 use crate::target::mysql::state::{Holding, TargetState};
 
-pub(super) use objects::{describe, word};
+pub(super) use objects::describe;
 
 /// What of a dump is to be loaded.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -117,8 +117,18 @@ pub enum Stage {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct ObjectStep {
     pub object: ObjectEntry,
-    /// An interrupted load was about to make it: what bears its name is dropped first.
-    pub is_ours: bool,
+    pub making: Making,
+}
+
+/// What the statements of an object do to its name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Making {
+    Creates,
+    /// An interrupted load was about to create it: what bears its name is dropped first.
+    Recreates,
+    /// They finish what another object of the dump has created: they enable an event.
+    Alters,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -290,13 +300,13 @@ fn table_step(table: &TableEntry, progress: Option<&Progress>) -> TableStep {
 }
 
 fn stage(table: &TableEntry, is_transactional: bool, progress: Option<&Progress>) -> Stage {
-    let (kind, schema, name) = ("table", table.schema.as_str(), table.name.as_str());
+    let (schema, name) = (table.schema.as_str(), table.name.as_str());
     let has = |step| progress.is_some_and(|progress| progress.has(step));
     if has(Step::Finished { schema, name }) {
         Stage::Finished
-    } else if has(Step::Created { kind, schema, name }) && is_transactional {
+    } else if has(Step::Created { schema, name }) && is_transactional {
         Stage::Created
-    } else if has(Step::Begun { kind, schema, name }) {
+    } else if has(Step::Begun { schema, name }) {
         Stage::Begun
     } else {
         Stage::Untouched

@@ -29,22 +29,18 @@ pub struct Progress {
 pub(super) enum Step<'a> {
     /// The load of this token has begun.
     Load(&'a str),
-    /// From here on what bears this name is ours: a table or an object, told apart by its kind.
-    Begun {
-        kind: &'a str,
-        schema: &'a str,
-        name: &'a str,
-    },
-    /// The same is there (a table: still without rows).
-    Created {
-        kind: &'a str,
-        schema: &'a str,
-        name: &'a str,
-    },
+    /// From here on the table of this name is ours.
+    Begun { schema: &'a str, name: &'a str },
+    /// It is there, without rows.
+    Created { schema: &'a str, name: &'a str },
     /// The rows of this file are there.
     Chunk(&'a str),
     /// A table has its rows and its indexes.
     Finished { schema: &'a str, name: &'a str },
+    /// From here on what the statements of this file make is ours.
+    Making(&'a str),
+    /// It is there.
+    Made(&'a str),
 }
 
 impl Step<'_> {
@@ -55,17 +51,20 @@ impl Step<'_> {
             Self::Created { .. } => "created",
             Self::Chunk(_) => "chunk",
             Self::Finished { .. } => "finished",
+            Self::Making(_) => "making",
+            Self::Made(_) => "made",
         }
     }
 
     /// Returns the name for people, and for [`Step::Load`] the token.
     fn label(self) -> String {
         match self {
-            Self::Load(text) | Self::Chunk(text) => text.to_owned(),
-            Self::Begun { kind, schema, name } | Self::Created { kind, schema, name } => {
-                format!("{kind} {}", sql::qualified(schema, name))
+            Self::Load(text) | Self::Chunk(text) | Self::Making(text) | Self::Made(text) => {
+                text.to_owned()
             }
-            Self::Finished { schema, name } => sql::qualified(schema, name),
+            Self::Begun { schema, name }
+            | Self::Created { schema, name }
+            | Self::Finished { schema, name } => sql::qualified(schema, name),
         }
     }
 
@@ -180,31 +179,12 @@ mod tests {
         let (schema, name) = ("s", "t");
         let progress = Progress::of(
             "x",
-            &[
-                Step::Begun {
-                    kind: "table",
-                    schema,
-                    name,
-                },
-                Step::Chunk("s/t/0.tsv"),
-            ],
+            &[Step::Begun { schema, name }, Step::Chunk("s/t/0.tsv")],
         );
-        assert!(progress.has(Step::Begun {
-            kind: "table",
-            schema,
-            name
-        }));
+        assert!(progress.has(Step::Begun { schema, name }));
         assert!(progress.has(Step::Chunk("s/t/0.tsv")));
-        assert!(!progress.has(Step::Begun {
-            kind: "view",
-            schema,
-            name
-        }));
-        assert!(!progress.has(Step::Created {
-            kind: "table",
-            schema,
-            name
-        }));
+        assert!(!progress.has(Step::Made("s/t/0.tsv")));
+        assert!(!progress.has(Step::Created { schema, name }));
         assert!(!progress.has(Step::Finished { schema, name }));
     }
 

@@ -112,11 +112,7 @@ fn referenced(plan: &LoadPlan, texts: &[String]) -> BTreeMap<String, BTreeSet<St
 }
 
 async fn create_one(conn: &mut Conn, step: &TableStep, create: &str) -> Result<(), LoadError> {
-    let (kind, schema, name) = (
-        "table",
-        step.table.schema.as_str(),
-        step.table.name.as_str(),
-    );
+    let (schema, name) = (step.table.schema.as_str(), step.table.name.as_str());
     let qualified = sql::qualified(schema, name);
     let at = || LoadError::at(format!("create table {qualified}"));
     if step.stage == Stage::Begun {
@@ -132,12 +128,12 @@ async fn create_one(conn: &mut Conn, step: &TableStep, create: &str) -> Result<(
             .collect();
         progress::forget(conn, &chunks).await?;
     }
-    progress::note(conn, Step::Begun { kind, schema, name }).await?;
+    progress::note(conn, Step::Begun { schema, name }).await?;
     conn.query_drop(format!("USE {}", sql::ident(schema)))
         .await
         .map_err(at())?;
     conn.query_drop(create).await.map_err(at())?;
-    progress::note(conn, Step::Created { kind, schema, name }).await
+    progress::note(conn, Step::Created { schema, name }).await
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use crate::mysql::manifest::ObjectKind;
 use crate::mysql::sql;
-use crate::target::mysql::plan::{Drop, ObjectStep, Stage, TableStep};
+use crate::target::mysql::plan::{Drop, Making, ObjectStep, Stage, TableStep};
 use crate::target::mysql::state::{Holding, TargetState};
 
 /// Returns what stands on the target under names that the plan needs and that are not its own.
@@ -25,7 +25,7 @@ pub(super) fn conflicts(
         });
     let of_objects = objects
         .iter()
-        .filter(|step| !step.is_ours)
+        .filter(|step| step.making == Making::Creates)
         .filter_map(|step| {
             let schema = step.object.schema.as_deref()?;
             Some((wanted(step.object.kind), schema, step.object.name.as_str()))

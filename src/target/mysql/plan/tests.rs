@@ -1,7 +1,8 @@
 #![allow(clippy::unwrap_used)]
 
 use super::*;
-use crate::mysql::manifest::{Chunk, Consistency, FORMAT};
+use crate::mysql::manifest::{Chunk, Consistency, FORMAT, Product};
+use crate::target::mysql::plan::objects::word;
 
 fn chunk(path: &str) -> Chunk {
     Chunk {
@@ -38,7 +39,7 @@ fn object(kind: ObjectKind, name: &str) -> ObjectEntry {
         schema: (!is_account).then(|| "shop".to_owned()),
         table: (kind == ObjectKind::Trigger).then(|| "orders".to_owned()),
         name: name.to_owned(),
-        statements: String::new(),
+        statements: format!("{} {name}", word(kind)),
         script: String::new(),
     }
 }
@@ -61,10 +62,10 @@ fn manifest() -> Manifest {
         }],
         tables: vec![table("orders", "InnoDB"), table("log", "Aria")],
         objects: vec![
-            object(ObjectKind::Grant, "`clerk`@`%`"),
+            object(ObjectKind::Grant, "clerk@%"),
             object(ObjectKind::Trigger, "logged"),
             object(ObjectKind::View, "sales"),
-            object(ObjectKind::User, "`clerk`@`%`"),
+            object(ObjectKind::User, "clerk@%"),
             object(ObjectKind::Sequence, "numbers"),
         ],
     }
@@ -156,16 +157,12 @@ fn a_target_without_regard_to_case_conflicts_in_any_case() {
 
 #[test]
 fn an_interrupted_load_goes_on_with_what_is_missing() {
-    let (kind, schema, name) = ("table", "shop", "orders");
+    let (schema, name) = ("shop", "orders");
     let mut state = interrupted(&[
-        Step::Begun { kind, schema, name },
-        Step::Created { kind, schema, name },
+        Step::Begun { schema, name },
+        Step::Created { schema, name },
         Step::Chunk("orders/0"),
-        Step::Begun {
-            kind: "view",
-            schema,
-            name: "sales",
-        },
+        Step::Making("view sales"),
     ]);
     state.holdings = BTreeSet::from([
         holding("orders", Holding::Table),
@@ -179,7 +176,7 @@ fn an_interrupted_load_goes_on_with_what_is_missing() {
     let ours: Vec<&str> = plan
         .objects
         .iter()
-        .filter(|step| step.is_ours)
+        .filter(|step| step.making == Making::Recreates)
         .map(|step| step.object.name.as_str())
         .collect();
     assert_eq!(ours, ["sales"]);
@@ -187,10 +184,10 @@ fn an_interrupted_load_goes_on_with_what_is_missing() {
 
 #[test]
 fn a_table_without_transactions_starts_over_unless_it_was_finished() {
-    let (kind, schema, name) = ("table", "shop", "log");
+    let (schema, name) = ("shop", "log");
     let begun = [
-        Step::Begun { kind, schema, name },
-        Step::Created { kind, schema, name },
+        Step::Begun { schema, name },
+        Step::Created { schema, name },
         Step::Chunk("log/0"),
     ];
     let half = plan(&interrupted(&begun)).unwrap();
@@ -233,23 +230,12 @@ fn a_user_that_stands_is_left_alone_with_its_rights_and_said() {
         .into_iter()
         .map(|omitted| omitted.what)
         .collect();
-    assert_eq!(omitted, ["grants of `clerk`@`%`", "user `clerk`@`%`"]);
+    assert_eq!(omitted, ["grants of clerk@%", "user clerk@%"]);
 }
 
 #[test]
 fn a_user_of_an_interrupted_load_still_gets_its_rights() {
-    let mut state = interrupted(&[
-        Step::Begun {
-            kind: "user",
-            schema: "",
-            name: "`clerk`@`%`",
-        },
-        Step::Created {
-            kind: "user",
-            schema: "",
-            name: "`clerk`@`%`",
-        },
-    ]);
+    let mut state = interrupted(&[Step::Making("user clerk@%"), Step::Made("user clerk@%")]);
     state.accounts.insert("clerk@%".to_owned());
     let plan = plan(&state).unwrap();
     assert!(plan.omitted.is_empty());
@@ -276,8 +262,8 @@ fn what_the_other_product_has_not_is_omitted_and_said() {
     assert_eq!(
         omitted,
         [
-            "grants of `clerk`@`%`",
-            "user `clerk`@`%`",
+            "grants of clerk@%",
+            "user clerk@%",
             "sequence `shop`.`numbers`"
         ]
     );
@@ -325,5 +311,55 @@ fn a_plan_tells_what_it_will_do() {
         ..state()
     };
     let plan = LoadPlan::new(&manifest(), &Selection::everything(), &state, true).unwrap();
-    insta::assert_snapshot!(plan, @"");
+    insta::assert_snapshot!(plan, @"
+    load into MariaDB 10.11.9-MariaDB
+      tables   2, 40 rows, 400 B
+      objects  3
+      drop     view `shop`.`orders`
+      omit     grants of clerk@%: it exists on the target and is left alone
+      omit     user clerk@%: it exists on the target and is left alone
+    ");
+}
+
+#[test]
+fn an_event_is_enabled_when_all_else_is_there_even_after_an_interruption() {
+    let mut manifest = manifest();
+    let enable = ObjectEntry {
+        statements: "enable".to_owned(),
+        ..object(ObjectKind::Event, "nightly")
+    };
+    manifest
+        .objects
+        .extend([object(ObjectKind::Event, "nightly"), enable]);
+    let plan = LoadPlan::new(&manifest, &Selection::everything(), &state(), false).unwrap();
+    let last = plan.objects.last().unwrap();
+    assert_eq!(
+        (last.object.statements.as_str(), last.making),
+        ("enable", Making::Alters)
+    );
+
+    let progress = Progress::of(
+        &plan.token,
+        &[
+            Step::Making("event nightly"),
+            Step::Made("event nightly"),
+            Step::Making("enable"),
+        ],
+    );
+    let state = TargetState {
+        progress: Some(progress),
+        holdings: BTreeSet::from([holding("nightly", Holding::Event)]),
+        ..state()
+    };
+    let rest = LoadPlan::new(&manifest, &Selection::everything(), &state, false).unwrap();
+    let events: Vec<_> = rest
+        .objects
+        .iter()
+        .filter(|step| step.object.kind == ObjectKind::Event)
+        .collect();
+    assert_eq!(events.len(), 1);
+    assert_eq!(
+        (events[0].object.statements.as_str(), events[0].making),
+        ("enable", Making::Alters)
+    );
 }
