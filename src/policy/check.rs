@@ -18,6 +18,7 @@ mod agree;
 mod copies;
 mod drill;
 pub(super) mod fields;
+mod rpo;
 mod sources;
 
 /// Checks each value by itself, then the values against each other.
