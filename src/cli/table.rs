@@ -179,7 +179,7 @@ mod tests {
             snapshot(REPOSITORY, "2026-02-27T17:15:00Z"),
             snapshot("offsite", "2026-02-27T17:15:00Z"),
         ];
-        insta::assert_snapshot!(snapshots(&list, times(), Ink::plain()), @"");
+        insta::assert_snapshot!(snapshots(&list, times(), Ink::plain()));
     }
 
     #[test]
@@ -200,7 +200,7 @@ mod tests {
             bytes_copied: 0,
             snapshots: Vec::new(),
         };
-        insta::assert_snapshot!(runs(&[run], times(), Ink::plain()), @"");
+        insta::assert_snapshot!(runs(&[run], times(), Ink::plain()));
     }
 
     #[test]

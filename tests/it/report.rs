@@ -498,6 +498,7 @@ fn policy_with_secrets() -> Policy {
         name = "mall"
         timezone = "Asia/Seoul"
         repository = { path = "/backup/mall", password_command = "echo hush" }
+        retention = { daily = 7 }
         mysql.db1 = { host = "10.0.30.10", user = "bkp", password_command = "echo hush" }
         [[copy]]
         name = "offsite"
