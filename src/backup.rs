@@ -1,3 +1,341 @@
-//! TBD
+//! The verb that makes snapshots: one for each source of a policy, the databases first.
+//!
+//! Files are read after the database's snapshot of the same run, so each image that a row names should be there.
+//! A source that breaks leaves no snapshot; the others go on.
 
 pub mod files;
+pub mod mysql;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+
+use crate::backup::files::FilesSaved;
+use crate::event::Events;
+use crate::id::SnapshotId;
+use crate::policy::Policy;
+use crate::repository::LockMode;
+use crate::repository::Repository;
+use crate::repository::RepositoryError;
+use crate::repository::Saved;
+use crate::repository::StoredSnapshot;
+use crate::repository::Summary;
+use crate::repository::Writer;
+use crate::repository::snapshot::Snapshot;
+use crate::run::Run;
+use crate::run::Stopped;
+use crate::secret::SecretError;
+use crate::source::files::FilesError;
+use crate::source::files::FilesSource;
+use crate::source::mysql::MysqlSourceError;
+use crate::verify;
+use crate::verify::VerifyError;
+
+/// What an operator may ask of a backup beside the policy.
+#[derive(Debug, Clone, Default)]
+pub struct Options {
+    /// Sources by name; empty: all.
+    pub sources: Vec<String>,
+    /// How long to wait for the repository's lock.
+    pub lock_wait: Duration,
+}
+
+/// One new snapshot.
+#[derive(Debug, Clone, serde::Serialize)]
+pub struct Backed {
+    pub source: String,
+    pub kind: Kind,
+    pub id: SnapshotId,
+    /// The moment the data is true of.
+    pub time: DateTime<Utc>,
+    /// Plain bytes that the snapshot holds.
+    pub bytes: u64,
+    /// Plain bytes that were read from the source.
+    pub bytes_read: u64,
+    /// Bytes new in the repository, as stored.
+    pub bytes_stored: u64,
+    /// Rows of a dump, or files of a tree.
+    pub items: u64,
+    pub items_changed: u64,
+    pub millis: u64,
+    /// How long writers of a database were held up, in milliseconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub write_stall_ms: Option<f64>,
+    /// What is left out, a line each; empty for a whole snapshot.
+    pub incomplete: Vec<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Kind {
+    Mysql,
+    Files,
+}
+
+impl Kind {
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Mysql => "mysql",
+            Self::Files => "files",
+        }
+    }
+}
+
+/// What a backup made and what it could not.
+#[derive(Debug, Default)]
+pub struct Outcome {
+    pub done: Vec<Backed>,
+    pub failed: Vec<(String, BackupError)>,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum BackupError {
+    #[error("dump the database")]
+    Mysql(#[from] MysqlSourceError),
+    #[error("read the files")]
+    Files(#[from] FilesError),
+    #[error("save the files")]
+    SaveFiles(#[from] files::BackupFilesError),
+    #[error(transparent)]
+    Repository(#[from] RepositoryError),
+    #[error("read the password of the database's account")]
+    Password(#[from] SecretError),
+    #[error("verify what was written")]
+    Verify(#[from] VerifyError),
+    #[error("verify what was written: {0} objects are damaged or missing, the first is {1}")]
+    Written(usize, String),
+    #[error("read the manifest of snapshot {0}: {1}")]
+    Manifest(String, String),
+    #[error("no source is named `{0}`")]
+    NoSource(String),
+    #[error("a thread of the backup broke down: {0}")]
+    Thread(String),
+    #[error(transparent)]
+    Stopped(#[from] Stopped),
+}
+
+impl BackupError {
+    #[must_use]
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::Mysql(error) => error.hint(),
+            Self::Files(error) => error.hint(),
+            Self::SaveFiles(error) => error.hint(),
+            Self::Repository(error) => error.hint(),
+            Self::Password(error) => error.hint(),
+            Self::Verify(error) => error.hint(),
+            Self::Written(..) => Some("check the disk under the repository, then run `bkp verify --level data`".to_owned()),
+            Self::NoSource(_) => Some("name a [mysql.…] or [files.…] table of the policy".to_owned()),
+            Self::Manifest(..) | Self::Thread(_) | Self::Stopped(_) => None,
+        }
+    }
+}
+
+/// Backs up the sources of a policy.
+///
+/// # Errors
+/// [`BackupError`] where nothing could be begun: the repository is locked or its index does not load. What happens to one source
+/// afterwards is in the [`Outcome`].
+pub async fn backup(
+    policy: &Policy,
+    repository: &Arc<Repository>,
+    options: &Options,
+    run: &Run,
+) -> Result<Outcome, BackupError> {
+    refuse_unknown(policy, &options.sources)?;
+    let lock = repository.lock(LockMode::Shared, options.lock_wait, run).await?;
+    repository.load_index(run).await?;
+    let snapshots = repository.snapshots().await?;
+    let job = Job { policy, repository, snapshots: &snapshots, options, run };
+    let mut outcome = Outcome::default();
+    for name in policy.mysql.keys().filter(|name| options.wants(name)) {
+        outcome.add(name, mysql::save(&job, name).await);
+    }
+    for name in policy.files.keys().filter(|name| options.wants(name)) {
+        outcome.add(name, save_files(&job, name).await);
+    }
+    lock.release().await?;
+    Ok(outcome)
+}
+
+fn refuse_unknown(policy: &Policy, sources: &[String]) -> Result<(), BackupError> {
+    let known = |name: &String| policy.mysql.contains_key(name) || policy.files.contains_key(name);
+    sources.iter().find(|name| !known(name)).map_or(Ok(()), |name| Err(BackupError::NoSource(name.clone())))
+}
+
+impl Options {
+    fn wants(&self, source: &str) -> bool {
+        self.sources.is_empty() || self.sources.iter().any(|name| name == source)
+    }
+}
+
+impl Outcome {
+    fn add(&mut self, source: &str, result: Result<Backed, BackupError>) {
+        match result {
+            Ok(backed) => self.done.push(backed),
+            Err(error) => self.failed.push((source.to_owned(), error)),
+        }
+    }
+
+    /// Tells whether every source has a whole snapshot.
+    #[must_use]
+    pub fn is_complete(&self) -> bool {
+        self.failed.is_empty() && self.done.iter().all(|backed| backed.incomplete.is_empty())
+    }
+}
+
+/// What the backup of one source works with.
+pub(crate) struct Job<'a> {
+    pub(crate) policy: &'a Policy,
+    pub(crate) repository: &'a Arc<Repository>,
+    pub(crate) snapshots: &'a [StoredSnapshot],
+    pub(crate) options: &'a Options,
+    pub(crate) run: &'a Run,
+}
+
+impl Job<'_> {
+    /// Returns the newest snapshot of a source of this policy.
+    pub(crate) fn parent(&self, source: &str) -> Option<&StoredSnapshot> {
+        let is_of = |stored: &&StoredSnapshot| {
+            stored.snapshot.tag("policy") == Some(&self.policy.name) && stored.snapshot.tag("source") == Some(source)
+        };
+        self.snapshots.iter().filter(is_of).max_by_key(|stored| stored.snapshot.time)
+    }
+
+    /// Makes the new packs durable and reads them back before a snapshot may name them.
+    pub(crate) async fn prove(&self, writer: &Writer) -> Result<Saved, BackupError> {
+        let saved = writer.finish().await?;
+        let report = verify::written(self.repository, &saved, self.run).await?;
+        match report.damaged.first() {
+            Some(fault) => Err(BackupError::Written(report.damaged.len(), fault.object.to_string())),
+            None => Ok(saved),
+        }
+    }
+
+    pub(crate) fn snapshot(&self, draft: Draft<'_>) -> Snapshot {
+        let mut tags = vec![
+            format!("policy={}", self.policy.name),
+            format!("source={}", draft.source),
+            format!("run={}", self.run.id),
+            format!("kind={}", draft.kind.name()),
+        ];
+        if draft.is_incomplete {
+            tags.push("incomplete=true".to_owned());
+        }
+        Snapshot {
+            time: draft.time,
+            tree: draft.tree,
+            parent: self.parent(draft.source).map(|stored| stored.id),
+            paths: vec![draft.path],
+            hostname: hostname(),
+            username: String::from("bkp"),
+            tags,
+            program_version: Some(concat!("bkp ", env!("CARGO_PKG_VERSION")).to_owned()),
+            summary: Some(draft.summary),
+        }
+    }
+
+    /// Begins the summary that restic's tools show, and that the next run's guards compare with.
+    pub(crate) fn summary(&self, began: DateTime<Utc>, written: &Saved, files: u64, bytes: u64) -> Summary {
+        Summary {
+            backup_start: began,
+            backup_end: self.run.now(),
+            files_new: 0,
+            files_changed: 0,
+            files_unmodified: 0,
+            dirs_new: 0,
+            dirs_changed: 0,
+            dirs_unmodified: 0,
+            data_blobs: written.added.blobs,
+            tree_blobs: 0,
+            data_added: written.added.plain,
+            data_added_packed: written.added.stored,
+            total_files_processed: files,
+            total_bytes_processed: bytes,
+        }
+    }
+}
+
+/// What differs from snapshot to snapshot.
+pub(crate) struct Draft<'a> {
+    pub(crate) source: &'a str,
+    pub(crate) kind: Kind,
+    pub(crate) time: DateTime<Utc>,
+    pub(crate) tree: crate::id::BlobId,
+    pub(crate) path: String,
+    pub(crate) is_incomplete: bool,
+    pub(crate) summary: Summary,
+}
+
+fn hostname() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
+}
+
+/// Saves one tree of files: guards, walk, guards again, proof, snapshot.
+async fn save_files(job: &Job<'_>, name: &str) -> Result<Backed, BackupError> {
+    let run = job.run;
+    run.check()?;
+    let began = run.clock.instant();
+    let time = run.now();
+    let place = job.policy.files.get(name).ok_or_else(|| BackupError::NoSource(name.to_owned()))?;
+    let parent = job.parent(name).cloned();
+    let writer = job.repository.writer(run);
+    let reading = {
+        let (place, repository, writer, run) = (place.clone(), job.repository.clone(), writer.clone(), run.clone());
+        tokio::task::spawn_blocking(move || {
+            let source = FilesSource::open(&place, &run)?;
+            Ok::<_, BackupError>(files::save(&source, parent.as_ref(), &repository, &writer, &run)?)
+        })
+    };
+    let saved = reading.await.map_err(|error| BackupError::Thread(error.to_string()))??;
+    let written = job.prove(&writer).await?;
+    let incomplete = left_out(&saved);
+    warn_all(&run.events, name, &incomplete);
+    let path = place.path.to_string_lossy().into_owned();
+    let counts = saved.counts;
+    let summary = Summary {
+        files_new: counts.files_new,
+        files_changed: counts.files_changed,
+        files_unmodified: counts.files_unmodified,
+        dirs_new: counts.dirs_new,
+        dirs_changed: counts.dirs_changed,
+        dirs_unmodified: counts.dirs_unmodified,
+        ..job.summary(time, &written, counts.files, counts.bytes)
+    };
+    let is_incomplete = !incomplete.is_empty();
+    let draft = Draft { source: name, kind: Kind::Files, time, tree: saved.tree, path, is_incomplete, summary };
+    let id = job.repository.save_snapshot(&job.snapshot(draft)).await?;
+    Ok(Backed {
+        source: name.to_owned(),
+        kind: Kind::Files,
+        id,
+        time,
+        bytes: saved.counts.bytes,
+        bytes_read: saved.counts.bytes_read,
+        bytes_stored: written.added.stored,
+        items: saved.counts.files,
+        items_changed: saved.counts.files_new + saved.counts.files_changed,
+        millis: millis(began.elapsed()),
+        write_stall_ms: None,
+        incomplete,
+    })
+}
+
+/// Names what a snapshot of files does not hold, or holds as it changed while it was read.
+fn left_out(saved: &FilesSaved) -> Vec<String> {
+    let unreadable = saved.unreadable.iter().map(|(path, reason)| format!("{}: {reason}", path.display()));
+    let fuzzy = saved.fuzzy.iter().map(|path| format!("{}: it changed on every reading", path.display()));
+    unreadable.chain(fuzzy).collect()
+}
+
+pub(crate) fn millis(span: Duration) -> u64 {
+    u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn warn_all(events: &Events, source: &str, lines: &[String]) {
+    for line in lines {
+        events.warn(format!("{source}: {line}"));
+    }
+}

@@ -1,1 +1,186 @@
-//! TBD
+//! Checks everything that a run needs, one assertion after the other. It reads and connects; it sends no backup and changes
+//! nothing.
+
+mod database;
+
+use std::path::Path;
+
+use crate::human;
+use crate::place;
+use crate::policy::{CopyPlace, Policy};
+use crate::run::Run;
+use crate::sandbox;
+use crate::source::files::FilesSource;
+use crate::store::Key;
+
+/// A repository on a disk with less than this share free is near the night on which a backup does not fit.
+const FREE_SHARE_MIN: f64 = 0.1;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum State {
+    Ok,
+    /// A run works, and somebody should look at it.
+    Warning,
+    /// A run fails, or is worth less than the policy promises.
+    Bad,
+}
+
+/// Why an assertion does not hold, as far as the exit code tells it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Cause {
+    Other,
+    Guard,
+    Network,
+    NoRepository,
+    Password,
+}
+
+/// One assertion and what was found.
+#[derive(Debug, Clone, serde::Serialize)]
+pub struct Finding {
+    pub state: State,
+    pub cause: Cause,
+    /// What is asserted: `repository: opens with the password`.
+    pub what: String,
+    pub detail: String,
+    pub hint: Option<String>,
+}
+
+impl Finding {
+    fn ok(what: impl Into<String>, detail: impl Into<String>) -> Self {
+        Self { state: State::Ok, cause: Cause::Other, what: what.into(), detail: detail.into(), hint: None }
+    }
+
+    fn new(state: State, what: impl Into<String>, detail: impl Into<String>, hint: Option<String>) -> Self {
+        Self { state, cause: Cause::Other, what: what.into(), detail: detail.into(), hint }
+    }
+
+    fn because(self, cause: Cause) -> Self {
+        Self { cause, ..self }
+    }
+}
+
+/// Examines all that a policy's runs need.
+pub async fn examine(policy: &Policy, run: &Run) -> Vec<Finding> {
+    let mut findings = vec![writable("state directory", &policy.state_dir)];
+    findings.extend(repository(policy, run).await);
+    for (name, place) in &policy.mysql {
+        findings.extend(database::examine(name, place, policy, run).await);
+    }
+    for (name, place) in &policy.files {
+        findings.push(tree(name, place, run));
+    }
+    for copy in &policy.copies {
+        findings.push(copy_store(policy, copy, run).await);
+    }
+    if policy.copies.is_empty() {
+        let hint = "add a [[copy]] table: a fire takes the source and the repository together";
+        let what = "copies: one is off this site";
+        findings.push(Finding::new(State::Warning, what, "the policy names no copy", Some(hint.to_owned())));
+    }
+    findings.extend(drill(policy));
+    findings
+}
+
+/// Checks that a directory is there, or can be made, and takes files from us.
+fn writable(what: &str, dir: &Path) -> Finding {
+    let assertion = format!("{what}: can be written");
+    let existing = dir.ancestors().find(|dir| dir.exists()).unwrap_or(dir);
+    match rustix::fs::access(existing, rustix::fs::Access::WRITE_OK) {
+        Ok(()) if existing == dir => Finding::ok(assertion, dir.display().to_string()),
+        Ok(()) => Finding::ok(assertion, format!("{} (the first run makes it)", dir.display())),
+        Err(error) => {
+            let hint = format!("check the rights of {}", existing.display());
+            Finding::new(State::Bad, assertion, format!("{}: {error}", existing.display()), Some(hint))
+        }
+    }
+}
+
+async fn repository(policy: &Policy, run: &Run) -> Vec<Finding> {
+    let what = "repository: opens with the password";
+    let opened = match place::repository(policy, run).await {
+        Ok(repository) => repository,
+        Err(error) => {
+            let cause = match &error {
+                place::PlaceError::Repository(error) => match error {
+                    crate::repository::RepositoryError::NoRepository { .. } => Cause::NoRepository,
+                    crate::repository::RepositoryError::WrongPassword { .. } => Cause::Password,
+                    _ => Cause::Other,
+                },
+                place::PlaceError::Password(_) => Cause::Password,
+                _ => Cause::Other,
+            };
+            return vec![Finding::new(State::Bad, what, human::chain(&error), error.hint()).because(cause)];
+        }
+    };
+    let mut findings = vec![Finding::ok(what, opened.store().location()), writable("repository", &policy.repository.path)];
+    findings.push(free_space(&policy.repository.path));
+    match opened.snapshots().await {
+        Ok(snapshots) => findings.push(Finding::ok("repository: its snapshots can be listed", format!("{}", snapshots.len()))),
+        Err(error) => {
+            findings.push(Finding::new(State::Bad, "repository: its snapshots can be listed", human::chain(&error), error.hint()));
+        }
+    }
+    findings
+}
+
+fn free_space(path: &Path) -> Finding {
+    let what = "repository: its disk has room";
+    match rustix::fs::statvfs(path) {
+        Ok(stat) => {
+            let (free, total) = (stat.f_bavail.saturating_mul(stat.f_frsize), stat.f_blocks.saturating_mul(stat.f_frsize));
+            #[expect(clippy::cast_precision_loss, reason = "a share to one digit")]
+            let share = if total == 0 { 0.0 } else { free as f64 / total as f64 };
+            let detail = format!("{} of {} free", human::bytes(free), human::bytes(total));
+            if share >= FREE_SHARE_MIN {
+                Finding::ok(what, detail)
+            } else {
+                let hint = "free space, or keep fewer snapshots and prune with `restic prune`";
+                Finding::new(State::Warning, what, detail, Some(hint.to_owned()))
+            }
+        }
+        Err(error) => Finding::new(State::Bad, what, error.to_string(), None),
+    }
+}
+
+fn tree(name: &str, place: &crate::policy::FilesSource, run: &Run) -> Finding {
+    let what = format!("{name}: the tree is what the policy says");
+    match FilesSource::open(place, run) {
+        Ok(_) => Finding::ok(what, place.path.display().to_string()),
+        Err(error) => Finding::new(State::Bad, what, human::chain(&error), error.hint()).because(Cause::Guard),
+    }
+}
+
+/// Reads the copy's config: the way there, the credentials and the bucket, with one small request.
+async fn copy_store(policy: &Policy, copy: &CopyPlace, run: &Run) -> Finding {
+    let what = format!("copy {}: can be reached", copy.name);
+    let store = match place::copy_store(policy, copy, run).await {
+        Ok(store) => store,
+        Err(error) => {
+            let cause = if error.is_network_refused() { Cause::Network } else { Cause::Other };
+            return Finding::new(State::Bad, what, human::chain(&error), error.hint()).because(cause);
+        }
+    };
+    match store.size(&Key::config()).await {
+        Ok(Some(_)) => Finding::ok(what, store.location()),
+        Ok(None) => Finding::ok(what, format!("{} (empty; the first run fills it)", store.location())),
+        Err(error) => Finding::new(State::Bad, what, human::chain(&error), error.hint()),
+    }
+}
+
+/// Checks that drills find a server to start.
+fn drill(policy: &Policy) -> Vec<Finding> {
+    if policy.mysql.is_empty() || policy.schedule.drill.is_none() {
+        return Vec::new();
+    }
+    let what = "drill: a server can be started in a sandbox";
+    let found = sandbox::installed(policy.drill.mariadbd.as_deref(), policy.drill.mysqld.as_deref());
+    if found.is_empty() {
+        let hint = "install mariadb-server or mysql-server here, or set drill.sandbox.mariadbd or .mysqld";
+        return vec![Finding::new(State::Warning, what, "neither mariadbd nor mysqld is installed", Some(hint.to_owned()))];
+    }
+    let found: Vec<String> = found.iter().map(|path| path.display().to_string()).collect();
+    vec![Finding::ok(what, found.join(", "))]
+}

@@ -1,3 +1,316 @@
-//! TBD
+//! The verb that rehearses a recovery: restore into a sandbox, check, measure, tear down.
+//!
+//! The recovery time actual (RTA) runs from the drill's start to the moment when all is restored and the first check that a user
+//! would notice is green. The recovery point actual (RPA) is the age of the newest recovered state at the drill's start, as if the
+//! source had been lost then.
 
+pub mod checks;
 pub mod outcome;
+
+use std::path::Path;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Instant;
+
+use chrono::{DateTime, Utc};
+
+use crate::drill::outcome::DrillOutcome;
+use crate::drill::outcome::Phase;
+use crate::drill::outcome::CheckState;
+use crate::drill::outcome::DrilledSnapshot;
+use crate::drill::outcome::Origin;
+use crate::drill::outcome::Place;
+use crate::drill::outcome::SandboxServer;
+use crate::drill::outcome::Verdict;
+use crate::human;
+use crate::mysql::manifest::{Manifest, Product};
+use crate::mysql::server::Server;
+use crate::policy::Policy;
+use crate::repository::Repository;
+use crate::repository::RepositoryError;
+use crate::restore::RestoreError;
+use crate::restore::choose;
+use crate::restore::choose::Chosen;
+use crate::restore::choose::Moment;
+use crate::restore::files;
+use crate::run::Run;
+use crate::run::Stopped;
+use crate::sandbox::Sandbox;
+use crate::sandbox::SandboxError;
+use crate::sandbox::SandboxPlan;
+use crate::target::mysql::DumpReader;
+use crate::target::mysql::LoadError;
+use crate::target::mysql::LoadOptions;
+use crate::target::mysql::LoadPlan;
+use crate::target::mysql::Selection;
+
+#[derive(Debug, thiserror::Error)]
+pub enum DrillError {
+    #[error("make the drill's directory `{dir}`: {reason}")]
+    WorkDir { dir: PathBuf, reason: String },
+    #[error("start the sandbox")]
+    Sandbox(#[from] SandboxError),
+    #[error(transparent)]
+    Restore(#[from] RestoreError),
+    #[error("load into the sandbox")]
+    Load(#[from] Box<LoadError>),
+    #[error(transparent)]
+    Repository(#[from] RepositoryError),
+    #[error("a thread of the drill broke down: {0}")]
+    Thread(String),
+    #[error(transparent)]
+    Stopped(#[from] Stopped),
+}
+
+impl DrillError {
+    #[must_use]
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::WorkDir { .. } => Some("set `drill.sandbox.work_dir` to a directory with room for the restored data".to_owned()),
+            Self::Sandbox(error) => error.hint(),
+            Self::Restore(error) => error.hint(),
+            Self::Load(error) => error.hint(),
+            Self::Repository(error) => error.hint(),
+            Self::Thread(_) | Self::Stopped(_) => None,
+        }
+    }
+}
+
+/// What a drill restores from.
+pub struct Start<'a> {
+    pub repository: &'a Arc<Repository>,
+    pub origin: Origin,
+    /// The moment at which opening it began: a recovery starts there.
+    pub began: Instant,
+    pub began_at: DateTime<Utc>,
+}
+
+/// Restores the newest snapshots of a policy into a sandbox, runs the policy's checks and measures.
+///
+/// The outcome is returned whatever happened; a drill that broke carries its error and the phases until then.
+pub async fn drill(policy: &Policy, from: Start<'_>, keep: bool, run: &Run) -> (DrillOutcome, Option<DrillError>) {
+    let mut rehearsal = Rehearsal::new(policy, &from, run);
+    let result = match rehearsal.work_dir() {
+        Ok(dir) => {
+            let result = rehearsal.go(&from, dir.path()).await;
+            if keep {
+                run.events.note(format!("the restored files stay in {}", dir.keep().display()));
+            }
+            result
+        }
+        Err(error) => Err(error),
+    };
+    let error = result.err();
+    rehearsal.outcome.error = error.as_ref().map(|error| human::chain(error));
+    rehearsal.outcome.ended = run.now();
+    let outcome = &rehearsal.outcome;
+    rehearsal.outcome.verdict = Verdict::judge(outcome.objectives, outcome.rta_ms, outcome.rpa_ms, &outcome.checks);
+    (rehearsal.outcome, error)
+}
+
+struct Rehearsal<'a> {
+    policy: &'a Policy,
+    run: &'a Run,
+    began: Instant,
+    outcome: DrillOutcome,
+}
+
+/// A database that came back, and what it is compared with.
+struct Recovered {
+    source: String,
+    server: Server,
+    manifest: Manifest,
+    // Stops and removes the server when dropped.
+    sandbox: Sandbox,
+}
+
+impl<'a> Rehearsal<'a> {
+    fn new(policy: &'a Policy, from: &Start<'_>, run: &'a Run) -> Self {
+        let objectives = policy.objectives.into();
+        let outcome = DrillOutcome {
+            run: run.id.clone(),
+            policy: policy.name.clone(),
+            policy_hash: policy.hash.clone(),
+            started: from.began_at,
+            ended: from.began_at,
+            place: here(),
+            from: from.origin.clone(),
+            snapshots: Vec::new(),
+            phases: Vec::new(),
+            checks: Vec::new(),
+            rta_ms: None,
+            rpa_ms: None,
+            objectives,
+            verdict: Verdict::judge(objectives, None, None, &[]),
+            error: None,
+        };
+        Self { policy, run, began: from.began, outcome }
+    }
+
+    fn work_dir(&self) -> Result<tempfile::TempDir, DrillError> {
+        let parent = self.policy.drill.work_dir.clone().unwrap_or_else(std::env::temp_dir);
+        let refusal = |error: std::io::Error| DrillError::WorkDir { dir: parent.clone(), reason: error.to_string() };
+        tempfile::Builder::new().prefix("bkp-drill-").tempdir_in(&parent).map_err(refusal)
+    }
+
+    /// The story: fetch, then each database, then each tree, then the checks.
+    async fn go(&mut self, from: &Start<'_>, dir: &Path) -> Result<(), DrillError> {
+        let chosen = self.fetch(from.repository).await?;
+        let mut databases = Vec::new();
+        for chosen in chosen.iter().filter(|chosen| chosen.kind == "mysql") {
+            self.run.check()?;
+            databases.push(self.recover_database(from.repository, chosen).await?);
+        }
+        for chosen in chosen.iter().filter(|chosen| chosen.kind == "files") {
+            self.run.check()?;
+            self.recover_tree(from.repository, chosen, dir).await?;
+        }
+        self.check(&databases, dir).await;
+        self.compare_rows(&databases).await?;
+        for database in databases {
+            database.sandbox.stop()?;
+        }
+        Ok(())
+    }
+
+    async fn fetch(&mut self, repository: &Arc<Repository>) -> Result<Vec<Chosen>, DrillError> {
+        repository.load_index(self.run).await?;
+        let snapshots = repository.snapshots().await?;
+        let chosen = choose::choose(&snapshots, &self.policy.name, &[], &Moment::Latest, self.outcome.started)?;
+        self.outcome.snapshots = chosen.iter().map(used).collect();
+        let oldest = chosen.iter().map(|chosen| chosen.stored.snapshot.time).min();
+        let lost = oldest.map(|oldest| self.outcome.started - oldest);
+        self.outcome.rpa_ms = lost.and_then(|lost| u64::try_from(lost.num_milliseconds().max(0)).ok());
+        let found = format!("{} snapshots of {}", chosen.len(), snapshots.len());
+        self.phase("fetch", self.began, |phase| phase.detail = Some(found));
+        Ok(chosen)
+    }
+
+    async fn recover_database(&mut self, repository: &Arc<Repository>, chosen: &Chosen) -> Result<Recovered, DrillError> {
+        let dump = Arc::new(crate::restore::open_dump(repository, chosen).await?);
+        let manifest = dump.manifest().clone();
+        let began = Instant::now();
+        let plan = SandboxPlan {
+            program: match manifest.product {
+                Product::MariaDb => self.policy.drill.mariadbd.clone(),
+                Product::MySql => self.policy.drill.mysqld.clone(),
+            },
+            dir: self.policy.drill.work_dir.clone(),
+            ..SandboxPlan::for_dump(&manifest)
+        };
+        let sandbox = Sandbox::start(&plan, self.run).await?;
+        let server = SandboxServer {
+            source: chosen.source.clone(),
+            product: manifest.product,
+            version: sandbox.version().to_owned(),
+        };
+        self.outcome.place.sandboxes.push(server);
+        self.phase("sandbox", began, |phase| phase.detail = Some(format!("{}: {}", chosen.source, sandbox.version())));
+        let began = Instant::now();
+        let server = sandbox.server();
+        let state = crate::target::mysql::inspect(&server).await.map_err(Box::new)?;
+        let load = LoadPlan::new(&manifest, &Selection::everything(), &state, false).map_err(Box::new)?;
+        let loaded = crate::target::mysql::load(&load, dump, &server, LoadOptions::default(), self.run).await.map_err(Box::new)?;
+        self.phase("load", began, |phase| {
+            phase.bytes = Some(manifest.bytes());
+            phase.rows = Some(loaded.rows);
+            phase.detail = Some(chosen.source.clone());
+        });
+        Ok(Recovered { source: chosen.source.clone(), server, manifest, sandbox })
+    }
+
+    async fn recover_tree(&mut self, repository: &Arc<Repository>, chosen: &Chosen, dir: &Path) -> Result<(), DrillError> {
+        let began = Instant::now();
+        let (repository, snapshot, run) = (repository.clone(), chosen.stored.snapshot.clone(), self.run.clone());
+        let options = files::Options {
+            target: dir.join(&chosen.source),
+            selection: files::Selection::default(),
+            overwrite: false,
+            threads: RESTORE_THREADS,
+        };
+        let restored = tokio::task::spawn_blocking(move || {
+            let plan = files::plan(&repository, &snapshot, options, &run)?;
+            files::apply(&plan, &repository, &run)
+        });
+        let restored = restored.await.map_err(|error| DrillError::Thread(error.to_string()))?.map_err(RestoreError::from)?;
+        self.phase("files", began, |phase| {
+            phase.bytes = Some(restored.bytes);
+            phase.files = Some(restored.files);
+            phase.detail = Some(chosen.source.clone());
+        });
+        self.outcome.checks.push(checks::tree(&chosen.source, &restored, began.elapsed()));
+        Ok(())
+    }
+
+    /// Runs the policy's own checks; the first that is green marks the recovery time.
+    async fn check(&mut self, databases: &[Recovered], dir: &Path) {
+        let began = Instant::now();
+        let restored = self.began.elapsed();
+        let servers: Vec<(&str, &Server)> = databases.iter().map(|one| (&*one.source, &one.server)).collect();
+        let mut first_green = None;
+        for check in &self.policy.drill.checks {
+            let result = checks::run(check, &servers, dir, self.run).await;
+            if result.result == CheckState::Pass && first_green.is_none() {
+                first_green = Some(self.began.elapsed());
+            }
+            self.outcome.checks.push(result);
+        }
+        // A policy without checks of its own: the recovery is over when all is restored, and every tree and load came back whole.
+        let is_whole = self.policy.drill.checks.is_empty() && self.outcome.checks_in(CheckState::Fail).next().is_none();
+        let green = first_green.or_else(|| is_whole.then_some(restored));
+        self.outcome.rta_ms = green.map(crate::backup::millis);
+        self.phase("checks", began, |_| {});
+    }
+
+    /// Reads every restored row back and compares it with the manifest. After the measured recovery: users do not wait for it.
+    async fn compare_rows(&mut self, databases: &[Recovered]) -> Result<(), DrillError> {
+        for database in databases {
+            self.run.check()?;
+            let began = Instant::now();
+            let result = checks::rows(&database.source, &database.server, &database.manifest, self.run).await;
+            self.outcome.checks.push(result);
+            self.phase("compare", began, |phase| {
+                phase.rows = Some(database.manifest.rows());
+                phase.detail = Some(database.source.clone());
+            });
+        }
+        Ok(())
+    }
+
+    fn phase(&mut self, name: &str, began: Instant, fill: impl FnOnce(&mut Phase)) {
+        let start = began.saturating_duration_since(self.began);
+        let mut phase = Phase {
+            name: name.to_owned(),
+            start_ms: crate::backup::millis(start),
+            duration_ms: crate::backup::millis(began.elapsed()),
+            ..Phase::default()
+        };
+        fill(&mut phase);
+        self.outcome.phases.push(phase);
+    }
+}
+
+/// Threads that write files: enough to hide a disk's latency, few enough for a small machine.
+const RESTORE_THREADS: usize = 8;
+
+fn used(chosen: &Chosen) -> DrilledSnapshot {
+    DrilledSnapshot {
+        source: chosen.source.clone(),
+        kind: chosen.kind.clone(),
+        id: chosen.id(),
+        time: chosen.stored.snapshot.time,
+        incomplete: chosen.is_incomplete,
+    }
+}
+
+/// Describes this machine for the report: measured times are true of it alone.
+fn here() -> Place {
+    let memory = std::fs::read_to_string("/proc/meminfo").ok();
+    let kib = memory.as_deref().and_then(|text| text.split_whitespace().nth(1)).and_then(|kib| kib.parse::<u64>().ok());
+    Place {
+        host: rustix::system::uname().nodename().to_string_lossy().into_owned(),
+        sandboxes: Vec::new(),
+        cores: std::thread::available_parallelism().map_or(0, |cores| u32::try_from(cores.get()).unwrap_or(u32::MAX)),
+        memory_bytes: kib.unwrap_or(0) * 1024,
+    }
+}

@@ -12,7 +12,7 @@
 //! target sandbox                      where a restore writes; a server that is thrown away
 //! verify backup copy retention forget restore drill     the verbs: storyboards, no printing
 //! catalog status report doctor        account
-//! exit cycle install cli              edge: what is due, and the envelope round every verb
+//! install exit cycle cli              edge: what is due, and the envelope round every verb
 //! ```
 
 pub mod id;
@@ -54,7 +54,7 @@ pub mod status;
 pub mod report;
 pub mod doctor;
 
+pub mod install;
 pub mod exit;
 pub mod cycle;
-pub mod install;
 pub mod cli;

@@ -4,6 +4,7 @@
 //! one into the other, or says file, line, key and remedy of each fault. `policies/full.toml` explains every key.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::fs;
 use std::io;
 use std::net::IpAddr;
@@ -149,11 +150,36 @@ pub struct CopyPlace {
     pub uploads: usize,
 }
 
+impl CopyPlace {
+    /// Returns the secret that opens the copy's store, if the policy names one.
+    #[must_use]
+    pub fn secret(&self) -> Option<&SecretSource> {
+        match &self.place {
+            CopyTarget::S3(s3) => s3.secret_access_key.as_ref(),
+            CopyTarget::Dir(_) => None,
+        }
+    }
+}
+
 #[derive(Debug, Clone)]
 pub enum CopyTarget {
     S3(S3Place),
     /// A directory, as of a disk that is taken away.
     Dir(PathBuf),
+}
+
+/// Names the place in reports: `s3://bucket/prefix (region or endpoint)`, or the directory.
+impl fmt::Display for CopyTarget {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Dir(dir) => write!(f, "{}", dir.display()),
+            Self::S3(s3) => {
+                let slash = if s3.prefix.is_empty() { "" } else { "/" };
+                let at = s3.endpoint.as_ref().unwrap_or(&s3.region);
+                write!(f, "s3://{}{slash}{} ({at})", s3.bucket, s3.prefix)
+            }
+        }
+    }
 }
 
 #[derive(Debug, Clone)]

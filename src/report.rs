@@ -39,7 +39,7 @@ pub struct Report {
     passed: bool,
     /// The result in one word or two.
     result: String,
-    outcome: DrillOutcome,
+    pub outcome: DrillOutcome,
     /// The worst first.
     findings: Vec<Finding>,
     context: Context,

@@ -44,6 +44,13 @@ impl Run {
         Self::new(Arc::new(SystemClock), Events::silent())
     }
 
+    /// Returns a run with an id of its own that hears the same signals.
+    #[must_use]
+    pub fn renewed(&self) -> Self {
+        let fresh = Self::new(self.clock.clone(), self.events.clone());
+        Self { cancel: self.cancel.clone(), ..fresh }
+    }
+
     #[must_use]
     pub fn now(&self) -> DateTime<Utc> {
         self.clock.now()

@@ -65,6 +65,13 @@ impl SandboxPlan {
     }
 }
 
+/// Returns the server programs that a sandbox could be started with; one that is named must be there.
+#[must_use]
+pub fn installed(mariadbd: Option<&Path>, mysqld: Option<&Path>) -> Vec<PathBuf> {
+    let named = [(Product::MariaDb, mariadbd), (Product::MySql, mysqld)];
+    named.into_iter().filter_map(|(product, path)| Program::find(product, path).ok()).map(|program| program.path().to_owned()).collect()
+}
+
 /// A running server that nobody else knows of.
 #[derive(Debug)]
 pub struct Sandbox {
@@ -81,7 +88,10 @@ impl Sandbox {
         let program = Program::find(plan.product, plan.program.as_deref())?;
         let parent = plan.dir.clone().unwrap_or_else(std::env::temp_dir);
         for left in sweep(&parent) {
-            run.events.note(format!("removed {}, which a run that was killed had left behind", left.display()));
+            run.events.note(format!(
+                "removed {}, which a run that was killed had left behind",
+                left.display()
+            ));
         }
         let dir = Dir::make(&parent)?;
         let deadline = Instant::now() + plan.start_max;
@@ -89,7 +99,12 @@ impl Sandbox {
         let command = program.command(&dir, &options(plan, &dir));
         let mut process = Process::spawn(command, dir.path())?;
         let version = answer(&mut process, &dir, run, deadline).await?;
-        Ok(Self { process, dir, product: plan.product, version })
+        Ok(Self {
+            process,
+            dir,
+            product: plan.product,
+            version,
+        })
     }
 
     /// Returns how to reach the server: by its socket, as `root`, without a password.
@@ -120,7 +135,10 @@ impl Sandbox {
     pub fn note(&self, manifest: &Manifest) -> Option<String> {
         let name = product::name(self.product);
         (series(&manifest.version) != series(&self.version)).then(|| {
-            format!("rehearsed on {name} {}, the source is {}", self.version, manifest.version)
+            format!(
+                "rehearsed on {name} {}, the source is {}",
+                self.version, manifest.version
+            )
         })
     }
 
@@ -151,25 +169,39 @@ async fn initialise(
     deadline: Instant,
 ) -> Result<(), SandboxError> {
     let mut command = program.initialiser(dir, &options_to_keep(plan))?;
-    let log = std::fs::File::create(dir.path().join("initialise.log")).map_err(SandboxError::dir(dir.path()))?;
+    let log = std::fs::File::create(dir.path().join("initialise.log"))
+        .map_err(SandboxError::dir(dir.path()))?;
     let errors = log.try_clone().map_err(SandboxError::dir(dir.path()))?;
     command.stdout(log).stderr(errors);
     let mut process = Process::spawn(command, dir.path())?;
     loop {
         match process.ended()? {
             Some(status) if status.success() => return Ok(()),
-            Some(status) => return Err(SandboxError::Initialise { status, log: dir.logs() }),
+            Some(status) => {
+                return Err(SandboxError::Initialise {
+                    status,
+                    log: dir.logs(),
+                });
+            }
             None => pause(dir, run, deadline).await?,
         }
     }
 }
 
 /// Waits until the server answers, and returns its version.
-async fn answer(process: &mut Process, dir: &Dir, run: &Run, deadline: Instant) -> Result<String, SandboxError> {
+async fn answer(
+    process: &mut Process,
+    dir: &Dir,
+    run: &Run,
+    deadline: Instant,
+) -> Result<String, SandboxError> {
     let server = server_at(dir);
     loop {
         if let Some(status) = process.ended()? {
-            return Err(SandboxError::Ended { status, log: dir.logs() });
+            return Err(SandboxError::Ended {
+                status,
+                log: dir.logs(),
+            });
         }
         // Until it is up there is no socket, or nobody behind it: that is why we ask again.
         if let Ok(mut conn) = server.connect().await
@@ -205,7 +237,8 @@ fn options_to_keep(plan: &SandboxPlan) -> Vec<String> {
 }
 
 fn options(plan: &SandboxPlan, dir: &Dir) -> Vec<String> {
-    let in_dir = |option: &str, name: &str| format!("--{option}={}", dir.path().join(name).display());
+    let in_dir =
+        |option: &str, name: &str| format!("--{option}={}", dir.path().join(name).display());
     let fixed = [
         // Nobody comes in but by the socket, whose directory is ours alone; nothing goes out but into it.
         "--skip-networking",

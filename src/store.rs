@@ -120,6 +120,20 @@ pub enum StoreError {
 }
 
 impl StoreError {
+    /// Returns the next step for the operator.
+    #[must_use]
+    pub fn hint(&self) -> Option<String> {
+        let text = match self {
+            Self::Full { .. } => "free space there and run it again: nothing is lost",
+            Self::Denied { .. } => "check the credentials and what they may do, or the rights of the directory",
+            Self::Protected { .. } => "wait until the store's lock ends",
+            Self::Refused { .. } => "see `ip route get ADDRESS`, then correct the route or [network] in the policy",
+            Self::Transient { .. } => "run it again: what was sent is not sent twice",
+            Self::Missing { .. } | Self::Failed { .. } => return None,
+        };
+        Some(text.to_owned())
+    }
+
     /// Tells whether the same operation may succeed when it is tried again.
     #[must_use]
     pub fn is_transient(&self) -> bool {

@@ -28,7 +28,7 @@ install_unstable() {
 download_unstable() {
   local apt=$BKP_LAB/apt mirror
   mirror=$(debian_mirror)
-  [ -n "$mirror" ] || die "no Debian mirror in this machine's apt configuration (apt-get indextargets names none)"
+  [ -n "$mirror" ] || die "no Debian mirror in this machine's apt configuration (apt-get --print-uris update names none)"
   rm -rf "$apt"
   mkdir -p "$apt"/{lists,archives}/partial "$apt/none"
   : >"$apt/status"
@@ -38,12 +38,12 @@ download_unstable() {
   private_apt "$apt" install -y --download-only $UNSTABLE_PACKAGES >&2
 }
 
-# Prints the address from which this machine gets its own release.
+# Prints the address from which this machine gets its own release; asks apt for it without the network, and without the
+# lists, which a fresh machine does not have yet.
 debian_mirror() {
   local codename
   codename=$(. /etc/os-release && echo "${VERSION_CODENAME-}")
-  apt-get indextargets --format '$(RELEASE) $(REPO_URI)' 'Created-By: Packages' |
-    awk -v codename="$codename" '($1 == codename || $1 ~ /^(old)*stable$/) && $2 !~ /security/ { print $2; exit }'
+  apt-get --print-uris update | sed -n "s#^'\(.*\)/dists/\($codename\|stable\|oldstable\)/InRelease'.*#\1#p" | head -n 1
 }
 
 private_apt() {

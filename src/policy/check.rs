@@ -49,7 +49,10 @@ pub(super) fn policy(
         drill: check.drill(raw.drill),
         name: raw.name,
     };
-    check.agreement(&policy);
+    // Values that are wrong by themselves would only seem to disagree.
+    if check.faults.is_empty() {
+        check.agreement(&policy);
+    }
     if check.faults.is_empty() {
         return Ok(policy);
     }

@@ -313,12 +313,8 @@ fn what_is_missing_says_where_it_belongs() {
         hint: add `password_file = "/etc/bkp/NAME.key"`; `bkp init` makes the file
     read the policy `mall.toml`, line 15: `mysql.db1` has no address
         hint: write one of `host = "10.0.30.10"` and `socket = "/run/mysqld/mysqld.sock"`
-    read the policy `mall.toml`: 5 faults
-      line 1: `state_dir` lies inside the copy `offsite` ``; choose a directory outside: restic knows only its own files there
-      line 8: `repository.password_file` lies inside the copy `offsite` ``; keep the key elsewhere: it would be lost with what it opens, and copied beside it
-      line 10: `copy[0]` has no place; write one of `s3 = { bucket = "…", region = "…" }` and `path = "/mnt/…"`
-      line 10: `copy[0].path` and the repository `/backup/mall` lie in each other; choose a directory on another disk: a copy beside the original is lost with it
-      line 20: `files.images.path` and the copy `offsite` `` lie in each other; keep sources and backups in separate directories, best on separate disks
+    read the policy `mall.toml`, line 10: `copy[0]` has no place
+        hint: write one of `s3 = { bucket = "…", region = "…" }` and `path = "/mnt/…"`
     read the policy `mall.toml`, line 32: `drill.checks[0].sql` is missing
         hint: add `sql = …`; policies/full.toml explains it
     "#);
@@ -384,9 +380,8 @@ fn a_value_out_of_its_kind_or_limits_says_how_it_is_written() {
     assert_snapshot!(cases.join("\n"), @r#"
     read the policy `mall.toml`, line 2: `name` is not a name: "The Mall"
         hint: use up to 64 small letters, digits, `-` and `_`, with a letter or digit first
-    read the policy `mall.toml`: 2 faults
-      line 20: `files.my images` is not a name: "my images"; use up to 64 small letters, digits, `-` and `_`, with a letter or digit first
-      line 33: `drill.checks[1].files_in` is no files source of this policy: "images"; did you mean `my images`?
+    read the policy `mall.toml`, line 20: `files.my images` is not a name: "my images"
+        hint: use up to 64 small letters, digits, `-` and `_`, with a letter or digit first
     read the policy `mall.toml`, line 15: `mysql._db` is not a name: "_db"
         hint: use up to 64 small letters, digits, `-` and `_`, with a letter or digit first
     read the policy `mall.toml`, line 3: `timezone` is not a time zone: "Asia/Soul"
@@ -494,12 +489,8 @@ fn values_that_do_not_agree_say_which() {
         hint: remove it, or write `tls = "verify"`
     read the policy `mall.toml`, line 18: `mysql.db1.password_command` is one of several places for one secret
         hint: keep one of mysql.db1.password_file, mysql.db1.password_command and mysql.db1.password_credential
-    read the policy `mall.toml`: 5 faults
-      line 1: `state_dir` lies inside the copy `offsite` ``; choose a directory outside: restic knows only its own files there
-      line 8: `repository.password_file` lies inside the copy `offsite` ``; keep the key elsewhere: it would be lost with what it opens, and copied beside it
-      line 10: `copy[0]` has both s3 and path; write one of `s3 = { bucket = "…", region = "…" }` and `path = "/mnt/…"`
-      line 13: `copy[0].path` and the repository `/backup/mall` lie in each other; choose a directory on another disk: a copy beside the original is lost with it
-      line 22: `files.images.path` and the copy `offsite` `` lie in each other; keep sources and backups in separate directories, best on separate disks
+    read the policy `mall.toml`, line 10: `copy[0]` has both s3 and path
+        hint: write one of `s3 = { bucket = "…", region = "…" }` and `path = "/mnt/…"`
     read the policy `mall.toml`, line 12: `copy[0].s3` has half of an access key
         hint: write both access_key_id and secret_access_key_file, or neither to use the environment or a role
     read the policy `mall.toml`, line 32: `drill.checks[0]` can never hold: no number lies from its min to its max
@@ -563,19 +554,19 @@ fn places_that_lie_in_each_other_are_refused() {
         ),
     ];
     assert_snapshot!(cases.join("\n"), @r#"
-    read the policy `mall.toml`, line 12: `copy[0].path` and the repository `/backup/mall` lie in each other
+    read the policy `mall.toml`, line 12: `copy[0].path` overlaps the repository `/backup/mall`
         hint: choose a directory on another disk: a copy beside the original is lost with it
-    read the policy `mall.toml`, line 12: `copy[0].path` and the repository `/backup/mall` lie in each other
+    read the policy `mall.toml`, line 12: `copy[0].path` overlaps the repository `/backup/mall`
         hint: choose a directory on another disk: a copy beside the original is lost with it
-    read the policy `mall.toml`, line 12: `copy[0].path` and the repository `/backup/mall` lie in each other
+    read the policy `mall.toml`, line 12: `copy[0].path` overlaps the repository `/backup/mall`
         hint: choose a directory on another disk: a copy beside the original is lost with it
-    read the policy `mall.toml`, line 21: `files.images.path` and the copy `offsite` `/mnt` lie in each other
+    read the policy `mall.toml`, line 21: `files.images.path` overlaps the copy `offsite` `/mnt`
         hint: keep sources and backups in separate directories, best on separate disks
-    read the policy `mall.toml`, line 21: `files.images.path` and the repository `/mnt/images/backup` lie in each other
+    read the policy `mall.toml`, line 21: `files.images.path` overlaps the repository `/mnt/images/backup`
         hint: keep sources and backups in separate directories, best on separate disks
-    read the policy `mall.toml`, line 21: `files.images.path` and the repository `/backup/mall` lie in each other
+    read the policy `mall.toml`, line 21: `files.images.path` overlaps the repository `/backup/mall`
         hint: keep sources and backups in separate directories, best on separate disks
-    read the policy `mall.toml`, line 21: `files.images.path` and the repository `/backup/mall` lie in each other
+    read the policy `mall.toml`, line 21: `files.images.path` overlaps the repository `/backup/mall`
         hint: keep sources and backups in separate directories, best on separate disks
     read the policy `mall.toml`, line 8: `repository.password_file` lies inside the repository `/backup/mall`
         hint: keep the key elsewhere: it would be lost with what it opens, and copied beside it
@@ -611,19 +602,19 @@ fn an_rpo_that_the_schedule_cannot_meet_is_refused_with_one_that_can() {
         spoiled("backup = \"15 2 * * *\"\n", ""),
     ];
     assert_snapshot!(cases.join("\n"), @r#"
-    read the policy `mall.toml`, line 4: `objectives.rpo` can not be met: 1d pass between two backups, as after Sat 2027-01-02 02:15 +09:00
+    read the policy `mall.toml`, line 4: `objectives.rpo` cannot be met: 1d pass between two backups, as after Fri 2026-01-02 02:15 +09:00
         hint: write `schedule.backup = "*/5 * * * *"`, or `rpo = "1d"`
-    read the policy `mall.toml`, line 4: `objectives.rpo` can not be met: 1d pass between two backups, as after Sat 2027-01-02 02:15 +09:00
+    read the policy `mall.toml`, line 4: `objectives.rpo` cannot be met: 1d pass between two backups, as after Fri 2026-01-02 02:15 +09:00
         hint: write `schedule.backup = "*/30 * * * *"`, or `rpo = "1d"`
-    read the policy `mall.toml`, line 4: `objectives.rpo` can not be met: 1d pass between two backups, as after Sat 2027-01-02 02:15 +09:00
+    read the policy `mall.toml`, line 4: `objectives.rpo` cannot be met: 1d pass between two backups, as after Fri 2026-01-02 02:15 +09:00
         hint: write `schedule.backup = "15 */6 * * *"`, or `rpo = "1d"`
-    read the policy `mall.toml`, line 4: `objectives.rpo` can not be met: 3d pass between two backups, as after Fri 2026-12-25 02:15 +09:00
+    read the policy `mall.toml`, line 4: `objectives.rpo` cannot be met: 3d pass between two backups, as after Fri 2026-01-02 02:15 +09:00
         hint: back up more often than "15 2 * * mon-fri", or write `rpo = "3d"`
-    read the policy `mall.toml`, line 4: `objectives.rpo` can not be met: 25h pass between two backups, as after Sun 2026-10-25 02:15 +02:00
+    read the policy `mall.toml`, line 4: `objectives.rpo` cannot be met: 25h pass between two backups, as after Sun 2026-10-25 02:15 +02:00
         hint: back up more often than "15 2 * * *", or write `rpo = "25h"`
-    read the policy `mall.toml`, line 4: `objectives.rpo` can not be met: 14h pass between two backups, as after Sat 2027-01-02 18:15 +09:00
+    read the policy `mall.toml`, line 4: `objectives.rpo` cannot be met: 14h pass between two backups, as after Fri 2026-01-02 18:15 +09:00
         hint: write `schedule.backup = "15 */12 * * *"`, or `rpo = "14h"`
-    read the policy `mall.toml`, line 4: `objectives.rpo` can not be met: nothing schedules a backup
+    read the policy `mall.toml`, line 4: `objectives.rpo` cannot be met: nothing schedules a backup
         hint: add `schedule.backup`, or leave rpo out
     "#);
     for (rpo, cron) in [

@@ -18,6 +18,9 @@ const SHARE: Wrong = (
     "write a percentage from 0% to 100%: \"20%\"",
 );
 
+/// A hundred years are a slip of the finger, and more would overflow the calendar.
+const S_MAX: u64 = 100 * 366 * 86400;
+
 /// Reads `90s`, `5m`, `2h`, `7d`, `1h30m`; never zero.
 pub(super) fn span(text: &str) -> Result<Duration, Wrong> {
     let mut seconds: u64 = 0;
@@ -39,8 +42,6 @@ pub(super) fn span(text: &str) -> Result<Duration, Wrong> {
             .ok_or(SPAN)?;
         rest = after.get(unit.len_utf8()..).unwrap_or_default();
     }
-    // A hundred years are a slip of the finger, and more would overflow the calendar.
-    const S_MAX: u64 = 100 * 366 * 86400;
     if seconds == 0 || seconds > S_MAX {
         Err(SPAN)
     } else {

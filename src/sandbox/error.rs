@@ -31,7 +31,9 @@ pub enum SandboxError {
         #[source]
         source: io::Error,
     },
-    #[error("use `{dir}` for a sandbox: the path of a socket in it would be longer than {max} bytes")]
+    #[error(
+        "use `{dir}` for a sandbox: the path of a socket in it would be longer than {max} bytes"
+    )]
     PathTooLong { dir: PathBuf, max: usize },
     #[error("make the files of a sandbox: its program ended with {status}\n{log}")]
     Initialise { status: ExitStatus, log: String },
@@ -55,14 +57,23 @@ impl SandboxError {
     #[must_use]
     pub fn hint(&self) -> Option<String> {
         let hint = match self {
-            Self::NoProgram { product: Product::MariaDb } | Self::NoInstaller { .. } => {
+            Self::NoProgram {
+                product: Product::MariaDb,
+            }
+            | Self::NoInstaller { .. } => {
                 "install a MariaDB server (apt-get install mariadb-server), or name the program: `drill.mariadbd` in the policy"
             }
-            Self::NoProgram { product: Product::MySql } => {
+            Self::NoProgram {
+                product: Product::MySql,
+            } => {
                 "install a MySQL server of the source's version, or name the program: `drill.mysqld` in the policy"
             }
-            Self::OtherProgram { .. } => "on Debian `mysqld` is MariaDB's; name the right program in the policy's `drill`",
-            Self::Dir { .. } => "choose a directory that can be written and has room: `drill.work_dir` in the policy",
+            Self::OtherProgram { .. } => {
+                "on Debian `mysqld` is MariaDB's; name the right program in the policy's `drill`"
+            }
+            Self::Dir { .. } => {
+                "choose a directory that can be written and has room: `drill.work_dir` in the policy"
+            }
             Self::PathTooLong { .. } => "choose a shorter `drill.work_dir` in the policy",
             Self::Initialise { .. } | Self::Ended { .. } => {
                 "is there room, and does a security profile (AppArmor, SELinux) keep the server out of this directory?"

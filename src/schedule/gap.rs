@@ -55,7 +55,10 @@ impl Cron {
             _ => None,
         });
         let inside = spans.iter().filter_map(|span| span.widest);
-        let widest = between.chain(inside).max_by_key(Gap::length);
+        // Of equal ones the first.
+        let widest = between
+            .chain(inside)
+            .min_by_key(|gap| (-gap.length(), gap.from));
         widest.or_else(|| self.next_gap(tz, from))
     }
 

@@ -17,7 +17,7 @@ use bkp::store::faulty::{Fault, Faulty, Operation, Rule};
 use bkp::store::limit::Limit;
 use bkp::store::local::LocalStore;
 use bkp::store::memory::MemoryStore;
-use bkp::store::{FileKind, Key, SharedStore, Store};
+use bkp::store::{FileKind, Key, SharedStore};
 use bytes::Bytes;
 use rand::{RngCore, SeedableRng};
 

@@ -3,7 +3,19 @@
 
 mod catalog;
 mod copy;
+mod dump;
+mod faults;
+mod files;
 mod layers;
+mod load;
+mod mall;
+mod network;
+mod operator;
+mod policies;
+mod report;
 mod retention;
 mod s3;
+mod sandbox;
 mod servers;
+mod stores;
+mod world;

@@ -41,12 +41,12 @@ fn the_same_seed_makes_the_same_mall_and_any_changed_value_shows() {
             let before = mall::checksum(&server);
             server.execute(sql);
             let after = mall::checksum(&server);
-            let changed: Vec<&String> =
+            let differing: Vec<&String> =
                 after.iter().filter(|line| !before.contains(line)).collect();
-            assert_eq!(changed.len(), 1, "{sql}: {changed:?}");
+            assert_eq!(differing.len(), 1, "{sql}: {differing:?}");
             assert!(
-                changed[0].starts_with(&format!("{name} ")),
-                "{sql}: {changed:?}"
+                differing[0].starts_with(&format!("{name} ")),
+                "{sql}: {differing:?}"
             );
         }
     }

@@ -170,12 +170,8 @@ async fn a_wrong_secret_is_denied_and_printed_nowhere() {
         secret_access_key: Secret::new("wrong-horse-battery".to_owned()),
     };
     let printed = format!("{credentials:?}");
-    let opened = S3Store::open(
-        &place(&s3),
-        Some(credentials),
-        &Network::default(),
-        &Run::silent(),
-    );
+    let (place, network, run) = (place(&s3), Network::default(), Run::silent());
+    let opened = S3Store::open(&place, Some(credentials), &network, &run);
     let store = opened.await.unwrap();
     let (key, bytes) = object(FileKind::Pack, b"x");
     let error = store.put(&key, bytes).await.unwrap_err();
@@ -291,10 +287,10 @@ async fn an_allowed_server_is_reached_by_name_and_by_the_policys_interface() {
 
 #[test]
 fn a_proxy_in_the_environment_is_not_obeyed() {
-    let test = "s3::an_object_comes_back_whole_and_in_part_until_it_is_deleted";
+    let other = "s3::an_object_comes_back_whole_and_in_part_until_it_is_deleted";
     // Port 1 answers nothing: a request that went to the proxy would fail.
     let ended = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", test])
+        .args(["--exact", other])
         .env("HTTP_PROXY", "http://127.0.0.1:1")
         .env("http_proxy", "http://127.0.0.1:1")
         .env("ALL_PROXY", "http://127.0.0.1:1")
@@ -307,4 +303,99 @@ fn a_proxy_in_the_environment_is_not_obeyed() {
         ended.status.success() && text.contains("1 passed"),
         "{text}"
     );
+}
+
+/// Puts TLS before a server, under a certificate for `localhost`. Returns the endpoint and the authority's certificate in PEM.
+async fn with_tls(s3: &S3) -> (String, String) {
+    let ca_key = rcgen::KeyPair::generate().unwrap();
+    let mut ca = rcgen::CertificateParams::new([]).unwrap();
+    ca.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    let pem = ca.self_signed(&ca_key).unwrap().pem();
+    let issuer = rcgen::Issuer::new(ca, ca_key);
+    let key = rcgen::KeyPair::generate().unwrap();
+    let leaf = rcgen::CertificateParams::new(["localhost".to_owned()]).unwrap();
+    let leaf = leaf.signed_by(&key, &issuer).unwrap();
+
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(
+            vec![leaf.der().clone()],
+            rustls_pki_types::PrivateKeyDer::Pkcs8(key.serialize_der().into()),
+        )
+        .unwrap();
+    let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let endpoint = format!(
+        "https://localhost:{}",
+        listener.local_addr().unwrap().port()
+    );
+    let plain = s3.endpoint().replace("http://", "");
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let (acceptor, plain) = (acceptor.clone(), plain.clone());
+            tokio::spawn(async move {
+                // A client that refuses the certificate ends the connection here.
+                let Ok(mut outer) = acceptor.accept(stream).await else {
+                    return;
+                };
+                let mut inner = tokio::net::TcpStream::connect(plain).await.unwrap();
+                tokio::io::copy_bidirectional(&mut outer, &mut inner)
+                    .await
+                    .ok();
+            });
+        }
+    });
+    (endpoint, pem)
+}
+
+#[tokio::test]
+async fn a_certificate_of_the_policys_own_authority_is_trusted_and_no_other() {
+    let s3 = S3::start();
+    let (endpoint, pem) = with_tls(&s3).await;
+    let dir = tempfile::tempdir().unwrap();
+    let ca_file = dir.path().join("ca.pem");
+    std::fs::write(&ca_file, pem).unwrap();
+    let mut place = place(&s3);
+    place.endpoint = Some(endpoint);
+
+    let (key, bytes) = object(FileKind::Pack, b"over TLS");
+    let stranger = open_place(&place, &Network::default()).await.unwrap();
+    let error = stranger.put(&key, bytes.clone()).await.unwrap_err();
+    assert!(matches!(error, StoreError::Failed { .. }), "{error}");
+    assert!(
+        error.to_string().contains("invalid peer certificate"),
+        "{error}"
+    );
+
+    place.ca_file = Some(ca_file);
+    let store = open_place(&place, &Network::default()).await.unwrap();
+    store.put(&key, bytes.clone()).await.unwrap();
+    assert_eq!(store.get(&key).await.unwrap(), bytes);
+}
+
+#[tokio::test]
+async fn an_authority_file_of_no_use_is_named() {
+    let s3 = S3::start();
+    let dir = tempfile::tempdir().unwrap();
+    let mut place = place(&s3);
+    for (name, text) in [
+        ("none.pem", None),
+        ("empty.pem", Some("")),
+        (
+            "key.pem",
+            Some("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"),
+        ),
+    ] {
+        let file = dir.path().join(name);
+        if let Some(text) = text {
+            std::fs::write(&file, text).unwrap();
+        }
+        place.ca_file = Some(file);
+        let error = open_place(&place, &Network::default()).await.unwrap_err();
+        assert!(matches!(error, StoreError::Failed { .. }), "{error}");
+        assert!(error.to_string().contains(name), "{error}");
+    }
 }

@@ -50,14 +50,18 @@ fn wait_until(is_so: impl Fn() -> bool) {
 async fn a_sandbox_of_each_product_answers_and_leaves_nothing_behind() {
     for product in [Product::MariaDb, Product::MySql] {
         let parent = tempfile::tempdir().unwrap();
-        let sandbox = Sandbox::start(&plan(product, parent.path()), &Run::silent()).await.unwrap();
+        let sandbox = Sandbox::start(&plan(product, parent.path()), &Run::silent())
+            .await
+            .unwrap();
         let pid = sandbox.pid();
         let mut conn = sandbox.server().connect().await.unwrap();
         let told: Option<(u8, u8, u8, String, u8)> = conn
             .query_first("SELECT @@skip_networking, @@log_bin, @@local_infile, @@event_scheduler, @@lower_case_table_names")
             .await
             .unwrap();
-        conn.query_drop("CREATE DATABASE shop; CREATE TABLE shop.t (a INT)").await.unwrap();
+        conn.query_drop("CREATE DATABASE shop; CREATE TABLE shop.t (a INT)")
+            .await
+            .unwrap();
         conn.disconnect().await.unwrap();
 
         assert_eq!(told, Some((1, 0, 1, "OFF".to_owned(), 1)), "{product:?}");
@@ -125,7 +129,10 @@ async fn a_program_of_the_other_product_is_refused() {
         ..plan(Product::MySql, parent.path())
     };
     let error = Sandbox::start(&plan, &Run::silent()).await.unwrap_err();
-    assert!(matches!(error, SandboxError::OtherProgram { .. }), "{error:?}");
+    assert!(
+        matches!(error, SandboxError::OtherProgram { .. }),
+        "{error:?}"
+    );
 }
 
 /// Plays two parts: the owner, when it finds the directory in its environment, and who kills it.
@@ -133,7 +140,9 @@ async fn a_program_of_the_other_product_is_refused() {
 #[ignore = "needs the servers of scripts/lab; scripts/test runs it"]
 async fn an_owner_killed_by_force_takes_its_server_along() {
     if let Some(dir) = std::env::var_os("BKP_TEST_SANDBOX_DIR") {
-        let sandbox = Sandbox::start(&plan(Product::MariaDb, Path::new(&dir)), &Run::silent()).await.unwrap();
+        let sandbox = Sandbox::start(&plan(Product::MariaDb, Path::new(&dir)), &Run::silent())
+            .await
+            .unwrap();
         println!("\nserver {}", sandbox.pid());
         std::future::pending::<()>().await;
     }
@@ -154,9 +163,14 @@ fn owner(dir: &Path) -> (Child, u32) {
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
-    let mut lines = BufReader::new(owner.stdout.take().unwrap()).lines().map(Result::unwrap);
+    let mut lines = BufReader::new(owner.stdout.take().unwrap())
+        .lines()
+        .map(Result::unwrap);
     let pid = lines.find_map(|line| line.strip_prefix("server ")?.parse().ok());
-    (owner, pid.expect("the owner ended before its server was up"))
+    (
+        owner,
+        pid.expect("the owner ended before its server was up"),
+    )
 }
 
 #[test]
@@ -166,7 +180,12 @@ fn a_server_left_behind_is_swept_up_by_the_next_sandbox() {
     std::fs::create_dir(&dir).unwrap();
     std::fs::write(dir.join("owner"), "4194304").unwrap();
     std::fs::write(dir.join("error.log"), "").unwrap();
-    let mut server = Command::new("tail").arg("-f").arg(dir.join("error.log")).stdout(Stdio::null()).spawn().unwrap();
+    let mut server = Command::new("tail")
+        .arg("-f")
+        .arg(dir.join("error.log"))
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
     std::fs::write(dir.join("server.pid"), format!("{}\n", server.id())).unwrap();
 
     assert_eq!(sweep(parent.path()), [dir]);

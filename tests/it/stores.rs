@@ -5,10 +5,16 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::Arc;
 
+use bkp::id::ObjectId;
+use bkp::store::faulty::Faulty;
+use bkp::store::limit::Limit;
 use bkp::store::local::LocalStore;
 use bkp::store::memory::MemoryStore;
+use bkp::store::retry::{Backoff, Retry};
 use bkp::store::{FileKind, Key, SharedStore, StoreError};
 use bytes::Bytes;
+
+use crate::servers::S3;
 
 const KINDS: [FileKind; 6] = [
     FileKind::Key,
@@ -26,11 +32,27 @@ fn key(kind: FileKind, number: u8) -> Key {
     }
 }
 
-/// Runs one promise over every store.
+/// An object under its right name: S3 refuses another.
+fn object(kind: FileKind, bytes: &[u8]) -> (Key, Bytes) {
+    let key = match kind {
+        FileKind::Config => Key::config(),
+        _ => Key::new(kind, ObjectId::of(bytes).to_string()),
+    };
+    (key, Bytes::copy_from_slice(bytes))
+}
+
+/// Runs one promise over every store and every wrapper.
 async fn over_all<F: Future<Output = ()>>(promise: impl Fn(SharedStore) -> F) {
-    promise(Arc::new(MemoryStore::new())).await;
+    let memory = || -> SharedStore { Arc::new(MemoryStore::new()) };
+    promise(memory()).await;
     let dir = tempfile::tempdir().unwrap();
     promise(Arc::new(LocalStore::new(dir.path().join("repository")))).await;
+    let s3 = S3::start();
+    promise(Arc::new(crate::s3::open(&s3).await)).await;
+    let cancel = tokio_util::sync::CancellationToken::new();
+    promise(Arc::new(Retry::new(memory(), Backoff::default(), cancel))).await;
+    promise(Arc::new(Limit::new(memory(), Some(1 << 40), 3))).await;
+    promise(Arc::new(Faulty::new(memory()))).await;
 }
 
 async fn names(store: &SharedStore, kind: FileKind) -> Vec<String> {
@@ -44,8 +66,8 @@ async fn names(store: &SharedStore, kind: FileKind) -> Vec<String> {
 async fn what_was_put_is_got_whole_and_in_part() {
     over_all(|store| async move {
         for kind in KINDS {
-            let key = key(kind, 7);
-            store.put(&key, Bytes::from_static(b"0123456789")).await.unwrap();
+            let (key, bytes) = object(kind, b"0123456789");
+            store.put(&key, bytes).await.unwrap();
             assert_eq!(store.get(&key).await.unwrap(), "0123456789");
             assert_eq!(store.get_range(&key, 2..5).await.unwrap(), "234");
             assert_eq!(store.get_range(&key, 0..10).await.unwrap(), "0123456789");
@@ -59,8 +81,8 @@ async fn what_was_put_is_got_whole_and_in_part() {
 #[tokio::test]
 async fn a_stretch_past_the_end_is_an_error() {
     over_all(|store| async move {
-        let key = key(FileKind::Key, 1);
-        store.put(&key, Bytes::from_static(b"0123456789")).await.unwrap();
+        let (key, bytes) = object(FileKind::Key, b"0123456789");
+        store.put(&key, bytes).await.unwrap();
         for range in [5..11, 11..12, u64::MAX - 1..u64::MAX] {
             let error = store.get_range(&key, range).await.unwrap_err();
             assert!(matches!(error, StoreError::Failed { .. }), "{error}");
@@ -87,15 +109,16 @@ async fn what_is_not_there_is_missing_and_deleting_it_is_no_error() {
 #[tokio::test]
 async fn a_list_has_each_object_of_its_kind_with_its_size() {
     over_all(|store| async move {
-        store.put(&key(FileKind::Key, 1), Bytes::from_static(b"k")).await.unwrap();
-        for number in [1, 2, 0xfe] {
-            let bytes = vec![0; usize::from(number)];
-            store.put(&key(FileKind::Pack, number), bytes.into()).await.unwrap();
+        let (key, bytes) = object(FileKind::Key, b"k");
+        store.put(&key, bytes).await.unwrap();
+        for length in [1, 2, 0xfe] {
+            let (key, bytes) = object(FileKind::Pack, &vec![0; length]);
+            store.put(&key, bytes).await.unwrap();
         }
         let mut listed = store.list(FileKind::Pack).await.unwrap();
         listed.sort_by_key(|listed| listed.size);
         assert_eq!(listed.iter().map(|listed| listed.size).collect::<Vec<_>>(), [1, 2, 0xfe]);
-        assert_eq!(listed[2].name, "fe".repeat(32));
+        assert_eq!(listed[2].name, object(FileKind::Pack, &[0; 0xfe]).0.name);
         assert_eq!(names(&store, FileKind::Key).await.len(), 1);
         assert!(names(&store, FileKind::Lock).await.is_empty());
     })
@@ -105,11 +128,13 @@ async fn a_list_has_each_object_of_its_kind_with_its_size() {
 #[tokio::test]
 async fn a_deleted_object_is_gone() {
     over_all(|store| async move {
-        store.put(&key(FileKind::Key, 1), Bytes::new()).await.unwrap();
-        store.put(&key(FileKind::Key, 2), Bytes::new()).await.unwrap();
-        store.delete(&key(FileKind::Key, 1)).await.unwrap();
-        assert_eq!(names(&store, FileKind::Key).await, ["02".repeat(32)]);
-        assert_eq!(store.size(&key(FileKind::Key, 1)).await.unwrap(), None);
+        let (one, other) = (object(FileKind::Key, b"1"), object(FileKind::Key, b"2"));
+        for (key, bytes) in [&one, &other] {
+            store.put(key, bytes.clone()).await.unwrap();
+        }
+        store.delete(&one.0).await.unwrap();
+        assert_eq!(names(&store, FileKind::Key).await, [other.0.name]);
+        assert_eq!(store.size(&one.0).await.unwrap(), None);
     })
     .await;
 }
@@ -117,10 +142,12 @@ async fn a_deleted_object_is_gone() {
 #[tokio::test(flavor = "multi_thread")]
 async fn many_puts_at_once_all_arrive() {
     over_all(|store| async move {
-        store.put(&key(FileKind::Key, 0), Bytes::new()).await.unwrap();
+        let (key, bytes) = object(FileKind::Key, b"the first makes the root");
+        store.put(&key, bytes).await.unwrap();
         let puts = (0..100).map(|number| {
             let store = Arc::clone(&store);
-            tokio::spawn(async move { store.put(&key(FileKind::Pack, number), vec![number; 1000].into()).await })
+            let (key, bytes) = object(FileKind::Pack, &[number; 1000]);
+            tokio::spawn(async move { store.put(&key, bytes).await })
         });
         for put in puts.collect::<Vec<_>>() {
             put.await.unwrap().unwrap();

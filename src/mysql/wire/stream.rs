@@ -258,6 +258,8 @@ impl PacketStream {
         while self.end < need {
             match self.channel.read(&mut self.buffer[self.end..]) {
                 Ok(0) => return Err(WireError::Closed),
+                // A server that never pauses would otherwise never let us hear it.
+                Ok(_) if self.cancel.is_cancelled() => return Err(WireError::Stopped),
                 Ok(count) => {
                     self.end += count;
                     since = Instant::now();

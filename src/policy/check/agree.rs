@@ -53,7 +53,7 @@ impl Checker<'_> {
                         "keep sources and backups in separate directories, best on separate disks";
                     self.fault(
                         &key,
-                        format!("and {what} `{}` lie in each other", place.display()),
+                        format!("overlaps {what} `{}`", place.display()),
                         remedy,
                     );
                 }
@@ -83,7 +83,7 @@ impl Checker<'_> {
                 }
             }
         }
-        if repository.starts_with(&policy.state_dir) && *repository == policy.state_dir {
+        if *repository == policy.state_dir {
             self.fault(
                 "repository.path",
                 "is the state directory",
@@ -119,7 +119,7 @@ impl Checker<'_> {
                 self.fault(
                     &format!("{key}.path"),
                     format!(
-                        "and the repository `{}` lie in each other",
+                        "overlaps the repository `{}`",
                         policy.repository.path.display()
                     ),
                     remedy,
@@ -234,18 +234,12 @@ impl Checker<'_> {
             return;
         };
         let Some(backup) = &policy.schedule.backup else {
-            // A schedule that could not be read has its own fault.
-            if self
-                .faults
-                .iter()
-                .all(|fault| fault.key != "schedule.backup")
-            {
-                self.fault(
-                    "objectives.rpo",
-                    "can not be met: nothing schedules a backup",
-                    "add `schedule.backup`, or leave rpo out",
-                );
-            }
+            let remedy = "add `schedule.backup`, or leave rpo out";
+            self.fault(
+                "objectives.rpo",
+                "cannot be met: nothing schedules a backup",
+                remedy,
+            );
             return;
         };
         let rpo = TimeDelta::from_std(rpo).unwrap_or(TimeDelta::MAX);
@@ -259,7 +253,7 @@ impl Checker<'_> {
                 .with_timezone(&policy.timezone)
                 .format("%a %F %H:%M %:z");
             let what = format!(
-                "can not be met: {} pass between two backups, as after {from}",
+                "cannot be met: {} pass between two backups, as after {from}",
                 span_text(gap.length())
             );
             let remedy = rpo_remedy(backup, gap.length(), rpo);
@@ -315,7 +309,7 @@ fn span_text(span: TimeDelta) -> String {
         (days, 0, 0) if days > 0 => format!("{days}d"),
         (0, hours, 0) => format!("{hours}h"),
         (0, 0, minutes) => format!("{minutes}m"),
-        (days, hours, minutes) if minutes == 0 => format!("{}h", days * 24 + hours),
+        (days, hours, 0) => format!("{}h", days * 24 + hours),
         (days, hours, minutes) => format!("{}h{minutes}m", days * 24 + hours),
     }
 }

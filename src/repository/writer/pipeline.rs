@@ -182,7 +182,8 @@ impl Pipeline {
         state.jobs_open += 1;
         state.jobs.push_back(job);
         drop(state);
-        self.arrived.notify_one();
+        // All: sealers and uploaders wait here, and an uploader that is woken alone leaves the job where it is.
+        self.arrived.notify_all();
         Ok(())
     }
 

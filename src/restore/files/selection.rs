@@ -125,10 +125,7 @@ impl Pattern {
     fn parse(text: &str, pattern: &str) -> Result<Self, globset::Error> {
         let is_wild = |part: &&str| part.contains(['*', '?', '[', '{', '\\']);
         let parts: Vec<&str> = pattern.split('/').collect();
-        let plain = parts
-            .iter()
-            .position(is_wild)
-            .unwrap_or(parts.len());
+        let plain = parts.iter().position(is_wild).unwrap_or(parts.len());
         // A leading slash is an empty first part: it stays one.
         let is_absolute = pattern.starts_with('/');
         let mut prefix = PathBuf::from(if is_absolute { "/" } else { "" });

@@ -9,7 +9,7 @@ use crate::source::mysql::layout;
 use crate::source::mysql::session::{Capabilities, TextRow, in_list, rows};
 
 /// What a restore's session returns to after each object.
-pub(crate) const SQL_MODE: &str = "NO_AUTO_VALUE_ON_ZERO";
+pub(crate) const SQL_MODE: &str = "NO_AUTO_VALUE_ON_ZERO,ALLOW_INVALID_DATES";
 
 /// An object and the statements that make it.
 #[derive(Debug, Clone, PartialEq, Eq)]

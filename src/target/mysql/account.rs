@@ -15,8 +15,14 @@ pub(super) fn join(user: &str, host: &str) -> String {
 /// Tells whether an account is the server's own, or the superuser that every target has: neither is ever replaced.
 pub(super) fn is_servers_own(name: &str) -> bool {
     let name = plain(name);
-    let user = name.rsplit_once('@').map_or(name.as_str(), |(user, _)| user);
-    user == "root" || user == "mysql" || user == "PUBLIC" || user.starts_with("mysql.") || user == "mariadb.sys"
+    let user = name
+        .rsplit_once('@')
+        .map_or(name.as_str(), |(user, _)| user);
+    user == "root"
+        || user == "mysql"
+        || user == "PUBLIC"
+        || user.starts_with("mysql.")
+        || user == "mariadb.sys"
 }
 
 fn unquote(text: &str) -> String {

@@ -6,7 +6,8 @@ use mysql_async::{DriverError, Error};
 pub(super) fn is_passing(error: &Error) -> bool {
     match error {
         Error::Server(error) => is_passing_code(error.code),
-        Error::Driver(DriverError::ConnectionClosed | DriverError::PacketOutOfOrder) | Error::Io(_) => true,
+        Error::Driver(DriverError::ConnectionClosed | DriverError::PacketOutOfOrder)
+        | Error::Io(_) => true,
         _ => false,
     }
 }

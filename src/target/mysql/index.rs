@@ -37,8 +37,10 @@ pub(super) fn split(create: &str, referenced: &BTreeSet<String>) -> Split {
     let is_versioned = create.contains("SYSTEM VERSIONING");
     let mut needed = needed_columns(&lines[..end]);
     needed.extend(referenced.iter().cloned());
-    let may_wait = |line: &&str| plain_index(line).is_some_and(|(_, first)| !needed.contains(&first));
-    let (late, mut kept): (Vec<&str>, Vec<&str>) = lines[..end].iter().partition(|line| may_wait(line));
+    let may_wait =
+        |line: &&str| plain_index(line).is_some_and(|(_, first)| !needed.contains(&first));
+    let (late, mut kept): (Vec<&str>, Vec<&str>) =
+        lines[..end].iter().partition(|line| may_wait(line));
     // Everything but definitions, one a line, is beyond this reader.
     if is_versioned || late.is_empty() || kept.len() < 2 {
         return whole(create);
@@ -47,13 +49,18 @@ pub(super) fn split(create: &str, referenced: &BTreeSet<String>) -> Split {
     kept[last] = kept[last].trim_end_matches(',');
     kept.extend(&lines[end..]);
     let deferred = late.into_iter().filter_map(index).collect();
-    Split { create: kept.join("\n"), deferred }
+    Split {
+        create: kept.join("\n"),
+        deferred,
+    }
 }
 
 /// Returns `(table, first column)` of what each foreign key of a `CREATE TABLE` statement points to; the table as
 /// `schema.table`, in the table's own schema unless it says another.
 pub(super) fn references(create: &str, schema: &str) -> Vec<(String, String)> {
-    let keys = create.split('\n').filter(|line| line.contains(" FOREIGN KEY "));
+    let keys = create
+        .split('\n')
+        .filter(|line| line.contains(" FOREIGN KEY "));
     keys.filter_map(|line| reference(line, schema)).collect()
 }
 
@@ -149,14 +156,20 @@ mod tests {
                 definition: "KEY `by``placed` (`placed`,`id`)".to_owned()
             }]
         );
-        assert_eq!(split.create, ORDERS.replace("  KEY `by``placed` (`placed`,`id`),\n", ""));
+        assert_eq!(
+            split.create,
+            ORDERS.replace("  KEY `by``placed` (`placed`,`id`),\n", "")
+        );
     }
 
     #[test]
     fn the_last_definition_left_has_no_comma() {
         let create = "CREATE TABLE `t` (\n  `a` int,\n  KEY `k` (`a`)\n) ENGINE=InnoDB";
         let split = split(create, &BTreeSet::new());
-        assert_eq!(split.create, "CREATE TABLE `t` (\n  `a` int\n) ENGINE=InnoDB");
+        assert_eq!(
+            split.create,
+            "CREATE TABLE `t` (\n  `a` int\n) ENGINE=InnoDB"
+        );
     }
 
     #[test]
@@ -176,7 +189,10 @@ mod tests {
         let text = |text: &str| text.to_owned();
         assert_eq!(
             references(ORDERS, "mall"),
-            [(text("other.customers"), text("id")), (text("mall.shops"), text("id"))]
+            [
+                (text("other.customers"), text("id")),
+                (text("mall.shops"), text("id"))
+            ]
         );
     }
 }

@@ -10,7 +10,7 @@ use crate::mysql::manifest::{ObjectEntry, ObjectKind};
 use crate::mysql::sql;
 use crate::target::mysql::account;
 use crate::target::mysql::dump::DumpReadError;
-use crate::target::mysql::plan::{ObjectStep, describe, word};
+use crate::target::mysql::plan::{Making, ObjectStep, describe};
 use crate::target::mysql::progress;
 use crate::target::mysql::progress::Step;
 use crate::target::mysql::{Failed, Load, LoadError};
@@ -41,10 +41,21 @@ pub(super) async fn create_others(conn: &mut Conn, load: &Load) -> Result<Made, 
 
 /// Creates objects. One that is refused is tried again after the others, as long as any comes through: views and functions
 /// need each other in an order that no list tells. What never comes through is returned.
-async fn create(conn: &mut Conn, load: &Load, is_wanted: impl Fn(ObjectKind) -> bool) -> Result<Made, LoadError> {
-    let mut waiting: VecDeque<&ObjectStep> =
-        load.plan.objects.iter().filter(|step| is_wanted(step.object.kind)).collect();
-    let task = load.run.events.task("create objects", Unit::Objects, waiting.len() as u64);
+async fn create(
+    conn: &mut Conn,
+    load: &Load,
+    is_wanted: impl Fn(ObjectKind) -> bool,
+) -> Result<Made, LoadError> {
+    let mut waiting: VecDeque<&ObjectStep> = load
+        .plan
+        .objects
+        .iter()
+        .filter(|step| is_wanted(step.object.kind))
+        .collect();
+    let task = load
+        .run
+        .events
+        .task("create objects", Unit::Objects, waiting.len() as u64);
     let mut made = Made::default();
     loop {
         let before = waiting.len();
@@ -59,7 +70,12 @@ async fn create(conn: &mut Conn, load: &Load, is_wanted: impl Fn(ObjectKind) -> 
         made.done += before - refused.len();
         if refused.is_empty() || refused.len() == before {
             let failed = refused.into_iter();
-            made.failed = failed.map(|(step, error)| Failed { what: describe(&step.object), error }).collect();
+            made.failed = failed
+                .map(|(step, error)| Failed {
+                    what: describe(&step.object),
+                    error,
+                })
+                .collect();
             return Ok(made);
         }
         waiting.extend(refused.into_iter().map(|(step, _)| step));
@@ -68,29 +84,38 @@ async fn create(conn: &mut Conn, load: &Load, is_wanted: impl Fn(ObjectKind) -> 
 
 async fn create_one(conn: &mut Conn, load: &Load, step: &ObjectStep) -> Result<(), LoadError> {
     let object = &step.object;
-    let (kind, schema, name) = (word(object.kind), object.schema.as_deref().unwrap_or_default(), object.name.as_str());
+    let schema = object.schema.as_deref().unwrap_or_default();
     let at = || LoadError::at(format!("create {}", describe(object)));
     // The statements of the object before may have changed anything about the session.
     load.opener.prepare(conn).await?;
     if !schema.is_empty() {
-        conn.query_drop(format!("USE {}", sql::ident(schema))).await.map_err(at())?;
+        conn.query_drop(format!("USE {}", sql::ident(schema)))
+            .await
+            .map_err(at())?;
     }
-    if step.is_ours && let Some(drop) = drop_statement(object) {
+    if step.making == Making::Recreates
+        && let Some(drop) = drop_statement(object)
+    {
         conn.query_drop(drop).await.map_err(at())?;
     }
-    progress::note(conn, Step::Begun { kind, schema, name }).await?;
+    progress::note(conn, Step::Making(&object.statements)).await?;
     for statement in statements(load, object).await? {
         conn.query_drop(statement).await.map_err(at())?;
     }
     load.opener.prepare(conn).await?;
-    progress::note(conn, Step::Created { kind, schema, name }).await
+    progress::note(conn, Step::Made(&object.statements)).await
 }
 
 async fn statements(load: &Load, object: &ObjectEntry) -> Result<Vec<String>, LoadError> {
     let path = &object.statements;
     let text = load.dump.read(path).await?;
     let statements = serde_json::from_slice(&text);
-    statements.map_err(|source| LoadError::Dump(DumpReadError::Malformed { path: path.clone(), source: source.into() }))
+    statements.map_err(|source| {
+        LoadError::Dump(DumpReadError::Malformed {
+            path: path.clone(),
+            source: source.into(),
+        })
+    })
 }
 
 /// Returns what removes an object that an interrupted load may have made.
@@ -99,7 +124,10 @@ fn drop_statement(object: &ObjectEntry) -> Option<String> {
         sql::qualified(schema, &object.name)
     } else {
         let plain = account::plain(&object.name);
-        plain.rsplit_once('@').map_or_else(|| sql::ident(&plain), |(user, host)| sql::account(user, host))
+        plain.rsplit_once('@').map_or_else(
+            || sql::ident(&plain),
+            |(user, host)| sql::account(user, host),
+        )
     };
     let keyword = match object.kind {
         ObjectKind::Sequence => "SEQUENCE",

@@ -10,7 +10,7 @@ use serde::Serialize;
 use sha2::{Digest, Sha256};
 
 use crate::human;
-use crate::mysql::manifest::{Manifest, ObjectEntry, ObjectKind, Product, SchemaEntry, TableEntry};
+use crate::mysql::manifest::{Manifest, ObjectEntry, ObjectKind, SchemaEntry, TableEntry};
 use crate::mysql::product;
 use crate::mysql::sql;
 use crate::target::mysql::LoadError;
@@ -20,7 +20,7 @@ use crate::target::mysql::progress::{Progress, Step};
 use crate::target::mysql::session::Session;
 use crate::target::mysql::state::{Holding, TargetState};
 
-pub(super) use objects::{describe, word};
+pub(super) use objects::describe;
 
 /// What of a dump is to be loaded.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -34,18 +34,26 @@ pub struct Selection {
 impl Selection {
     #[must_use]
     pub fn everything() -> Self {
-        Self { tables: None, accounts: true }
+        Self {
+            tables: None,
+            accounts: true,
+        }
     }
 
     /// Selects all but users, roles and grants: what a sandbox needs.
     #[must_use]
     pub fn data() -> Self {
-        Self { tables: None, accounts: false }
+        Self {
+            tables: None,
+            accounts: false,
+        }
     }
 
     fn has(&self, schema: &str, table: &str) -> bool {
         let is_it = |(s, t): &(String, String)| s == schema && t == table;
-        self.tables.as_ref().is_none_or(|tables| tables.iter().any(is_it))
+        self.tables
+            .as_ref()
+            .is_none_or(|tables| tables.iter().any(is_it))
     }
 }
 
@@ -109,8 +117,18 @@ pub enum Stage {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct ObjectStep {
     pub object: ObjectEntry,
-    /// An interrupted load was about to make it: what bears its name is dropped first.
-    pub is_ours: bool,
+    pub making: Making,
+}
+
+/// What the statements of an object do to its name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Making {
+    Creates,
+    /// An interrupted load was about to create it: what bears its name is dropped first.
+    Recreates,
+    /// They finish what another object of the dump has created: they enable an event.
+    Alters,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -158,7 +176,11 @@ impl LoadPlan {
             objects,
             drops,
             omitted,
-            dumped_mode: manifest.variables.get("sql_mode").cloned().unwrap_or_default(),
+            dumped_mode: manifest
+                .variables
+                .get("sql_mode")
+                .cloned()
+                .unwrap_or_default(),
             session: state.session.clone(),
         })
     }
@@ -187,13 +209,19 @@ fn check_selection(manifest: &Manifest, selection: &Selection) -> Result<(), Loa
     for (schema, table) in selection.tables.iter().flatten() {
         let is_it = |entry: &TableEntry| entry.schema == *schema && entry.name == *table;
         if !manifest.tables.iter().any(is_it) {
-            return Err(LoadError::NotInDump { table: sql::qualified(schema, table) });
+            return Err(LoadError::NotInDump {
+                table: sql::qualified(schema, table),
+            });
         }
     }
     Ok(())
 }
 
-fn check_target(manifest: &Manifest, selection: &Selection, state: &TargetState) -> Result<(), LoadError> {
+fn check_target(
+    manifest: &Manifest,
+    selection: &Selection,
+    state: &TargetState,
+) -> Result<(), LoadError> {
     if !state.local_infile {
         return Err(LoadError::LocalInfileOff);
     }
@@ -201,10 +229,17 @@ fn check_target(manifest: &Manifest, selection: &Selection, state: &TargetState)
         return Ok(());
     }
     let mut seen = BTreeMap::new();
-    for table in manifest.tables.iter().filter(|table| selection.has(&table.schema, &table.name)) {
+    for table in manifest
+        .tables
+        .iter()
+        .filter(|table| selection.has(&table.schema, &table.name))
+    {
         let name = sql::qualified(&table.schema, &table.name);
         if let Some(other) = seen.insert(name.to_lowercase(), name.clone()) {
-            return Err(LoadError::NamesCollide { one: other, other: name });
+            return Err(LoadError::NamesCollide {
+                one: other,
+                other: name,
+            });
         }
     }
     Ok(())
@@ -218,7 +253,11 @@ fn token(manifest: &Manifest, selection: &Selection) -> String {
     hex::encode(hash.finalize())
 }
 
-fn own_progress<'a>(token: &str, state: &'a TargetState, overwrite: bool) -> Result<Option<&'a Progress>, LoadError> {
+fn own_progress<'a>(
+    token: &str,
+    state: &'a TargetState,
+    overwrite: bool,
+) -> Result<Option<&'a Progress>, LoadError> {
     match &state.progress {
         Some(progress) if progress.token == token => Ok(Some(progress)),
         Some(_) if !overwrite => Err(LoadError::OtherLoad),
@@ -229,8 +268,15 @@ fn own_progress<'a>(token: &str, state: &'a TargetState, overwrite: bool) -> Res
 /// Engines whose transactions cover rows and progress alike.
 const TRANSACTIONAL: [&str; 4] = ["innodb", "rocksdb", "tokudb", "ndbcluster"];
 
-fn tables(manifest: &Manifest, selection: &Selection, progress: Option<&Progress>) -> Vec<TableStep> {
-    let selected = manifest.tables.iter().filter(|table| selection.has(&table.schema, &table.name));
+fn tables(
+    manifest: &Manifest,
+    selection: &Selection,
+    progress: Option<&Progress>,
+) -> Vec<TableStep> {
+    let selected = manifest
+        .tables
+        .iter()
+        .filter(|table| selection.has(&table.schema, &table.name));
     selected.map(|table| table_step(table, progress)).collect()
 }
 
@@ -247,18 +293,20 @@ fn table_step(table: &TableEntry, progress: Option<&Progress>) -> TableStep {
         table: table.clone(),
         is_transactional,
         stage,
-        pending: (0..table.chunks.len()).filter(|chunk| !is_loaded(*chunk)).collect(),
+        pending: (0..table.chunks.len())
+            .filter(|chunk| !is_loaded(*chunk))
+            .collect(),
     }
 }
 
 fn stage(table: &TableEntry, is_transactional: bool, progress: Option<&Progress>) -> Stage {
-    let (kind, schema, name) = ("table", table.schema.as_str(), table.name.as_str());
+    let (schema, name) = (table.schema.as_str(), table.name.as_str());
     let has = |step| progress.is_some_and(|progress| progress.has(step));
     if has(Step::Finished { schema, name }) {
         Stage::Finished
-    } else if has(Step::Created { kind, schema, name }) && is_transactional {
+    } else if has(Step::Created { schema, name }) && is_transactional {
         Stage::Created
-    } else if has(Step::Begun { kind, schema, name }) {
+    } else if has(Step::Begun { schema, name }) {
         Stage::Begun
     } else {
         Stage::Untouched
@@ -272,11 +320,23 @@ fn schemas(
     state: &TargetState,
     progress: Option<&Progress>,
 ) -> Vec<SchemaStep> {
-    let mut needed: BTreeSet<&str> = tables.iter().map(|step| step.table.schema.as_str()).collect();
-    needed.extend(objects.iter().filter_map(|step| step.object.schema.as_deref()));
+    let mut needed: BTreeSet<&str> = tables
+        .iter()
+        .map(|step| step.table.schema.as_str())
+        .collect();
+    needed.extend(
+        objects
+            .iter()
+            .filter_map(|step| step.object.schema.as_deref()),
+    );
     let is_whole = tables.len() == manifest.tables.len();
-    let entries = manifest.schemas.iter().filter(|entry| is_whole || needed.contains(entry.name.as_str()));
-    let is_used = |name: &str| progress.is_none() && state.holdings.iter().any(|(schema, _, _)| schema == name);
+    let entries = manifest
+        .schemas
+        .iter()
+        .filter(|entry| is_whole || needed.contains(entry.name.as_str()));
+    let is_used = |name: &str| {
+        progress.is_none() && state.holdings.iter().any(|(schema, _, _)| schema == name)
+    };
     entries
         .map(|SchemaEntry { name, create }| SchemaStep {
             name: name.clone(),
@@ -296,12 +356,19 @@ fn notes(manifest: &Manifest, selection: &Selection, state: &TargetState) -> Vec
             "the dump is of {dumped} and the target is {target}: types, collations and routines of the one may be refused by the other"
         ));
     } else if series(&manifest.version) > series(&state.version) {
-        notes.push(format!("the dump is of {dumped} and the target is the older {target}"));
+        notes.push(format!(
+            "the dump is of {dumped} and the target is the older {target}"
+        ));
     }
     if selection.tables.is_some() {
         notes.push("selected tables come with their triggers; views, routines, events and accounts stay behind".to_owned());
     }
-    if state.event_scheduler && manifest.objects.iter().any(|object| object.kind == ObjectKind::Event) {
+    if state.event_scheduler
+        && manifest
+            .objects
+            .iter()
+            .any(|object| object.kind == ObjectKind::Event)
+    {
         notes.push("the target's event scheduler is on: restored events run at once".to_owned());
     }
     notes
@@ -310,25 +377,46 @@ fn notes(manifest: &Manifest, selection: &Selection, state: &TargetState) -> Vec
 /// Returns the first two numbers of a version.
 #[must_use]
 pub fn series(version: &str) -> (u32, u32) {
-    let mut numbers = version.split(|c: char| !c.is_ascii_digit()).map(|part| part.parse().unwrap_or(0));
+    let mut numbers = version
+        .split(|c: char| !c.is_ascii_digit())
+        .map(|part| part.parse().unwrap_or(0));
     (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
 }
 
 impl fmt::Display for LoadPlan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let verb = if self.resumes { "continue to load" } else { "load" };
-        let pending = self.tables.iter().filter(|step| step.stage != Stage::Finished).count();
+        let verb = if self.resumes {
+            "continue to load"
+        } else {
+            "load"
+        };
+        let pending = self
+            .tables
+            .iter()
+            .filter(|step| step.stage != Stage::Finished)
+            .count();
         writeln!(f, "{verb} into {}", self.target)?;
-        writeln!(f, "  tables   {pending}, {} rows, {}", self.rows(), human::bytes(self.bytes()))?;
+        writeln!(
+            f,
+            "  tables   {pending}, {} rows, {}",
+            self.rows(),
+            human::bytes(self.bytes())
+        )?;
         writeln!(f, "  objects  {}", self.objects.len())?;
         for drop in &self.drops {
             let name = sql::qualified(&drop.schema, &drop.name);
-            writeln!(f, "  drop     {} {name}", drop.holding.keyword().to_lowercase())?;
+            writeln!(
+                f,
+                "  drop     {} {name}",
+                drop.holding.keyword().to_lowercase()
+            )?;
         }
         for omitted in &self.omitted {
             writeln!(f, "  omit     {}: {}", omitted.what, omitted.why)?;
         }
-        self.notes.iter().try_for_each(|note| writeln!(f, "  note     {note}"))
+        self.notes
+            .iter()
+            .try_for_each(|note| writeln!(f, "  note     {note}"))
     }
 }
 

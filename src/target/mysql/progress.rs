@@ -29,14 +29,18 @@ pub struct Progress {
 pub(super) enum Step<'a> {
     /// The load of this token has begun.
     Load(&'a str),
-    /// From here on what bears this name is ours: a table or an object, told apart by its kind.
-    Begun { kind: &'a str, schema: &'a str, name: &'a str },
-    /// The same is there (a table: still without rows).
-    Created { kind: &'a str, schema: &'a str, name: &'a str },
+    /// From here on the table of this name is ours.
+    Begun { schema: &'a str, name: &'a str },
+    /// It is there, without rows.
+    Created { schema: &'a str, name: &'a str },
     /// The rows of this file are there.
     Chunk(&'a str),
     /// A table has its rows and its indexes.
     Finished { schema: &'a str, name: &'a str },
+    /// From here on what the statements of this file make is ours.
+    Making(&'a str),
+    /// It is there.
+    Made(&'a str),
 }
 
 impl Step<'_> {
@@ -47,17 +51,20 @@ impl Step<'_> {
             Self::Created { .. } => "created",
             Self::Chunk(_) => "chunk",
             Self::Finished { .. } => "finished",
+            Self::Making(_) => "making",
+            Self::Made(_) => "made",
         }
     }
 
     /// Returns the name for people, and for [`Step::Load`] the token.
     fn label(self) -> String {
         match self {
-            Self::Load(text) | Self::Chunk(text) => text.to_owned(),
-            Self::Begun { kind, schema, name } | Self::Created { kind, schema, name } => {
-                format!("{kind} {}", sql::qualified(schema, name))
+            Self::Load(text) | Self::Chunk(text) | Self::Making(text) | Self::Made(text) => {
+                text.to_owned()
             }
-            Self::Finished { schema, name } => sql::qualified(schema, name),
+            Self::Begun { schema, name }
+            | Self::Created { schema, name }
+            | Self::Finished { schema, name } => sql::qualified(schema, name),
         }
     }
 
@@ -109,9 +116,9 @@ pub(super) async fn begin(conn: &mut Conn, token: &str) -> Result<(), LoadError>
         insert(Step::Load(token)),
     ];
     for statement in statements {
-        conn.query_drop(statement)
-            .await
-            .map_err(LoadError::at("keep the load's progress on the target, in schema `bkp_restore`"))?;
+        conn.query_drop(statement).await.map_err(LoadError::at(
+            "keep the load's progress on the target, in schema `bkp_restore`",
+        ))?;
     }
     Ok(())
 }
@@ -137,9 +144,12 @@ pub(super) async fn note(conn: &mut Conn, step: Step<'_>) -> Result<(), LoadErro
 /// Forgets steps that must be done again.
 pub(super) async fn forget(conn: &mut Conn, steps: &[Step<'_>]) -> Result<(), LoadError> {
     for step in steps {
-        conn.query_drop(format!("DELETE FROM {TABLE} WHERE item = '{}'", step.item()))
-            .await
-            .map_err(LoadError::at("note the load's progress"))?;
+        conn.query_drop(format!(
+            "DELETE FROM {TABLE} WHERE item = '{}'",
+            step.item()
+        ))
+        .await
+        .map_err(LoadError::at("note the load's progress"))?;
     }
     Ok(())
 }
@@ -147,8 +157,11 @@ pub(super) async fn forget(conn: &mut Conn, steps: &[Step<'_>]) -> Result<(), Lo
 /// Removes the table, and the schema if it holds nothing else: the load is over.
 pub(super) async fn end(conn: &mut Conn) -> Result<(), LoadError> {
     let at = || LoadError::at("remove the load's progress from the target");
-    conn.query_drop(format!("DROP TABLE IF EXISTS {TABLE}")).await.map_err(at())?;
-    let asked = format!("SELECT COUNT(*) FROM information_schema.tables WHERE table_schema = '{SCHEMA}'");
+    conn.query_drop(format!("DROP TABLE IF EXISTS {TABLE}"))
+        .await
+        .map_err(at())?;
+    let asked =
+        format!("SELECT COUNT(*) FROM information_schema.tables WHERE table_schema = '{SCHEMA}'");
     let others: Option<u64> = conn.query_first(asked).await.map_err(at())?;
     if others == Some(0) {
         let drop = format!("DROP DATABASE IF EXISTS {}", sql::ident(SCHEMA));
@@ -164,11 +177,14 @@ mod tests {
     #[test]
     fn steps_of_the_same_name_are_told_apart() {
         let (schema, name) = ("s", "t");
-        let progress = Progress::of("x", &[Step::Begun { kind: "table", schema, name }, Step::Chunk("s/t/0.tsv")]);
-        assert!(progress.has(Step::Begun { kind: "table", schema, name }));
+        let progress = Progress::of(
+            "x",
+            &[Step::Begun { schema, name }, Step::Chunk("s/t/0.tsv")],
+        );
+        assert!(progress.has(Step::Begun { schema, name }));
         assert!(progress.has(Step::Chunk("s/t/0.tsv")));
-        assert!(!progress.has(Step::Begun { kind: "view", schema, name }));
-        assert!(!progress.has(Step::Created { kind: "table", schema, name }));
+        assert!(!progress.has(Step::Made("s/t/0.tsv")));
+        assert!(!progress.has(Step::Created { schema, name }));
         assert!(!progress.has(Step::Finished { schema, name }));
     }
 

@@ -22,9 +22,14 @@ pub(super) struct TableWork {
 /// What a connection does next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Next {
-    Chunk { table: usize, chunk: usize },
+    Chunk {
+        table: usize,
+        chunk: usize,
+    },
     /// All rows of the table are there: what comes after the rows may be done.
-    Finish { table: usize },
+    Finish {
+        table: usize,
+    },
     /// Nothing now; another connection's chunk must end first.
     Wait,
     /// Nothing, and nothing will come.
@@ -64,7 +69,12 @@ impl Queue {
         untouched.sort_by_key(|index| size(&work[*index].bytes, &work[*index].pending));
         let tables = work.into_iter().map(Table::new).collect();
         let lanes = (0..workers).map(|_| Lane::default()).collect();
-        Self { tables, untouched, full, lanes }
+        Self {
+            tables,
+            untouched,
+            full,
+            lanes,
+        }
     }
 
     /// Returns what a worker does next. A chunk that is given out must be reported by [`Queue::done`].
@@ -72,13 +82,18 @@ impl Queue {
         if let Some(table) = self.full.pop() {
             return Next::Finish { table };
         }
-        if self.lanes[worker].chunks.is_empty() && !self.take_table(worker) && !self.take_half(worker) {
+        if self.lanes[worker].chunks.is_empty()
+            && !self.take_table(worker)
+            && !self.take_half(worker)
+        {
             let is_over = self.lanes.iter().all(|lane| lane.chunks.is_empty());
             return if is_over { Next::Nothing } else { Next::Wait };
         }
         let lane = &mut self.lanes[worker];
         let table = lane.table;
-        lane.chunks.pop_front().map_or(Next::Wait, |chunk| Next::Chunk { table, chunk })
+        lane.chunks
+            .pop_front()
+            .map_or(Next::Wait, |chunk| Next::Chunk { table, chunk })
     }
 
     /// Notes that a chunk is committed.
@@ -92,7 +107,9 @@ impl Queue {
     }
 
     fn take_table(&mut self, worker: usize) -> bool {
-        let Some(table) = self.untouched.pop() else { return false };
+        let Some(table) = self.untouched.pop() else {
+            return false;
+        };
         let chunks = self.tables[table].work.pending.iter().copied().collect();
         self.lanes[worker] = Lane { table, chunks };
         true
@@ -125,7 +142,11 @@ impl Queue {
 impl Table {
     fn new(work: TableWork) -> Self {
         let (left, is_open) = (work.pending.len(), !work.is_empty);
-        Self { work, left, is_open }
+        Self {
+            work,
+            left,
+            is_open,
+        }
     }
 }
 
@@ -193,7 +214,9 @@ mod tests {
     #[test]
     fn every_chunk_is_given_out_exactly_once() {
         let shapes = [(7, false), (1, true), (30, false), (4, true), (0, false)];
-        let work = shapes.map(|(chunks, sequential)| table(chunks, sequential)).to_vec();
+        let work = shapes
+            .map(|(chunks, sequential)| table(chunks, sequential))
+            .to_vec();
         let mut queue = Queue::new(work, 4);
         let (mut given, mut finished, mut flying) = (Vec::new(), Vec::new(), VecDeque::new());
         loop {

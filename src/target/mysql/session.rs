@@ -56,15 +56,24 @@ const MODES_KEPT: [&str; 2] = ["NO_UNSIGNED_SUBTRACTION", "PAD_CHAR_TO_FULL_LENG
 /// strict, because warnings are errors anyway; a missing engine is not replaced by another.
 pub(super) fn load_mode(dumped: &str) -> String {
     let kept = dumped.split(',').filter(|mode| MODES_KEPT.contains(mode));
-    let own = ["NO_AUTO_VALUE_ON_ZERO", "ALLOW_INVALID_DATES", "NO_ENGINE_SUBSTITUTION"];
+    let own = [
+        "NO_AUTO_VALUE_ON_ZERO",
+        "ALLOW_INVALID_DATES",
+        "NO_ENGINE_SUBSTITUTION",
+    ];
     own.into_iter().chain(kept).collect::<Vec<_>>().join(",")
 }
 
 /// Finds out which settings a target has and lets this account change. The connection keeps them.
-pub(super) async fn probe(conn: &mut Conn, variables: &BTreeMap<String, String>) -> Result<Session, LoadError> {
+pub(super) async fn probe(
+    conn: &mut Conn,
+    variables: &BTreeMap<String, String>,
+) -> Result<Session, LoadError> {
     let mut assignments = Vec::new();
     for (name, value) in NEEDED {
-        set(conn, name, value).await.map_err(LoadError::at("prepare a loading session"))?;
+        set(conn, name, value)
+            .await
+            .map_err(LoadError::at("prepare a loading session"))?;
         assignments.push(format!("{name} = {value}"));
     }
     for (name, value) in WANTED {
@@ -73,11 +82,15 @@ pub(super) async fn probe(conn: &mut Conn, variables: &BTreeMap<String, String>)
         }
     }
     let may_skip_binlog = set(conn, "sql_log_bin", "0").await.is_ok();
-    Ok(Session { assignments, may_skip_binlog })
+    Ok(Session {
+        assignments,
+        may_skip_binlog,
+    })
 }
 
 async fn set(conn: &mut Conn, name: &str, value: &str) -> mysql_async::Result<()> {
-    conn.query_drop(format!("SET SESSION {name} = {value}")).await
+    conn.query_drop(format!("SET SESSION {name} = {value}"))
+        .await
 }
 
 impl Session {
@@ -90,7 +103,10 @@ impl Session {
     /// Returns the one statement that prepares a connection.
     fn statement(&self, settings: &Settings) -> String {
         let mut all = self.assignments.clone();
-        all.push(format!("sql_mode = {}", sql::string(&load_mode(&settings.dumped_mode))));
+        all.push(format!(
+            "sql_mode = {}",
+            sql::string(&load_mode(&settings.dumped_mode))
+        ));
         if settings.skip_binlog && self.may_skip_binlog {
             all.push("sql_log_bin = 0".to_owned());
         }
@@ -174,7 +190,10 @@ impl Opener {
 
     /// Ends every session that was not closed: the load is over.
     pub(super) async fn kill_left(&self) -> Result<(), LoadError> {
-        let Sessions { mut open, mut abandoned } = std::mem::take(&mut *self.sessions());
+        let Sessions {
+            mut open,
+            mut abandoned,
+        } = std::mem::take(&mut *self.sessions());
         open.append(&mut abandoned);
         self.kill(&open).await
     }
@@ -189,7 +208,9 @@ impl Opener {
             conn.query_drop(format!("KILL {id}")).await.ok();
         }
         // Waited long enough: as said above, others then wait for its locks.
-        tokio::time::timeout(KILL_WAIT_MAX, gone(&mut conn, ids)).await.unwrap_or(Ok(()))?;
+        tokio::time::timeout(KILL_WAIT_MAX, gone(&mut conn, ids))
+            .await
+            .unwrap_or(Ok(()))?;
         conn.disconnect().await.ok();
         Ok(())
     }
@@ -221,7 +242,8 @@ mod tests {
 
     #[test]
     fn a_load_is_not_strict_and_keeps_what_expressions_mean() {
-        let mode = load_mode("STRICT_TRANS_TABLES,NO_ZERO_DATE,ANSI_QUOTES,NO_UNSIGNED_SUBTRACTION");
+        let mode =
+            load_mode("STRICT_TRANS_TABLES,NO_ZERO_DATE,ANSI_QUOTES,NO_UNSIGNED_SUBTRACTION");
         assert_eq!(
             mode,
             "NO_AUTO_VALUE_ON_ZERO,ALLOW_INVALID_DATES,NO_ENGINE_SUBSTITUTION,NO_UNSIGNED_SUBTRACTION"

@@ -67,7 +67,13 @@ pub struct TargetState {
 }
 
 /// Schemas that belong to the server (and ours).
-const OWN_SCHEMAS: [&str; 5] = ["mysql", "information_schema", "performance_schema", "sys", progress::SCHEMA];
+const OWN_SCHEMAS: [&str; 5] = [
+    "mysql",
+    "information_schema",
+    "performance_schema",
+    "sys",
+    progress::SCHEMA,
+];
 
 /// Looks at a target; changes nothing.
 pub async fn inspect(server: &Server) -> Result<TargetState, LoadError> {
@@ -125,7 +131,10 @@ async fn schemas(conn: &mut Conn) -> Result<BTreeSet<String>, LoadError> {
         .query("SHOW DATABASES")
         .await
         .map_err(LoadError::at("list the target's schemas"))?;
-    Ok(names.into_iter().filter(|name| !OWN_SCHEMAS.contains(&name.as_str())).collect())
+    Ok(names
+        .into_iter()
+        .filter(|name| !OWN_SCHEMAS.contains(&name.as_str()))
+        .collect())
 }
 
 async fn holdings(conn: &mut Conn) -> Result<BTreeSet<(String, String, Holding)>, LoadError> {
@@ -133,7 +142,8 @@ async fn holdings(conn: &mut Conn) -> Result<BTreeSet<(String, String, Holding)>
     let statement = "SELECT table_schema, table_name, table_type FROM information_schema.tables \
         UNION ALL SELECT routine_schema, routine_name, routine_type FROM information_schema.routines \
         UNION ALL SELECT event_schema, event_name, 'EVENT' FROM information_schema.events";
-    let rows: Vec<(String, String, String)> = conn.query(statement).await.map_err(LoadError::at(act))?;
+    let rows: Vec<(String, String, String)> =
+        conn.query(statement).await.map_err(LoadError::at(act))?;
     let known = rows
         .into_iter()
         .filter(|(schema, _, _)| !OWN_SCHEMAS.contains(&schema.as_str()))
@@ -162,6 +172,12 @@ async fn accounts(conn: &mut Conn, product: Product) -> BTreeSet<String> {
     };
     let rows: Vec<(String, String, bool)> = conn.query(statement).await.unwrap_or_default();
     rows.into_iter()
-        .map(|(user, host, is_role)| if is_role { user } else { account::join(&user, &host) })
+        .map(|(user, host, is_role)| {
+            if is_role {
+                user
+            } else {
+                account::join(&user, &host)
+            }
+        })
         .collect()
 }

@@ -1,10 +1,18 @@
 #![allow(clippy::unwrap_used)]
 
 use super::*;
-use crate::mysql::manifest::{Chunk, Consistency, FORMAT};
+use crate::mysql::manifest::{Chunk, Consistency, FORMAT, Product};
+use crate::target::mysql::plan::objects::word;
 
 fn chunk(path: &str) -> Chunk {
-    Chunk { path: path.to_owned(), lower: None, upper: None, rows: 10, bytes: 100, sha256: String::new() }
+    Chunk {
+        path: path.to_owned(),
+        lower: None,
+        upper: None,
+        rows: 10,
+        bytes: 100,
+        sha256: String::new(),
+    }
 }
 
 fn table(name: &str, engine: &str) -> TableEntry {
@@ -22,13 +30,16 @@ fn table(name: &str, engine: &str) -> TableEntry {
 }
 
 fn object(kind: ObjectKind, name: &str) -> ObjectEntry {
-    let is_account = matches!(kind, ObjectKind::Role | ObjectKind::User | ObjectKind::Grant);
+    let is_account = matches!(
+        kind,
+        ObjectKind::Role | ObjectKind::User | ObjectKind::Grant
+    );
     ObjectEntry {
         kind,
         schema: (!is_account).then(|| "shop".to_owned()),
         table: (kind == ObjectKind::Trigger).then(|| "orders".to_owned()),
         name: name.to_owned(),
-        statements: String::new(),
+        statements: format!("{} {name}", word(kind)),
         script: String::new(),
     }
 }
@@ -45,13 +56,16 @@ fn manifest() -> Manifest {
         gtid: None,
         write_stall_ms: 0.0,
         variables: BTreeMap::new(),
-        schemas: vec![SchemaEntry { name: "shop".to_owned(), create: "CREATE DATABASE `shop`".to_owned() }],
+        schemas: vec![SchemaEntry {
+            name: "shop".to_owned(),
+            create: "CREATE DATABASE `shop`".to_owned(),
+        }],
         tables: vec![table("orders", "InnoDB"), table("log", "Aria")],
         objects: vec![
-            object(ObjectKind::Grant, "`clerk`@`%`"),
+            object(ObjectKind::Grant, "clerk@%"),
             object(ObjectKind::Trigger, "logged"),
             object(ObjectKind::View, "sales"),
-            object(ObjectKind::User, "`clerk`@`%`"),
+            object(ObjectKind::User, "clerk@%"),
             object(ObjectKind::Sequence, "numbers"),
         ],
     }
@@ -83,14 +97,23 @@ fn plan(state: &TargetState) -> Result<LoadPlan, LoadError> {
 /// Returns the state that a load leaves behind after some steps.
 fn interrupted(steps: &[Step<'_>]) -> TargetState {
     let token = plan(&state()).unwrap().token;
-    TargetState { progress: Some(Progress::of(&token, steps)), ..state() }
+    TargetState {
+        progress: Some(Progress::of(&token, steps)),
+        ..state()
+    }
 }
 
 #[test]
 fn sequences_come_before_all_and_rights_after_all() {
     let plan = plan(&state()).unwrap();
     let kinds: Vec<ObjectKind> = plan.objects.iter().map(|step| step.object.kind).collect();
-    let order = [ObjectKind::Sequence, ObjectKind::User, ObjectKind::View, ObjectKind::Trigger, ObjectKind::Grant];
+    let order = [
+        ObjectKind::Sequence,
+        ObjectKind::User,
+        ObjectKind::View,
+        ObjectKind::Trigger,
+        ObjectKind::Grant,
+    ];
     assert_eq!(kinds, order);
     assert_eq!((plan.rows(), plan.bytes()), (40, 400));
 }
@@ -107,7 +130,10 @@ fn what_stands_under_a_name_that_is_needed_is_a_conflict_and_what_stands_beside_
         (holding("other", Holding::Table), false),
     ];
     for (holding, is_conflict) in taken {
-        let state = TargetState { holdings: BTreeSet::from([holding.clone()]), ..state() };
+        let state = TargetState {
+            holdings: BTreeSet::from([holding.clone()]),
+            ..state()
+        };
         let refused = matches!(plan(&state), Err(LoadError::NotEmpty { .. }));
         assert_eq!(refused, is_conflict, "{holding:?}");
         let forced = LoadPlan::new(&manifest(), &Selection::everything(), &state, true).unwrap();
@@ -131,36 +157,62 @@ fn a_target_without_regard_to_case_conflicts_in_any_case() {
 
 #[test]
 fn an_interrupted_load_goes_on_with_what_is_missing() {
-    let (kind, schema, name) = ("table", "shop", "orders");
+    let (schema, name) = ("shop", "orders");
     let mut state = interrupted(&[
-        Step::Begun { kind, schema, name },
-        Step::Created { kind, schema, name },
+        Step::Begun { schema, name },
+        Step::Created { schema, name },
         Step::Chunk("orders/0"),
-        Step::Begun { kind: "view", schema, name: "sales" },
+        Step::Making("view sales"),
     ]);
-    state.holdings = BTreeSet::from([holding("orders", Holding::Table), holding("sales", Holding::View)]);
+    state.holdings = BTreeSet::from([
+        holding("orders", Holding::Table),
+        holding("sales", Holding::View),
+    ]);
     let plan = plan(&state).unwrap();
     assert!(plan.resumes && plan.drops.is_empty());
     assert_eq!(plan.tables[0].stage, Stage::Created);
     assert_eq!(plan.tables[0].pending, [1]);
     assert_eq!(plan.tables[1].stage, Stage::Untouched);
-    let ours: Vec<&str> = plan.objects.iter().filter(|step| step.is_ours).map(|step| step.object.name.as_str()).collect();
+    let ours: Vec<&str> = plan
+        .objects
+        .iter()
+        .filter(|step| step.making == Making::Recreates)
+        .map(|step| step.object.name.as_str())
+        .collect();
     assert_eq!(ours, ["sales"]);
 }
 
 #[test]
 fn a_table_without_transactions_starts_over_unless_it_was_finished() {
-    let (kind, schema, name) = ("table", "shop", "log");
-    let begun = [Step::Begun { kind, schema, name }, Step::Created { kind, schema, name }, Step::Chunk("log/0")];
+    let (schema, name) = ("shop", "log");
+    let begun = [
+        Step::Begun { schema, name },
+        Step::Created { schema, name },
+        Step::Chunk("log/0"),
+    ];
     let half = plan(&interrupted(&begun)).unwrap();
-    assert_eq!((half.tables[1].stage, half.tables[1].pending.len()), (Stage::Begun, 2));
-    let finished = plan(&interrupted(&[begun[0], begun[1], Step::Finished { schema, name }])).unwrap();
-    assert_eq!((finished.tables[1].stage, finished.tables[1].pending.len()), (Stage::Finished, 0));
+    assert_eq!(
+        (half.tables[1].stage, half.tables[1].pending.len()),
+        (Stage::Begun, 2)
+    );
+    let finished = plan(&interrupted(&[
+        begun[0],
+        begun[1],
+        Step::Finished { schema, name },
+    ]))
+    .unwrap();
+    assert_eq!(
+        (finished.tables[1].stage, finished.tables[1].pending.len()),
+        (Stage::Finished, 0)
+    );
 }
 
 #[test]
 fn another_load_in_the_middle_is_refused_unless_it_may_be_overwritten() {
-    let state = TargetState { progress: Some(Progress::of("another", &[])), ..state() };
+    let state = TargetState {
+        progress: Some(Progress::of("another", &[])),
+        ..state()
+    };
     assert!(matches!(plan(&state), Err(LoadError::OtherLoad)));
     let anew = LoadPlan::new(&manifest(), &Selection::everything(), &state, true).unwrap();
     assert!(!anew.resumes);
@@ -168,46 +220,86 @@ fn another_load_in_the_middle_is_refused_unless_it_may_be_overwritten() {
 
 #[test]
 fn a_user_that_stands_is_left_alone_with_its_rights_and_said() {
-    let state = TargetState { accounts: BTreeSet::from(["clerk@%".to_owned()]), ..state() };
-    let omitted: Vec<String> = plan(&state).unwrap().omitted.into_iter().map(|omitted| omitted.what).collect();
-    assert_eq!(omitted, ["grants of `clerk`@`%`", "user `clerk`@`%`"]);
+    let state = TargetState {
+        accounts: BTreeSet::from(["clerk@%".to_owned()]),
+        ..state()
+    };
+    let omitted: Vec<String> = plan(&state)
+        .unwrap()
+        .omitted
+        .into_iter()
+        .map(|omitted| omitted.what)
+        .collect();
+    assert_eq!(omitted, ["grants of clerk@%", "user clerk@%"]);
 }
 
 #[test]
 fn a_user_of_an_interrupted_load_still_gets_its_rights() {
-    let mut state = interrupted(&[
-        Step::Begun { kind: "user", schema: "", name: "`clerk`@`%`" },
-        Step::Created { kind: "user", schema: "", name: "`clerk`@`%`" },
-    ]);
+    let mut state = interrupted(&[Step::Making("user clerk@%"), Step::Made("user clerk@%")]);
     state.accounts.insert("clerk@%".to_owned());
     let plan = plan(&state).unwrap();
     assert!(plan.omitted.is_empty());
-    assert!(plan.objects.iter().any(|step| step.object.kind == ObjectKind::Grant));
+    assert!(
+        plan.objects
+            .iter()
+            .any(|step| step.object.kind == ObjectKind::Grant)
+    );
 }
 
 #[test]
 fn what_the_other_product_has_not_is_omitted_and_said() {
-    let state = TargetState { product: Product::MySql, version: "9.7.0".to_owned(), ..state() };
+    let state = TargetState {
+        product: Product::MySql,
+        version: "9.7.0".to_owned(),
+        ..state()
+    };
     let plan = plan(&state).unwrap();
-    let omitted: Vec<&str> = plan.omitted.iter().map(|omitted| omitted.what.as_str()).collect();
-    assert_eq!(omitted, ["grants of `clerk`@`%`", "user `clerk`@`%`", "sequence `shop`.`numbers`"]);
-    assert!(plan.notes[0].contains("the dump is of MariaDB 10.11.14-MariaDB and the target is MySQL 9.7.0"));
+    let omitted: Vec<&str> = plan
+        .omitted
+        .iter()
+        .map(|omitted| omitted.what.as_str())
+        .collect();
+    assert_eq!(
+        omitted,
+        [
+            "grants of clerk@%",
+            "user clerk@%",
+            "sequence `shop`.`numbers`"
+        ]
+    );
+    assert!(
+        plan.notes[0]
+            .contains("the dump is of MariaDB 10.11.14-MariaDB and the target is MySQL 9.7.0")
+    );
 }
 
 #[test]
 fn a_selection_names_tables_of_the_dump_only() {
-    let selection = |name: &str| Selection { tables: Some(vec![("shop".to_owned(), name.to_owned())]), accounts: true };
+    let selection = |name: &str| Selection {
+        tables: Some(vec![("shop".to_owned(), name.to_owned())]),
+        accounts: true,
+    };
     let gone = LoadPlan::new(&manifest(), &selection("gone"), &state(), false);
     assert!(matches!(gone, Err(LoadError::NotInDump { .. })));
     let plan = LoadPlan::new(&manifest(), &selection("orders"), &state(), false).unwrap();
-    let names: Vec<&str> = plan.objects.iter().map(|step| step.object.name.as_str()).collect();
+    let names: Vec<&str> = plan
+        .objects
+        .iter()
+        .map(|step| step.object.name.as_str())
+        .collect();
     assert_eq!(names, ["numbers", "logged"]);
-    assert_ne!(plan.token, super::token(&manifest(), &Selection::everything()));
+    assert_ne!(
+        plan.token,
+        super::token(&manifest(), &Selection::everything())
+    );
 }
 
 #[test]
 fn a_target_that_takes_no_local_files_is_refused() {
-    let state = TargetState { local_infile: false, ..state() };
+    let state = TargetState {
+        local_infile: false,
+        ..state()
+    };
     assert!(matches!(plan(&state), Err(LoadError::LocalInfileOff)));
 }
 
@@ -219,5 +311,55 @@ fn a_plan_tells_what_it_will_do() {
         ..state()
     };
     let plan = LoadPlan::new(&manifest(), &Selection::everything(), &state, true).unwrap();
-    insta::assert_snapshot!(plan, @"");
+    insta::assert_snapshot!(plan, @"
+    load into MariaDB 10.11.9-MariaDB
+      tables   2, 40 rows, 400 B
+      objects  3
+      drop     view `shop`.`orders`
+      omit     grants of clerk@%: it exists on the target and is left alone
+      omit     user clerk@%: it exists on the target and is left alone
+    ");
+}
+
+#[test]
+fn an_event_is_enabled_when_all_else_is_there_even_after_an_interruption() {
+    let mut manifest = manifest();
+    let enable = ObjectEntry {
+        statements: "enable".to_owned(),
+        ..object(ObjectKind::Event, "nightly")
+    };
+    manifest
+        .objects
+        .extend([object(ObjectKind::Event, "nightly"), enable]);
+    let plan = LoadPlan::new(&manifest, &Selection::everything(), &state(), false).unwrap();
+    let last = plan.objects.last().unwrap();
+    assert_eq!(
+        (last.object.statements.as_str(), last.making),
+        ("enable", Making::Alters)
+    );
+
+    let progress = Progress::of(
+        &plan.token,
+        &[
+            Step::Making("event nightly"),
+            Step::Made("event nightly"),
+            Step::Making("enable"),
+        ],
+    );
+    let state = TargetState {
+        progress: Some(progress),
+        holdings: BTreeSet::from([holding("nightly", Holding::Event)]),
+        ..state()
+    };
+    let rest = LoadPlan::new(&manifest, &Selection::everything(), &state, false).unwrap();
+    let events: Vec<_> = rest
+        .objects
+        .iter()
+        .filter(|step| step.object.kind == ObjectKind::Event)
+        .collect();
+    assert_eq!(events.len(), 1);
+    assert_eq!(
+        (events[0].object.statements.as_str(), events[0].making),
+        ("enable", Making::Alters)
+    );
 }

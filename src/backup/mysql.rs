@@ -1,0 +1,213 @@
+//! The dump of a database as a snapshot: row files and statements go straight from the source into the repository.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::io;
+use std::sync::Mutex;
+use std::sync::PoisonError;
+
+use chrono::{DateTime, Utc};
+
+use crate::backup::BackupError;
+use crate::backup::Backed;
+use crate::backup::Draft;
+use crate::backup::Job;
+use crate::backup::Kind;
+use crate::entry;
+use crate::entry::Metadata;
+use crate::id::BlobId;
+use crate::mysql::manifest::Manifest;
+use crate::mysql::server::Server;
+use crate::repository::Content;
+use crate::repository::FileWriter;
+use crate::repository::Repository;
+use crate::repository::RepositoryError;
+use crate::repository::StoredSnapshot;
+use crate::repository::Writer;
+use crate::repository::tree::Node;
+use crate::repository::tree::Tree;
+use crate::source::FileSink;
+use crate::source::Sink;
+use crate::source::SinkError;
+use crate::source::mysql::Snapshot;
+
+/// Saves one database: a window in which all connections see one moment, the rows, the proof, the snapshot.
+pub(super) async fn save(job: &Job<'_>, name: &str) -> Result<Backed, BackupError> {
+    let run = job.run;
+    run.check()?;
+    let (began, started) = (run.clock.instant(), run.now());
+    let place = job.policy.mysql.get(name).ok_or_else(|| BackupError::NoSource(name.to_owned()))?;
+    let previous = match job.parent(name) {
+        Some(stored) => Some(manifest(job.repository, stored, name).await?),
+        None => None,
+    };
+    let server = Server::of(place, &job.policy.network)?;
+    let writer = job.repository.writer(run);
+    let dumped = {
+        let (place, writer, run) = (place.clone(), writer.clone(), run.clone());
+        tokio::task::spawn_blocking(move || {
+            let window = Snapshot::open(&server, &place, &run)?;
+            let sink = TreeSink::new(writer);
+            let manifest = window.dump(&sink, previous.as_ref(), &run)?;
+            Ok::<_, BackupError>((manifest, sink))
+        })
+    };
+    let (manifest, sink) = dumped.await.map_err(|error| BackupError::Thread(error.to_string()))??;
+    let root = format!("mysql/{name}");
+    let tree = sink.into_tree(&writer, &root, manifest.taken_at)?;
+    let written = job.prove(&writer).await?;
+    let draft = Draft {
+        source: name,
+        kind: Kind::Mysql,
+        time: manifest.taken_at,
+        tree,
+        path: format!("/{root}"),
+        is_incomplete: false,
+        summary: job.summary(started, &written, u64::try_from(manifest.tables.len()).unwrap_or(u64::MAX), manifest.bytes()),
+    };
+    let id = job.repository.save_snapshot(&job.snapshot(draft)).await?;
+    Ok(Backed {
+        source: name.to_owned(),
+        kind: Kind::Mysql,
+        id,
+        time: manifest.taken_at,
+        bytes: manifest.bytes(),
+        bytes_read: manifest.bytes(),
+        bytes_stored: written.added.stored,
+        items: manifest.rows(),
+        items_changed: manifest.rows(),
+        millis: crate::backup::millis(began.elapsed()),
+        write_stall_ms: Some(manifest.write_stall_ms),
+        incomplete: Vec::new(),
+    })
+}
+
+/// Reads the manifest of a dump out of its snapshot.
+///
+/// # Errors
+/// [`BackupError`] where the tree or the file does not open, or the text is of a newer format.
+pub async fn manifest(repository: &Repository, stored: &StoredSnapshot, source: &str) -> Result<Manifest, BackupError> {
+    let refusal = |reason: String| BackupError::Manifest(stored.id.short(), reason);
+    let mut id = stored.snapshot.tree;
+    for name in ["mysql", source] {
+        let tree = repository.tree(&id).await?;
+        let node = tree.nodes.into_iter().find(|node| node.name == name);
+        id = node.and_then(|node| node.subtree).ok_or_else(|| refusal(format!("no directory `{name}`")))?;
+    }
+    let tree = repository.tree(&id).await?;
+    let node = tree.nodes.into_iter().find(|node| node.name == "manifest.json");
+    let node = node.ok_or_else(|| refusal("no manifest.json".to_owned()))?;
+    let mut text = Vec::new();
+    for blob in &node.content {
+        text.extend(repository.blob(crate::repository::BlobKind::Data, blob).await?);
+    }
+    let manifest: Manifest = serde_json::from_slice(&text).map_err(|error| refusal(error.to_string()))?;
+    if manifest.format > crate::mysql::manifest::FORMAT {
+        return Err(refusal(format!("its format {} is newer than this program", manifest.format)));
+    }
+    Ok(manifest)
+}
+
+/// A sink whose files become the nodes of a tree.
+struct TreeSink {
+    writer: Writer,
+    files: Mutex<BTreeMap<String, Content>>,
+}
+
+impl TreeSink {
+    fn new(writer: Writer) -> Self {
+        Self { writer, files: Mutex::default() }
+    }
+
+    /// Saves the trees from the leaves up and returns the root's id.
+    fn into_tree(self, writer: &Writer, root: &str, time: DateTime<Utc>) -> Result<BlobId, RepositoryError> {
+        let mut dir = Dir::default();
+        for (path, content) in self.files.into_inner().unwrap_or_else(PoisonError::into_inner) {
+            dir.add(&format!("{root}/{path}"), content);
+        }
+        dir.save(writer, time)
+    }
+}
+
+impl Sink for TreeSink {
+    fn file(&self, path: &str) -> Result<Box<dyn FileSink + '_>, SinkError> {
+        Ok(Box::new(TreeFile { sink: self, path: path.to_owned(), writer: self.writer.file() }))
+    }
+}
+
+struct TreeFile<'a> {
+    sink: &'a TreeSink,
+    path: String,
+    writer: FileWriter,
+}
+
+impl io::Write for TreeFile<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.writer.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.writer.flush()
+    }
+}
+
+impl FileSink for TreeFile<'_> {
+    fn finish(self: Box<Self>) -> Result<(), SinkError> {
+        let content = self.writer.finish().map_err(|error| SinkError { path: self.path.clone(), error: Box::new(error) })?;
+        let mut files = self.sink.files.lock().unwrap_or_else(PoisonError::into_inner);
+        files.insert(self.path, content);
+        Ok(())
+    }
+}
+
+#[derive(Default)]
+struct Dir {
+    dirs: BTreeMap<OsString, Dir>,
+    files: BTreeMap<OsString, Content>,
+}
+
+impl Dir {
+    fn add(&mut self, path: &str, content: Content) {
+        match path.split_once('/') {
+            Some((dir, rest)) => self.dirs.entry(dir.into()).or_default().add(rest, content),
+            None => {
+                self.files.insert(path.into(), content);
+            }
+        }
+    }
+
+    fn save(self, writer: &Writer, time: DateTime<Utc>) -> Result<BlobId, RepositoryError> {
+        let mut nodes = Vec::with_capacity(self.dirs.len() + self.files.len());
+        for (name, dir) in self.dirs {
+            let subtree = dir.save(writer, time)?;
+            nodes.push(Node { name, metadata: made(entry::Kind::Dir, 0, time), content: Vec::new(), subtree: Some(subtree) });
+        }
+        for (name, content) in self.files {
+            let metadata = made(entry::Kind::File, content.size, time);
+            nodes.push(Node { name, metadata, content: content.blobs, subtree: None });
+        }
+        nodes.sort_by(|a, b| a.name.as_encoded_bytes().cmp(b.name.as_encoded_bytes()));
+        writer.save_tree(&Tree { nodes })
+    }
+}
+
+/// Returns the metadata of an entry that the dump itself made.
+fn made(kind: entry::Kind, size: u64, time: DateTime<Utc>) -> Metadata {
+    let mode = if kind == entry::Kind::Dir { 0o700 } else { 0o600 };
+    Metadata {
+        kind,
+        mode,
+        uid: rustix::process::getuid().as_raw(),
+        gid: rustix::process::getgid().as_raw(),
+        user: String::new(),
+        group: String::new(),
+        size,
+        mtime: time,
+        atime: time,
+        ctime: time,
+        device: 0,
+        inode: 0,
+        links: 1,
+        xattrs: Vec::new(),
+    }
+}

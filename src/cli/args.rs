@@ -1,0 +1,399 @@
+//! The command line, as types. Nothing here decides anything.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
+
+/// Exit codes, for the end of `--help` and the manual.
+pub const EXIT_CODES: &str = "\
+Exit codes:
+  0  ok                          13  damaged: bytes do not hash right
+  1  failed                      14  an objective (RTO or RPO) is breached
+  2  usage or policy             15  a guard refused the source
+  3  incomplete                  16  a drill's check failed
+ 10  no repository there         17  the network policy refused a peer
+ 11  locked by another run       18  protected by the store's own lock
+ 12  wrong password              130, 143  stopped by SIGINT, SIGTERM";
+
+/// Backs up MySQL/MariaDB and image trees, and proves that they come back.
+#[derive(Debug, Parser)]
+#[command(name = "bkp", version, about, max_term_width = 100, after_help = EXIT_CODES)]
+#[command(propagate_version = true, subcommand_required = true, arg_required_else_help = true)]
+pub struct Cli {
+    #[command(flatten)]
+    pub global: Global,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct Global {
+    /// Looks up policies by name in this directory
+    ///
+    /// Without it: /etc/bkp/policies, then ./policies.
+    #[arg(long, global = true, value_name = "DIR", env = "BKP_POLICIES")]
+    pub policies: Option<PathBuf>,
+    /// Prints one JSON document on standard output instead of text
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// Prints nothing but errors and the result
+    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    pub quiet: bool,
+    /// Prints more
+    #[arg(short, long, global = true, action = ArgAction::Count)]
+    pub verbose: u8,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Makes a repository, and its key file where that is missing
+    #[command(after_help = "Example:\n  bkp init mall")]
+    Init(PolicyArg),
+    /// Checks policies, or prints what they may say
+    #[command(subcommand)]
+    Policy(PolicyCommand),
+    /// Checks everything that a run needs, one line for each assertion; sends no backup
+    #[command(after_help = "Example:\n  bkp doctor mall")]
+    Doctor(PolicyArg),
+    /// Does what is due: backup, copies, verify, retention, drill
+    #[command(after_help = "Examples:\n  bkp run              every policy, what is due (the cron line)\n  bkp run mall --now   all of it at once")]
+    Run(RunArgs),
+    /// Backs up now, whatever the schedule says, with copy and retention
+    #[command(after_help = "Examples:\n  bkp backup mall\n  bkp backup mall --source images")]
+    Backup(BackupArgs),
+    /// Lists snapshots
+    Snapshots(SnapshotsArgs),
+    /// Shows on one screen whether backups are good
+    #[command(after_help = "Exit code 14 where an objective is breached, 1 where the newest run failed.")]
+    Status(StatusArgs),
+    /// Restores snapshots into a server and a directory
+    #[command(after_help = "\
+Examples:
+  bkp restore mall --to-mysql mysql://root@10.0.30.20:3306 --to-dir /srv/images --dry-run
+  bkp restore mall --point-in-time '2026-05-01 03:00' --to-mysql 'mysql://root@localhost?socket=/run/mysqld/mysqld.sock'
+  bkp restore mall --source db1 --tables mall.orders,mall.order_items --to-mysql mysql://root@db2
+  bkp restore mall --source images --paths shop0001 --to-dir /tmp/look
+  bkp restore mall --from offsite --to-dir /srv/images")]
+    Restore(RestoreArgs),
+    /// Proves that what is stored is whole
+    #[command(after_help = "Examples:\n  bkp verify mall\n  bkp verify mall --level data --subset 1/7 --copy offsite")]
+    Verify(VerifyArgs),
+    /// Brings snapshots into the copies
+    Copy(CopyArgs),
+    /// Drops snapshots that no keep rule holds
+    #[command(after_help = "Example:\n  bkp forget mall --dry-run")]
+    Forget(ForgetArgs),
+    /// Rehearses the recovery in a sandbox and measures it
+    #[command(after_help = "Example:\n  bkp drill mall --from offsite")]
+    Drill(DrillArgs),
+    /// Shows the report of a drill
+    Report(ReportArgs),
+    /// Installs, shows or removes the crontab line or systemd timer
+    #[command(subcommand)]
+    Schedule(ScheduleCommand),
+    /// Prints completions for a shell
+    #[command(after_help = "Example:\n  bkp completions bash > /etc/bash_completion.d/bkp")]
+    Completions { shell: clap_complete::Shell },
+    /// Writes the manual pages into a directory
+    Man {
+        #[arg(value_name = "DIR")]
+        dir: PathBuf,
+    },
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct PolicyArg {
+    /// A policy file, or a name to look up
+    #[arg(value_name = "POLICY")]
+    pub policy: String,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum PolicyCommand {
+    /// Reads policies and says what is wrong, with file, line, key and remedy
+    Check {
+        /// Policy files or names; none: every one in the policies' directory
+        #[arg(value_name = "POLICY")]
+        policies: Vec<String>,
+    },
+    /// Prints the JSON Schema of a policy
+    Schema,
+}
+
+#[derive(Debug, Args)]
+pub struct RunArgs {
+    /// Policy files or names; none: every one in the policies' directory
+    #[arg(value_name = "POLICY")]
+    pub policies: Vec<String>,
+    /// Does all that the policy schedules regardless of the time
+    #[arg(long)]
+    pub now: bool,
+    /// Waits so long for another run of the policy to end (`30s`, `10m`) instead of exiting with 11
+    #[arg(long, value_name = "SPAN", value_parser = span, default_value = "0s")]
+    pub lock_wait: Duration,
+    /// Exits with 0 where another run of the policy goes on: for a crontab that fires every minute
+    #[arg(long, conflicts_with = "lock_wait")]
+    pub skip_locked: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct BackupArgs {
+    #[command(flatten)]
+    pub policy: PolicyArg,
+    /// Only this source (may be given again)
+    #[arg(long = "source", value_name = "NAME")]
+    pub sources: Vec<String>,
+    /// Leaves the copies for the next run
+    #[arg(long)]
+    pub no_copy: bool,
+    /// Waits so long for another run of the policy to end
+    #[arg(long, value_name = "SPAN", value_parser = span, default_value = "0s")]
+    pub lock_wait: Duration,
+}
+
+#[derive(Debug, Args)]
+pub struct SnapshotsArgs {
+    #[command(flatten)]
+    pub policy: PolicyArg,
+    /// Lists those of this copy
+    #[arg(long, value_name = "COPY")]
+    pub from: Option<String>,
+    /// Only this source
+    #[arg(long, value_name = "NAME")]
+    pub source: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub struct StatusArgs {
+    /// Policy files or names; none: every one in the policies' directory
+    #[arg(value_name = "POLICY")]
+    pub policies: Vec<String>,
+    /// Looks into the repository and fills the catalog anew from it and from the copies
+    #[arg(long)]
+    pub rebuild: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct RestoreArgs {
+    #[command(flatten)]
+    pub policy: PolicyArg,
+    /// The moment to go back to: the newest snapshot at or before it
+    ///
+    /// `latest`, RFC 3339 (`2026-05-01T03:00:00+09:00`), or without an offset in the policy's time zone (`2026-05-01 03:00`).
+    #[arg(long, value_name = "TIME", conflicts_with = "snapshot")]
+    pub point_in_time: Option<String>,
+    /// This snapshot (an id or the beginning of one)
+    #[arg(long, value_name = "ID")]
+    pub snapshot: Option<String>,
+    /// Only this source (may be given again)
+    #[arg(long = "source", value_name = "NAME")]
+    pub sources: Vec<String>,
+    /// Restores from this copy alone
+    #[arg(long, value_name = "COPY")]
+    pub from: Option<String>,
+    /// The server to load into: `mysql://USER@HOST[:PORT]` or `mysql://USER@localhost?socket=PATH`
+    #[arg(long, value_name = "URL")]
+    pub to_mysql: Option<String>,
+    /// File with the password of that server's account
+    #[arg(long, value_name = "FILE", requires = "to_mysql")]
+    pub to_mysql_password_file: Option<PathBuf>,
+    /// Certificate authority of that server (PEM); TLS is verified where it is given or the host is not this machine
+    #[arg(long, value_name = "FILE", requires = "to_mysql")]
+    pub to_mysql_ca: Option<PathBuf>,
+    /// Talks to that server without TLS although it is not this machine
+    #[arg(long, requires = "to_mysql", conflicts_with = "to_mysql_ca")]
+    pub to_mysql_plain: bool,
+    /// The directory to restore files into
+    #[arg(long, value_name = "DIR")]
+    pub to_dir: Option<PathBuf>,
+    /// Only these tables (`schema.table,…`)
+    #[arg(long, value_name = "TABLES", value_delimiter = ',')]
+    pub tables: Vec<String>,
+    /// Only these paths or globs, relative to the source's directory
+    #[arg(long, value_name = "PATHS", value_delimiter = ',')]
+    pub paths: Vec<String>,
+    /// Prints the plan and writes nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Overwrites tables and files that are in the target
+    #[arg(long)]
+    pub overwrite: bool,
+    /// Allows the target to be the source itself
+    #[arg(long, requires = "confirm_host")]
+    pub in_place: bool,
+    /// The host name of the machine that the source is on, typed out
+    #[arg(long, value_name = "NAME", requires = "in_place")]
+    pub confirm_host: Option<String>,
+    /// Leaves users and grants out
+    #[arg(long)]
+    pub no_users: bool,
+    /// Compares every chunk and file with the snapshot afterwards
+    #[arg(long)]
+    pub verify: bool,
+    /// Connections or threads that load
+    #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=64))]
+    pub connections: u16,
+    /// Does not ask before it writes
+    #[arg(long)]
+    pub yes: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum LevelArg {
+    /// All that is named exists, with the right size
+    Structure,
+    /// Every byte hashes right
+    Data,
+}
+
+#[derive(Debug, Args)]
+pub struct VerifyArgs {
+    #[command(flatten)]
+    pub policy: PolicyArg,
+    /// How deep to look
+    #[arg(long, value_enum, default_value_t = LevelArg::Structure)]
+    pub level: LevelArg,
+    /// Reads a part of the packs: `k/n`; all k from 1 to n together read everything
+    #[arg(long, value_name = "K/N", requires = "level")]
+    pub subset: Option<String>,
+    /// Looks at this copy instead of the repository
+    #[arg(long, value_name = "NAME")]
+    pub copy: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub struct CopyArgs {
+    #[command(flatten)]
+    pub policy: PolicyArg,
+    /// Only this copy (may be given again)
+    #[arg(long = "copy", value_name = "NAME")]
+    pub copies: Vec<String>,
+    /// Says what would be sent
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct ForgetArgs {
+    #[command(flatten)]
+    pub policy: PolicyArg,
+    /// Says which snapshots stay, why, and which would go
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Forgets in this copy instead of the repository
+    #[arg(long, value_name = "NAME")]
+    pub copy: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub struct DrillArgs {
+    #[command(flatten)]
+    pub policy: PolicyArg,
+    /// Restores from this copy instead of what the policy says
+    #[arg(long, value_name = "COPY")]
+    pub from: Option<String>,
+    /// Leaves the restored files and the sandbox's directory for a look
+    #[arg(long)]
+    pub keep: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum FormatArg {
+    Text,
+    Json,
+    Markdown,
+    Html,
+}
+
+#[derive(Debug, Args)]
+pub struct ReportArgs {
+    #[command(flatten)]
+    pub policy: PolicyArg,
+    /// The drill's run id (default: the newest)
+    #[arg(long, value_name = "RUN")]
+    pub run: Option<String>,
+    #[arg(long, value_enum, default_value_t = FormatArg::Text)]
+    pub format: FormatArg,
+    /// Writes to this file instead of standard output
+    #[arg(short, long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum WithArg {
+    Cron,
+    Systemd,
+}
+
+#[derive(Debug, Args)]
+pub struct ScheduleArgs {
+    #[command(flatten)]
+    pub policy: PolicyArg,
+    /// What starts the runs
+    #[arg(long, value_enum, default_value_t = WithArg::Systemd)]
+    pub with: WithArg,
+    /// Treats this directory as the root of the file system
+    #[arg(long, value_name = "DIR", default_value = "/")]
+    pub root: PathBuf,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum ScheduleCommand {
+    /// Installs it
+    Install {
+        #[command(flatten)]
+        args: ScheduleArgs,
+        /// Prints what would be written
+        #[arg(long)]
+        dry_run: bool,
+    },
+    /// Says whether it is installed, and the next runs
+    Status {
+        #[command(flatten)]
+        args: ScheduleArgs,
+    },
+    /// Removes it
+    Remove {
+        #[command(flatten)]
+        args: ScheduleArgs,
+        /// Prints what would be removed
+        #[arg(long)]
+        dry_run: bool,
+    },
+}
+
+/// Parses a span of time: digits and one of `s`, `m`, `h`, `d`.
+fn span(text: &str) -> Result<Duration, String> {
+    let refusal = || format!("`{text}` is no span of time: write `30s`, `10m` or `2h`");
+    let at = text.find(|c: char| !c.is_ascii_digit()).ok_or_else(refusal)?;
+    let (digits, unit) = text.split_at(at);
+    let count: u64 = digits.parse().map_err(|_| refusal())?;
+    let seconds = match unit {
+        "s" => 1,
+        "m" => 60,
+        "h" => 3_600,
+        "d" => 86_400,
+        _ => return Err(refusal()),
+    };
+    count.checked_mul(seconds).map(Duration::from_secs).ok_or_else(refusal)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_command_line_holds_together() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_span_needs_a_unit() {
+        assert_eq!(span("10m"), Ok(Duration::from_secs(600)));
+        assert!(span("10").is_err());
+        assert!(span("m").is_err());
+        assert!(span("99999999999999999999d").is_err());
+    }
+}

@@ -1,0 +1,194 @@
+//! The commands that only look: doctor, snapshots, status, report.
+
+use serde_json::{Value, json};
+
+use crate::catalog::{Catalog, REPOSITORY, SnapshotRecord};
+use crate::cli::args::{FormatArg, Global, PolicyArg, ReportArgs, SnapshotsArgs, StatusArgs};
+use crate::cli::envelope::{Answer, Answered, wait};
+use crate::cli::table::Times;
+use crate::cli::{ink, policies, table};
+use crate::cycle;
+use crate::cycle::steps;
+use crate::doctor;
+use crate::doctor::{Cause, Finding, State};
+use crate::drill::outcome::{DrillOutcome, Judgement};
+use crate::exit::{Exit, Failure};
+use crate::place;
+use crate::policy::Policy;
+use crate::report::Report;
+use crate::repository::{Repository, StoredSnapshot};
+use crate::run::Run;
+use crate::status::{Inputs, NextRun, Status, Verdict};
+
+/// Runs and drills that `status` looks back on.
+const RUNS_LOOKED_AT: u32 = 500;
+const DRILLS_LOOKED_AT: u32 = 24;
+
+pub(super) fn doctor(global: &Global, args: &PolicyArg) -> Answered {
+    let policy = policies::one(global, &args.policy)?;
+    wait(global, |run| async move {
+        let findings = doctor::examine(&policy, &run).await;
+        run.check()?;
+        let exit = findings.iter().filter(|finding| finding.state == State::Bad).map(exit_of).max().unwrap_or(Exit::Ok);
+        let json = json!({ "policy": policy.name, "findings": findings, "exit": exit.code() });
+        Ok(Answer::new(findings_text(&findings), json).with(exit))
+    })
+}
+
+fn exit_of(finding: &Finding) -> Exit {
+    match finding.cause {
+        Cause::Other => Exit::Failed,
+        Cause::Guard => Exit::Guard,
+        Cause::Network => Exit::Network,
+        Cause::NoRepository => Exit::NoRepository,
+        Cause::Password => Exit::Password,
+    }
+}
+
+fn findings_text(findings: &[Finding]) -> String {
+    let mut text = String::new();
+    for finding in findings {
+        let mark = match finding.state {
+            State::Ok => "ok     ",
+            State::Warning => "warning",
+            State::Bad => "BAD    ",
+        };
+        text.push_str(&format!("{mark} {}: {}\n", finding.what, finding.detail));
+        if let Some(hint) = &finding.hint {
+            text.push_str(&format!("        hint: {hint}\n"));
+        }
+    }
+    let count = |state| findings.iter().filter(|finding| finding.state == state).count();
+    text.push_str(&format!(
+        "{} assertions: {} hold, {} warnings, {} do not hold\n",
+        findings.len(),
+        count(State::Ok),
+        count(State::Warning),
+        count(State::Bad)
+    ));
+    text
+}
+
+pub(super) fn snapshots(global: &Global, args: &SnapshotsArgs) -> Answered {
+    let policy = policies::one(global, &args.policy.policy)?;
+    wait(global, |run| async move {
+        let mut records = records_of(&policy, args.from.as_deref(), &run).await?;
+        records.retain(|record| args.source.as_deref().is_none_or(|source| record.source == source));
+        let times = Times { zone: policy.timezone, now: run.now() };
+        let json = json!({ "snapshots": records.iter().map(snapshot_json).collect::<Vec<Value>>() });
+        Ok(Answer::new(table::snapshots(&records, times, ink()), json))
+    })
+}
+
+fn snapshot_json(record: &SnapshotRecord) -> Value {
+    json!({
+        "id": record.id,
+        "time": record.time,
+        "source": record.source,
+        "kind": record.kind,
+        "run": record.run,
+        "incomplete": record.incomplete,
+    })
+}
+
+pub(super) fn status(global: &Global, args: &StatusArgs) -> Answered {
+    let policies = policies::all(global, &args.policies)?;
+    wait(global, |run| async move {
+        let (mut text, mut all, mut exit) = (String::new(), Vec::new(), Exit::Ok);
+        for policy in &policies {
+            let status = look(policy, args.rebuild, &run).await?;
+            exit = exit.max(exit_of_status(&status));
+            text.push_str(&status.text(ink()));
+            all.push(status);
+        }
+        let json = json!({ "policies": all, "exit": exit.code() });
+        Ok(Answer::new(text, json).with(exit))
+    })
+}
+
+async fn look(policy: &Policy, rebuild: bool, run: &Run) -> Result<Status, Failure> {
+    let catalog = Catalog::open(&policy.state_dir, &run.events)?;
+    if rebuild || catalog.is_new() {
+        refill(policy, &catalog, run).await?;
+    }
+    let next: Vec<NextRun> = cycle::next_runs(policy, run.now())
+        .into_iter()
+        .map(|(verb, at)| NextRun { verb: verb.name().to_owned(), at, missed: None })
+        .collect();
+    Ok(Status::new(&Inputs {
+        policy,
+        snapshots: &catalog.snapshots()?,
+        runs: &catalog.runs(RUNS_LOOKED_AT)?,
+        drills: &catalog.drills(DRILLS_LOOKED_AT)?,
+        copies: &catalog.copies()?,
+        next_runs: &next,
+        now: run.now(),
+    }))
+}
+
+/// Fills the catalog from the repository and the copies. A store that cannot be reached is told and left out.
+async fn refill(policy: &Policy, catalog: &Catalog, run: &Run) -> Result<(), Failure> {
+    let mut records = Vec::new();
+    let stores = std::iter::once(None).chain(policy.copies.iter().map(|copy| Some(copy.name.as_str())));
+    for copy in stores {
+        match records_of(policy, copy, run).await {
+            Ok(found) => records.extend(found),
+            Err(error) => run.events.warn(format!("{}: {}", copy.unwrap_or(REPOSITORY), error.message)),
+        }
+    }
+    Ok(catalog.rebuild(&policy.name, &records)?)
+}
+
+async fn records_of(policy: &Policy, copy: Option<&str>, run: &Run) -> Result<Vec<SnapshotRecord>, Failure> {
+    let repository: std::sync::Arc<Repository> = place::repository_in(policy, copy, run).await?;
+    let is_ours = |stored: &&StoredSnapshot| stored.snapshot.tag("policy") == Some(&policy.name);
+    let record = |stored: &StoredSnapshot| {
+        Some(SnapshotRecord {
+            store: copy.unwrap_or(REPOSITORY).to_owned(),
+            id: stored.id,
+            source: stored.snapshot.tag("source")?.to_owned(),
+            kind: stored.snapshot.tag("kind")?.to_owned(),
+            time: stored.snapshot.time,
+            run: stored.snapshot.tag("run").and_then(|run| serde_json::from_value(json!(run)).ok()),
+            incomplete: stored.snapshot.tag("incomplete").is_some(),
+        })
+    };
+    Ok(repository.snapshots().await?.iter().filter(is_ours).filter_map(record).collect())
+}
+
+/// A missed objective has its own code; any other bad verdict is a failure; a warning is none.
+fn exit_of_status(status: &Status) -> Exit {
+    let is_breached = status.sources.iter().any(|source| source.rpo == Judgement::Breached)
+        || status.drill.as_ref().is_some_and(|drill| {
+            drill.verdict.rto == Judgement::Breached || drill.verdict.rpo == Judgement::Breached
+        });
+    match status.verdict {
+        Verdict::Bad if is_breached => Exit::Breached,
+        Verdict::Bad => Exit::Failed,
+        Verdict::Warning | Verdict::Ok => Exit::Ok,
+    }
+}
+
+pub(super) fn report(global: &Global, args: &ReportArgs) -> Answered {
+    let policy = policies::one(global, &args.policy.policy)?;
+    let run = Run::silent();
+    let catalog = Catalog::open(&policy.state_dir, &run.events)?;
+    let drills = catalog.drills(DRILLS_LOOKED_AT)?;
+    let wanted = |drill: &&DrillOutcome| args.run.as_deref().is_none_or(|id| drill.run.as_str() == id);
+    let Some(drill) = drills.iter().find(wanted) else {
+        let failure = Failure::new(Exit::Failed, format!("report: no such drill of policy `{}` is in the catalog", policy.name));
+        return Err(failure.hinting("`bkp drill` makes one; `bkp status` names the newest"));
+    };
+    let json = serde_json::to_value(drill).unwrap_or_default();
+    let report = Report::new(drill.clone(), &drills, steps::context(&policy, &catalog, &run)?);
+    let text = match args.format {
+        FormatArg::Text => report.text(ink()),
+        FormatArg::Json => report.json().map_err(|error| Failure::new(Exit::Failed, format!("print the report: {error}")))?,
+        FormatArg::Markdown => report.markdown(),
+        FormatArg::Html => report.html(),
+    };
+    let Some(file) = &args.output else { return Ok(Answer::new(text, json)) };
+    std::fs::write(file, text)
+        .map_err(|error| Failure::new(Exit::Failed, format!("write the report `{}`: {error}", file.display())))?;
+    Ok(Answer::new(format!("wrote {}", file.display()), json))
+}

@@ -1,0 +1,406 @@
+//! What verbs did, as lines for people and as JSON for machines.
+
+use std::fmt::Write as _;
+use std::path::Path;
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use serde_json::{Value, json};
+
+use crate::backup::{Backed, Kind};
+use crate::cli::ink;
+use crate::copy::{Copied, CopyPlan};
+use crate::cycle::Step;
+use crate::cycle::journal::Verb;
+use crate::cycle::steps::{BackupDone, CopyDone, Done, DrillDone};
+use crate::exit::Failure;
+use crate::forget::{ForgetPlan, Forgotten, Judgement};
+use crate::human;
+use crate::policy::Policy;
+use crate::restore::choose::Moment;
+use crate::restore::{Plan, Restored};
+use crate::target::mysql::LoadPlan;
+use crate::verify;
+
+/// Faults that are listed; the counts are always whole, and `--json` has them all.
+const LINES_MAX: usize = 20;
+
+macro_rules! line {
+    ($text:expr, $($format:tt)*) => {{
+        // Writing into a String cannot fail.
+        let _infallible = writeln!($text, $($format)*);
+    }};
+}
+
+pub(super) fn failure(before: &str, failure: &Failure) -> String {
+    let mut text = format!("error: {before}{}\n", failure.message);
+    if let Some(hint) = &failure.hint {
+        line!(text, "hint: {hint}");
+    }
+    text
+}
+
+/// Tells the steps of one policy's run.
+pub(super) fn steps(policy: &Policy, steps: &[Step]) -> String {
+    let mut text = String::new();
+    for step in steps {
+        match &step.result {
+            Ok(Done::Backup(done)) => backup(&mut text, policy, done),
+            Ok(Done::Copy(done)) => copies(&mut text, done),
+            Ok(Done::Verify(report)) => verified(&mut text, report),
+            Ok(Done::Drill(done)) => drill(&mut text, done),
+            Err(error) => text.push_str(&failure(&format!("{} {}: ", step.verb, policy.name), error)),
+        }
+    }
+    text
+}
+
+fn backup(text: &mut String, policy: &Policy, done: &BackupDone) {
+    for backed in &done.outcome.done {
+        one_backup(text, policy, backed);
+    }
+    for (source, error) in &done.outcome.failed {
+        let failed = Failure::from(error);
+        text.push_str(&failure(&format!("back up {source}: "), &failed));
+    }
+    copies(text, &done.copies);
+    match &done.forgotten {
+        Ok((plan, forgotten)) => {
+            if let Some(freeze) = &plan.frozen {
+                line!(text, "retention  rests: {freeze}");
+            } else if !forgotten.done.is_empty() {
+                let kept = plan.judgements.iter().filter(|judgement| judgement.keep).count();
+                line!(text, "retention  {} snapshots forgotten, {kept} kept", forgotten.done.len());
+            }
+        }
+        Err(error) => text.push_str(&failure("forget: ", error)),
+    }
+}
+
+fn one_backup(text: &mut String, policy: &Policy, backed: &Backed) {
+    let items = match backed.kind {
+        Kind::Mysql => format!("{} rows", human::count(backed.items)),
+        Kind::Files => format!("{} files, {} new or changed", human::count(backed.items), human::count(backed.items_changed)),
+    };
+    line!(
+        text,
+        "{:<10} snapshot {} of {}: {items}; {} in it, {} read, {} stored, in {}",
+        backed.source,
+        backed.id.short(),
+        human::time(backed.time, policy.timezone),
+        human::bytes(backed.bytes),
+        human::bytes(backed.bytes_read),
+        human::bytes(backed.bytes_stored),
+        human::duration(Duration::from_millis(backed.millis)),
+    );
+    if let Some(stall) = backed.write_stall_ms {
+        line!(text, "{:<10} writers were held up for {stall:.1} ms", "");
+    }
+    for left_out in backed.incomplete.iter().take(LINES_MAX) {
+        line!(text, "{:<10} incomplete: {left_out}", "");
+    }
+}
+
+fn copies(text: &mut String, copies: &[CopyDone]) {
+    for copy in copies {
+        match &copy.result {
+            Ok(copied) => one_copy(text, &copy.name, copied),
+            Err(error) => {
+                text.push_str(&failure(&format!("copy to {}: ", copy.name), error));
+                line!(text, "note: the snapshots are kept here, and the next run sends what is missing");
+            }
+        }
+    }
+}
+
+fn one_copy(text: &mut String, name: &str, copied: &Copied) {
+    line!(
+        text,
+        "{name:<10} copy: {} packs and {} snapshots sent, {}",
+        copied.packs,
+        copied.snapshots.len(),
+        human::bytes(copied.bytes)
+    );
+    for (key, error) in copied.failed.iter().take(LINES_MAX) {
+        line!(text, "{:<10} not sent: {key}: {error}", "");
+    }
+}
+
+pub(super) fn copy_plan(name: &str, plan: &CopyPlan) -> String {
+    format!("{name:<10} would send {} objects, {}\n", plan.count(), human::bytes(plan.bytes()))
+}
+
+fn verified(text: &mut String, report: &verify::Report) {
+    let verdict = if report.is_sound() { "sound" } else { "DAMAGED" };
+    let checked = report.checked;
+    line!(
+        text,
+        "verify     {verdict}: {} snapshots, {} packs named, {} of them and {} blobs read ({})",
+        checked.snapshots,
+        checked.packs,
+        checked.packs_read,
+        checked.blobs_read,
+        human::bytes(checked.bytes_read)
+    );
+    for finding in report.damaged.iter().chain(&report.missing).take(LINES_MAX) {
+        line!(text, "           {}: {}", finding.object, finding.what);
+        for cost in finding.costs.iter().take(LINES_MAX) {
+            line!(text, "             costs {} of snapshot {}", cost.path.display(), cost.snapshot.short());
+        }
+        if finding.costs_more > 0 {
+            line!(text, "             and {} more", finding.costs_more);
+        }
+    }
+}
+
+fn drill(text: &mut String, done: &DrillDone) {
+    text.push_str(&done.report.text(ink()));
+    if let Some(error) = &done.failure {
+        text.push_str(&failure("drill: ", error));
+    }
+    line!(text, "report     {}", done.files.html.display());
+}
+
+pub(super) fn steps_json(steps: &[Step]) -> Vec<Value> {
+    let of = |step: &Step| {
+        let what = match &step.result {
+            Ok(Done::Backup(done)) => json!({
+                "snapshots": done.outcome.done,
+                "failed": failed_json(done),
+                "copies": copies_json(&done.copies),
+                "forgotten": done.forgotten.as_ref().map(|(_, forgotten)| &forgotten.done).ok(),
+            }),
+            Ok(Done::Copy(done)) => json!({ "copies": copies_json(done) }),
+            Ok(Done::Verify(report)) => json!({ "sound": report.is_sound(), "report": report }),
+            Ok(Done::Drill(done)) => json!({ "outcome": done.report.outcome, "failure": done.failure, "files": done.files }),
+            Err(failure) => json!({ "failure": failure }),
+        };
+        json!({ "verb": step.verb, "exit": step.exit().code(), "result": what })
+    };
+    steps.iter().map(of).collect()
+}
+
+fn failed_json(done: &BackupDone) -> Vec<Value> {
+    let of = |(source, error): &(String, crate::backup::BackupError)| json!({ "source": source, "failure": Failure::from(error) });
+    done.outcome.failed.iter().map(of).collect()
+}
+
+fn copies_json(copies: &[CopyDone]) -> Vec<Value> {
+    let of = |copy: &CopyDone| match &copy.result {
+        Ok(copied) => copied_json(&copy.name, copied),
+        Err(failure) => json!({ "copy": copy.name, "complete": false, "failure": failure }),
+    };
+    copies.iter().map(of).collect()
+}
+
+pub(super) fn forget_plan(policy: &Policy, plan: &ForgetPlan) -> String {
+    let mut text = String::new();
+    if let Some(freeze) = &plan.frozen {
+        line!(text, "retention rests, nothing is forgotten: {freeze}");
+    }
+    for verdict in &plan.judgements {
+        let (mark, why) = if verdict.keep { ("keep  ", verdict.reasons.join(", ")) } else { ("forget", "no rule holds it".to_owned()) };
+        let time = human::time(verdict.time, policy.timezone);
+        line!(text, "{mark} {} {:<12} {time}  {why}", verdict.id.short(), verdict.source);
+    }
+    text
+}
+
+pub(super) fn forget_plan_json(plan: &ForgetPlan) -> Value {
+    let of = |one: &Judgement| {
+        json!({ "id": one.id, "source": one.source, "time": one.time, "keep": one.keep, "reasons": one.reasons })
+    };
+    let snapshots: Vec<Value> = plan.judgements.iter().map(of).collect();
+    json!({ "frozen": plan.frozen.as_ref().map(ToString::to_string), "snapshots": snapshots, "others": plan.others })
+}
+
+pub(super) fn forgotten(forgotten: &Forgotten) -> String {
+    let mut text = format!("{} snapshots forgotten\n", forgotten.done.len());
+    for (id, error) in forgotten.failed.iter().take(LINES_MAX) {
+        line!(text, "not forgotten: {}: {error}", id.short());
+    }
+    text
+}
+
+fn copied_json(name: &str, copied: &Copied) -> Value {
+    let failed: Vec<Value> =
+        copied.failed.iter().map(|(key, error)| json!({ "object": key.to_string(), "error": error.to_string() })).collect();
+    json!({
+        "copy": name,
+        "complete": copied.is_complete(),
+        "packs": copied.packs,
+        "snapshots": copied.snapshots,
+        "bytes": copied.bytes,
+        "there": copied.skipped,
+        "failed": failed,
+        "held_back": copied.held_back,
+    })
+}
+
+/// Tells a policy that holds together, and its next runs.
+pub(super) fn policy(policy: &Policy, path: &Path, next: &[(Verb, DateTime<Utc>)]) -> String {
+    let mut text = format!("ok: {} is policy `{}`\n", path.display(), policy.name);
+    for (verb, time) in next {
+        line!(text, "    next {verb}: {}", human::time(*time, policy.timezone));
+    }
+    text
+}
+
+pub(super) fn targets(plan: &Plan) -> String {
+    let servers = plan.databases.iter().map(|database| database.server.name());
+    let dirs = plan.trees.iter().map(|tree| tree.dir.display().to_string());
+    servers.chain(dirs).collect::<Vec<_>>().join(" and ")
+}
+
+/// Tells what a restore will do, before it does it.
+pub(super) fn restore_plan(policy: &Policy, plan: &Plan, from: Option<&str>) -> String {
+    let mut text = String::new();
+    let place = from.map_or_else(|| "the repository".to_owned(), |copy| format!("copy `{copy}`"));
+    line!(text, "restore from {place}:");
+    for database in &plan.databases {
+        let chosen = &database.chosen;
+        let time = human::time(chosen.stored.snapshot.time, policy.timezone);
+        line!(text, "  {} of {time} (snapshot {}) into {}", chosen.source, chosen.id().short(), database.server.name());
+        load_plan(&mut text, &database.load);
+    }
+    for tree in &plan.trees {
+        let chosen = &tree.chosen;
+        let time = human::time(chosen.stored.snapshot.time, policy.timezone);
+        line!(text, "  {} of {time} (snapshot {}) into {}", chosen.source, chosen.id().short(), tree.dir.display());
+        let files = &tree.files;
+        line!(text, "    {} files in {} directories, {}", human::count(files.files), human::count(files.dirs), human::bytes(files.bytes));
+        if !files.missing.is_empty() {
+            line!(text, "    note: {} files cannot be restored, their bytes are missing", files.missing.len());
+        }
+    }
+    recovery_point(&mut text, policy, plan);
+    match plan.predicted {
+        Some(predicted) => line!(text, "  predicted duration: {} (from the newest drill's rates)", human::duration(predicted)),
+        None => line!(text, "  predicted duration: unknown, no drill has measured it yet"),
+    }
+    text
+}
+
+fn load_plan(text: &mut String, load: &LoadPlan) {
+    let verb = if load.resumes { "go on loading" } else { "load" };
+    let (tables, objects) = (load.tables.len(), load.objects.len());
+    line!(
+        text,
+        "    {verb} {} rows, {}, into {tables} tables of {}; {objects} other objects",
+        human::count(load.rows()),
+        human::bytes(load.bytes()),
+        load.target
+    );
+    for drop in load.drops.iter().take(LINES_MAX) {
+        line!(text, "    drop {} `{}`.`{}` first", drop.holding.keyword().to_lowercase(), drop.schema, drop.name);
+    }
+    for omitted in load.omitted.iter().take(LINES_MAX) {
+        line!(text, "    left out: {}: {}", omitted.what, omitted.why);
+    }
+    for note in &load.notes {
+        line!(text, "    note: {note}");
+    }
+}
+
+/// Names the recovery point and what it loses: until binlogs are captured, all that was written after the snapshot.
+fn recovery_point(text: &mut String, policy: &Policy, plan: &Plan) {
+    let chosen = plan.databases.iter().map(|database| &database.chosen).chain(plan.trees.iter().map(|tree| &tree.chosen));
+    let Some(oldest) = chosen.min_by_key(|chosen| chosen.stored.snapshot.time) else { return };
+    let time = human::time(oldest.stored.snapshot.time, policy.timezone);
+    let lost = human::duration(oldest.lost.to_std().unwrap_or_default());
+    let until = match &plan.moment {
+        Moment::At(time) => human::time(*time, policy.timezone),
+        Moment::Latest | Moment::Snapshot(_) => "now".to_owned(),
+    };
+    line!(text, "  recovery point: {time}; what was written in the {lost} from then until {until} is lost");
+    line!(text, "  (this version restores snapshots; it does not replay binlogs)");
+    if oldest.is_incomplete {
+        line!(text, "  note: a snapshot is incomplete: some entries could not be read when it was made");
+    }
+}
+
+pub(super) fn restore_plan_json(plan: &Plan) -> Value {
+    let databases: Vec<Value> = plan.databases.iter().map(|database| {
+        json!({
+            "source": database.chosen.source,
+            "snapshot": database.chosen.id(),
+            "time": database.chosen.stored.snapshot.time,
+            "lost_seconds": database.chosen.lost.num_seconds(),
+            "incomplete": database.chosen.is_incomplete,
+            "server": database.server.name(),
+            "bytes": database.load.bytes(),
+            "plan": database.load,
+        })
+    }).collect();
+    let trees: Vec<Value> = plan.trees.iter().map(|tree| {
+        json!({
+            "source": tree.chosen.source,
+            "snapshot": tree.chosen.id(),
+            "time": tree.chosen.stored.snapshot.time,
+            "lost_seconds": tree.chosen.lost.num_seconds(),
+            "incomplete": tree.chosen.is_incomplete,
+            "dir": tree.dir,
+            "files": tree.files.files,
+            "bytes": tree.files.bytes,
+        })
+    }).collect();
+    json!({ "databases": databases, "trees": trees, "predicted_seconds": plan.predicted.map(|span| span.as_secs()) })
+}
+
+/// Tells what a restore did, what it could not, and what the proof found.
+pub(super) fn restored(policy: &Policy, plan: &Plan, restored: &Restored, proof: Option<&[String]>, took: Duration) -> String {
+    let mut text = String::new();
+    for (source, loaded) in &restored.databases {
+        line!(text, "{source:<10} loaded {} rows into {} tables", human::count(loaded.rows), loaded.tables);
+        for failed in loaded.failed.iter().take(LINES_MAX) {
+            line!(text, "{:<10} refused by the server: {}: {}", "", failed.what, human::chain(&failed.error));
+        }
+    }
+    for (source, tree) in &restored.trees {
+        line!(
+            text,
+            "{source:<10} {} files restored, {}; {} were there already",
+            human::count(tree.files),
+            human::bytes(tree.bytes),
+            human::count(tree.skipped)
+        );
+        for (path, reason) in tree.failed.iter().take(LINES_MAX) {
+            line!(text, "{:<10} not restored: {}: {reason}", "", path.display());
+        }
+        let more = tree.failures.saturating_sub(u64::try_from(LINES_MAX).unwrap_or(u64::MAX));
+        if more > 0 {
+            line!(text, "{:<10} … and {more} more; `--json` names them", "");
+        }
+        for (path, without) in tree.reduced.iter().take(LINES_MAX) {
+            line!(text, "{:<10} restored without {without}: {}", "", path.display());
+        }
+        if tree.owners_lost > 0 {
+            line!(text, "{:<10} {} entries belong to you instead of their owner: only root may give files away", "", tree.owners_lost);
+        }
+    }
+    match proof {
+        None => {}
+        Some([]) => line!(text, "verified: every chunk of rows and every file equals the snapshot"),
+        Some(differences) => {
+            line!(text, "NOT EQUAL to the snapshot in {} places:", differences.len());
+            for difference in differences.iter().take(LINES_MAX) {
+                line!(text, "  {difference}");
+            }
+        }
+    }
+    line!(text, "restored in {}", human::duration(took));
+    recovery_point(&mut text, policy, plan);
+    text
+}
+
+pub(super) fn restored_json(restored: &Restored) -> Value {
+    let databases: Vec<Value> = restored.databases.iter().map(|(source, loaded)| {
+        let failed: Vec<Value> = loaded.failed.iter().map(|one| json!({ "what": one.what, "error": human::chain(&one.error) })).collect();
+        json!({ "source": source, "rows": loaded.rows, "tables": loaded.tables, "failed": failed })
+    }).collect();
+    let trees: Vec<Value> = restored.trees.iter().map(|(source, tree)| {
+        let failed: Vec<Value> = tree.failed.iter().map(|(path, reason)| json!({ "path": path, "reason": reason })).collect();
+        json!({ "source": source, "files": tree.files, "bytes": tree.bytes, "skipped": tree.skipped, "failures": tree.failures, "failed": failed })
+    }).collect();
+    json!({ "databases": databases, "trees": trees })
+}

@@ -1,0 +1,258 @@
+//! The command that restores: the request from the arguments, the plan on the screen, the consent, the work.
+
+use std::io::{IsTerminal as _, Write as _};
+use std::path::PathBuf;
+
+use chrono::{DateTime, NaiveDate, NaiveDateTime, Utc};
+use chrono_tz::Tz;
+use serde_json::json;
+
+use crate::cli::args::{Global, RestoreArgs};
+use crate::cli::envelope::{Answer, Answered, wait};
+use crate::cli::{policies, render};
+use crate::cycle::journal::Journal;
+use crate::exit::{Exit, Failure};
+use crate::mysql::server::Server;
+use crate::place;
+use crate::policy::{MysqlAddress, Policy, Tls, TlsMode};
+use crate::restore;
+use crate::restore::choose::Moment;
+use crate::restore::{Plan, Rates, Request, Restored};
+use crate::run::Run;
+use crate::secret::SecretSource;
+
+pub(super) fn restore(global: &Global, args: &RestoreArgs) -> Answered {
+    let policy = policies::one(global, &args.policy.policy)?;
+    let request = request(&policy, args)?;
+    let asks = !args.yes && !global.json;
+    wait(global, |run| async move { work(&policy, args, &request, asks, &run).await })
+}
+
+async fn work(policy: &Policy, args: &RestoreArgs, request: &Request, asks: bool, run: &Run) -> Answered {
+    let journal = Journal::begin(policy, if args.dry_run { "restore --dry-run" } else { "restore" }, run)?;
+    let result = plan_and_apply(policy, args, request, asks, &journal, run).await;
+    let (exit, error) = match &result {
+        Ok(answer) => (answer.exit, None),
+        Err(failure) => (failure.exit, Some(failure.message.clone())),
+    };
+    journal.end(exit, error)?;
+    result
+}
+
+async fn plan_and_apply(
+    policy: &Policy,
+    args: &RestoreArgs,
+    request: &Request,
+    asks: bool,
+    journal: &Journal<'_>,
+    run: &Run,
+) -> Answered {
+    let repository = place::repository_in(policy, args.from.as_deref(), run).await?;
+    let rates = rates(journal)?;
+    let plan = restore::plan(policy, &repository, request, rates, run).await?;
+    let text = render::restore_plan(policy, &plan, args.from.as_deref());
+    let json = render::restore_plan_json(&plan);
+    if args.dry_run {
+        return Ok(Answer::new(text, json!({ "dry_run": true, "plan": json })));
+    }
+    run.events.note(text.trim_end());
+    if asks {
+        consent(&plan)?;
+    }
+    let began = run.clock.instant();
+    let restored = restore::apply(&plan, &repository, request, run).await?;
+    let mut exit = exit_of(&restored);
+    let mut proof = Vec::new();
+    if args.verify {
+        proof = restore::compare(&plan, &repository, run).await?;
+        if !proof.is_empty() {
+            exit = exit.max(Exit::Damaged);
+        }
+    }
+    let text = render::restored(policy, &plan, &restored, args.verify.then_some(&*proof), began.elapsed());
+    let json = json!({
+        "plan": json,
+        "restored": render::restored_json(&restored),
+        "verified": args.verify,
+        "differences": proof,
+        "millis": crate::backup::millis(began.elapsed()),
+        "exit": exit.code(),
+    });
+    Ok(Answer::new(text, json).with(exit))
+}
+
+/// What could not be restored is damage where its bytes are, and incompleteness where the target refused.
+fn exit_of(restored: &Restored) -> Exit {
+    let is_refused = restored.databases.iter().any(|(_, loaded)| !loaded.failed.is_empty());
+    let mut exit = if is_refused { Exit::Incomplete } else { Exit::Ok };
+    for (_, tree) in &restored.trees {
+        if tree.damaged > 0 {
+            exit = exit.max(Exit::Damaged);
+        } else if tree.failures + tree.reductions > 0 {
+            exit = exit.max(Exit::Incomplete);
+        }
+    }
+    exit
+}
+
+/// Asks on a terminal; elsewhere `--yes` must have been given.
+fn consent(plan: &Plan) -> Result<(), Failure> {
+    let refusal = |message: &str| Failure::new(Exit::Usage, message).hinting("add `--yes`, or look first with `--dry-run`");
+    if !std::io::stdin().is_terminal() {
+        return Err(refusal("restore: nobody is at the terminal to confirm the plan"));
+    }
+    let target = render::targets(plan);
+    let mut err = std::io::stderr().lock();
+    let asked = write!(err, "Restore into {target}? Type yes: ").and_then(|()| err.flush());
+    asked.map_err(|error| refusal(&format!("restore: ask for consent: {error}")))?;
+    let mut line = String::new();
+    std::io::stdin().read_line(&mut line).map_err(|error| refusal(&format!("restore: read the consent: {error}")))?;
+    if line.trim() == "yes" { Ok(()) } else { Err(refusal("restore: not confirmed, nothing was written")) }
+}
+
+/// Takes the rates of the newest drill that measured them.
+fn rates(journal: &Journal<'_>) -> Result<Rates, Failure> {
+    let drills = journal.catalog().drills(8)?;
+    let rate = |name: &str| {
+        let phase = drills.iter().flat_map(|drill| &drill.phases).find(|phase| phase.name == name && phase.duration_ms > 0)?;
+        #[expect(clippy::cast_precision_loss, reason = "a prediction")]
+        Some(phase.bytes? as f64 / (phase.duration_ms as f64 / 1_000.0))
+    };
+    Ok(Rates { load: rate("load"), files: rate("files") })
+}
+
+fn request(policy: &Policy, args: &RestoreArgs) -> Result<Request, Failure> {
+    let moment = match (&args.snapshot, &args.point_in_time) {
+        (Some(id), _) => Moment::Snapshot(id.clone()),
+        (None, Some(text)) => moment(text, policy.timezone)?,
+        (None, None) => Moment::Latest,
+    };
+    Ok(Request {
+        moment,
+        sources: args.sources.clone(),
+        to_mysql: args.to_mysql.as_deref().map(|url| server(policy, url, args)).transpose()?,
+        to_dir: args.to_dir.as_deref().map(absolute).transpose()?,
+        tables: args.tables.iter().map(|name| table(name)).collect::<Result<_, _>>()?,
+        paths: args.paths.clone(),
+        overwrite: args.overwrite,
+        in_place: args.confirm_host.clone().filter(|_| args.in_place),
+        users: !args.no_users,
+        connections: usize::from(args.connections),
+    })
+}
+
+fn absolute(path: &std::path::Path) -> Result<PathBuf, Failure> {
+    std::path::absolute(path).map_err(|error| Failure::new(Exit::Usage, format!("restore into `{}`: {error}", path.display())))
+}
+
+fn table(name: &str) -> Result<(String, String), Failure> {
+    let refusal = || Failure::new(Exit::Usage, format!("`{name}` names no table")).hinting("write `schema.table`");
+    let (schema, table) = name.split_once('.').ok_or_else(refusal)?;
+    if schema.is_empty() || table.is_empty() { Err(refusal()) } else { Ok((schema.to_owned(), table.to_owned())) }
+}
+
+/// Reads a moment: `latest`, RFC 3339, or a date and time in the policy's zone.
+fn moment(text: &str, zone: Tz) -> Result<Moment, Failure> {
+    if text == "latest" {
+        return Ok(Moment::Latest);
+    }
+    if let Ok(time) = DateTime::parse_from_rfc3339(text) {
+        return Ok(Moment::At(time.with_timezone(&Utc)));
+    }
+    let refusal = |reason: &str| {
+        Failure::new(Exit::Usage, format!("`{text}` is no moment: {reason}"))
+            .hinting("write `2026-05-01T03:00:00+09:00`, or `2026-05-01 03:00` in the policy's time zone, or `latest`")
+    };
+    let formats = ["%Y-%m-%d %H:%M:%S", "%Y-%m-%d %H:%M", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%dT%H:%M"];
+    let wall = formats.iter().find_map(|format| NaiveDateTime::parse_from_str(text, format).ok());
+    let midnight = || NaiveDate::parse_from_str(text, "%Y-%m-%d").ok()?.and_hms_opt(0, 0, 0);
+    let wall = wall.or_else(midnight).ok_or_else(|| refusal("it is not a date and a time"))?;
+    // A time that comes twice means its second coming, so that nothing the operator counts on is left out.
+    match wall.and_local_timezone(zone).latest() {
+        Some(time) => Ok(Moment::At(time.with_timezone(&Utc))),
+        None => Err(refusal(&format!("clocks in {zone} skip it"))),
+    }
+}
+
+/// Reads `mysql://USER@HOST[:PORT]` or `mysql://USER@localhost?socket=PATH`. A password in it is refused: others can read it.
+fn server(policy: &Policy, url: &str, args: &RestoreArgs) -> Result<Server, Failure> {
+    let refusal = |reason: &str| {
+        Failure::new(Exit::Usage, format!("`--to-mysql` is no server's URL: {reason}"))
+            .hinting("write `mysql://USER@HOST:PORT` or `mysql://USER@localhost?socket=PATH`")
+    };
+    let rest = url.strip_prefix("mysql://").ok_or_else(|| refusal("it does not begin with `mysql://`"))?;
+    let (user, place) = rest.rsplit_once('@').ok_or_else(|| refusal("it names no user"))?;
+    if user.contains(':') {
+        return Err(Failure::new(Exit::Usage, "`--to-mysql` carries a password, which every user of this machine can read")
+            .hinting("put it into a file of mode 0600 and name that with `--to-mysql-password-file`; change the password"));
+    }
+    let (host, socket) = match place.split_once("?socket=") {
+        Some((host, socket)) => (host, Some(PathBuf::from(socket))),
+        None => (place.trim_end_matches('/'), None),
+    };
+    let address = match socket {
+        Some(path) => MysqlAddress::Socket(path),
+        None => tcp(host).ok_or_else(|| refusal("its host or port cannot be read"))?,
+    };
+    let is_here = match &address {
+        MysqlAddress::Socket(_) => true,
+        MysqlAddress::Tcp { host, .. } => matches!(host.as_str(), "localhost" | "127.0.0.1" | "::1"),
+    };
+    let mode = if args.to_mysql_ca.is_none() && (is_here || args.to_mysql_plain) { TlsMode::Off } else { TlsMode::Verify };
+    let password = args.to_mysql_password_file.as_ref().map(|file| SecretSource::File(file.clone()).read()).transpose()?;
+    Ok(Server {
+        address,
+        user: user.to_owned(),
+        password,
+        tls: Tls { mode, ca_file: args.to_mysql_ca.clone() },
+        network: policy.network.clone(),
+    })
+}
+
+fn tcp(text: &str) -> Option<MysqlAddress> {
+    let (host, port) = match text.rsplit_once(':') {
+        Some((host, port)) if !host.ends_with(':') || host.ends_with(']') => (host, port.parse().ok()?),
+        _ => (text, 3306),
+    };
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    (!host.is_empty()).then(|| MysqlAddress::Tcp { host: host.to_owned(), port })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(text: &str) -> Option<String> {
+        match moment(text, chrono_tz::Asia::Seoul) {
+            Ok(Moment::At(time)) => Some(time.to_rfc3339()),
+            _ => None,
+        }
+    }
+
+    #[test]
+    fn a_time_without_an_offset_is_in_the_policys_zone() {
+        assert_eq!(at("2026-05-01 03:00").as_deref(), Some("2026-04-30T18:00:00+00:00"));
+        assert_eq!(at("2026-05-01T03:00:00+02:00").as_deref(), Some("2026-05-01T01:00:00+00:00"));
+        assert_eq!(at("2026-05-01").as_deref(), Some("2026-04-30T15:00:00+00:00"));
+        assert_eq!(at("yesterday"), None);
+    }
+
+    #[test]
+    fn a_time_that_clocks_skip_is_refused() {
+        let refused = moment("2026-03-29 02:30", chrono_tz::Europe::Berlin);
+        assert!(refused.is_err_and(|failure| failure.message.contains("skip")));
+    }
+
+    #[test]
+    fn a_host_may_carry_a_port() {
+        let port = |text| match tcp(text) {
+            Some(MysqlAddress::Tcp { host, port }) => Some((host, port)),
+            _ => None,
+        };
+        assert_eq!(port("db"), Some(("db".to_owned(), 3306)));
+        assert_eq!(port("db:3307"), Some(("db".to_owned(), 3307)));
+        assert_eq!(port("[::1]:3307"), Some(("::1".to_owned(), 3307)));
+        assert_eq!(port("db:x"), None);
+        assert_eq!(port(""), None);
+    }
+}

@@ -1,0 +1,238 @@
+//! The checks of a drill: rows against the manifest, files against the snapshot, the policy's own statements.
+//!
+//! A check that could not run is NOT RUN, with the reason; never a pass.
+
+use std::collections::HashSet;
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::Component;
+use std::path::Path;
+use std::time::Duration;
+use std::time::Instant;
+
+use futures_util::StreamExt as _;
+use mysql_async::Value;
+use mysql_async::prelude::Queryable as _;
+
+use crate::drill::outcome::CheckResult;
+use crate::drill::outcome::CheckState;
+use crate::mysql::manifest::Manifest;
+use crate::mysql::server::Server;
+use crate::policy::Check;
+use crate::restore::files::Restored;
+use crate::run::Run;
+
+/// Names of missing paths that a report shows; the count is always whole.
+const NAMES_SHOWN: usize = 5;
+
+/// Builds a result whose duration is filled in by the caller.
+fn result(name: &str, kind: &str, state: CheckState) -> CheckResult {
+    CheckResult {
+        name: name.to_owned(),
+        kind: kind.to_owned(),
+        result: state,
+        found: None,
+        wanted: None,
+        detail: None,
+        duration_ms: 0,
+    }
+}
+
+/// Judges the restore of a tree: every file came back, each proved by its blobs' hashes.
+#[must_use]
+pub fn tree(source: &str, restored: &Restored, took: Duration) -> CheckResult {
+    let state = if restored.failures == 0 { CheckState::Pass } else { CheckState::Fail };
+    let mut check = result(&format!("{source}: every file restored"), "files", state);
+    check.found = Some(format!("{} files, {} failed", restored.files, restored.failures));
+    check.wanted = Some("0 failed".to_owned());
+    check.detail = restored.failed.first().map(|(path, reason)| format!("{}: {reason}", path.display()));
+    check.duration_ms = crate::backup::millis(took);
+    check
+}
+
+/// Reads all restored rows back through the dump's encoder and compares each chunk's hash with the manifest.
+pub async fn rows(source: &str, server: &Server, manifest: &Manifest, run: &Run) -> CheckResult {
+    let began = Instant::now();
+    let name = format!("{source}: every row as dumped");
+    let chunks: usize = manifest.tables.iter().map(|table| table.chunks.len()).sum();
+    let mut check = match crate::restore::row_differences(server, manifest, None, run).await {
+        Ok(differences) => {
+            let state = if differences.is_empty() { CheckState::Pass } else { CheckState::Fail };
+            let mut check = result(&name, "rows", state);
+            check.found = Some(format!("{} of {chunks} chunks hash alike", chunks - differences.len().min(chunks)));
+            check.detail = differences.first().map(ToString::to_string);
+            check
+        }
+        Err(error) => not_run(&name, "rows", &crate::human::chain(&error)),
+    };
+    check.wanted = Some(format!("{chunks} chunks, {} rows", manifest.rows()));
+    check.duration_ms = crate::backup::millis(began.elapsed());
+    check
+}
+
+fn not_run(name: &str, kind: &str, reason: &str) -> CheckResult {
+    let mut check = result(name, kind, CheckState::NotRun);
+    check.detail = Some(reason.to_owned());
+    check
+}
+
+/// Runs one of the policy's checks on the restored databases and trees (each tree in `dir/<source>`).
+pub async fn run(check: &Check, servers: &[(&str, &Server)], dir: &Path, run: &Run) -> CheckResult {
+    let began = Instant::now();
+    let (name, kind, mysql) = match check {
+        Check::Sql { name, mysql, .. } => (name, "sql", mysql.as_deref()),
+        Check::FilesIn { name, mysql, .. } => (name, "files_in", mysql.as_deref()),
+    };
+    let mut result = match servers.iter().find(|(source, _)| mysql.is_none_or(|wanted| wanted == *source)) {
+        None => not_run(name, kind, "the database that it asks was not restored"),
+        Some((_, server)) => ask(check, server, dir, run).await.unwrap_or_else(|reason| not_run(name, kind, &reason)),
+    };
+    result.duration_ms = crate::backup::millis(began.elapsed());
+    result
+}
+
+async fn ask(check: &Check, server: &Server, dir: &Path, run: &Run) -> Result<CheckResult, String> {
+    match check {
+        Check::Sql { name, sql, min, max, equals, .. } => {
+            Ok(judge_value(name, first_value(server, sql).await?, *min, *max, equals.as_deref()))
+        }
+        Check::FilesIn { name, source, sql, missing_max, .. } => {
+            let found = missing(server, sql, &dir.join(source), run).await?;
+            Ok(judge_missing(name, &found, *missing_max))
+        }
+    }
+}
+
+async fn first_value(server: &Server, sql: &str) -> Result<Option<String>, String> {
+    let mut connection = server.connect().await.map_err(|error| error.to_string())?;
+    let row: Option<mysql_async::Row> = connection.query_first(sql).await.map_err(|error| error.to_string())?;
+    let value = row.and_then(|row| row.as_ref(0).cloned());
+    connection.disconnect().await.map_err(|error| error.to_string())?;
+    Ok(value.and_then(text))
+}
+
+/// Returns a value as text, `None` for NULL.
+fn text(value: Value) -> Option<String> {
+    match value {
+        Value::NULL => None,
+        Value::Bytes(bytes) => Some(String::from_utf8_lossy(&bytes).into_owned()),
+        other => Some(other.as_sql(true).trim_matches('\'').to_owned()),
+    }
+}
+
+/// Judges one value: as a number where a bound is a number, as text where it must equal a text.
+fn judge_value(name: &str, found: Option<String>, min: Option<f64>, max: Option<f64>, equals: Option<&str>) -> CheckResult {
+    let number = found.as_deref().and_then(|text| text.trim().parse::<f64>().ok());
+    let fits_min = min.is_none_or(|min| number.is_some_and(|number| number >= min));
+    let fits_max = max.is_none_or(|max| number.is_some_and(|number| number <= max));
+    let fits_text = equals.is_none_or(|wanted| found.as_deref() == Some(wanted));
+    let state = if fits_min && fits_max && fits_text { CheckState::Pass } else { CheckState::Fail };
+    let mut check = result(name, "sql", state);
+    check.found = Some(found.unwrap_or_else(|| "NULL".to_owned()));
+    let bounds = [
+        min.map(|min| format!("at least {min}")),
+        max.map(|max| format!("at most {max}")),
+        equals.map(|text| format!("`{text}`")),
+    ];
+    check.wanted = Some(bounds.into_iter().flatten().collect::<Vec<_>>().join(", "));
+    check
+}
+
+/// What a look for files found.
+#[derive(Default)]
+struct Missing {
+    named: u64,
+    missing: u64,
+    examples: Vec<String>,
+}
+
+/// Counts the paths that a statement returns and that are not in the restored tree. Rows are streamed, whatever their number.
+async fn missing(server: &Server, sql: &str, root: &Path, run: &Run) -> Result<Missing, String> {
+    let mut connection = server.connect().await.map_err(|error| error.to_string())?;
+    let mut rows = connection.query_stream::<Option<Vec<u8>>, _>(sql).await.map_err(|error| error.to_string())?;
+    let mut found = Missing::default();
+    // Neighbouring rows often name one directory: a directory that is gone is looked for once.
+    let mut absent_dirs: HashSet<std::path::PathBuf> = HashSet::new();
+    while let Some(row) = rows.next().await {
+        run.check().map_err(|stopped| stopped.to_string())?;
+        let Some(bytes) = row.map_err(|error| error.to_string())? else { continue };
+        found.named += 1;
+        if !is_there(root, Path::new(OsStr::from_bytes(&bytes)), &mut absent_dirs) {
+            found.missing += 1;
+            if found.examples.len() < NAMES_SHOWN {
+                found.examples.push(String::from_utf8_lossy(&bytes).into_owned());
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// Tells whether a path that a row names is in the tree. A path that climbs out of the tree is not.
+fn is_there(root: &Path, path: &Path, absent_dirs: &mut HashSet<std::path::PathBuf>) -> bool {
+    let below: std::path::PathBuf = path.components().skip_while(|part| matches!(part, Component::RootDir)).collect();
+    if below.as_os_str().is_empty() || below.components().any(|part| matches!(part, Component::ParentDir)) {
+        return false;
+    }
+    let dir = below.parent().map(Path::to_owned).unwrap_or_default();
+    if absent_dirs.contains(&dir) {
+        return false;
+    }
+    let is_there = root.join(&below).symlink_metadata().is_ok();
+    if !is_there && !root.join(&dir).is_dir() {
+        absent_dirs.insert(dir);
+    }
+    is_there
+}
+
+fn judge_missing(name: &str, found: &Missing, missing_max: u64) -> CheckResult {
+    let state = match (found.named, found.missing) {
+        // A statement that names nothing proves nothing.
+        (0, _) => CheckState::NotRun,
+        (_, missing) if missing <= missing_max => CheckState::Pass,
+        _ => CheckState::Fail,
+    };
+    let mut check = result(name, "files_in", state);
+    check.found = Some(format!("{} of {} paths missing", found.missing, found.named));
+    check.wanted = Some(format!("at most {missing_max} missing"));
+    check.detail = match (found.named, found.examples.is_empty()) {
+        (0, _) => Some("the statement named no path".to_owned()),
+        (_, true) => None,
+        (_, false) => Some(format!("missing: {}", found.examples.join(", "))),
+    };
+    check
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_value_is_judged_by_its_bounds() {
+        let judge = |found: Option<&str>, min, equals| judge_value("x", found.map(str::to_owned), min, None, equals).result;
+        assert_eq!(judge(Some("5"), Some(1.0), None), CheckState::Pass);
+        assert_eq!(judge(Some("0"), Some(1.0), None), CheckState::Fail);
+        assert_eq!(judge(None, Some(1.0), None), CheckState::Fail);
+        assert_eq!(judge(Some("many"), Some(1.0), None), CheckState::Fail);
+        assert_eq!(judge(Some("open"), None, Some("open")), CheckState::Pass);
+        assert_eq!(judge(Some("shut"), None, Some("open")), CheckState::Fail);
+    }
+
+    #[test]
+    fn a_statement_that_names_no_path_proves_nothing() {
+        assert_eq!(judge_missing("x", &Missing::default(), 0).result, CheckState::NotRun);
+    }
+
+    #[test]
+    fn a_path_that_climbs_out_of_the_tree_is_not_in_it() -> std::io::Result<()> {
+        let dir = tempfile::tempdir()?;
+        std::fs::create_dir(dir.path().join("a"))?;
+        std::fs::write(dir.path().join("a/b"), "x")?;
+        let mut absent = HashSet::new();
+        assert!(is_there(dir.path(), Path::new("a/b"), &mut absent));
+        assert!(is_there(dir.path(), Path::new("/a/b"), &mut absent));
+        assert!(!is_there(&dir.path().join("a"), Path::new("../a/b"), &mut absent));
+        assert!(!is_there(dir.path(), Path::new("c/d"), &mut absent));
+        assert!(!is_there(dir.path(), Path::new("c/e"), &mut absent));
+        Ok(())
+    }
+}

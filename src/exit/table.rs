@@ -1,0 +1,214 @@
+//! The one table from errors to exit codes. Every variant is matched, so that a new one does not compile until it has a code.
+
+use crate::backup::BackupError;
+use crate::backup::files::BackupFilesError;
+use crate::catalog::CatalogError;
+use crate::copy::CopyError;
+use crate::drill::DrillError;
+use crate::exit::{Exit, Failure};
+use crate::human;
+use crate::install::InstallError;
+use crate::mysql::server::ServerError;
+use crate::place::PlaceError;
+use crate::policy::PolicyError;
+use crate::report::ReportError;
+use crate::repository::RepositoryError;
+use crate::restore::RestoreError;
+use crate::restore::files::RestoreFilesError;
+use crate::run::Stopped;
+use crate::sandbox::SandboxError;
+use crate::schedule::{LockError, StampError};
+use crate::secret::SecretError;
+use crate::source::files::FilesError;
+use crate::source::mysql::MysqlSourceError;
+use crate::store::StoreError;
+use crate::target::mysql::{DumpReadError, LoadError};
+use crate::verify::VerifyError;
+
+/// What the envelope asks of each error: its code, and the next step.
+trait Coded: std::error::Error {
+    fn code(&self) -> Exit;
+    fn next_step(&self) -> Option<String>;
+}
+
+macro_rules! coded {
+    ($($error:ty: |$this:ident| $code:expr;)*) => {$(
+        impl Coded for $error {
+            fn code(&self) -> Exit {
+                let $this = self;
+                $code
+            }
+
+            fn next_step(&self) -> Option<String> {
+                self.hint()
+            }
+        }
+
+        impl From<$error> for Failure {
+            fn from(error: $error) -> Self {
+                Self::from(&error)
+            }
+        }
+
+        impl From<&$error> for Failure {
+            fn from(error: &$error) -> Self {
+                Self { exit: error.code(), message: human::chain(error), hint: error.next_step() }
+            }
+        }
+
+        impl From<&$error> for Exit {
+            fn from(error: &$error) -> Self {
+                error.code()
+            }
+        }
+    )*};
+}
+
+coded! {
+    PolicyError: |_error| Exit::Usage;
+    SecretError: |_error| Exit::Password;
+    StampError: |_error| Exit::Failed;
+    CatalogError: |_error| Exit::Failed;
+    ReportError: |_error| Exit::Failed;
+    InstallError: |error| match error {
+        InstallError::Both { .. } | InstallError::Credential { .. } | InstallError::Path { .. } => Exit::Usage,
+        InstallError::Foreign { .. }
+        | InstallError::NoDirectory { .. }
+        | InstallError::Io { .. }
+        | InstallError::Command { .. } => Exit::Failed,
+    };
+    SandboxError: |error| match error {
+        SandboxError::Stopped => Exit::Interrupted,
+        _ => Exit::Failed,
+    };
+    LockError: |error| match error {
+        LockError::Held { .. } => Exit::Locked,
+        LockError::Io { .. } => Exit::Failed,
+        LockError::Stopped(_) => Exit::Interrupted,
+    };
+    StoreError: |error| match error {
+        StoreError::Missing { .. } => Exit::Damaged,
+        StoreError::Transient { .. } | StoreError::Failed { .. } | StoreError::Full { .. } => Exit::Failed,
+        StoreError::Denied { .. } => Exit::Password,
+        StoreError::Protected { .. } => Exit::Protected,
+        StoreError::Refused { .. } => Exit::Network,
+    };
+    RepositoryError: |error| match error {
+        RepositoryError::NoRepository { .. } => Exit::NoRepository,
+        RepositoryError::WrongPassword { .. } => Exit::Password,
+        RepositoryError::Locked { .. } => Exit::Locked,
+        RepositoryError::Damaged { .. } | RepositoryError::MissingBlob { .. } => Exit::Damaged,
+        RepositoryError::AlreadyThere { .. }
+        | RepositoryError::Version { .. }
+        | RepositoryError::LockLost { .. }
+        | RepositoryError::Refused { .. } => Exit::Failed,
+        RepositoryError::Store(error) => error.code(),
+        RepositoryError::Stopped(_) => Exit::Interrupted,
+    };
+    PlaceError: |error| match error {
+        PlaceError::Password(_) | PlaceError::Credentials { .. } => Exit::Password,
+        PlaceError::NoCopy(_) => Exit::Usage,
+        PlaceError::Copy { error, .. } => error.code(),
+        PlaceError::Repository(error) => error.code(),
+    };
+    ServerError: |error| match error {
+        error if error.is_network_refused() => Exit::Network,
+        error if error.is_access_denied() => Exit::Password,
+        _ => Exit::Failed,
+    };
+    FilesError: |error| match error {
+        FilesError::Guard(_) => Exit::Guard,
+        _ => Exit::Failed,
+    };
+    MysqlSourceError: |error| match error {
+        error if error.is_network_refused() => Exit::Network,
+        error if error.is_access_denied() => Exit::Password,
+        error if error.is_stopped() => Exit::Interrupted,
+        _ => Exit::Failed,
+    };
+    BackupFilesError: |error| match error {
+        BackupFilesError::Source(error) => error.code(),
+        BackupFilesError::Repository(error) => error.code(),
+        BackupFilesError::Threads(_) => Exit::Failed,
+        BackupFilesError::Stopped(_) => Exit::Interrupted,
+    };
+    BackupError: |error| match error {
+        BackupError::Mysql(error) => error.code(),
+        BackupError::Password(error) => error.code(),
+        BackupError::Files(error) => error.code(),
+        BackupError::SaveFiles(error) => error.code(),
+        BackupError::Repository(error) => error.code(),
+        BackupError::Verify(error) => error.code(),
+        BackupError::Written(..) | BackupError::Manifest(..) => Exit::Damaged,
+        BackupError::NoSource(_) => Exit::Usage,
+        BackupError::Thread(_) => Exit::Failed,
+        BackupError::Stopped(_) => Exit::Interrupted,
+    };
+    VerifyError: |error| match error {
+        VerifyError::Repository(error) => error.code(),
+        VerifyError::Work(_) => Exit::Failed,
+    };
+    CopyError: |error| match error {
+        CopyError::NoRepository { .. } => Exit::NoRepository,
+        CopyError::AnotherRepository { .. } => Exit::Failed,
+        CopyError::Store(error) => error.code(),
+        CopyError::Needs(error) => error.code(),
+        CopyError::Stopped(_) => Exit::Interrupted,
+    };
+    LoadError: |error| match error {
+        LoadError::Server(error) => error.code(),
+        LoadError::Dump(error) if error.is_damage() => Exit::Damaged,
+        LoadError::Dump(_) => Exit::Failed,
+        LoadError::OtherLoad | LoadError::Busy => Exit::Locked,
+        LoadError::NotEmpty { .. } | LoadError::NotInDump { .. } => Exit::Usage,
+        LoadError::Stopped => Exit::Interrupted,
+        LoadError::GaveUp { source, .. } => source.code(),
+        LoadError::Sql { .. }
+        | LoadError::Rows { .. }
+        | LoadError::Warnings { .. }
+        | LoadError::RowCount { .. }
+        | LoadError::LocalInfileOff
+        | LoadError::NamesCollide { .. }
+        | LoadError::BrokeOff => Exit::Failed,
+    };
+    DumpReadError: |error| if error.is_damage() { Exit::Damaged } else { Exit::Failed };
+    RestoreFilesError: |error| match error {
+        RestoreFilesError::Repository(error) => error.code(),
+        RestoreFilesError::Target(_) | RestoreFilesError::Compared(_) | RestoreFilesError::Threads(_) => Exit::Failed,
+        RestoreFilesError::Selection(_) | RestoreFilesError::NotInSnapshot { .. } => Exit::Usage,
+        RestoreFilesError::Stopped(_) => Exit::Interrupted,
+    };
+    RestoreError: |error| match error {
+        RestoreError::NoSnapshot { .. }
+        | RestoreError::UnknownId(_)
+        | RestoreError::AmbiguousId(_)
+        | RestoreError::Foreign(_)
+        | RestoreError::NoServer(_)
+        | RestoreError::NoDir(_)
+        | RestoreError::ManyDatabases(..)
+        | RestoreError::InPlace(_)
+        | RestoreError::WrongHost { .. }
+        | RestoreError::NoTable(_) => Exit::Usage,
+        RestoreError::Manifest(error) => error.code(),
+        RestoreError::Load(error) => error.code(),
+        RestoreError::ReadBack(error) => error.code(),
+        RestoreError::Files(error) => error.code(),
+        RestoreError::Repository(error) => error.code(),
+        RestoreError::Thread(_) => Exit::Failed,
+        RestoreError::Stopped(_) => Exit::Interrupted,
+    };
+    DrillError: |error| match error {
+        DrillError::WorkDir { .. } | DrillError::Thread(_) => Exit::Failed,
+        DrillError::Sandbox(error) => error.code(),
+        DrillError::Restore(error) => error.code(),
+        DrillError::Load(error) => error.code(),
+        DrillError::Repository(error) => error.code(),
+        DrillError::Stopped(_) => Exit::Interrupted,
+    };
+}
+
+impl From<Stopped> for Failure {
+    fn from(stopped: Stopped) -> Self {
+        Self::new(Exit::Interrupted, stopped.to_string())
+    }
+}

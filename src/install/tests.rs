@@ -1,0 +1,381 @@
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use insta::assert_snapshot;
+use tempfile::TempDir;
+
+use crate::install::{InstallError, Plan, Setup, State, Step, With, install, remove, status};
+use crate::policy::Policy;
+
+const POLICY: &str = r#"version = 1
+name = "mall"
+[repository]
+path = "/backup/mall"
+password_file = "/etc/bkp/mall.key"
+[mysql.db1]
+socket = "/run/mysqld/mysqld.sock"
+user = "bkp"
+[schedule]
+backup = "15 2 * * *"
+drill = "0 6 1 * *"
+[retention]
+daily = 7
+"#;
+
+fn policy(text: &str) -> Policy {
+    Policy::parse(text, Path::new("mall.toml")).unwrap()
+}
+
+/// An empty system.
+fn root() -> TempDir {
+    let root = TempDir::new().unwrap();
+    for dir in ["etc/cron.d", "etc/systemd/system/timers.target.wants"] {
+        fs::create_dir_all(root.path().join(dir)).unwrap();
+    }
+    root
+}
+
+fn setup<'a>(policy: &'a Policy, root: &Path) -> Setup<'a> {
+    Setup {
+        policy,
+        policy_file: PathBuf::from("/etc/bkp/policies/mall.toml"),
+        program: PathBuf::from("/usr/bin/true"),
+        root: root.to_owned(),
+    }
+}
+
+/// Does the files of a plan; the commands would reach the running system or need one.
+fn apply_files(plan: &Plan, with: With) {
+    let steps = plan
+        .steps
+        .iter()
+        .filter(|step| !matches!(step, Step::Run(_)))
+        .cloned();
+    Plan {
+        steps: steps.collect(),
+    }
+    .apply(with)
+    .unwrap();
+}
+
+fn listed(root: &Path) -> Vec<String> {
+    let mut dirs = vec![root.to_owned()];
+    let mut files = Vec::new();
+    while let Some(dir) = dirs.pop() {
+        for entry in fs::read_dir(dir).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                dirs.push(path);
+            } else {
+                files.push(path.strip_prefix(root).unwrap().display().to_string());
+            }
+        }
+    }
+    files.sort();
+    files
+}
+
+#[test]
+fn the_cron_line_starts_what_is_due_every_minute() {
+    let (root, policy) = (root(), policy(POLICY));
+    let setup = setup(&policy, root.path());
+    let plan = install(&setup, With::Cron).unwrap();
+    let text = plan.to_string().replace(root.path().to_str().unwrap(), "");
+    assert_snapshot!(text, @r"
+    write /etc/cron.d/bkp-mall
+        # Written by `bkp schedule install`; `bkp schedule remove mall --with cron` removes it.
+        # It looks every minute; what is due, the policy says, and while nothing is, nothing is opened.
+        SHELL=/bin/sh
+        PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
+        * * * * * root /usr/bin/true run --quiet /etc/bkp/policies/mall.toml
+    ");
+}
+
+#[test]
+fn a_path_that_cron_or_a_shell_would_read_otherwise_is_quoted() {
+    let (root, policy) = (root(), policy(POLICY));
+    let mut setup = setup(&policy, root.path());
+    setup.policy_file = PathBuf::from("/etc/bkp/100% the $HOME 'mall'.toml");
+    let line = |with| {
+        let plan = install(&setup, with).unwrap().to_string();
+        plan.lines()
+            .find(|line| line.contains("run --quiet"))
+            .unwrap()
+            .trim()
+            .to_owned()
+    };
+    assert_snapshot!(line(With::Cron), @r"* * * * * root /usr/bin/true run --quiet '/etc/bkp/100\% the $HOME '\''mall'\''.toml'");
+    assert_snapshot!(line(With::Systemd), @r#"ExecStart=/usr/bin/true run --quiet "/etc/bkp/100%% the $$HOME 'mall'.toml""#);
+    // The shell gives back what was quoted, once cron has taken its backslash away.
+    let after_cron = line(With::Cron).replace("\\%", "%");
+    let words = after_cron.split_once("run --quiet ").unwrap().1.to_owned();
+    let output = Command::new("sh")
+        .args(["-c", &format!("printf %s {words}")])
+        .output()
+        .unwrap();
+    assert_eq!(
+        String::from_utf8_lossy(&output.stdout),
+        setup.policy_file.to_str().unwrap()
+    );
+    setup.policy_file = PathBuf::from("/etc/bkp/a\nb.toml");
+    assert!(matches!(
+        install(&setup, With::Cron).unwrap_err(),
+        InstallError::Path { .. }
+    ));
+}
+
+#[test]
+fn the_units_are_hardened_and_say_why() {
+    let (root, policy) = (root(), policy(POLICY));
+    let setup = setup(&policy, root.path());
+    let plan = install(&setup, With::Systemd).unwrap();
+    let text = plan
+        .to_string()
+        .replace(root.path().to_str().unwrap(), "ROOT");
+    assert_snapshot!(text, @r"
+    write ROOT/etc/systemd/system/bkp-mall.service
+        # Written by `bkp schedule install`; `bkp schedule remove mall --with systemd` removes it.
+        # Changes of your own belong into a drop-in: `systemctl edit bkp-mall.service`.
+        [Unit]
+        Description=Runs what is due of bkp's policy mall
+        Wants=network-online.target
+        After=network-online.target remote-fs.target mariadb.service mysql.service
+
+        [Service]
+        Type=oneshot
+        ExecStart=/usr/bin/true run --quiet /etc/bkp/policies/mall.toml
+        # Another run of the policy is going on: nothing is wrong.
+        SuccessExitStatus=11
+        User=root
+        UMask=0077
+        Nice=10
+        IOSchedulingClass=best-effort
+        IOSchedulingPriority=7
+        TimeoutStartSec=infinity
+        # A run that is told to stop does so at a safe point.
+        KillMode=mixed
+        TimeoutStopSec=5min
+
+        # All of the filesystem can be read and nothing written, but for these; `-`: it may be missing.
+        ProtectSystem=strict
+        ReadWritePaths=-/backup/mall
+        ReadWritePaths=-/var/lib/bkp/mall
+        PrivateTmp=yes
+
+        # Of root's rights: to read every file of a source.
+        CapabilityBoundingSet=CAP_DAC_READ_SEARCH
+        # For drills: to restore files with their owners and modes, and to start the sandbox's server as its own user.
+        CapabilityBoundingSet=CAP_CHOWN CAP_DAC_OVERRIDE CAP_FOWNER CAP_FSETID CAP_SETUID CAP_SETGID CAP_KILL
+
+        NoNewPrivileges=yes
+        ProtectHome=read-only
+        PrivateDevices=yes
+        ProtectClock=yes
+        ProtectControlGroups=yes
+        ProtectHostname=yes
+        ProtectKernelLogs=yes
+        ProtectKernelModules=yes
+        ProtectKernelTunables=yes
+        LockPersonality=yes
+        RestrictNamespaces=yes
+        RestrictRealtime=yes
+        # Databases, object stores, and the question to the kernel for the way there.
+        RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6 AF_NETLINK
+        SystemCallArchitectures=native
+        SystemCallFilter=@system-service
+        SystemCallErrorNumber=EPERM
+        # Left out on purpose: RestrictSUIDSGID (a drill restores files with their modes) and MemoryDenyWriteExecute (a drill's
+        # database server compiles patterns).
+    write ROOT/etc/systemd/system/bkp-mall.timer
+        # Written by `bkp schedule install`; `bkp schedule remove mall --with systemd` removes it.
+        [Unit]
+        Description=Looks every minute what is due of bkp's policy mall
+
+        [Timer]
+        OnCalendar=minutely
+        AccuracySec=1s
+
+        [Install]
+        WantedBy=timers.target
+    run systemctl --root=ROOT enable bkp-mall.timer
+    ");
+}
+
+#[test]
+fn the_units_follow_the_policy() {
+    let text = POLICY
+        .replace("drill = \"0 6 1 * *\"\n", "")
+        .replace(
+            "password_file = \"/etc/bkp/mall.key\"",
+            "password_credential = \"bkp-mall\"",
+        )
+        .replace("/run/mysqld/mysqld.sock", "/tmp/mysql.sock")
+        .replace(
+            "[retention]",
+            "[[copy]]\nname = \"usb\"\npath = \"/mnt/my usb/mall\"\n[retention]",
+        );
+    let (root, policy) = (root(), policy(&text));
+    let setup = setup(&policy, root.path());
+    let plan = install(&setup, With::Systemd).unwrap().to_string();
+    let lines: Vec<&str> = plan
+        .lines()
+        .map(str::trim)
+        .filter(|line| line.starts_with(['L', 'R', 'P', 'C']) && line.contains(['/', '-', '_']))
+        .collect();
+    assert_snapshot!(lines.join("\n"), @r#"
+    LoadCredential=bkp-mall
+    ReadWritePaths=-/backup/mall
+    ReadWritePaths=-/var/lib/bkp/mall
+    ReadWritePaths="-/mnt/my usb/mall"
+    ReadWritePaths=/tmp /var/tmp
+    CapabilityBoundingSet=CAP_DAC_READ_SEARCH
+    ProtectHome=read-only
+    RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6 AF_NETLINK
+    "#);
+    let error = install(&setup, With::Cron).unwrap_err();
+    assert_snapshot!(format!("{error}; {}", error.hint().unwrap()), @"install the schedule of `mall` with cron: its secret in credential `bkp-mall` exists only under systemd; install with `--with systemd`, or use a password_file");
+}
+
+#[test]
+fn installing_twice_changes_nothing_and_removing_leaves_what_was_there_before() {
+    for with in [With::Cron, With::Systemd] {
+        let (root, policy) = (root(), policy(POLICY));
+        let setup = setup(&policy, root.path());
+        fs::write(root.path().join("etc/cron.d/e2scrub_all"), "# theirs\n").unwrap();
+        let before = listed(root.path());
+        assert_eq!(status(&setup, with).unwrap(), State::Absent);
+        assert!(
+            remove(&setup, with).unwrap().is_empty(),
+            "nothing to remove"
+        );
+
+        apply_files(&install(&setup, with).unwrap(), with);
+        if with == With::Systemd {
+            // As `systemctl enable` does.
+            let link = root
+                .path()
+                .join("etc/systemd/system/timers.target.wants/bkp-mall.timer");
+            std::os::unix::fs::symlink("/etc/systemd/system/bkp-mall.timer", link).unwrap();
+        }
+        assert_eq!(status(&setup, with).unwrap(), State::Installed);
+        assert_eq!(
+            install(&setup, with).unwrap().to_string(),
+            "nothing to do\n"
+        );
+
+        let plan = remove(&setup, with).unwrap();
+        apply_files(&plan, with);
+        if with == With::Systemd {
+            assert!(
+                matches!(plan.steps.first(), Some(Step::Run(words)) if words.contains(&"disable".to_owned())),
+                "{plan}"
+            );
+            fs::remove_file(
+                root.path()
+                    .join("etc/systemd/system/timers.target.wants/bkp-mall.timer"),
+            )
+            .unwrap();
+        }
+        assert_eq!(listed(root.path()), before);
+    }
+}
+
+#[test]
+fn a_change_shows_as_a_difference_and_is_put_right() {
+    let (root, policy) = (root(), policy(POLICY));
+    let setup = setup(&policy, root.path());
+    apply_files(&install(&setup, With::Cron).unwrap(), With::Cron);
+    let path = root.path().join("etc/cron.d/bkp-mall");
+    let edited = fs::read_to_string(&path)
+        .unwrap()
+        .replace("* * * * *", "0 * * * *");
+    fs::write(&path, edited).unwrap();
+    assert_eq!(
+        status(&setup, With::Cron).unwrap(),
+        State::Differs(vec![path.clone()])
+    );
+    apply_files(&install(&setup, With::Cron).unwrap(), With::Cron);
+    assert_eq!(status(&setup, With::Cron).unwrap(), State::Installed);
+}
+
+#[test]
+fn what_bkp_did_not_write_is_not_touched() {
+    let (root, policy) = (root(), policy(POLICY));
+    let setup = setup(&policy, root.path());
+    fs::write(
+        root.path().join("etc/cron.d/bkp-mall"),
+        "0 3 * * * root my-own-script\n",
+    )
+    .unwrap();
+    for refused in [install(&setup, With::Cron), remove(&setup, With::Cron)] {
+        assert!(matches!(refused.unwrap_err(), InstallError::Foreign { .. }));
+    }
+}
+
+#[test]
+fn cron_and_systemd_do_not_both_start_a_policy() {
+    let (root, policy) = (root(), policy(POLICY));
+    let setup = setup(&policy, root.path());
+    apply_files(&install(&setup, With::Cron).unwrap(), With::Cron);
+    let error = install(&setup, With::Systemd).unwrap_err();
+    assert_snapshot!(format!("{error}; {}", error.hint().unwrap()), @"install the schedule of `mall` with systemd: cron starts it already; run `bkp schedule remove mall --with cron` first");
+}
+
+#[test]
+fn a_machine_without_cron_says_so() {
+    let (root, policy) = (TempDir::new().unwrap(), policy(POLICY));
+    let plan = install(&setup(&policy, root.path()), With::Cron).unwrap();
+    let error = plan.apply(With::Cron).unwrap_err();
+    assert!(
+        error.hint().unwrap().contains("apt-get install cron"),
+        "{error}"
+    );
+}
+
+#[test]
+#[ignore = "needs systemd-analyze; scripts/test runs it"]
+fn systemd_finds_no_fault_in_the_units() {
+    let (root, policy) = (root(), policy(POLICY));
+    apply_files(
+        &install(&setup(&policy, root.path()), With::Systemd).unwrap(),
+        With::Systemd,
+    );
+    let units = ["service", "timer"].map(|kind| {
+        root.path()
+            .join(format!("etc/systemd/system/bkp-mall.{kind}"))
+    });
+    let output = Command::new("systemd-analyze")
+        .args(["verify", "--man=no"])
+        .args(&units)
+        .output()
+        .expect("systemd-analyze is installed (Debian package systemd)");
+    let complaints = String::from_utf8_lossy(&output.stderr);
+    // Other units of the machine may have faults of their own.
+    let ours: Vec<&str> = complaints
+        .lines()
+        .filter(|line| line.contains("bkp-mall"))
+        .collect();
+    assert!(ours.is_empty() && output.status.success(), "{complaints}");
+}
+
+#[test]
+#[ignore = "needs systemctl; scripts/test runs it"]
+fn systemctl_enables_and_disables_the_timer_in_an_image() {
+    let (root, policy) = (root(), policy(POLICY));
+    let setup = setup(&policy, root.path());
+    let before = listed(root.path());
+    install(&setup, With::Systemd)
+        .unwrap()
+        .apply(With::Systemd)
+        .unwrap();
+    assert_eq!(status(&setup, With::Systemd).unwrap(), State::Installed);
+    remove(&setup, With::Systemd)
+        .unwrap()
+        .apply(With::Systemd)
+        .unwrap();
+    assert_eq!(listed(root.path()), before);
+    assert_eq!(status(&setup, With::Systemd).unwrap(), State::Absent);
+}

@@ -1,0 +1,617 @@
+//! Live: what a server holds comes back, is true of one moment, and a dump that breaks is no dump.
+
+mod world;
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+
+use bkp::mysql::manifest::{Consistency, Manifest};
+use bkp::mysql::server::Server as Address;
+use bkp::policy::{MysqlAddress, NonTransactional, Tls, TlsMode};
+use bkp::run::Run;
+use bkp::source::mysql::{MysqlSourceError, hash_chunks};
+use tokio_util::sync::CancellationToken;
+
+use crate::servers::{Product, Server, block_on, program};
+use world::{DirSink, Notes, as_user, by_socket, dump, dump_by, restore, rows_of, source};
+
+const BOTH: [Product; 2] = [Product::MariaDb, Product::MySql];
+
+/// Small row files, so that a small table has many.
+const CHUNK_BYTES: u64 = 20_000;
+
+fn fixture(product: Product) -> Server {
+    let server = match product {
+        Product::MariaDb => Server::mariadb(),
+        Product::MySql => Server::mysql(),
+    };
+    world::run_file(&server, "tests/fixtures/dump/common.sql");
+    let own = if product == Product::MariaDb {
+        "mariadb"
+    } else {
+        "mysql"
+    };
+    world::run_file(&server, &format!("tests/fixtures/dump/{own}.sql"));
+    server
+}
+
+#[test]
+#[ignore = "needs the servers of scripts/lab; scripts/test runs it"]
+fn all_that_a_server_holds_comes_back_with_the_plain_client_alone() {
+    for product in BOTH {
+        let original = fixture(product);
+        let dir = DirSink::new();
+        let manifest = dump(&original, &dir, CHUNK_BYTES, None).unwrap();
+        let restored = Server::start(product, &[]);
+        restore(&restored, dir.path());
+
+        let tables = world::tables(&original);
+        assert_eq!(tables, world::tables(&restored), "{product:?}");
+        assert!(
+            tables.len() >= 30,
+            "the fixture has lost tables: {tables:?}"
+        );
+        for (schema, table) in &tables {
+            assert_eq!(
+                rows_of(&original, schema, table),
+                rows_of(&restored, schema, table),
+                "{product:?} {schema}.{table}"
+            );
+        }
+        assert_eq!(
+            world::objects(&original),
+            world::objects(&restored),
+            "{product:?}"
+        );
+        let counts: u64 = tables
+            .iter()
+            .map(|(schema, table)| rows_of(&original, schema, table).len() as u64)
+            .sum();
+        assert_eq!(manifest.rows(), counts);
+    }
+}
+
+#[test]
+#[ignore = "needs the servers of scripts/lab; scripts/test runs it"]
+fn a_restored_server_hashes_as_its_dump_and_a_changed_row_names_its_chunk() {
+    for product in BOTH {
+        let original = fixture(product);
+        let dir = DirSink::new();
+        let manifest = dump(&original, &dir, CHUNK_BYTES, None).unwrap();
+        let restored = Server::start(product, &[]);
+        restore(&restored, dir.path());
+        assert_eq!(
+            differing(&restored, &manifest, None),
+            BTreeSet::new(),
+            "{product:?}"
+        );
+
+        restored.execute("UPDATE torture.numbers SET f = 0.10000001 WHERE id = 2; DELETE FROM torture.no_key LIMIT 1");
+        restored.execute("INSERT INTO torture.empty_table VALUES (1)");
+        let expected =
+            ["empty_table", "no_key", "numbers"].map(|table| format!("torture/{table}/00000.tsv"));
+        assert_eq!(
+            differing(&restored, &manifest, None),
+            BTreeSet::from(expected),
+            "{product:?}"
+        );
+        let only = BTreeSet::from([("torture".to_owned(), "times".to_owned())]);
+        assert_eq!(
+            differing(&restored, &manifest, Some(&only)),
+            BTreeSet::new(),
+            "{product:?}"
+        );
+    }
+}
+
+/// Returns the paths of chunks that are not on the server as the manifest says, or are there and not in the manifest.
+fn differing(
+    server: &Server,
+    manifest: &Manifest,
+    tables: Option<&BTreeSet<(String, String)>>,
+) -> BTreeSet<String> {
+    let found = hash_chunks(&by_socket(server), manifest, tables, 3, &Run::silent()).unwrap();
+    let found: BTreeSet<_> = found
+        .into_iter()
+        .map(|hash| (hash.path, hash.rows, hash.sha256))
+        .collect();
+    let is_wanted = |schema: &String, name: &String| {
+        tables.is_none_or(|tables| tables.contains(&(schema.clone(), name.clone())))
+    };
+    let wanted = manifest
+        .tables
+        .iter()
+        .filter(|table| is_wanted(&table.schema, &table.name));
+    let wanted: BTreeSet<_> = wanted
+        .flat_map(|table| &table.chunks)
+        .map(|chunk| (chunk.path.clone(), chunk.rows, chunk.sha256.clone()))
+        .collect();
+    found
+        .symmetric_difference(&wanted)
+        .map(|(path, ..)| path.clone())
+        .collect()
+}
+
+/// Moves money between two tables, and notes each transfer in a third, until told to stop.
+fn transfer(address: &Address, writer: u32, stop: &AtomicBool, busy: &SyncSender<()>) -> u32 {
+    let mut wire = address.open_wire(&CancellationToken::new()).unwrap();
+    let mut done = 0;
+    while !stop.load(Ordering::Relaxed) {
+        // Each writer has accounts of its own, so that none waits for another.
+        let account = writer * 1000 + done * 7 % 1000;
+        let amount = done % 13 + 1;
+        wire.run("BEGIN").unwrap();
+        wire.run(&format!(
+            "UPDATE bank.left_side SET money = money - {amount} WHERE id = {account}"
+        ))
+        .unwrap();
+        wire.run(&format!(
+            "UPDATE bank.right_side SET money = money + {amount} WHERE id = {account}"
+        ))
+        .unwrap();
+        wire.run(&format!(
+            "INSERT INTO bank.ledger (account, amount) VALUES ({account}, {amount})"
+        ))
+        .unwrap();
+        wire.run("COMMIT").unwrap();
+        done += 1;
+        if done == 20 {
+            busy.send(()).unwrap();
+        }
+    }
+    done
+}
+
+fn make_bank(server: &Server) {
+    server.execute(
+        "CREATE DATABASE bank; USE bank;
+         CREATE TABLE left_side (id INT PRIMARY KEY, money INT NOT NULL, pad CHAR(200) NOT NULL DEFAULT 'x');
+         CREATE TABLE right_side LIKE left_side;
+         CREATE TABLE ledger (id BIGINT AUTO_INCREMENT PRIMARY KEY, account INT NOT NULL, amount INT NOT NULL)",
+    );
+    let accounts: Vec<String> = (0..4000).map(|id| format!("({id}, 1000)")).collect();
+    for table in ["left_side", "right_side"] {
+        server.execute(&format!(
+            "INSERT INTO bank.{table} (id, money) VALUES {}",
+            accounts.join(", ")
+        ));
+    }
+}
+
+#[test]
+#[ignore = "needs the servers of scripts/lab; scripts/test runs it"]
+fn a_dump_under_full_load_equals_the_source_replayed_to_its_position() {
+    for product in BOTH {
+        let original = Server::start(product, &[]);
+        make_bank(&original);
+        let address = as_user(&original, "bkp", "bkp");
+        let dir = DirSink::new();
+        let stop = AtomicBool::new(false);
+        let (busy, is_busy) = sync_channel(4);
+        let (manifest, transfers) = std::thread::scope(|scope| {
+            let writers: Vec<_> = (0..4)
+                .map(|writer| {
+                    let (address, stop, busy) = (&address, &stop, busy.clone());
+                    scope.spawn(move || transfer(address, writer, stop, &busy))
+                })
+                .collect();
+            (0..4).for_each(|_| is_busy.recv().unwrap());
+            let manifest = dump_by(
+                &address,
+                &source(4),
+                &dir,
+                CHUNK_BYTES,
+                None,
+                &Run::silent(),
+            );
+            stop.store(true, Ordering::Relaxed);
+            let transfers: u32 = writers
+                .into_iter()
+                .map(|writer| writer.join().unwrap())
+                .sum();
+            (manifest.unwrap(), transfers)
+        });
+        let ledger = manifest
+            .tables
+            .iter()
+            .find(|table| table.name == "ledger")
+            .unwrap();
+        assert!(
+            ledger.rows > 0 && ledger.rows < u64::from(transfers),
+            "the writers wrote before and after"
+        );
+
+        let restored = Server::start(product, &[]);
+        restore(&restored, dir.path());
+        let replayed = Server::start(product, &[]);
+        world::replay(&original, &manifest, &replayed);
+        for table in ["left_side", "right_side", "ledger"] {
+            let (restored, replayed) = (
+                rows_of(&restored, "bank", table),
+                rows_of(&replayed, "bank", table),
+            );
+            assert!(
+                restored == replayed,
+                "{product:?}: `{table}` is not as it was at {:?}",
+                manifest.position
+            );
+        }
+        let total = restored.value("SELECT (SELECT SUM(money) FROM bank.left_side) + (SELECT SUM(money) FROM bank.right_side)");
+        assert_eq!(total, "8000000");
+        let expected = if product == Product::MariaDb {
+            Consistency::LockFree
+        } else {
+            Consistency::GlobalLock
+        };
+        assert_eq!(manifest.consistency, expected);
+        assert!(manifest.gtid.is_some_and(|gtid| !gtid.is_empty()));
+    }
+}
+
+/// Fills a table with more rows than all buffers between the server and us hold.
+fn make_large(server: &Server) {
+    server.execute("CREATE DATABASE large; CREATE TABLE large.t (id INT AUTO_INCREMENT PRIMARY KEY, v VARCHAR(1000) NOT NULL)");
+    server.execute("INSERT INTO large.t (v) VALUES (REPEAT('v', 1000))");
+    for _ in 0..15 {
+        server.execute("INSERT INTO large.t (v) SELECT v FROM large.t");
+    }
+}
+
+/// Runs a dump that stops at its first row file until `act` has been done to the server.
+fn dump_while(
+    server: &Server,
+    run: &Run,
+    act: impl FnOnce(),
+) -> (Result<Manifest, MysqlSourceError>, DirSink) {
+    let address = as_user(server, "bkp", "bkp");
+    let (dir, reached, go) = DirSink::with_gate();
+    let dumped = std::thread::scope(|scope| {
+        let dump = scope.spawn(|| dump_by(&address, &source(2), &dir, u64::MAX, None, run));
+        reached.recv().unwrap();
+        act();
+        go.send(()).unwrap();
+        dump.join().unwrap()
+    });
+    (dumped, dir)
+}
+
+#[test]
+#[ignore = "needs the servers of scripts/lab; scripts/test runs it"]
+fn a_connection_killed_in_mid_dump_leaves_no_dump() {
+    for product in BOTH {
+        let server = Server::start(product, &[]);
+        make_large(&server);
+        let (dumped, dir) = dump_while(&server, &Run::silent(), || {
+            let readers = world::readers(&server);
+            assert!(!readers.is_empty(), "the dump is not reading");
+            readers
+                .iter()
+                .for_each(|id| server.execute(&format!("KILL {id}")));
+        });
+        let error = dumped.unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "read `large.t`: the connection that held the read view is gone",
+            "{error:?}"
+        );
+        assert!(
+            error
+                .hint()
+                .is_some_and(|hint| hint.contains("run the backup again"))
+        );
+        assert!(
+            !dir.path().join("manifest.json").exists(),
+            "a broken dump has no manifest"
+        );
+    }
+}
+
+#[test]
+#[ignore = "needs the servers of scripts/lab; scripts/test runs it"]
+fn a_signal_stops_the_dump_and_nothing_of_it_runs_on() {
+    for product in BOTH {
+        let server = Server::start(product, &[]);
+        make_large(&server);
+        let run = Run::silent();
+        let (dumped, dir) = dump_while(&server, &run, || run.cancel.cancel());
+        assert!(dumped.unwrap_err().is_stopped());
+        assert!(!dir.path().join("manifest.json").exists());
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(20);
+        while !world::readers(&server).is_empty() {
+            assert!(
+                std::time::Instant::now() < deadline,
+                "a statement of the dump still runs"
+            );
+        }
+    }
+}
+
+#[test]
+#[ignore = "needs the servers of scripts/lab; scripts/test runs it"]
+fn unchanged_ranges_of_a_second_dump_are_identical_files() {
+    for product in BOTH {
+        let server = Server::start(product, &[]);
+        server.execute("CREATE DATABASE shop; CREATE TABLE shop.orders (shop INT NOT NULL, id INT NOT NULL, v CHAR(80) NOT NULL, PRIMARY KEY (shop, id))");
+        for shop in 0..20 {
+            let rows: Vec<String> = (0..500)
+                .map(|id| format!("({shop}, {id}, REPEAT('v', {}))", 1 + id % 80))
+                .collect();
+            server.execute(&format!(
+                "INSERT INTO shop.orders VALUES {}",
+                rows.join(", ")
+            ));
+        }
+        server.execute("ANALYZE TABLE shop.orders");
+        let first = dump(&server, &DirSink::new(), CHUNK_BYTES, None).unwrap();
+        server.execute("UPDATE shop.orders SET v = 'changed' WHERE shop = 7 AND id < 50; DELETE FROM shop.orders WHERE shop = 12 AND id < 50");
+        server.execute(
+            "INSERT INTO shop.orders SELECT 20, id, v FROM shop.orders WHERE shop = 3 AND id < 60",
+        );
+        let second = dump(&server, &DirSink::new(), CHUNK_BYTES, Some(&first)).unwrap();
+        let unchanged = dump(&server, &DirSink::new(), CHUNK_BYTES, Some(&second)).unwrap();
+
+        let hashes = |manifest: &Manifest| -> Vec<String> {
+            manifest.tables[0]
+                .chunks
+                .iter()
+                .map(|chunk| chunk.sha256.clone())
+                .collect()
+        };
+        let before: BTreeSet<String> = hashes(&first).into_iter().collect();
+        let new = hashes(&second)
+            .iter()
+            .filter(|hash| !before.contains(*hash))
+            .count();
+        assert!(
+            before.len() >= 20,
+            "{product:?}: {} chunks are too few to tell",
+            before.len()
+        );
+        assert!(
+            (3..=6).contains(&new),
+            "{product:?}: three places changed, and {new} files"
+        );
+        assert_eq!(hashes(&second), hashes(&unchanged), "{product:?}");
+        assert_eq!(second.rows(), 10_000 - 50 + 60);
+    }
+}
+
+#[test]
+#[ignore = "needs the servers of scripts/lab; scripts/test runs it"]
+fn an_account_without_the_privileges_learns_which_grant_to_run() {
+    for product in BOTH {
+        let server = Server::start(product, &[]);
+        server.execute("CREATE DATABASE shop; CREATE TABLE shop.t (a INT PRIMARY KEY); INSERT INTO shop.t VALUES (1)");
+        server.execute("CREATE USER poor@'%' IDENTIFIED BY 'x'; GRANT SELECT ON *.* TO poor@'%'");
+        let address = as_user(&server, "poor", "x");
+        let attempt = || {
+            dump_by(
+                &address,
+                &source(1),
+                &DirSink::new(),
+                CHUNK_BYTES,
+                None,
+                &Run::silent(),
+            )
+        };
+
+        let blind = attempt().unwrap_err();
+        assert_eq!(
+            blind.to_string(),
+            "dump the server: the account lacks SHOW VIEW, TRIGGER, EVENT on `shop`"
+        );
+        let grant = "run `GRANT SHOW VIEW, TRIGGER, EVENT ON *.* TO `poor`@`%`` on the server as an administrator";
+        assert_eq!(blind.hint().as_deref(), Some(grant));
+
+        server.execute("GRANT SHOW VIEW, TRIGGER, EVENT ON *.* TO poor@'%'");
+        let lockless = attempt().unwrap_err();
+        assert!(
+            lockless
+                .to_string()
+                .contains("lacks both RELOAD and LOCK TABLES"),
+            "{lockless}"
+        );
+        assert!(
+            lockless
+                .hint()
+                .is_some_and(|hint| hint.contains("GRANT RELOAD ON *.* TO `poor`@`%`"))
+        );
+
+        server.execute("GRANT LOCK TABLES ON *.* TO poor@'%'");
+        let locked = attempt().unwrap();
+        assert_eq!(locked.consistency, Consistency::TableLocks);
+        assert_eq!(locked.rows(), 1);
+
+        let stranger = as_user(&server, "poor", "wrong");
+        let refused = dump_by(
+            &stranger,
+            &source(1),
+            &DirSink::new(),
+            CHUNK_BYTES,
+            None,
+            &Run::silent(),
+        )
+        .unwrap_err();
+        assert!(refused.is_access_denied(), "{refused:?}");
+    }
+}
+
+#[test]
+#[ignore = "needs the servers of scripts/lab; scripts/test runs it"]
+fn tables_without_transactions_are_refused_or_dumped_while_locked() {
+    for product in BOTH {
+        let server = Server::start(product, &[]);
+        server.execute("CREATE DATABASE old; CREATE TABLE old.m (a INT PRIMARY KEY) ENGINE=MyISAM; INSERT INTO old.m VALUES (1), (2)");
+        let refused = dump(&server, &DirSink::new(), CHUNK_BYTES, None).unwrap_err();
+        assert_eq!(
+            refused.to_string(),
+            "dump the server to one moment: 1 tables are of engines without transactions: `old.m` (MyISAM)"
+        );
+        let mut policy = source(2);
+        policy.non_transactional = NonTransactional::Lock;
+        let manifest = dump_by(
+            &by_socket(&server),
+            &policy,
+            &DirSink::new(),
+            CHUNK_BYTES,
+            None,
+            &Run::silent(),
+        )
+        .unwrap();
+        assert_eq!(
+            (manifest.rows(), manifest.consistency),
+            (2, Consistency::GlobalLock)
+        );
+        server.execute("SET lock_wait_timeout = 1; INSERT INTO old.m VALUES (3)");
+    }
+}
+
+#[test]
+#[ignore = "needs the servers of scripts/lab; scripts/test runs it"]
+fn a_long_statement_in_the_way_is_named_and_given_way_to() {
+    let server = Server::mysql();
+    server.execute("CREATE DATABASE shop; CREATE TABLE shop.t (a INT PRIMARY KEY); INSERT INTO shop.t VALUES (1)");
+    let notes = Arc::new(Notes::default());
+    let run = Run::new(
+        Arc::new(bkp::clock::SystemClock),
+        bkp::event::Events::new(notes.clone()),
+    );
+    let address = by_socket(&server);
+    let slow = address.open_wire(&CancellationToken::new()).unwrap();
+    let manifest = std::thread::scope(|scope| {
+        let mut slow = slow;
+        slow.send("SELECT SLEEP(4) FROM shop.t").unwrap();
+        scope.spawn(move || slow.finish().unwrap());
+        let mut policy = source(1);
+        policy.lock_wait = std::time::Duration::from_secs(1);
+        dump_by(&address, &policy, &DirSink::new(), CHUNK_BYTES, None, &run).unwrap()
+    });
+    let said = notes.text();
+    assert!(
+        said.contains("the global read lock was not free within 1 s; held up by session"),
+        "{said}"
+    );
+    assert!(said.contains("SELECT SLEEP(4) FROM shop.t"), "{said}");
+    assert!(
+        manifest.write_stall_ms >= 1000.0,
+        "the failed try held writers up, too: {}",
+        manifest.write_stall_ms
+    );
+}
+
+#[test]
+#[ignore = "needs the servers of scripts/lab; scripts/test runs it"]
+fn a_server_is_trusted_by_its_certificate_alone() {
+    for product in BOTH {
+        let keys = world::Certificates::make();
+        let [ca, certificate, key] = keys.options();
+        let server = Server::start(product, &[&ca, &certificate, &key]);
+        server.execute("CREATE DATABASE shop; CREATE TABLE shop.t (a INT PRIMARY KEY); INSERT INTO shop.t VALUES (1)");
+        let mut address = as_user(&server, "bkp", "bkp");
+        address.tls = Tls {
+            mode: TlsMode::Verify,
+            ca_file: Some(keys.authority()),
+        };
+        let manifest = dump_by(
+            &address,
+            &source(1),
+            &DirSink::new(),
+            CHUNK_BYTES,
+            None,
+            &Run::silent(),
+        )
+        .unwrap();
+        assert_eq!(manifest.rows(), 1);
+        block_on(async { address.connect().await.map(drop) }).unwrap();
+
+        let others = world::Certificates::make();
+        address.tls.ca_file = Some(others.authority());
+        let refused = dump_by(
+            &address,
+            &source(1),
+            &DirSink::new(),
+            CHUNK_BYTES,
+            None,
+            &Run::silent(),
+        )
+        .unwrap_err();
+        assert!(
+            format!("{refused:?}").contains("UnknownIssuer"),
+            "{refused:?}"
+        );
+        assert!(block_on(async { address.connect().await.map(drop) }).is_err());
+    }
+}
+
+#[test]
+#[ignore = "needs the servers of scripts/lab; scripts/test runs it"]
+fn every_way_to_log_in_is_understood() {
+    let server = Server::mariadb();
+    server.execute("INSTALL SONAME 'auth_ed25519'");
+    server.execute("CREATE USER new@'%' IDENTIFIED VIA ed25519 USING PASSWORD('sesam'); CREATE USER bare@'%' IDENTIFIED BY ''");
+    for (user, password) in [("new", "sesam"), ("bare", ""), ("bkp", "bkp")] {
+        let mut wire = as_user(&server, user, password)
+            .open_wire(&CancellationToken::new())
+            .unwrap();
+        assert_eq!(wire.query("SELECT 7").unwrap(), [[Some(b"7".to_vec())]]);
+    }
+    let server = Server::mysql();
+    server.execute("CREATE USER fresh@'%' IDENTIFIED BY 'sesam'");
+    // First the password under the server's key, then by what the server has cached.
+    for _ in 0..2 {
+        let mut wire = as_user(&server, "fresh", "sesam")
+            .open_wire(&CancellationToken::new())
+            .unwrap();
+        assert_eq!(wire.query("SELECT 7").unwrap(), [[Some(b"7".to_vec())]]);
+    }
+    let refused = as_user(&server, "fresh", "other")
+        .open_wire(&CancellationToken::new())
+        .unwrap_err();
+    assert!(refused.is_access_denied(), "{refused:?}");
+    let nobody = Address {
+        address: MysqlAddress::Tcp {
+            host: "127.0.0.1".to_owned(),
+            port: 1,
+        },
+        ..as_user(&server, "fresh", "sesam")
+    };
+    assert!(
+        nobody
+            .open_wire(&CancellationToken::new())
+            .unwrap_err()
+            .hint()
+            .is_some()
+    );
+}
+
+#[test]
+#[ignore = "needs the servers of scripts/lab; scripts/test runs it"]
+fn the_peers_that_the_policy_does_not_name_are_refused_before_a_byte() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.set_nonblocking(true).unwrap();
+    let mut address = Address {
+        address: MysqlAddress::Tcp {
+            host: "127.0.0.1".to_owned(),
+            port: listener.local_addr().unwrap().port(),
+        },
+        user: "bkp".to_owned(),
+        password: None,
+        tls: Tls::default(),
+        network: bkp::policy::Network::default(),
+    };
+    address.network.peers = vec!["10.9.8.0/24".parse().unwrap()];
+    let refused = address.open_wire(&CancellationToken::new()).unwrap_err();
+    assert!(refused.is_network_refused(), "{refused:?}");
+    assert!(
+        block_on(async { address.connect().await.map(drop) })
+            .unwrap_err()
+            .is_network_refused()
+    );
+    assert_eq!(
+        listener.accept().unwrap_err().kind(),
+        std::io::ErrorKind::WouldBlock,
+        "somebody knocked"
+    );
+}

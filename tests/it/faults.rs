@@ -1,0 +1,167 @@
+//! Kills, signals, full disks, failing copies: nothing is lost, and the next run succeeds.
+
+use std::fs;
+use std::os::unix::process::ExitStatusExt as _;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use crate::servers::Product;
+use crate::world::{Ended, World};
+
+/// Kills in the loop; `BKP_TEST_KILLS` asks for more.
+const KILLS: u32 = 30;
+
+fn kill(pid: u32, signal: &str) {
+    let sent = Command::new("kill").args([signal, &pid.to_string()]).status().unwrap();
+    assert!(sent.success());
+}
+
+#[test]
+#[ignore = "needs the servers of scripts/lab; scripts/test runs it"]
+fn a_kill_at_any_moment_leaves_a_sound_repository_and_the_next_run_succeeds() {
+    let world = World::ready(Product::MariaDb);
+    world.bkp(&["backup", "mall"]).expect(0);
+    let began = Instant::now();
+    world.order(1, 10_000, 200);
+    world.bkp(&["backup", "mall"]).expect(0);
+    let whole = began.elapsed();
+
+    let kills: u32 = std::env::var("BKP_TEST_KILLS").ok().and_then(|text| text.parse().ok()).unwrap_or(KILLS);
+    let mut killed = 0;
+    for n in 0..kills {
+        world.order(1 + n % 5, 20_000 + n * 300, 150);
+        world.add_image(1 + n % 5, 100 + n);
+        let mut child = world.spawn(&["backup", "mall"]);
+        // Moments spread over a whole run, each kill at another one.
+        std::thread::sleep(whole.mul_f64(f64::from(n % 15) / 15.0) + Duration::from_millis(u64::from(n)));
+        if child.try_wait().unwrap().is_none() {
+            kill(child.id(), "-KILL");
+        }
+        if child.wait().unwrap().signal() == Some(9) {
+            killed += 1;
+        }
+        if n % 10 == 9 {
+            world.restic(&["check", "--read-data"]).expect(0);
+        }
+    }
+    assert!(killed >= kills / 2, "only {killed} of {kills} kills met a running backup");
+
+    world.bkp(&["backup", "mall"]).expect(0);
+    world.bkp(&["verify", "mall", "--level", "data"]).expect(0);
+    world.bkp(&["verify", "mall", "--level", "data", "--copy", "offsite"]).expect(0);
+    world.restic(&["check", "--read-data"]).expect(0);
+}
+
+#[test]
+#[ignore = "needs the servers of scripts/lab; scripts/test runs it"]
+fn signals_stop_a_run_with_their_own_codes_and_leave_no_lock() {
+    let world = World::ready(Product::MariaDb);
+    // A lock on a table holds the dump up for as long as the test needs.
+    for (signal, code) in [("-TERM", 143), ("-INT", 130)] {
+        let child = world.spawn(&["backup", "mall", "--source", "db1"]);
+        wait_for_connection(&world);
+        kill(child.id(), signal);
+        let ended: Ended = child.wait_with_output().unwrap().into();
+        if ended.code == Some(0) {
+            panic!("the run was over before the signal");
+        }
+        ended.expect(code);
+    }
+    world.bkp(&["backup", "mall"]).expect(0);
+    world.restic(&["check"]).expect(0);
+    assert!(world.restic(&["list", "locks"]).expect(0).out.trim().is_empty());
+}
+
+/// Waits until the server sees the dump's account.
+fn wait_for_connection(world: &World) {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while world.source.value("SELECT COUNT(*) FROM information_schema.processlist WHERE user = 'dumper'") == "0" {
+        assert!(Instant::now() < deadline, "the backup never connected");
+    }
+}
+
+#[test]
+#[ignore = "needs the servers of scripts/lab; scripts/test runs it"]
+fn a_copy_that_fails_is_exit_3_and_the_next_run_catches_up() {
+    let world = World::ready(Product::MariaDb);
+    let policy = fs::read_to_string(world.path("policies/mall.toml")).unwrap();
+    let unreachable = policy.replace(&world.s3.endpoint(), "http://127.0.0.1:9");
+    assert_ne!(policy, unreachable);
+    fs::write(world.path("policies/mall.toml"), unreachable).unwrap();
+    let failed = world.bkp(&["backup", "mall", "--json"]).expect(3).json();
+    assert_eq!(failed["steps"][0]["result"]["snapshots"].as_array().unwrap().len(), 2);
+    fs::write(world.path("policies/mall.toml"), policy).unwrap();
+    world.bkp(&["copy", "mall"]).expect(0);
+    world.bkp(&["verify", "mall", "--level", "data", "--copy", "offsite"]).expect(0);
+    let here = world.bkp(&["snapshots", "mall", "--json"]).expect(0).json();
+    let there = world.bkp(&["snapshots", "mall", "--from", "offsite", "--json"]).expect(0).json();
+    assert_eq!(here, there);
+}
+
+#[test]
+#[ignore = "needs the servers of scripts/lab; scripts/test runs it"]
+fn a_second_run_of_a_policy_exits_11_or_waits() {
+    let world = World::ready(Product::MariaDb);
+    fs::create_dir_all(world.path("state")).unwrap();
+    let holder = fs::OpenOptions::new().create(true).write(true).truncate(false).open(world.path("state/run.lock")).unwrap();
+    holder.lock().unwrap();
+    world.bkp(&["backup", "mall"]).expect(11);
+    world.bkp(&["run", "mall", "--now"]).expect(11);
+    world.bkp(&["run", "mall", "--now", "--skip-locked"]).expect(0);
+    let waiting = world.spawn(&["backup", "mall", "--lock-wait", "60s"]);
+    holder.unlock().unwrap();
+    let ended: Ended = waiting.wait_with_output().unwrap().into();
+    ended.expect(0);
+}
+
+#[test]
+fn a_run_with_nothing_due_opens_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    // Neither the server nor the repository is there: whoever opens one, fails.
+    let text = format!(
+        "version = 1\nname = \"idle\"\ntimezone = \"UTC\"\nstate_dir = \"{0}/state\"\n\
+         [repository]\npath = \"{0}/none\"\npassword_file = \"{0}/none.key\"\n\
+         [mysql.db1]\nhost = \"127.0.0.1\"\nport = 9\nuser = \"x\"\npassword_file = \"{0}/none.pw\"\ntls = \"off\"\n\
+         [schedule]\nbackup = \"15 2 * * *\"\n[retention]\nlast = 3\n",
+        dir.path().display()
+    );
+    fs::write(dir.path().join("idle.toml"), text).unwrap();
+    for _ in 0..2 {
+        let output = Command::new(env!("CARGO_BIN_EXE_bkp")).args(["run", "--policies"]).arg(dir.path()).output().unwrap();
+        let ended = Ended::from(output).expect(0);
+        assert_eq!(ended.out, "");
+    }
+    assert!(!dir.path().join("none").exists());
+    let kept: Vec<_> = fs::read_dir(dir.path().join("state")).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(kept, ["stamps.json"]);
+}
+
+#[test]
+#[ignore = "needs root to mount a small disk; scripts/test runs it"]
+fn a_full_disk_is_a_clear_error_and_loses_nothing() {
+    let world = World::new(Product::MariaDb);
+    let repository = world.path("repository");
+    fs::create_dir_all(&repository).unwrap();
+    let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", "size=24m", "tmpfs"]).arg(&repository).status().unwrap();
+    assert!(mounted.success(), "mount a small disk");
+    let unmount = Unmount(&repository);
+    world.bkp(&["init", "mall"]).expect(0);
+    world.bkp(&["backup", "mall", "--no-copy"]).expect(0);
+    fs::write(world.images().join("huge.jpg"), crate::world::noise(7, 40 << 20)).unwrap();
+    let full = world.bkp(&["backup", "mall", "--no-copy", "--source", "images"]).expect(1);
+    assert!(full.err.contains("no space left") || full.out.contains("no space left"), "{full:?}");
+    fs::remove_file(world.images().join("huge.jpg")).unwrap();
+
+    world.bkp(&["verify", "mall", "--level", "data"]).expect(0);
+    world.restic(&["check", "--read-data", "--no-lock"]).expect(0);
+    drop(unmount);
+}
+
+struct Unmount<'a>(&'a std::path::Path);
+
+impl Drop for Unmount<'_> {
+    fn drop(&mut self) {
+        let unmounted = Command::new("umount").arg(self.0).status();
+        assert!(std::thread::panicking() || unmounted.is_ok_and(|status| status.success()));
+    }
+}

@@ -1,0 +1,163 @@
+//! What an operator does, with the real program on real servers.
+
+use std::fs;
+
+use crate::servers::{Product, Server};
+use crate::world::{DATABASE_PASSWORD, REPOSITORY_PASSWORD, World, files, rows};
+
+/// Backs up twice, loses everything, and gets it back.
+fn a_disaster_and_the_way_back(product: Product) {
+    let world = World::ready(product);
+    world.bkp(&["doctor", "mall"]).expect(0);
+    world.bkp(&["backup", "mall"]).expect(0);
+
+    world.order(3, 300, 25);
+    world.add_image(2, 77);
+    let second = world.bkp(&["backup", "mall", "--json"]).expect(0).json();
+    let snapshots = &second["steps"][0]["result"]["snapshots"];
+    assert_eq!(snapshots[1]["source"], "images");
+    assert_eq!(snapshots[1]["items_changed"], 1, "an unchanged image was read again: {snapshots}");
+
+    let (rows_before, files_before) = (rows(&world.source), files(&world.images()));
+    world.source.execute("DROP DATABASE mall");
+    fs::remove_dir_all(world.images()).unwrap();
+
+    let target = Server::start(product, &[]);
+    let url = format!("mysql://root@localhost?socket={}", target.socket().display());
+    let dir = world.path("restored");
+    let dir_text = dir.display().to_string();
+    let plan = world.bkp(&["restore", "mall", "--to-mysql", &url, "--to-dir", &dir_text, "--dry-run"]).expect(0);
+    assert!(plan.out.contains("recovery point"), "{}", plan.out);
+    assert!(!dir.exists(), "a dry run wrote files");
+    world.bkp(&["restore", "mall", "--to-mysql", &url, "--to-dir", &dir_text, "--yes", "--verify"]).expect(0);
+
+    assert_eq!(rows(&target), rows_before);
+    assert_eq!(files(&dir), files_before);
+    let view = target.value("SELECT COUNT(*) FROM mall.turnover");
+    assert_eq!(view, "5");
+
+    // What is there already is not written over without saying so.
+    let again = world.bkp(&["restore", "mall", "--to-mysql", &url, "--source", "db1", "--yes"]).expect(2);
+    assert!(again.err.contains("not empty"), "{}", again.err);
+    world.restic(&["check", "--read-data"]).expect(0);
+}
+
+#[test]
+#[ignore = "needs the servers of scripts/lab; scripts/test runs it"]
+fn what_was_lost_comes_back_row_by_row_and_file_by_file_on_mariadb() {
+    a_disaster_and_the_way_back(Product::MariaDb);
+}
+
+#[test]
+#[ignore = "needs the servers of scripts/lab; scripts/test runs it"]
+fn what_was_lost_comes_back_row_by_row_and_file_by_file_on_mysql() {
+    a_disaster_and_the_way_back(Product::MySql);
+}
+
+#[test]
+#[ignore = "needs the servers of scripts/lab; scripts/test runs it"]
+fn the_copy_alone_brings_everything_back() {
+    let world = World::ready(Product::MariaDb);
+    world.bkp(&["backup", "mall"]).expect(0);
+    let (rows_before, files_before) = (rows(&world.source), files(&world.images()));
+    fs::remove_dir_all(world.path("repository")).unwrap();
+    fs::remove_dir_all(world.path("state")).unwrap();
+
+    let target = Server::start(Product::MariaDb, &[]);
+    let url = format!("mysql://root@localhost?socket={}", target.socket().display());
+    let dir = world.path("restored");
+    let args = ["restore", "mall", "--from", "offsite", "--to-mysql", &url, "--to-dir", dir.to_str().unwrap(), "--yes"];
+    world.bkp(&args).expect(0);
+    assert_eq!(rows(&target), rows_before);
+    assert_eq!(files(&dir), files_before);
+}
+
+#[test]
+#[ignore = "needs the servers of scripts/lab; scripts/test runs it"]
+fn a_drill_measures_the_recovery_and_runs_the_policys_checks() {
+    let world = World::ready(Product::MariaDb);
+    world.bkp(&["backup", "mall"]).expect(0);
+    let drill = world.bkp(&["drill", "mall", "--json"]).expect(0).json();
+    let outcome = &drill["steps"][0]["result"]["outcome"];
+    assert!(outcome["rta_ms"].as_u64().unwrap() > 0);
+    assert_eq!(outcome["verdict"]["rto"], "met");
+    assert_eq!(outcome["verdict"]["checks"], "passed");
+    for file in drill["steps"][0]["result"]["files"].as_array().unwrap() {
+        assert!(fs::metadata(file.as_str().unwrap()).unwrap().len() > 100, "{file}");
+    }
+
+    // A row that names an image which no snapshot holds: the drill says so, with its own code.
+    world.source.execute("INSERT INTO mall.product_images VALUES (9, 9, 'shop0009/gone.jpg')");
+    world.bkp(&["backup", "mall"]).expect(0);
+    let failed = world.bkp(&["drill", "mall"]).expect(16);
+    assert!(failed.out.contains("shop0009/gone.jpg"), "{}", failed.out);
+    let status = world.bkp(&["status"]);
+    assert_ne!(status.code, Some(0), "{}", status.out);
+}
+
+#[test]
+#[ignore = "needs the servers of scripts/lab; scripts/test runs it"]
+fn an_objective_that_the_drill_misses_is_exit_14() {
+    let world = World::ready(Product::MariaDb);
+    world.bkp(&["backup", "mall"]).expect(0);
+    let policy = fs::read_to_string(world.path("policies/mall.toml")).unwrap();
+    let tight = policy.replace("rto = \"1h\"", "rto = \"1s\"").replace("min = 1 }", "min = 1 }, { sql = \"SELECT SLEEP(2)\", equals = \"0\" }");
+    assert_ne!(policy, tight);
+    // The sleeping check must be the first that is green.
+    let tight = tight.replace("{ sql = \"SELECT COUNT(*) FROM mall.orders\", min = 1 }, ", "");
+    fs::write(world.path("policies/mall.toml"), tight).unwrap();
+    let drill = world.bkp(&["drill", "mall", "--json"]).expect(14).json();
+    assert_eq!(drill["steps"][0]["result"]["outcome"]["verdict"]["rto"], "breached");
+}
+
+#[test]
+#[ignore = "needs the servers of scripts/lab; scripts/test runs it"]
+fn a_guard_that_trips_means_no_snapshot_and_no_forgetting() {
+    let world = World::ready(Product::MariaDb);
+    for _ in 0..3 {
+        world.bkp(&["backup", "mall", "--source", "images", "--no-copy"]).expect(0);
+    }
+    let count = |world: &World| world.bkp(&["snapshots", "mall", "--json"]).expect(0).json()["snapshots"].as_array().unwrap().len();
+    let before = count(&world);
+    fs::remove_file(world.images().join(".bkp-ok")).unwrap();
+    let tripped = world.bkp(&["backup", "mall", "--source", "images", "--no-copy"]).expect(15);
+    assert!(tripped.err.contains("sentinel") || tripped.out.contains("sentinel"), "{tripped:?}");
+    assert_eq!(count(&world), before);
+    let plan = world.bkp(&["forget", "mall", "--dry-run"]).expect(0);
+    assert!(plan.out.contains("retention rests"), "{}", plan.out);
+}
+
+#[test]
+#[ignore = "needs the servers of scripts/lab; scripts/test runs it"]
+fn no_secret_is_in_any_output_file_or_process_list() {
+    let world = World::ready(Product::MariaDb);
+    let mut said = String::new();
+    for args in [
+        vec!["doctor", "mall", "-v"],
+        vec!["backup", "mall", "-v"],
+        vec!["drill", "mall", "-v"],
+        vec!["status", "--json"],
+        vec!["policy", "check", "mall"],
+        vec!["snapshots", "mall", "--json"],
+        vec!["verify", "mall", "--level", "data", "--copy", "offsite"],
+    ] {
+        let ended = world.bkp(&args).expect(0);
+        said.push_str(&ended.out);
+        said.push_str(&ended.err);
+    }
+    fs::write(world.path("db.pw"), "wrong-pw-Ab3dEf6\n").unwrap();
+    let refused = world.bkp(&["backup", "mall", "--source", "db1", "-v"]).expect(12);
+    said.push_str(&refused.out);
+    said.push_str(&refused.err);
+
+    let secrets = [DATABASE_PASSWORD, REPOSITORY_PASSWORD, crate::servers::S3::SECRET_KEY, "wrong-pw-Ab3dEf6"];
+    for secret in secrets {
+        assert!(!said.contains(secret), "printed: {secret}");
+    }
+    for (path, (bytes, ..)) in files(&world.path("state")).into_iter().chain(files(&world.path("repository"))) {
+        for secret in secrets {
+            let is_there = bytes.windows(secret.len()).any(|window| window == secret.as_bytes());
+            assert!(!is_there, "{secret} is in {}", path.display());
+        }
+    }
+}
