@@ -24,18 +24,22 @@ use lines::Lines;
 
 /// What the operator asked for, and what standard error is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Options {
-    pub quiet: bool,
-    pub verbose: bool,
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "four independent wishes, not states"
+)]
+pub(super) struct Options {
+    pub(super) quiet: bool,
+    pub(super) verbose: bool,
     /// Draw bars; otherwise write lines.
-    pub bars: bool,
-    pub colored: bool,
+    pub(super) bars: bool,
+    pub(super) colored: bool,
 }
 
 impl Options {
     /// Looks at standard error and at `NO_COLOR`. With `--json` no bars are drawn: a program may well hold both streams.
     #[must_use]
-    pub fn of_stderr(quiet: bool, verbose: bool, json: bool) -> Self {
+    pub(super) fn of_stderr(quiet: bool, verbose: bool, json: bool) -> Self {
         let is_terminal = io::stderr().is_terminal();
         let is_smart = std::env::var_os("TERM").is_none_or(|term| term != "dumb");
         Self {
@@ -49,7 +53,7 @@ impl Options {
 
 /// Tells whether colours are wanted on a stream: it is a terminal, and neither `NO_COLOR` nor a dumb terminal forbids them.
 #[must_use]
-pub fn is_colored(is_terminal: bool) -> bool {
+pub(super) fn is_colored(is_terminal: bool) -> bool {
     let (no_color, term) = (std::env::var_os("NO_COLOR"), std::env::var_os("TERM"));
     colors_fit(is_terminal, no_color.as_deref(), term.as_deref())
 }
@@ -59,7 +63,7 @@ fn colors_fit(is_terminal: bool, no_color: Option<&OsStr>, term: Option<&OsStr>)
 }
 
 /// Draws the events of a run. What it shows of a task it reads from the task's counters, at its own pace.
-pub struct Progress {
+pub(super) struct Progress {
     screen: Arc<Screen>,
     options: Options,
     ticker: Option<JoinHandle<()>>,
@@ -83,7 +87,7 @@ enum View {
 
 impl Progress {
     #[must_use]
-    pub fn new(options: Options) -> Arc<Self> {
+    pub(super) fn new(options: Options) -> Arc<Self> {
         let ink = Ink::new(options.colored);
         let view = if options.bars && !options.quiet {
             View::Bars(Bars::new(

@@ -1,4 +1,4 @@
-//! Lists for a terminal: snapshots, runs, drills. No borders, so that a line can be cut out and pasted.
+//! Lists for a terminal. No borders, so that a line can be cut out and pasted.
 
 use std::collections::BTreeMap;
 
@@ -6,22 +6,21 @@ use chrono::{DateTime, Utc};
 use chrono_tz::Tz;
 use comfy_table::{presets, Cell, CellAlignment, Table};
 
-use crate::catalog::{Outcome, RunRecord, SnapshotRecord};
-use crate::drill::outcome::DrillOutcome;
+use crate::catalog::SnapshotRecord;
 use crate::human;
 use crate::human::Ink;
 use crate::id::SnapshotId;
 
 /// In which zone times are told, and beside which moment ages.
 #[derive(Debug, Clone, Copy)]
-pub struct Times {
-    pub zone: Tz,
-    pub now: DateTime<Utc>,
+pub(super) struct Times {
+    pub(super) zone: Tz,
+    pub(super) now: DateTime<Utc>,
 }
 
 /// Lays out rows under a heading. The columns whose places are named are aligned to the right.
 #[must_use]
-pub fn rows(heads: &[&str], right: &[usize], rows: Vec<Vec<String>>, ink: Ink) -> String {
+fn rows(heads: &[&str], right: &[usize], rows: &[Vec<String>], ink: Ink) -> String {
     let mut table = Table::new();
     table.load_preset(presets::NOTHING);
     let align = |column: usize, text: &str| {
@@ -57,7 +56,7 @@ pub fn rows(heads: &[&str], right: &[usize], rows: Vec<Vec<String>>, ink: Ink) -
 
 /// Lists snapshots, the newest last, each once with all stores that hold it.
 #[must_use]
-pub fn snapshots(snapshots: &[SnapshotRecord], times: Times, ink: Ink) -> String {
+pub(super) fn snapshots(snapshots: &[SnapshotRecord], times: Times, ink: Ink) -> String {
     let mut stores: BTreeMap<SnapshotId, Vec<&str>> = BTreeMap::new();
     for snapshot in snapshots {
         stores.entry(snapshot.id).or_default().push(&snapshot.store);
@@ -85,69 +84,14 @@ pub fn snapshots(snapshots: &[SnapshotRecord], times: Times, ink: Ink) -> String
         ]
     };
     let heads = ["snapshot", "time", "age", "source", "kind", "stores", ""];
-    rows(&heads, &[2], once.into_iter().map(row).collect(), ink)
-}
-
-/// Lists runs in the order given.
-#[must_use]
-pub fn runs(runs: &[RunRecord], times: Times, ink: Ink) -> String {
-    let row = |run: &RunRecord| {
-        let took = run
-            .ended
-            .and_then(|ended| ended.signed_duration_since(run.started).to_std().ok());
-        vec![
-            run.id.to_string(),
-            human::time(run.started, times.zone),
-            run.verb.clone(),
-            outcome(run),
-            took.map(human::duration).unwrap_or_default(),
-            human::bytes(run.bytes_read),
-            human::bytes(run.bytes_stored),
-            human::bytes(run.bytes_copied),
-        ]
-    };
-    let heads = [
-        "run", "started", "verb", "outcome", "took", "read", "stored", "copied",
-    ];
-    rows(&heads, &[4, 5, 6, 7], runs.iter().map(row).collect(), ink)
-}
-
-fn outcome(run: &RunRecord) -> String {
-    match (run.outcome, run.exit_code) {
-        (Outcome::Failed, Some(code)) => format!("failed ({code})"),
-        (outcome, _) => outcome.as_str().to_owned(),
-    }
-}
-
-/// Lists drills in the order given.
-#[must_use]
-pub fn drills(drills: &[DrillOutcome], times: Times, ink: Ink) -> String {
-    let span = |millis: Option<u64>| millis.map_or_else(|| "–".to_owned(), human::millis);
-    let row = |drill: &DrillOutcome| {
-        vec![
-            drill.run.to_string(),
-            human::time(drill.started, times.zone),
-            span(drill.rta_ms),
-            span(drill.objectives.rto_ms),
-            span(drill.rpa_ms),
-            span(drill.objectives.rpo_ms),
-            if drill.passed() {
-                "passed"
-            } else {
-                "not passed"
-            }
-            .to_owned(),
-        ]
-    };
-    let heads = ["run", "started", "RTA", "RTO", "RPA", "RPO", "result"];
-    rows(&heads, &[2, 3, 4, 5], drills.iter().map(row).collect(), ink)
+    let cells: Vec<Vec<String>> = once.into_iter().map(row).collect();
+    rows(&heads, &[2], &cells, ink)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::catalog::REPOSITORY;
-    use crate::id::RunId;
 
     fn at(text: &str) -> DateTime<Utc> {
         text.parse().unwrap_or_default()
@@ -179,32 +123,11 @@ mod tests {
             snapshot(REPOSITORY, "2026-02-27T17:15:00Z"),
             snapshot("offsite", "2026-02-27T17:15:00Z"),
         ];
-        insta::assert_snapshot!(snapshots(&list, times(), Ink::plain()), @"");
-    }
-
-    #[test]
-    fn a_run_that_failed_shows_its_exit_code() {
-        let started = at("2026-02-28T17:15:00Z");
-        let run = RunRecord {
-            id: RunId::new(started, 5),
-            policy: "mall".to_owned(),
-            verb: "backup".to_owned(),
-            started,
-            ended: Some(at("2026-02-28T17:19:12Z")),
-            outcome: Outcome::Failed,
-            exit_code: Some(15),
-            error: None,
-            phases: Vec::new(),
-            bytes_read: 5 << 30,
-            bytes_stored: 12 << 20,
-            bytes_copied: 0,
-            snapshots: Vec::new(),
-        };
-        insta::assert_snapshot!(runs(&[run], times(), Ink::plain()), @"");
+        insta::assert_snapshot!(snapshots(&list, times(), Ink::plain()));
     }
 
     #[test]
     fn an_empty_list_says_so() {
-        assert_eq!(rows(&["a"], &[], Vec::new(), Ink::plain()), "a\nnone\n");
+        assert_eq!(rows(&["a"], &[], &[], Ink::plain()), "a\nnone\n");
     }
 }

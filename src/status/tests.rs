@@ -28,6 +28,8 @@ fn policy_named(name: &str, copy: &str) -> Policy {
         repository = { path = "/backup/mall", password_file = "/etc/bkp/mall.key" }
         copy = [{ name = "offsite", s3 = { bucket = "mall-dr", region = "ap-northeast-2" } }]
         files.images = { path = "/mnt/images" }
+        retention = { daily = 7 }
+        schedule = { backup = "15 */6 * * *" }
         "#;
     let mut policy = Policy::parse(text, Path::new("mall.toml")).unwrap();
     policy.name = name.to_owned();

@@ -121,7 +121,7 @@ fn drill(started: &str, rta_ms: Option<u64>) -> DrillOutcome {
         rpo_ms: Some(24 * 60 * MINUTE),
         rto_ms: Some(20 * MINUTE),
     };
-    let rpa_ms = rta_ms.map(|_| 224 * MINUTE);
+    let lost_ms = rta_ms.map(|_| 224 * MINUTE);
     let checks = checks();
     DrillOutcome {
         run: RunId::new(at(started), 0x1a2b_3c4d),
@@ -148,9 +148,9 @@ fn drill(started: &str, rta_ms: Option<u64>) -> DrillOutcome {
         ],
         phases: phases(),
         rta_ms,
-        rpa_ms,
+        rpa_ms: lost_ms,
         objectives,
-        verdict: Verdict::judge(objectives, rta_ms, rpa_ms, &checks),
+        verdict: Verdict::judge(objectives, rta_ms, lost_ms, &checks),
         checks,
         error: None,
     }
@@ -205,6 +205,7 @@ fn quick() -> DrillOutcome {
 }
 
 /// Markup, control characters and great length in every name that comes from outside.
+#[expect(clippy::assigning_clones, reason = "a test reads better plain")]
 fn hostile() -> DrillOutcome {
     let evil = "</title></style><script>document.title='owned'</script><img src=x onerror=alert(1)>\u{1b}[2J|`*";
     let mut drill = failed();
@@ -498,6 +499,7 @@ fn policy_with_secrets() -> Policy {
         name = "mall"
         timezone = "Asia/Seoul"
         repository = { path = "/backup/mall", password_command = "echo hush" }
+        retention = { daily = 7 }
         mysql.db1 = { host = "10.0.30.10", user = "bkp", password_command = "echo hush" }
         [[copy]]
         name = "offsite"

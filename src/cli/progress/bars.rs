@@ -10,7 +10,7 @@ use crate::human;
 use crate::human::Ink;
 
 /// Names are cut to this, so that the bars of several tasks stand in line.
-const NAME_WIDTH: usize = 22;
+const NAME_WIDTH: usize = 20;
 
 pub(super) struct Bars {
     all: MultiProgress,
@@ -92,19 +92,19 @@ impl Shown {
             self.bar.set_length(total);
         }
         self.bar.set_position(self.meter.task.done());
-        self.bar.set_message(self.meter.state());
+        self.bar.set_message(self.meter.short_state());
         self.bar.tick();
     }
 }
 
 fn known_style() -> ProgressStyle {
-    let style = ProgressStyle::with_template("{prefix} {bar:20} {wide_msg}");
+    let style = ProgressStyle::with_template("{prefix} {bar:16} {wide_msg}");
     style
         .unwrap_or_else(|_| ProgressStyle::default_bar())
         .progress_chars("█▉▊▋▌▍▎▏░")
 }
 
 fn unknown_style() -> ProgressStyle {
-    let style = ProgressStyle::with_template("{prefix} {spinner:20} {wide_msg}");
+    let style = ProgressStyle::with_template("{prefix} {spinner:16} {wide_msg}");
     style.unwrap_or_else(|_| ProgressStyle::default_spinner())
 }

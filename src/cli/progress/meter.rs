@@ -45,10 +45,37 @@ impl Meter {
         if count > 0 {
             parts.push(rate(self.task.unit(), count, span));
         }
-        if let Some(left) = left(total.saturating_sub(done), count, span) {
-            parts.push(format!("{} left", human::duration(left)));
-        }
+        parts.extend(self.left());
         parts.join(", ")
+    }
+
+    /// Writes the state for a narrow place, what matters most first: `42 %, 4 min 3 s left, 11.9 MiB/s, 2.1 GiB of 5.0 GiB`.
+    pub(super) fn short_state(&self) -> String {
+        let (done, total) = (self.task.done(), self.task.total());
+        let (count, span) = self.recent();
+        let unit = self.task.unit();
+        let percent = done.saturating_mul(100).checked_div(total);
+        let rate = (count > 0).then(|| rate(unit, count, span));
+        let amount = match total {
+            0 => amount(unit, done),
+            _ => format!(
+                "{} of {}",
+                without_noun(unit, &amount(unit, done)),
+                amount(unit, total)
+            ),
+        };
+        let percent = percent.map(|percent| format!("{:>3} %", percent.min(100)));
+        let parts = [percent, self.left(), rate, Some(amount)];
+        parts.into_iter().flatten().collect::<Vec<_>>().join(", ")
+    }
+
+    fn left(&self) -> Option<String> {
+        let (count, span) = self.recent();
+        let rest = self.task.total().saturating_sub(self.task.done());
+        left(rest, count, span).map(|seconds| match seconds {
+            0..60 => format!("{seconds} s left"),
+            _ => format!("{} left", human::duration(Duration::from_secs(seconds))),
+        })
     }
 
     fn of_total(&self, done: u64, total: u64) -> String {
@@ -93,15 +120,13 @@ impl Meter {
     }
 }
 
-/// Returns how long the rest takes at that pace; `None` where there is no rest or no pace.
-fn left(rest: u64, count: u64, span: Duration) -> Option<Duration> {
+/// Returns how many seconds the rest takes at that pace; `None` where there is no rest or no pace.
+fn left(rest: u64, count: u64, span: Duration) -> Option<u64> {
     if rest == 0 {
         return None;
     }
     let millis = (u128::from(rest) * span.as_millis()).checked_div(u128::from(count))?;
-    // Whole seconds: tenths of a second would flicker.
-    let seconds = u64::try_from(millis.div_ceil(1000)).ok()?;
-    Some(Duration::from_secs(seconds))
+    u64::try_from(millis.div_ceil(1000)).ok()
 }
 
 pub(super) fn amount(unit: Unit, count: u64) -> String {
