@@ -126,7 +126,9 @@ impl BackupError {
             Self::Repository(error) => error.hint(),
             Self::Password(error) => error.hint(),
             Self::Verify(error) => error.hint(),
-            Self::Written(..) => Some("check the disk under the repository, then run `bkp verify --level data`".to_owned()),
+            Self::Written(..) => {
+                Some("check the disk under the repository, then run `bkp verify --level data`".to_owned())
+            }
             Self::NoSource(_) => Some("name a [mysql.…] or [files.…] table of the policy".to_owned()),
             Self::Manifest(..) | Self::Thread(_) | Self::Stopped(_) => None,
         }

@@ -40,23 +40,11 @@ const BUSY_WAIT_MAX: Duration = Duration::from_secs(10);
 #[derive(Debug, thiserror::Error)]
 pub enum CatalogError {
     #[error("{act} catalog `{}`: {source}", path.display())]
-    Sqlite {
-        act: &'static str,
-        path: PathBuf,
-        source: rusqlite::Error,
-    },
+    Sqlite { act: &'static str, path: PathBuf, source: rusqlite::Error },
     #[error("{act} `{}`: {source}", path.display())]
-    Io {
-        act: &'static str,
-        path: PathBuf,
-        source: io::Error,
-    },
+    Io { act: &'static str, path: PathBuf, source: io::Error },
     #[error("open catalog `{}`: written by a newer bkp (schema {found}, this one knows {known})", path.display())]
-    Newer {
-        path: PathBuf,
-        found: i64,
-        known: i64,
-    },
+    Newer { path: PathBuf, found: i64, known: i64 },
 }
 
 impl CatalogError {
@@ -65,20 +53,14 @@ impl CatalogError {
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::Newer { .. } => Some("use the newer bkp on this machine".to_owned()),
-            Self::Sqlite { source, path, .. } if is_damage(source) => Some(format!(
-                "move `{}` away; the next run begins a new one",
-                path.display()
-            )),
-            Self::Sqlite { source, .. }
-                if source.sqlite_error_code() == Some(ErrorCode::DatabaseBusy) =>
-            {
+            Self::Sqlite { source, path, .. } if is_damage(source) => {
+                Some(format!("move `{}` away; the next run begins a new one", path.display()))
+            }
+            Self::Sqlite { source, .. } if source.sqlite_error_code() == Some(ErrorCode::DatabaseBusy) => {
                 Some("another bkp holds the catalog; try again when it has ended".to_owned())
             }
             Self::Io { source, path, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
-                Some(format!(
-                    "run as the user who owns `{}`, or set `state_dir` in the policy",
-                    path.display()
-                ))
+                Some(format!("run as the user who owns `{}`, or set `state_dir` in the policy", path.display()))
             }
             Self::Sqlite { .. } | Self::Io { .. } => None,
         }
@@ -109,11 +91,7 @@ impl Catalog {
             }
             other => other?,
         };
-        Ok(Self {
-            path,
-            connection: Mutex::new(connection),
-            is_new,
-        })
+        Ok(Self { path, connection: Mutex::new(connection), is_new })
     }
 
     /// Tells whether this catalog was begun just now: [`Self::rebuild`] fills in what the repositories know.
@@ -128,45 +106,23 @@ impl Catalog {
         act: &'static str,
         work: impl FnOnce(&mut Connection) -> rusqlite::Result<T>,
     ) -> Result<T, CatalogError> {
-        let mut connection: MutexGuard<'_, Connection> = self
-            .connection
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        work(&mut connection).map_err(|source| CatalogError::Sqlite {
-            act,
-            path: self.path.clone(),
-            source,
-        })
+        let mut connection: MutexGuard<'_, Connection> = self.connection.lock().unwrap_or_else(PoisonError::into_inner);
+        work(&mut connection).map_err(|source| CatalogError::Sqlite { act, path: self.path.clone(), source })
     }
 }
 
 fn create_dir(dir: &Path) -> Result<(), CatalogError> {
-    let made = fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(dir);
-    made.map_err(|source| CatalogError::Io {
-        act: "create state directory",
-        path: dir.to_owned(),
-        source,
-    })
+    let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(dir);
+    made.map_err(|source| CatalogError::Io { act: "create state directory", path: dir.to_owned(), source })
 }
 
 fn connect(path: &Path) -> Result<Connection, CatalogError> {
-    let named = |source| CatalogError::Sqlite {
-        act: "open",
-        path: path.to_owned(),
-        source,
-    };
+    let named = |source| CatalogError::Sqlite { act: "open", path: path.to_owned(), source };
     let mut connection = Connection::open(path).map_err(named)?;
     prepare(&connection).map_err(named)?;
     match schema::migrate(&mut connection).map_err(named)? {
         schema::Migrated::Done => Ok(connection),
-        schema::Migrated::Newer { found, known } => Err(CatalogError::Newer {
-            path: path.to_owned(),
-            found,
-            known,
-        }),
+        schema::Migrated::Newer { found, known } => Err(CatalogError::Newer { path: path.to_owned(), found, known }),
     }
 }
 
@@ -183,10 +139,7 @@ fn prepare(connection: &Connection) -> rusqlite::Result<()> {
 }
 
 fn is_damage(error: &rusqlite::Error) -> bool {
-    matches!(
-        error.sqlite_error_code(),
-        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase)
-    )
+    matches!(error.sqlite_error_code(), Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase))
 }
 
 /// Moves a damaged file aside and begins a new one. Two processes may find the damage at once: the lock lets one of them act.
@@ -197,14 +150,9 @@ fn replace_damaged(
     events: &Events,
 ) -> Result<Connection, CatalogError> {
     let lock_path = dir.join("catalog.lock");
-    let io = |act, path: &Path, source| CatalogError::Io {
-        act,
-        path: path.to_owned(),
-        source,
-    };
+    let io = |act, path: &Path, source| CatalogError::Io { act, path: path.to_owned(), source };
     let lock = fs::File::create(&lock_path).map_err(|source| io("create", &lock_path, source))?;
-    lock.lock()
-        .map_err(|source| io("lock", &lock_path, source))?;
+    lock.lock().map_err(|source| io("lock", &lock_path, source))?;
     match connect(path) {
         Err(CatalogError::Sqlite { source, .. }) if is_damage(&source) => {}
         other => return other,
@@ -222,8 +170,7 @@ fn replace_damaged(
 fn free_name(dir: &Path) -> PathBuf {
     let names = (1_u32..).map(|number| dir.join(format!("{FILE}.damaged-{number}")));
     let mut free = names.skip_while(|name| name.exists());
-    free.next()
-        .unwrap_or_else(|| dir.join(format!("{FILE}.damaged")))
+    free.next().unwrap_or_else(|| dir.join(format!("{FILE}.damaged")))
 }
 
 /// A journal of the old file must not be played into the new one.

@@ -32,11 +32,7 @@ impl Cutter {
         let mut gear = Box::new([0; 256]);
         gear.copy_from_slice(&table);
         let (strict, loose) = select_masks(AVERAGE, Normalization::Level1);
-        Self {
-            gear,
-            strict,
-            loose,
-        }
+        Self { gear, strict, loose }
     }
 
     /// Scans bytes that begin at `start` of a chunk; returns how many of them belong to it, or `None` if all do and more may.
@@ -85,22 +81,14 @@ pub struct Chunker {
 impl Chunker {
     #[must_use]
     pub fn new(cutter: Cutter) -> Self {
-        Self {
-            cutter,
-            hash: 0,
-            held: Vec::new(),
-        }
+        Self { cutter, hash: 0, held: Vec::new() }
     }
 
     /// Takes the next bytes of the stream in, and hands each chunk that they complete out.
     ///
     /// # Errors
     /// Whatever `emit` returns.
-    pub fn push<E>(
-        &mut self,
-        bytes: &[u8],
-        mut emit: impl FnMut(Vec<u8>) -> Result<(), E>,
-    ) -> Result<(), E> {
+    pub fn push<E>(&mut self, bytes: &[u8], mut emit: impl FnMut(Vec<u8>) -> Result<(), E>) -> Result<(), E> {
         let mut rest = bytes;
         while !rest.is_empty() {
             let Some(count) = self.cutter.scan(&mut self.hash, self.held.len(), rest) else {

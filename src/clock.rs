@@ -36,14 +36,11 @@ pub struct FixedClock {
 impl FixedClock {
     #[must_use]
     pub fn at(time: DateTime<Utc>) -> Self {
-        Self {
-            micros: Arc::new(AtomicI64::new(time.timestamp_micros())),
-        }
+        Self { micros: Arc::new(AtomicI64::new(time.timestamp_micros())) }
     }
 
     pub fn advance(&self, by: TimeDelta) {
-        self.micros
-            .fetch_add(by.num_microseconds().unwrap_or(i64::MAX), Ordering::Relaxed);
+        self.micros.fetch_add(by.num_microseconds().unwrap_or(i64::MAX), Ordering::Relaxed);
     }
 }
 

@@ -59,10 +59,9 @@ impl CopyError {
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::NoRepository { .. } => Some("make one with `bkp init`".to_owned()),
-            Self::AnotherRepository { .. } => Some(
-                "give this policy's copy a prefix of its own; two repositories cannot share one"
-                    .to_owned(),
-            ),
+            Self::AnotherRepository { .. } => {
+                Some("give this policy's copy a prefix of its own; two repositories cannot share one".to_owned())
+            }
             Self::Store(_) | Self::Needs(_) | Self::Stopped(_) => None,
         }
     }
@@ -107,10 +106,7 @@ impl Copied {
 
     /// Returns the objects here that are damaged.
     pub fn damaged(&self) -> impl Iterator<Item = &Key> {
-        self.failed
-            .iter()
-            .filter(|(_, error)| matches!(error, ObjectError::Damaged))
-            .map(|(key, _)| key)
+        self.failed.iter().filter(|(_, error)| matches!(error, ObjectError::Damaged)).map(|(key, _)| key)
     }
 }
 
@@ -119,12 +115,7 @@ impl Copied {
 /// # Errors
 /// Only where nothing further could be done: the sides cannot be listed, the target holds another repository, a signal. What fails
 /// for single objects is in [`Copied::failed`].
-pub async fn copy(
-    from: &Repository,
-    to: &SharedStore,
-    at_once: usize,
-    run: &Run,
-) -> Result<Copied, CopyError> {
+pub async fn copy(from: &Repository, to: &SharedStore, at_once: usize, run: &Run) -> Result<Copied, CopyError> {
     let plan = plan(from.store(), to, run).await?;
     warn_of_old_keys(&plan, to, run);
     let mut transfer = Transfer::new(from.store(), to, at_once, &plan, run);
@@ -154,13 +145,9 @@ pub async fn plan(from: &SharedStore, to: &SharedStore, run: &Run) -> Result<Cop
 
 /// Refuses a target that holds another repository: its config would be other bytes.
 async fn check_config(from: &SharedStore, to: &SharedStore) -> Result<(), CopyError> {
-    let here = config(from).await?.ok_or_else(|| CopyError::NoRepository {
-        place: from.location(),
-    })?;
+    let here = config(from).await?.ok_or_else(|| CopyError::NoRepository { place: from.location() })?;
     match config(to).await? {
-        Some(there) if there != here => Err(CopyError::AnotherRepository {
-            place: to.location(),
-        }),
+        Some(there) if there != here => Err(CopyError::AnotherRepository { place: to.location() }),
         _ => Ok(()),
     }
 }

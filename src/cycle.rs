@@ -54,7 +54,9 @@ pub fn agenda(policy: &Policy, now: DateTime<Utc>) -> Result<Agenda, Failure> {
         match due(cron, policy.timezone, stamp.success, first_seen, now, policy.schedule.catch_up) {
             // A verb that failed is tried again after a while that grows, not each minute.
             Due::Due { .. } => match stamp.failure.map(|failure| failure.retry_at()) {
-                Some(retry_at) if retry_at > now => agenda.next = [agenda.next, Some(retry_at)].into_iter().flatten().min(),
+                Some(retry_at) if retry_at > now => {
+                    agenda.next = [agenda.next, Some(retry_at)].into_iter().flatten().min()
+                }
                 _ => agenda.verbs.push(verb),
             },
             Due::NotDue { next } => agenda.next = [agenda.next, next].into_iter().flatten().min(),

@@ -115,12 +115,20 @@ async fn repository(policy: &Policy, run: &Run) -> Vec<Finding> {
             return vec![Finding::new(State::Bad, what, human::chain(&error), error.hint()).because(cause)];
         }
     };
-    let mut findings = vec![Finding::ok(what, opened.store().location()), writable("repository", &policy.repository.path)];
+    let mut findings =
+        vec![Finding::ok(what, opened.store().location()), writable("repository", &policy.repository.path)];
     findings.push(free_space(&policy.repository.path));
     match opened.snapshots().await {
-        Ok(snapshots) => findings.push(Finding::ok("repository: its snapshots can be listed", format!("{}", snapshots.len()))),
+        Ok(snapshots) => {
+            findings.push(Finding::ok("repository: its snapshots can be listed", format!("{}", snapshots.len())))
+        }
         Err(error) => {
-            findings.push(Finding::new(State::Bad, "repository: its snapshots can be listed", human::chain(&error), error.hint()));
+            findings.push(Finding::new(
+                State::Bad,
+                "repository: its snapshots can be listed",
+                human::chain(&error),
+                error.hint(),
+            ));
         }
     }
     findings
@@ -130,7 +138,8 @@ fn free_space(path: &Path) -> Finding {
     let what = "repository: its disk has room";
     match rustix::fs::statvfs(path) {
         Ok(stat) => {
-            let (free, total) = (stat.f_bavail.saturating_mul(stat.f_frsize), stat.f_blocks.saturating_mul(stat.f_frsize));
+            let (free, total) =
+                (stat.f_bavail.saturating_mul(stat.f_frsize), stat.f_blocks.saturating_mul(stat.f_frsize));
             #[expect(clippy::cast_precision_loss, reason = "a share to one digit")]
             let share = if total == 0 { 0.0 } else { free as f64 / total as f64 };
             let detail = format!("{} of {} free", human::bytes(free), human::bytes(total));
@@ -179,7 +188,12 @@ fn drill(policy: &Policy) -> Vec<Finding> {
     let found = sandbox::installed(policy.drill.mariadbd.as_deref(), policy.drill.mysqld.as_deref());
     if found.is_empty() {
         let hint = "install mariadb-server or mysql-server here, or set drill.sandbox.mariadbd or .mysqld";
-        return vec![Finding::new(State::Warning, what, "neither mariadbd nor mysqld is installed", Some(hint.to_owned()))];
+        return vec![Finding::new(
+            State::Warning,
+            what,
+            "neither mariadbd nor mysqld is installed",
+            Some(hint.to_owned()),
+        )];
     }
     let found: Vec<String> = found.iter().map(|path| path.display().to_string()).collect();
     vec![Finding::ok(what, found.join(", "))]

@@ -14,11 +14,11 @@ use std::time::Instant;
 
 use chrono::{DateTime, Utc};
 
-use crate::drill::outcome::DrillOutcome;
-use crate::drill::outcome::Phase;
 use crate::drill::outcome::CheckState;
+use crate::drill::outcome::DrillOutcome;
 use crate::drill::outcome::DrilledSnapshot;
 use crate::drill::outcome::Origin;
+use crate::drill::outcome::Phase;
 use crate::drill::outcome::Place;
 use crate::drill::outcome::SandboxServer;
 use crate::drill::outcome::Verdict;
@@ -66,7 +66,9 @@ impl DrillError {
     #[must_use]
     pub fn hint(&self) -> Option<String> {
         match self {
-            Self::WorkDir { .. } => Some("set `drill.sandbox.work_dir` to a directory with room for the restored data".to_owned()),
+            Self::WorkDir { .. } => {
+                Some("set `drill.sandbox.work_dir` to a directory with room for the restored data".to_owned())
+            }
             Self::Sandbox(error) => error.hint(),
             Self::Restore(error) => error.hint(),
             Self::Load(error) => error.hint(),
@@ -186,7 +188,11 @@ impl<'a> Rehearsal<'a> {
         Ok(chosen)
     }
 
-    async fn recover_database(&mut self, repository: &Arc<Repository>, chosen: &Chosen) -> Result<Recovered, DrillError> {
+    async fn recover_database(
+        &mut self,
+        repository: &Arc<Repository>,
+        chosen: &Chosen,
+    ) -> Result<Recovered, DrillError> {
         let dump = Arc::new(crate::restore::open_dump(repository, chosen).await?);
         let manifest = dump.manifest().clone();
         let began = Instant::now();
@@ -210,7 +216,9 @@ impl<'a> Rehearsal<'a> {
         let server = sandbox.server();
         let state = crate::target::mysql::inspect(&server).await.map_err(Box::new)?;
         let load = LoadPlan::new(&manifest, &Selection::everything(), &state, false).map_err(Box::new)?;
-        let loaded = crate::target::mysql::load(&load, dump, &server, LoadOptions::default(), self.run).await.map_err(Box::new)?;
+        let loaded = crate::target::mysql::load(&load, dump, &server, LoadOptions::default(), self.run)
+            .await
+            .map_err(Box::new)?;
         self.phase("load", began, |phase| {
             phase.bytes = Some(manifest.bytes());
             phase.rows = Some(loaded.rows);
@@ -219,7 +227,12 @@ impl<'a> Rehearsal<'a> {
         Ok(Recovered { source: chosen.source.clone(), server, manifest, sandbox })
     }
 
-    async fn recover_tree(&mut self, repository: &Arc<Repository>, chosen: &Chosen, dir: &Path) -> Result<(), DrillError> {
+    async fn recover_tree(
+        &mut self,
+        repository: &Arc<Repository>,
+        chosen: &Chosen,
+        dir: &Path,
+    ) -> Result<(), DrillError> {
         let began = Instant::now();
         let (repository, snapshot, run) = (repository.clone(), chosen.stored.snapshot.clone(), self.run.clone());
         let options = files::Options {
@@ -232,7 +245,8 @@ impl<'a> Rehearsal<'a> {
             let plan = files::plan(&repository, &snapshot, options, &run)?;
             files::apply(&plan, &repository, &run)
         });
-        let restored = restored.await.map_err(|error| DrillError::Thread(error.to_string()))?.map_err(RestoreError::from)?;
+        let restored =
+            restored.await.map_err(|error| DrillError::Thread(error.to_string()))?.map_err(RestoreError::from)?;
         self.phase("files", began, |phase| {
             phase.bytes = Some(restored.bytes);
             phase.files = Some(restored.files);

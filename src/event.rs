@@ -66,18 +66,10 @@ impl Events {
     /// Starts a long step. The total may be zero (unknown) and may be set later.
     #[must_use]
     pub fn task(&self, name: impl Into<String>, unit: Unit, total: u64) -> TaskGuard {
-        let counts = Counts {
-            name: name.into(),
-            unit,
-            done: AtomicU64::new(0),
-            total: AtomicU64::new(total),
-        };
+        let counts = Counts { name: name.into(), unit, done: AtomicU64::new(0), total: AtomicU64::new(total) };
         let task = Task(Arc::new(counts));
         self.listener.hear(&Event::TaskStarted(task.clone()));
-        TaskGuard {
-            task,
-            events: self.clone(),
-        }
+        TaskGuard { task, events: self.clone() }
     }
 }
 
@@ -164,8 +156,6 @@ impl std::ops::Deref for TaskGuard {
 
 impl Drop for TaskGuard {
     fn drop(&mut self) {
-        self.events
-            .listener
-            .hear(&Event::TaskEnded(self.task.clone()));
+        self.events.listener.hear(&Event::TaskEnded(self.task.clone()));
     }
 }

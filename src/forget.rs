@@ -58,12 +58,7 @@ pub struct ForgetPlan {
 impl ForgetPlan {
     /// Judges the policy's snapshots, source by source.
     #[must_use]
-    pub fn new(
-        snapshots: &[StoredSnapshot],
-        policy: &Policy,
-        freeze: Option<Freeze>,
-        now: DateTime<Utc>,
-    ) -> Self {
+    pub fn new(snapshots: &[StoredSnapshot], policy: &Policy, freeze: Option<Freeze>, now: DateTime<Utc>) -> Self {
         let (sources, others) = by_source(snapshots, &policy.name);
         let judgements = sources.into_iter().flat_map(|(source, candidates)| {
             let times: BTreeMap<_, _> = candidates.iter().map(|it| (it.id, it.time)).collect();
@@ -76,11 +71,7 @@ impl ForgetPlan {
                 reasons: verdict.reasons,
             })
         });
-        Self {
-            judgements: judgements.collect(),
-            others,
-            frozen: freeze,
-        }
+        Self { judgements: judgements.collect(), others, frozen: freeze }
     }
 
     /// Returns what [`Self::apply`] removes: nothing while frozen.
@@ -120,10 +111,7 @@ pub struct Forgotten {
 }
 
 /// Groups the policy's snapshots by their source and counts all others.
-fn by_source<'s>(
-    snapshots: &'s [StoredSnapshot],
-    policy: &str,
-) -> (BTreeMap<&'s str, Vec<Candidate>>, usize) {
+fn by_source<'s>(snapshots: &'s [StoredSnapshot], policy: &str) -> (BTreeMap<&'s str, Vec<Candidate>>, usize) {
     let mut sources = BTreeMap::<_, Vec<_>>::new();
     let mut others = 0;
     for stored in snapshots {

@@ -97,11 +97,7 @@ pub fn millis(span: u64) -> String {
 }
 
 fn two_units(large: u64, large_unit: &str, small: u64, small_unit: &str) -> String {
-    if small == 0 {
-        format!("{large} {large_unit}")
-    } else {
-        format!("{large} {large_unit} {small} {small_unit}")
-    }
+    if small == 0 { format!("{large} {large_unit}") } else { format!("{large} {large_unit} {small} {small_unit}") }
 }
 
 /// Writes how long ago a moment was: `just now`, `3 h ago`, or, ahead of us, `in 14 h`.
@@ -131,19 +127,13 @@ fn coarse(span: TimeDelta) -> Option<String> {
 /// Writes a moment in a zone to the minute: `2026-03-01 02:15 KST`.
 #[must_use]
 pub fn time(moment: DateTime<Utc>, zone: Tz) -> String {
-    moment
-        .with_timezone(&zone)
-        .format("%Y-%m-%d %H:%M %Z")
-        .to_string()
+    moment.with_timezone(&zone).format("%Y-%m-%d %H:%M %Z").to_string()
 }
 
 /// Writes a moment in a zone to the second, with the offset that names it without doubt: `2026-03-01 02:15:07 +09:00`.
 #[must_use]
 pub fn exact_time(moment: DateTime<Utc>, zone: Tz) -> String {
-    moment
-        .with_timezone(&zone)
-        .format("%Y-%m-%d %H:%M:%S %:z")
-        .to_string()
+    moment.with_timezone(&zone).format("%Y-%m-%d %H:%M:%S %:z").to_string()
 }
 
 /// Returns how many columns a text takes on a terminal: a Korean syllable takes two.
@@ -282,10 +272,7 @@ mod tests {
     fn times_are_in_the_zone_of_the_policy() {
         let moment = at("2026-02-28T17:15:07Z");
         assert_eq!(time(moment, chrono_tz::Asia::Seoul), "2026-03-01 02:15 KST");
-        assert_eq!(
-            exact_time(moment, chrono_tz::Asia::Seoul),
-            "2026-03-01 02:15:07 +09:00"
-        );
+        assert_eq!(exact_time(moment, chrono_tz::Asia::Seoul), "2026-03-01 02:15:07 +09:00");
     }
 
     #[test]

@@ -134,12 +134,7 @@ mod tests {
 
     #[test]
     fn run_ids_sort_by_time() {
-        let at = |text: &str| {
-            text.parse::<chrono::DateTime<chrono::Utc>>()
-                .unwrap_or_default()
-        };
-        assert!(
-            RunId::new(at("2026-01-02T00:00:00Z"), 9) < RunId::new(at("2026-01-10T00:00:00Z"), 1)
-        );
+        let at = |text: &str| text.parse::<chrono::DateTime<chrono::Utc>>().unwrap_or_default();
+        assert!(RunId::new(at("2026-01-02T00:00:00Z"), 9) < RunId::new(at("2026-01-10T00:00:00Z"), 1));
     }
 }

@@ -73,22 +73,11 @@ impl fmt::Display for With {
 /// Where the other one starts the policy already, where a file is not ours, where a secret would not be there.
 pub fn install(setup: &Setup<'_>, with: With) -> Result<Plan, InstallError> {
     let name = &setup.policy.name;
-    if setup
-        .files(with.other())?
-        .iter()
-        .any(|(path, _)| path.exists())
-    {
-        return Err(InstallError::Both {
-            policy: name.clone(),
-            with,
-            other: with.other(),
-        });
+    if setup.files(with.other())?.iter().any(|(path, _)| path.exists()) {
+        return Err(InstallError::Both { policy: name.clone(), with, other: with.other() });
     }
     if let (With::Cron, Some(secret)) = (with, setup.credentials().next()) {
-        return Err(InstallError::Credential {
-            policy: name.clone(),
-            secret: secret.clone(),
-        });
+        return Err(InstallError::Credential { policy: name.clone(), secret: secret.clone() });
     }
     let mut steps = Vec::new();
     let state_dir = &setup.policy.state_dir;
@@ -132,19 +121,12 @@ pub fn status(setup: &Setup<'_>, with: With) -> Result<State, InstallError> {
         return Ok(State::Absent);
     }
     let is_other = |path: &Path, text: &str| fs::read_to_string(path).ok().as_deref() != Some(text);
-    let mut other: Vec<PathBuf> = files
-        .into_iter()
-        .filter(|(path, text)| is_other(path, text))
-        .map(|(path, _)| path)
-        .collect();
+    let mut other: Vec<PathBuf> =
+        files.into_iter().filter(|(path, text)| is_other(path, text)).map(|(path, _)| path).collect();
     if with == With::Systemd {
         other.extend(systemd::missing_link(setup));
     }
-    Ok(if other.is_empty() {
-        State::Installed
-    } else {
-        State::Differs(other)
-    })
+    Ok(if other.is_empty() { State::Installed } else { State::Differs(other) })
 }
 
 impl Setup<'_> {
@@ -166,20 +148,13 @@ impl Setup<'_> {
 
     /// Returns the secrets that only systemd can give.
     fn credentials(&self) -> impl Iterator<Item = &SecretSource> {
-        self.secrets()
-            .filter(|secret| matches!(secret, SecretSource::Credential(_)))
+        self.secrets().filter(|secret| matches!(secret, SecretSource::Credential(_)))
     }
 
     fn secrets(&self) -> impl Iterator<Item = &SecretSource> {
-        let databases = self
-            .policy
-            .mysql
-            .values()
-            .filter_map(|source| source.password.as_ref());
+        let databases = self.policy.mysql.values().filter_map(|source| source.password.as_ref());
         let copies = self.policy.copies.iter().filter_map(|copy| copy.secret());
-        std::iter::once(&self.policy.repository.password)
-            .chain(databases)
-            .chain(copies)
+        std::iter::once(&self.policy.repository.password).chain(databases).chain(copies)
     }
 }
 
@@ -190,23 +165,13 @@ fn refuse_foreign(path: &Path) -> Result<(), InstallError> {
     match fs::read_to_string(path) {
         Ok(text) if text.starts_with(MARK) => Ok(()),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        Ok(_) => Err(InstallError::Foreign {
-            path: path.to_owned(),
-        }),
-        Err(error) => Err(InstallError::Io {
-            path: path.to_owned(),
-            error,
-        }),
+        Ok(_) => Err(InstallError::Foreign { path: path.to_owned() }),
+        Err(error) => Err(InstallError::Io { path: path.to_owned(), error }),
     }
 }
 
 /// Returns a path as text, if it has nothing in it that no quoting survives.
 fn plain(path: &Path, with: With) -> Result<&str, InstallError> {
-    let text = path
-        .to_str()
-        .filter(|text| !text.chars().any(char::is_control));
-    text.ok_or_else(|| InstallError::Path {
-        with,
-        path: path.to_owned(),
-    })
+    let text = path.to_str().filter(|text| !text.chars().any(char::is_control));
+    text.ok_or_else(|| InstallError::Path { with, path: path.to_owned() })
 }

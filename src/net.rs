@@ -25,11 +25,7 @@ pub struct Route {
 #[derive(Debug, thiserror::Error)]
 pub enum NetError {
     #[error("connect to {peer}: {found}, and the policy wants {wanted}")]
-    Refused {
-        peer: String,
-        found: String,
-        wanted: String,
-    },
+    Refused { peer: String, found: String, wanted: String },
     #[error("find the way to {peer}")]
     NoRoute {
         peer: SocketAddr,
@@ -104,11 +100,7 @@ pub fn check(network: &Network, peer: SocketAddr) -> Result<Route, NetError> {
 /// Returns the addresses of a host, each of them checked: one that the policy refuses, refuses the name.
 ///
 /// An address without a route is left out where another is left (a name often has an IPv6 address on a network that has none).
-pub async fn resolve(
-    network: &Network,
-    host: &str,
-    port: u16,
-) -> Result<Vec<SocketAddr>, NetError> {
+pub async fn resolve(network: &Network, host: &str, port: u16) -> Result<Vec<SocketAddr>, NetError> {
     let mut ways = Vec::new();
     let mut dead = None;
     for peer in lookup(host, port).await? {
@@ -157,19 +149,11 @@ fn check_peer(network: &Network, peer: SocketAddr) -> Result<(), NetError> {
     }
     let ranges: Vec<String> = network.peers.iter().map(ToString::to_string).collect();
     let found = "its address is not among the peers".to_owned();
-    Err(refused(
-        peer,
-        found,
-        format!("one in {}", ranges.join(", ")),
-    ))
+    Err(refused(peer, found, format!("one in {}", ranges.join(", "))))
 }
 
 fn refused(peer: SocketAddr, found: String, wanted: String) -> NetError {
-    NetError::Refused {
-        peer: peer.to_string(),
-        found,
-        wanted,
-    }
+    NetError::Refused { peer: peer.to_string(), found, wanted }
 }
 
 /// Returns the address that the kernel would send from. Connecting a UDP socket looks the route up and sends nothing.
@@ -192,23 +176,14 @@ fn interface_to(peer: IpAddr, local: IpAddr) -> io::Result<String> {
     if found != "lo" || local.is_loopback() {
         return Ok(found);
     }
-    let owner = netlink::addresses()?
-        .into_iter()
-        .find(|(_, address)| *address == local);
+    let owner = netlink::addresses()?.into_iter().find(|(_, address)| *address == local);
     Ok(owner.map_or(found, |(name, _)| name))
 }
 
 fn addresses_of(interface: &str) -> Result<Vec<IpAddr>, NetError> {
-    let failed = |error| NetError::Interface {
-        interface: interface.to_owned(),
-        error,
-    };
+    let failed = |error| NetError::Interface { interface: interface.to_owned(), error };
     let all = netlink::addresses().map_err(failed)?;
-    let own: Vec<IpAddr> = all
-        .into_iter()
-        .filter(|(name, _)| name == interface)
-        .map(|(_, address)| address)
-        .collect();
+    let own: Vec<IpAddr> = all.into_iter().filter(|(name, _)| name == interface).map(|(_, address)| address).collect();
     if own.is_empty() {
         return Err(failed(io::ErrorKind::AddrNotAvailable.into()));
     }
@@ -218,9 +193,7 @@ fn addresses_of(interface: &str) -> Result<Vec<IpAddr>, NetError> {
 /// Returns the address in `10.0.30.5`, `10.0.30.5:40112`, `::1` or `[::1]:40112`; else the name without its port.
 fn seen_address(seen: &str) -> Result<IpAddr, &str> {
     let seen = seen.trim();
-    let whole = seen
-        .parse()
-        .or_else(|_| seen.parse().map(|peer: SocketAddr| peer.ip()));
+    let whole = seen.parse().or_else(|_| seen.parse().map(|peer: SocketAddr| peer.ip()));
     if let Ok(address) = whole {
         return Ok(address.to_canonical());
     }
@@ -233,10 +206,7 @@ fn seen_address(seen: &str) -> Result<IpAddr, &str> {
 const LOOKUP_S_MAX: Duration = Duration::from_secs(15);
 
 async fn lookup(host: &str, port: u16) -> Result<Vec<SocketAddr>, NetError> {
-    let failed = |error| NetError::Lookup {
-        host: host.to_owned(),
-        error,
-    };
+    let failed = |error| NetError::Lookup { host: host.to_owned(), error };
     let found = tokio::time::timeout(LOOKUP_S_MAX, tokio::net::lookup_host((host, port)))
         .await
         .map_err(|_| failed(io::ErrorKind::TimedOut.into()))?

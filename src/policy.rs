@@ -65,17 +65,11 @@ impl Policy {
     /// # Errors
     /// All faults at once, each with line, key and remedy. A file that anyone can write is refused: it names commands.
     pub fn load(path: &Path) -> Result<Self, PolicyError> {
-        let read_error = |error| PolicyError::Read {
-            path: path.to_owned(),
-            error,
-        };
+        let read_error = |error| PolicyError::Read { path: path.to_owned(), error };
         let meta = fs::metadata(path).map_err(read_error)?;
         if meta.mode() & 0o002 != 0 {
             let mode = meta.mode() & 0o7777;
-            return Err(PolicyError::Exposed {
-                path: path.to_owned(),
-                mode,
-            });
+            return Err(PolicyError::Exposed { path: path.to_owned(), mode });
         }
         if meta.len() > FILE_BYTES_MAX {
             return Err(read_error(io::Error::new(
@@ -92,10 +86,7 @@ impl Policy {
     /// # Errors
     /// All faults at once, each with line, key and remedy.
     pub fn parse(text: &str, file: &Path) -> Result<Self, PolicyError> {
-        let wrong = |faults| PolicyError::Wrong {
-            file: file.to_owned(),
-            faults,
-        };
+        let wrong = |faults| PolicyError::Wrong { file: file.to_owned(), faults };
         let places = Places::new(text);
         let raw = read::raw(text, &places).map_err(|fault| wrong(vec![fault]))?;
         let hash = hex::encode(Sha256::digest(text.as_bytes()));
@@ -105,10 +96,7 @@ impl Policy {
     /// Returns where reports are written.
     #[must_use]
     pub fn report_dir(&self) -> PathBuf {
-        self.drill
-            .report_dir
-            .clone()
-            .unwrap_or_else(|| self.state_dir.join("reports"))
+        self.drill.report_dir.clone().unwrap_or_else(|| self.state_dir.join("reports"))
     }
 }
 

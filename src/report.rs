@@ -95,9 +95,7 @@ impl Report {
 }
 
 fn history(outcome: &DrillOutcome, past: &[DrillOutcome]) -> Vec<PastDrill> {
-    let earlier = past
-        .iter()
-        .filter(|drill| drill.run != outcome.run && drill.started <= outcome.started);
+    let earlier = past.iter().filter(|drill| drill.run != outcome.run && drill.started <= outcome.started);
     let mut drills: Vec<PastDrill> = earlier.chain([outcome]).map(PastDrill::of).collect();
     drills.sort_by_key(|drill| (drill.started, drill.run.clone()));
     let surplus = drills.len().saturating_sub(HISTORY_MAX);

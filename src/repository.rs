@@ -82,12 +82,7 @@ impl Repository {
     ///
     /// # Errors
     /// [`RepositoryError::Locked`] where another still holds one, [`RepositoryError::Stopped`] after a signal.
-    pub async fn lock(
-        &self,
-        mode: LockMode,
-        wait: Duration,
-        run: &Run,
-    ) -> Result<LockGuard, RepositoryError> {
+    pub async fn lock(&self, mode: LockMode, wait: Duration, run: &Run) -> Result<LockGuard, RepositoryError> {
         let place = lock::Place {
             store: Arc::clone(&self.store),
             master: Arc::clone(&self.master),
@@ -115,25 +110,20 @@ impl Repository {
             match self.load_snapshot(&listed.name).await {
                 Ok(snapshot) => list.found.push(snapshot),
                 Err(RepositoryError::Store(StoreError::Missing { .. })) => {} // forgotten meanwhile
-                Err(error) if error.is_damage() => list.damaged.push(Fault {
-                    object: Key::new(FileKind::Snapshot, listed.name),
-                    error,
-                }),
+                Err(error) if error.is_damage() => {
+                    list.damaged.push(Fault { object: Key::new(FileKind::Snapshot, listed.name), error })
+                }
                 Err(error) => return Err(error),
             }
         }
-        list.found
-            .sort_by_key(|stored| (stored.snapshot.time, stored.id));
+        list.found.sort_by_key(|stored| (stored.snapshot.time, stored.id));
         Ok(list)
     }
 
     async fn load_snapshot(&self, name: &str) -> Result<StoredSnapshot, RepositoryError> {
         let json = document::load(&self.store, &self.master, FileKind::Snapshot, name).await?;
         let damaged = |error| RepositoryError::damaged(Key::new(FileKind::Snapshot, name), error);
-        Ok(StoredSnapshot {
-            id: name.parse()?,
-            snapshot: serde_json::from_slice(&json).map_err(damaged)?,
-        })
+        Ok(StoredSnapshot { id: name.parse()?, snapshot: serde_json::from_slice(&json).map_err(damaged)? })
     }
 
     /// Publishes a snapshot. All that it names must be durable: [`Writer::finish`] comes first.
@@ -142,8 +132,7 @@ impl Repository {
     /// Where the store refuses, or the lock was lost.
     pub async fn save_snapshot(&self, snapshot: &Snapshot) -> Result<SnapshotId, RepositoryError> {
         self.check_lock()?;
-        let json = serde_json::to_vec(snapshot)
-            .map_err(|error| RepositoryError::refused("snapshot", error))?;
+        let json = serde_json::to_vec(snapshot).map_err(|error| RepositoryError::refused("snapshot", error))?;
         document::save(&self.store, &self.master, FileKind::Snapshot, &json).await
     }
 
@@ -171,10 +160,7 @@ impl Repository {
 
     /// Refuses to go on once a lock was lost: somebody may have taken us for dead and deleted what we are about to name.
     fn check_lock(&self) -> Result<(), RepositoryError> {
-        let lost = self
-            .lock_lost
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let lost = self.lock_lost.lock().unwrap_or_else(PoisonError::into_inner);
         lost.clone().map_or(Ok(()), Err)
     }
 }

@@ -197,7 +197,8 @@ fn fitting(chosen: Vec<Chosen>, request: &Request) -> Result<Vec<Chosen>, Restor
             (false, _) => {}
         }
     }
-    let databases: Vec<_> = fitting.iter().filter(|chosen| chosen.kind == "mysql").map(|chosen| &*chosen.source).collect();
+    let databases: Vec<_> =
+        fitting.iter().filter(|chosen| chosen.kind == "mysql").map(|chosen| &*chosen.source).collect();
     if databases.len() > 1 {
         return Err(RestoreError::ManyDatabases(databases.len(), databases.join(", ")));
     }
@@ -246,11 +247,15 @@ async fn plan_database(
 ) -> Result<DatabasePlan, RestoreError> {
     let dump = Arc::new(open_dump(repository, &chosen).await?);
     let manifest = dump.manifest();
-    let is_there = |name: &&(String, String)| manifest.tables.iter().any(|t| (&t.schema, &t.name) == (&name.0, &name.1));
+    let is_there =
+        |name: &&(String, String)| manifest.tables.iter().any(|t| (&t.schema, &t.name) == (&name.0, &name.1));
     if let Some((schema, table)) = request.tables.iter().find(|name| !is_there(name)) {
         return Err(RestoreError::NoTable(format!("{schema}.{table}")));
     }
-    let selection = Selection { tables: Some(request.tables.clone()).filter(|tables| !tables.is_empty()), accounts: request.users && request.tables.is_empty() };
+    let selection = Selection {
+        tables: Some(request.tables.clone()).filter(|tables| !tables.is_empty()),
+        accounts: request.users && request.tables.is_empty(),
+    };
     let state = crate::target::mysql::inspect(server).await.map_err(Box::new)?;
     let load = LoadPlan::new(manifest, &selection, &state, request.overwrite).map_err(Box::new)?;
     Ok(DatabasePlan { chosen, server: server.clone(), load, dump })
@@ -258,7 +263,8 @@ async fn plan_database(
 
 /// Opens the dump of a chosen snapshot.
 pub(crate) async fn open_dump(repository: &Arc<Repository>, chosen: &Chosen) -> Result<RepositoryDump, RestoreError> {
-    let manifest = crate::backup::mysql::manifest(repository, &chosen.stored, &chosen.source).await.map_err(Box::new)?;
+    let manifest =
+        crate::backup::mysql::manifest(repository, &chosen.stored, &chosen.source).await.map_err(Box::new)?;
     Ok(RepositoryDump::open(repository, &chosen.stored.snapshot.tree, &chosen.source, manifest).await?)
 }
 
@@ -309,7 +315,8 @@ pub async fn apply(
     for database in &plan.databases {
         let options = LoadOptions { connections: request.connections, ..LoadOptions::default() };
         let dump: Arc<dyn DumpReader> = database.dump.clone();
-        let loaded = crate::target::mysql::load(&database.load, dump, &database.server, options, run).await.map_err(Box::new)?;
+        let loaded =
+            crate::target::mysql::load(&database.load, dump, &database.server, options, run).await.map_err(Box::new)?;
         restored.databases.push((database.chosen.source.clone(), loaded));
     }
     for tree in &plan.trees {
@@ -319,7 +326,11 @@ pub async fn apply(
     Ok(restored)
 }
 
-async fn restore_tree(tree: &TreePlan, repository: &Arc<Repository>, run: &Run) -> Result<files::Restored, RestoreError> {
+async fn restore_tree(
+    tree: &TreePlan,
+    repository: &Arc<Repository>,
+    run: &Run,
+) -> Result<files::Restored, RestoreError> {
     let (plan, repository, run) = (tree.files.clone(), repository.clone(), run.clone());
     let applied = tokio::task::spawn_blocking(move || files::apply(&plan, &repository, &run));
     Ok(applied.await.map_err(|error| RestoreError::Thread(error.to_string()))??)
@@ -339,7 +350,10 @@ pub async fn compare(plan: &Plan, repository: &Arc<Repository>, run: &Run) -> Re
     }
     for tree in &plan.trees {
         if !tree.files.options.selection.is_all() {
-            run.events.warn(format!("{}: a part of a tree is not compared; each file was proved as it was written", tree.chosen.source));
+            run.events.warn(format!(
+                "{}: a part of a tree is not compared; each file was proved as it was written",
+                tree.chosen.source
+            ));
             continue;
         }
         let (place, dir, threads) = (tree.files.place.clone(), tree.dir.clone(), tree.files.options.threads);

@@ -47,12 +47,7 @@ struct Rule {
 
 /// Judges the snapshots of one source. The verdicts stand newest first.
 #[must_use]
-pub fn judge(
-    snapshots: &[Candidate],
-    keep: &Keep,
-    timezone: Tz,
-    now: DateTime<Utc>,
-) -> Vec<Verdict> {
+pub fn judge(snapshots: &[Candidate], keep: &Keep, timezone: Tz, now: DateTime<Utc>) -> Vec<Verdict> {
     let mut sorted: Vec<_> = snapshots.iter().collect();
     sorted.sort_by_key(|candidate| Reverse((candidate.time, candidate.id)));
     let (future, past): (Vec<_>, Vec<_>) = sorted.into_iter().partition(|c| c.time > now);
@@ -62,21 +57,14 @@ pub fn judge(
     for rule in rules(keep) {
         keep_periods(&mut verdicts, &rule, timezone);
     }
-    let future = future
-        .into_iter()
-        .map(|c| (c, vec!["dated in the future".to_owned()]));
+    let future = future.into_iter().map(|c| (c, vec!["dated in the future".to_owned()]));
     let all = future.chain(verdicts);
-    all.map(|(candidate, reasons)| verdict(candidate, reasons))
-        .collect()
+    all.map(|(candidate, reasons)| verdict(candidate, reasons)).collect()
 }
 
 fn rules(keep: &Keep) -> [Rule; 4] {
     [
-        Rule {
-            name: "daily",
-            places: keep.daily,
-            period: |time| time.format("%Y-%m-%d").to_string(),
-        },
+        Rule { name: "daily", places: keep.daily, period: |time| time.format("%Y-%m-%d").to_string() },
         Rule {
             name: "weekly",
             places: keep.weekly,
@@ -86,16 +74,8 @@ fn rules(keep: &Keep) -> [Rule; 4] {
                 format!("{}-W{:02}", week.year(), week.week())
             },
         },
-        Rule {
-            name: "monthly",
-            places: keep.monthly,
-            period: |time| time.format("%Y-%m").to_string(),
-        },
-        Rule {
-            name: "yearly",
-            places: keep.yearly,
-            period: |time| time.format("%Y").to_string(),
-        },
+        Rule { name: "monthly", places: keep.monthly, period: |time| time.format("%Y-%m").to_string() },
+        Rule { name: "yearly", places: keep.yearly, period: |time| time.format("%Y").to_string() },
     ]
 }
 
@@ -104,9 +84,7 @@ type Judged<'a> = (&'a Candidate, Vec<String>);
 
 /// Keeps what a recovery would start from.
 fn keep_newest(verdicts: &mut [Judged<'_>]) {
-    let complete = verdicts
-        .iter()
-        .position(|(candidate, _)| candidate.complete);
+    let complete = verdicts.iter().position(|(candidate, _)| candidate.complete);
     let (place, reason) = match complete {
         Some(place) => (place, "newest complete"),
         None => (0, "newest, none is complete"),
@@ -128,8 +106,7 @@ fn keep_last(verdicts: &mut [Judged<'_>], places: u32) {
 
 /// Keeps the newest of each period, a complete one where there is one.
 fn keep_periods(verdicts: &mut [Judged<'_>], rule: &Rule, timezone: Tz) {
-    let period =
-        |(candidate, _): &Judged<'_>| (rule.period)(candidate.time.with_timezone(&timezone));
+    let period = |(candidate, _): &Judged<'_>| (rule.period)(candidate.time.with_timezone(&timezone));
     let mut left = Places::new(rule.places);
     for group in verdicts.chunk_by_mut(|one, other| period(one) == period(other)) {
         let name = group.first().map(period).unwrap_or_default();
@@ -150,11 +127,7 @@ struct Places {
 
 impl Places {
     fn new(places: u32) -> Self {
-        Self {
-            each: places,
-            complete: 0,
-            incomplete: 0,
-        }
+        Self { each: places, complete: 0, incomplete: 0 }
     }
 
     /// Takes a place and returns its number, `None` when all are taken. Once those of the complete ones are,
@@ -175,11 +148,7 @@ impl Places {
 }
 
 fn reason(rule: &str, period: &str, candidate: &Candidate) -> String {
-    let mark = if candidate.complete {
-        ""
-    } else {
-        " (incomplete)"
-    };
+    let mark = if candidate.complete { "" } else { " (incomplete)" };
     format!("{rule} {period}{mark}")
 }
 
@@ -191,11 +160,7 @@ fn verdict(candidate: &Candidate, mut reasons: Vec<String>) -> Verdict {
     if !keep {
         reasons.push("no rule keeps it".to_owned());
     }
-    Verdict {
-        id: candidate.id,
-        keep,
-        reasons,
-    }
+    Verdict { id: candidate.id, keep, reasons }
 }
 
 #[cfg(test)]

@@ -30,12 +30,7 @@ impl Run {
         let mut random = [0; 4];
         // A run id only has to differ from its neighbours; without entropy the second tells them apart.
         let random = getrandom::fill(&mut random).map_or(0, |()| u32::from_le_bytes(random));
-        Self {
-            id: RunId::new(clock.now(), random),
-            clock,
-            events,
-            cancel: CancellationToken::new(),
-        }
+        Self { id: RunId::new(clock.now(), random), clock, events, cancel: CancellationToken::new() }
     }
 
     /// Returns a run on the machine's clock that nobody listens to.
@@ -61,10 +56,6 @@ impl Run {
     /// # Errors
     /// [`Stopped`] after a signal.
     pub fn check(&self) -> Result<(), Stopped> {
-        if self.cancel.is_cancelled() {
-            Err(Stopped)
-        } else {
-            Ok(())
-        }
+        if self.cancel.is_cancelled() { Err(Stopped) } else { Ok(()) }
     }
 }

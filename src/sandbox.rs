@@ -92,10 +92,7 @@ impl Sandbox {
         let program = Program::find(plan.product, plan.program.as_deref())?;
         let parent = plan.dir.clone().unwrap_or_else(std::env::temp_dir);
         for left in sweep(&parent) {
-            run.events.note(format!(
-                "removed {}, which a run that was killed had left behind",
-                left.display()
-            ));
+            run.events.note(format!("removed {}, which a run that was killed had left behind", left.display()));
         }
         let dir = Dir::make(&parent)?;
         let deadline = Instant::now() + plan.start_max;
@@ -103,12 +100,7 @@ impl Sandbox {
         let command = program.command(&dir, &options(plan, &dir));
         let mut process = Process::spawn(command, dir.path())?;
         let version = answer(&mut process, &dir, run, deadline).await?;
-        Ok(Self {
-            process,
-            dir,
-            product: plan.product,
-            version,
-        })
+        Ok(Self { process, dir, product: plan.product, version })
     }
 
     /// Returns how to reach the server: by its socket, as `root`, without a password.
@@ -138,12 +130,8 @@ impl Sandbox {
     #[must_use]
     pub fn note(&self, manifest: &Manifest) -> Option<String> {
         let name = product::name(self.product);
-        (series(&manifest.version) != series(&self.version)).then(|| {
-            format!(
-                "rehearsed on {name} {}, the source is {}",
-                self.version, manifest.version
-            )
-        })
+        (series(&manifest.version) != series(&self.version))
+            .then(|| format!("rehearsed on {name} {}, the source is {}", self.version, manifest.version))
     }
 
     /// Ends the server and removes its directory. Dropping does the same, but cannot say that it failed.
@@ -173,8 +161,7 @@ async fn initialise(
     deadline: Instant,
 ) -> Result<(), SandboxError> {
     let mut command = program.initialiser(dir, &options_to_keep(plan))?;
-    let log = std::fs::File::create(dir.path().join("initialise.log"))
-        .map_err(SandboxError::dir(dir.path()))?;
+    let log = std::fs::File::create(dir.path().join("initialise.log")).map_err(SandboxError::dir(dir.path()))?;
     let errors = log.try_clone().map_err(SandboxError::dir(dir.path()))?;
     command.stdout(log).stderr(errors);
     let mut process = Process::spawn(command, dir.path())?;
@@ -182,10 +169,7 @@ async fn initialise(
         match process.ended()? {
             Some(status) if status.success() => return Ok(()),
             Some(status) => {
-                return Err(SandboxError::Initialise {
-                    status,
-                    log: dir.logs(),
-                });
+                return Err(SandboxError::Initialise { status, log: dir.logs() });
             }
             None => pause(dir, run, deadline).await?,
         }
@@ -193,19 +177,11 @@ async fn initialise(
 }
 
 /// Waits until the server answers, and returns its version.
-async fn answer(
-    process: &mut Process,
-    dir: &Dir,
-    run: &Run,
-    deadline: Instant,
-) -> Result<String, SandboxError> {
+async fn answer(process: &mut Process, dir: &Dir, run: &Run, deadline: Instant) -> Result<String, SandboxError> {
     let server = server_at(dir);
     loop {
         if let Some(status) = process.ended()? {
-            return Err(SandboxError::Ended {
-                status,
-                log: dir.logs(),
-            });
+            return Err(SandboxError::Ended { status, log: dir.logs() });
         }
         // Until it is up there is no socket, or nobody behind it: that is why we ask again.
         if let Ok(mut conn) = server.connect().await
@@ -235,18 +211,13 @@ fn options_to_keep(plan: &SandboxPlan) -> Vec<String> {
         Product::MariaDb => "--loose-innodb-log-file-size=256M",
         Product::MySql => "--loose-innodb-redo-log-capacity=512M",
     };
-    let fixed = [
-        redo_log,
-        "--skip-innodb-doublewrite",
-        "--innodb-flush-log-at-trx-commit=0",
-    ];
+    let fixed = [redo_log, "--skip-innodb-doublewrite", "--innodb-flush-log-at-trx-commit=0"];
     let case = format!("--lower-case-table-names={}", plan.lower_case_table_names);
     fixed.into_iter().map(str::to_owned).chain([case]).collect()
 }
 
 fn options(plan: &SandboxPlan, dir: &Dir) -> Vec<String> {
-    let in_dir =
-        |option: &str, name: &str| format!("--{option}={}", dir.path().join(name).display());
+    let in_dir = |option: &str, name: &str| format!("--{option}={}", dir.path().join(name).display());
     let own = [
         format!("--socket={}", dir.socket().display()),
         in_dir("pid-file", dir::PID_FILE),
@@ -259,10 +230,7 @@ fn options(plan: &SandboxPlan, dir: &Dir) -> Vec<String> {
         Product::MariaDb => &[],
         Product::MySql => &["--loose-mysqlx=OFF"],
     };
-    let fixed = OPTIONS
-        .iter()
-        .chain(only_mysql)
-        .map(|&option| option.to_owned());
+    let fixed = OPTIONS.iter().chain(only_mysql).map(|&option| option.to_owned());
     fixed.chain(own).chain(options_to_keep(plan)).collect()
 }
 

@@ -59,29 +59,18 @@ impl Sealer {
     /// # Errors
     /// Where zstd cannot make a context.
     pub fn new() -> Result<Self, SealError> {
-        Ok(Self {
-            squeezer: Squeezer::new()?,
-            sealed: Vec::new(),
-        })
+        Ok(Self { squeezer: Squeezer::new()?, sealed: Vec::new() })
     }
 
     /// Seals plain bytes. The result stands until the next call.
     ///
     /// # Errors
     /// Where compression or the machine's entropy fails.
-    pub fn seal(
-        &mut self,
-        key: &MasterKey,
-        compress: Compress,
-        plain: &[u8],
-    ) -> Result<Sealed<'_>, SealError> {
+    pub fn seal(&mut self, key: &MasterKey, compress: Compress, plain: &[u8]) -> Result<Sealed<'_>, SealError> {
         let squeezed = self.squeezer.squeeze(compress, plain)?;
         self.sealed.clear();
         key.encrypt_into(squeezed.unwrap_or(plain), &mut self.sealed)?;
-        Ok(Sealed {
-            is_compressed: squeezed.is_some(),
-            bytes: &self.sealed,
-        })
+        Ok(Sealed { is_compressed: squeezed.is_some(), bytes: &self.sealed })
     }
 }
 
@@ -89,12 +78,7 @@ impl Sealer {
 ///
 /// # Errors
 /// Where MAC, length or hash do not match.
-pub fn open(
-    key: &MasterKey,
-    id: &BlobId,
-    sealed: &[u8],
-    plain: Option<u32>,
-) -> Result<Vec<u8>, SealError> {
+pub fn open(key: &MasterKey, id: &BlobId, sealed: &[u8], plain: Option<u32>) -> Result<Vec<u8>, SealError> {
     let bytes = match plain {
         None => key.decrypt(sealed)?,
         Some(length) => {
@@ -103,14 +87,7 @@ pub fn open(
         }
     };
     let actual = BlobId::of(&bytes);
-    if actual == *id {
-        Ok(bytes)
-    } else {
-        Err(SealError::Damaged {
-            expected: *id,
-            actual,
-        })
-    }
+    if actual == *id { Ok(bytes) } else { Err(SealError::Damaged { expected: *id, actual }) }
 }
 
 /// Seals a JSON document: index, snapshot or lock.

@@ -75,10 +75,7 @@ impl SecretSource {
     }
 
     fn line_in(&self, bytes: &[u8]) -> Result<Secret, SecretError> {
-        let fault = |fault| SecretError::NotALine {
-            source_name: self.to_string(),
-            fault,
-        };
+        let fault = |fault| SecretError::NotALine { source_name: self.to_string(), fault };
         let mut text = std::str::from_utf8(bytes)
             .map(|text| Zeroizing::new(text.to_owned()))
             .map_err(|_| fault("is not UTF-8 text"))?;

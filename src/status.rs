@@ -176,12 +176,7 @@ impl Status {
             next_runs: inputs.next_runs.to_vec(),
         };
         status.reasons = reasons::of(&status);
-        status.verdict = status
-            .reasons
-            .iter()
-            .map(|reason| reason.verdict)
-            .max()
-            .unwrap_or(Verdict::Ok);
+        status.verdict = status.reasons.iter().map(|reason| reason.verdict).max().unwrap_or(Verdict::Ok);
         status
     }
 }

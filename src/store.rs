@@ -35,10 +35,7 @@ pub struct Key {
 
 impl Key {
     pub fn new(kind: FileKind, name: impl Into<String>) -> Self {
-        Self {
-            kind,
-            name: name.into(),
-        }
+        Self { kind, name: name.into() }
     }
 
     #[must_use]
@@ -52,11 +49,7 @@ impl Key {
         let dir = match self.kind {
             FileKind::Config => return "config".to_owned(),
             FileKind::Pack => {
-                return format!(
-                    "data/{}/{}",
-                    self.name.get(..2).unwrap_or_default(),
-                    self.name
-                );
+                return format!("data/{}/{}", self.name.get(..2).unwrap_or_default(), self.name);
             }
             FileKind::Key => "keys",
             FileKind::Lock => "locks",
@@ -87,36 +80,20 @@ pub enum StoreError {
     Missing { act: &'static str, thing: String },
     /// Another try may succeed: a reset, a time-out, throttling, a server's own error.
     #[error("{act} `{thing}`: {reason}")]
-    Transient {
-        act: &'static str,
-        thing: String,
-        reason: String,
-    },
+    Transient { act: &'static str, thing: String, reason: String },
     /// Another try will not succeed.
     #[error("{act} `{thing}`: {reason}")]
-    Failed {
-        act: &'static str,
-        thing: String,
-        reason: String,
-    },
+    Failed { act: &'static str, thing: String, reason: String },
     #[error("{act} `{thing}`: no space left on the device")]
     Full { act: &'static str, thing: String },
     #[error("{act} `{thing}`: access denied: {reason}")]
-    Denied {
-        act: &'static str,
-        thing: String,
-        reason: String,
-    },
+    Denied { act: &'static str, thing: String, reason: String },
     /// The store's own lock (Object Lock) refuses to delete it.
     #[error("{act} `{thing}`: protected by the store's lock")]
     Protected { act: &'static str, thing: String },
     /// The policy's network does not let these bytes go that way; nothing was sent.
     #[error("{act} `{thing}`: network refused: {reason}")]
-    Refused {
-        act: &'static str,
-        thing: String,
-        reason: String,
-    },
+    Refused { act: &'static str, thing: String, reason: String },
 }
 
 impl StoreError {
@@ -143,10 +120,7 @@ impl StoreError {
     /// Tells whether every other object would fare the same, so that going on is of no use.
     #[must_use]
     pub fn is_final(&self) -> bool {
-        matches!(
-            self,
-            Self::Full { .. } | Self::Denied { .. } | Self::Refused { .. }
-        )
+        matches!(self, Self::Full { .. } | Self::Denied { .. } | Self::Refused { .. })
     }
 }
 

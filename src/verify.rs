@@ -63,11 +63,7 @@ impl VerifyError {
 ///
 /// # Errors
 /// Where the store cannot be reached, or the run was stopped. Damage is no error: it is in the report.
-pub async fn verify(
-    repository: &Arc<Repository>,
-    options: Options,
-    run: &Run,
-) -> Result<Report, VerifyError> {
+pub async fn verify(repository: &Arc<Repository>, options: Options, run: &Run) -> Result<Report, VerifyError> {
     let mut draft = Draft::new(options);
     let snapshots = check_snapshots(repository, &mut draft).await?;
     check_index(repository, &mut draft, run).await?;
@@ -90,24 +86,11 @@ pub async fn verify(
 ///
 /// # Errors
 /// Like [`verify`].
-pub async fn written(
-    repository: &Arc<Repository>,
-    saved: &Saved,
-    run: &Run,
-) -> Result<Report, VerifyError> {
-    let mut draft = Draft::new(Options {
-        level: Level::Data,
-        subset: None,
-    });
+pub async fn written(repository: &Arc<Repository>, saved: &Saved, run: &Run) -> Result<Report, VerifyError> {
+    let mut draft = Draft::new(Options { level: Level::Data, subset: None });
     draft.checked.indexes = saved.indexes.len() as u64;
     for id in &saved.indexes {
-        check_document(
-            repository,
-            Key::new(FileKind::Index, id.to_string()),
-            &mut draft,
-            run,
-        )
-        .await?;
+        check_document(repository, Key::new(FileKind::Index, id.to_string()), &mut draft, run).await?;
     }
     let (repository, run, ids) = (Arc::clone(repository), run.clone(), saved.packs.clone());
     blocking(move || {
@@ -119,10 +102,7 @@ pub async fn written(
 }
 
 /// Lists the snapshots: before the index is loaded, so that whatever they name is in it.
-async fn check_snapshots(
-    repository: &Repository,
-    draft: &mut Draft,
-) -> Result<SnapshotList, RepositoryError> {
+async fn check_snapshots(repository: &Repository, draft: &mut Draft) -> Result<SnapshotList, RepositoryError> {
     let list = repository.list_snapshots().await?;
     draft.checked.snapshots = (list.found.len() + list.damaged.len()) as u64;
     for fault in &list.damaged {
@@ -131,11 +111,7 @@ async fn check_snapshots(
     Ok(list)
 }
 
-async fn check_index(
-    repository: &Repository,
-    draft: &mut Draft,
-    run: &Run,
-) -> Result<(), RepositoryError> {
+async fn check_index(repository: &Repository, draft: &mut Draft, run: &Run) -> Result<(), RepositoryError> {
     draft.checked.indexes = repository.store().list(FileKind::Index).await?.len() as u64;
     repository.load_index(run).await?;
     for fault in repository.index_faults() {
@@ -145,11 +121,7 @@ async fn check_index(
 }
 
 /// Checks the small objects that nothing else reads: the config, keys and locks.
-async fn check_documents(
-    repository: &Repository,
-    draft: &mut Draft,
-    run: &Run,
-) -> Result<(), RepositoryError> {
+async fn check_documents(repository: &Repository, draft: &mut Draft, run: &Run) -> Result<(), RepositoryError> {
     check_document(repository, Key::config(), draft, run).await?;
     for kind in [FileKind::Key, FileKind::Lock] {
         for listed in repository.store().list(kind).await? {
@@ -169,9 +141,7 @@ async fn check_document(
     match repository.check_document(&key).await {
         Ok(()) => Ok(()),
         // A lock may be given back or refreshed between the list and the look.
-        Err(RepositoryError::Store(StoreError::Missing { .. })) if key.kind == FileKind::Lock => {
-            Ok(())
-        }
+        Err(RepositoryError::Store(StoreError::Missing { .. })) if key.kind == FileKind::Lock => Ok(()),
         Err(error) => draft.found(key, &error),
     }
 }
@@ -179,9 +149,7 @@ async fn check_document(
 /// Compares the packs that the index names with those that are there.
 async fn check_presence(repository: &Repository, draft: &mut Draft) -> Result<(), RepositoryError> {
     let listed = repository.store().list(FileKind::Pack).await?;
-    let sizes = listed
-        .into_iter()
-        .filter_map(|listed| Some((listed.name.parse().ok()?, listed.size)));
+    let sizes = listed.into_iter().filter_map(|listed| Some((listed.name.parse().ok()?, listed.size)));
     let mut sizes: HashMap<ObjectId, u64> = sizes.collect();
     let packs = repository.packs();
     draft.checked.packs = packs.len() as u64;
@@ -189,9 +157,7 @@ async fn check_presence(repository: &Repository, draft: &mut Draft) -> Result<()
     for pack in &packs {
         packs::check_size(pack, sizes.remove(&pack.id), draft);
     }
-    let orphans = sizes
-        .into_keys()
-        .map(|id| Key::new(FileKind::Pack, id.to_string()));
+    let orphans = sizes.into_keys().map(|id| Key::new(FileKind::Pack, id.to_string()));
     draft.orphans = orphans.collect();
     draft.orphans.sort();
     Ok(())

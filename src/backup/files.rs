@@ -98,10 +98,7 @@ impl Counts {
     /// Returns what the guards compare.
     #[must_use]
     pub fn totals(&self) -> Totals {
-        Totals {
-            files: self.files,
-            bytes: self.bytes,
-        }
+        Totals { files: self.files, bytes: self.bytes }
     }
 }
 
@@ -132,37 +129,20 @@ pub fn save(
         .build()?;
     let top = source.root()?;
     let tree = pool.install(|| walk.top(top))?;
-    source
-        .guard_after(tally.counts().totals(), before)
-        .map_err(FilesError::from)?;
+    source.guard_after(tally.counts().totals(), before).map_err(FilesError::from)?;
     let tree = wrap(source.ancestors()?, tree, writer)?;
     Ok(tally.into_saved(tree))
 }
 
 /// Hangs the tree below the directories that lead to it, as restic does.
-fn wrap(
-    above: Vec<(OsString, Metadata)>,
-    tree: BlobId,
-    writer: &Writer,
-) -> Result<BlobId, RepositoryError> {
-    above
-        .into_iter()
-        .rev()
-        .try_fold(tree, |below, (name, metadata)| {
-            let node = Node {
-                name,
-                metadata,
-                content: Vec::new(),
-                subtree: Some(below),
-            };
-            writer.save_tree(&Tree { nodes: vec![node] })
-        })
+fn wrap(above: Vec<(OsString, Metadata)>, tree: BlobId, writer: &Writer) -> Result<BlobId, RepositoryError> {
+    above.into_iter().rev().try_fold(tree, |below, (name, metadata)| {
+        let node = Node { name, metadata, content: Vec::new(), subtree: Some(below) };
+        writer.save_tree(&Tree { nodes: vec![node] })
+    })
 }
 
 fn totals_of(parent: &StoredSnapshot) -> Option<Totals> {
     let summary = parent.snapshot.summary.as_ref()?;
-    Some(Totals {
-        files: summary.total_files_processed,
-        bytes: summary.total_bytes_processed,
-    })
+    Some(Totals { files: summary.total_files_processed, bytes: summary.total_bytes_processed })
 }

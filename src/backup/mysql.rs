@@ -8,8 +8,8 @@ use std::sync::PoisonError;
 
 use chrono::{DateTime, Utc};
 
-use crate::backup::BackupError;
 use crate::backup::Backed;
+use crate::backup::BackupError;
 use crate::backup::Draft;
 use crate::backup::Job;
 use crate::backup::Kind;
@@ -63,7 +63,12 @@ pub(super) async fn save(job: &Job<'_>, name: &str) -> Result<Backed, BackupErro
         tree,
         path: format!("/{root}"),
         is_incomplete: false,
-        summary: job.summary(started, &written, u64::try_from(manifest.tables.len()).unwrap_or(u64::MAX), manifest.bytes()),
+        summary: job.summary(
+            started,
+            &written,
+            u64::try_from(manifest.tables.len()).unwrap_or(u64::MAX),
+            manifest.bytes(),
+        ),
     };
     let id = job.repository.save_snapshot(&job.snapshot(draft)).await?;
     Ok(Backed {
@@ -153,7 +158,8 @@ impl io::Write for TreeFile<'_> {
 
 impl FileSink for TreeFile<'_> {
     fn finish(self: Box<Self>) -> Result<(), SinkError> {
-        let content = self.writer.finish().map_err(|error| SinkError { path: self.path.clone(), error: Box::new(error) })?;
+        let content =
+            self.writer.finish().map_err(|error| SinkError { path: self.path.clone(), error: Box::new(error) })?;
         let mut files = self.sink.files.lock().unwrap_or_else(PoisonError::into_inner);
         files.insert(self.path, content);
         Ok(())
@@ -180,7 +186,12 @@ impl Dir {
         let mut nodes = Vec::with_capacity(self.dirs.len() + self.files.len());
         for (name, dir) in self.dirs {
             let subtree = dir.save(writer, time)?;
-            nodes.push(Node { name, metadata: made(entry::Kind::Dir, 0, time), content: Vec::new(), subtree: Some(subtree) });
+            nodes.push(Node {
+                name,
+                metadata: made(entry::Kind::Dir, 0, time),
+                content: Vec::new(),
+                subtree: Some(subtree),
+            });
         }
         for (name, content) in self.files {
             let metadata = made(entry::Kind::File, content.size, time);

@@ -15,11 +15,7 @@ impl Catalog {
         self.with("write a drill into", |connection| {
             connection.execute(
                 "INSERT OR REPLACE INTO drills (run, started, outcome) VALUES (?1, ?2, ?3)",
-                params![
-                    drill.run.as_str(),
-                    time_text(drill.started),
-                    to_json(drill)?
-                ],
+                params![drill.run.as_str(), time_text(drill.started), to_json(drill)?],
             )?;
             Ok(())
         })
@@ -31,8 +27,8 @@ impl Catalog {
     /// [`CatalogError`] where the file cannot be read.
     pub fn drills(&self, limit: u32) -> Result<Vec<DrillOutcome>, CatalogError> {
         self.with("read drills from", |connection| {
-            let mut statement = connection
-                .prepare("SELECT outcome FROM drills ORDER BY started DESC, run DESC LIMIT ?1")?;
+            let mut statement =
+                connection.prepare("SELECT outcome FROM drills ORDER BY started DESC, run DESC LIMIT ?1")?;
             let rows = statement.query_map([limit], |row| json_at(row, 0))?;
             rows.collect()
         })

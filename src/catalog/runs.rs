@@ -29,13 +29,7 @@ impl Catalog {
             let transaction = connection.transaction()?;
             transaction.execute(
                 "INSERT INTO runs (id, policy, verb, started, holder) VALUES (?1, ?2, ?3, ?4, ?5)",
-                params![
-                    run.id.as_str(),
-                    run.policy,
-                    run.verb,
-                    time_text(run.started),
-                    holder::this_process()
-                ],
+                params![run.id.as_str(), run.policy, run.verb, time_text(run.started), holder::this_process()],
             )?;
             drop_oldest(&transaction)?;
             transaction.commit()
@@ -63,8 +57,7 @@ impl Catalog {
     /// [`CatalogError`] where the file cannot be read.
     pub fn runs(&self, limit: u32) -> Result<Vec<RunRecord>, CatalogError> {
         self.with("read runs from", |connection| {
-            let query =
-                format!("SELECT {COLUMNS} FROM runs ORDER BY started DESC, id DESC LIMIT ?1");
+            let query = format!("SELECT {COLUMNS} FROM runs ORDER BY started DESC, id DESC LIMIT ?1");
             let mut statement = connection.prepare(&query)?;
             let rows = statement.query_map([limit], read_run)?;
             let mut runs: Vec<RunRecord> = rows.collect::<Result<_, _>>()?;
@@ -79,11 +72,7 @@ impl Catalog {
     ///
     /// # Errors
     /// [`CatalogError`] where the file cannot be read.
-    pub fn last_success(
-        &self,
-        verb: &str,
-        source: Option<&str>,
-    ) -> Result<Option<DateTime<Utc>>, CatalogError> {
+    pub fn last_success(&self, verb: &str, source: Option<&str>) -> Result<Option<DateTime<Utc>>, CatalogError> {
         self.with("read runs from", |connection| {
             connection
                 .query_row(
@@ -105,32 +94,16 @@ pub(super) fn infer(
     at: DateTime<Utc>,
     is_incomplete: bool,
 ) -> rusqlite::Result<()> {
-    let (outcome, code) = if is_incomplete {
-        (Outcome::Incomplete, 3)
-    } else {
-        (Outcome::Ok, 0)
-    };
+    let (outcome, code) = if is_incomplete { (Outcome::Incomplete, 3) } else { (Outcome::Ok, 0) };
     transaction.execute(
         "INSERT OR IGNORE INTO runs (id, policy, verb, started, ended, outcome, exit_code)
          VALUES (?1, ?2, 'backup', ?3, ?4, ?5, ?6)",
-        params![
-            id.as_str(),
-            policy,
-            time_text(start_of(id).unwrap_or(at)),
-            time_text(at),
-            outcome.as_str(),
-            code
-        ],
+        params![id.as_str(), policy, time_text(start_of(id).unwrap_or(at)), time_text(at), outcome.as_str(), code],
     )?;
     Ok(())
 }
 
-pub(super) fn link(
-    connection: &Connection,
-    run: &RunId,
-    source: &str,
-    id: &SnapshotId,
-) -> rusqlite::Result<()> {
+pub(super) fn link(connection: &Connection, run: &RunId, source: &str, id: &SnapshotId) -> rusqlite::Result<()> {
     connection.execute(
         "INSERT OR IGNORE INTO run_snapshots (run, source, id) VALUES (?1, ?2, ?3)",
         params![run.as_str(), source, id.to_string()],
@@ -161,11 +134,7 @@ fn write_end(transaction: &Transaction<'_>, id: &RunId, end: &RunEnd) -> rusqlit
             to_signed(end.bytes_copied)
         ],
     )?;
-    if changed == 1 {
-        Ok(())
-    } else {
-        Err(rusqlite::Error::StatementChangedRows(changed))
-    }
+    if changed == 1 { Ok(()) } else { Err(rusqlite::Error::StatementChangedRows(changed)) }
 }
 
 fn drop_oldest(transaction: &Transaction<'_>) -> rusqlite::Result<()> {
@@ -175,10 +144,7 @@ fn drop_oldest(transaction: &Transaction<'_>) -> rusqlite::Result<()> {
         [RUNS_MAX],
     )?;
     if dropped > 0 {
-        transaction.execute(
-            "DELETE FROM run_snapshots WHERE run NOT IN (SELECT id FROM runs)",
-            [],
-        )?;
+        transaction.execute("DELETE FROM run_snapshots WHERE run NOT IN (SELECT id FROM runs)", [])?;
     }
     Ok(())
 }
@@ -212,15 +178,10 @@ fn outcome_of(written: Option<&str>, holder: Option<&str>) -> Outcome {
 }
 
 fn snapshots_of(connection: &Connection, run: &RunId) -> rusqlite::Result<Vec<RunSnapshot>> {
-    let mut statement = connection.prepare_cached(
-        "SELECT source, id FROM run_snapshots WHERE run = ?1 ORDER BY source, id",
-    )?;
-    let rows = statement.query_map([run.as_str()], |row| {
-        Ok(RunSnapshot {
-            source: row.get(0)?,
-            id: snapshot_id_at(row, 1)?,
-        })
-    })?;
+    let mut statement =
+        connection.prepare_cached("SELECT source, id FROM run_snapshots WHERE run = ?1 ORDER BY source, id")?;
+    let rows = statement
+        .query_map([run.as_str()], |row| Ok(RunSnapshot { source: row.get(0)?, id: snapshot_id_at(row, 1)? }))?;
     rows.collect()
 }
 
@@ -233,10 +194,7 @@ pub(super) fn time_at(row: &Row<'_>, column: usize) -> rusqlite::Result<DateTime
     parse_at(column, &row.get::<_, String>(column)?)
 }
 
-pub(super) fn optional_time_at(
-    row: &Row<'_>,
-    column: usize,
-) -> rusqlite::Result<Option<DateTime<Utc>>> {
+pub(super) fn optional_time_at(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<DateTime<Utc>>> {
     let text: Option<String> = row.get(column)?;
     text.map(|text| parse_at(column, &text)).transpose()
 }
@@ -250,21 +208,16 @@ pub(super) fn run_id_at(row: &Row<'_>, column: usize) -> rusqlite::Result<RunId>
 }
 
 pub(super) fn to_run_id(column: usize, text: String) -> rusqlite::Result<RunId> {
-    serde_json::from_value(serde_json::Value::String(text))
-        .map_err(|error| unreadable(column, error))
+    serde_json::from_value(serde_json::Value::String(text)).map_err(|error| unreadable(column, error))
 }
 
-pub(super) fn json_at<T: for<'de> Deserialize<'de>>(
-    row: &Row<'_>,
-    column: usize,
-) -> rusqlite::Result<T> {
+pub(super) fn json_at<T: for<'de> Deserialize<'de>>(row: &Row<'_>, column: usize) -> rusqlite::Result<T> {
     let text: String = row.get(column)?;
     serde_json::from_str(&text).map_err(|error| unreadable(column, error))
 }
 
 pub(super) fn to_json<T: Serialize>(value: &T) -> rusqlite::Result<String> {
-    serde_json::to_string(value)
-        .map_err(|error| rusqlite::Error::ToSqlConversionFailure(Box::new(error)))
+    serde_json::to_string(value).map_err(|error| rusqlite::Error::ToSqlConversionFailure(Box::new(error)))
 }
 
 pub(super) fn parse_at<T>(column: usize, text: &str) -> rusqlite::Result<T>
@@ -275,10 +228,7 @@ where
     text.parse().map_err(|error| unreadable(column, error))
 }
 
-fn unreadable(
-    column: usize,
-    error: impl std::error::Error + Send + Sync + 'static,
-) -> rusqlite::Error {
+fn unreadable(column: usize, error: impl std::error::Error + Send + Sync + 'static) -> rusqlite::Error {
     rusqlite::Error::FromSqlConversionFailure(column, rusqlite::types::Type::Text, Box::new(error))
 }
 

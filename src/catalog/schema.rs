@@ -72,10 +72,7 @@ pub(super) fn migrate(connection: &mut Connection) -> rusqlite::Result<Migrated>
     // Another process may migrate at this moment: the version is read again under the lock.
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     let found = version(&transaction)?;
-    let Some(missing) = usize::try_from(found)
-        .ok()
-        .and_then(|done| STEPS.get(done..))
-    else {
+    let Some(missing) = usize::try_from(found).ok().and_then(|done| STEPS.get(done..)) else {
         return Ok(Migrated::Newer { found, known });
     };
     for step in missing {

@@ -4,9 +4,7 @@ use rusqlite::Connection;
 use rusqlite::Row;
 use rusqlite::params;
 
-use crate::catalog::runs::{
-    infer, link, optional_time_at, parse_at, snapshot_id_at, time_at, time_text, to_run_id,
-};
+use crate::catalog::runs::{infer, link, optional_time_at, parse_at, snapshot_id_at, time_at, time_text, to_run_id};
 use crate::catalog::{Catalog, CatalogError, CopyRecord, REPOSITORY, SnapshotRecord};
 use crate::id::SnapshotId;
 
@@ -33,10 +31,8 @@ impl Catalog {
         self.with("drop snapshots from", |connection| {
             let transaction = connection.transaction()?;
             for id in ids {
-                transaction.execute(
-                    "DELETE FROM snapshots WHERE store = ?1 AND id = ?2",
-                    params![store, id.to_string()],
-                )?;
+                transaction
+                    .execute("DELETE FROM snapshots WHERE store = ?1 AND id = ?2", params![store, id.to_string()])?;
             }
             transaction.commit()
         })
@@ -68,13 +64,7 @@ impl Catalog {
             for snapshot in snapshots {
                 insert(&transaction, snapshot)?;
                 if let Some(run) = &snapshot.run {
-                    infer(
-                        &transaction,
-                        policy,
-                        run,
-                        snapshot.time,
-                        snapshot.incomplete,
-                    )?;
+                    infer(&transaction, policy, run, snapshot.time, snapshot.incomplete)?;
                     link(&transaction, run, &snapshot.source, &snapshot.id)?;
                 }
             }
@@ -108,9 +98,8 @@ impl Catalog {
     /// [`CatalogError`] where the file cannot be read.
     pub fn copies(&self) -> Result<Vec<CopyRecord>, CatalogError> {
         self.with("read copies from", |connection| {
-            let mut statement = connection.prepare(
-                "SELECT name, completed, snapshot, snapshot_time FROM copies ORDER BY name",
-            )?;
+            let mut statement =
+                connection.prepare("SELECT name, completed, snapshot, snapshot_time FROM copies ORDER BY name")?;
             let rows = statement.query_map([], read_copy)?;
             rows.collect()
         })

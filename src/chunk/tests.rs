@@ -34,22 +34,11 @@ fn lengths(chunks: &[Vec<u8>]) -> Vec<usize> {
 
 #[test]
 fn cuts_fall_where_the_reference_puts_them() {
-    for (seed, length) in [
-        (0, 20 << 20),
-        (77, (20 << 20) + 1),
-        (0, MIN),
-        (3, MIN + 1),
-        (5, 100),
-    ] {
+    for (seed, length) in [(0, 20 << 20), (77, (20 << 20) + 1), (0, MIN), (3, MIN + 1), (5, 100)] {
         let bytes = noise(seed, length);
-        let reference =
-            FastCDC::with_level_and_seed(&bytes, MIN, AVERAGE, MAX, Normalization::Level1, seed);
+        let reference = FastCDC::with_level_and_seed(&bytes, MIN, AVERAGE, MAX, Normalization::Level1, seed);
         let expected: Vec<_> = reference.map(|chunk| chunk.length).collect();
-        assert_eq!(
-            lengths(&chunks(seed, &bytes, 64 << 10)),
-            expected,
-            "seed {seed}, {length} bytes"
-        );
+        assert_eq!(lengths(&chunks(seed, &bytes, 64 << 10)), expected, "seed {seed}, {length} bytes");
     }
 }
 
@@ -65,19 +54,14 @@ fn an_insertion_moves_few_chunks() {
     let mut after = before.clone();
     after.splice(5_000_000..5_000_000, noise(10, 333));
     let known: std::collections::HashSet<_> = chunks(4, &before, 1 << 20).into_iter().collect();
-    let fresh = chunks(4, &after, 1 << 20)
-        .into_iter()
-        .filter(|chunk| !known.contains(chunk));
+    let fresh = chunks(4, &after, 1 << 20).into_iter().filter(|chunk| !known.contains(chunk));
     assert!((1..=3).contains(&fresh.count()));
 }
 
 #[test]
 fn another_seed_cuts_elsewhere() {
     let bytes = noise(2, 8 << 20);
-    assert_ne!(
-        lengths(&chunks(1, &bytes, 1 << 20)),
-        lengths(&chunks(2, &bytes, 1 << 20))
-    );
+    assert_ne!(lengths(&chunks(1, &bytes, 1 << 20)), lengths(&chunks(2, &bytes, 1 << 20)));
 }
 
 #[test]

@@ -57,7 +57,9 @@ pub enum Command {
     #[command(after_help = "Example:\n  bkp doctor mall")]
     Doctor(PolicyArg),
     /// Does what is due: backup, copies, verify, retention, drill
-    #[command(after_help = "Examples:\n  bkp run              every policy, what is due (the cron line)\n  bkp run mall --now   all of it at once")]
+    #[command(
+        after_help = "Examples:\n  bkp run              every policy, what is due (the cron line)\n  bkp run mall --now   all of it at once"
+    )]
     Run(RunArgs),
     /// Backs up now, whatever the schedule says, with copy and retention
     #[command(after_help = "Examples:\n  bkp backup mall\n  bkp backup mall --source images")]

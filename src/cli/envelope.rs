@@ -41,7 +41,10 @@ where
 {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let runtime = runtime.map_err(|error| Failure::new(Exit::Failed, format!("start the runtime: {error}")))?;
-    let run = Run::new(Arc::new(SystemClock), Events::new(Progress::new(Options::of_stderr(global.quiet, global.verbose > 0, global.json))));
+    let run = Run::new(
+        Arc::new(SystemClock),
+        Events::new(Progress::new(Options::of_stderr(global.quiet, global.verbose > 0, global.json))),
+    );
     let heard = Arc::new(AtomicU8::new(0));
     let result = runtime.block_on(async {
         listen(&run, &heard)?;

@@ -159,9 +159,10 @@ async fn records_of(policy: &Policy, copy: Option<&str>, run: &Run) -> Result<Ve
 /// A missed objective has its own code; any other bad verdict is a failure; a warning is none.
 fn exit_of_status(status: &Status) -> Exit {
     let is_breached = status.sources.iter().any(|source| source.rpo == Judgement::Breached)
-        || status.drill.as_ref().is_some_and(|drill| {
-            drill.verdict.rto == Judgement::Breached || drill.verdict.rpo == Judgement::Breached
-        });
+        || status
+            .drill
+            .as_ref()
+            .is_some_and(|drill| drill.verdict.rto == Judgement::Breached || drill.verdict.rpo == Judgement::Breached);
     match status.verdict {
         Verdict::Bad if is_breached => Exit::Breached,
         Verdict::Bad => Exit::Failed,
@@ -176,14 +177,17 @@ pub(super) fn report(global: &Global, args: &ReportArgs) -> Answered {
     let drills = catalog.drills(DRILLS_LOOKED_AT)?;
     let wanted = |drill: &&DrillOutcome| args.run.as_deref().is_none_or(|id| drill.run.as_str() == id);
     let Some(drill) = drills.iter().find(wanted) else {
-        let failure = Failure::new(Exit::Failed, format!("report: no such drill of policy `{}` is in the catalog", policy.name));
+        let failure =
+            Failure::new(Exit::Failed, format!("report: no such drill of policy `{}` is in the catalog", policy.name));
         return Err(failure.hinting("`bkp drill` makes one; `bkp status` names the newest"));
     };
     let json = serde_json::to_value(drill).unwrap_or_default();
     let report = Report::new(drill.clone(), &drills, steps::context(&policy, &catalog, &run)?);
     let text = match args.format {
         FormatArg::Text => report.text(ink()),
-        FormatArg::Json => report.json().map_err(|error| Failure::new(Exit::Failed, format!("print the report: {error}")))?,
+        FormatArg::Json => {
+            report.json().map_err(|error| Failure::new(Exit::Failed, format!("print the report: {error}")))?
+        }
         FormatArg::Markdown => report.markdown(),
         FormatArg::Html => report.html(),
     };

@@ -36,7 +36,8 @@ pub(super) fn paths(global: &Global, names: &[String]) -> Result<Vec<PathBuf>, F
         let failure = Failure::new(Exit::Usage, format!("find policies: no directory {}", places.join(" or ")));
         return Err(failure.hinting("name a policy file, or its directory with `--policies DIR`"));
     };
-    let refusal = |error: std::io::Error| Failure::new(Exit::Usage, format!("list policies in `{}`: {error}", dir.display()));
+    let refusal =
+        |error: std::io::Error| Failure::new(Exit::Usage, format!("list policies in `{}`: {error}", dir.display()));
     let mut paths = Vec::new();
     for entry in std::fs::read_dir(dir).map_err(refusal)? {
         let path = entry.map_err(refusal)?.path();

@@ -24,10 +24,7 @@ use lines::Lines;
 
 /// What the operator asked for, and what standard error is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[expect(
-    clippy::struct_excessive_bools,
-    reason = "four independent wishes, not states"
-)]
+#[expect(clippy::struct_excessive_bools, reason = "four independent wishes, not states")]
 pub(super) struct Options {
     pub(super) quiet: bool,
     pub(super) verbose: bool,
@@ -42,12 +39,7 @@ impl Options {
     pub(super) fn of_stderr(quiet: bool, verbose: bool, json: bool) -> Self {
         let is_terminal = io::stderr().is_terminal();
         let is_smart = std::env::var_os("TERM").is_none_or(|term| term != "dumb");
-        Self {
-            quiet,
-            verbose,
-            bars: is_terminal && is_smart && !json,
-            colored: is_colored(is_terminal),
-        }
+        Self { quiet, verbose, bars: is_terminal && is_smart && !json, colored: is_colored(is_terminal) }
     }
 }
 
@@ -90,10 +82,7 @@ impl Progress {
     pub(super) fn new(options: Options) -> Arc<Self> {
         let ink = Ink::new(options.colored);
         let view = if options.bars && !options.quiet {
-            View::Bars(Bars::new(
-                indicatif::ProgressDrawTarget::stderr_with_hz(10),
-                options.colored,
-            ))
+            View::Bars(Bars::new(indicatif::ProgressDrawTarget::stderr_with_hz(10), options.colored))
         } else {
             View::Lines(Lines::new(Box::new(io::stderr()), ink))
         };
@@ -101,24 +90,11 @@ impl Progress {
     }
 
     fn start(view: View, options: Options) -> Self {
-        let screen = Arc::new(Screen {
-            state: Mutex::new(State {
-                view,
-                closed: false,
-            }),
-            woken: Condvar::new(),
-        });
+        let screen = Arc::new(Screen { state: Mutex::new(State { view, closed: false }), woken: Condvar::new() });
         let ticking = Arc::clone(&screen);
         // Without the thread the counters stand still between events, and nothing else is lost.
-        let ticker = thread::Builder::new()
-            .name("progress".to_owned())
-            .spawn(move || ticking.tick())
-            .ok();
-        Self {
-            screen,
-            options,
-            ticker,
-        }
+        let ticker = thread::Builder::new().name("progress".to_owned()).spawn(move || ticking.tick()).ok();
+        Self { screen, options, ticker }
     }
 
     fn say(&self, text: &str) {
@@ -139,11 +115,7 @@ impl Listener for Progress {
             Event::Note(text) if !quiet => self.say(&human::printable(text)),
             Event::Detail(text) if verbose && !quiet => self.say(&ink.dim(&human::printable(text))),
             Event::Warning(text) => {
-                self.say(&format!(
-                    "{} {}",
-                    ink.warning("warning:"),
-                    human::printable(text)
-                ));
+                self.say(&format!("{} {}", ink.warning("warning:"), human::printable(text)));
             }
             Event::TaskStarted(_) | Event::TaskEnded(_) | Event::Note(_) | Event::Detail(_) => {}
         }
@@ -186,10 +158,7 @@ impl Screen {
         let mut state = self.state();
         while !state.closed {
             state = match state.view.pause() {
-                None => self
-                    .woken
-                    .wait(state)
-                    .unwrap_or_else(PoisonError::into_inner),
+                None => self.woken.wait(state).unwrap_or_else(PoisonError::into_inner),
                 Some(pause) => {
                     let woken = self.woken.wait_timeout(state, pause);
                     woken.unwrap_or_else(PoisonError::into_inner).0

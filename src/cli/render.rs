@@ -80,7 +80,9 @@ fn backup(text: &mut String, policy: &Policy, done: &BackupDone) {
 fn one_backup(text: &mut String, policy: &Policy, backed: &Backed) {
     let items = match backed.kind {
         Kind::Mysql => format!("{} rows", human::count(backed.items)),
-        Kind::Files => format!("{} files, {} new or changed", human::count(backed.items), human::count(backed.items_changed)),
+        Kind::Files => {
+            format!("{} files, {} new or changed", human::count(backed.items), human::count(backed.items_changed))
+        }
     };
     line!(
         text,
@@ -172,7 +174,9 @@ pub(super) fn steps_json(steps: &[Step]) -> Vec<Value> {
             }),
             Ok(Done::Copy(done)) => json!({ "copies": copies_json(done) }),
             Ok(Done::Verify(report)) => json!({ "sound": report.is_sound(), "report": report }),
-            Ok(Done::Drill(done)) => json!({ "outcome": done.report.outcome, "failure": done.failure, "files": done.files }),
+            Ok(Done::Drill(done)) => {
+                json!({ "outcome": done.report.outcome, "failure": done.failure, "files": done.files })
+            }
             Err(failure) => json!({ "failure": failure }),
         };
         json!({ "verb": step.verb, "exit": step.exit().code(), "result": what })
@@ -199,7 +203,11 @@ pub(super) fn forget_plan(policy: &Policy, plan: &ForgetPlan) -> String {
         line!(text, "retention rests, nothing is forgotten: {freeze}");
     }
     for verdict in &plan.judgements {
-        let (mark, why) = if verdict.keep { ("keep  ", verdict.reasons.join(", ")) } else { ("forget", "no rule holds it".to_owned()) };
+        let (mark, why) = if verdict.keep {
+            ("keep  ", verdict.reasons.join(", "))
+        } else {
+            ("forget", "no rule holds it".to_owned())
+        };
         let time = human::time(verdict.time, policy.timezone);
         line!(text, "{mark} {} {:<12} {time}  {why}", verdict.id.short(), verdict.source);
     }
@@ -207,9 +215,7 @@ pub(super) fn forget_plan(policy: &Policy, plan: &ForgetPlan) -> String {
 }
 
 pub(super) fn forget_plan_json(plan: &ForgetPlan) -> Value {
-    let of = |one: &Judgement| {
-        json!({ "id": one.id, "source": one.source, "time": one.time, "keep": one.keep, "reasons": one.reasons })
-    };
+    let of = |one: &Judgement| json!({ "id": one.id, "source": one.source, "time": one.time, "keep": one.keep, "reasons": one.reasons });
     let snapshots: Vec<Value> = plan.judgements.iter().map(of).collect();
     json!({ "frozen": plan.frozen.as_ref().map(ToString::to_string), "snapshots": snapshots, "others": plan.others })
 }
@@ -223,8 +229,11 @@ pub(super) fn forgotten(forgotten: &Forgotten) -> String {
 }
 
 fn copied_json(name: &str, copied: &Copied) -> Value {
-    let failed: Vec<Value> =
-        copied.failed.iter().map(|(key, error)| json!({ "object": key.to_string(), "error": error.to_string() })).collect();
+    let failed: Vec<Value> = copied
+        .failed
+        .iter()
+        .map(|(key, error)| json!({ "object": key.to_string(), "error": error.to_string() }))
+        .collect();
     json!({
         "copy": name,
         "complete": copied.is_complete(),
@@ -268,14 +277,22 @@ pub(super) fn restore_plan(policy: &Policy, plan: &Plan, from: Option<&str>) -> 
         let time = human::time(chosen.stored.snapshot.time, policy.timezone);
         line!(text, "  {} of {time} (snapshot {}) into {}", chosen.source, chosen.id().short(), tree.dir.display());
         let files = &tree.files;
-        line!(text, "    {} files in {} directories, {}", human::count(files.files), human::count(files.dirs), human::bytes(files.bytes));
+        line!(
+            text,
+            "    {} files in {} directories, {}",
+            human::count(files.files),
+            human::count(files.dirs),
+            human::bytes(files.bytes)
+        );
         if !files.missing.is_empty() {
             line!(text, "    note: {} files cannot be restored, their bytes are missing", files.missing.len());
         }
     }
     recovery_point(&mut text, policy, plan);
     match plan.predicted {
-        Some(predicted) => line!(text, "  predicted duration: {} (from the newest drill's rates)", human::duration(predicted)),
+        Some(predicted) => {
+            line!(text, "  predicted duration: {} (from the newest drill's rates)", human::duration(predicted))
+        }
         None => line!(text, "  predicted duration: unknown, no drill has measured it yet"),
     }
     text
@@ -304,7 +321,8 @@ fn load_plan(text: &mut String, load: &LoadPlan) {
 
 /// Names the recovery point and what it loses: until binlogs are captured, all that was written after the snapshot.
 fn recovery_point(text: &mut String, policy: &Policy, plan: &Plan) {
-    let chosen = plan.databases.iter().map(|database| &database.chosen).chain(plan.trees.iter().map(|tree| &tree.chosen));
+    let chosen =
+        plan.databases.iter().map(|database| &database.chosen).chain(plan.trees.iter().map(|tree| &tree.chosen));
     let Some(oldest) = chosen.min_by_key(|chosen| chosen.stored.snapshot.time) else { return };
     let time = human::time(oldest.stored.snapshot.time, policy.timezone);
     let lost = human::duration(oldest.lost.to_std().unwrap_or_default());
@@ -320,35 +338,49 @@ fn recovery_point(text: &mut String, policy: &Policy, plan: &Plan) {
 }
 
 pub(super) fn restore_plan_json(plan: &Plan) -> Value {
-    let databases: Vec<Value> = plan.databases.iter().map(|database| {
-        json!({
-            "source": database.chosen.source,
-            "snapshot": database.chosen.id(),
-            "time": database.chosen.stored.snapshot.time,
-            "lost_seconds": database.chosen.lost.num_seconds(),
-            "incomplete": database.chosen.is_incomplete,
-            "server": database.server.name(),
-            "bytes": database.load.bytes(),
-            "plan": database.load,
+    let databases: Vec<Value> = plan
+        .databases
+        .iter()
+        .map(|database| {
+            json!({
+                "source": database.chosen.source,
+                "snapshot": database.chosen.id(),
+                "time": database.chosen.stored.snapshot.time,
+                "lost_seconds": database.chosen.lost.num_seconds(),
+                "incomplete": database.chosen.is_incomplete,
+                "server": database.server.name(),
+                "bytes": database.load.bytes(),
+                "plan": database.load,
+            })
         })
-    }).collect();
-    let trees: Vec<Value> = plan.trees.iter().map(|tree| {
-        json!({
-            "source": tree.chosen.source,
-            "snapshot": tree.chosen.id(),
-            "time": tree.chosen.stored.snapshot.time,
-            "lost_seconds": tree.chosen.lost.num_seconds(),
-            "incomplete": tree.chosen.is_incomplete,
-            "dir": tree.dir,
-            "files": tree.files.files,
-            "bytes": tree.files.bytes,
+        .collect();
+    let trees: Vec<Value> = plan
+        .trees
+        .iter()
+        .map(|tree| {
+            json!({
+                "source": tree.chosen.source,
+                "snapshot": tree.chosen.id(),
+                "time": tree.chosen.stored.snapshot.time,
+                "lost_seconds": tree.chosen.lost.num_seconds(),
+                "incomplete": tree.chosen.is_incomplete,
+                "dir": tree.dir,
+                "files": tree.files.files,
+                "bytes": tree.files.bytes,
+            })
         })
-    }).collect();
+        .collect();
     json!({ "databases": databases, "trees": trees, "predicted_seconds": plan.predicted.map(|span| span.as_secs()) })
 }
 
 /// Tells what a restore did, what it could not, and what the proof found.
-pub(super) fn restored(policy: &Policy, plan: &Plan, restored: &Restored, proof: Option<&[String]>, took: Duration) -> String {
+pub(super) fn restored(
+    policy: &Policy,
+    plan: &Plan,
+    restored: &Restored,
+    proof: Option<&[String]>,
+    took: Duration,
+) -> String {
     let mut text = String::new();
     for (source, loaded) in &restored.databases {
         line!(text, "{source:<10} loaded {} rows into {} tables", human::count(loaded.rows), loaded.tables);
@@ -375,7 +407,12 @@ pub(super) fn restored(policy: &Policy, plan: &Plan, restored: &Restored, proof:
             line!(text, "{:<10} restored without {without}: {}", "", path.display());
         }
         if tree.owners_lost > 0 {
-            line!(text, "{:<10} {} entries belong to you instead of their owner: only root may give files away", "", tree.owners_lost);
+            line!(
+                text,
+                "{:<10} {} entries belong to you instead of their owner: only root may give files away",
+                "",
+                tree.owners_lost
+            );
         }
     }
     match proof {
@@ -394,10 +431,18 @@ pub(super) fn restored(policy: &Policy, plan: &Plan, restored: &Restored, proof:
 }
 
 pub(super) fn restored_json(restored: &Restored) -> Value {
-    let databases: Vec<Value> = restored.databases.iter().map(|(source, loaded)| {
-        let failed: Vec<Value> = loaded.failed.iter().map(|one| json!({ "what": one.what, "error": human::chain(&one.error) })).collect();
-        json!({ "source": source, "rows": loaded.rows, "tables": loaded.tables, "failed": failed })
-    }).collect();
+    let databases: Vec<Value> = restored
+        .databases
+        .iter()
+        .map(|(source, loaded)| {
+            let failed: Vec<Value> = loaded
+                .failed
+                .iter()
+                .map(|one| json!({ "what": one.what, "error": human::chain(&one.error) }))
+                .collect();
+            json!({ "source": source, "rows": loaded.rows, "tables": loaded.tables, "failed": failed })
+        })
+        .collect();
     let trees: Vec<Value> = restored.trees.iter().map(|(source, tree)| {
         let failed: Vec<Value> = tree.failed.iter().map(|(path, reason)| json!({ "path": path, "reason": reason })).collect();
         json!({ "source": source, "files": tree.files, "bytes": tree.bytes, "skipped": tree.skipped, "failures": tree.failures, "failed": failed })

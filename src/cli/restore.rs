@@ -97,7 +97,8 @@ fn exit_of(restored: &Restored) -> Exit {
 
 /// Asks on a terminal; elsewhere `--yes` must have been given.
 fn consent(plan: &Plan) -> Result<(), Failure> {
-    let refusal = |message: &str| Failure::new(Exit::Usage, message).hinting("add `--yes`, or look first with `--dry-run`");
+    let refusal =
+        |message: &str| Failure::new(Exit::Usage, message).hinting("add `--yes`, or look first with `--dry-run`");
     if !std::io::stdin().is_terminal() {
         return Err(refusal("restore: nobody is at the terminal to confirm the plan"));
     }
@@ -114,7 +115,8 @@ fn consent(plan: &Plan) -> Result<(), Failure> {
 fn rates(journal: &Journal<'_>) -> Result<Rates, Failure> {
     let drills = journal.catalog().drills(8)?;
     let rate = |name: &str| {
-        let phase = drills.iter().flat_map(|drill| &drill.phases).find(|phase| phase.name == name && phase.duration_ms > 0)?;
+        let phase =
+            drills.iter().flat_map(|drill| &drill.phases).find(|phase| phase.name == name && phase.duration_ms > 0)?;
         #[expect(clippy::cast_precision_loss, reason = "a prediction")]
         Some(phase.bytes? as f64 / (phase.duration_ms as f64 / 1_000.0))
     };
@@ -142,7 +144,8 @@ fn request(policy: &Policy, args: &RestoreArgs) -> Result<Request, Failure> {
 }
 
 fn absolute(path: &std::path::Path) -> Result<PathBuf, Failure> {
-    std::path::absolute(path).map_err(|error| Failure::new(Exit::Usage, format!("restore into `{}`: {error}", path.display())))
+    std::path::absolute(path)
+        .map_err(|error| Failure::new(Exit::Usage, format!("restore into `{}`: {error}", path.display())))
 }
 
 fn table(name: &str) -> Result<(String, String), Failure> {
@@ -183,8 +186,13 @@ fn server(policy: &Policy, url: &str, args: &RestoreArgs) -> Result<Server, Fail
     let rest = url.strip_prefix("mysql://").ok_or_else(|| refusal("it does not begin with `mysql://`"))?;
     let (user, place) = rest.rsplit_once('@').ok_or_else(|| refusal("it names no user"))?;
     if user.contains(':') {
-        return Err(Failure::new(Exit::Usage, "`--to-mysql` carries a password, which every user of this machine can read")
-            .hinting("put it into a file of mode 0600 and name that with `--to-mysql-password-file`; change the password"));
+        return Err(Failure::new(
+            Exit::Usage,
+            "`--to-mysql` carries a password, which every user of this machine can read",
+        )
+        .hinting(
+            "put it into a file of mode 0600 and name that with `--to-mysql-password-file`; change the password",
+        ));
     }
     let (host, socket) = match place.split_once("?socket=") {
         Some((host, socket)) => (host, Some(PathBuf::from(socket))),
@@ -198,8 +206,10 @@ fn server(policy: &Policy, url: &str, args: &RestoreArgs) -> Result<Server, Fail
         MysqlAddress::Socket(_) => true,
         MysqlAddress::Tcp { host, .. } => matches!(host.as_str(), "localhost" | "127.0.0.1" | "::1"),
     };
-    let mode = if args.to_mysql_ca.is_none() && (is_here || args.to_mysql_plain) { TlsMode::Off } else { TlsMode::Verify };
-    let password = args.to_mysql_password_file.as_ref().map(|file| SecretSource::File(file.clone()).read()).transpose()?;
+    let mode =
+        if args.to_mysql_ca.is_none() && (is_here || args.to_mysql_plain) { TlsMode::Off } else { TlsMode::Verify };
+    let password =
+        args.to_mysql_password_file.as_ref().map(|file| SecretSource::File(file.clone()).read()).transpose()?;
     Ok(Server {
         address,
         user: user.to_owned(),

@@ -149,7 +149,9 @@ pub(super) fn completions(shell: clap_complete::Shell) -> Answer {
 }
 
 pub(super) fn man(dir: &Path) -> Answered {
-    let refusal = |error: std::io::Error| Failure::new(Exit::Failed, format!("write manual pages into `{}`: {error}", dir.display()));
+    let refusal = |error: std::io::Error| {
+        Failure::new(Exit::Failed, format!("write manual pages into `{}`: {error}", dir.display()))
+    };
     std::fs::create_dir_all(dir).map_err(refusal)?;
     clap_mangen::generate_to(Cli::command(), dir).map_err(refusal)?;
     Ok(Answer::new(format!("wrote the manual pages into {}", dir.display()), json!({ "dir": dir })))

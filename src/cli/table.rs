@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use chrono::{DateTime, Utc};
 use chrono_tz::Tz;
-use comfy_table::{presets, Cell, CellAlignment, Table};
+use comfy_table::{Cell, CellAlignment, Table, presets};
 
 use crate::catalog::SnapshotRecord;
 use crate::human;
@@ -24,34 +24,20 @@ fn rows(heads: &[&str], right: &[usize], rows: &[Vec<String>], ink: Ink) -> Stri
     let mut table = Table::new();
     table.load_preset(presets::NOTHING);
     let align = |column: usize, text: &str| {
-        let side = if right.contains(&column) {
-            CellAlignment::Right
-        } else {
-            CellAlignment::Left
-        };
+        let side = if right.contains(&column) { CellAlignment::Right } else { CellAlignment::Left };
         Cell::new(human::printable(text)).set_alignment(side)
     };
     let line = |cells: &[String]| -> Vec<Cell> {
-        cells
-            .iter()
-            .enumerate()
-            .map(|(column, text)| align(column, text))
-            .collect()
+        cells.iter().enumerate().map(|(column, text)| align(column, text)).collect()
     };
     let heads: Vec<String> = heads.iter().map(|head| (*head).to_owned()).collect();
     table.set_header(line(&heads));
     table.add_rows(rows.iter().map(|row| line(row)));
     let text = table.to_string();
-    let mut lines = text
-        .lines()
-        .map(|line| line.strip_prefix(' ').unwrap_or(line).trim_end());
+    let mut lines = text.lines().map(|line| line.strip_prefix(' ').unwrap_or(line).trim_end());
     let head = ink.dim(lines.next().unwrap_or_default());
     let body: Vec<&str> = lines.collect();
-    if body.is_empty() {
-        format!("{head}\nnone\n")
-    } else {
-        format!("{head}\n{}\n", body.join("\n"))
-    }
+    if body.is_empty() { format!("{head}\nnone\n") } else { format!("{head}\n{}\n", body.join("\n")) }
 }
 
 /// Lists snapshots, the newest last, each once with all stores that hold it.
@@ -71,16 +57,8 @@ pub(super) fn snapshots(snapshots: &[SnapshotRecord], times: Times, ink: Ink) ->
             human::age(snapshot.time, times.now),
             snapshot.source.clone(),
             snapshot.kind.clone(),
-            stores
-                .get(&snapshot.id)
-                .map(|stores| stores.join(", "))
-                .unwrap_or_default(),
-            if snapshot.incomplete {
-                "incomplete"
-            } else {
-                ""
-            }
-            .to_owned(),
+            stores.get(&snapshot.id).map(|stores| stores.join(", ")).unwrap_or_default(),
+            if snapshot.incomplete { "incomplete" } else { "" }.to_owned(),
         ]
     };
     let heads = ["snapshot", "time", "age", "source", "kind", "stores", ""];
@@ -98,10 +76,7 @@ mod tests {
     }
 
     fn times() -> Times {
-        Times {
-            zone: chrono_tz::Asia::Seoul,
-            now: at("2026-03-01T03:00:00Z"),
-        }
+        Times { zone: chrono_tz::Asia::Seoul, now: at("2026-03-01T03:00:00Z") }
     }
 
     fn snapshot(store: &str, time: &str) -> SnapshotRecord {

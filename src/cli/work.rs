@@ -64,10 +64,7 @@ async fn run_all(due: Vec<(Policy, Agenda)>, skip_locked: bool, lock_wait: std::
 
 pub(super) fn backup(global: &Global, args: &BackupArgs) -> Answered {
     let policy = policies::one(global, &args.policy.policy)?;
-    let options = backup::Options {
-        sources: args.sources.clone(),
-        lock_wait: args.lock_wait,
-    };
+    let options = backup::Options { sources: args.sources.clone(), lock_wait: args.lock_wait };
     wait(global, |run| async move {
         let lock = cycle::lock(&policy, args.lock_wait, &run).await?;
         let done = steps::back_up(&policy, &options, !args.no_copy, &run).await;
@@ -152,7 +149,9 @@ pub(super) fn forget(global: &Global, args: &ForgetArgs) -> Answered {
 fn freeze(catalog: &crate::catalog::Catalog) -> Result<Option<Freeze>, Failure> {
     let runs = catalog.runs(RUNS_LOOKED_AT)?;
     let newest = runs.iter().find(|run| run.verb == "backup");
-    Ok(newest.filter(|run| !matches!(run.outcome, Outcome::Ok | Outcome::Incomplete)).map(|run| Freeze::RunFailed { source: format!("run {}", run.id) }))
+    Ok(newest
+        .filter(|run| !matches!(run.outcome, Outcome::Ok | Outcome::Incomplete))
+        .map(|run| Freeze::RunFailed { source: format!("run {}", run.id) }))
 }
 
 /// Enough to hold the newest backup among drills and verifies.

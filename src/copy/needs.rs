@@ -45,11 +45,7 @@ async fn without_packs(
     run: &Run,
 ) -> Result<Vec<SnapshotId>, NeedsError> {
     from.load_index(run).await?;
-    let mut walk = Walk {
-        from,
-        failed,
-        whole: HashSet::new(),
-    };
+    let mut walk = Walk { from, failed, whole: HashSet::new() };
     let mut held_back = Vec::new();
     for stored in from.snapshots().await? {
         if planned.contains(&stored.id) && !walk.is_whole(stored.snapshot.tree, run).await? {

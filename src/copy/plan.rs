@@ -32,13 +32,7 @@ impl Listing {
     }
 
     fn count(&self) -> usize {
-        let Self {
-            config,
-            keys,
-            packs,
-            indexes,
-            snapshots,
-        } = self;
+        let Self { config, keys, packs, indexes, snapshots } = self;
         config.len() + keys.len() + packs.len() + indexes.len() + snapshots.len()
     }
 }
@@ -89,11 +83,7 @@ impl CopyPlan {
     /// Returns the bytes to send.
     #[must_use]
     pub fn bytes(&self) -> u64 {
-        self.lists()
-            .into_iter()
-            .flatten()
-            .map(|listed| listed.size)
-            .sum()
+        self.lists().into_iter().flatten().map(|listed| listed.size).sum()
     }
 
     /// Returns the number of objects to send.
@@ -111,62 +101,37 @@ impl CopyPlan {
     /// Returns the snapshots to send without those that are held back.
     pub(super) fn snapshots_but(&self, held_back: &[SnapshotId]) -> Vec<Listed> {
         let held_back: HashSet<_> = held_back.iter().map(ToString::to_string).collect();
-        let go = self
-            .snapshots
-            .iter()
-            .filter(|listed| !held_back.contains(&listed.name));
+        let go = self.snapshots.iter().filter(|listed| !held_back.contains(&listed.name));
         go.cloned().collect()
     }
 
     /// Returns what the target lacks when it is listed once more: all of it when nothing was sent, nothing after a whole copy.
     pub(super) fn missing_in(&self, there: &Listing) -> Vec<Key> {
         let left = Self::new(&self.here, there);
-        let kinds = [
-            FileKind::Config,
-            FileKind::Key,
-            FileKind::Pack,
-            FileKind::Index,
-            FileKind::Snapshot,
-        ];
+        let kinds = [FileKind::Config, FileKind::Key, FileKind::Pack, FileKind::Index, FileKind::Snapshot];
         let lists = kinds.into_iter().zip(left.lists());
-        let keys = lists
-            .flat_map(|(kind, list)| list.iter().map(move |listed| Key::new(kind, &listed.name)));
+        let keys = lists.flat_map(|(kind, list)| list.iter().map(move |listed| Key::new(kind, &listed.name)));
         keys.collect()
     }
 
     fn lists(&self) -> [&Vec<Listed>; 5] {
-        [
-            &self.config,
-            &self.keys,
-            &self.packs,
-            &self.indexes,
-            &self.snapshots,
-        ]
+        [&self.config, &self.keys, &self.packs, &self.indexes, &self.snapshots]
     }
 }
 
 /// Returns the objects that are not there with their whole size, and how many of them are there with another.
 fn missing(here: &[Listed], there: &[Listed]) -> (Vec<Listed>, u64) {
-    let sizes: HashMap<_, _> = there
-        .iter()
-        .map(|listed| (&listed.name, listed.size))
-        .collect();
+    let sizes: HashMap<_, _> = there.iter().map(|listed| (&listed.name, listed.size)).collect();
     let is_missing = |listed: &&Listed| sizes.get(&listed.name) != Some(&listed.size);
     let mut missing: Vec<_> = here.iter().filter(is_missing).cloned().collect();
     missing.sort_by(|one, other| one.name.cmp(&other.name));
-    let torn = missing
-        .iter()
-        .filter(|listed| sizes.contains_key(&listed.name))
-        .count();
+    let torn = missing.iter().filter(|listed| sizes.contains_key(&listed.name)).count();
     (missing, torn as u64)
 }
 
 fn only_there(here: &[Listed], there: &[Listed]) -> Vec<String> {
     let here: HashSet<_> = here.iter().map(|listed| &listed.name).collect();
-    let only = there
-        .iter()
-        .map(|listed| &listed.name)
-        .filter(|name| !here.contains(name));
+    let only = there.iter().map(|listed| &listed.name).filter(|name| !here.contains(name));
     let mut only: Vec<_> = only.cloned().collect();
     only.sort();
     only
@@ -177,36 +142,22 @@ mod tests {
     use super::*;
 
     fn listed(name: &str, size: u64) -> Listed {
-        Listed {
-            name: name.to_owned(),
-            size,
-        }
+        Listed { name: name.to_owned(), size }
     }
 
     #[test]
     fn what_is_there_whole_is_not_sent_and_what_is_torn_is() {
-        let here = Listing {
-            packs: vec![listed("c", 30), listed("a", 10), listed("b", 20)],
-            ..Listing::default()
-        };
-        let there = Listing {
-            packs: vec![listed("a", 10), listed("b", 19), listed("old", 7)],
-            ..Listing::default()
-        };
+        let here = Listing { packs: vec![listed("c", 30), listed("a", 10), listed("b", 20)], ..Listing::default() };
+        let there = Listing { packs: vec![listed("a", 10), listed("b", 19), listed("old", 7)], ..Listing::default() };
         let plan = CopyPlan::new(&here, &there);
         assert_eq!(plan.packs, [listed("b", 20), listed("c", 30)]);
-        assert_eq!(
-            (plan.bytes(), plan.count(), plan.skipped, plan.torn),
-            (50, 2, 1, 1)
-        );
+        assert_eq!((plan.bytes(), plan.count(), plan.skipped, plan.torn), (50, 2, 1, 1));
     }
 
     #[test]
     fn a_key_that_only_the_copy_has_is_named() {
-        let side = |names: &[&str]| Listing {
-            keys: names.iter().map(|name| listed(name, 1)).collect(),
-            ..Listing::default()
-        };
+        let side =
+            |names: &[&str]| Listing { keys: names.iter().map(|name| listed(name, 1)).collect(), ..Listing::default() };
         let plan = CopyPlan::new(&side(&["new"]), &side(&["old", "new"]));
         assert_eq!(plan.keys_only_there, ["old"]);
         assert!(plan.is_empty());

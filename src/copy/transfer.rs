@@ -42,45 +42,24 @@ impl<'a> Transfer<'a> {
             puts_failed: AtomicUsize::new(0),
             task: run.events.task(name, Unit::Bytes, plan.bytes()),
         };
-        let copied = Copied {
-            skipped: plan.skipped,
-            ..Copied::default()
-        };
-        Self {
-            sender,
-            at_once: at_once.max(1),
-            run,
-            copied,
-        }
+        let copied = Copied { skipped: plan.skipped, ..Copied::default() };
+        Self { sender, at_once: at_once.max(1), run, copied }
     }
 
     /// Sends objects of one kind, and returns when each is there or has failed: the next kind must not overtake them.
     ///
     /// # Errors
     /// [`CopyError::Stopped`]; what is under way is given up.
-    pub(super) async fn send(
-        &mut self,
-        kind: FileKind,
-        objects: &[Listed],
-    ) -> Result<(), CopyError> {
+    pub(super) async fn send(&mut self, kind: FileKind, objects: &[Listed]) -> Result<(), CopyError> {
         let sender = &self.sender;
         let one = |listed: Listed| async move { sender.send(kind, listed).await };
         // Owned: a closure over borrowed items would make the future of a copy impossible to spawn.
-        let mut sending = futures_util::stream::iter(objects.to_vec())
-            .map(one)
-            .buffer_unordered(self.at_once);
+        let mut sending = futures_util::stream::iter(objects.to_vec()).map(one).buffer_unordered(self.at_once);
         let cancel = &self.run.cancel;
-        while let Some((listed, sent)) = cancel
-            .run_until_cancelled(sending.next())
-            .await
-            .ok_or(Stopped)?
-        {
+        while let Some((listed, sent)) = cancel.run_until_cancelled(sending.next()).await.ok_or(Stopped)? {
             match sent {
                 Ok(()) => self.copied.count(kind, &listed),
-                Err(error) => self
-                    .copied
-                    .failed
-                    .push((Key::new(kind, &listed.name), error)),
+                Err(error) => self.copied.failed.push((Key::new(kind, &listed.name), error)),
             }
         }
         Ok(())
@@ -91,20 +70,13 @@ impl<'a> Transfer<'a> {
     }
 
     /// Lists the target once more and returns what was done: what has vanished meanwhile is a failure.
-    pub(super) async fn finish(
-        self,
-        plan: &CopyPlan,
-        held_back: Vec<SnapshotId>,
-    ) -> Result<Copied, CopyError> {
+    pub(super) async fn finish(self, plan: &CopyPlan, held_back: Vec<SnapshotId>) -> Result<Copied, CopyError> {
         let mut copied = self.copied;
         copied.held_back = held_back;
         let looked = Listing::of(self.sender.to);
         let listed = self.run.cancel.run_until_cancelled(looked).await;
         let vanished = plan.missing_in(&listed.ok_or(Stopped)??);
-        let vanished: Vec<_> = vanished
-            .into_iter()
-            .filter(|key| !copied.knows(key))
-            .collect();
+        let vanished: Vec<_> = vanished.into_iter().filter(|key| !copied.knows(key)).collect();
         let vanished = vanished.into_iter().map(|key| (key, ObjectError::Vanished));
         copied.failed.extend(vanished);
         Ok(copied)
@@ -124,11 +96,8 @@ impl Copied {
 
     /// Tells whether it is known already that an object is not in the target.
     fn knows(&self, missing: &Key) -> bool {
-        let held_back = missing.kind == FileKind::Snapshot
-            && self
-                .held_back
-                .iter()
-                .any(|id| id.to_string() == missing.name);
+        let held_back =
+            missing.kind == FileKind::Snapshot && self.held_back.iter().any(|id| id.to_string() == missing.name);
         held_back || self.failed.iter().any(|(key, _)| key == missing)
     }
 }

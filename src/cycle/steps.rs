@@ -7,15 +7,15 @@ use crate::backup;
 use crate::catalog::{Catalog, CopyRecord};
 use crate::copy;
 use crate::copy::Copied;
+use crate::cycle;
 use crate::cycle::journal::{Journal, Verb};
 use crate::drill;
-use crate::cycle;
 use crate::drill::outcome::Origin;
-use crate::report::{Context, Report, Written};
 use crate::exit::{Exit, Failure};
 use crate::forget::{ForgetPlan, Forgotten, Freeze};
 use crate::place;
 use crate::policy::{CopyPlace, Policy};
+use crate::report::{Context, Report, Written};
 use crate::repository::{LockMode, Repository};
 use crate::run::Run;
 use crate::verify;
@@ -80,7 +80,8 @@ impl BackupDone {
     }
 
     fn error(&self) -> Option<String> {
-        let sources = self.outcome.failed.iter().map(|(source, error)| format!("{source}: {}", crate::human::chain(error)));
+        let sources =
+            self.outcome.failed.iter().map(|(source, error)| format!("{source}: {}", crate::human::chain(error)));
         let copies = self.copies.iter().filter_map(CopyDone::error);
         let lines: Vec<String> = sources.chain(copies).collect();
         (!lines.is_empty()).then(|| lines.join("; "))
@@ -300,12 +301,22 @@ async fn send(
     Ok(copies)
 }
 
-async fn send_one(policy: &Policy, repository: &Arc<Repository>, copy: &CopyPlace, run: &Run) -> Result<Copied, Failure> {
+async fn send_one(
+    policy: &Policy,
+    repository: &Arc<Repository>,
+    copy: &CopyPlace,
+    run: &Run,
+) -> Result<Copied, Failure> {
     let store = place::copy_store(policy, copy, run).await?;
     Ok(copy::copy(repository, &store, copy.uploads, run).await?)
 }
 
-async fn record_copy(repository: &Arc<Repository>, copy: &CopyPlace, catalog: &Catalog, run: &Run) -> Result<(), Failure> {
+async fn record_copy(
+    repository: &Arc<Repository>,
+    copy: &CopyPlace,
+    catalog: &Catalog,
+    run: &Run,
+) -> Result<(), Failure> {
     let snapshots = repository.snapshots().await?;
     let newest = snapshots.iter().max_by_key(|stored| stored.snapshot.time);
     let record = CopyRecord {

@@ -19,7 +19,9 @@ pub(super) async fn examine(name: &str, place: &MysqlSource, policy: &Policy, ru
     let what = format!("{name}: connects");
     let server = match Server::of(place, &policy.network) {
         Ok(server) => server,
-        Err(error) => return vec![Finding::new(State::Bad, what, human::chain(&error), error.hint()).because(Cause::Password)],
+        Err(error) => {
+            return vec![Finding::new(State::Bad, what, human::chain(&error), error.hint()).because(Cause::Password)];
+        }
     };
     let mut connection = match server.connect().await {
         Ok(connection) => connection,
@@ -54,7 +56,10 @@ async fn look(
     let rows: Vec<mysql_async::Row> = connection.query(product::PROBE).await?;
     let product = product::told_by(rows.len());
     let version = version.unwrap_or_default();
-    findings.push(Finding::ok(format!("{name}: connects"), format!("{} {version} at {}", product::name(product), server.name())));
+    findings.push(Finding::ok(
+        format!("{name}: connects"),
+        format!("{} {version} at {}", product::name(product), server.name()),
+    ));
     if matches!(place.address, MysqlAddress::Tcp { .. }) {
         findings.push(seen(name, policy, connection).await?);
     }
@@ -136,7 +141,8 @@ async fn engines(name: &str, place: &MysqlSource, connection: &mut Conn) -> Resu
             Finding::new(State::Warning, what, format!("{}: dumped while locked", some.join(", ")), None)
         }
         (some, NonTransactional::Refuse) => {
-            let hint = "convert them to InnoDB, leave them out with `exclude`, or set non_transactional = \"lock\"".to_owned();
+            let hint =
+                "convert them to InnoDB, leave them out with `exclude`, or set non_transactional = \"lock\"".to_owned();
             Finding::new(State::Bad, what, some.join(", "), Some(hint))
         }
     })

@@ -121,7 +121,13 @@ fn text(value: Value) -> Option<String> {
 }
 
 /// Judges one value: as a number where a bound is a number, as text where it must equal a text.
-fn judge_value(name: &str, found: Option<String>, min: Option<f64>, max: Option<f64>, equals: Option<&str>) -> CheckResult {
+fn judge_value(
+    name: &str,
+    found: Option<String>,
+    min: Option<f64>,
+    max: Option<f64>,
+    equals: Option<&str>,
+) -> CheckResult {
     let number = found.as_deref().and_then(|text| text.trim().parse::<f64>().ok());
     let fits_min = min.is_none_or(|min| number.is_some_and(|number| number >= min));
     let fits_max = max.is_none_or(|max| number.is_some_and(|number| number <= max));
@@ -208,7 +214,8 @@ mod tests {
 
     #[test]
     fn a_value_is_judged_by_its_bounds() {
-        let judge = |found: Option<&str>, min, equals| judge_value("x", found.map(str::to_owned), min, None, equals).result;
+        let judge =
+            |found: Option<&str>, min, equals| judge_value("x", found.map(str::to_owned), min, None, equals).result;
         assert_eq!(judge(Some("5"), Some(1.0), None), CheckState::Pass);
         assert_eq!(judge(Some("0"), Some(1.0), None), CheckState::Fail);
         assert_eq!(judge(None, Some(1.0), None), CheckState::Fail);

@@ -127,12 +127,8 @@ pub struct ObjectivesMs {
 
 impl From<Objectives> for ObjectivesMs {
     fn from(objectives: Objectives) -> Self {
-        let millis =
-            |span: std::time::Duration| u64::try_from(span.as_millis()).unwrap_or(u64::MAX);
-        Self {
-            rpo_ms: objectives.rpo.map(millis),
-            rto_ms: objectives.rto.map(millis),
-        }
+        let millis = |span: std::time::Duration| u64::try_from(span.as_millis()).unwrap_or(u64::MAX);
+        Self { rpo_ms: objectives.rpo.map(millis), rto_ms: objectives.rto.map(millis) }
     }
 }
 
@@ -167,16 +163,8 @@ pub enum ChecksVerdict {
 impl Verdict {
     /// Judges measured values: an actual equal to its objective meets it.
     #[must_use]
-    #[expect(
-        clippy::similar_names,
-        reason = "RTA and RPA are the words of the trade"
-    )]
-    pub fn judge(
-        objectives: ObjectivesMs,
-        rta_ms: Option<u64>,
-        rpa_ms: Option<u64>,
-        checks: &[CheckResult],
-    ) -> Self {
+    #[expect(clippy::similar_names, reason = "RTA and RPA are the words of the trade")]
+    pub fn judge(objectives: ObjectivesMs, rta_ms: Option<u64>, rpa_ms: Option<u64>, checks: &[CheckResult]) -> Self {
         Self {
             rto: Judgement::of(rta_ms, objectives.rto_ms),
             rpo: Judgement::of(rpa_ms, objectives.rpo_ms),
@@ -239,9 +227,7 @@ impl DrillOutcome {
 
     /// Returns the checks in a state, in their order.
     pub fn checks_in(&self, state: CheckState) -> impl Iterator<Item = &CheckResult> {
-        self.checks
-            .iter()
-            .filter(move |check| check.result == state)
+        self.checks.iter().filter(move |check| check.result == state)
     }
 }
 
@@ -262,10 +248,7 @@ mod tests {
     }
 
     fn objectives() -> ObjectivesMs {
-        ObjectivesMs {
-            rpo_ms: Some(300_000),
-            rto_ms: Some(7_200_000),
-        }
+        ObjectivesMs { rpo_ms: Some(300_000), rto_ms: Some(7_200_000) }
     }
 
     #[test]
@@ -302,15 +285,9 @@ mod tests {
 
     #[test]
     fn the_published_names_stay() {
-        let text = serde_json::to_string(&Verdict::judge(objectives(), None, Some(1), &[]))
-            .unwrap_or_default();
-        assert_eq!(
-            text,
-            r#"{"rto":"not-measured","rpo":"met","checks":"not-run"}"#
-        );
-        let copy = Origin::Copy {
-            name: "offsite".to_owned(),
-        };
+        let text = serde_json::to_string(&Verdict::judge(objectives(), None, Some(1), &[])).unwrap_or_default();
+        assert_eq!(text, r#"{"rto":"not-measured","rpo":"met","checks":"not-run"}"#);
+        let copy = Origin::Copy { name: "offsite".to_owned() };
         let text = serde_json::to_string(&copy).unwrap_or_default();
         assert_eq!(text, r#"{"store":"copy","name":"offsite"}"#);
     }

@@ -44,10 +44,6 @@ impl Ink {
     }
 
     fn paint(self, code: &str, text: &str) -> String {
-        if self.colored && !text.is_empty() {
-            format!("\u{1b}[{code}m{text}\u{1b}[0m")
-        } else {
-            text.to_owned()
-        }
+        if self.colored && !text.is_empty() { format!("\u{1b}[{code}m{text}\u{1b}[0m") } else { text.to_owned() }
     }
 }

@@ -27,13 +27,7 @@ fn quoted(path: &Path) -> Result<String, InstallError> {
     }
     // cron takes the backslash before a `%` away, quotes or not; any other it leaves alone.
     if text.contains("\\%") {
-        return Err(InstallError::Path {
-            with: With::Cron,
-            path: path.to_owned(),
-        });
+        return Err(InstallError::Path { with: With::Cron, path: path.to_owned() });
     }
-    Ok(format!(
-        "'{}'",
-        text.replace('\'', "'\\''").replace('%', "\\%")
-    ))
+    Ok(format!("'{}'", text.replace('\'', "'\\''").replace('%', "\\%")))
 }

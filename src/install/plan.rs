@@ -52,8 +52,7 @@ impl fmt::Display for Plan {
                 Step::Run(words) => writeln!(f, "run {}", words.join(" "))?,
                 Step::Write { path, text } => {
                     writeln!(f, "write {}", path.display())?;
-                    text.lines()
-                        .try_for_each(|line| writeln!(f, "{}", format!("    {line}").trim_end()))?;
+                    text.lines().try_for_each(|line| writeln!(f, "{}", format!("    {line}").trim_end()))?;
                 }
             }
         }
@@ -68,19 +67,12 @@ impl Step {
             move |error| InstallError::Io { path, error }
         };
         match self {
-            Self::MakeDir(path) => DirBuilder::new()
-                .recursive(true)
-                .mode(0o700)
-                .create(path)
-                .map_err(io_error(path)),
+            Self::MakeDir(path) => DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(io_error(path)),
             Self::Remove(path) => fs::remove_file(path).map_err(io_error(path)),
             Self::Run(words) => run(words),
             Self::Write { path, text } => {
                 let dir = path.parent().filter(|dir| dir.is_dir());
-                let no_dir = || InstallError::NoDirectory {
-                    with,
-                    dir: path.parent().unwrap_or(path).to_owned(),
-                };
+                let no_dir = || InstallError::NoDirectory { with, dir: path.parent().unwrap_or(path).to_owned() };
                 write(dir.ok_or_else(no_dir)?, path, text).map_err(io_error(path))
             }
         }
@@ -92,32 +84,19 @@ fn write(dir: &Path, path: &Path, text: &str) -> io::Result<()> {
     // cron ignores files with a dot in their name, so it does not run the temporary one.
     let mut file = tempfile::Builder::new().prefix(".bkp-").tempfile_in(dir)?;
     file.write_all(text.as_bytes())?;
-    file.as_file()
-        .set_permissions(fs::Permissions::from_mode(0o644))?;
+    file.as_file().set_permissions(fs::Permissions::from_mode(0o644))?;
     file.as_file().sync_all()?;
     file.persist(path)?;
     fs::File::open(dir)?.sync_all()
 }
 
 fn run(words: &[String]) -> Result<(), InstallError> {
-    let failed = |fault: String| InstallError::Command {
-        command: words.join(" "),
-        fault,
-    };
-    let (program, arguments) = words
-        .split_first()
-        .ok_or_else(|| failed("it is empty".to_owned()))?;
-    let output = Command::new(program)
-        .args(arguments)
-        .output()
-        .map_err(|error| failed(error.to_string()))?;
+    let failed = |fault: String| InstallError::Command { command: words.join(" "), fault };
+    let (program, arguments) = words.split_first().ok_or_else(|| failed("it is empty".to_owned()))?;
+    let output = Command::new(program).args(arguments).output().map_err(|error| failed(error.to_string()))?;
     if output.status.success() {
         return Ok(());
     }
     let complaint = String::from_utf8_lossy(&output.stderr);
-    Err(failed(format!(
-        "{}, {}",
-        output.status,
-        complaint.lines().next().unwrap_or("without a word")
-    )))
+    Err(failed(format!("{}, {}", output.status, complaint.lines().next().unwrap_or("without a word"))))
 }

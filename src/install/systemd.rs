@@ -11,10 +11,7 @@ const UNITS: &str = "/etc/systemd/system";
 
 pub(super) fn files(setup: &Setup<'_>) -> Result<Vec<(PathBuf, String)>, InstallError> {
     let unit = |kind: &str| setup.under_root(&format!("{UNITS}/bkp-{}.{kind}", setup.policy.name));
-    Ok(vec![
-        (unit("service"), service(setup)?),
-        (unit("timer"), timer(setup)),
-    ])
+    Ok(vec![(unit("service"), service(setup)?), (unit("timer"), timer(setup))])
 }
 
 /// Adds what makes systemd read the files and start the timer, where it does not yet.
@@ -24,11 +21,7 @@ pub(super) fn add_enabling(setup: &Setup<'_>, steps: &mut Vec<Step>) {
         steps.push(systemctl(setup, &["daemon-reload"]));
     }
     if missing_link(setup).is_some() {
-        let now: &[&str] = if setup.is_here() {
-            &["enable", "--now"]
-        } else {
-            &["enable"]
-        };
+        let now: &[&str] = if setup.is_here() { &["enable", "--now"] } else { &["enable"] };
         steps.push(systemctl(setup, &[now, &[&timer_name(setup)]].concat()));
     }
 }
@@ -39,11 +32,7 @@ pub(super) fn add_disabling(setup: &Setup<'_>, steps: &mut Vec<Step>) {
         return;
     }
     if missing_link(setup).is_none() {
-        let now: &[&str] = if setup.is_here() {
-            &["disable", "--now"]
-        } else {
-            &["disable"]
-        };
+        let now: &[&str] = if setup.is_here() { &["disable", "--now"] } else { &["disable"] };
         steps.insert(0, systemctl(setup, &[now, &[&timer_name(setup)]].concat()));
     }
     if setup.is_here() {
@@ -53,10 +42,7 @@ pub(super) fn add_disabling(setup: &Setup<'_>, steps: &mut Vec<Step>) {
 
 /// Returns the link that starts the timer at boot, where it is not there.
 pub(super) fn missing_link(setup: &Setup<'_>) -> Option<PathBuf> {
-    let link = setup.under_root(&format!(
-        "{UNITS}/timers.target.wants/{}",
-        timer_name(setup)
-    ));
+    let link = setup.under_root(&format!("{UNITS}/timers.target.wants/{}", timer_name(setup)));
     // The link points out of an image, so only its own existence counts.
     link.symlink_metadata().is_err().then_some(link)
 }
@@ -95,17 +81,13 @@ fn service(setup: &Setup<'_>) -> Result<String, InstallError> {
     let mut text = format!("{MARK}; `bkp schedule remove {name} --with systemd` removes it.\n");
     text.push_str("# Changes of your own belong into a drop-in: `systemctl edit ");
     writeln!(text, "bkp-{name}.service`.").ok();
-    writeln!(
-        text,
-        "[Unit]\nDescription=Runs what is due of bkp's policy {name}"
-    )
-    .ok();
-    text.push_str("Wants=network-online.target\nAfter=network-online.target remote-fs.target mariadb.service mysql.service\n");
-    text.push_str("\n[Service]\nType=oneshot\n");
-    let (program, policy) = (
-        quoted(&setup.program)?.replace('$', "$$"),
-        quoted(&setup.policy_file)?.replace('$', "$$"),
+    writeln!(text, "[Unit]\nDescription=Runs what is due of bkp's policy {name}").ok();
+    text.push_str(
+        "Wants=network-online.target\nAfter=network-online.target remote-fs.target mariadb.service mysql.service\n",
     );
+    text.push_str("\n[Service]\nType=oneshot\n");
+    let (program, policy) =
+        (quoted(&setup.program)?.replace('$', "$$"), quoted(&setup.policy_file)?.replace('$', "$$"));
     writeln!(text, "ExecStart={program} run --quiet {policy}").ok();
     text.push_str(MANNERS);
     add_credentials(setup, &mut text);
@@ -155,7 +137,8 @@ SystemCallErrorNumber=EPERM
 fn add_credentials(setup: &Setup<'_>, text: &mut String) {
     for secret in setup.credentials() {
         if let SecretSource::Credential(name) = secret {
-            writeln!(text, "# From /etc/credstore/{name}; an encrypted one wants LoadCredentialEncrypted= instead.").ok();
+            writeln!(text, "# From /etc/credstore/{name}; an encrypted one wants LoadCredentialEncrypted= instead.")
+                .ok();
             writeln!(text, "LoadCredential={}", name.replace('%', "%%")).ok();
         }
     }
@@ -176,42 +159,28 @@ fn add_places(setup: &Setup<'_>, text: &mut String) -> Result<(), InstallError> 
 
 fn written_places(setup: &Setup<'_>) -> Vec<PathBuf> {
     let policy = setup.policy;
-    let mut places = vec![
-        policy.repository.path.clone(),
-        policy.state_dir.clone(),
-        policy.report_dir(),
-    ];
+    let mut places = vec![policy.repository.path.clone(), policy.state_dir.clone(), policy.report_dir()];
     places.extend(policy.drill.work_dir.clone());
     places.extend(policy.copies.iter().filter_map(|copy| match &copy.place {
         CopyTarget::Dir(dir) => Some(dir.clone()),
         CopyTarget::S3(_) => None,
     }));
     // What lies inside another place is written with it.
-    let outer = |path: &PathBuf| {
-        !places
-            .iter()
-            .any(|other| other != path && path.starts_with(other))
-    };
+    let outer = |path: &PathBuf| !places.iter().any(|other| other != path && path.starts_with(other));
     places.iter().filter(|path| outer(path)).cloned().collect()
 }
 
 /// Tells whether the policy needs the machine's own /tmp or /var/tmp: a server's socket, a tree, a place.
 fn uses_temp(setup: &Setup<'_>) -> bool {
     let policy = setup.policy;
-    let sockets = policy
-        .mysql
-        .values()
-        .filter_map(|source| match &source.address {
-            MysqlAddress::Socket(path) => Some(path.as_path()),
-            MysqlAddress::Tcp { .. } => None,
-        });
+    let sockets = policy.mysql.values().filter_map(|source| match &source.address {
+        MysqlAddress::Socket(path) => Some(path.as_path()),
+        MysqlAddress::Tcp { .. } => None,
+    });
     let trees = policy.files.values().map(|source| source.path.as_path());
     let files = [setup.policy_file.as_path(), setup.program.as_path()].into_iter();
     let written = written_places(setup);
-    let mut all = sockets
-        .chain(trees)
-        .chain(files)
-        .chain(written.iter().map(PathBuf::as_path));
+    let mut all = sockets.chain(trees).chain(files).chain(written.iter().map(PathBuf::as_path));
     all.any(|path| path.starts_with("/tmp") || path.starts_with("/var/tmp"))
 }
 
@@ -236,8 +205,5 @@ fn quoted_as(path: &Path, prefix: &str) -> Result<String, InstallError> {
     if text.chars().all(is_plain) {
         return Ok(format!("{prefix}{text}"));
     }
-    Ok(format!(
-        "\"{prefix}{}\"",
-        text.replace('\\', "\\\\").replace('"', "\\\"")
-    ))
+    Ok(format!("\"{prefix}{}\"", text.replace('\\', "\\\\").replace('"', "\\\"")))
 }

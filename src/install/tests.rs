@@ -49,16 +49,8 @@ fn setup<'a>(policy: &'a Policy, root: &Path) -> Setup<'a> {
 
 /// Does the files of a plan; the commands would reach the running system or need one.
 fn apply_files(plan: &Plan, with: With) {
-    let steps = plan
-        .steps
-        .iter()
-        .filter(|step| !matches!(step, Step::Run(_)))
-        .cloned();
-    Plan {
-        steps: steps.collect(),
-    }
-    .apply(with)
-    .unwrap();
+    let steps = plan.steps.iter().filter(|step| !matches!(step, Step::Run(_))).cloned();
+    Plan { steps: steps.collect() }.apply(with).unwrap();
 }
 
 fn listed(root: &Path) -> Vec<String> {
@@ -101,30 +93,17 @@ fn a_path_that_cron_or_a_shell_would_read_otherwise_is_quoted() {
     setup.policy_file = PathBuf::from("/etc/bkp/100% the $HOME 'mall'.toml");
     let line = |with| {
         let plan = install(&setup, with).unwrap().to_string();
-        plan.lines()
-            .find(|line| line.contains("run --quiet"))
-            .unwrap()
-            .trim()
-            .to_owned()
+        plan.lines().find(|line| line.contains("run --quiet")).unwrap().trim().to_owned()
     };
     assert_snapshot!(line(With::Cron), @r"* * * * * root /usr/bin/true run --quiet '/etc/bkp/100\% the $HOME '\''mall'\''.toml'");
     assert_snapshot!(line(With::Systemd), @r#"ExecStart=/usr/bin/true run --quiet "/etc/bkp/100%% the $$HOME 'mall'.toml""#);
     // The shell gives back what was quoted, once cron has taken its backslash away.
     let after_cron = line(With::Cron).replace("\\%", "%");
     let words = after_cron.split_once("run --quiet ").unwrap().1.to_owned();
-    let output = Command::new("sh")
-        .args(["-c", &format!("printf %s {words}")])
-        .output()
-        .unwrap();
-    assert_eq!(
-        String::from_utf8_lossy(&output.stdout),
-        setup.policy_file.to_str().unwrap()
-    );
+    let output = Command::new("sh").args(["-c", &format!("printf %s {words}")]).output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&output.stdout), setup.policy_file.to_str().unwrap());
     setup.policy_file = PathBuf::from("/etc/bkp/a\nb.toml");
-    assert!(matches!(
-        install(&setup, With::Cron).unwrap_err(),
-        InstallError::Path { .. }
-    ));
+    assert!(matches!(install(&setup, With::Cron).unwrap_err(), InstallError::Path { .. }));
 }
 
 #[test]
@@ -132,9 +111,7 @@ fn the_units_are_hardened_and_say_why() {
     let (root, policy) = (root(), policy(POLICY));
     let setup = setup(&policy, root.path());
     let plan = install(&setup, With::Systemd).unwrap();
-    let text = plan
-        .to_string()
-        .replace(root.path().to_str().unwrap(), "ROOT");
+    let text = plan.to_string().replace(root.path().to_str().unwrap(), "ROOT");
     assert_snapshot!(text, @r"
     write ROOT/etc/systemd/system/bkp-mall.service
         # Written by `bkp schedule install`; `bkp schedule remove mall --with systemd` removes it.
@@ -208,15 +185,9 @@ fn the_units_are_hardened_and_say_why() {
 fn the_units_follow_the_policy() {
     let text = POLICY
         .replace("drill = \"0 6 1 * *\"\n", "")
-        .replace(
-            "password_file = \"/etc/bkp/mall.key\"",
-            "password_credential = \"bkp-mall\"",
-        )
+        .replace("password_file = \"/etc/bkp/mall.key\"", "password_credential = \"bkp-mall\"")
         .replace("/run/mysqld/mysqld.sock", "/tmp/mysql.sock")
-        .replace(
-            "[retention]",
-            "[[copy]]\nname = \"usb\"\npath = \"/mnt/my usb/mall\"\n[retention]",
-        );
+        .replace("[retention]", "[[copy]]\nname = \"usb\"\npath = \"/mnt/my usb/mall\"\n[retention]");
     let (root, policy) = (root(), policy(&text));
     let setup = setup(&policy, root.path());
     let plan = install(&setup, With::Systemd).unwrap().to_string();
@@ -247,24 +218,16 @@ fn installing_twice_changes_nothing_and_removing_leaves_what_was_there_before() 
         fs::write(root.path().join("etc/cron.d/e2scrub_all"), "# theirs\n").unwrap();
         let before = listed(root.path());
         assert_eq!(status(&setup, with).unwrap(), State::Absent);
-        assert!(
-            remove(&setup, with).unwrap().is_empty(),
-            "nothing to remove"
-        );
+        assert!(remove(&setup, with).unwrap().is_empty(), "nothing to remove");
 
         apply_files(&install(&setup, with).unwrap(), with);
         if with == With::Systemd {
             // As `systemctl enable` does.
-            let link = root
-                .path()
-                .join("etc/systemd/system/timers.target.wants/bkp-mall.timer");
+            let link = root.path().join("etc/systemd/system/timers.target.wants/bkp-mall.timer");
             std::os::unix::fs::symlink("/etc/systemd/system/bkp-mall.timer", link).unwrap();
         }
         assert_eq!(status(&setup, with).unwrap(), State::Installed);
-        assert_eq!(
-            install(&setup, with).unwrap().to_string(),
-            "nothing to do\n"
-        );
+        assert_eq!(install(&setup, with).unwrap().to_string(), "nothing to do\n");
 
         let plan = remove(&setup, with).unwrap();
         apply_files(&plan, with);
@@ -273,11 +236,7 @@ fn installing_twice_changes_nothing_and_removing_leaves_what_was_there_before() 
                 matches!(plan.steps.first(), Some(Step::Run(words)) if words.contains(&"disable".to_owned())),
                 "{plan}"
             );
-            fs::remove_file(
-                root.path()
-                    .join("etc/systemd/system/timers.target.wants/bkp-mall.timer"),
-            )
-            .unwrap();
+            fs::remove_file(root.path().join("etc/systemd/system/timers.target.wants/bkp-mall.timer")).unwrap();
         }
         assert_eq!(listed(root.path()), before);
     }
@@ -289,14 +248,9 @@ fn a_change_shows_as_a_difference_and_is_put_right() {
     let setup = setup(&policy, root.path());
     apply_files(&install(&setup, With::Cron).unwrap(), With::Cron);
     let path = root.path().join("etc/cron.d/bkp-mall");
-    let edited = fs::read_to_string(&path)
-        .unwrap()
-        .replace("* * * * *", "0 * * * *");
+    let edited = fs::read_to_string(&path).unwrap().replace("* * * * *", "0 * * * *");
     fs::write(&path, edited).unwrap();
-    assert_eq!(
-        status(&setup, With::Cron).unwrap(),
-        State::Differs(vec![path.clone()])
-    );
+    assert_eq!(status(&setup, With::Cron).unwrap(), State::Differs(vec![path.clone()]));
     apply_files(&install(&setup, With::Cron).unwrap(), With::Cron);
     assert_eq!(status(&setup, With::Cron).unwrap(), State::Installed);
 }
@@ -305,11 +259,7 @@ fn a_change_shows_as_a_difference_and_is_put_right() {
 fn what_bkp_did_not_write_is_not_touched() {
     let (root, policy) = (root(), policy(POLICY));
     let setup = setup(&policy, root.path());
-    fs::write(
-        root.path().join("etc/cron.d/bkp-mall"),
-        "0 3 * * * root my-own-script\n",
-    )
-    .unwrap();
+    fs::write(root.path().join("etc/cron.d/bkp-mall"), "0 3 * * * root my-own-script\n").unwrap();
     for refused in [install(&setup, With::Cron), remove(&setup, With::Cron)] {
         assert!(matches!(refused.unwrap_err(), InstallError::Foreign { .. }));
     }
@@ -329,24 +279,15 @@ fn a_machine_without_cron_says_so() {
     let (root, policy) = (TempDir::new().unwrap(), policy(POLICY));
     let plan = install(&setup(&policy, root.path()), With::Cron).unwrap();
     let error = plan.apply(With::Cron).unwrap_err();
-    assert!(
-        error.hint().unwrap().contains("apt-get install cron"),
-        "{error}"
-    );
+    assert!(error.hint().unwrap().contains("apt-get install cron"), "{error}");
 }
 
 #[test]
 #[ignore = "needs systemd-analyze; scripts/test runs it"]
 fn systemd_finds_no_fault_in_the_units() {
     let (root, policy) = (root(), policy(POLICY));
-    apply_files(
-        &install(&setup(&policy, root.path()), With::Systemd).unwrap(),
-        With::Systemd,
-    );
-    let units = ["service", "timer"].map(|kind| {
-        root.path()
-            .join(format!("etc/systemd/system/bkp-mall.{kind}"))
-    });
+    apply_files(&install(&setup(&policy, root.path()), With::Systemd).unwrap(), With::Systemd);
+    let units = ["service", "timer"].map(|kind| root.path().join(format!("etc/systemd/system/bkp-mall.{kind}")));
     let output = Command::new("systemd-analyze")
         .args(["verify", "--man=no"])
         .args(&units)
@@ -354,10 +295,7 @@ fn systemd_finds_no_fault_in_the_units() {
         .expect("systemd-analyze is installed (Debian package systemd)");
     let complaints = String::from_utf8_lossy(&output.stderr);
     // Other units of the machine may have faults of their own.
-    let ours: Vec<&str> = complaints
-        .lines()
-        .filter(|line| line.contains("bkp-mall"))
-        .collect();
+    let ours: Vec<&str> = complaints.lines().filter(|line| line.contains("bkp-mall")).collect();
     assert!(ours.is_empty() && output.status.success(), "{complaints}");
 }
 
@@ -367,15 +305,9 @@ fn systemctl_enables_and_disables_the_timer_in_an_image() {
     let (root, policy) = (root(), policy(POLICY));
     let setup = setup(&policy, root.path());
     let before = listed(root.path());
-    install(&setup, With::Systemd)
-        .unwrap()
-        .apply(With::Systemd)
-        .unwrap();
+    install(&setup, With::Systemd).unwrap().apply(With::Systemd).unwrap();
     assert_eq!(status(&setup, With::Systemd).unwrap(), State::Installed);
-    remove(&setup, With::Systemd)
-        .unwrap()
-        .apply(With::Systemd)
-        .unwrap();
+    remove(&setup, With::Systemd).unwrap().apply(With::Systemd).unwrap();
     assert_eq!(listed(root.path()), before);
     assert_eq!(status(&setup, With::Systemd).unwrap(), State::Absent);
 }

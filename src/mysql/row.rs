@@ -39,11 +39,7 @@ pub(crate) enum Shape {
 impl Shape {
     fn of(column: &ColumnDefinition) -> Result<Self, WireError> {
         // More than six digits means "unknown" (31): expressions, never columns.
-        let digits = if column.decimals > 6 {
-            0
-        } else {
-            column.decimals
-        };
+        let digits = if column.decimals > 6 { 0 } else { column.decimals };
         Ok(match (column.kind, column.is_unsigned) {
             (0x01, false) => Self::I8,
             (0x01, true) => Self::U8,
@@ -61,9 +57,7 @@ impl Shape {
             (0x0B, _) => Self::Time(digits),
             (0x00 | 0x0F | 0x10 | 0xF2 | 0xF5..=0xFF, _) => Self::Bytes,
             _ => {
-                return Err(WireError::Protocol {
-                    what: "a column is of an unknown type",
-                });
+                return Err(WireError::Protocol { what: "a column is of an unknown type" });
             }
         })
     }
@@ -104,9 +98,7 @@ impl Encoder {
         if cursor.rest().is_empty() {
             Ok(())
         } else {
-            Err(WireError::Protocol {
-                what: "a row is longer than its columns",
-            })
+            Err(WireError::Protocol { what: "a row is longer than its columns" })
         }
     }
 
@@ -124,9 +116,7 @@ impl Encoder {
 #[inline]
 fn is_null(nulls: &[u8], index: usize) -> bool {
     let bit = index + 2;
-    nulls
-        .get(bit / 8)
-        .is_some_and(|byte| byte & (1 << (bit % 8)) != 0)
+    nulls.get(bit / 8).is_some_and(|byte| byte & (1 << (bit % 8)) != 0)
 }
 
 /// Appends a value that needs no escape.
@@ -164,10 +154,7 @@ const ESCAPES: [u8; 256] = {
 
 #[inline]
 fn push_escaped(line: &mut Vec<u8>, mut bytes: &[u8]) {
-    while let Some(at) = bytes
-        .iter()
-        .position(|byte| ESCAPES[usize::from(*byte)] != 0)
-    {
+    while let Some(at) = bytes.iter().position(|byte| ESCAPES[usize::from(*byte)] != 0) {
         line.extend_from_slice(&bytes[..at]);
         line.extend_from_slice(&[b'\\', ESCAPES[usize::from(bytes[at])]]);
         bytes = &bytes[at + 1..];

@@ -89,9 +89,9 @@ impl ServerError {
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::Network { error, .. } => error.hint(),
-            Self::Lookup { host, .. } | Self::NoAddress { host } => Some(format!(
-                "check that `{host}` resolves on this machine (getent hosts {host})"
-            )),
+            Self::Lookup { host, .. } | Self::NoAddress { host } => {
+                Some(format!("check that `{host}` resolves on this machine (getent hosts {host})"))
+            }
             Self::Connect { error, .. } => connect_hint(error),
             Self::Login { error, .. } => error.hint(),
             Self::NoAnswer { .. } | Self::Dial { .. } => {
@@ -128,13 +128,10 @@ fn is_denied(code: u16) -> bool {
 
 fn connect_hint(error: &mysql_async::Error) -> Option<String> {
     match error {
-        mysql_async::Error::Server(error) if is_denied(error.code) => Some(
-            "check user and password in the policy, and from which hosts the account may connect"
-                .to_owned(),
-        ),
-        mysql_async::Error::Io(_) => {
-            Some("check that the server runs and listens at this address".to_owned())
+        mysql_async::Error::Server(error) if is_denied(error.code) => {
+            Some("check user and password in the policy, and from which hosts the account may connect".to_owned())
         }
+        mysql_async::Error::Io(_) => Some("check that the server runs and listens at this address".to_owned()),
         _ => None,
     }
 }
@@ -145,11 +142,7 @@ impl Server {
     /// # Errors
     /// [`SecretError`] where the password cannot be read.
     pub fn of(source: &MysqlSource, network: &Network) -> Result<Self, SecretError> {
-        let password = source
-            .password
-            .as_ref()
-            .map(SecretSource::read)
-            .transpose()?;
+        let password = source.password.as_ref().map(SecretSource::read).transpose()?;
         Ok(Self {
             address: source.address.clone(),
             user: source.user.clone(),
@@ -176,13 +169,8 @@ impl Server {
         let options = self.options().await?;
         match timeout(Duration::from_secs(CONNECT_SECONDS_MAX), Conn::new(options)).await {
             Ok(Ok(connection)) => Ok(connection),
-            Ok(Err(error)) => Err(ServerError::Connect {
-                server: self.name(),
-                error: Box::new(error),
-            }),
-            Err(_elapsed) => Err(ServerError::NoAnswer {
-                server: self.name(),
-            }),
+            Ok(Err(error)) => Err(ServerError::Connect { server: self.name(), error: Box::new(error) }),
+            Err(_elapsed) => Err(ServerError::NoAnswer { server: self.name() }),
         }
     }
 
@@ -192,11 +180,7 @@ impl Server {
         if self.tls.mode != TlsMode::Off || self.password.is_none() {
             return Ok(false);
         }
-        Ok(self
-            .checked_addresses()
-            .await?
-            .iter()
-            .any(|address| !address.is_loopback()))
+        Ok(self.checked_addresses().await?.iter().any(|address| !address.is_loopback()))
     }
 
     /// Logs in by our own client first, which refuses to send the password in such a case; where it gets in without, the
@@ -204,9 +188,7 @@ impl Server {
     async fn pass_gate(&self) -> Result<(), ServerError> {
         let server = self.clone();
         let gate = tokio::task::spawn_blocking(move || server.open_wire(&CancellationToken::new()));
-        let broke_off = |_| ServerError::BrokeOff {
-            server: self.name(),
-        };
+        let broke_off = |_| ServerError::BrokeOff { server: self.name() };
         gate.await.map_err(broke_off)?.map(drop)
     }
 
@@ -225,9 +207,7 @@ impl Server {
     }
 
     fn dial_first(&self, ways: &[Way]) -> Result<(Socket, Way), ServerError> {
-        let mut last = ServerError::NoAnswer {
-            server: self.name(),
-        };
+        let mut last = ServerError::NoAnswer { server: self.name() };
         for way in ways {
             match self.dial(*way) {
                 Ok(socket) => return Ok((socket, *way)),
@@ -238,18 +218,11 @@ impl Server {
     }
 
     fn dial(&self, way: Way) -> io::Result<Socket> {
-        let socket = socket2::Socket::new(
-            Domain::for_address(way.peer),
-            Type::STREAM,
-            Some(Protocol::TCP),
-        )?;
+        let socket = socket2::Socket::new(Domain::for_address(way.peer), Type::STREAM, Some(Protocol::TCP))?;
         if self.network.source.is_some() || self.network.interface.is_some() {
             socket.bind(&SockAddr::from(SocketAddr::new(way.local, 0)))?;
         }
-        socket.connect_timeout(
-            &SockAddr::from(way.peer),
-            Duration::from_secs(CONNECT_SECONDS_MAX),
-        )?;
+        socket.connect_timeout(&SockAddr::from(way.peer), Duration::from_secs(CONNECT_SECONDS_MAX))?;
         socket.set_tcp_nodelay(true)?;
         let keepalive = Duration::from_secs(KEEPALIVE_SECONDS);
         socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(keepalive))?;
@@ -257,18 +230,10 @@ impl Server {
     }
 
     fn dial_error(&self, error: io::Error) -> ServerError {
-        ServerError::Dial {
-            server: self.name(),
-            error,
-        }
+        ServerError::Dial { server: self.name(), error }
     }
 
-    fn log_in(
-        &self,
-        socket: Socket,
-        is_loopback: bool,
-        cancel: &CancellationToken,
-    ) -> Result<Wire, ServerError> {
+    fn log_in(&self, socket: Socket, is_loopback: bool, cancel: &CancellationToken) -> Result<Wire, ServerError> {
         let tls = match &self.address {
             MysqlAddress::Tcp { host, .. } if self.tls.mode == TlsMode::Verify => {
                 let config = client_config(&self.tls).map_err(|error| self.tls_error(error))?;
@@ -283,10 +248,8 @@ impl Server {
             is_socket: matches!(self.address, MysqlAddress::Socket(_)),
             is_loopback,
         };
-        Wire::login(socket, &credentials, cancel.clone()).map_err(|error| ServerError::Login {
-            server: self.name(),
-            error,
-        })
+        Wire::login(socket, &credentials, cancel.clone())
+            .map_err(|error| ServerError::Login { server: self.name(), error })
     }
 
     async fn options(&self) -> Result<OptsBuilder, ServerError> {
@@ -313,9 +276,7 @@ impl Server {
     async fn checked_addresses(&self) -> Result<Vec<IpAddr>, ServerError> {
         let server = self.clone();
         let ways = tokio::task::spawn_blocking(move || server.ways()).await;
-        let ways = ways.map_err(|_| ServerError::BrokeOff {
-            server: self.name(),
-        })??;
+        let ways = ways.map_err(|_| ServerError::BrokeOff { server: self.name() })??;
         Ok(ways.iter().map(|way| way.peer.ip()).collect())
     }
 
@@ -327,18 +288,11 @@ impl Server {
         let _installed_before = rustls::crypto::ring::default_provider().install_default();
         let roots = authorities(&self.tls).map_err(|error| self.tls_error(error))?;
         let roots = roots.iter().map(|certificate| certificate.to_vec().into());
-        Ok(Some(
-            SslOpts::default()
-                .with_disable_built_in_roots(true)
-                .with_root_certs(roots.collect()),
-        ))
+        Ok(Some(SslOpts::default().with_disable_built_in_roots(true).with_root_certs(roots.collect())))
     }
 
     fn tls_error(&self, error: TlsError) -> ServerError {
-        ServerError::Tls {
-            server: self.name(),
-            error,
-        }
+        ServerError::Tls { server: self.name(), error }
     }
 
     /// Returns the server's addresses, each with the local address to leave from; the policy allows them all. Blocks.
@@ -346,10 +300,7 @@ impl Server {
         let MysqlAddress::Tcp { host, port } = &self.address else {
             return Ok(Vec::new());
         };
-        let lookup = |error| ServerError::Lookup {
-            host: host.clone(),
-            error,
-        };
+        let lookup = |error| ServerError::Lookup { host: host.clone(), error };
         let peers = (host.as_str(), *port).to_socket_addrs().map_err(lookup)?;
         let mut ways = Vec::new();
         let mut dead = None;
@@ -369,14 +320,8 @@ impl Server {
     }
 
     fn way(&self, peer: SocketAddr) -> Result<Way, ServerError> {
-        let route = check(&self.network, peer).map_err(|error| ServerError::Network {
-            server: self.name(),
-            error,
-        })?;
-        Ok(Way {
-            peer,
-            local: route.local,
-        })
+        let route = check(&self.network, peer).map_err(|error| ServerError::Network { server: self.name(), error })?;
+        Ok(Way { peer, local: route.local })
     }
 }
 

@@ -34,14 +34,9 @@ pub fn authorities(tls: &Tls) -> Result<Vec<CertificateDer<'static>>, TlsError> 
 }
 
 fn from_file(path: &PathBuf) -> Result<Vec<CertificateDer<'static>>, TlsError> {
-    let wrap = |error| TlsError::Authority {
-        path: path.clone(),
-        error,
-    };
-    let certificates: Vec<_> = CertificateDer::pem_file_iter(path)
-        .map_err(wrap)?
-        .collect::<Result<_, _>>()
-        .map_err(wrap)?;
+    let wrap = |error| TlsError::Authority { path: path.clone(), error };
+    let certificates: Vec<_> =
+        CertificateDer::pem_file_iter(path).map_err(wrap)?.collect::<Result<_, _>>().map_err(wrap)?;
     if certificates.is_empty() {
         return Err(TlsError::NoCertificate { path: path.clone() });
     }
@@ -51,10 +46,7 @@ fn from_file(path: &PathBuf) -> Result<Vec<CertificateDer<'static>>, TlsError> {
 fn from_system() -> Result<Vec<CertificateDer<'static>>, TlsError> {
     let found = rustls_native_certs::load_native_certs();
     if found.certs.is_empty() {
-        let problem = found
-            .errors
-            .first()
-            .map_or_else(|| "there are none".to_owned(), ToString::to_string);
+        let problem = found.errors.first().map_or_else(|| "there are none".to_owned(), ToString::to_string);
         return Err(TlsError::System { problem });
     }
     Ok(found.certs)

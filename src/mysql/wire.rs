@@ -78,9 +78,7 @@ impl Wire {
         credentials: &Credentials<'_>,
         cancel: CancellationToken,
     ) -> Result<Self, WireError> {
-        socket
-            .slice_waits()
-            .map_err(|error| WireError::Lost { error })?;
+        socket.slice_waits().map_err(|error| WireError::Lost { error })?;
         let mut stream = PacketStream::new(socket, cancel, LOGIN_SILENCE_MAX);
         let greeting = greet(&mut stream)?;
         let capabilities = agree(&mut stream, &greeting, credentials)?;
@@ -156,17 +154,11 @@ impl Wire {
         let mut execute = statement.to_le_bytes().to_vec();
         execute.extend_from_slice(&[0, 1, 0, 0, 0]);
         self.command(COM_STMT_EXECUTE, &execute)?;
-        let count = self.column_count()?.ok_or(WireError::Protocol {
-            what: "a statement that returns no rows was read",
-        })?;
+        let count =
+            self.column_count()?.ok_or(WireError::Protocol { what: "a statement that returns no rows was read" })?;
         let columns = self.definitions(count)?;
         self.is_busy = true;
-        Ok(BinaryRows {
-            wire: self,
-            statement,
-            columns,
-            is_done: false,
-        })
+        Ok(BinaryRows { wire: self, statement, columns, is_done: false })
     }
 
     fn command(&mut self, command: u8, rest: &[u8]) -> Result<(), WireError> {
@@ -183,14 +175,11 @@ impl Wire {
         self.command(COM_STMT_PREPARE, sql.as_bytes())?;
         let (statement, columns) = match self.stream.packet()? {
             [0xFF, rest @ ..] => return Err(server_error(rest)),
-            [0x00, a, b, c, d, low, high, ..] => (
-                u32::from_le_bytes([*a, *b, *c, *d]),
-                u16::from_le_bytes([*low, *high]),
-            ),
+            [0x00, a, b, c, d, low, high, ..] => {
+                (u32::from_le_bytes([*a, *b, *c, *d]), u16::from_le_bytes([*low, *high]))
+            }
             _ => {
-                return Err(WireError::Protocol {
-                    what: "the answer to PREPARE is unknown",
-                });
+                return Err(WireError::Protocol { what: "the answer to PREPARE is unknown" });
             }
         };
         if columns > 0 {
@@ -204,9 +193,7 @@ impl Wire {
         match self.stream.packet()? {
             [0x00, ..] => Ok(None),
             [0xFF, rest @ ..] => Err(server_error(rest)),
-            [0xFB, ..] => Err(WireError::Protocol {
-                what: "the server asks for a file of ours",
-            }),
+            [0xFB, ..] => Err(WireError::Protocol { what: "the server asks for a file of ours" }),
             packet => cursor::Cursor::new(packet).length().map(Some),
         }
     }
@@ -257,11 +244,7 @@ fn greet(stream: &mut PacketStream) -> Result<Greeting, WireError> {
 }
 
 /// Agrees on what both can do, and goes on under TLS where it is wanted.
-fn agree(
-    stream: &mut PacketStream,
-    greeting: &Greeting,
-    credentials: &Credentials<'_>,
-) -> Result<u32, WireError> {
+fn agree(stream: &mut PacketStream, greeting: &Greeting, credentials: &Credentials<'_>) -> Result<u32, WireError> {
     let Some((config, host)) = &credentials.tls else {
         return Ok(greeting.agreed());
     };
@@ -319,10 +302,7 @@ impl BinaryRows<'_> {
     ///
     /// # Errors
     /// Those of the connection, and of a server that stops in the middle.
-    #[expect(
-        clippy::should_implement_trait,
-        reason = "a row lends the connection's buffer"
-    )]
+    #[expect(clippy::should_implement_trait, reason = "a row lends the connection's buffer")]
     pub fn next(&mut self) -> Result<Option<&[u8]>, WireError> {
         if self.is_done {
             return Ok(None);
@@ -337,9 +317,7 @@ impl BinaryRows<'_> {
                 Ok(None)
             }
             [0xFF, rest @ ..] => Err(server_error(rest)),
-            _ => Err(WireError::Protocol {
-                what: "a row is no row",
-            }),
+            _ => Err(WireError::Protocol { what: "a row is no row" }),
         }
     }
 

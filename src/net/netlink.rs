@@ -8,8 +8,7 @@ use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 
 use rustix::net::{
-    AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, netdevice, recv, send,
-    socket_with, sockopt,
+    AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, netdevice, recv, send, socket_with, sockopt,
 };
 
 const NLMSG_ERROR: u16 = 2;
@@ -47,8 +46,7 @@ pub(super) fn interface_to(peer: IpAddr) -> io::Result<String> {
     let mut index = None;
     ask(&socket, RTM_GETROUTE, 0, &body, |kind, answer| {
         if kind == RTM_NEWROUTE {
-            let found =
-                attributes(answer.get(12..).unwrap_or_default()).find(|(kind, _)| *kind == RTA_OIF);
+            let found = attributes(answer.get(12..).unwrap_or_default()).find(|(kind, _)| *kind == RTA_OIF);
             index = found.and_then(|(_, value)| u32_at(value, 0));
         }
     })?;
@@ -66,43 +64,26 @@ pub(super) fn addresses() -> io::Result<Vec<(String, IpAddr)>> {
             found.extend(address_in(answer));
         }
     })?;
-    let named = found
-        .into_iter()
-        .map(|(index, address)| Ok((netdevice::index_to_name(&socket, index)?, address)));
+    let named = found.into_iter().map(|(index, address)| Ok((netdevice::index_to_name(&socket, index)?, address)));
     named.collect()
 }
 
 /// Returns interface index and address. On a point-to-point link ADDRESS is the other end, so LOCAL goes first.
 fn address_in(answer: &[u8]) -> Option<(u32, IpAddr)> {
     let index = u32_at(answer, 4)?;
-    let pick = |wanted| {
-        attributes(answer.get(8..)?)
-            .find(|(kind, _)| *kind == wanted)
-            .and_then(|(_, value)| ip(value))
-    };
+    let pick = |wanted| attributes(answer.get(8..)?).find(|(kind, _)| *kind == wanted).and_then(|(_, value)| ip(value));
     Some((index, pick(IFA_LOCAL).or_else(|| pick(IFA_ADDRESS))?))
 }
 
 fn open() -> io::Result<OwnedFd> {
     // Protocol 0 is NETLINK_ROUTE.
-    let socket = socket_with(
-        AddressFamily::NETLINK,
-        SocketType::RAW,
-        SocketFlags::CLOEXEC,
-        None,
-    )?;
+    let socket = socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, None)?;
     sockopt::set_socket_timeout(&socket, sockopt::Timeout::Recv, Some(ANSWER_MS_MAX))?;
     Ok(socket)
 }
 
 /// Sends one request and hands each message of the answer to `hear`: its kind and what follows the header.
-fn ask(
-    socket: &OwnedFd,
-    kind: u16,
-    flags: u16,
-    body: &[u8],
-    mut hear: impl FnMut(u16, &[u8]),
-) -> io::Result<()> {
+fn ask(socket: &OwnedFd, kind: u16, flags: u16, body: &[u8], mut hear: impl FnMut(u16, &[u8])) -> io::Result<()> {
     send(socket, &request(kind, flags, body), SendFlags::empty())?;
     let mut buffer = vec![0; ANSWER_BYTES_MAX];
     loop {

@@ -14,59 +14,39 @@ fn peer() -> SocketAddr {
 }
 
 fn by_interface(name: &str) -> Network {
-    Network {
-        interface: Some(name.to_owned()),
-        ..Network::default()
-    }
+    Network { interface: Some(name.to_owned()), ..Network::default() }
 }
 
 fn from_source(source: &str) -> Network {
-    Network {
-        source: Some(source.parse().unwrap()),
-        ..Network::default()
-    }
+    Network { source: Some(source.parse().unwrap()), ..Network::default() }
 }
 
 fn to_peers(ranges: &[&str]) -> Network {
-    Network {
-        peers: ranges.iter().map(|range| range.parse().unwrap()).collect(),
-        ..Network::default()
-    }
+    Network { peers: ranges.iter().map(|range| range.parse().unwrap()).collect(), ..Network::default() }
 }
 
 #[test]
 fn a_policy_that_says_nothing_allows_any_way() {
     let route = check(&Network::default(), peer()).unwrap();
-    let expected = Route {
-        local: LOOPBACK,
-        interface: Some("lo".to_owned()),
-    };
+    let expected = Route { local: LOOPBACK, interface: Some("lo".to_owned()) };
     assert_eq!(route, expected);
 }
 
 #[test]
 fn loopback_passes_where_interface_source_or_peers_name_it() {
-    for network in [
-        by_interface("lo"),
-        from_source("127.0.0.1"),
-        to_peers(&["10.0.0.0/8", "127.0.0.0/8"]),
-    ] {
+    for network in [by_interface("lo"), from_source("127.0.0.1"), to_peers(&["10.0.0.0/8", "127.0.0.0/8"])] {
         check(&network, peer()).unwrap();
     }
 }
 
 #[test]
 fn the_wrong_interface_source_or_peer_is_refused_with_what_was_found_and_wanted() {
-    let faults = [
-        by_interface("eth7"),
-        from_source("10.0.30.5"),
-        to_peers(&["10.0.30.0/24", "10.0.31.7/32"]),
-    ]
-    .map(|network| {
-        let error = check(&network, peer()).unwrap_err();
-        assert!(error.is_refused() && error.hint().is_some());
-        error.to_string()
-    });
+    let faults =
+        [by_interface("eth7"), from_source("10.0.30.5"), to_peers(&["10.0.30.0/24", "10.0.31.7/32"])].map(|network| {
+            let error = check(&network, peer()).unwrap_err();
+            assert!(error.is_refused() && error.hint().is_some());
+            error.to_string()
+        });
     assert_snapshot!(faults.join("\n"), @r"
     connect to 127.0.0.1:3306: the kernel would leave by `lo` from 127.0.0.1, and the policy wants interface `eth7`
     connect to 127.0.0.1:3306: the kernel would leave from 127.0.0.1, and the policy wants source 10.0.30.5
@@ -76,23 +56,14 @@ fn the_wrong_interface_source_or_peer_is_refused_with_what_was_found_and_wanted(
 
 #[tokio::test]
 async fn a_name_with_one_refused_address_is_refused() {
-    assert_eq!(
-        resolve(&to_peers(&["127.0.0.0/8"]), "127.0.0.1", 3306)
-            .await
-            .unwrap(),
-        [peer()]
-    );
-    let error = resolve(&to_peers(&["10.0.0.0/8"]), "127.0.0.1", 3306)
-        .await
-        .unwrap_err();
+    assert_eq!(resolve(&to_peers(&["127.0.0.0/8"]), "127.0.0.1", 3306).await.unwrap(), [peer()]);
+    let error = resolve(&to_peers(&["10.0.0.0/8"]), "127.0.0.1", 3306).await.unwrap_err();
     assert!(error.is_refused());
 }
 
 #[tokio::test]
 async fn a_host_that_is_none_says_so() {
-    let error = resolve(&Network::default(), "no such host", 3306)
-        .await
-        .unwrap_err();
+    let error = resolve(&Network::default(), "no such host", 3306).await.unwrap_err();
     assert!(matches!(error, NetError::Lookup { .. }));
     assert_eq!(error.to_string(), "look up the host `no such host`");
 }
@@ -112,18 +83,8 @@ async fn what_the_server_sees_must_be_an_address_of_the_interface() {
     for seen in ["127.0.0.1:40112", "localhost", "localhost:40112"] {
         check_seen(&by_interface("lo"), seen).await.unwrap();
     }
-    assert!(
-        check_seen(&by_interface("lo"), "10.9.8.7:1")
-            .await
-            .unwrap_err()
-            .is_refused()
-    );
-    assert!(matches!(
-        check_seen(&by_interface("eth7"), "10.9.8.7:1")
-            .await
-            .unwrap_err(),
-        NetError::Interface { .. }
-    ));
+    assert!(check_seen(&by_interface("lo"), "10.9.8.7:1").await.unwrap_err().is_refused());
+    assert!(matches!(check_seen(&by_interface("eth7"), "10.9.8.7:1").await.unwrap_err(), NetError::Interface { .. }));
     check_seen(&Network::default(), "10.9.8.7:1").await.unwrap();
 }
 

@@ -8,9 +8,7 @@ use ipnet::IpNet;
 use crate::policy::check::fields::{Checker, RawSecret};
 use crate::policy::error::Fault;
 use crate::policy::locate::Places;
-use crate::policy::raw::{
-    RawNetwork, RawObjectives, RawPolicy, RawRepository, RawRetention, RawSchedule,
-};
+use crate::policy::raw::{RawNetwork, RawObjectives, RawPolicy, RawRepository, RawRetention, RawSchedule};
 use crate::policy::{CatchUp, Keep, Network, Objectives, Policy, RepositoryPlace, Schedule};
 use crate::secret::SecretSource;
 
@@ -22,16 +20,8 @@ mod rpo;
 mod sources;
 
 /// Checks each value by itself, then the values against each other.
-pub(super) fn policy(
-    raw: RawPolicy,
-    file: &Path,
-    hash: String,
-    places: &Places,
-) -> Result<Policy, Vec<Fault>> {
-    let mut check = Checker {
-        places,
-        faults: Vec::new(),
-    };
+pub(super) fn policy(raw: RawPolicy, file: &Path, hash: String, places: &Places) -> Result<Policy, Vec<Fault>> {
+    let mut check = Checker { places, faults: Vec::new() };
     check.name("name", &raw.name);
     let state_dir = check.optional_path("state_dir", raw.state_dir.as_deref());
     let policy = Policy {
@@ -90,48 +80,30 @@ impl Checker<'_> {
             let range = peer.parse().ok().or_else(address);
             if range.is_none() {
                 let remedy = "write an address or a range, as \"10.0.30.0/24\"";
-                self.fault(
-                    &format!("network.peers[{rank}]"),
-                    format!("is not a range of addresses: {peer:?}"),
-                    remedy,
-                );
+                self.fault(&format!("network.peers[{rank}]"), format!("is not a range of addresses: {peer:?}"), remedy);
             }
             peers.extend(range.map(|range| range.trunc()));
         }
-        Network {
-            interface: raw.interface,
-            source,
-            peers,
-        }
+        Network { interface: raw.interface, source, peers }
     }
 
     fn interface(&mut self, key: &str, name: &str) {
         /// The kernel's IFNAMSIZ without the zero byte.
         const CHARS_MAX: usize = 15;
         if name.is_empty() || name.len() > CHARS_MAX || name.contains(['/', ' ']) {
-            self.fault(
-                key,
-                format!("is not the name of an interface: {name:?}"),
-                "write a name that `ip link` lists",
-            );
+            self.fault(key, format!("is not the name of an interface: {name:?}"), "write a name that `ip link` lists");
         }
     }
 
     fn repository(&mut self, raw: RawRepository) -> RepositoryPlace {
         let path = self.path("repository.path", &raw.path);
-        let secret = RawSecret {
-            file: raw.password_file,
-            command: raw.password_command,
-            credential: raw.password_credential,
-        };
-        let password = self
-            .secret("repository.password", secret)
-            .unwrap_or_else(|| {
-                let remedy =
-                    "add `password_file = \"/etc/bkp/NAME.key\"`; `bkp init` makes the file";
-                self.fault("repository", "has no password", remedy);
-                SecretSource::File(PathBuf::new())
-            });
+        let secret =
+            RawSecret { file: raw.password_file, command: raw.password_command, credential: raw.password_credential };
+        let password = self.secret("repository.password", secret).unwrap_or_else(|| {
+            let remedy = "add `password_file = \"/etc/bkp/NAME.key\"`; `bkp init` makes the file";
+            self.fault("repository", "has no password", remedy);
+            SecretSource::File(PathBuf::new())
+        });
         RepositoryPlace { path, password }
     }
 
@@ -147,14 +119,8 @@ impl Checker<'_> {
     }
 
     fn retention(&mut self, raw: &RawRetention) -> Keep {
-        let mut count = |key: &str, value| {
-            self.number(
-                &format!("retention.{key}"),
-                Some(value),
-                0_u32,
-                0..=i64::from(u32::MAX),
-            )
-        };
+        let mut count =
+            |key: &str, value| self.number(&format!("retention.{key}"), Some(value), 0_u32, 0..=i64::from(u32::MAX));
         let keep = Keep {
             last: count("last", raw.last),
             daily: count("daily", raw.daily),
@@ -164,11 +130,7 @@ impl Checker<'_> {
         };
         let sum = raw.last | raw.daily | raw.weekly | raw.monthly | raw.yearly;
         if sum == 0 {
-            self.fault(
-                "retention",
-                "keeps nothing: every rule is zero",
-                "add a rule, as `daily = 7`",
-            );
+            self.fault("retention", "keeps nothing: every rule is zero", "add a rule, as `daily = 7`");
         }
         keep
     }

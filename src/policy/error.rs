@@ -55,19 +55,13 @@ impl PolicyError {
                 Some("check the path; `policies/minimal.toml` is a start".to_owned())
             }
             Self::Read { .. } => None,
-            Self::Exposed { path, .. } => Some(format!(
-                "run `chmod o-w {}`: a policy names commands that bkp runs",
-                path.display()
-            )),
-            Self::NotFound {
-                near: Some(near), ..
-            } => Some(format!("did you mean `{near}`?")),
-            Self::NotFound { name, looked, .. } => looked.first().map(|dir| {
-                format!(
-                    "write `{}/{name}.toml`, or name a file by its path",
-                    dir.display()
-                )
-            }),
+            Self::Exposed { path, .. } => {
+                Some(format!("run `chmod o-w {}`: a policy names commands that bkp runs", path.display()))
+            }
+            Self::NotFound { near: Some(near), .. } => Some(format!("did you mean `{near}`?")),
+            Self::NotFound { name, looked, .. } => {
+                looked.first().map(|dir| format!("write `{}/{name}.toml`, or name a file by its path", dir.display()))
+            }
             Self::Wrong { faults, .. } => match faults.as_slice() {
                 [fault] => Some(fault.remedy.clone()),
                 _ => None,
@@ -81,26 +75,13 @@ fn told(file: &std::path::Path, faults: &[Fault]) -> String {
     match faults {
         [fault] => format!("read the policy `{file}`, {fault}"),
         faults => {
-            let lines = faults
-                .iter()
-                .map(|fault| format!("\n  {fault}; {}", fault.remedy));
-            format!(
-                "read the policy `{file}`: {} faults{}",
-                faults.len(),
-                lines.collect::<String>()
-            )
+            let lines = faults.iter().map(|fault| format!("\n  {fault}; {}", fault.remedy));
+            format!("read the policy `{file}`: {} faults{}", faults.len(), lines.collect::<String>())
         }
     }
 }
 
 fn listed(dirs: &[PathBuf]) -> String {
-    let dirs: Vec<String> = dirs
-        .iter()
-        .map(|dir| format!("`{}`", dir.display()))
-        .collect();
-    if dirs.is_empty() {
-        "any directory".to_owned()
-    } else {
-        dirs.join(" or ")
-    }
+    let dirs: Vec<String> = dirs.iter().map(|dir| format!("`{}`", dir.display())).collect();
+    if dirs.is_empty() { "any directory".to_owned() } else { dirs.join(" or ") }
 }

@@ -20,15 +20,8 @@ struct Place {
 impl Places {
     /// Finds the keys of a text; none in a text that is not TOML.
     pub(super) fn new(text: &str) -> Self {
-        let line_starts = text
-            .bytes()
-            .enumerate()
-            .filter(|(_, byte)| *byte == b'\n')
-            .map(|(at, _)| at + 1);
-        let mut found = Self {
-            line_starts: line_starts.collect(),
-            places: Vec::new(),
-        };
+        let line_starts = text.bytes().enumerate().filter(|(_, byte)| *byte == b'\n').map(|(at, _)| at + 1);
+        let mut found = Self { line_starts: line_starts.collect(), places: Vec::new() };
         if let Ok(table) = DeTable::parse(text) {
             found.add_table(table.get_ref(), "");
         }
@@ -55,27 +48,15 @@ impl Places {
 
     /// Returns the innermost key whose name or value stands at an offset.
     pub(super) fn key_at(&self, offset: usize) -> Option<&str> {
-        let hits = self
-            .places
-            .iter()
-            .filter(|place| place.name.contains(&offset) || place.value.contains(&offset));
-        hits.max_by_key(|place| place.key.len())
-            .map(|place| place.key.as_str())
+        let hits = self.places.iter().filter(|place| place.name.contains(&offset) || place.value.contains(&offset));
+        hits.max_by_key(|place| place.key.len()).map(|place| place.key.as_str())
     }
 
     fn add_table(&mut self, table: &DeTable<'_>, above: &str) {
         for (name, value) in table {
-            let key = if above.is_empty() {
-                name.get_ref().to_string()
-            } else {
-                format!("{above}.{}", name.get_ref())
-            };
+            let key = if above.is_empty() { name.get_ref().to_string() } else { format!("{above}.{}", name.get_ref()) };
             self.add_value(value.get_ref(), &key);
-            self.places.push(Place {
-                key,
-                name: name.span(),
-                value: value.span(),
-            });
+            self.places.push(Place { key, name: name.span(), value: value.span() });
         }
     }
 
@@ -86,11 +67,7 @@ impl Places {
                 for (rank, item) in items.iter().enumerate() {
                     let key = format!("{key}[{rank}]");
                     self.add_value(item.get_ref(), &key);
-                    self.places.push(Place {
-                        key,
-                        name: item.span(),
-                        value: item.span(),
-                    });
+                    self.places.push(Place { key, name: item.span(), value: item.span() });
                 }
             }
             _ => {}

@@ -11,10 +11,7 @@ use serde::Deserialize;
 #[schemars(title = "bkp policy")]
 pub(super) struct RawPolicy {
     /// The version of this format: 1.
-    #[expect(
-        dead_code,
-        reason = "judged before the keys, in policy::read; here it is wanted and described"
-    )]
+    #[expect(dead_code, reason = "judged before the keys, in policy::read; here it is wanted and described")]
     pub(super) version: i64,
     /// The policy's name: small letters, digits, `-` and `_`. Snapshots carry it, so it never changes.
     #[schemars(regex(pattern = "^[a-z0-9][a-z0-9_-]*$"))]

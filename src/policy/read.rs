@@ -44,48 +44,22 @@ fn fault(error: &toml::de::Error, text: &str, places: &Places) -> Fault {
     let line = places.line_at(span.start);
     if let Some(field) = quoted_after(message, "unknown field ") {
         let (what, remedy) = unknown(field, message);
-        return Fault {
-            line,
-            key,
-            what,
-            remedy,
-        };
+        return Fault { line, key, what, remedy };
     }
     if let Some(field) = quoted_after(message, "missing field ") {
         // The parser points at the start of the file for the file's own keys.
-        let above = if span.is_empty() {
-            String::new()
-        } else {
-            format!("{key}.")
-        };
+        let above = if span.is_empty() { String::new() } else { format!("{key}.") };
         let remedy = missing_remedy(field);
-        return Fault {
-            line,
-            key: format!("{above}{field}"),
-            what: "is missing".to_owned(),
-            remedy,
-        };
+        return Fault { line, key: format!("{above}{field}"), what: "is missing".to_owned(), remedy };
     }
-    let wrong_type = message
-        .strip_prefix("invalid type: ")
-        .or_else(|| message.strip_prefix("invalid value: "));
+    let wrong_type = message.strip_prefix("invalid type: ").or_else(|| message.strip_prefix("invalid value: "));
     if let Some((found, wanted)) = wrong_type.and_then(|rest| rest.split_once(", expected ")) {
         let (what, remedy) = mistyped(found, wanted);
-        return Fault {
-            line,
-            key,
-            what,
-            remedy,
-        };
+        return Fault { line, key, what, remedy };
     }
     if message.starts_with("a ") {
         let remedy = "write one value: a number, or a text in quotes".to_owned();
-        return Fault {
-            line,
-            key,
-            what: format!("is not {message}"),
-            remedy,
-        };
+        return Fault { line, key, what: format!("is not {message}"), remedy };
     }
     syntax(message, line, text.get(span).unwrap_or_default())
 }
@@ -93,33 +67,23 @@ fn fault(error: &toml::de::Error, text: &str, places: &Places) -> Fault {
 fn syntax(message: &str, line: usize, at: &str) -> Fault {
     if message == "duplicate key" {
         let remedy = "keep one of them".to_owned();
-        return Fault {
-            line,
-            key: at.to_owned(),
-            what: "is there twice".to_owned(),
-            remedy,
-        };
+        return Fault { line, key: at.to_owned(), what: "is there twice".to_owned(), remedy };
     }
     Fault {
         line,
         key: String::new(),
         what: format!("it is not TOML: {message}"),
-        remedy: "write `key = \"text\"`, `key = 5`, `key = [\"a\", \"b\"]` or `[table]`; policies/full.toml shows each key".to_owned(),
+        remedy:
+            "write `key = \"text\"`, `key = 5`, `key = [\"a\", \"b\"]` or `[table]`; policies/full.toml shows each key"
+                .to_owned(),
     }
 }
 
 fn unknown(field: &str, message: &str) -> (String, String) {
     let secrets = ["password", "passwd", "pass", "pw", "pwd"];
-    let secret_keys = [
-        "secret",
-        "secret_key",
-        "secret_access_key",
-        "aws_secret_access_key",
-    ];
+    let secret_keys = ["secret", "secret_key", "secret_access_key", "aws_secret_access_key"];
     let inline = "holds a secret, and a policy never does".to_owned();
-    let move_to = |key: &str| {
-        format!("move it into a file with mode 0600, and write `{key} = \"/etc/bkp/…\"`")
-    };
+    let move_to = |key: &str| format!("move it into a file with mode 0600, and write `{key} = \"/etc/bkp/…\"`");
     if secrets.contains(&field) {
         return (inline, move_to("password_file"));
     }
@@ -157,25 +121,13 @@ fn mistyped(found: &str, wanted: &str) -> (String, String) {
     let (wanted, remedy) = match wanted {
         "a string" => ("a text", "write it in quotes"),
         "a boolean" => ("true or false", "write true or false, without quotes"),
-        "a sequence" => (
-            "a list",
-            "write `[\"…\", \"…\"]`; a list of tables is `[[name]]`",
-        ),
-        "a table" => (
-            "a table",
-            "write `{ key = … }`, or a section `[name]` with its keys below",
-        ),
-        "a map" => (
-            "a table",
-            "write a section of its own for each, as `[mysql.db1]`",
-        ),
+        "a sequence" => ("a list", "write `[\"…\", \"…\"]`; a list of tables is `[[name]]`"),
+        "a table" => ("a table", "write `{ key = … }`, or a section `[name]` with its keys below"),
+        "a map" => ("a table", "write a section of its own for each, as `[mysql.db1]`"),
         "f64" => ("a number", "write a number, without quotes"),
         _ => ("a whole number", "write a whole number, without quotes"),
     };
-    (
-        format!("is {found}, and {wanted} belongs there"),
-        remedy.to_owned(),
-    )
+    (format!("is {found}, and {wanted} belongs there"), remedy.to_owned())
 }
 
 fn quoted_after<'a>(message: &'a str, start: &str) -> Option<&'a str> {

@@ -74,75 +74,32 @@ fn a_good_policy_becomes_its_values() {
     let policy = parse(GOOD).unwrap();
     assert_eq!(policy.objectives.rpo, Some(Duration::from_hours(24)));
     assert_eq!(policy.state_dir, PathBuf::from("/var/lib/bkp/mall"));
-    assert_eq!(
-        policy.report_dir(),
-        PathBuf::from("/var/lib/bkp/mall/reports")
-    );
+    assert_eq!(policy.report_dir(), PathBuf::from("/var/lib/bkp/mall/reports"));
     let copy = policy.copies.first().unwrap();
     assert_eq!((copy.bandwidth, copy.uploads), (Some(80 << 20), 4));
-    let CopyTarget::S3(s3) = &copy.place else {
-        panic!("{copy:?}")
-    };
+    let CopyTarget::S3(s3) = &copy.place else { panic!("{copy:?}") };
     assert!(!s3.path_style && s3.endpoint.is_none());
     let db = policy.mysql.get("db1").unwrap();
-    assert_eq!(
-        db.address,
-        MysqlAddress::Tcp {
-            host: "10.0.30.10".into(),
-            port: 3306
-        }
-    );
-    assert_eq!(
-        (db.tls.mode, db.connections, db.lock_wait),
-        (TlsMode::Verify, 4, Duration::from_secs(5))
-    );
+    assert_eq!(db.address, MysqlAddress::Tcp { host: "10.0.30.10".into(), port: 3306 });
+    assert_eq!((db.tls.mode, db.connections, db.lock_wait), (TlsMode::Verify, 4, Duration::from_secs(5)));
     let images = policy.files.get("images").unwrap();
-    assert_eq!(
-        (images.guard.files_drop, images.guard.bytes_drop),
-        (Some(0.2), None)
-    );
+    assert_eq!((images.guard.files_drop, images.guard.bytes_drop), (Some(0.2), None));
     assert_eq!(policy.hash.len(), 64);
-    assert_ne!(
-        policy.hash,
-        parse(&format!("{GOOD}# a remark\n")).unwrap().hash
-    );
+    assert_ne!(policy.hash, parse(&format!("{GOOD}# a remark\n")).unwrap().hash);
 }
 
 #[test]
 fn tls_is_off_by_itself_only_where_bytes_stay_on_the_machine() {
-    let mode = |good: &str, bad: &str| {
-        parse(&GOOD.replacen(good, bad, 1))
-            .unwrap()
-            .mysql
-            .get("db1")
-            .unwrap()
-            .tls
-            .mode
-    };
+    let mode = |good: &str, bad: &str| parse(&GOOD.replacen(good, bad, 1)).unwrap().mysql.get("db1").unwrap().tls.mode;
     let host = "host = \"10.0.30.10\"";
-    assert_eq!(
-        mode(host, "socket = \"/run/mysqld/mysqld.sock\""),
-        TlsMode::Off
-    );
+    assert_eq!(mode(host, "socket = \"/run/mysqld/mysqld.sock\""), TlsMode::Off);
     assert_eq!(mode(host, "host = \"127.0.0.1\""), TlsMode::Off);
     assert_eq!(mode(host, "host = \"localhost\""), TlsMode::Off);
     assert_eq!(mode(host, "host = \"::1\""), TlsMode::Off);
-    assert_eq!(
-        mode(host, "host = \"localhost\"\ntls = \"verify\""),
-        TlsMode::Verify
-    );
-    assert_eq!(
-        mode(
-            host,
-            "host = \"localhost\"\ntls_ca_file = \"/etc/bkp/ca.pem\""
-        ),
-        TlsMode::Verify
-    );
+    assert_eq!(mode(host, "host = \"localhost\"\ntls = \"verify\""), TlsMode::Verify);
+    assert_eq!(mode(host, "host = \"localhost\"\ntls_ca_file = \"/etc/bkp/ca.pem\""), TlsMode::Verify);
     assert_eq!(mode(host, "host = \"db1.example.com\""), TlsMode::Verify);
-    assert_eq!(
-        mode(host, "host = \"10.0.30.10\"\ntls = \"off\""),
-        TlsMode::Off
-    );
+    assert_eq!(mode(host, "host = \"10.0.30.10\"\ntls = \"off\""), TlsMode::Off);
 }
 
 #[test]
@@ -180,27 +137,12 @@ fn a_wrong_key_names_itself_and_the_right_one() {
 #[test]
 fn a_secret_in_the_policy_is_refused_without_repeating_it() {
     let cases = [
-        spoiled(
-            "password_file = \"/etc/bkp/db1.pw\"",
-            "password = \"hunter2\"",
-        ),
-        spoiled(
-            "password_file = \"/etc/bkp/mall.key\"",
-            "passwd = \"hunter2\"",
-        ),
-        spoiled(
-            "bucket = \"mall-dr\"",
-            "secret_access_key = \"hunter2\", bucket = \"mall-dr\"",
-        ),
+        spoiled("password_file = \"/etc/bkp/db1.pw\"", "password = \"hunter2\""),
+        spoiled("password_file = \"/etc/bkp/mall.key\"", "passwd = \"hunter2\""),
+        spoiled("bucket = \"mall-dr\"", "secret_access_key = \"hunter2\", bucket = \"mall-dr\""),
         spoiled("host = \"10.0.30.10\"", "host = \"bkp:hunter2@10.0.30.10\""),
-        spoiled(
-            "region = ",
-            "endpoint = \"https://key:hunter2@s3.example.com\", region = ",
-        ),
-        spoiled(
-            "password_file = \"/etc/bkp/mall.key\"",
-            "password_file = [\"hunter2\"]",
-        ),
+        spoiled("region = ", "endpoint = \"https://key:hunter2@s3.example.com\", region = "),
+        spoiled("password_file = \"/etc/bkp/mall.key\"", "password_file = [\"hunter2\"]"),
         spoiled(
             "[repository]\npath = \"/backup/mall\"\npassword_file = \"/etc/bkp/mall.key\"",
             "[repository]\npassword_file = hunter2",
@@ -236,14 +178,8 @@ fn a_value_of_the_wrong_kind_says_what_belongs_there() {
         spoiled("[[copy]]", "[copy]"),
         spoiled("[mysql.db1]", "[mysql]"),
         spoiled("guard = {", "require_mount = \"yes\"\nguard = {"),
-        spoiled(
-            "guard = { sentinel = \".bkp-ok\", files_drop = \"20%\" }",
-            "exclude = \"cache\"",
-        ),
-        spoiled(
-            "objectives = { rpo = \"1d\", rto = \"2h\" }",
-            "objectives = 5",
-        ),
+        spoiled("guard = { sentinel = \".bkp-ok\", files_drop = \"20%\" }", "exclude = \"cache\""),
+        spoiled("objectives = { rpo = \"1d\", rto = \"2h\" }", "objectives = 5"),
         spoiled("min = 1", "equals = true"),
         spoiled("name = \"mall\"", "name = mall"),
         spoiled("name = \"mall\"", "name = \"mall\"\nname = \"shop\""),
@@ -290,10 +226,7 @@ fn what_is_missing_says_where_it_belongs() {
         spoiled("[retention]\ndaily = 7\n", ""),
         spoiled("password_file = \"/etc/bkp/mall.key\"\n", ""),
         spoiled("host = \"10.0.30.10\"\n", ""),
-        spoiled(
-            "s3 = { bucket = \"mall-dr\", prefix = \"bkp\", region = \"ap-northeast-2\" }\n",
-            "",
-        ),
+        spoiled("s3 = { bucket = \"mall-dr\", prefix = \"bkp\", region = \"ap-northeast-2\" }\n", ""),
         spoiled("sql = \"SELECT COUNT(*) FROM mall.orders\", ", ""),
     ];
     assert_snapshot!(cases.join("\n"), @r#"
@@ -345,14 +278,8 @@ fn a_value_out_of_its_kind_or_limits_says_how_it_is_written() {
         spoiled("15 2 * * *", "0 15 2 * * *"),
         spoiled("daily = 7", "daily = -7"),
         spoiled("daily = 7", "daily = 0"),
-        spoiled(
-            "user = \"bkp\"",
-            "user = \"bkp\"\nconnections = 0\nport = 70000",
-        ),
-        spoiled(
-            "user = \"bkp\"",
-            "user = \"\"\ntls = \"on\"\nlock_wait = \"1h\"",
-        ),
+        spoiled("user = \"bkp\"", "user = \"bkp\"\nconnections = 0\nport = 70000"),
+        spoiled("user = \"bkp\"", "user = \"\"\ntls = \"on\"\nlock_wait = \"1h\""),
         spoiled("host = \"10.0.30.10\"", "host = \"10.0.30.10:3307\""),
         spoiled("\"/backup/mall\"", "\"backup/mall\""),
         spoiled("\"/backup/mall\"", "\"~/backup\""),
@@ -363,19 +290,10 @@ fn a_value_out_of_its_kind_or_limits_says_how_it_is_written() {
             "daily = 7\n[network]\npeers = [\"10.0.30\"]\nsource = \"eth2\"\ninterface = \"a-very-long-interface\"",
         ),
         spoiled("backup = ", "catch_up = \"all\"\nbackup = "),
-        spoiled(
-            "path = \"/mnt/images\"",
-            "path = \"/mnt/images\"\nexclude = [\"[\"]\nthreads = 1000",
-        ),
-        spoiled(
-            "user = \"bkp\"",
-            "user = \"bkp\"\nexclude = [\"sessions\"]\nnon_transactional = \"skip\"",
-        ),
+        spoiled("path = \"/mnt/images\"", "path = \"/mnt/images\"\nexclude = [\"[\"]\nthreads = 1000"),
+        spoiled("user = \"bkp\"", "user = \"bkp\"\nexclude = [\"sessions\"]\nnon_transactional = \"skip\""),
         spoiled("region = ", "endpoint = \"s3.example.com\", region = "),
-        spoiled(
-            "region = ",
-            "endpoint = \"https://s3.example.com/mall\", region = ",
-        ),
+        spoiled("region = ", "endpoint = \"https://s3.example.com/mall\", region = "),
     ];
     assert_snapshot!(cases.join("\n"), @r#"
     read the policy `mall.toml`, line 2: `name` is not a name: "The Mall"
@@ -443,22 +361,13 @@ fn a_value_out_of_its_kind_or_limits_says_how_it_is_written() {
 #[test]
 fn values_that_do_not_agree_say_which() {
     let cases = [
-        spoiled(
-            "user = \"bkp\"",
-            "user = \"bkp\"\nsocket = \"/run/mysqld/mysqld.sock\"",
-        ),
+        spoiled("user = \"bkp\"", "user = \"bkp\"\nsocket = \"/run/mysqld/mysqld.sock\""),
         spoiled(
             "host = \"10.0.30.10\"",
             "socket = \"/run/mysqld/mysqld.sock\"\nport = 3306\ntls = \"verify\"\ntls_ca_file = \"/etc/ca.pem\"",
         ),
-        spoiled(
-            "user = \"bkp\"",
-            "user = \"bkp\"\ntls = \"off\"\ntls_ca_file = \"/etc/ca.pem\"",
-        ),
-        spoiled(
-            "user = \"bkp\"",
-            "user = \"bkp\"\npassword_command = \"pass db1\"",
-        ),
+        spoiled("user = \"bkp\"", "user = \"bkp\"\ntls = \"off\"\ntls_ca_file = \"/etc/ca.pem\""),
+        spoiled("user = \"bkp\"", "user = \"bkp\"\npassword_command = \"pass db1\""),
         spoiled("bandwidth =", "path = \"/mnt/usb\"\nbandwidth ="),
         spoiled("region = ", "access_key_id = \"AK\", region = "),
         spoiled("min = 1", "min = 5, max = 1"),
@@ -466,10 +375,7 @@ fn values_that_do_not_agree_say_which() {
         spoiled("min = 1", "min = 1, missing_max = 3"),
         spoiled("files_in = \"images\"", "files_in = \"images\", min = 1"),
         spoiled("files_in = \"images\"", "files_in = \"image\""),
-        spoiled(
-            "files_in = \"images\"",
-            "mysql = \"db2\", files_in = \"images\"",
-        ),
+        spoiled("files_in = \"images\"", "mysql = \"db2\", files_in = \"images\""),
         spoiled("[drill]", "[drill]\nfrom = \"offsiet\""),
         spoiled("[files.images]", "[files.db1]"),
         added("[mysql.db2]\nsocket = \"/run/db2.sock\"\nuser = \"bkp\""),
@@ -522,12 +428,8 @@ fn values_that_do_not_agree_say_which() {
 
 #[test]
 fn places_that_lie_in_each_other_are_refused() {
-    let copy = |place: &str| {
-        spoiled(
-            "s3 = { bucket = \"mall-dr\", prefix = \"bkp\", region = \"ap-northeast-2\" }",
-            place,
-        )
-    };
+    let copy =
+        |place: &str| spoiled("s3 = { bucket = \"mall-dr\", prefix = \"bkp\", region = \"ap-northeast-2\" }", place);
     let cases = [
         copy("path = \"/backup/mall\""),
         copy("path = \"/backup/mall/copy\""),
@@ -537,21 +439,13 @@ fn places_that_lie_in_each_other_are_refused() {
         spoiled("\"/mnt/images\"", "\"/backup/mall\""),
         spoiled("\"/mnt/images\"", "\"/\""),
         spoiled("\"/etc/bkp/mall.key\"", "\"/backup/mall/key\""),
-        spoiled(
-            "name = \"mall\"",
-            "name = \"mall\"\nstate_dir = \"/backup/mall/state\"",
-        ),
-        spoiled(
-            "[drill]",
-            "[drill]\nreport_dir = \"/backup/mall/reports\"\nsandbox = { work_dir = \"/backup/mall\" }",
-        ),
+        spoiled("name = \"mall\"", "name = \"mall\"\nstate_dir = \"/backup/mall/state\""),
+        spoiled("[drill]", "[drill]\nreport_dir = \"/backup/mall/reports\"\nsandbox = { work_dir = \"/backup/mall\" }"),
         added("[[copy]]\nname = \"offsite\"\npath = \"/mnt/usb\""),
         added(
             "[[copy]]\nname = \"second\"\ns3 = { bucket = \"mall-dr\", prefix = \"/bkp/\", region = \"ap-northeast-2\" }",
         ),
-        added(
-            "[[copy]]\nname = \"second\"\ns3 = { bucket = \"mall-dr\", region = \"ap-northeast-2\" }",
-        ),
+        added("[[copy]]\nname = \"second\"\ns3 = { bucket = \"mall-dr\", region = \"ap-northeast-2\" }"),
     ];
     assert_snapshot!(cases.join("\n"), @r#"
     read the policy `mall.toml`, line 12: `copy[0].path` overlaps the repository `/backup/mall`
@@ -594,11 +488,7 @@ fn an_rpo_that_the_schedule_cannot_meet_is_refused_with_one_that_can() {
         spoiled("\"1d\"", "\"7h\""),
         spoiled("15 2 * * *", "15 2 * * mon-fri"),
         spoiled("Asia/Seoul", "Europe/Berlin"),
-        refusal(
-            &GOOD
-                .replace("\"1d\"", "\"12h\"")
-                .replace("15 2 * * *", "15 8-18 * * *"),
-        ),
+        refusal(&GOOD.replace("\"1d\"", "\"12h\"").replace("15 2 * * *", "15 8-18 * * *")),
         spoiled("backup = \"15 2 * * *\"\n", ""),
     ];
     assert_snapshot!(cases.join("\n"), @r#"
@@ -617,12 +507,7 @@ fn an_rpo_that_the_schedule_cannot_meet_is_refused_with_one_that_can() {
     read the policy `mall.toml`, line 4: `objectives.rpo` cannot be met: nothing schedules a backup
         hint: add `schedule.backup`, or leave rpo out
     "#);
-    for (rpo, cron) in [
-        ("5m", "*/5 * * * *"),
-        ("6h", "15 */6 * * *"),
-        ("7d", "@weekly"),
-        ("25h", "15 2 * * *"),
-    ] {
+    for (rpo, cron) in [("5m", "*/5 * * * *"), ("6h", "15 */6 * * *"), ("7d", "@weekly"), ("25h", "15 2 * * *")] {
         let text = GOOD.replacen("1d", rpo, 1).replacen("15 2 * * *", cron, 1);
         parse(&text).unwrap();
     }
@@ -630,10 +515,7 @@ fn an_rpo_that_the_schedule_cannot_meet_is_refused_with_one_that_can() {
 
 #[test]
 fn all_faults_are_told_at_once_in_the_order_of_lines() {
-    let text = GOOD
-        .replace("Asia/Seoul", "Asia/Soul")
-        .replace("80MiB/s", "fast")
-        .replace("15 2 * * *", "15 2 * *");
+    let text = GOOD.replace("Asia/Seoul", "Asia/Soul").replace("80MiB/s", "fast").replace("15 2 * * *", "15 2 * *");
     assert_snapshot!(refusal(&text), @r#"
         read the policy `mall.toml`: 3 faults
           line 3: `timezone` is not a time zone: "Asia/Soul"; did you mean `Asia/Seoul`?
@@ -651,12 +533,7 @@ fn a_policy_that_anyone_can_write_is_refused() {
     assert_eq!(Policy::load(&path).unwrap().name, "mall");
     fs::set_permissions(&path, Permissions::from_mode(0o666)).unwrap();
     let error = Policy::load(&path).unwrap_err();
-    assert!(
-        error
-            .to_string()
-            .ends_with("its mode is 0666, so anyone can write it"),
-        "{error}"
-    );
+    assert!(error.to_string().ends_with("its mode is 0666, so anyone can write it"), "{error}");
 }
 
 #[test]
@@ -672,27 +549,14 @@ fn a_name_means_the_first_directory_that_has_it() {
     fs::write(etc.join("shop.toml"), GOOD).unwrap();
     fs::write(etc.join(".shop.toml.swp"), "").unwrap();
     fs::write(etc.join("notes.txt"), "").unwrap();
-    assert_eq!(
-        all(&dirs).unwrap(),
-        [etc.join("shop.toml")],
-        "examples are not mixed in"
-    );
+    assert_eq!(all(&dirs).unwrap(), [etc.join("shop.toml")], "examples are not mixed in");
     assert_eq!(find("shop", &dirs).unwrap(), etc.join("shop.toml"));
     assert_eq!(find("mall", &dirs).unwrap(), here.join("mall.toml"));
     assert_eq!(find("./x/mall", &dirs).unwrap(), PathBuf::from("./x/mall"));
-    assert_eq!(
-        find("other.toml", &dirs).unwrap(),
-        PathBuf::from("other.toml")
-    );
+    assert_eq!(find("other.toml", &dirs).unwrap(), PathBuf::from("other.toml"));
     let error = find("mal", &dirs).unwrap_err();
-    let text =
-        format!("{error}; {}", error.hint().unwrap()).replace(dir.path().to_str().unwrap(), "DIR");
+    let text = format!("{error}; {}", error.hint().unwrap()).replace(dir.path().to_str().unwrap(), "DIR");
     assert_snapshot!(text, @"find the policy `mal`: it is not in `DIR/etc` or `DIR/here`; did you mean `mall`?");
     let error = find("office", &dirs).unwrap_err();
-    assert!(
-        error
-            .hint()
-            .unwrap()
-            .ends_with("etc/office.toml`, or name a file by its path")
-    );
+    assert!(error.hint().unwrap().ends_with("etc/office.toml`, or name a file by its path"));
 }

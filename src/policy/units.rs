@@ -5,18 +5,9 @@ use std::time::Duration;
 /// What is wrong with a value, and how it is written.
 pub(super) type Wrong = (&'static str, &'static str);
 
-const SPAN: Wrong = (
-    "is not a span of time",
-    "write a number and s, m, h, d or w: \"90s\", \"5m\", \"1h30m\", \"7d\"",
-);
-const RATE: Wrong = (
-    "is not a rate",
-    "write bytes a second: \"80MiB/s\", \"500KB/s\"",
-);
-const SHARE: Wrong = (
-    "is not a share",
-    "write a percentage from 0% to 100%: \"20%\"",
-);
+const SPAN: Wrong = ("is not a span of time", "write a number and s, m, h, d or w: \"90s\", \"5m\", \"1h30m\", \"7d\"");
+const RATE: Wrong = ("is not a rate", "write bytes a second: \"80MiB/s\", \"500KB/s\"");
+const SHARE: Wrong = ("is not a share", "write a percentage from 0% to 100%: \"20%\"");
 
 /// A hundred years are a slip of the finger, and more would overflow the calendar.
 const S_MAX: u64 = 100 * 366 * 86400;
@@ -36,17 +27,10 @@ pub(super) fn span(text: &str) -> Result<Duration, Wrong> {
             'w' => 7 * 86400,
             _ => return Err(SPAN),
         };
-        seconds = number
-            .checked_mul(unit_s)
-            .and_then(|part| seconds.checked_add(part))
-            .ok_or(SPAN)?;
+        seconds = number.checked_mul(unit_s).and_then(|part| seconds.checked_add(part)).ok_or(SPAN)?;
         rest = after.get(unit.len_utf8()..).unwrap_or_default();
     }
-    if seconds == 0 || seconds > S_MAX {
-        Err(SPAN)
-    } else {
-        Ok(Duration::from_secs(seconds))
-    }
+    if seconds == 0 || seconds > S_MAX { Err(SPAN) } else { Ok(Duration::from_secs(seconds)) }
 }
 
 /// Reads `80MiB/s` as bytes a second; never zero.
@@ -62,21 +46,14 @@ pub(super) fn rate(text: &str) -> Result<u64, Wrong> {
         "GiB" => 1 << 30,
         _ => return Err(RATE),
     };
-    number
-        .checked_mul(factor)
-        .filter(|rate| *rate > 0)
-        .ok_or(RATE)
+    number.checked_mul(factor).filter(|rate| *rate > 0).ok_or(RATE)
 }
 
 /// Reads `20%` as 0.2.
 pub(super) fn share(text: &str) -> Result<f64, Wrong> {
     let number = text.strip_suffix('%').ok_or(SHARE)?;
     let percent: f64 = number.trim_end().parse().map_err(|_| SHARE)?;
-    if (0.0..=100.0).contains(&percent) {
-        Ok(percent / 100.0)
-    } else {
-        Err(SHARE)
-    }
+    if (0.0..=100.0).contains(&percent) { Ok(percent / 100.0) } else { Err(SHARE) }
 }
 
 /// Splits the whole number off that a text begins with.
@@ -96,22 +73,12 @@ mod tests {
 
     #[test]
     fn values_mean_what_they_say() {
-        for (text, seconds) in [
-            ("90s", 90),
-            ("5m", 300),
-            ("2h", 7200),
-            ("7d", 604_800),
-            ("1w", 604_800),
-            ("1h30m", 5400),
-        ] {
+        for (text, seconds) in
+            [("90s", 90), ("5m", 300), ("2h", 7200), ("7d", 604_800), ("1w", 604_800), ("1h30m", 5400)]
+        {
             assert_eq!(span(text).unwrap(), Duration::from_secs(seconds), "{text}");
         }
-        for (text, bytes) in [
-            ("80MiB/s", 80 << 20),
-            ("500KB/s", 500_000),
-            ("1 GB/s", 1_000_000_000),
-            ("7B/s", 7),
-        ] {
+        for (text, bytes) in [("80MiB/s", 80 << 20), ("500KB/s", 500_000), ("1 GB/s", 1_000_000_000), ("7B/s", 7)] {
             assert_eq!(rate(text).unwrap(), bytes, "{text}");
         }
         for (text, part) in [("20%", 0.2), ("0%", 0.0), ("100%", 1.0), ("2.5 %", 0.025)] {
@@ -121,31 +88,11 @@ mod tests {
 
     #[test]
     fn what_is_no_value_is_refused() {
-        for text in [
-            "",
-            "5",
-            "m",
-            "5x",
-            "0s",
-            "-5m",
-            "5m3",
-            "1.5h",
-            "99999999999999999999s",
-            "500w500w500000w",
-            "5 m",
-        ] {
+        for text in ["", "5", "m", "5x", "0s", "-5m", "5m3", "1.5h", "99999999999999999999s", "500w500w500000w", "5 m"]
+        {
             assert!(span(text).is_err(), "{text}");
         }
-        for text in [
-            "",
-            "80",
-            "80MiB",
-            "80Mbit/s",
-            "MiB/s",
-            "0MiB/s",
-            "-1MB/s",
-            "99999999999GiB/s",
-        ] {
+        for text in ["", "80", "80MiB", "80Mbit/s", "MiB/s", "0MiB/s", "-1MB/s", "99999999999GiB/s"] {
             assert!(rate(text).is_err(), "{text}");
         }
         for text in ["", "20", "0.2", "101%", "-1%", "NaN%", "inf%", "%"] {

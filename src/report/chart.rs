@@ -72,18 +72,7 @@ mod tests {
 
     #[test]
     fn a_scale_has_few_round_ticks_whatever_its_length() {
-        for end in [
-            1,
-            9,
-            480,
-            999,
-            1_000,
-            41_300,
-            843_000,
-            7_200_000,
-            400_000_000,
-            u64::MAX,
-        ] {
+        for end in [1, 9, 480, 999, 1_000, 41_300, 843_000, 7_200_000, 400_000_000, u64::MAX] {
             let ticks = ticks(end);
             assert!((1..=7).contains(&ticks.len()), "{end}: {ticks:?}");
             assert!(ticks.last().is_some_and(|last| *last <= end), "{end}");

@@ -92,26 +92,16 @@ fn retention(keep: &Keep) -> String {
         (keep.monthly, "monthly"),
         (keep.yearly, "yearly"),
     ];
-    let rules: Vec<String> = rules
-        .iter()
-        .filter(|(count, _)| *count > 0)
-        .map(|(count, name)| format!("{count} {name}"))
-        .collect();
-    if rules.is_empty() {
-        "every snapshot is kept".to_owned()
-    } else {
-        rules.join(", ")
-    }
+    let rules: Vec<String> =
+        rules.iter().filter(|(count, _)| *count > 0).map(|(count, name)| format!("{count} {name}")).collect();
+    if rules.is_empty() { "every snapshot is kept".to_owned() } else { rules.join(", ") }
 }
 
 fn copy_facts(policy: &Policy, records: &[CopyRecord]) -> Vec<CopyFact> {
     let fact = |name: &str, target: &CopyTarget| CopyFact {
         name: name.to_owned(),
         place: copy_place(target),
-        completed: records
-            .iter()
-            .find(|record| record.name == name)
-            .and_then(|record| record.completed),
+        completed: records.iter().find(|record| record.name == name).and_then(|record| record.completed),
     };
     let places = policy.copies.iter();
     places.map(|copy| fact(&copy.name, &copy.place)).collect()
@@ -125,11 +115,7 @@ fn copy_place(target: &CopyTarget) -> String {
 }
 
 fn s3_place(s3: &S3Place) -> String {
-    let prefix = if s3.prefix.is_empty() {
-        String::new()
-    } else {
-        format!("/{}", s3.prefix)
-    };
+    let prefix = if s3.prefix.is_empty() { String::new() } else { format!("/{}", s3.prefix) };
     let at = s3.endpoint.as_ref().unwrap_or(&s3.region);
     format!("s3://{}{prefix} ({at})", s3.bucket)
 }

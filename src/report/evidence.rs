@@ -1,7 +1,7 @@
 //! What an auditor asks for, and the clause that asks (ISMS-P, Korea's certification of information security and privacy).
 
 use crate::human;
-use crate::report::{words, Report, Severity};
+use crate::report::{Report, Severity, words};
 
 /// One answer.
 pub(super) struct Evidence {
@@ -12,21 +12,9 @@ pub(super) struct Evidence {
 
 /// The clauses, with their names as the standard has them.
 pub(super) const CLAUSES: [(&str, &str, &str); 3] = [
-    (
-        "2.9.3",
-        "Backup and recovery management",
-        "백업 및 복구관리",
-    ),
-    (
-        "2.12.1",
-        "Safeguards against disasters",
-        "재해·재난 대비 안전조치",
-    ),
-    (
-        "2.12.2",
-        "Disaster recovery tests and improvement",
-        "재해 복구 시험 및 개선",
-    ),
+    ("2.9.3", "Backup and recovery management", "백업 및 복구관리"),
+    ("2.12.1", "Safeguards against disasters", "재해·재난 대비 안전조치"),
+    ("2.12.2", "Disaster recovery tests and improvement", "재해 복구 시험 및 개선"),
 ];
 
 impl Report {
@@ -43,28 +31,18 @@ impl Report {
             ("Findings", "2.12.2", vec![self.finding_count()]),
             ("Next test", "2.12.2", vec![self.next_test()]),
         ];
-        rows.map(|(name, clause, facts)| Evidence {
-            name,
-            clause,
-            facts,
-        })
-        .into()
+        rows.map(|(name, clause, facts)| Evidence { name, clause, facts }).into()
     }
 
     fn targets(&self) -> Vec<String> {
         let targets = self.context.targets.iter();
-        targets
-            .map(|target| format!("{} ({}): {}", target.source, target.kind, target.place))
-            .collect()
+        targets.map(|target| format!("{} ({}): {}", target.source, target.kind, target.place)).collect()
     }
 
     fn cycle(&self) -> Vec<String> {
         let context = &self.context;
-        let cycles = [
-            ("backup", &context.backup_cycle),
-            ("verify", &context.verify_cycle),
-            ("drill", &context.drill_cycle),
-        ];
+        let cycles =
+            [("backup", &context.backup_cycle), ("verify", &context.verify_cycle), ("drill", &context.drill_cycle)];
         let cycle = |(verb, cron): (&str, &Option<String>)| match cron {
             Some(cron) => format!("{verb}: {cron} ({})", context.timezone),
             None => format!("{verb}: not scheduled by the policy"),
@@ -88,16 +66,9 @@ impl Report {
 
     fn objectives(&self) -> Vec<String> {
         let objectives = self.outcome.objectives;
-        let text = |name, span: Option<u64>| {
-            format!(
-                "{name}: {}",
-                span.map_or_else(|| "not set".to_owned(), human::millis)
-            )
-        };
-        vec![
-            text("recovery time (RTO)", objectives.rto_ms),
-            text("recovery point (RPO)", objectives.rpo_ms),
-        ]
+        let text =
+            |name, span: Option<u64>| format!("{name}: {}", span.map_or_else(|| "not set".to_owned(), human::millis));
+        vec![text("recovery time (RTO)", objectives.rto_ms), text("recovery point (RPO)", objectives.rpo_ms)]
     }
 
     fn place(&self) -> Vec<String> {
@@ -111,31 +82,15 @@ impl Report {
 
     fn results(&self) -> Vec<String> {
         let outcome = &self.outcome;
-        let time = format!(
-            "recovery time (RTA): {}, {}",
-            words::span(outcome.rta_ms),
-            words::judgement(outcome.verdict.rto)
-        );
-        let point = format!(
-            "recovery point (RPA): {}, {}",
-            words::span(outcome.rpa_ms),
-            words::judgement(outcome.verdict.rpo)
-        );
-        vec![
-            self.result.clone(),
-            time,
-            point,
-            format!("checks: {}", words::checks(outcome)),
-        ]
+        let time =
+            format!("recovery time (RTA): {}, {}", words::span(outcome.rta_ms), words::judgement(outcome.verdict.rto));
+        let point =
+            format!("recovery point (RPA): {}, {}", words::span(outcome.rpa_ms), words::judgement(outcome.verdict.rpo));
+        vec![self.result.clone(), time, point, format!("checks: {}", words::checks(outcome))]
     }
 
     fn finding_count(&self) -> String {
-        let count = |severity| {
-            self.findings
-                .iter()
-                .filter(|finding| finding.severity == severity)
-                .count()
-        };
+        let count = |severity| self.findings.iter().filter(|finding| finding.severity == severity).count();
         let (bad, warnings) = (count(Severity::Bad), count(Severity::Warning));
         match bad + warnings {
             0 => "none to act on".to_owned(),
@@ -145,9 +100,6 @@ impl Report {
 
     fn next_test(&self) -> String {
         let next = self.context.next_drill;
-        next.map_or_else(
-            || "not scheduled".to_owned(),
-            |time| human::time(time, self.context.timezone),
-        )
+        next.map_or_else(|| "not scheduled".to_owned(), |time| human::time(time, self.context.timezone))
     }
 }

@@ -6,8 +6,8 @@ use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
-use crate::report::index;
 use crate::report::Report;
+use crate::report::index;
 
 /// Owner and group read; the umask may take more away.
 const FILE_MODE: u32 = 0o644;
@@ -15,11 +15,7 @@ const FILE_MODE: u32 = 0o644;
 #[derive(Debug, thiserror::Error)]
 pub enum ReportError {
     #[error("{act} `{}`: {source}", path.display())]
-    Io {
-        act: &'static str,
-        path: PathBuf,
-        source: io::Error,
-    },
+    Io { act: &'static str, path: PathBuf, source: io::Error },
     #[error("write report as JSON: {0}")]
     Json(#[from] serde_json::Error),
 }
@@ -29,12 +25,10 @@ impl ReportError {
     #[must_use]
     pub fn hint(&self) -> Option<String> {
         match self {
-            Self::Io { path, source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
-                Some(format!(
-                    "let the user that runs bkp write to `{}`, or set `report_dir` in the policy",
-                    path.parent().unwrap_or(path).display()
-                ))
-            }
+            Self::Io { path, source, .. } if source.kind() == io::ErrorKind::PermissionDenied => Some(format!(
+                "let the user that runs bkp write to `{}`, or set `report_dir` in the policy",
+                path.parent().unwrap_or(path).display()
+            )),
             Self::Io { .. } | Self::Json(_) => None,
         }
     }
@@ -56,20 +50,10 @@ impl Report {
     /// # Errors
     /// [`ReportError`] where the directory cannot be made or written.
     pub fn write(&self, dir: &Path) -> Result<Written, ReportError> {
-        fs::create_dir_all(dir)
-            .map_err(|source| io_error("create report directory", dir, source))?;
-        let name = |extension: &str| {
-            dir.join(format!(
-                "drill-{}.{extension}",
-                file_name(self.outcome.run.as_str())
-            ))
-        };
-        let written = Written {
-            html: name("html"),
-            json: name("json"),
-            markdown: name("md"),
-            index: dir.join("index.html"),
-        };
+        fs::create_dir_all(dir).map_err(|source| io_error("create report directory", dir, source))?;
+        let name = |extension: &str| dir.join(format!("drill-{}.{extension}", file_name(self.outcome.run.as_str())));
+        let written =
+            Written { html: name("html"), json: name("json"), markdown: name("md"), index: dir.join("index.html") };
         put(&written.json, &self.json()?)?;
         put(&written.markdown, &self.markdown())?;
         put(&written.html, &self.html())?;
@@ -81,11 +65,7 @@ impl Report {
 /// Keeps letters, digits, `-` and `_` of a run's id: a catalog could have been tampered with.
 pub(super) fn file_name(run: &str) -> String {
     let safe = |letter: char| {
-        if letter.is_ascii_alphanumeric() || letter == '_' {
-            letter
-        } else {
-            '-'
-        }
+        if letter.is_ascii_alphanumeric() || letter == '_' { letter } else { '-' }
     };
     run.chars().map(safe).collect()
 }
@@ -106,9 +86,5 @@ fn put(path: &Path, text: &str) -> Result<(), ReportError> {
 }
 
 fn io_error(act: &'static str, path: &Path, source: io::Error) -> ReportError {
-    ReportError::Io {
-        act,
-        path: path.to_owned(),
-        source,
-    }
+    ReportError::Io { act, path: path.to_owned(), source }
 }

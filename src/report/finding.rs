@@ -27,41 +27,25 @@ pub struct Finding {
 
 impl Finding {
     fn bad(text: String) -> Self {
-        Self {
-            severity: Severity::Bad,
-            text,
-        }
+        Self { severity: Severity::Bad, text }
     }
 
     fn warning(text: String) -> Self {
-        Self {
-            severity: Severity::Warning,
-            text,
-        }
+        Self { severity: Severity::Warning, text }
     }
 
     fn note(text: String) -> Self {
-        Self {
-            severity: Severity::Note,
-            text,
-        }
+        Self { severity: Severity::Note, text }
     }
 }
 
 /// Returns the findings, the worst first.
 pub(super) fn of(outcome: &DrillOutcome, history: &[PastDrill], context: &Context) -> Vec<Finding> {
     let mut findings = Vec::new();
-    findings.extend(
-        outcome
-            .error
-            .as_ref()
-            .map(|error| Finding::bad(format!("the drill came to no end: {error}"))),
-    );
+    findings.extend(outcome.error.as_ref().map(|error| Finding::bad(format!("the drill came to no end: {error}"))));
     findings.extend(outcome.checks.iter().filter_map(of_check));
     if outcome.checks.is_empty() {
-        findings.push(Finding::warning(
-            "no check ran: that the data is usable is not proved".to_owned(),
-        ));
+        findings.push(Finding::warning("no check ran: that the data is usable is not proved".to_owned()));
     }
     findings.extend(of_objectives(outcome));
     findings.extend(of_snapshots(outcome));
@@ -75,34 +59,16 @@ pub(super) fn of(outcome: &DrillOutcome, history: &[PastDrill], context: &Contex
 fn of_check(check: &CheckResult) -> Option<Finding> {
     match check.result {
         CheckState::Pass => None,
-        CheckState::Fail => Some(Finding::bad(format!(
-            "check “{}” failed{}",
-            check.name,
-            facts(check)
-        ))),
-        CheckState::NotRun => Some(Finding::warning(format!(
-            "check “{}” did not run{}",
-            check.name,
-            facts(check)
-        ))),
+        CheckState::Fail => Some(Finding::bad(format!("check “{}” failed{}", check.name, facts(check)))),
+        CheckState::NotRun => Some(Finding::warning(format!("check “{}” did not run{}", check.name, facts(check)))),
     }
 }
 
 fn facts(check: &CheckResult) -> String {
     let found = check.found.as_ref().map(|found| format!("found {found}"));
-    let wanted = check
-        .wanted
-        .as_ref()
-        .map(|wanted| format!("wanted {wanted}"));
-    let facts: Vec<String> = [found, wanted, check.detail.clone()]
-        .into_iter()
-        .flatten()
-        .collect();
-    if facts.is_empty() {
-        String::new()
-    } else {
-        format!(": {}", facts.join(", "))
-    }
+    let wanted = check.wanted.as_ref().map(|wanted| format!("wanted {wanted}"));
+    let facts: Vec<String> = [found, wanted, check.detail.clone()].into_iter().flatten().collect();
+    if facts.is_empty() { String::new() } else { format!(": {}", facts.join(", ")) }
 }
 
 fn of_objectives(outcome: &DrillOutcome) -> Vec<Finding> {
@@ -122,10 +88,7 @@ fn of_objectives(outcome: &DrillOutcome) -> Vec<Finding> {
         unmeasured: "the recovery point was not measured",
         name: "RPO",
     };
-    [time.finding(), point.finding()]
-        .into_iter()
-        .flatten()
-        .collect()
+    [time.finding(), point.finding()].into_iter().flatten().collect()
 }
 
 /// An actual beside its objective, and the words for it.
@@ -145,25 +108,18 @@ impl Beside {
         let (breach, name) = (self.breach, self.name);
         match self.judgement {
             Judgement::Met => None,
-            Judgement::Breached => Some(Finding::bad(format!(
-                "{breach} {actual}; the {name} is {objective}"
-            ))),
+            Judgement::Breached => Some(Finding::bad(format!("{breach} {actual}; the {name} is {objective}"))),
             Judgement::NotMeasured => Some(Finding::warning(format!(
                 "{}: whether the {name} of {objective} holds is not proved",
                 self.unmeasured
             ))),
-            Judgement::NoObjective => Some(Finding::note(format!(
-                "the policy sets no {name} to measure against"
-            ))),
+            Judgement::NoObjective => Some(Finding::note(format!("the policy sets no {name} to measure against"))),
         }
     }
 }
 
 fn of_snapshots(outcome: &DrillOutcome) -> impl Iterator<Item = Finding> {
-    let incomplete = outcome
-        .snapshots
-        .iter()
-        .filter(|snapshot| snapshot.incomplete);
+    let incomplete = outcome.snapshots.iter().filter(|snapshot| snapshot.incomplete);
     incomplete.map(|snapshot| {
         Finding::warning(format!(
             "the restored snapshot of `{}` was made by a partial run: something is missing in it",
@@ -175,26 +131,16 @@ fn of_snapshots(outcome: &DrillOutcome) -> impl Iterator<Item = Finding> {
 fn of_copies(outcome: &DrillOutcome, context: &Context) -> Vec<Finding> {
     if context.copies.is_empty() {
         return vec![Finding::warning(
-            "the policy names no copy: if the repository is lost with the site, everything is"
-                .to_owned(),
+            "the policy names no copy: if the repository is lost with the site, everything is".to_owned(),
         )];
     }
-    let unfinished = context
-        .copies
-        .iter()
-        .filter(|copy| copy.completed.is_none());
+    let unfinished = context.copies.iter().filter(|copy| copy.completed.is_none());
     let mut findings: Vec<Finding> = unfinished
-        .map(|copy| {
-            Finding::warning(format!(
-                "copy `{}` is not known to have been complete",
-                copy.name
-            ))
-        })
+        .map(|copy| Finding::warning(format!("copy `{}` is not known to have been complete", copy.name)))
         .collect();
     if outcome.from == Origin::Repository {
         findings.push(Finding::note(
-            "the drill read from the repository: recovery from a copy alone was not rehearsed"
-                .to_owned(),
+            "the drill read from the repository: recovery from a copy alone was not rehearsed".to_owned(),
         ));
     }
     findings
@@ -211,21 +157,13 @@ fn of_trend(outcome: &DrillOutcome, history: &[PastDrill]) -> Option<Finding> {
         return None;
     }
     let (now_text, usual_text) = (human::millis(now), human::millis(usual));
-    let text =
-        format!("the recovery took {now_text}; the drills before it took {usual_text} (median)");
-    Some(if now > usual {
-        Finding::warning(text)
-    } else {
-        Finding::note(text)
-    })
+    let text = format!("the recovery took {now_text}; the drills before it took {usual_text} (median)");
+    Some(if now > usual { Finding::warning(text) } else { Finding::note(text) })
 }
 
 /// Names the phase in which a faster recovery would begin.
 fn of_phases(outcome: &DrillOutcome) -> Option<Finding> {
-    let longest = outcome
-        .phases
-        .iter()
-        .max_by_key(|phase| phase.duration_ms)?;
+    let longest = outcome.phases.iter().max_by_key(|phase| phase.duration_ms)?;
     let whole = outcome.phases.iter().map(Phase::end_ms).max()?;
     let share = longest.duration_ms.saturating_mul(100).checked_div(whole)?;
     let took = human::millis(longest.duration_ms);

@@ -2,16 +2,17 @@
 
 mod sections;
 
-use maud::{html, Markup, PreEscaped, DOCTYPE};
+use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 use crate::drill::outcome::Judgement;
 use crate::human;
-use crate::report::{chart, words, Finding, Report, Severity};
+use crate::report::{Finding, Report, Severity, chart, words};
 
 const STYLE: &str = include_str!("style.css");
 
 /// Nothing may be fetched and nothing run, whatever slipped into the page.
-const SECURITY: &str = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'";
+const SECURITY: &str =
+    "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'";
 
 impl Report {
     /// Renders the report as a page of its own.
@@ -97,8 +98,7 @@ impl Report {
             (restored.files > 0).then(|| human::counted(restored.files, "file", "files")),
         ];
         let parts: Vec<String> = parts.into_iter().flatten().collect();
-        let snapshots =
-            human::counted(self.outcome.snapshots.len() as u64, "snapshot", "snapshots");
+        let snapshots = human::counted(self.outcome.snapshots.len() as u64, "snapshot", "snapshots");
         html! {
             div.tile {
                 p.label { "Restored" }

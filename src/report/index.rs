@@ -7,7 +7,7 @@ use maud::html;
 use crate::human;
 use crate::report::file::file_name;
 use crate::report::html::shell;
-use crate::report::{words, Report};
+use crate::report::{Report, words};
 
 /// Renders the list. A drill whose report is no longer in the directory is listed without a link.
 pub(super) fn page(report: &Report, dir: &Path) -> String {

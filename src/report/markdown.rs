@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use crate::human;
-use crate::report::{words, PastDrill, Report, Severity};
+use crate::report::{PastDrill, Report, Severity, words};
 
 impl Report {
     /// Renders the report as Markdown.
@@ -24,16 +24,8 @@ impl Report {
         let outcome = &self.outcome;
         let time = human::exact_time(outcome.started, self.context.timezone);
         page.line(&format!("# Recovery drill: {}", escape(&outcome.policy)));
-        page.line(&format!(
-            "**{}** · {time} · run `{}`",
-            self.result,
-            code(outcome.run.as_str())
-        ));
-        page.line(&format!(
-            "{}. {}",
-            escape(&words::headline(outcome)),
-            escape(&words::summary(outcome))
-        ));
+        page.line(&format!("**{}** · {time} · run `{}`", self.result, code(outcome.run.as_str())));
+        page.line(&format!("{}. {}", escape(&words::headline(outcome)), escape(&words::summary(outcome))));
         let verdict = outcome.verdict;
         page.table(
             &["", "actual", "objective", "verdict"],
@@ -89,10 +81,7 @@ impl Report {
                 phase.detail.clone().unwrap_or_default(),
             ]
         });
-        page.table(
-            &["phase", "start", "took", "moved", "detail"],
-            rows.collect(),
-        );
+        page.table(&["phase", "start", "took", "moved", "detail"], rows.collect());
     }
 
     fn md_checks(&self, page: &mut Page) {
@@ -108,23 +97,14 @@ impl Report {
                 human::millis(check.duration_ms),
             ]
         });
-        page.table(
-            &[
-                "check", "kind", "result", "found", "wanted", "detail", "took",
-            ],
-            rows.collect(),
-        );
+        page.table(&["check", "kind", "result", "found", "wanted", "detail", "took"], rows.collect());
     }
 
     fn md_snapshots(&self, page: &mut Page) {
         page.line("## Restored snapshots");
         let zone = self.context.timezone;
         let rows = self.outcome.snapshots.iter().map(|snapshot| {
-            let state = if snapshot.incomplete {
-                "incomplete"
-            } else {
-                "complete"
-            };
+            let state = if snapshot.incomplete { "incomplete" } else { "complete" };
             vec![
                 snapshot.source.clone(),
                 snapshot.kind.clone(),
@@ -133,10 +113,7 @@ impl Report {
                 state.to_owned(),
             ]
         });
-        page.table(
-            &["source", "kind", "snapshot", "true of", "state"],
-            rows.collect(),
-        );
+        page.table(&["source", "kind", "snapshot", "true of", "state"], rows.collect());
     }
 
     fn md_history(&self, page: &mut Page) {
@@ -151,43 +128,20 @@ impl Report {
                 if drill.passed { "passed" } else { "not passed" }.to_owned(),
             ]
         };
-        page.table(
-            &["started", "RTA", "RTO", "RPA", "RPO", "result"],
-            self.history.iter().map(row).collect(),
-        );
+        page.table(&["started", "RTA", "RTO", "RPA", "RPO", "result"], self.history.iter().map(row).collect());
     }
 
     fn md_evidence(&self, page: &mut Page) {
         page.line("## Evidence");
         let rows = self.evidence().into_iter();
-        let rows = rows.map(|row| {
-            vec![
-                row.name.to_owned(),
-                row.facts.join("; "),
-                row.clause.to_owned(),
-            ]
-        });
+        let rows = rows.map(|row| vec![row.name.to_owned(), row.facts.join("; "), row.clause.to_owned()]);
         page.table(&["", "", "ISMS-P"], rows.collect());
-        page.line(&format!(
-            "Policy hash `{}`. Written by {}.",
-            code(&self.outcome.policy_hash),
-            self.program
-        ));
+        page.line(&format!("Policy hash `{}`. Written by {}.", code(&self.outcome.policy_hash), self.program));
     }
 }
 
-fn objective_row(
-    name: &str,
-    actual: Option<u64>,
-    objective: Option<u64>,
-    verdict: &str,
-) -> Vec<String> {
-    vec![
-        name.to_owned(),
-        words::span(actual),
-        words::span(objective),
-        verdict.to_owned(),
-    ]
+fn objective_row(name: &str, actual: Option<u64>, objective: Option<u64>, verdict: &str) -> Vec<String> {
+    vec![name.to_owned(), words::span(actual), words::span(objective), verdict.to_owned()]
 }
 
 struct Page(String);
@@ -246,9 +200,6 @@ mod tests {
     #[test]
     fn a_name_cannot_act_as_markup() {
         assert_eq!(escape("a|b\n<img src=x>"), "a\\|b &lt;img src=x&gt;");
-        assert_eq!(
-            escape("[x](javascript:1) `y`"),
-            "\\[x\\](javascript:1) \\`y\\`"
-        );
+        assert_eq!(escape("[x](javascript:1) `y`"), "\\[x\\](javascript:1) \\`y\\`");
     }
 }

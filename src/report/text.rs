@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use crate::drill::outcome::{CheckResult, CheckState, Judgement, Phase};
 use crate::human;
 use crate::human::Ink;
-use crate::report::{words, Report, Severity};
+use crate::report::{Report, Severity, words};
 
 const WIDTH: usize = 80;
 const NAME_WIDTH: usize = 14;
@@ -16,13 +16,7 @@ impl Report {
     #[must_use]
     pub fn text(&self, ink: Ink) -> String {
         let screen = Screen { report: self, ink };
-        [
-            screen.head(),
-            screen.phases(),
-            screen.checks(),
-            screen.findings(),
-        ]
-        .concat()
+        [screen.head(), screen.phases(), screen.checks(), screen.findings()].concat()
     }
 }
 
@@ -37,41 +31,16 @@ impl Screen<'_> {
         let result = self.report.result.to_uppercase();
         let time = human::time(outcome.started, self.report.context.timezone);
         let room = WIDTH - human::width(&time) - result.len() - 12;
-        let title = format!(
-            "Drill of {}",
-            human::cut(&human::printable(&outcome.policy), room)
-        );
+        let title = format!("Drill of {}", human::cut(&human::printable(&outcome.policy), room));
         let gap = WIDTH - human::width(&title) - 2 - result.len() - human::width(&time);
-        let result = if self.report.passed {
-            self.ink.good(&result)
-        } else {
-            self.ink.bad(&result)
-        };
+        let result = if self.report.passed { self.ink.good(&result) } else { self.ink.bad(&result) };
         let title = self.ink.bold(&title);
-        let mut text = format!(
-            "{title}: {result}{}{}\n",
-            " ".repeat(gap),
-            self.ink.dim(&time)
-        );
+        let mut text = format!("{title}: {result}{}{}\n", " ".repeat(gap), self.ink.dim(&time));
         let verdict = outcome.verdict;
-        text += &self.actual(
-            "recovery time",
-            ["RTA", "RTO"],
-            [outcome.rta_ms, outcome.objectives.rto_ms],
-            verdict.rto,
-        );
-        text += &self.actual(
-            "recovery point",
-            ["RPA", "RPO"],
-            [outcome.rpa_ms, outcome.objectives.rpo_ms],
-            verdict.rpo,
-        );
-        _ = writeln!(
-            text,
-            "  {} {}",
-            human::fit("checks", NAME_WIDTH + 4),
-            words::checks(outcome)
-        );
+        text += &self.actual("recovery time", ["RTA", "RTO"], [outcome.rta_ms, outcome.objectives.rto_ms], verdict.rto);
+        text +=
+            &self.actual("recovery point", ["RPA", "RPO"], [outcome.rpa_ms, outcome.objectives.rpo_ms], verdict.rpo);
+        _ = writeln!(text, "  {} {}", human::fit("checks", NAME_WIDTH + 4), words::checks(outcome));
         text
     }
 
@@ -105,11 +74,7 @@ impl Screen<'_> {
             let took = format!("{:>12}", human::millis(phase.duration_ms));
             let figures = words::figures(phase).into_iter().next().unwrap_or_default();
             let figures = human::cut(&figures, WIDTH - NAME_WIDTH - BAR_WIDTH - 20);
-            let line = format!(
-                "  {name} {} {took}  {}",
-                bar(phase, whole),
-                self.ink.dim(&figures)
-            );
+            let line = format!("  {name} {} {took}  {}", bar(phase, whole), self.ink.dim(&figures));
             _ = writeln!(text, "{}", line.trim_end());
         }
         text
@@ -163,10 +128,6 @@ fn bar(phase: &Phase, whole: u64) -> String {
     };
     let from = cell(phase.start_ms).min(BAR_WIDTH - 1);
     let to = cell(phase.end_ms()).max(from + 1);
-    let drawn = [
-        "·".repeat(from),
-        "█".repeat(to - from),
-        "·".repeat(BAR_WIDTH - to),
-    ];
+    let drawn = ["·".repeat(from), "█".repeat(to - from), "·".repeat(BAR_WIDTH - to)];
     drawn.concat()
 }

@@ -2,9 +2,7 @@
 
 use std::fmt::Write as _;
 
-use crate::drill::outcome::{
-    CheckState, ChecksVerdict, DrillOutcome, Judgement, Origin, Phase, Place, SandboxServer,
-};
+use crate::drill::outcome::{CheckState, ChecksVerdict, DrillOutcome, Judgement, Origin, Phase, Place, SandboxServer};
 use crate::human;
 use crate::mysql::manifest::Product;
 
@@ -42,10 +40,7 @@ pub(super) fn summary(outcome: &DrillOutcome) -> String {
     if let (Some(rta), Some(rto)) = (outcome.rta_ms, outcome.objectives.rto_ms) {
         let apart = human::millis(rta.abs_diff(rto));
         let side = if rta <= rto { "inside" } else { "past" };
-        sentences.push(format!(
-            "That is {apart} {side} the RTO of {}.",
-            human::millis(rto)
-        ));
+        sentences.push(format!("That is {apart} {side} the RTO of {}.", human::millis(rto)));
     }
     if let Some(rpa) = outcome.rpa_ms {
         let allowed = match outcome.objectives.rpo_ms {
@@ -53,10 +48,7 @@ pub(super) fn summary(outcome: &DrillOutcome) -> String {
             Some(rpo) => format!(", more than the RPO of {}", human::millis(rpo)),
             None => String::new(),
         };
-        sentences.push(format!(
-            "The work of the last {} would have been lost{allowed}.",
-            human::millis(rpa)
-        ));
+        sentences.push(format!("The work of the last {} would have been lost{allowed}.", human::millis(rpa)));
     }
     sentences.join(" ")
 }
@@ -64,9 +56,7 @@ pub(super) fn summary(outcome: &DrillOutcome) -> String {
 /// Begins a text with a capital letter.
 pub(super) fn sentence(text: &str) -> String {
     let mut letters = text.chars();
-    letters.next().map_or_else(String::new, |first| {
-        first.to_uppercase().chain(letters).collect()
-    })
+    letters.next().map_or_else(String::new, |first| first.to_uppercase().chain(letters).collect())
 }
 
 pub(super) fn judgement(judgement: Judgement) -> &'static str {
@@ -97,15 +87,8 @@ pub(super) fn checks_verdict(verdict: ChecksVerdict) -> &'static str {
 /// Counts the checks by state: `6 of 8 passed, 1 failed, 1 not run`.
 pub(super) fn checks(outcome: &DrillOutcome) -> String {
     let count = |state| outcome.checks_in(state).count();
-    let mut text = format!(
-        "{} of {} passed",
-        count(CheckState::Pass),
-        outcome.checks.len()
-    );
-    for (state, word) in [
-        (CheckState::Fail, "failed"),
-        (CheckState::NotRun, "not run"),
-    ] {
+    let mut text = format!("{} of {} passed", count(CheckState::Pass), outcome.checks.len());
+    for (state, word) in [(CheckState::Fail, "failed"), (CheckState::NotRun, "not run")] {
         if count(state) > 0 {
             _ = write!(text, ", {} {word}", count(state));
         }
@@ -134,33 +117,18 @@ pub(super) fn server(server: &SandboxServer) -> String {
 
 pub(super) fn machine(place: &Place) -> String {
     let cores = human::counted(u64::from(place.cores), "core", "cores");
-    format!(
-        "{} ({cores}, {} memory)",
-        place.host,
-        human::bytes(place.memory_bytes)
-    )
+    format!("{} ({cores}, {} memory)", place.host, human::bytes(place.memory_bytes))
 }
 
 /// Writes what a phase moved and how fast: `3.1 GiB, 42.0 MiB/s`.
 pub(super) fn figures(phase: &Phase) -> Vec<String> {
     let span = std::time::Duration::from_millis(phase.duration_ms);
-    let bytes = phase
-        .bytes
-        .map(|bytes| format!("{}, {}", human::bytes(bytes), human::rate(bytes, span)));
-    let rows = phase.rows.map(|rows| {
-        format!(
-            "{}, {}",
-            human::counted(rows, "row", "rows"),
-            human::count_rate(rows, span)
-        )
-    });
-    let files = phase.files.map(|files| {
-        format!(
-            "{}, {}",
-            human::counted(files, "file", "files"),
-            human::count_rate(files, span)
-        )
-    });
+    let bytes = phase.bytes.map(|bytes| format!("{}, {}", human::bytes(bytes), human::rate(bytes, span)));
+    let rows =
+        phase.rows.map(|rows| format!("{}, {}", human::counted(rows, "row", "rows"), human::count_rate(rows, span)));
+    let files = phase
+        .files
+        .map(|files| format!("{}, {}", human::counted(files, "file", "files"), human::count_rate(files, span)));
     [bytes, rows, files].into_iter().flatten().collect()
 }
 
@@ -174,10 +142,8 @@ pub(super) struct Restored {
 
 pub(super) fn restored(outcome: &DrillOutcome) -> Restored {
     // Fetching moves the same bytes once more; they came back only once.
-    let writing = outcome
-        .phases
-        .iter()
-        .filter(|phase| phase.name.starts_with("load") || phase.name.starts_with("files"));
+    let writing =
+        outcome.phases.iter().filter(|phase| phase.name.starts_with("load") || phase.name.starts_with("files"));
     writing.fold(Restored::default(), |sum, phase| Restored {
         bytes: sum.bytes + phase.bytes.unwrap_or(0),
         rows: sum.rows + phase.rows.unwrap_or(0),

@@ -27,11 +27,7 @@ impl Config {
             fill(&mut bytes)?;
             Ok::<_, RepositoryError>(u64::from_le_bytes(bytes))
         })?;
-        Ok(Self {
-            version: VERSION,
-            id: hex::encode(id),
-            chunker_polynomial,
-        })
+        Ok(Self { version: VERSION, id: hex::encode(id), chunker_polynomial })
     }
 
     pub(super) fn to_json(&self) -> Result<Vec<u8>, RepositoryError> {
@@ -40,15 +36,11 @@ impl Config {
 
     /// Reads the config of the repository at a place.
     pub(super) fn from_json(json: &[u8], place: &str) -> Result<Self, RepositoryError> {
-        let config: Self = serde_json::from_slice(json)
-            .map_err(|error| RepositoryError::damaged("config", error))?;
+        let config: Self = serde_json::from_slice(json).map_err(|error| RepositoryError::damaged("config", error))?;
         if config.version == VERSION {
             Ok(config)
         } else {
-            Err(RepositoryError::Version {
-                place: place.to_owned(),
-                version: config.version,
-            })
+            Err(RepositoryError::Version { place: place.to_owned(), version: config.version })
         }
     }
 }
@@ -79,24 +71,14 @@ mod tests {
     fn a_config_reads_as_restic_prints_it() {
         let json = br#"{"version":2,"id":"5956a3f6","chunker_polynomial":"25b468838dcb75"}"#;
         let config = Config::from_json(json, "here");
-        assert!(
-            config
-                .as_ref()
-                .is_ok_and(|config| config.chunker_polynomial == 0x25_b468_838d_cb75)
-        );
-        assert_eq!(
-            config.and_then(|config| config.to_json()).ok().as_deref(),
-            Some(&json[..])
-        );
+        assert!(config.as_ref().is_ok_and(|config| config.chunker_polynomial == 0x25_b468_838d_cb75));
+        assert_eq!(config.and_then(|config| config.to_json()).ok().as_deref(), Some(&json[..]));
     }
 
     #[test]
     fn another_version_is_refused_by_its_number() {
         let json = br#"{"version":1,"id":"5956a3f6","chunker_polynomial":"25b468838dcb75"}"#;
         let error = Config::from_json(json, "here");
-        assert!(matches!(
-            error,
-            Err(RepositoryError::Version { version: 1, .. })
-        ));
+        assert!(matches!(error, Err(RepositoryError::Version { version: 1, .. })));
     }
 }

@@ -21,13 +21,8 @@ pub(super) async fn load(
 }
 
 /// Seals a document and says under which name it is to be put.
-pub(super) fn seal(
-    master: &MasterKey,
-    kind: FileKind,
-    json: &[u8],
-) -> Result<(ObjectId, Key, Bytes), RepositoryError> {
-    let sealed = seal::seal_document(master, json)
-        .map_err(|error| RepositoryError::refused("document", error))?;
+pub(super) fn seal(master: &MasterKey, kind: FileKind, json: &[u8]) -> Result<(ObjectId, Key, Bytes), RepositoryError> {
+    let sealed = seal::seal_document(master, json).map_err(|error| RepositoryError::refused("document", error))?;
     let id = ObjectId::of(&sealed);
     Ok((id, Key::new(kind, id.to_string()), sealed.into()))
 }
@@ -50,9 +45,6 @@ pub(super) fn check_name(key: &Key, bytes: &[u8]) -> Result<(), RepositoryError>
     if actual.to_string() == key.name {
         Ok(())
     } else {
-        Err(RepositoryError::damaged(
-            key,
-            format!("its bytes hash to {}", actual.short()),
-        ))
+        Err(RepositoryError::damaged(key, format!("its bytes hash to {}", actual.short())))
     }
 }

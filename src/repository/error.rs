@@ -35,56 +35,35 @@ pub enum RepositoryError {
 
 impl RepositoryError {
     pub(crate) fn damaged(thing: impl std::fmt::Display, reason: impl std::fmt::Display) -> Self {
-        Self::Damaged {
-            thing: thing.to_string(),
-            reason: reason.to_string(),
-        }
+        Self::Damaged { thing: thing.to_string(), reason: reason.to_string() }
     }
 
     pub(crate) fn refused(thing: impl std::fmt::Display, reason: impl std::fmt::Display) -> Self {
-        Self::Refused {
-            thing: thing.to_string(),
-            reason: reason.to_string(),
-        }
+        Self::Refused { thing: thing.to_string(), reason: reason.to_string() }
     }
 
     /// Tells whether bytes were lost or changed, as opposed to a store that cannot be reached now.
     #[must_use]
     pub fn is_damage(&self) -> bool {
-        matches!(
-            self,
-            Self::Damaged { .. }
-                | Self::MissingBlob { .. }
-                | Self::Store(StoreError::Missing { .. })
-        )
+        matches!(self, Self::Damaged { .. } | Self::MissingBlob { .. } | Self::Store(StoreError::Missing { .. }))
     }
 
     /// Gives the next step, where there is one.
     #[must_use]
     pub fn hint(&self) -> Option<String> {
         let text = match self {
-            Self::NoRepository { .. } => {
-                "check the path, or make the repository with `bkp init`".to_owned()
-            }
-            Self::AlreadyThere { .. } => {
-                "nothing has to be done: use it, or name another place".to_owned()
-            }
-            Self::WrongPassword { .. } => {
-                "check the policy's password_file or password_command".to_owned()
-            }
+            Self::NoRepository { .. } => "check the path, or make the repository with `bkp init`".to_owned(),
+            Self::AlreadyThere { .. } => "nothing has to be done: use it, or name another place".to_owned(),
+            Self::WrongPassword { .. } => "check the policy's password_file or password_command".to_owned(),
             Self::Version { .. } => "use a newer bkp, or `restic` itself".to_owned(),
             Self::Locked { .. } => {
-                "wait for the other run, or remove a lock that nobody holds with `restic unlock`"
-                    .to_owned()
+                "wait for the other run, or remove a lock that nobody holds with `restic unlock`".to_owned()
             }
             Self::LockLost { .. } => "run it again: what was saved so far is reused".to_owned(),
             Self::Damaged { .. } | Self::MissingBlob { .. } => {
-                "run `bkp verify --level data`; a copy of the repository may still hold it"
-                    .to_owned()
+                "run `bkp verify --level data`; a copy of the repository may still hold it".to_owned()
             }
-            Self::Store(StoreError::Full { .. }) => {
-                "free space there and run it again: nothing is lost".to_owned()
-            }
+            Self::Store(StoreError::Full { .. }) => "free space there and run it again: nothing is lost".to_owned(),
             Self::Refused { .. } | Self::Store(_) | Self::Stopped(_) => return None,
         };
         Some(text)

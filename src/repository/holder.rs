@@ -28,19 +28,14 @@ impl Holder {
 
 /// Returns the machine's name as the kernel has it.
 pub(super) fn hostname() -> String {
-    rustix::system::uname()
-        .nodename()
-        .to_string_lossy()
-        .into_owned()
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
 }
 
 /// Returns the user's name from `/etc/passwd`; the number where it has none.
 fn username(uid: u32) -> String {
     let text = fs::read_to_string("/etc/passwd").unwrap_or_default();
     let number = uid.to_string();
-    let line = text
-        .lines()
-        .find(|line| line.split(':').nth(2) == Some(&number));
+    let line = text.lines().find(|line| line.split(':').nth(2) == Some(&number));
     let name = line.and_then(|line| line.split(':').next());
     name.map_or(number.clone(), str::to_owned)
 }

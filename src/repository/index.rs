@@ -47,13 +47,7 @@ struct Entry {
 
 impl Entry {
     fn new(blob: &PackedBlob, pack: u32) -> Self {
-        Self {
-            id: *blob.id.as_bytes(),
-            pack,
-            offset: blob.offset,
-            length: blob.length,
-            plain: blob.plain.unwrap_or(0),
-        }
+        Self { id: *blob.id.as_bytes(), pack, offset: blob.offset, length: blob.length, plain: blob.plain.unwrap_or(0) }
     }
 
     fn blob(&self, kind: BlobKind) -> PackedBlob {
@@ -82,11 +76,7 @@ impl Section {
         entries.shrink_to_fit();
         // Some eight entries a slot.
         let bits = (entries.len() / 8).checked_ilog2().unwrap_or(0).min(24);
-        let mut section = Self {
-            entries,
-            starts: Vec::new(),
-            bits,
-        };
+        let mut section = Self { entries, starts: Vec::new(), bits };
         section.starts = section.count_starts();
         section
     }
@@ -103,9 +93,7 @@ impl Section {
     }
 
     fn slot(&self, id: &[u8; 32]) -> usize {
-        let first = id
-            .first_chunk()
-            .map_or(0, |bytes| u32::from_be_bytes(*bytes));
+        let first = id.first_chunk().map_or(0, |bytes| u32::from_be_bytes(*bytes));
         let slot = u64::from(first) >> (32 - self.bits);
         usize::try_from(slot).unwrap_or_default()
     }
@@ -118,10 +106,7 @@ impl Section {
         };
         let near = &self.entries[*start as usize..*end as usize];
         let first = near.partition_point(|entry| entry.id < *id);
-        let same = near[first..]
-            .iter()
-            .take_while(|entry| entry.id == *id)
-            .count();
+        let same = near[first..].iter().take_while(|entry| entry.id == *id).count();
         &near[first..first + same]
     }
 }
@@ -165,11 +150,7 @@ impl IndexBuilder {
 
     /// Sorts. Takes a second for some millions of blobs.
     pub(super) fn build(self) -> Index {
-        Index {
-            packs: self.packs,
-            data: Section::new(self.data),
-            trees: Section::new(self.trees),
-        }
+        Index { packs: self.packs, data: Section::new(self.data), trees: Section::new(self.trees) }
     }
 }
 
@@ -188,22 +169,12 @@ impl Index {
     }
 
     fn location(&self, kind: BlobKind, entry: &Entry) -> Location {
-        Location {
-            pack: self.packs[entry.pack as usize],
-            blob: entry.blob(kind),
-        }
+        Location { pack: self.packs[entry.pack as usize], blob: entry.blob(kind) }
     }
 
     /// Returns every pack with all of its blobs, in the order of their offsets.
     fn by_pack(&self) -> Vec<PackContents> {
-        let mut packs: Vec<_> = self
-            .packs
-            .iter()
-            .map(|id| PackContents {
-                id: *id,
-                blobs: Vec::new(),
-            })
-            .collect();
+        let mut packs: Vec<_> = self.packs.iter().map(|id| PackContents { id: *id, blobs: Vec::new() }).collect();
         for kind in [BlobKind::Data, BlobKind::Tree] {
             for entry in &self.section(kind).entries {
                 packs[entry.pack as usize].blobs.push(entry.blob(kind));
@@ -231,10 +202,7 @@ impl LiveIndex {
     /// Adds a pack that is durable.
     pub(super) fn add(&mut self, pack: &PackContents) {
         for blob in &pack.blobs {
-            let location = Location {
-                pack: pack.id,
-                blob: *blob,
-            };
+            let location = Location { pack: pack.id, blob: *blob };
             self.saved.insert((blob.kind, blob.id), location);
         }
     }
@@ -242,13 +210,7 @@ impl LiveIndex {
     pub(super) fn find(&self, kind: BlobKind, id: &BlobId) -> Vec<Location> {
         let mut found: Vec<_> = self.loaded.find(kind, id).collect();
         let saved = self.saved.get(&(kind, *id));
-        found.extend(
-            saved
-                .filter(|saved| !found.contains(saved))
-                .copied()
-                .into_iter()
-                .collect::<Vec<_>>(),
-        );
+        found.extend(saved.filter(|saved| !found.contains(saved)).copied().into_iter().collect::<Vec<_>>());
         found
     }
 
@@ -258,21 +220,14 @@ impl LiveIndex {
     }
 
     pub(super) fn has(&self, kind: BlobKind, id: &BlobId) -> bool {
-        !self.loaded.section(kind).find(id.as_bytes()).is_empty()
-            || self.saved.contains_key(&(kind, *id))
+        !self.loaded.section(kind).find(id.as_bytes()).is_empty() || self.saved.contains_key(&(kind, *id))
     }
 
     pub(super) fn by_pack(&self) -> Vec<PackContents> {
         let mut builder = IndexBuilder::default();
-        self.loaded
-            .by_pack()
-            .iter()
-            .for_each(|pack| builder.add(pack));
+        self.loaded.by_pack().iter().for_each(|pack| builder.add(pack));
         for location in self.saved.values() {
-            builder.add(&PackContents {
-                id: location.pack,
-                blobs: vec![location.blob],
-            });
+            builder.add(&PackContents { id: location.pack, blobs: vec![location.blob] });
         }
         builder.build().by_pack()
     }

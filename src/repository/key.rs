@@ -29,17 +29,12 @@ pub struct Cost {
 
 impl Cost {
     /// 32 MiB and a tenth of a second: what restic's calibration finds on a common server.
-    pub const DEFAULT: Self = Self {
-        log_n: 15,
-        r: 8,
-        p: 1,
-    };
+    pub const DEFAULT: Self = Self { log_n: 15, r: 8, p: 1 };
 
     fn of_n(n: u64, r: u32, p: u32) -> Option<Self> {
         let log_n = u8::try_from(n.checked_ilog2()?).ok()?;
         let memory = n.checked_mul(128)?.checked_mul(u64::from(r))?;
-        let fits =
-            n.is_power_of_two() && memory <= MEMORY_MAX && u64::from(r) * u64::from(p) <= 1 << 20;
+        let fits = n.is_power_of_two() && memory <= MEMORY_MAX && u64::from(r) * u64::from(p) <= 1 << 20;
         fits.then_some(Self { log_n, r, p })
     }
 
@@ -87,13 +82,10 @@ pub(super) fn save(
     let fault = |reason: &dyn std::fmt::Display| RepositoryError::refused("key", reason);
     let mut salt = [0; SALT];
     fill(&mut salt)?;
-    let user = cost
-        .derive(password, &salt)
-        .ok_or_else(|| fault(&"scrypt refuses its parameters"))?;
+    let user = cost.derive(password, &salt).ok_or_else(|| fault(&"scrypt refuses its parameters"))?;
     let mut data = Vec::new();
     let json = key.to_json().map_err(|error| fault(&error))?;
-    user.encrypt_into(&json, &mut data)
-        .map_err(|error| fault(&error))?;
+    user.encrypt_into(&json, &mut data).map_err(|error| fault(&error))?;
     let holder = Holder::of_this_process();
     let file = KeyFile {
         created,
@@ -124,10 +116,7 @@ fn unseal(user: &MasterKey, data: &[u8]) -> Opened {
     let Ok(json) = user.decrypt(data).map(Zeroizing::new) else {
         return Opened::Refused;
     };
-    MasterKey::from_json(&json).map_or_else(
-        || Opened::Damaged("it seals no key".to_owned()),
-        Opened::Key,
-    )
+    MasterKey::from_json(&json).map_or_else(|| Opened::Damaged("it seals no key".to_owned()), Opened::Key)
 }
 
 fn parse(json: &[u8]) -> Result<(Cost, Vec<u8>, Vec<u8>), String> {
@@ -135,8 +124,7 @@ fn parse(json: &[u8]) -> Result<(Cost, Vec<u8>, Vec<u8>), String> {
     if file.kdf != "scrypt" {
         return Err(format!("its kdf `{}` is not known", file.kdf));
     }
-    let cost =
-        Cost::of_n(file.n, file.r, file.p).ok_or("its scrypt parameters are out of bounds")?;
+    let cost = Cost::of_n(file.n, file.r, file.p).ok_or("its scrypt parameters are out of bounds")?;
     let decode = |text: &str| STANDARD.decode(text).map_err(|error| error.to_string());
     Ok((cost, decode(&file.salt)?, decode(&file.data)?))
 }
@@ -147,11 +135,7 @@ mod tests {
 
     use super::*;
 
-    const CHEAP: Cost = Cost {
-        log_n: 4,
-        r: 1,
-        p: 1,
-    };
+    const CHEAP: Cost = Cost { log_n: 4, r: 1, p: 1 };
 
     fn secret(text: &str) -> Secret {
         Secret::new(text.to_owned())
@@ -186,13 +170,7 @@ mod tests {
         ] {
             let hostile = text.replacen(from, to, 1);
             assert_ne!(hostile, text);
-            assert!(
-                matches!(
-                    open(hostile.as_bytes(), &secret("right")),
-                    Opened::Damaged(_)
-                ),
-                "{to}"
-            );
+            assert!(matches!(open(hostile.as_bytes(), &secret("right")), Opened::Damaged(_)), "{to}");
         }
     }
 }

@@ -35,11 +35,8 @@ pub(super) struct Pace {
 
 impl Pace {
     /// The first two are restic's own values.
-    pub(super) const DEFAULT: Self = Self {
-        settle: Duration::from_millis(200),
-        refresh: Duration::from_mins(5),
-        retry: Duration::from_secs(1),
-    };
+    pub(super) const DEFAULT: Self =
+        Self { settle: Duration::from_millis(200), refresh: Duration::from_mins(5), retry: Duration::from_secs(1) };
 }
 
 /// Once a lock is this old and was not refreshed, its holder gives up: others take it for stale seven minutes later.
@@ -97,11 +94,7 @@ impl Lock {
         let is_old = now - self.time > TimeDelta::minutes(STALE_MINUTES);
         let is_ours = self.pid == Holder::of_this_process().pid;
         let is_gone = || {
-            if is_ours {
-                !is_held
-            } else {
-                !is_alive(self.pid)
-            }
+            if is_ours { !is_held } else { !is_alive(self.pid) }
         };
         is_old || self.hostname == hostname() && is_gone()
     }
@@ -110,11 +103,7 @@ impl Lock {
 impl std::fmt::Display for Lock {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let time = self.time.format("%Y-%m-%d %H:%M:%S");
-        write!(
-            f,
-            "process {} of {} on {} since {time} UTC",
-            self.pid, self.username, self.hostname
-        )
+        write!(f, "process {} of {} on {} since {time} UTC", self.pid, self.username, self.hostname)
     }
 }
 
@@ -130,8 +119,7 @@ pub(super) struct Place {
 
 impl Place {
     async fn put(&self, lock: &Lock) -> Result<ObjectId, RepositoryError> {
-        let json =
-            serde_json::to_vec(lock).map_err(|error| RepositoryError::refused("lock", error))?;
+        let json = serde_json::to_vec(lock).map_err(|error| RepositoryError::refused("lock", error))?;
         let (id, key, bytes) = document::seal(&self.master, FileKind::Lock, &json)?;
         held().insert(id);
         let put = self.store.put(&key, bytes).await;
@@ -165,8 +153,7 @@ impl Place {
                 continue;
             };
             if lock.is_stale(run.now(), held().contains(&id)) {
-                run.events
-                    .note(format!("cleared away the stale lock of {lock}"));
+                run.events.note(format!("cleared away the stale lock of {lock}"));
                 self.store.delete(&key_of(id)).await?;
             } else if mode == LockMode::Exclusive || lock.exclusive {
                 return Ok(Some(lock));
@@ -177,15 +164,13 @@ impl Place {
 
     /// Reads a lock; `None` where it was released meanwhile.
     async fn load(&self, id: ObjectId) -> Result<Option<Lock>, RepositoryError> {
-        let loaded =
-            document::load(&self.store, &self.master, FileKind::Lock, &id.to_string()).await;
+        let loaded = document::load(&self.store, &self.master, FileKind::Lock, &id.to_string()).await;
         let json = match loaded {
             Err(RepositoryError::Store(StoreError::Missing { .. })) => return Ok(None),
             loaded => loaded?,
         };
         let lock = serde_json::from_slice(&json);
-        lock.map(Some)
-            .map_err(|error| RepositoryError::damaged(key_of(id), error))
+        lock.map(Some).map_err(|error| RepositoryError::damaged(key_of(id), error))
     }
 }
 
@@ -214,29 +199,17 @@ pub(super) async fn acquire(
             Err(conflict) => conflict,
         };
         if start.elapsed() >= wait {
-            return Err(RepositoryError::Locked {
-                holder: conflict.to_string(),
-                exclusive: conflict.exclusive,
-            });
+            return Err(RepositoryError::Locked { holder: conflict.to_string(), exclusive: conflict.exclusive });
         }
         if !has_told {
-            run.events
-                .note(format!("waiting for the lock of {conflict}"));
+            run.events.note(format!("waiting for the lock of {conflict}"));
             has_told = true;
         }
-        pause(
-            place.pace.retry.min(wait.saturating_sub(start.elapsed())),
-            run,
-        )
-        .await?;
+        pause(place.pace.retry.min(wait.saturating_sub(start.elapsed())), run).await?;
     }
 }
 
-async fn try_acquire(
-    place: &Place,
-    mode: LockMode,
-    run: &Run,
-) -> Result<Result<LockGuard, Lock>, RepositoryError> {
+async fn try_acquire(place: &Place, mode: LockMode, run: &Run) -> Result<Result<LockGuard, Lock>, RepositoryError> {
     if let Some(conflict) = place.conflict(mode, None, run).await? {
         return Ok(Err(conflict));
     }
@@ -260,10 +233,7 @@ async fn try_acquire(
 }
 
 async fn pause(span: Duration, run: &Run) -> Result<(), RepositoryError> {
-    let slept = run
-        .cancel
-        .run_until_cancelled(tokio::time::sleep(span))
-        .await;
+    let slept = run.cancel.run_until_cancelled(tokio::time::sleep(span)).await;
     slept.map_or_else(|| run.check().map_err(Into::into), Ok)
 }
 
@@ -283,17 +253,8 @@ pub struct LockGuard {
 impl LockGuard {
     fn new(place: Place, mode: LockMode, id: ObjectId, run: &Run) -> Self {
         let (stop, stopped) = oneshot::channel();
-        let keeper = Keeper {
-            place,
-            mode,
-            id,
-            taken: run.now(),
-            clock: Arc::clone(&run.clock),
-        };
-        Self {
-            stop: Some(stop),
-            keeper: Some(tokio::spawn(keeper.keep(stopped))),
-        }
+        let keeper = Keeper { place, mode, id, taken: run.now(), clock: Arc::clone(&run.clock) };
+        Self { stop: Some(stop), keeper: Some(tokio::spawn(keeper.keep(stopped))) }
     }
 
     /// Gives the lock back.
@@ -303,9 +264,7 @@ impl LockGuard {
     pub async fn release(mut self) -> Result<(), RepositoryError> {
         drop(self.stop.take());
         match self.keeper.take() {
-            Some(keeper) => keeper
-                .await
-                .unwrap_or_else(|error| Err(RepositoryError::refused("lock", error))),
+            Some(keeper) => keeper.await.unwrap_or_else(|error| Err(RepositoryError::refused("lock", error))),
             None => Ok(()),
         }
     }
@@ -329,10 +288,7 @@ struct Keeper {
 
 impl Keeper {
     async fn keep(mut self, mut stopped: oneshot::Receiver<()>) -> Result<(), RepositoryError> {
-        while tokio::time::timeout(self.place.pace.refresh, &mut stopped)
-            .await
-            .is_err()
-        {
+        while tokio::time::timeout(self.place.pace.refresh, &mut stopped).await.is_err() {
             match self.refresh().await {
                 Err(error) if self.is_fatal(&error) => {
                     self.lose(&error);
@@ -362,15 +318,12 @@ impl Keeper {
 
     async fn check_present(&self) -> Result<(), RepositoryError> {
         let size = self.place.store.size(&key_of(self.id)).await?;
-        size.map(|_| ()).ok_or_else(|| RepositoryError::LockLost {
-            reason: "somebody has removed it".to_owned(),
-        })
+        size.map(|_| ()).ok_or_else(|| RepositoryError::LockLost { reason: "somebody has removed it".to_owned() })
     }
 
     fn is_fatal(&self, error: &RepositoryError) -> bool {
         let age = self.clock.now() - self.taken;
-        matches!(error, RepositoryError::LockLost { .. })
-            || age > TimeDelta::seconds(REFRESH_FAILED_S)
+        matches!(error, RepositoryError::LockLost { .. }) || age > TimeDelta::seconds(REFRESH_FAILED_S)
     }
 
     fn lose(&self, error: &RepositoryError) {
@@ -379,11 +332,7 @@ impl Keeper {
             RepositoryError::LockLost { .. } => error.clone(),
             _ => RepositoryError::LockLost { reason },
         };
-        let mut slot = self
-            .place
-            .lost
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut slot = self.place.lost.lock().unwrap_or_else(PoisonError::into_inner);
         slot.get_or_insert(lost);
     }
 }

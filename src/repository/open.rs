@@ -28,11 +28,7 @@ impl Repository {
     ///
     /// # Errors
     /// [`RepositoryError::AlreadyThere`] where there is one; [`RepositoryError::Refused`] where there is a part of one.
-    pub async fn init(
-        store: SharedStore,
-        password: &Secret,
-        run: &Run,
-    ) -> Result<Arc<Self>, RepositoryError> {
+    pub async fn init(store: SharedStore, password: &Secret, run: &Run) -> Result<Arc<Self>, RepositoryError> {
         Self::init_with(store, password, Cost::DEFAULT, run).await
     }
 
@@ -47,9 +43,7 @@ impl Repository {
         run: &Run,
     ) -> Result<Arc<Self>, RepositoryError> {
         if store.size(&Key::config()).await?.is_some() {
-            return Err(RepositoryError::AlreadyThere {
-                place: store.location(),
-            });
+            return Err(RepositoryError::AlreadyThere { place: store.location() });
         }
         let master = match find_key(&store, password).await? {
             Keys::None => save_key(&store, password, cost, run).await?,
@@ -70,11 +64,7 @@ impl Repository {
     ///
     /// # Errors
     /// [`RepositoryError::NoRepository`], [`RepositoryError::WrongPassword`], or what the store says.
-    pub async fn open(
-        store: SharedStore,
-        password: &Secret,
-        run: &Run,
-    ) -> Result<Arc<Self>, RepositoryError> {
+    pub async fn open(store: SharedStore, password: &Secret, run: &Run) -> Result<Arc<Self>, RepositoryError> {
         run.check()?;
         let place = store.location();
         let sealed = match store.get(&Key::config()).await {
@@ -86,8 +76,7 @@ impl Repository {
             Keys::Refused(damaged) if !damaged.is_empty() => return Err(damaged[0].clone()),
             Keys::None | Keys::Refused(_) => return Err(RepositoryError::WrongPassword { place }),
         };
-        let json = open_document(&master, &sealed)
-            .map_err(|error| RepositoryError::damaged(Key::config(), error))?;
+        let json = open_document(&master, &sealed).map_err(|error| RepositoryError::damaged(Key::config(), error))?;
         let config = Config::from_json(&json, &place)?;
         Ok(Arc::new(Self::assemble(store, config, master)))
     }
@@ -136,17 +125,11 @@ impl Keys {
     }
 }
 
-async fn save_key(
-    store: &SharedStore,
-    password: &Secret,
-    cost: Cost,
-    run: &Run,
-) -> Result<MasterKey, RepositoryError> {
+async fn save_key(store: &SharedStore, password: &Secret, cost: Cost, run: &Run) -> Result<MasterKey, RepositoryError> {
     let refused = |error: &dyn std::fmt::Display| RepositoryError::refused("key", error);
     let master = MasterKey::random().map_err(|error| refused(&error))?;
     let (sealed, password, created) = (master.clone(), password.clone(), run.now());
-    let saved =
-        tokio::task::spawn_blocking(move || key::save(&sealed, &password, cost, created)).await;
+    let saved = tokio::task::spawn_blocking(move || key::save(&sealed, &password, cost, created)).await;
     let file = saved.map_err(|error| refused(&error))??;
     let name = Key::new(FileKind::Key, ObjectId::of(&file).to_string());
     store.put(&name, file.into()).await?;

@@ -87,38 +87,23 @@ pub(super) struct PackBuilder {
 
 impl PackBuilder {
     pub(super) fn new(kind: BlobKind) -> Self {
-        Self {
-            kind,
-            bytes: Vec::new(),
-            blobs: Vec::new(),
-        }
+        Self { kind, bytes: Vec::new(), blobs: Vec::new() }
     }
 
     /// Adds a sealed blob. `plain` is the length of its plain bytes, where they are compressed.
-    pub(super) fn add(
-        &mut self,
-        id: BlobId,
-        sealed: &[u8],
-        plain: Option<u32>,
-    ) -> Result<(), RepositoryError> {
+    pub(super) fn add(&mut self, id: BlobId, sealed: &[u8], plain: Option<u32>) -> Result<(), RepositoryError> {
         let too_long = |_| RepositoryError::refused("blob", "its pack would be longer than 4 GiB");
         let offset = u32::try_from(self.bytes.len()).map_err(too_long)?;
         let length = u32::try_from(sealed.len()).map_err(too_long)?;
-        offset.checked_add(length).ok_or_else(|| {
-            RepositoryError::refused("blob", "its pack would be longer than 4 GiB")
-        })?;
+        offset
+            .checked_add(length)
+            .ok_or_else(|| RepositoryError::refused("blob", "its pack would be longer than 4 GiB"))?;
         if self.bytes.is_empty() {
             // The last blob overshoots the target by up to its own length; most are a MiB.
             self.bytes.reserve(sealed.len().max(64 << 10));
         }
         self.bytes.extend_from_slice(sealed);
-        self.blobs.push(PackedBlob {
-            kind: self.kind,
-            id,
-            offset,
-            length,
-            plain,
-        });
+        self.blobs.push(PackedBlob { kind: self.kind, id, offset, length, plain });
         Ok(())
     }
 
@@ -135,18 +120,12 @@ impl PackBuilder {
     pub(super) fn finish(mut self, key: &MasterKey) -> Result<Pack, SealError> {
         let header: Vec<u8> = self.blobs.iter().flat_map(header_entry).collect();
         let start = self.bytes.len();
-        self.bytes
-            .reserve_exact(header.len() + OVERHEAD + LENGTH_FIELD);
+        self.bytes.reserve_exact(header.len() + OVERHEAD + LENGTH_FIELD);
         key.encrypt_into(&header, &mut self.bytes)?;
-        let length = u32::try_from(self.bytes.len() - start).map_err(|_| SealError::Seal {
-            reason: "a pack's header is longer than 4 GiB".to_owned(),
-        })?;
+        let length = u32::try_from(self.bytes.len() - start)
+            .map_err(|_| SealError::Seal { reason: "a pack's header is longer than 4 GiB".to_owned() })?;
         self.bytes.extend_from_slice(&length.to_le_bytes());
-        Ok(Pack {
-            id: ObjectId::of(&self.bytes),
-            bytes: self.bytes.into(),
-            blobs: self.blobs,
-        })
+        Ok(Pack { id: ObjectId::of(&self.bytes), bytes: self.bytes.into(), blobs: self.blobs })
     }
 }
 
@@ -182,38 +161,24 @@ pub(super) fn header_size(tail: &[u8], pack_size: u64) -> Result<usize, String> 
         return Err(format!("{} bytes are too short for a pack", tail.len()));
     };
     let length = usize::try_from(u32::from_le_bytes(*field)).unwrap_or(usize::MAX);
-    if !(OVERHEAD + PLAIN_ENTRY..=HEADER_MAX).contains(&length)
-        || (length + LENGTH_FIELD) as u64 > pack_size
-    {
+    if !(OVERHEAD + PLAIN_ENTRY..=HEADER_MAX).contains(&length) || (length + LENGTH_FIELD) as u64 > pack_size {
         return Err(format!("its header's length {length} is out of bounds"));
     }
     Ok(length + LENGTH_FIELD)
 }
 
 /// Reads a pack's header from bytes that end where the pack ends. The blobs fill the pack from its start to the header.
-pub(super) fn read_header(
-    key: &MasterKey,
-    tail: &[u8],
-    pack_size: u64,
-) -> Result<Vec<PackedBlob>, String> {
+pub(super) fn read_header(key: &MasterKey, tail: &[u8], pack_size: u64) -> Result<Vec<PackedBlob>, String> {
     let size = header_size(tail, pack_size)?;
-    let start = tail
-        .len()
-        .checked_sub(size)
-        .ok_or("its header is cut off")?;
-    let header = key
-        .decrypt(&tail[start..tail.len() - LENGTH_FIELD])
-        .map_err(|error| format!("its header: {error}"))?;
-    let blobs =
-        parse_entries(&header).ok_or("its header's entries are cut off or of an unknown type")?;
+    let start = tail.len().checked_sub(size).ok_or("its header is cut off")?;
+    let header =
+        key.decrypt(&tail[start..tail.len() - LENGTH_FIELD]).map_err(|error| format!("its header: {error}"))?;
+    let blobs = parse_entries(&header).ok_or("its header's entries are cut off or of an unknown type")?;
     let filled = blobs.last().map_or(0, |blob| blob.range().end);
     if filled + size as u64 == pack_size {
         Ok(blobs)
     } else {
-        Err(format!(
-            "its blobs fill {filled} bytes where {} lie before the header",
-            pack_size - size as u64
-        ))
+        Err(format!("its blobs fill {filled} bytes where {} lie before the header", pack_size - size as u64))
     }
 }
 
@@ -224,9 +189,7 @@ fn parse_entries(mut header: &[u8]) -> Option<Vec<PackedBlob>> {
         let (length, rest) = rest.split_first_chunk()?;
         let (plain, rest) = match kind & 2 {
             0 => (None, rest),
-            _ => rest
-                .split_first_chunk()
-                .map(|(plain, rest)| (Some(u32::from_le_bytes(*plain)), rest))?,
+            _ => rest.split_first_chunk().map(|(plain, rest)| (Some(u32::from_le_bytes(*plain)), rest))?,
         };
         let (id, rest) = rest.split_first_chunk()?;
         let length = u32::from_le_bytes(*length);
@@ -263,9 +226,7 @@ mod tests {
         let mut builder = PackBuilder::new(BlobKind::Data);
         for (length, is_compressed) in lengths {
             let sealed = vec![1; usize::from(*length)];
-            builder
-                .add(BlobId::of(&sealed), &sealed, is_compressed.then_some(99))
-                .unwrap();
+            builder.add(BlobId::of(&sealed), &sealed, is_compressed.then_some(99)).unwrap();
         }
         builder.finish(&key()).unwrap()
     }
@@ -277,10 +238,7 @@ mod tests {
         let header = PLAIN_ENTRY + COMPRESSED_ENTRY + OVERHEAD;
         assert_eq!(pack.bytes.len(), 90 + header + LENGTH_FIELD);
         assert_eq!(pack.bytes.len() as u64, size_of(&pack.blobs));
-        assert_eq!(
-            pack.bytes[pack.bytes.len() - 4..],
-            u32::try_from(header).unwrap().to_le_bytes()
-        );
+        assert_eq!(pack.bytes[pack.bytes.len() - 4..], u32::try_from(header).unwrap().to_le_bytes());
         let entries = key().decrypt(&pack.bytes[90..90 + header]).unwrap();
         assert_eq!((entries[0], &entries[1..5]), (0, &40u32.to_le_bytes()[..]));
         assert_eq!(
@@ -306,11 +264,7 @@ mod tests {
         let pack = pack(&[(40, false)]);
         let size = pack.bytes.len() as u64;
         assert_eq!(read_header(&key(), &pack.bytes, size).unwrap(), pack.blobs);
-        assert!(
-            read_header(&key(), &pack.bytes, size + 1)
-                .unwrap_err()
-                .contains("fill 40 bytes")
-        );
+        assert!(read_header(&key(), &pack.bytes, size + 1).unwrap_err().contains("fill 40 bytes"));
         assert!(read_header(&key(), &pack.bytes[pack.bytes.len() - 50..], size).is_err());
         for hostile in [&b""[..], b"\0\0\0", &[0xff; 100], &[0; 100]] {
             assert!(read_header(&key(), hostile, hostile.len() as u64).is_err());

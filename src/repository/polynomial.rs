@@ -47,18 +47,9 @@ mod tests {
         // The first is the example of restic's format document; the second the default of its chunker's tests.
         for polynomial in [0x25_b468_838d_cb75, 0x3D_A335_8B4D_C173] {
             assert!(is_irreducible(polynomial), "{polynomial:x}");
-            assert!(
-                !is_irreducible(polynomial ^ 1),
-                "{polynomial:x}: x divides it"
-            );
-            assert!(
-                !is_irreducible(polynomial ^ 2),
-                "{polynomial:x}: x + 1 divides it"
-            );
-            assert!(
-                !is_irreducible(polynomial >> 1),
-                "{polynomial:x}: of another degree"
-            );
+            assert!(!is_irreducible(polynomial ^ 1), "{polynomial:x}: x divides it");
+            assert!(!is_irreducible(polynomial ^ 2), "{polynomial:x}: x + 1 divides it");
+            assert!(!is_irreducible(polynomial >> 1), "{polynomial:x}: of another degree");
         }
     }
 
@@ -66,12 +57,8 @@ mod tests {
     fn a_product_is_reducible() {
         // (x^3 + x + 1) times a polynomial of degree 50, both without roots.
         let (factor, other) = (0b1011u64, (1u64 << 50) | 0b11);
-        let product = (0..51)
-            .filter(|bit| other >> bit & 1 == 1)
-            .fold(0, |sum, bit| sum ^ (factor << bit));
-        assert!(
-            product >> DEGREE == 1 && product & 1 == 1 && !product.count_ones().is_multiple_of(2)
-        );
+        let product = (0..51).filter(|bit| other >> bit & 1 == 1).fold(0, |sum, bit| sum ^ (factor << bit));
+        assert!(product >> DEGREE == 1 && product & 1 == 1 && !product.count_ones().is_multiple_of(2));
         assert!(!is_irreducible(product));
     }
 
@@ -79,9 +66,7 @@ mod tests {
     fn what_is_drawn_is_irreducible() {
         let mut state = 1u64;
         let drawn = draw(|| {
-            state = state
-                .wrapping_mul(6_364_136_223_846_793_005)
-                .wrapping_add(1);
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
             Ok::<_, Infallible>(state >> 5)
         });
         assert!(drawn.is_ok_and(is_irreducible));

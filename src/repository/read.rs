@@ -34,12 +34,9 @@ impl Repository {
     /// Where the store cannot be read, or the run was stopped.
     pub async fn load_index(&self, run: &Run) -> Result<(), RepositoryError> {
         let files = self.store.list(FileKind::Index).await?;
-        let task = run
-            .events
-            .task("load index", Unit::Objects, files.len() as u64);
-        let mut loads = stream::iter(files)
-            .map(|listed| self.load_index_file(listed))
-            .buffer_unordered(INDEXES_IN_FLIGHT_MAX);
+        let task = run.events.task("load index", Unit::Objects, files.len() as u64);
+        let mut loads =
+            stream::iter(files).map(|listed| self.load_index_file(listed)).buffer_unordered(INDEXES_IN_FLIGHT_MAX);
         let (mut builder, mut faults) = (IndexBuilder::default(), Vec::new());
         while let Some(loaded) = loads.next().await {
             run.check()?;
@@ -55,22 +52,13 @@ impl Repository {
         }
         let built = tokio::task::spawn_blocking(|| builder.build()).await;
         let built = built.map_err(|error| RepositoryError::refused("index", error))?;
-        self.index
-            .write()
-            .unwrap_or_else(PoisonError::into_inner)
-            .replace(built);
-        *self
-            .index_faults
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner) = faults;
+        self.index.write().unwrap_or_else(PoisonError::into_inner).replace(built);
+        *self.index_faults.lock().unwrap_or_else(PoisonError::into_inner) = faults;
         Ok(())
     }
 
     /// Reads one index file; a damaged one is a fault, not an error.
-    async fn load_index_file(
-        &self,
-        listed: Listed,
-    ) -> Result<Result<Vec<PackContents>, Fault>, RepositoryError> {
+    async fn load_index_file(&self, listed: Listed) -> Result<Result<Vec<PackContents>, Fault>, RepositoryError> {
         let object = Key::new(FileKind::Index, listed.name);
         let sealed = match self.store.get(&object).await.map_err(RepositoryError::from) {
             // Missing: a prune has put another in its place; the blobs that it still names are in both.
@@ -80,15 +68,12 @@ impl Repository {
         let master = Arc::clone(&self.master);
         let parsed = tokio::task::spawn_blocking(move || {
             let damaged = |error: &dyn std::fmt::Display| RepositoryError::damaged(&object, error);
-            let json = document::check_name(&object, &sealed).and_then(|()| {
-                seal::open_document(&master, &sealed).map_err(|error| damaged(&error))
-            });
+            let json = document::check_name(&object, &sealed)
+                .and_then(|()| seal::open_document(&master, &sealed).map_err(|error| damaged(&error)));
             let packs = json.and_then(|json| index::parse(&json).map_err(|error| damaged(&error)));
             packs.map_err(|error| Fault { object, error })
         });
-        parsed
-            .await
-            .map_err(|error| RepositoryError::refused("index", error))
+        parsed.await.map_err(|error| RepositoryError::refused("index", error))
     }
 
     /// Reads the headers of all packs that no index file names.
@@ -113,10 +98,9 @@ impl Repository {
             run.check()?;
             match self.pack_header(&id, size).await {
                 Ok(blobs) => builder.add(&PackContents { id, blobs }),
-                Err(error) if error.is_damage() => faults.push(Fault {
-                    object: Key::new(FileKind::Pack, id.to_string()),
-                    error,
-                }),
+                Err(error) if error.is_damage() => {
+                    faults.push(Fault { object: Key::new(FileKind::Pack, id.to_string()), error })
+                }
                 Err(error) => return Err(error),
             }
         }
@@ -127,11 +111,7 @@ impl Repository {
     ///
     /// # Errors
     /// Where the pack is too short, or its header does not open or does not fit.
-    pub async fn pack_header(
-        &self,
-        id: &ObjectId,
-        size: u64,
-    ) -> Result<Vec<PackedBlob>, RepositoryError> {
+    pub async fn pack_header(&self, id: &ObjectId, size: u64) -> Result<Vec<PackedBlob>, RepositoryError> {
         let key = Key::new(FileKind::Pack, id.to_string());
         let damaged = |reason| RepositoryError::damaged(&key, reason);
         let guess = size.min(HEADER_GUESS);
@@ -149,11 +129,7 @@ impl Repository {
     }
 
     /// Opens a blob of a pack's bytes and proves its hash.
-    pub(crate) fn open_packed(
-        &self,
-        blob: &PackedBlob,
-        sealed: &[u8],
-    ) -> Result<Vec<u8>, seal::SealError> {
+    pub(crate) fn open_packed(&self, blob: &PackedBlob, sealed: &[u8]) -> Result<Vec<u8>, seal::SealError> {
         seal::open(&self.master, &blob.id, sealed, blob.plain)
     }
 
@@ -180,26 +156,19 @@ impl Repository {
     /// Returns the index files, and packs found while they were read, that are damaged; empty before the index was loaded.
     #[must_use]
     pub fn index_faults(&self) -> Vec<Fault> {
-        self.index_faults
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        self.index_faults.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Tells whether the loaded index, or this process since, names the blob.
     #[must_use]
     pub fn has(&self, kind: BlobKind, id: &BlobId) -> bool {
-        self.index
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .has(kind, id)
+        self.index.read().unwrap_or_else(PoisonError::into_inner).has(kind, id)
     }
 
     /// Returns the length of a blob's plain bytes.
     #[must_use]
     pub fn blob_size(&self, kind: BlobKind, id: &BlobId) -> Option<u64> {
-        self.locate(kind, id)
-            .map(|location| location.blob.plain_length())
+        self.locate(kind, id).map(|location| location.blob.plain_length())
     }
 
     /// Returns the pack that holds a blob, for reading in the order of packs.
@@ -211,19 +180,13 @@ impl Repository {
     /// Returns where a blob lies.
     #[must_use]
     pub fn locate(&self, kind: BlobKind, id: &BlobId) -> Option<Location> {
-        self.index
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .first(kind, id)
+        self.index.read().unwrap_or_else(PoisonError::into_inner).first(kind, id)
     }
 
     /// Returns every pack that the index names, with its blobs in the order of their offsets.
     #[must_use]
     pub fn packs(&self) -> Vec<PackContents> {
-        self.index
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .by_pack()
+        self.index.read().unwrap_or_else(PoisonError::into_inner).by_pack()
     }
 
     /// Reads a blob; its hash is proved. Where it lies in several packs, a damaged one is passed over.
@@ -263,10 +226,7 @@ impl Repository {
     }
 
     fn locations(&self, kind: BlobKind, id: &BlobId) -> Vec<Location> {
-        self.index
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .find(kind, id)
+        self.index.read().unwrap_or_else(PoisonError::into_inner).find(kind, id)
     }
 
     async fn fetch(&self, location: &Location) -> Result<Bytes, RepositoryError> {
@@ -276,21 +236,14 @@ impl Repository {
 
     fn open_at(&self, location: &Location, sealed: &[u8]) -> Result<Vec<u8>, RepositoryError> {
         let key = Key::new(FileKind::Pack, location.pack.to_string());
-        self.open_packed(&location.blob, sealed)
-            .map_err(|error| RepositoryError::damaged(key, error))
+        self.open_packed(&location.blob, sealed).map_err(|error| RepositoryError::damaged(key, error))
     }
 
-    async fn open_elsewhere(
-        &self,
-        location: Location,
-        sealed: Bytes,
-    ) -> Result<Vec<u8>, RepositoryError> {
+    async fn open_elsewhere(&self, location: Location, sealed: Bytes) -> Result<Vec<u8>, RepositoryError> {
         let master = Arc::clone(&self.master);
         let key = Key::new(FileKind::Pack, location.pack.to_string());
         let blob = location.blob;
-        let opened =
-            tokio::task::spawn_blocking(move || seal::open(&master, &blob.id, &sealed, blob.plain))
-                .await;
+        let opened = tokio::task::spawn_blocking(move || seal::open(&master, &blob.id, &sealed, blob.plain)).await;
         let opened = opened.map_err(|error| RepositoryError::refused("blob", error))?;
         opened.map_err(|error| RepositoryError::damaged(key, error))
     }
@@ -326,23 +279,14 @@ impl Repository {
         for stretch in stretches(blobs) {
             let key = Key::new(FileKind::Pack, pack.to_string());
             let start = stretch[0].range().start;
-            let end = stretch
-                .iter()
-                .map(|blob| blob.range().end)
-                .max()
-                .unwrap_or(start);
-            let fetched = self
-                .runtime
-                .block_on(self.store.get_range(&key, start..end));
+            let end = stretch.iter().map(|blob| blob.range().end).max().unwrap_or(start);
+            let fetched = self.runtime.block_on(self.store.get_range(&key, start..end));
             for blob in &stretch {
                 let opened = match &fetched {
                     Ok(bytes) => {
                         let place = |at: u64| usize::try_from(at - start).unwrap_or(usize::MAX);
                         let range = place(blob.range().start)..place(blob.range().end);
-                        let location = Location {
-                            pack: *pack,
-                            blob: *blob,
-                        };
+                        let location = Location { pack: *pack, blob: *blob };
                         self.open_at(&location, bytes.get(range).unwrap_or_default())
                     }
                     Err(error) => Err(error.clone().into()),
@@ -359,8 +303,7 @@ impl Repository {
 }
 
 fn parse_tree(id: &BlobId, json: &[u8]) -> Result<Tree, RepositoryError> {
-    Tree::from_json(json)
-        .map_err(|error| RepositoryError::damaged(format!("tree {}", id.short()), error))
+    Tree::from_json(json).map_err(|error| RepositoryError::damaged(format!("tree {}", id.short()), error))
 }
 
 /// Bytes between two wanted blobs that are read along rather than asked for apart: a request costs more.
@@ -379,10 +322,7 @@ fn stretches(blobs: &[PackedBlob]) -> Vec<Vec<PackedBlob>> {
         let range = blob.range();
         match stretches.last_mut() {
             Some(stretch)
-                if range
-                    .start
-                    .saturating_sub(stretch[stretch.len() - 1].range().end)
-                    <= GAP_MAX
+                if range.start.saturating_sub(stretch[stretch.len() - 1].range().end) <= GAP_MAX
                     && range.end - stretch[0].range().start <= STRETCH_MAX =>
             {
                 stretch.push(blob);

@@ -20,11 +20,7 @@ pub struct Snapshot {
     pub hostname: String,
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub username: String,
-    #[serde(
-        default,
-        deserialize_with = "null_as_empty",
-        skip_serializing_if = "Vec::is_empty"
-    )]
+    #[serde(default, deserialize_with = "null_as_empty", skip_serializing_if = "Vec::is_empty")]
     pub tags: Vec<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub program_version: Option<String>,
@@ -67,15 +63,11 @@ impl Snapshot {
     /// Returns the value of the tag `name=value`.
     #[must_use]
     pub fn tag(&self, name: &str) -> Option<&str> {
-        self.tags
-            .iter()
-            .find_map(|tag| tag.strip_prefix(name)?.strip_prefix('='))
+        self.tags.iter().find_map(|tag| tag.strip_prefix(name)?.strip_prefix('='))
     }
 }
 
 /// Reads Go's `null` for an empty list.
-fn null_as_empty<'de, D: serde::Deserializer<'de>>(
-    deserializer: D,
-) -> Result<Vec<String>, D::Error> {
+fn null_as_empty<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
     Ok(Option::<Vec<String>>::deserialize(deserializer)?.unwrap_or_default())
 }

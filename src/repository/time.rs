@@ -16,21 +16,14 @@ pub(crate) fn print(time: &DateTime<Utc>) -> String {
 
 /// Reads a time with any offset.
 pub(crate) fn parse(text: &str) -> Option<DateTime<Utc>> {
-    DateTime::parse_from_rfc3339(text)
-        .ok()
-        .map(|time| time.to_utc())
+    DateTime::parse_from_rfc3339(text).ok().map(|time| time.to_utc())
 }
 
-pub(crate) fn serialize<S: Serializer>(
-    time: &DateTime<Utc>,
-    serializer: S,
-) -> Result<S::Ok, S::Error> {
+pub(crate) fn serialize<S: Serializer>(time: &DateTime<Utc>, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_str(&print(time))
 }
 
-pub(crate) fn deserialize<'de, D: Deserializer<'de>>(
-    deserializer: D,
-) -> Result<DateTime<Utc>, D::Error> {
+pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<DateTime<Utc>, D::Error> {
     deserializer.deserialize_str(TimeText)
 }
 
@@ -58,24 +51,15 @@ mod tests {
 
     #[test]
     fn trailing_zeros_of_the_fraction_are_left_out() {
-        assert_eq!(
-            again("2026-02-03T04:05:06.120000000Z"),
-            "2026-02-03T04:05:06.12Z"
-        );
-        assert_eq!(
-            again("2026-02-03T04:05:00.000000001Z"),
-            "2026-02-03T04:05:00.000000001Z"
-        );
+        assert_eq!(again("2026-02-03T04:05:06.120000000Z"), "2026-02-03T04:05:06.12Z");
+        assert_eq!(again("2026-02-03T04:05:00.000000001Z"), "2026-02-03T04:05:00.000000001Z");
         assert_eq!(again("2026-02-03T04:05:00Z"), "2026-02-03T04:05:00Z");
         assert_eq!(again("2026-02-03T04:05:10+00:00"), "2026-02-03T04:05:10Z");
     }
 
     #[test]
     fn an_offset_is_the_same_moment_in_utc() {
-        assert_eq!(
-            again("2015-01-02T18:10:50.895208559+01:00"),
-            "2015-01-02T17:10:50.895208559Z"
-        );
+        assert_eq!(again("2015-01-02T18:10:50.895208559+01:00"), "2015-01-02T17:10:50.895208559Z");
     }
 
     #[test]

@@ -75,22 +75,15 @@ impl Tree {
     /// Finds a node by name.
     #[must_use]
     pub fn find(&self, name: &std::ffi::OsStr) -> Option<&Node> {
-        let place = self
-            .nodes
-            .binary_search_by(|node| node.name.as_bytes().cmp(name.as_bytes()));
+        let place = self.nodes.binary_search_by(|node| node.name.as_bytes().cmp(name.as_bytes()));
         place.ok().map(|index| &self.nodes[index])
     }
 }
 
 fn check_name(node: &Node) -> Result<(), TreeError> {
     let name = node.name.as_bytes();
-    let is_name =
-        !matches!(name, b"" | b"." | b"..") && !name.contains(&b'/') && !name.contains(&0);
-    if is_name {
-        Ok(())
-    } else {
-        Err(TreeError::Name(node.name.clone()))
-    }
+    let is_name = !matches!(name, b"" | b"." | b"..") && !name.contains(&b'/') && !name.contains(&0);
+    if is_name { Ok(()) } else { Err(TreeError::Name(node.name.clone())) }
 }
 
 #[cfg(test)]

@@ -61,12 +61,7 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         let cores = std::thread::available_parallelism().map_or(2, usize::from);
-        Self {
-            in_flight_bytes_max: 64 << 20,
-            pack_size_target: pack::SIZE_TARGET,
-            sealers: cores.min(16),
-            uploads: 2,
-        }
+        Self { in_flight_bytes_max: 64 << 20, pack_size_target: pack::SIZE_TARGET, sealers: cores.min(16), uploads: 2 }
     }
 }
 
@@ -90,10 +85,7 @@ impl Writer {
     pub(super) fn new(repository: &Arc<Repository>, run: &Run, limits: Limits) -> Self {
         let cutter = Cutter::new(repository.config.chunker_polynomial);
         let pipeline = Pipeline::start(Arc::clone(repository), run.clone(), limits);
-        Self {
-            pipeline: Arc::new(PipelineOwner(pipeline)),
-            cutter,
-        }
+        Self { pipeline: Arc::new(PipelineOwner(pipeline)), cutter }
     }
 
     /// Hands plain bytes over to be sealed and stored as one blob; blocks while too many bytes are in flight.
@@ -111,9 +103,7 @@ impl Writer {
     /// # Errors
     /// Like [`Writer::put`], or where the tree is not in order.
     pub fn save_tree(&self, tree: &Tree) -> Result<BlobId, RepositoryError> {
-        let json = tree
-            .to_json()
-            .map_err(|error| RepositoryError::refused("tree", error))?;
+        let json = tree.to_json().map_err(|error| RepositoryError::refused("tree", error))?;
         let id = BlobId::of(&json);
         let (job, _) = Job::new(BlobKind::Tree, Some(id), json);
         self.pipeline.0.push(job)?;

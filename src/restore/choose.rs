@@ -119,7 +119,12 @@ mod tests {
     }
 
     fn nights() -> Vec<StoredSnapshot> {
-        vec![stored("db1", "mysql", 2), stored("images", "files", 3), stored("db1", "mysql", 8), stored("images", "files", 9)]
+        vec![
+            stored("db1", "mysql", 2),
+            stored("images", "files", 3),
+            stored("db1", "mysql", 8),
+            stored("images", "files", 9),
+        ]
     }
 
     #[test]
@@ -139,7 +144,10 @@ mod tests {
 
     #[test]
     fn another_policys_snapshots_are_not_taken() {
-        assert!(matches!(choose(&nights(), "mail", &[], &Moment::Latest, at(12)), Err(RestoreError::NoSnapshot { .. })));
+        assert!(matches!(
+            choose(&nights(), "mail", &[], &Moment::Latest, at(12)),
+            Err(RestoreError::NoSnapshot { .. })
+        ));
     }
 
     #[test]
@@ -148,6 +156,9 @@ mod tests {
         let id = nights[2].id.to_string();
         let chosen = choose(&nights, "mall", &[], &Moment::Snapshot(id[..12].to_owned()), at(12));
         assert_eq!(chosen.map(|all| all[0].id()).ok(), Some(nights[2].id));
-        assert!(matches!(choose(&nights, "mall", &[], &Moment::Snapshot(String::new()), at(12)), Err(RestoreError::AmbiguousId(_))));
+        assert!(matches!(
+            choose(&nights, "mall", &[], &Moment::Snapshot(String::new()), at(12)),
+            Err(RestoreError::AmbiguousId(_))
+        ));
     }
 }

@@ -132,10 +132,7 @@ pub fn plan(
     run: &Run,
 ) -> Result<FilesPlan, RestoreFilesError> {
     let place = Place::of(repository, snapshot)?;
-    let options = Options {
-        selection: options.selection.below(&place.path)?,
-        ..options
-    };
+    let options = Options { selection: options.selection.below(&place.path)?, ..options };
     let state = look(&options.target, &place.tree, options.overwrite)?;
     let pool = pool(options.threads)?;
     let sum = pool.install(|| plan::sum(repository, &place, &options.selection, run))?;
@@ -157,11 +154,7 @@ pub fn plan(
 /// # Errors
 /// What ends the restore: the target is full, the store cannot be reached, a signal. Damage to single entries is no
 /// error but a failure in the result.
-pub fn apply(
-    plan: &FilesPlan,
-    repository: &Repository,
-    run: &Run,
-) -> Result<Restored, RestoreFilesError> {
+pub fn apply(plan: &FilesPlan, repository: &Repository, run: &Run) -> Result<Restored, RestoreFilesError> {
     let options = &plan.options;
     let target = FilesTarget::open(&options.target, &plan.place.tree, options.overwrite)?;
     let name = format!("restore {}", options.target.display());

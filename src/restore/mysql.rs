@@ -10,10 +10,10 @@ use futures_util::stream::BoxStream;
 
 use crate::id::BlobId;
 use crate::mysql::manifest::Manifest;
+use crate::repository::BlobKind;
 use crate::repository::Repository;
 use crate::repository::RepositoryError;
 use crate::repository::tree::Tree;
-use crate::repository::BlobKind;
 use crate::target::mysql::DumpReadError;
 use crate::target::mysql::DumpReader;
 

@@ -7,32 +7,18 @@ use proptest::prelude::*;
 
 use super::*;
 
-const NOTHING: Keep = Keep {
-    last: 0,
-    daily: 0,
-    weekly: 0,
-    monthly: 0,
-    yearly: 0,
-};
+const NOTHING: Keep = Keep { last: 0, daily: 0, weekly: 0, monthly: 0, yearly: 0 };
 
 fn at(text: &str) -> DateTime<Utc> {
     text.parse().unwrap()
 }
 
 fn good(text: &str) -> Candidate {
-    Candidate {
-        id: SnapshotId::of(text.as_bytes()),
-        time: at(text),
-        complete: true,
-        held: false,
-    }
+    Candidate { id: SnapshotId::of(text.as_bytes()), time: at(text), complete: true, held: false }
 }
 
 fn partial(text: &str) -> Candidate {
-    Candidate {
-        complete: false,
-        ..good(text)
-    }
+    Candidate { complete: false, ..good(text) }
 }
 
 /// Judges on 30 November 2026 at noon and returns `time: reasons` of what stays, newest first.
@@ -58,10 +44,7 @@ fn a_rule_keeps_the_newest_of_each_period_and_skips_empty_ones() {
         good("2026-11-20T02:00:00Z"),
         good("2026-11-19T02:00:00Z"),
     ];
-    let daily = Keep {
-        daily: 3,
-        ..NOTHING
-    };
+    let daily = Keep { daily: 3, ..NOTHING };
     assert_eq!(
         kept(&snapshots, daily, Tz::UTC),
         [
@@ -76,10 +59,7 @@ fn a_rule_keeps_the_newest_of_each_period_and_skips_empty_ones() {
 fn periods_begin_in_the_policys_time_zone() {
     // In Seoul these two lie on the 29th and the 30th, in UTC both on the 29th.
     let snapshots = [good("2026-11-29T14:30:00Z"), good("2026-11-29T15:30:00Z")];
-    let daily = Keep {
-        daily: 9,
-        ..NOTHING
-    };
+    let daily = Keep { daily: 9, ..NOTHING };
     assert_eq!(kept(&snapshots, daily, Tz::Asia__Seoul).len(), 2);
     assert_eq!(kept(&snapshots, daily, Tz::UTC).len(), 1);
 }
@@ -87,44 +67,17 @@ fn periods_begin_in_the_policys_time_zone() {
 #[test]
 fn weeks_are_iso_weeks_across_the_new_year() {
     // Thursday 31 December 2026 and Friday 1 January 2027 lie in week 53 of 2026, Monday the 4th in week 1.
-    let snapshots = [
-        good("2026-12-31T10:00:00Z"),
-        good("2027-01-01T10:00:00Z"),
-        good("2027-01-04T10:00:00Z"),
-    ];
-    let weekly = Keep {
-        weekly: 9,
-        ..NOTHING
-    };
+    let snapshots = [good("2026-12-31T10:00:00Z"), good("2027-01-01T10:00:00Z"), good("2027-01-04T10:00:00Z")];
+    let weekly = Keep { weekly: 9, ..NOTHING };
     let verdicts = judge(&snapshots, &weekly, Tz::UTC, at("2027-01-05T00:00:00Z"));
-    let reasons: Vec<_> = verdicts
-        .iter()
-        .map(|verdict| verdict.reasons.join(", "))
-        .collect();
-    assert_eq!(
-        reasons,
-        [
-            "newest complete, weekly 2027-W01",
-            "weekly 2026-W53",
-            "no rule keeps it"
-        ]
-    );
+    let reasons: Vec<_> = verdicts.iter().map(|verdict| verdict.reasons.join(", ")).collect();
+    assert_eq!(reasons, ["newest complete, weekly 2027-W01", "weekly 2026-W53", "no rule keeps it"]);
 }
 
 #[test]
 fn rules_count_each_for_itself() {
-    let snapshots = [
-        good("2026-11-30T02:00:00Z"),
-        good("2026-10-31T02:00:00Z"),
-        good("2025-12-31T02:00:00Z"),
-    ];
-    let keep = Keep {
-        last: 1,
-        daily: 1,
-        weekly: 1,
-        monthly: 2,
-        yearly: 2,
-    };
+    let snapshots = [good("2026-11-30T02:00:00Z"), good("2026-10-31T02:00:00Z"), good("2025-12-31T02:00:00Z")];
+    let keep = Keep { last: 1, daily: 1, weekly: 1, monthly: 2, yearly: 2 };
     assert_eq!(
         kept(&snapshots, keep, Tz::UTC),
         [
@@ -144,10 +97,7 @@ fn an_incomplete_snapshot_uses_up_no_place() {
         good("2026-11-28T02:00:00Z"),
         partial("2026-11-27T02:00:00Z"),
     ];
-    let daily = Keep {
-        daily: 2,
-        ..NOTHING
-    };
+    let daily = Keep { daily: 2, ..NOTHING };
     assert_eq!(
         kept(&snapshots, daily, Tz::UTC),
         [
@@ -160,13 +110,8 @@ fn an_incomplete_snapshot_uses_up_no_place() {
 
 #[test]
 fn a_source_that_is_never_read_whole_does_not_keep_everything() {
-    let snapshots: Vec<_> = (10..30)
-        .map(|day| partial(&format!("2026-11-{day}T02:00:00Z")))
-        .collect();
-    let daily = Keep {
-        daily: 3,
-        ..NOTHING
-    };
+    let snapshots: Vec<_> = (10..30).map(|day| partial(&format!("2026-11-{day}T02:00:00Z"))).collect();
+    let daily = Keep { daily: 3, ..NOTHING };
     assert_eq!(
         kept(&snapshots, daily, Tz::UTC),
         [
@@ -183,24 +128,15 @@ fn a_wrong_clock_does_not_crowd_out_what_is_good() {
     let last = Keep { last: 1, ..NOTHING };
     assert_eq!(
         kept(&snapshots, last, Tz::UTC),
-        [
-            "01-01 00:00: dated in the future",
-            "11-29 02:00: newest complete, last 1",
-        ]
+        ["01-01 00:00: dated in the future", "11-29 02:00: newest complete, last 1",]
     );
 }
 
 #[test]
 fn a_hold_outranks_every_rule() {
-    let held = Candidate {
-        held: true,
-        ..partial("2020-01-01T00:00:00Z")
-    };
+    let held = Candidate { held: true, ..partial("2020-01-01T00:00:00Z") };
     let snapshots = [good("2026-11-29T02:00:00Z"), held];
-    assert_eq!(
-        kept(&snapshots, NOTHING, Tz::UTC),
-        ["11-29 02:00: newest complete", "01-01 00:00: held"]
-    );
+    assert_eq!(kept(&snapshots, NOTHING, Tz::UTC), ["11-29 02:00: newest complete", "01-01 00:00: held"]);
 }
 
 fn candidates() -> impl Strategy<Value = Vec<Candidate>> {
@@ -217,24 +153,18 @@ fn candidates() -> impl Strategy<Value = Vec<Candidate>> {
 }
 
 fn keeps() -> impl Strategy<Value = Keep> {
-    (0..4_u32, 0..8_u32, 0..5_u32, 0..6_u32, 0..3_u32).prop_map(
-        |(last, daily, weekly, monthly, yearly)| Keep {
-            last,
-            daily,
-            weekly,
-            monthly,
-            yearly,
-        },
-    )
+    (0..4_u32, 0..8_u32, 0..5_u32, 0..6_u32, 0..3_u32).prop_map(|(last, daily, weekly, monthly, yearly)| Keep {
+        last,
+        daily,
+        weekly,
+        monthly,
+        yearly,
+    })
 }
 
 fn stays(snapshots: &[Candidate], keep: &Keep) -> BTreeSet<SnapshotId> {
     let verdicts = judge(snapshots, keep, Tz::Asia__Seoul, at("2026-11-30T12:00:00Z"));
-    verdicts
-        .into_iter()
-        .filter(|verdict| verdict.keep)
-        .map(|verdict| verdict.id)
-        .collect()
+    verdicts.into_iter().filter(|verdict| verdict.keep).map(|verdict| verdict.id).collect()
 }
 
 proptest! {

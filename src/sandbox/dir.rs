@@ -42,19 +42,12 @@ impl Dir {
         let parent = fs::canonicalize(parent).map_err(at())?;
         // The server inside has no password.
         let own_only = fs::Permissions::from_mode(0o700);
-        let dir = tempfile::Builder::new()
-            .prefix(PREFIX)
-            .permissions(own_only)
-            .tempdir_in(&parent)
-            .map_err(at())?;
+        let dir = tempfile::Builder::new().prefix(PREFIX).permissions(own_only).tempdir_in(&parent).map_err(at())?;
         let owner = own(dir.path()).map_err(at())?;
         fs::create_dir(dir.path().join("tmp")).map_err(at())?;
         let made = Self { dir, _owner: owner };
         if made.socket().as_os_str().len() > SOCKET_BYTES_MAX {
-            return Err(SandboxError::PathTooLong {
-                dir: parent,
-                max: SOCKET_BYTES_MAX,
-            });
+            return Err(SandboxError::PathTooLong { dir: parent, max: SOCKET_BYTES_MAX });
         }
         Ok(made)
     }
@@ -73,13 +66,9 @@ impl Dir {
 
     /// Returns what the server's logs say last: their errors, or where there are none, everything.
     pub(super) fn logs(&self) -> String {
-        let texts = ["initialise.log", ERROR_LOG]
-            .map(|name| fs::read(self.path().join(name)).unwrap_or_default());
-        let text = texts
-            .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
-            .concat();
-        let (errors, others): (Vec<&str>, Vec<&str>) =
-            text.lines().partition(|line| line.contains("[ERROR]"));
+        let texts = ["initialise.log", ERROR_LOG].map(|name| fs::read(self.path().join(name)).unwrap_or_default());
+        let text = texts.map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).concat();
+        let (errors, others): (Vec<&str>, Vec<&str>) = text.lines().partition(|line| line.contains("[ERROR]"));
         let lines = if errors.is_empty() { others } else { errors };
         lines[lines.len().saturating_sub(LOG_LINES)..].join("\n")
     }
@@ -102,15 +91,8 @@ fn own(dir: &Path) -> io::Result<File> {
 /// What cannot be looked at or removed is left alone: it may be another user's.
 pub fn sweep(parent: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(parent).into_iter().flatten().flatten();
-    let named = entries.filter(|entry| {
-        entry
-            .file_name()
-            .as_encoded_bytes()
-            .starts_with(PREFIX.as_bytes())
-    });
-    let stale = named
-        .map(|entry| entry.path())
-        .filter(|dir| is_stale(dir).unwrap_or(false));
+    let named = entries.filter(|entry| entry.file_name().as_encoded_bytes().starts_with(PREFIX.as_bytes()));
+    let stale = named.map(|entry| entry.path()).filter(|dir| is_stale(dir).unwrap_or(false));
     stale.filter(|dir| remove_left(dir).is_ok()).collect()
 }
 
@@ -132,10 +114,7 @@ fn is_stale(dir: &Path) -> io::Result<bool> {
 }
 
 fn is_old(metadata: &fs::Metadata) -> io::Result<bool> {
-    Ok(metadata
-        .modified()?
-        .elapsed()
-        .is_ok_and(|age| age > UNOWNED_MAX))
+    Ok(metadata.modified()?.elapsed().is_ok_and(|age| age > UNOWNED_MAX))
 }
 
 fn remove_left(dir: &Path) -> io::Result<()> {
@@ -148,11 +127,7 @@ fn remove_left(dir: &Path) -> io::Result<()> {
 
 /// Returns the process of the server that still works in a directory; another's with the same number does not name it.
 fn server_of(dir: &Path) -> Option<Pid> {
-    let pid = fs::read_to_string(dir.join(PID_FILE))
-        .ok()?
-        .trim()
-        .parse()
-        .ok()?;
+    let pid = fs::read_to_string(dir.join(PID_FILE)).ok()?.trim().parse().ok()?;
     let command = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
     let needle = dir.as_os_str().as_encoded_bytes();
     let is_its = command.windows(needle.len()).any(|part| part == needle);
@@ -192,10 +167,7 @@ mod tests {
         let parent = tempfile::tempdir().unwrap();
         let long = parent.path().join("x".repeat(90));
         fs::create_dir(&long).unwrap();
-        assert!(matches!(
-            Dir::make(&long),
-            Err(SandboxError::PathTooLong { .. })
-        ));
+        assert!(matches!(Dir::make(&long), Err(SandboxError::PathTooLong { .. })));
     }
 
     #[test]

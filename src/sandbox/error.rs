@@ -12,11 +12,7 @@ pub enum SandboxError {
     #[error("start a sandbox: no {} server program is installed", product::name(*.product))]
     NoProgram { product: Product },
     #[error("start a sandbox: `{program}` is no {} server, it says: {says}", product::name(*.product))]
-    OtherProgram {
-        program: PathBuf,
-        product: Product,
-        says: String,
-    },
+    OtherProgram { program: PathBuf, product: Product, says: String },
     #[error("start a sandbox: `{program}` has no `mariadb-install-db` beside it or in PATH")]
     NoInstaller { program: PathBuf },
     #[error("run `{program}`")]
@@ -31,9 +27,7 @@ pub enum SandboxError {
         #[source]
         source: io::Error,
     },
-    #[error(
-        "use `{dir}` for a sandbox: the path of a socket in it would be longer than {max} bytes"
-    )]
+    #[error("use `{dir}` for a sandbox: the path of a socket in it would be longer than {max} bytes")]
     PathTooLong { dir: PathBuf, max: usize },
     #[error("make the files of a sandbox: its program ended with {status}\n{log}")]
     Initialise { status: ExitStatus, log: String },
@@ -57,23 +51,16 @@ impl SandboxError {
     #[must_use]
     pub fn hint(&self) -> Option<String> {
         let hint = match self {
-            Self::NoProgram {
-                product: Product::MariaDb,
-            }
-            | Self::NoInstaller { .. } => {
+            Self::NoProgram { product: Product::MariaDb } | Self::NoInstaller { .. } => {
                 "install a MariaDB server (apt-get install mariadb-server), or name the program: `drill.mariadbd` in the policy"
             }
-            Self::NoProgram {
-                product: Product::MySql,
-            } => {
+            Self::NoProgram { product: Product::MySql } => {
                 "install a MySQL server of the source's version, or name the program: `drill.mysqld` in the policy"
             }
             Self::OtherProgram { .. } => {
                 "on Debian `mysqld` is MariaDB's; name the right program in the policy's `drill`"
             }
-            Self::Dir { .. } => {
-                "choose a directory that can be written and has room: `drill.work_dir` in the policy"
-            }
+            Self::Dir { .. } => "choose a directory that can be written and has room: `drill.work_dir` in the policy",
             Self::PathTooLong { .. } => "choose a shorter `drill.work_dir` in the policy",
             Self::Initialise { .. } | Self::Ended { .. } => {
                 "is there room, and does a security profile (AppArmor, SELinux) keep the server out of this directory?"

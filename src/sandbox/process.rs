@@ -28,10 +28,7 @@ impl Process {
     /// Starts a command that names a directory in its arguments, and a guard for both.
     pub(super) fn spawn(mut command: Command, dir: &Path) -> Result<Self, SandboxError> {
         let program = command.get_program().to_owned();
-        let failed = |source| SandboxError::Run {
-            program: program.into(),
-            source,
-        };
+        let failed = |source| SandboxError::Run { program: program.into(), source };
         // A group of its own: an interrupt at the terminal is ours to handle, and what the command starts ends with it.
         let mut child = command.process_group(0).spawn().map_err(failed)?;
         match guard(&child, dir) {

@@ -9,14 +9,8 @@ use crate::sandbox::SandboxError;
 use crate::sandbox::dir::Dir;
 
 /// Where server programs lie beside `PATH`, which often leaves out `sbin`.
-const USUAL_PLACES: [&str; 6] = [
-    "/usr/sbin",
-    "/usr/libexec",
-    "/usr/local/sbin",
-    "/usr/local/bin",
-    "/usr/local/mysql/bin",
-    "/opt/mysql/bin",
-];
+const USUAL_PLACES: [&str; 6] =
+    ["/usr/sbin", "/usr/libexec", "/usr/local/sbin", "/usr/local/bin", "/usr/local/mysql/bin", "/opt/mysql/bin"];
 
 #[derive(Debug)]
 pub(super) struct Program {
@@ -30,15 +24,8 @@ impl Program {
         if let Some(path) = given {
             let says = version(path)?;
             return match tells(&says) == product {
-                true => Ok(Self {
-                    path: path.to_owned(),
-                    product,
-                }),
-                false => Err(SandboxError::OtherProgram {
-                    program: path.to_owned(),
-                    product,
-                    says,
-                }),
+                true => Ok(Self { path: path.to_owned(), product }),
+                false => Err(SandboxError::OtherProgram { program: path.to_owned(), product, says }),
             };
         }
         let names: &[&str] = match product {
@@ -47,10 +34,7 @@ impl Program {
         };
         let found = names.iter().flat_map(|name| candidates(name, None));
         let is_right = |path: &PathBuf| version(path).is_ok_and(|says| tells(&says) == product);
-        let path = found
-            .into_iter()
-            .find(is_right)
-            .ok_or(SandboxError::NoProgram { product })?;
+        let path = found.into_iter().find(is_right).ok_or(SandboxError::NoProgram { product })?;
         Ok(Self { path, product })
     }
 
@@ -66,31 +50,18 @@ impl Program {
     }
 
     /// Returns the command that makes the files of a new server.
-    pub(super) fn initialiser(
-        &self,
-        dir: &Dir,
-        options: &[String],
-    ) -> Result<Command, SandboxError> {
+    pub(super) fn initialiser(&self, dir: &Dir, options: &[String]) -> Result<Command, SandboxError> {
         let mut command = match self.product {
             Product::MySql => {
                 let mut command = Command::new(&self.path);
-                command
-                    .args(first_options(dir))
-                    .arg("--initialize-insecure");
+                command.args(first_options(dir)).arg("--initialize-insecure");
                 command
             }
             Product::MariaDb => {
                 let mut command = Command::new(self.installer()?);
                 command.args(first_options(dir));
-                command.args([
-                    "--auth-root-authentication-method=normal",
-                    "--skip-test-db",
-                    "--skip-name-resolve",
-                ]);
-                command.args(
-                    self.base_dir()
-                        .map(|base| format!("--basedir={}", base.display())),
-                );
+                command.args(["--auth-root-authentication-method=normal", "--skip-test-db", "--skip-name-resolve"]);
+                command.args(self.base_dir().map(|base| format!("--basedir={}", base.display())));
                 command
             }
         };
@@ -100,12 +71,8 @@ impl Program {
 
     fn installer(&self) -> Result<PathBuf, SandboxError> {
         let names = ["mariadb-install-db", "mysql_install_db"];
-        let mut found = names
-            .iter()
-            .flat_map(|name| candidates(name, self.base_dir()));
-        found.next().ok_or_else(|| SandboxError::NoInstaller {
-            program: self.path.clone(),
-        })
+        let mut found = names.iter().flat_map(|name| candidates(name, self.base_dir()));
+        found.next().ok_or_else(|| SandboxError::NoInstaller { program: self.path.clone() })
     }
 
     /// Returns the directory above the program's own, as `/usr` above `/usr/sbin/mariadbd`.
@@ -116,10 +83,7 @@ impl Program {
 
 /// `--no-defaults` has to be the first: the machine's own configuration belongs to another server.
 fn first_options(dir: &Dir) -> Vec<String> {
-    let mut options = vec![
-        "--no-defaults".to_owned(),
-        format!("--datadir={}", dir.data().display()),
-    ];
+    let mut options = vec!["--no-defaults".to_owned(), format!("--datadir={}", dir.data().display())];
     if rustix::process::geteuid().is_root() {
         // Servers refuse to be root unless told to.
         options.push("--user=root".to_owned());
@@ -128,50 +92,27 @@ fn first_options(dir: &Dir) -> Vec<String> {
 }
 
 fn quiet(mut command: Command, dir: &Dir) -> Command {
-    command
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .current_dir(dir.path());
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).current_dir(dir.path());
     command
 }
 
 /// Returns the files of this name below a base directory, in `PATH` and in the usual places.
 fn candidates(name: &str, base: Option<&Path>) -> Vec<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_else(OsString::new);
-    let below = base
-        .into_iter()
-        .flat_map(|base| ["bin", "scripts"].map(|dir| base.join(dir)));
-    let places = below
-        .chain(std::env::split_paths(&path))
-        .chain(USUAL_PLACES.map(PathBuf::from));
-    places
-        .map(|place| place.join(name))
-        .filter(|file| file.is_file())
-        .collect()
+    let below = base.into_iter().flat_map(|base| ["bin", "scripts"].map(|dir| base.join(dir)));
+    let places = below.chain(std::env::split_paths(&path)).chain(USUAL_PLACES.map(PathBuf::from));
+    places.map(|place| place.join(name)).filter(|file| file.is_file()).collect()
 }
 
 fn version(path: &Path) -> Result<String, SandboxError> {
-    let failed = |source| SandboxError::Run {
-        program: path.to_owned(),
-        source,
-    };
-    let output = Command::new(path)
-        .args(["--no-defaults", "--version"])
-        .stdin(Stdio::null())
-        .output();
-    let text = String::from_utf8_lossy(&output.map_err(failed)?.stdout)
-        .trim()
-        .to_owned();
+    let failed = |source| SandboxError::Run { program: path.to_owned(), source };
+    let output = Command::new(path).args(["--no-defaults", "--version"]).stdin(Stdio::null()).output();
+    let text = String::from_utf8_lossy(&output.map_err(failed)?.stdout).trim().to_owned();
     Ok(text)
 }
 
 fn tells(version: &str) -> Product {
-    if version.contains("MariaDB") {
-        Product::MariaDb
-    } else {
-        Product::MySql
-    }
+    if version.contains("MariaDB") { Product::MariaDb } else { Product::MySql }
 }
 
 #[cfg(test)]
@@ -181,15 +122,10 @@ mod tests {
     #[test]
     fn a_program_tells_its_product() {
         assert_eq!(
-            tells(
-                "mysqld  Ver 10.11.14-MariaDB-0+deb12u2 for debian-linux-gnu on x86_64 (Debian 12)"
-            ),
+            tells("mysqld  Ver 10.11.14-MariaDB-0+deb12u2 for debian-linux-gnu on x86_64 (Debian 12)"),
             Product::MariaDb
         );
-        assert_eq!(
-            tells("/usr/sbin/mysqld  Ver 9.7.4-2 for Linux on x86_64 ((Debian))"),
-            Product::MySql
-        );
+        assert_eq!(tells("/usr/sbin/mysqld  Ver 9.7.4-2 for Linux on x86_64 ((Debian))"), Product::MySql);
     }
 
     #[test]

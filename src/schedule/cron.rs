@@ -29,12 +29,7 @@ pub enum CronError {
     #[error("read the schedule `{text}`: it has {count} fields and not five")]
     Fields { text: String, count: usize },
     #[error("read the schedule `{text}`: {field} `{item}` is no value, range or step of {wanted}")]
-    Item {
-        text: String,
-        field: &'static str,
-        item: String,
-        wanted: &'static str,
-    },
+    Item { text: String, field: &'static str, item: String, wanted: &'static str },
     #[error("read the schedule `{text}`: crontab has no such name")]
     Name { text: String },
     #[error("read the schedule `{text}`: no day is ever like this")]
@@ -50,21 +45,15 @@ impl CronError {
                 "write minute, hour, day, month and weekday; there are no seconds".to_owned()
             }
             Self::Fields { .. } => {
-                "write minute, hour, day, month and weekday: \"15 2 * * *\" is daily at 02:15"
-                    .to_owned()
+                "write minute, hour, day, month and weekday: \"15 2 * * *\" is daily at 02:15".to_owned()
             }
             Self::Item { item, .. } => match item.split_once('/') {
                 Some((start, step)) if start.parse::<u8>().is_ok() => {
-                    format!(
-                        "a step wants a range: `*/{step}`, or from {start} on `{start}-LAST/{step}`"
-                    )
+                    format!("a step wants a range: `*/{step}`, or from {start} on `{start}-LAST/{step}`")
                 }
-                _ => "a field is `*`, values, ranges `a-b` and steps `*/n`, joined by commas"
-                    .to_owned(),
+                _ => "a field is `*`, values, ranges `a-b` and steps `*/n`, joined by commas".to_owned(),
             },
-            Self::Name { .. } => {
-                "there are @hourly, @daily, @weekly, @monthly and @yearly".to_owned()
-            }
+            Self::Name { .. } => "there are @hourly, @daily, @weekly, @monthly and @yearly".to_owned(),
             Self::Never { .. } => "choose a day that the month has".to_owned(),
         }
     }
@@ -82,8 +71,7 @@ impl Cron {
             let (text, count) = (text.to_owned(), fields.len());
             return Err(CronError::Fields { text, count });
         };
-        let read =
-            |field: &Field, value: &str| field.read(value).map_err(|item| field.fault(text, item));
+        let read = |field: &Field, value: &str| field.read(value).map_err(|item| field.fault(text, item));
         let cron = Self {
             text: text.to_owned(),
             minutes: read(&MINUTE, minute)?,
@@ -93,13 +81,7 @@ impl Cron {
             weekdays: read(&WEEKDAY, weekday)?,
             is_both: day.starts_with('*') || weekday.starts_with('*'),
         };
-        if cron.has_a_day() {
-            Ok(cron)
-        } else {
-            Err(CronError::Never {
-                text: text.to_owned(),
-            })
-        }
+        if cron.has_a_day() { Ok(cron) } else { Err(CronError::Never { text: text.to_owned() }) }
     }
 
     /// Returns the text as it was written.
@@ -118,12 +100,7 @@ impl Cron {
         let has = |bits: u64, bit: u32| bits >> bit & 1 == 1;
         let day = has(self.days, date.day());
         let weekday = has(self.weekdays, date.weekday().num_days_from_sunday());
-        has(self.months, date.month())
-            && if self.is_both {
-                day && weekday
-            } else {
-                day || weekday
-            }
+        has(self.months, date.month()) && if self.is_both { day && weekday } else { day || weekday }
     }
 
     fn has_a_day(&self) -> bool {
@@ -154,9 +131,7 @@ fn unalias(text: &str) -> Result<Vec<&str>, CronError> {
         "@monthly" => "0 0 1 * *",
         "@yearly" | "@annually" => "0 0 1 1 *",
         name if name.starts_with('@') => {
-            return Err(CronError::Name {
-                text: text.to_owned(),
-            });
+            return Err(CronError::Name { text: text.to_owned() });
         }
         _ => text,
     };
@@ -207,9 +182,7 @@ static DAY: Field = Field {
 static MONTH: Field = Field {
     name: "month",
     wanted: "1-12 or jan-dec",
-    names: &[
-        "jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec",
-    ],
+    names: &["jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"],
     names_from: 1,
     max: 12,
     around: ("0 0 0 * ", " *"),
@@ -242,10 +215,7 @@ impl Field {
     /// Returns an item as the crate takes it: numbers instead of names, weekdays one by one.
     fn rewrite(&self, item: &str) -> Option<String> {
         let (range, step) = match item.split_once('/') {
-            Some((range, step)) => (
-                range,
-                Some(step.parse::<u32>().ok().filter(|step| *step > 0)?),
-            ),
+            Some((range, step)) => (range, Some(step.parse::<u32>().ok().filter(|step| *step > 0)?)),
             None => (item, None),
         };
         let (first, last) = match range.split_once('-') {
@@ -294,12 +264,7 @@ impl Field {
     }
 
     fn fault(&self, text: &str, item: &str) -> CronError {
-        CronError::Item {
-            text: text.to_owned(),
-            field: self.name,
-            item: item.to_owned(),
-            wanted: self.wanted,
-        }
+        CronError::Item { text: text.to_owned(), field: self.name, item: item.to_owned(), wanted: self.wanted }
     }
 }
 

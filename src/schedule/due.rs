@@ -52,24 +52,17 @@ pub fn due(
     now: DateTime<Utc>,
     catch_up: CatchUp,
 ) -> Due {
-    let not_due = Due::NotDue {
-        next: cron.next_after(now, tz),
-    };
+    let not_due = Due::NotDue { next: cron.next_after(now, tz) };
     let Some(scheduled_at) = cron.previous_before(now + TimeDelta::nanoseconds(1), tz) else {
         return not_due;
     };
     let is_sane = |time: &DateTime<Utc>| *time - now <= STEP_BACK_MAX;
-    let since = last_success
-        .filter(is_sane)
-        .or(Some(first_seen).filter(is_sane));
+    let since = last_success.filter(is_sane).or(Some(first_seen).filter(is_sane));
     let is_late = now - scheduled_at > GRACE;
     match since {
         Some(since) if since >= scheduled_at => not_due,
         _ if is_late && catch_up == CatchUp::None => not_due,
-        _ => Due::Due {
-            scheduled_at,
-            missed: since.map_or(0, |since| missed(cron, tz, since, scheduled_at)),
-        },
+        _ => Due::Due { scheduled_at, missed: since.map_or(0, |since| missed(cron, tz, since, scheduled_at)) },
     }
 }
 

@@ -1,8 +1,7 @@
 //! The moments at which a schedule fires, in a time zone whose clocks change.
 
 use chrono::{
-    DateTime, Days, FixedOffset, MappedLocalTime, NaiveDate, NaiveDateTime, NaiveTime, Offset,
-    TimeDelta, TimeZone, Utc,
+    DateTime, Days, FixedOffset, MappedLocalTime, NaiveDate, NaiveDateTime, NaiveTime, Offset, TimeDelta, TimeZone, Utc,
 };
 use chrono_tz::Tz;
 
@@ -26,9 +25,7 @@ impl Cron {
         }
         let first = local.date().pred_opt()?;
         let dates = (0..DATES_MAX).map_while(|days| first.checked_add_days(Days::new(days)));
-        self.best(dates, tz, |fires| {
-            fires.into_iter().filter(|fire| *fire > after).min()
-        })
+        self.best(dates, tz, |fires| fires.into_iter().filter(|fire| *fire > after).min())
     }
 
     /// Returns the last moment before `before` at which it fired; `None` beyond the calendar.
@@ -36,19 +33,14 @@ impl Cron {
     pub fn previous_before(&self, before: DateTime<Utc>, tz: Tz) -> Option<DateTime<Utc>> {
         let local = before.with_timezone(&tz).naive_local();
         if let Some(offset) = steady_offset(before, tz) {
-            let recent = self
-                .walls_on(local.date())
-                .take_while(|wall| *wall < local)
-                .last();
+            let recent = self.walls_on(local.date()).take_while(|wall| *wall < local).last();
             if let Some(wall) = recent {
                 return Some((wall - offset).and_utc());
             }
         }
         let last = local.date().succ_opt()?;
         let dates = (0..DATES_MAX).map_while(|days| last.checked_sub_days(Days::new(days)));
-        self.best(dates, tz, |fires| {
-            fires.into_iter().filter(|fire| *fire < before).max()
-        })
+        self.best(dates, tz, |fires| fires.into_iter().filter(|fire| *fire < before).max())
     }
 
     /// Returns the moments that belong to a date, in no order where clocks change.
@@ -89,9 +81,7 @@ impl Cron {
 
     fn walls_on(&self, date: NaiveDate) -> impl Iterator<Item = NaiveDateTime> {
         let is_on = self.is_on(date);
-        self.times()
-            .take_while(move |_| is_on)
-            .map(move |time| date.and_time(time))
+        self.times().take_while(move |_| is_on).map(move |time| date.and_time(time))
     }
 
     /// Returns the times of day, in order.
@@ -99,17 +89,14 @@ impl Cron {
         let (hours, minutes) = (self.hours, self.minutes);
         let hours = (0..24).filter(move |hour| hours >> hour & 1 == 1);
         let minutes = move || (0..60).filter(move |minute| minutes >> minute & 1 == 1);
-        hours.flat_map(move |hour| {
-            minutes().filter_map(move |minute| NaiveTime::from_hms_opt(hour, minute, 0))
-        })
+        hours.flat_map(move |hour| minutes().filter_map(move |minute| NaiveTime::from_hms_opt(hour, minute, 0)))
     }
 }
 
 /// Returns the zone's offset at a moment with no clock change near it.
 pub(super) fn steady_offset(at: DateTime<Utc>, tz: Tz) -> Option<FixedOffset> {
     let offset = offset_at(at, tz);
-    let is_steady =
-        offset_at(at - SHIFT_MAX, tz) == offset && offset_at(at + SHIFT_MAX, tz) == offset;
+    let is_steady = offset_at(at - SHIFT_MAX, tz) == offset && offset_at(at + SHIFT_MAX, tz) == offset;
     is_steady.then_some(offset)
 }
 
@@ -124,11 +111,7 @@ fn end_of_gap(wall: NaiveDateTime, tz: Tz) -> Option<DateTime<Utc>> {
     }
     while after - before > TimeDelta::seconds(1) {
         let middle = before + TimeDelta::seconds((after - before).num_seconds() / 2);
-        let side = if offset_at(middle, tz) == old {
-            &mut before
-        } else {
-            &mut after
-        };
+        let side = if offset_at(middle, tz) == old { &mut before } else { &mut after };
         *side = middle;
     }
     Some(after)

@@ -36,29 +36,17 @@ impl Cron {
     pub fn largest_gap(&self, tz: Tz, from: DateTime<Utc>) -> Option<Gap> {
         const DATES: usize = 367;
         let times: Vec<NaiveTime> = self.times().collect();
-        let dates = from
-            .with_timezone(&tz)
-            .date_naive()
-            .iter_days()
-            .skip(1)
-            .take(DATES);
+        let dates = from.with_timezone(&tz).date_naive().iter_days().skip(1).take(DATES);
         let days = dates.filter(|date| self.is_on(*date));
-        let mut spans: Vec<Span> = days
-            .flat_map(|date| self.spans_on(date, tz, &times))
-            .collect();
+        let mut spans: Vec<Span> = days.flat_map(|date| self.spans_on(date, tz, &times)).collect();
         spans.sort_unstable_by_key(|span| span.first);
         let between = spans.windows(2).filter_map(|pair| match pair {
-            [one, next] => Some(Gap {
-                from: one.last,
-                to: next.first,
-            }),
+            [one, next] => Some(Gap { from: one.last, to: next.first }),
             _ => None,
         });
         let inside = spans.iter().filter_map(|span| span.widest);
         // Of equal ones the first.
-        let widest = between
-            .chain(inside)
-            .min_by_key(|gap| (-gap.length(), gap.from));
+        let widest = between.chain(inside).min_by_key(|gap| (-gap.length(), gap.from));
         widest.or_else(|| self.next_gap(tz, from))
     }
 
@@ -66,34 +54,17 @@ impl Cron {
     fn spans_on(&self, date: NaiveDate, tz: Tz, times: &[NaiveTime]) -> Vec<Span> {
         let midnight = date.and_time(NaiveTime::MIN).and_utc();
         let noon = midnight + TimeDelta::hours(12);
-        let (Some(offset), Some(first), Some(last)) =
-            (steady_offset(noon, tz), times.first(), times.last())
-        else {
+        let (Some(offset), Some(first), Some(last)) = (steady_offset(noon, tz), times.first(), times.last()) else {
             let fires = self.fires_on(date, tz).into_iter();
-            return fires
-                .map(|fire| Span {
-                    first: fire,
-                    last: fire,
-                    widest: None,
-                })
-                .collect();
+            return fires.map(|fire| Span { first: fire, last: fire, widest: None }).collect();
         };
         let at = |time: &NaiveTime| (date.and_time(*time) - offset).and_utc();
         let gaps = times.windows(2).filter_map(|pair| match pair {
             [one, next] => Some((*next - *one, one, next)),
             _ => None,
         });
-        let widest = gaps
-            .max_by_key(|(length, ..)| *length)
-            .map(|(_, one, next)| Gap {
-                from: at(one),
-                to: at(next),
-            });
-        vec![Span {
-            first: at(first),
-            last: at(last),
-            widest,
-        }]
+        let widest = gaps.max_by_key(|(length, ..)| *length).map(|(_, one, next)| Gap { from: at(one), to: at(next) });
+        vec![Span { first: at(first), last: at(last), widest }]
     }
 
     fn next_gap(&self, tz: Tz, from: DateTime<Utc>) -> Option<Gap> {

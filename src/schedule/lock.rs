@@ -42,10 +42,9 @@ impl LockError {
     #[must_use]
     pub fn hint(&self) -> Option<String> {
         match self {
-            Self::Held { .. } => Some(
-                "wait for it with `--lock-wait 1h`, or see what it does with `bkp status`"
-                    .to_owned(),
-            ),
+            Self::Held { .. } => {
+                Some("wait for it with `--lock-wait 1h`, or see what it does with `bkp status`".to_owned())
+            }
             Self::Io { .. } => Some("check that state_dir exists and can be written".to_owned()),
             Self::Stopped(_) => None,
         }
@@ -61,10 +60,7 @@ impl RunLock {
     /// # Errors
     /// [`LockError::Held`] (exit 11) while another run holds it.
     pub async fn take(path: &Path, wait: Duration, run: &Run) -> Result<Self, LockError> {
-        let io_error = |error| LockError::Io {
-            path: path.to_owned(),
-            error,
-        };
+        let io_error = |error| LockError::Io { path: path.to_owned(), error };
         let mut file = open(path).map_err(io_error)?;
         let deadline = run.clock.instant() + wait;
         loop {
@@ -73,9 +69,7 @@ impl RunLock {
                 Ok(()) => break,
                 Err(TryLockError::Error(error)) => return Err(io_error(error)),
                 Err(TryLockError::WouldBlock) if run.clock.instant() >= deadline => {
-                    return Err(LockError::Held {
-                        holder: holder_in(&mut file),
-                    });
+                    return Err(LockError::Held { holder: holder_in(&mut file) });
                 }
                 Err(TryLockError::WouldBlock) => {
                     tokio::select! {
@@ -85,10 +79,7 @@ impl RunLock {
                 }
             }
         }
-        let holder = Holder {
-            pid: std::process::id(),
-            since: run.now(),
-        };
+        let holder = Holder { pid: std::process::id(), since: run.now() };
         sign(&mut file, holder).map_err(io_error)?;
         Ok(Self { file })
     }
@@ -110,12 +101,7 @@ impl Drop for RunLock {
 }
 
 fn open(path: &Path) -> io::Result<File> {
-    OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .open(path)
+    OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)
 }
 
 fn sign(file: &mut File, holder: Holder) -> io::Result<()> {
@@ -135,10 +121,9 @@ fn holder_in(file: &mut File) -> Option<Holder> {
 
 fn described(holder: Option<Holder>) -> String {
     match holder {
-        Some(Holder { pid, since }) => format!(
-            "process {pid} has held it since {}",
-            since.format("%Y-%m-%dT%H:%M:%SZ")
-        ),
+        Some(Holder { pid, since }) => {
+            format!("process {pid} has held it since {}", since.format("%Y-%m-%dT%H:%M:%SZ"))
+        }
         None => "another process holds it".to_owned(),
     }
 }

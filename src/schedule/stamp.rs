@@ -63,13 +63,8 @@ impl StampError {
     #[must_use]
     pub fn hint(&self) -> Option<String> {
         match self {
-            Self::Damaged { path, .. } => Some(format!(
-                "remove `{}`: then what is due runs once",
-                path.display()
-            )),
-            Self::Read { .. } | Self::Write { .. } => {
-                Some("check the space and the rights in state_dir".to_owned())
-            }
+            Self::Damaged { path, .. } => Some(format!("remove `{}`: then what is due runs once", path.display())),
+            Self::Read { .. } | Self::Write { .. } => Some("check the space and the rights in state_dir".to_owned()),
         }
     }
 }
@@ -79,9 +74,7 @@ impl Stamps {
     pub fn load(state_dir: &Path) -> Result<Self, StampError> {
         let path = path_in(state_dir);
         match fs::read(&path) {
-            Ok(bytes) => {
-                serde_json::from_slice(&bytes).map_err(|error| StampError::Damaged { path, error })
-            }
+            Ok(bytes) => serde_json::from_slice(&bytes).map_err(|error| StampError::Damaged { path, error }),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Self::default()),
             Err(error) => Err(StampError::Read { path, error }),
         }
@@ -90,8 +83,7 @@ impl Stamps {
     /// Writes the stamps beside their place and renames them there.
     pub fn save(&self, state_dir: &Path) -> Result<(), StampError> {
         let path = path_in(state_dir);
-        self.write(state_dir, &path)
-            .map_err(|error| StampError::Write { path, error })
+        self.write(state_dir, &path).map_err(|error| StampError::Write { path, error })
     }
 
     #[must_use]
@@ -101,20 +93,14 @@ impl Stamps {
 
     /// Notes a success of a run that started at `started`.
     pub fn succeed(&mut self, verb: &str, started: DateTime<Utc>) {
-        let stamp = Stamp {
-            success: Some(started),
-            failure: None,
-        };
+        let stamp = Stamp { success: Some(started), failure: None };
         self.verbs.insert(verb.to_owned(), stamp);
     }
 
     /// Notes a failure.
     pub fn fail(&mut self, verb: &str, ended: DateTime<Utc>) {
         let stamp = self.verbs.entry(verb.to_owned()).or_default();
-        let count = stamp
-            .failure
-            .map_or(0, |failure| failure.count)
-            .saturating_add(1);
+        let count = stamp.failure.map_or(0, |failure| failure.count).saturating_add(1);
         stamp.failure = Some(Failure { at: ended, count });
     }
 

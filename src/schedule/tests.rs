@@ -241,11 +241,7 @@ fn the_largest_gap_counts_the_long_day() {
     ];
     for (text, tz, minutes) in table {
         let gap = cron(text).largest_gap(tz, from).unwrap();
-        assert_eq!(
-            gap.length(),
-            TimeDelta::minutes(minutes),
-            "{text} {tz}: {gap:?}"
-        );
+        assert_eq!(gap.length(), TimeDelta::minutes(minutes), "{text} {tz}: {gap:?}");
     }
 }
 
@@ -253,35 +249,18 @@ fn the_largest_gap_counts_the_long_day() {
 fn a_run_is_due_from_its_time_until_it_succeeds() {
     let cron = cron("0 2 * * *");
     let seen = at("2026-05-01T12:00:00Z");
-    let is_due = |success: Option<&str>, now: &str| {
-        due(&cron, Tz::UTC, success.map(at), seen, at(now), CatchUp::One)
-    };
-    let not_due = |next: &str| Due::NotDue {
-        next: Some(at(next)),
-    };
-    let since = |time: &str, missed| Due::Due {
-        scheduled_at: at(time),
-        missed,
-    };
+    let is_due = |success: Option<&str>, now: &str| due(&cron, Tz::UTC, success.map(at), seen, at(now), CatchUp::One);
+    let not_due = |next: &str| Due::NotDue { next: Some(at(next)) };
+    let since = |time: &str, missed| Due::Due { scheduled_at: at(time), missed };
 
     assert_eq!(
         is_due(None, "2026-05-01T12:01:00Z"),
         not_due("2026-05-02T02:00:00Z"),
         "times before it was known are not missed"
     );
-    assert_eq!(
-        is_due(None, "2026-05-02T02:00:00Z"),
-        since("2026-05-02T02:00:00Z", 0)
-    );
-    assert_eq!(
-        is_due(None, "2026-05-02T09:00:00Z"),
-        since("2026-05-02T02:00:00Z", 0),
-        "it stays due while it fails"
-    );
-    assert_eq!(
-        is_due(Some("2026-05-02T02:00:07Z"), "2026-05-02T09:00:00Z"),
-        not_due("2026-05-03T02:00:00Z")
-    );
+    assert_eq!(is_due(None, "2026-05-02T02:00:00Z"), since("2026-05-02T02:00:00Z", 0));
+    assert_eq!(is_due(None, "2026-05-02T09:00:00Z"), since("2026-05-02T02:00:00Z", 0), "it stays due while it fails");
+    assert_eq!(is_due(Some("2026-05-02T02:00:07Z"), "2026-05-02T09:00:00Z"), not_due("2026-05-03T02:00:00Z"));
     assert_eq!(
         is_due(Some("2026-05-02T02:00:07Z"), "2026-05-06T09:00:00Z"),
         since("2026-05-06T02:00:00Z", 3),
@@ -298,12 +277,7 @@ fn a_run_is_due_from_its_time_until_it_succeeds() {
 fn without_catching_up_a_late_run_is_left_out() {
     let cron = cron("0 2 * * *");
     let seen = at("2026-05-01T12:00:00Z");
-    let is_due = |now: &str| {
-        matches!(
-            due(&cron, Tz::UTC, None, seen, at(now), CatchUp::None),
-            Due::Due { .. }
-        )
-    };
+    let is_due = |now: &str| matches!(due(&cron, Tz::UTC, None, seen, at(now), CatchUp::None), Due::Due { .. });
     assert!(is_due("2026-05-02T02:00:00Z") && is_due("2026-05-02T02:01:59Z"));
     assert!(!is_due("2026-05-02T02:03:00Z") && !is_due("2026-05-02T01:59:59Z"));
 }
@@ -313,32 +287,12 @@ fn a_stamp_from_a_wrong_clock_does_not_stop_backups() {
     let cron = cron("0 2 * * *");
     let seen = at("2026-05-01T12:00:00Z");
     let now = at("2026-05-03T02:00:00Z");
-    let is_due = |success: &str| {
-        matches!(
-            due(&cron, Tz::UTC, Some(at(success)), seen, now, CatchUp::One),
-            Due::Due { .. }
-        )
-    };
+    let is_due =
+        |success: &str| matches!(due(&cron, Tz::UTC, Some(at(success)), seen, now, CatchUp::One), Due::Due { .. });
     assert!(is_due("2099-01-01T00:00:00Z"));
-    assert!(
-        !is_due("2026-05-03T02:00:05Z"),
-        "a small step back is waited out"
-    );
-    let from_2099 = due(
-        &cron,
-        Tz::UTC,
-        None,
-        at("2099-01-01T00:00:00Z"),
-        now,
-        CatchUp::One,
-    );
-    assert_eq!(
-        from_2099,
-        Due::Due {
-            scheduled_at: now,
-            missed: 0
-        }
-    );
+    assert!(!is_due("2026-05-03T02:00:05Z"), "a small step back is waited out");
+    let from_2099 = due(&cron, Tz::UTC, None, at("2099-01-01T00:00:00Z"), now, CatchUp::One);
+    assert_eq!(from_2099, Due::Due { scheduled_at: now, missed: 0 });
 }
 
 #[test]
@@ -354,15 +308,8 @@ fn stamps_come_back_and_a_failure_keeps_the_success_before_it() {
     let read = Stamps::load(dir.path()).unwrap();
     assert_eq!(read, stamps);
     assert_eq!(read.of("backup").success, Some(at("2026-05-02T02:00:00Z")));
-    assert_eq!(
-        read.of("backup").failure.unwrap().retry_at(),
-        at("2026-05-03T02:11:00Z")
-    );
-    assert_eq!(
-        fs::read_dir(dir.path()).unwrap().count(),
-        1,
-        "no temp file stays"
-    );
+    assert_eq!(read.of("backup").failure.unwrap().retry_at(), at("2026-05-03T02:11:00Z"));
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "no temp file stays");
     stamps.succeed("backup", at("2026-05-03T02:20:00Z"));
     assert_eq!(stamps.of("backup").failure, None);
 }
@@ -372,10 +319,7 @@ fn damaged_stamps_say_what_to_do() {
     let dir = TempDir::new().unwrap();
     fs::write(dir.path().join("stamps.json"), "{\"verbs\":").unwrap();
     let error = Stamps::load(dir.path()).unwrap_err();
-    assert!(
-        error.to_string().ends_with("the file is damaged"),
-        "{error}"
-    );
+    assert!(error.to_string().ends_with("the file is damaged"), "{error}");
     assert!(error.hint().unwrap().starts_with("remove `"));
 }
 
@@ -390,12 +334,8 @@ async fn a_second_run_is_turned_away_with_the_name_of_the_first() {
     let path = dir.path().join("run.lock");
     let first = RunLock::take(&path, Duration::ZERO, &run()).await.unwrap();
     assert_eq!(RunLock::holder(&path).unwrap().pid, std::process::id());
-    let error = RunLock::take(&path, Duration::ZERO, &run())
-        .await
-        .unwrap_err();
-    let text = error
-        .to_string()
-        .replace(&std::process::id().to_string(), "PID");
+    let error = RunLock::take(&path, Duration::ZERO, &run()).await.unwrap_err();
+    let text = error.to_string().replace(&std::process::id().to_string(), "PID");
     assert_snapshot!(text, @"take the lock of the policy's runs: process PID has held it since 2026-05-03T02:00:00Z");
     drop(first);
     assert_eq!(RunLock::holder(&path), None);

@@ -52,11 +52,7 @@ impl MasterKey {
     /// Takes 64 bytes, as scrypt derives them: 32 to encrypt, 16 for the MAC's AES, 16 for Poly1305.
     #[must_use]
     pub fn from_bytes(bytes: &[u8; 64]) -> Self {
-        let mut key = Self {
-            encrypt: [0; 32],
-            mac_k: [0; 16],
-            mac_r: [0; 16],
-        };
+        let mut key = Self { encrypt: [0; 32], mac_k: [0; 16], mac_r: [0; 16] };
         key.encrypt.copy_from_slice(&bytes[..32]);
         key.mac_k.copy_from_slice(&bytes[32..48]);
         key.mac_r.copy_from_slice(&bytes[48..]);
@@ -69,16 +65,9 @@ impl MasterKey {
     /// Where serde refuses.
     pub fn to_json(&self) -> Result<Zeroizing<Vec<u8>>, SealError> {
         let text = |bytes: &[u8]| STANDARD.encode(bytes);
-        let json = KeyJson {
-            mac: MacJson {
-                k: text(&self.mac_k),
-                r: text(&self.mac_r),
-            },
-            encrypt: text(&self.encrypt),
-        };
-        let bytes = serde_json::to_vec(&json).map_err(|error| SealError::Seal {
-            reason: error.to_string(),
-        })?;
+        let json =
+            KeyJson { mac: MacJson { k: text(&self.mac_k), r: text(&self.mac_r) }, encrypt: text(&self.encrypt) };
+        let bytes = serde_json::to_vec(&json).map_err(|error| SealError::Seal { reason: error.to_string() })?;
         Ok(Zeroizing::new(bytes))
     }
 
@@ -86,11 +75,7 @@ impl MasterKey {
     #[must_use]
     pub fn from_json(json: &[u8]) -> Option<Self> {
         let json: KeyJson = serde_json::from_slice(json).ok()?;
-        Some(Self {
-            encrypt: bytes_of(&json.encrypt)?,
-            mac_k: bytes_of(&json.mac.k)?,
-            mac_r: bytes_of(&json.mac.r)?,
-        })
+        Some(Self { encrypt: bytes_of(&json.encrypt)?, mac_k: bytes_of(&json.mac.k)?, mac_r: bytes_of(&json.mac.r)? })
     }
 
     /// Encrypts plain bytes under a fresh nonce and appends the result to `out`.
@@ -125,11 +110,7 @@ impl MasterKey {
     ///
     /// # Errors
     /// Like [`Self::decrypt`].
-    pub fn decrypt_with<T>(
-        &self,
-        sealed: &[u8],
-        look: impl FnOnce(&[u8]) -> T,
-    ) -> Result<T, SealError> {
+    pub fn decrypt_with<T>(&self, sealed: &[u8], look: impl FnOnce(&[u8]) -> T) -> Result<T, SealError> {
         thread_local! {
             static PLAIN: std::cell::Cell<Vec<u8>> = const { std::cell::Cell::new(Vec::new()) };
         }
@@ -145,20 +126,14 @@ impl MasterKey {
 
     /// Splits sealed bytes into nonce and ciphertext, the MAC proved.
     fn checked<'a>(&self, sealed: &'a [u8]) -> Result<(&'a [u8; NONCE], &'a [u8]), SealError> {
-        let short = SealError::Short {
-            length: sealed.len(),
-        };
+        let short = SealError::Short { length: sealed.len() };
         let Some((nonce, rest)) = sealed.split_first_chunk::<NONCE>() else {
             return Err(short);
         };
         let Some((text, mac)) = rest.split_last_chunk::<MAC>() else {
             return Err(short);
         };
-        if same(&self.mac(nonce, text), mac) {
-            Ok((nonce, text))
-        } else {
-            Err(SealError::Forged)
-        }
+        if same(&self.mac(nonce, text), mac) { Ok((nonce, text)) } else { Err(SealError::Forged) }
     }
 
     fn counter(&self, nonce: &[u8; NONCE]) -> Counter {
@@ -183,16 +158,11 @@ fn same(a: &[u8; MAC], b: &[u8; MAC]) -> bool {
 }
 
 fn fill(bytes: &mut [u8]) -> Result<(), SealError> {
-    getrandom::fill(bytes).map_err(|error| SealError::Seal {
-        reason: format!("the machine gives no entropy: {error}"),
-    })
+    getrandom::fill(bytes).map_err(|error| SealError::Seal { reason: format!("the machine gives no entropy: {error}") })
 }
 
 fn bytes_of<const N: usize>(text: &str) -> Option<[u8; N]> {
-    Zeroizing::new(STANDARD.decode(text).ok()?)
-        .as_slice()
-        .try_into()
-        .ok()
+    Zeroizing::new(STANDARD.decode(text).ok()?).as_slice().try_into().ok()
 }
 
 #[cfg(test)]

@@ -32,28 +32,18 @@ pub(crate) struct Squeezer {
 
 impl Squeezer {
     pub(crate) fn new() -> Result<Self, SealError> {
-        Ok(Self {
-            compressor: Compressor::new(LEVEL).map_err(|error| broken(&error))?,
-            squeezed: Vec::new(),
-        })
+        Ok(Self { compressor: Compressor::new(LEVEL).map_err(|error| broken(&error))?, squeezed: Vec::new() })
     }
 
     /// Returns the compressed bytes, or `None` where the plain ones are to be stored.
-    pub(crate) fn squeeze(
-        &mut self,
-        compress: Compress,
-        plain: &[u8],
-    ) -> Result<Option<&[u8]>, SealError> {
+    pub(crate) fn squeeze(&mut self, compress: Compress, plain: &[u8]) -> Result<Option<&[u8]>, SealError> {
         let must = compress == Compress::Always;
         if plain.is_empty() || !must && !looks_compressible(plain) {
             return Ok(None);
         }
         self.squeezed.clear();
-        self.squeezed
-            .reserve(zstd::zstd_safe::compress_bound(plain.len()));
-        self.compressor
-            .compress_to_buffer(plain, &mut self.squeezed)
-            .map_err(|error| broken(&error))?;
+        self.squeezed.reserve(zstd::zstd_safe::compress_bound(plain.len()));
+        self.compressor.compress_to_buffer(plain, &mut self.squeezed).map_err(|error| broken(&error))?;
         let pays = self.squeezed.len() < plain.len() - (plain.len() >> SAVES_SHIFT);
         Ok((must || pays).then_some(&self.squeezed))
     }
@@ -70,14 +60,10 @@ pub(crate) fn expand(squeezed: &[u8], length: usize) -> Result<Vec<u8>, SealErro
         static DECOMPRESSOR: RefCell<Option<Decompressor<'static>>> = const { RefCell::new(None) };
     }
     if length > PLAIN_MAX {
-        return Err(refused(format!(
-            "{length} plain bytes are more than a blob may have"
-        )));
+        return Err(refused(format!("{length} plain bytes are more than a blob may have")));
     }
     let mut plain = Vec::new();
-    plain
-        .try_reserve_exact(length)
-        .map_err(|error| refused(error.to_string()))?;
+    plain.try_reserve_exact(length).map_err(|error| refused(error.to_string()))?;
     DECOMPRESSOR.with_borrow_mut(|slot| {
         let decompressor = match slot {
             Some(decompressor) => decompressor,
@@ -89,24 +75,18 @@ pub(crate) fn expand(squeezed: &[u8], length: usize) -> Result<Vec<u8>, SealErro
     if plain.len() == length {
         Ok(plain)
     } else {
-        Err(refused(format!(
-            "{} plain bytes where {length} were named",
-            plain.len()
-        )))
+        Err(refused(format!("{} plain bytes where {length} were named", plain.len())))
     }
 }
 
 /// Decompresses a document of unknown length, up to a limit.
 pub(crate) fn expand_document(squeezed: &[u8], limit: usize) -> Result<Vec<u8>, SealError> {
-    let decoder = zstd::stream::read::Decoder::with_buffer(squeezed)
-        .map_err(|error| refused(error.to_string()))?;
+    let decoder = zstd::stream::read::Decoder::with_buffer(squeezed).map_err(|error| refused(error.to_string()))?;
     let mut plain = Vec::new();
     let read = decoder.take(limit as u64 + 1).read_to_end(&mut plain);
     read.map_err(|error| refused(error.to_string()))?;
     if plain.len() > limit {
-        return Err(refused(format!(
-            "the document is longer than {limit} bytes"
-        )));
+        return Err(refused(format!("the document is longer than {limit} bytes")));
     }
     Ok(plain)
 }
@@ -133,9 +113,7 @@ fn sampled_entropy(plain: &[u8]) -> f64 {
 }
 
 fn broken(error: &std::io::Error) -> SealError {
-    SealError::Seal {
-        reason: error.to_string(),
-    }
+    SealError::Seal { reason: error.to_string() }
 }
 
 fn refused(reason: String) -> SealError {

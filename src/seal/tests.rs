@@ -19,10 +19,7 @@ fn sealed(compress: Compress, plain: &[u8]) -> (Vec<u8>, Option<u32>) {
     let mut sealer = Sealer::new().unwrap();
     let sealed = sealer.seal(&key(), compress, plain).unwrap();
     let length = u32::try_from(plain.len()).unwrap();
-    (
-        sealed.bytes.to_vec(),
-        sealed.is_compressed.then_some(length),
-    )
+    (sealed.bytes.to_vec(), sealed.is_compressed.then_some(length))
 }
 
 #[test]
@@ -46,10 +43,7 @@ fn rows_are_compressed_and_noise_is_not() {
     let (bytes, length) = sealed(Compress::WherePays, &noise);
     assert_eq!((bytes.len(), length), (noise.len() + OVERHEAD, None));
     let (_, length) = sealed(Compress::WherePays, &noise[..5000]);
-    assert_eq!(
-        length, None,
-        "a short one is tried, and its plain bytes are kept"
-    );
+    assert_eq!(length, None, "a short one is tried, and its plain bytes are kept");
     let (_, length) = sealed(Compress::Always, &noise[..5000]);
     assert_eq!(length, Some(5000));
 }
@@ -63,10 +57,7 @@ fn half_noise_is_compressed() {
 
 #[test]
 fn the_same_bytes_are_never_sealed_alike() {
-    assert_ne!(
-        sealed(Compress::Always, b"twice").0,
-        sealed(Compress::Always, b"twice").0
-    );
+    assert_ne!(sealed(Compress::Always, b"twice").0, sealed(Compress::Always, b"twice").0);
 }
 
 #[test]
@@ -76,11 +67,7 @@ fn every_flipped_bit_is_refused() {
     for bit in 0..bytes.len() * 8 {
         let mut bytes = bytes.clone();
         bytes[bit / 8] ^= 1 << (bit % 8);
-        assert_eq!(
-            open(&key(), &BlobId::of(&plain), &bytes, length),
-            Err(SealError::Forged),
-            "bit {bit}"
-        );
+        assert_eq!(open(&key(), &BlobId::of(&plain), &bytes, length), Err(SealError::Forged), "bit {bit}");
     }
 }
 
@@ -97,10 +84,7 @@ fn a_length_that_lies_is_refused() {
     let (bytes, _) = sealed(Compress::Always, &plain);
     for lie in [0, 99_999, 100_001, u32::MAX] {
         let error = open(&key(), &BlobId::of(&plain), &bytes, Some(lie)).unwrap_err();
-        assert!(
-            matches!(error, SealError::Decompress { .. }),
-            "{lie}: {error}"
-        );
+        assert!(matches!(error, SealError::Decompress { .. }), "{lie}: {error}");
     }
 }
 

@@ -16,10 +16,8 @@ const COMMAND_TIME_MAX: Duration = Duration::from_mins(1);
 
 /// Returns what `sh -c command` prints. It must end with status 0 within [`COMMAND_TIME_MAX`].
 pub(super) fn output_of(command: &str) -> Result<Zeroizing<Vec<u8>>, SecretError> {
-    let fault = |fault: String| SecretError::Command {
-        source_name: format!("command `{}`", program_of(command)),
-        fault,
-    };
+    let fault =
+        |fault: String| SecretError::Command { source_name: format!("command `{}`", program_of(command)), fault };
     let mut child = Command::new("/bin/sh")
         .args(["-c", command])
         .stdin(Stdio::null())
@@ -31,10 +29,7 @@ pub(super) fn output_of(command: &str) -> Result<Zeroizing<Vec<u8>>, SecretError
     let complaint = gather(child.stderr.take());
     let Ok(output) = output.recv_timeout(COMMAND_TIME_MAX) else {
         stop(&mut child);
-        return Err(fault(format!(
-            "no end of its output after {} s",
-            COMMAND_TIME_MAX.as_secs()
-        )));
+        return Err(fault(format!("no end of its output after {} s", COMMAND_TIME_MAX.as_secs())));
     };
     let complaint = complaint.recv_timeout(COMMAND_TIME_MAX).unwrap_or_default();
     let status = child.wait().map_err(|error| fault(error.to_string()))?;
@@ -42,9 +37,7 @@ pub(super) fn output_of(command: &str) -> Result<Zeroizing<Vec<u8>>, SecretError
         return Err(fault(failure(status, &output, &complaint)));
     }
     if output.len() as u64 > SECRET_BYTES_MAX {
-        return Err(fault(format!(
-            "it printed more than {SECRET_BYTES_MAX} bytes, which no password is"
-        )));
+        return Err(fault(format!("it printed more than {SECRET_BYTES_MAX} bytes, which no password is")));
     }
     Ok(output)
 }
@@ -61,10 +54,7 @@ fn gather(pipe: Option<impl Read + Send + 'static>) -> Receiver<Zeroizing<Vec<u8
     thread::spawn(move || {
         let mut kept = Zeroizing::new(Vec::with_capacity(256));
         if let Some(mut pipe) = pipe {
-            let read = pipe
-                .by_ref()
-                .take(SECRET_BYTES_MAX + 1)
-                .read_to_end(&mut kept);
+            let read = pipe.by_ref().take(SECRET_BYTES_MAX + 1).read_to_end(&mut kept);
             // The rest is read and dropped, so that the command does not die of a closed pipe.
             let rest = std::io::copy(&mut pipe, &mut std::io::sink());
             if read.and(rest.map(|_| 0)).is_err() {
@@ -83,10 +73,7 @@ fn failure(status: ExitStatus, output: &[u8], complaint: &[u8]) -> String {
     let complaint = String::from_utf8_lossy(complaint);
     let line = complaint.lines().next().unwrap_or_default().trim();
     let printed = String::from_utf8_lossy(output);
-    let leaks = printed
-        .lines()
-        .map(str::trim)
-        .any(|secret| !secret.is_empty() && line.contains(secret));
+    let leaks = printed.lines().map(str::trim).any(|secret| !secret.is_empty() && line.contains(secret));
     if line.is_empty() || leaks {
         return status.to_string();
     }

@@ -18,10 +18,7 @@ pub enum SecretError {
     #[error("read the secret in file `{}`: it belongs to user {owner}, neither to root nor to us (user {us})", path.display())]
     Foreign { path: PathBuf, owner: u32, us: u32 },
     #[error("read the secret in {source_name}: it {fault}")]
-    NotALine {
-        source_name: String,
-        fault: &'static str,
-    },
+    NotALine { source_name: String, fault: &'static str },
     #[error("read the secret that {source_name} prints: {fault}")]
     Command { source_name: String, fault: String },
     #[error("read the credential `{name}`: {fault}")]
@@ -44,20 +41,16 @@ impl SecretError {
             Self::Read { error, .. } if error.kind() == io::ErrorKind::NotFound => {
                 Some("check the path; `bkp init` makes a missing repository key".to_owned())
             }
-            Self::Exposed { path, .. } => Some(format!(
-                "run `chmod 600 {0}`, and change the secret if others may have read it",
-                path.display()
-            )),
-            Self::Foreign { path, .. } => Some(format!(
-                "run `chown root {0}`, or run bkp as the owner",
-                path.display()
-            )),
+            Self::Exposed { path, .. } => {
+                Some(format!("run `chmod 600 {0}`, and change the secret if others may have read it", path.display()))
+            }
+            Self::Foreign { path, .. } => {
+                Some(format!("run `chown root {0}`, or run bkp as the owner", path.display()))
+            }
             Self::NotALine { .. } => {
                 Some("a secret is one line of text; `printf '%s\\n' … > FILE` writes one".to_owned())
             }
-            Self::Command { .. } => {
-                Some("run the command by hand as the same user, without a terminal".to_owned())
-            }
+            Self::Command { .. } => Some("run the command by hand as the same user, without a terminal".to_owned()),
             Self::Credential { .. } => Some(
                 "credentials exist only in a systemd unit with LoadCredential= or SetCredential=; \
                  by hand use a password_file"

@@ -36,10 +36,7 @@ pub(super) fn judge(path: &Path, owner: u32, mode: u32, us: u32) -> Result<(), S
 
 /// Returns the bytes of a systemd credential. Who may read it is systemd's affair: its directory is private to the unit.
 pub(super) fn read_credential(name: &str) -> Result<Zeroizing<Vec<u8>>, SecretError> {
-    let fault = |fault| SecretError::Credential {
-        name: name.to_owned(),
-        fault,
-    };
+    let fault = |fault| SecretError::Credential { name: name.to_owned(), fault };
     let mut parts = Path::new(name).components();
     let is_plain = matches!(parts.next(), Some(Component::Normal(_))) && parts.next().is_none();
     if !is_plain {
@@ -57,10 +54,7 @@ pub(super) fn read_credential(name: &str) -> Result<Zeroizing<Vec<u8>>, SecretEr
 pub(super) fn create_key(path: &Path) -> Result<(), SecretError> {
     let create_error = |error: io::Error| match error.kind() {
         io::ErrorKind::AlreadyExists => SecretError::Exists { path: path.into() },
-        _ => SecretError::Create {
-            path: path.into(),
-            error,
-        },
+        _ => SecretError::Create { path: path.into(), error },
     };
     let dir = match path.parent() {
         Some(dir) if !dir.as_os_str().is_empty() => dir,
@@ -73,11 +67,8 @@ pub(super) fn create_key(path: &Path) -> Result<(), SecretError> {
     let mut file = tempfile::NamedTempFile::new_in(dir).map_err(create_error)?;
     file.write_all(key.as_bytes()).map_err(create_error)?;
     file.as_file().sync_all().map_err(create_error)?;
-    file.persist_noclobber(path)
-        .map_err(|error| create_error(error.error))?;
-    File::open(dir)
-        .and_then(|dir| dir.sync_all())
-        .map_err(create_error)
+    file.persist_noclobber(path).map_err(|error| create_error(error.error))?;
+    File::open(dir).and_then(|dir| dir.sync_all()).map_err(create_error)
 }
 
 fn new_key() -> io::Result<Zeroizing<String>> {
@@ -90,10 +81,7 @@ fn new_key() -> io::Result<Zeroizing<String>> {
 
 fn open(path: &Path) -> io::Result<File> {
     // Without NONBLOCK the open of a FIFO would wait for a writer.
-    OpenOptions::new()
-        .read(true)
-        .custom_flags(libc::O_NONBLOCK)
-        .open(path)
+    OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path)
 }
 
 fn read_all(file: &mut File) -> io::Result<Zeroizing<Vec<u8>>> {
@@ -109,8 +97,5 @@ fn read_all(file: &mut File) -> io::Result<Zeroizing<Vec<u8>>> {
 }
 
 fn read_error(path: &Path, error: io::Error) -> SecretError {
-    SecretError::Read {
-        source_name: format!("file `{}`", path.display()),
-        error,
-    }
+    SecretError::Read { source_name: format!("file `{}`", path.display()), error }
 }

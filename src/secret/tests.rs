@@ -19,8 +19,7 @@ fn file_with(dir: &TempDir, text: &str, mode: u32) -> PathBuf {
 /// Returns the error with its cause and hint, the changing directory taken out.
 fn refusal(source: &SecretSource, dir: &TempDir) -> String {
     let error = source.read().unwrap_err();
-    let cause =
-        std::error::Error::source(&error).map_or(String::new(), |cause| format!(": {cause}"));
+    let cause = std::error::Error::source(&error).map_or(String::new(), |cause| format!(": {cause}"));
     let hint = error.hint().unwrap_or_default();
     format!("{error}{cause}\n{hint}").replace(dir.path().to_str().unwrap(), "DIR")
 }
@@ -28,11 +27,7 @@ fn refusal(source: &SecretSource, dir: &TempDir) -> String {
 #[test]
 fn a_private_file_gives_its_line_without_the_newline() {
     let dir = TempDir::new().unwrap();
-    for (text, secret) in [
-        ("s3cret\n", "s3cret"),
-        ("s3cret", "s3cret"),
-        ("in two words\r\n", "in two words"),
-    ] {
+    for (text, secret) in [("s3cret\n", "s3cret"), ("s3cret", "s3cret"), ("in two words\r\n", "in two words")] {
         let source = SecretSource::File(file_with(&dir, text, 0o600));
         assert_eq!(source.read().unwrap().reveal(), secret);
     }
@@ -43,10 +38,7 @@ fn a_file_that_others_can_read_is_refused_and_the_remedy_named() {
     let dir = TempDir::new().unwrap();
     for mode in [0o640, 0o604, 0o620, 0o601] {
         let source = SecretSource::File(file_with(&dir, "s3cret\n", mode));
-        assert!(
-            refusal(&source, &dir).contains("chmod 600 DIR/pw"),
-            "{mode:o}"
-        );
+        assert!(refusal(&source, &dir).contains("chmod 600 DIR/pw"), "{mode:o}");
     }
     let source = SecretSource::File(file_with(&dir, "s3cret\n", 0o644));
     assert_snapshot!(refusal(&source, &dir), @r"
@@ -71,11 +63,7 @@ fn what_is_not_one_line_is_refused() {
     let dir = TempDir::new().unwrap();
     let faults = ["", "\n", "a\nb\n", " a\n", "a \n", "a\0b\n"].map(|text| {
         let source = SecretSource::File(file_with(&dir, text, 0o600));
-        source
-            .read()
-            .unwrap_err()
-            .to_string()
-            .replace(dir.path().to_str().unwrap(), "DIR")
+        source.read().unwrap_err().to_string().replace(dir.path().to_str().unwrap(), "DIR")
     });
     assert_snapshot!(faults.join("\n"), @r"
     read the secret in file `DIR/pw`: it is empty
@@ -93,11 +81,7 @@ fn a_missing_file_a_directory_and_a_pipe_are_refused_at_once() {
     let missing = SecretSource::File(dir.path().join("missing"));
     assert!(refusal(&missing, &dir).contains("No such file"));
     let fifo = dir.path().join("fifo");
-    let made = std::process::Command::new("mkfifo")
-        .args(["-m", "600"])
-        .arg(&fifo)
-        .status()
-        .unwrap();
+    let made = std::process::Command::new("mkfifo").args(["-m", "600"]).arg(&fifo).status().unwrap();
     assert!(made.success());
     for path in [dir.path().to_owned(), fifo] {
         assert!(refusal(&SecretSource::File(path), &dir).contains("not a regular file"));
@@ -148,10 +132,7 @@ fn a_secret_and_its_source_print_nothing_secret() {
     let command = SecretSource::Command("A=hunter2 echo hunter2".into());
     let secret = command.read().unwrap();
     assert_eq!(format!("{secret:?}"), "***");
-    assert_eq!(
-        format!("{command:?} {command}"),
-        "SecretSource(command `echo`) command `echo`"
-    );
+    assert_eq!(format!("{command:?} {command}"), "SecretSource(command `echo`) command `echo`");
 }
 
 #[test]
@@ -167,20 +148,13 @@ fn a_new_key_is_private_readable_and_never_replaced() {
     let dir = TempDir::new().unwrap();
     let path = dir.path().join("etc/bkp/mall.key");
     SecretSource::create_key_file(&path).unwrap();
-    assert_eq!(
-        fs::metadata(&path).unwrap().permissions().mode() & 0o7777,
-        0o600
-    );
+    assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o7777, 0o600);
     let key = SecretSource::File(path.clone()).read().unwrap();
     assert_eq!(key.reveal().len(), 64);
     let error = SecretSource::create_key_file(&path).unwrap_err();
     assert!(error.to_string().contains("there already"), "{error}");
     assert_eq!(SecretSource::File(path.clone()).read().unwrap(), key);
-    assert_eq!(
-        fs::read_dir(path.parent().unwrap()).unwrap().count(),
-        1,
-        "no temp file stays"
-    );
+    assert_eq!(fs::read_dir(path.parent().unwrap()).unwrap().count(), 1, "no temp file stays");
     let other = dir.path().join("other.key");
     SecretSource::create_key_file(&other).unwrap();
     assert_ne!(SecretSource::File(other).read().unwrap(), key);

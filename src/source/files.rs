@@ -42,10 +42,7 @@ pub enum FilesError {
     #[error("find the mount of `{path}`: {error}")]
     Mount { path: PathBuf, error: io::Error },
     #[error("read the exclude pattern `{pattern}`: {error}")]
-    Exclude {
-        pattern: String,
-        error: globset::Error,
-    },
+    Exclude { pattern: String, error: globset::Error },
     #[error("the tree's path `{path}` is not absolute and free of `..`")]
     Path { path: PathBuf },
 }
@@ -58,9 +55,7 @@ impl FilesError {
             Self::Guard(guard) => guard.hint(),
             Self::Open { error, .. } | Self::List { error, .. } => remedy(error).map(str::to_owned),
             Self::Mount { .. } => Some("bkp needs /proc to tell what is mounted".to_owned()),
-            Self::Exclude { .. } => {
-                Some("patterns are globs: `*.tmp`, `shop/**/thumbs`".to_owned())
-            }
+            Self::Exclude { .. } => Some("patterns are globs: `*.tmp`, `shop/**/thumbs`".to_owned()),
             Self::Path { .. } => Some("write the whole path from `/` into the policy".to_owned()),
         }
     }
@@ -72,9 +67,7 @@ fn remedy(error: &io::Error) -> Option<&'static str> {
         io::ErrorKind::PermissionDenied => {
             Some("run as root, or give the user CAP_DAC_READ_SEARCH; an NFS export may squash root")
         }
-        io::ErrorKind::StaleNetworkFileHandle => {
-            Some("the server lost this mount: unmount it and mount it again")
-        }
+        io::ErrorKind::StaleNetworkFileHandle => Some("the server lost this mount: unmount it and mount it again"),
         _ => None,
     }
 }
@@ -109,14 +102,10 @@ impl FilesSource {
     /// # Errors
     /// [`FilesError::Guard`] where the tree is not what the policy says.
     pub fn open(policy: &policy::FilesSource, run: &Run) -> Result<Self, FilesError> {
-        let exclude = Exclude::new(&policy.exclude)
-            .map_err(|(pattern, error)| FilesError::Exclude { pattern, error })?;
-        let source = Self {
-            exclude,
-            guard: policy.guard.clone(),
-            threads: policy.threads.max(1),
-            ..Self::plain(&policy.path)?
-        };
+        let exclude =
+            Exclude::new(&policy.exclude).map_err(|(pattern, error)| FilesError::Exclude { pattern, error })?;
+        let source =
+            Self { exclude, guard: policy.guard.clone(), threads: policy.threads.max(1), ..Self::plain(&policy.path)? };
         source.check_mount(policy)?;
         source.check_sentinel()?;
         run.events.detail(format!(
@@ -135,20 +124,11 @@ impl FilesSource {
     /// Where the path is relative or cannot be opened.
     pub fn plain(path: &Path) -> Result<Self, FilesError> {
         let path = whole(path)?;
-        let opening = |error: io::Error| FilesError::Open {
-            path: path.clone(),
-            error,
-        };
+        let opening = |error: io::Error| FilesError::Open { path: path.clone(), error };
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let fd = rustix::fs::openat(CWD, &path, flags, Mode::empty())
-            .map_err(|error| opening(error.into()))?;
-        let device = rustix::fs::fstat(&fd)
-            .map_err(|error| opening(error.into()))?
-            .st_dev;
-        let mount = Mount::of(&fd).map_err(|error| FilesError::Mount {
-            path: path.clone(),
-            error,
-        })?;
+        let fd = rustix::fs::openat(CWD, &path, flags, Mode::empty()).map_err(|error| opening(error.into()))?;
+        let device = rustix::fs::fstat(&fd).map_err(|error| opening(error.into()))?.st_dev;
+        let mount = Mount::of(&fd).map_err(|error| FilesError::Mount { path: path.clone(), error })?;
         Ok(Self {
             root: Dir::new(fd, PathBuf::new(), 0),
             device,
@@ -182,10 +162,7 @@ impl FilesSource {
     /// # Errors
     /// Where the listing did not complete.
     pub fn root(&self) -> Result<Listing, FilesError> {
-        self.root.again().map_err(|error| FilesError::List {
-            path: self.path.clone(),
-            error,
-        })
+        self.root.again().map_err(|error| FilesError::List { path: self.path.clone(), error })
     }
 
     /// Opens and lists a directory below another one; once more if the server has forgotten it.
@@ -224,10 +201,7 @@ impl FilesSource {
     /// # Errors
     /// Where one of them cannot be looked at.
     pub fn ancestors(&self) -> Result<Vec<(OsString, Metadata)>, FilesError> {
-        let opening = |error| FilesError::Open {
-            path: self.path.clone(),
-            error,
-        };
+        let opening = |error| FilesError::Open { path: self.path.clone(), error };
         let mut above = Vec::new();
         let mut path = PathBuf::from("/");
         for name in self.path.components().skip(1) {
@@ -281,31 +255,15 @@ impl FilesSource {
     }
 
     fn check_mount(&self, policy: &policy::FilesSource) -> Result<(), FilesError> {
-        let here = mount::path_of(&self.root).map_err(|error| FilesError::Mount {
-            path: self.path.clone(),
-            error,
-        })?;
+        let here = mount::path_of(&self.root).map_err(|error| FilesError::Mount { path: self.path.clone(), error })?;
         if policy.require_mount && !self.mount.is_at(&here) {
             let (point, fs_type) = (self.mount.point.clone(), self.mount.fs_type.clone());
-            return Err(Guard::NotMounted {
-                path: self.path.clone(),
-                point,
-                fs_type,
-            }
-            .into());
+            return Err(Guard::NotMounted { path: self.path.clone(), point, fs_type }.into());
         }
-        let wrong = policy
-            .fs_type
-            .as_ref()
-            .filter(|wanted| **wanted != self.mount.fs_type);
+        let wrong = policy.fs_type.as_ref().filter(|wanted| **wanted != self.mount.fs_type);
         wrong.map_or(Ok(()), |wanted| {
             let (wanted, found) = (wanted.clone(), self.mount.fs_type.clone());
-            Err(Guard::WrongType {
-                path: self.path.clone(),
-                wanted,
-                found,
-            }
-            .into())
+            Err(Guard::WrongType { path: self.path.clone(), wanted, found }.into())
         })
     }
 
@@ -314,16 +272,10 @@ impl FilesSource {
             return Ok(());
         };
         let found = again_if_stale(|| self.root.stat(sentinel.as_os_str()));
-        found.map(drop).map_err(|_| Guard::NoSentinel {
-            path: self.path.join(sentinel),
-        })
+        found.map(drop).map_err(|_| Guard::NoSentinel { path: self.path.join(sentinel) })
     }
 
-    fn metadata(
-        &self,
-        stat: &rustix::fs::Stat,
-        target: impl FnOnce() -> io::Result<PathBuf>,
-    ) -> io::Result<Metadata> {
+    fn metadata(&self, stat: &rustix::fs::Stat, target: impl FnOnce() -> io::Result<PathBuf>) -> io::Result<Metadata> {
         let mut metadata = dir::metadata(stat, target)?;
         metadata.user = self.names.user(metadata.uid);
         metadata.group = self.names.group(metadata.gid);
@@ -333,13 +285,9 @@ impl FilesSource {
 
 /// Takes an absolute path without `.` and `..`: it becomes the snapshot's path, and must mean the same next month.
 fn whole(path: &Path) -> Result<PathBuf, FilesError> {
-    let climbs = path
-        .components()
-        .any(|part| part == std::path::Component::ParentDir);
+    let climbs = path.components().any(|part| part == std::path::Component::ParentDir);
     if climbs || !path.is_absolute() {
-        return Err(FilesError::Path {
-            path: path.to_owned(),
-        });
+        return Err(FilesError::Path { path: path.to_owned() });
     }
     Ok(path.components().collect())
 }

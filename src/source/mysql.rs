@@ -69,31 +69,18 @@ impl Snapshot {
     ///
     /// # Errors
     /// A missing privilege with the GRANT to run, tables without transactions, a lock that was not free, a broken connection.
-    pub fn open(
-        server: &Server,
-        source: &MysqlSource,
-        run: &Run,
-    ) -> Result<Self, MysqlSourceError> {
+    pub fn open(server: &Server, source: &MysqlSource, run: &Run) -> Result<Self, MysqlSourceError> {
         let mut control = connect(server, run)?;
         let capabilities = Capabilities::probe(&mut control)?;
         settle(&mut control, &capabilities)?;
         let grants = Grants::read(&mut control)?;
-        let mut readers =
-            connect_readers(server, source.connections.max(1) + 1, &capabilities, run)?;
+        let mut readers = connect_readers(server, source.connections.max(1) + 1, &capabilities, run)?;
         let [mut stage, mut locks] = [connect(server, run)?, connect(server, run)?];
         settle(&mut stage, &capabilities)?;
         settle(&mut locks, &capabilities)?;
-        let patience = Patience {
-            wait: source.lock_wait,
-            run,
-        };
+        let patience = Patience { wait: source.lock_wait, run };
         let definitions = DefinitionLock::take(&mut control, stage, &capabilities, &patience)?;
-        let inventory = Inventory::list(
-            &mut control,
-            &capabilities,
-            &source.schemas,
-            &source.exclude,
-        )?;
+        let inventory = Inventory::list(&mut control, &capabilities, &source.schemas, &source.exclude)?;
         grants.check(inventory.schema_names())?;
         warn_of_gaps(&definitions, &capabilities, &grants, run);
         let mut opening = Opening {
@@ -136,8 +123,7 @@ impl Snapshot {
 
     /// Returns the address that the server sees us come from, for [`crate::net::check_seen`]; `None` by socket.
     pub fn seen_as(&mut self) -> Result<Option<String>, MysqlSourceError> {
-        let statement =
-            "SELECT HOST FROM information_schema.PROCESSLIST WHERE ID = CONNECTION_ID()";
+        let statement = "SELECT HOST FROM information_schema.PROCESSLIST WHERE ID = CONNECTION_ID()";
         let found = session::rows(&mut self.control, "ask how the server sees us", statement)?;
         let host = found.first().map(|row| row.text(0).to_owned());
         Ok(host.filter(|host| host.contains(':')))
@@ -162,22 +148,15 @@ fn connect_readers(
 }
 
 /// Says what the account's privileges leave out, where the dump is good without.
-fn warn_of_gaps(
-    definitions: &DefinitionLock,
-    capabilities: &Capabilities,
-    grants: &Grants,
-    run: &Run,
-) {
+fn warn_of_gaps(definitions: &DefinitionLock, capabilities: &Capabilities, grants: &Grants, run: &Run) {
     if matches!(definitions, DefinitionLock::None) && grants.has("RELOAD") {
-        run.events
-            .warn("the account lacks BACKUP_ADMIN: a table altered during the dump makes it fail");
+        run.events.warn("the account lacks BACKUP_ADMIN: a table altered during the dump makes it fail");
     }
     if capabilities.has_binlog() && !grants.sees_position(capabilities.product) {
-        run.events.warn("the account lacks REPLICATION CLIENT (BINLOG MONITOR): the dump may not know its binlog position");
+        run.events
+            .warn("the account lacks REPLICATION CLIENT (BINLOG MONITOR): the dump may not know its binlog position");
     }
     if !grants.sees_accounts() {
-        run.events.warn(
-            "the account lacks SELECT on mysql.*: users, roles and grants are not in the dump",
-        );
+        run.events.warn("the account lacks SELECT on mysql.*: users, roles and grants are not in the dump");
     }
 }

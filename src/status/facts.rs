@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use chrono::{DateTime, Utc};
 
 use crate::catalog::Outcome;
+use crate::catalog::REPOSITORY;
 use crate::catalog::RunRecord;
 use crate::catalog::SnapshotRecord;
-use crate::catalog::REPOSITORY;
 use crate::drill::outcome::{CheckState, Judgement, ObjectivesMs};
 use crate::id::SnapshotId;
 use crate::status::{CopyStatus, DrillStatus, Inputs, RunStatus, SnapshotStatus, SourceStatus};
@@ -18,24 +18,15 @@ pub(super) const BACKUP_VERBS: [&str; 2] = ["backup", "run"];
 pub(super) fn sources(inputs: &Inputs<'_>) -> Vec<SourceStatus> {
     let mysql = inputs.policy.mysql.keys().map(|name| (name, "mysql"));
     let files = inputs.policy.files.keys().map(|name| (name, "files"));
-    mysql
-        .chain(files)
-        .map(|(name, kind)| source(inputs, name, kind))
-        .collect()
+    mysql.chain(files).map(|(name, kind)| source(inputs, name, kind)).collect()
 }
 
 fn source(inputs: &Inputs<'_>, name: &str, kind: &str) -> SourceStatus {
-    let own: Vec<&SnapshotRecord> = inputs
-        .snapshots
-        .iter()
-        .filter(|snapshot| snapshot.source == name && snapshot.kind == kind)
-        .collect();
+    let own: Vec<&SnapshotRecord> =
+        inputs.snapshots.iter().filter(|snapshot| snapshot.source == name && snapshot.kind == kind).collect();
     let last_good = newest(&own, inputs.now, false);
-    let newer_incomplete = newest(&own, inputs.now, true).filter(|incomplete| {
-        last_good
-            .as_ref()
-            .is_none_or(|good| good.time < incomplete.time)
-    });
+    let newer_incomplete = newest(&own, inputs.now, true)
+        .filter(|incomplete| last_good.as_ref().is_none_or(|good| good.time < incomplete.time));
     let rpo_ms = ObjectivesMs::from(inputs.policy.objectives).rpo_ms;
     let rpo = judge(last_good.as_ref().map(|good| good.age_ms), rpo_ms);
     SourceStatus {
@@ -45,10 +36,7 @@ fn source(inputs: &Inputs<'_>, name: &str, kind: &str) -> SourceStatus {
         last_good,
         newer_incomplete,
         rpo,
-        snapshots: own
-            .iter()
-            .filter(|snapshot| snapshot.store == REPOSITORY)
-            .count(),
+        snapshots: own.iter().filter(|snapshot| snapshot.store == REPOSITORY).count(),
     }
 }
 
@@ -61,14 +49,8 @@ fn judge(age_ms: Option<u64>, rpo_ms: Option<u64>) -> Judgement {
     }
 }
 
-fn newest(
-    own: &[&SnapshotRecord],
-    now: DateTime<Utc>,
-    is_incomplete: bool,
-) -> Option<SnapshotStatus> {
-    let of_kind = own
-        .iter()
-        .filter(|snapshot| snapshot.incomplete == is_incomplete);
+fn newest(own: &[&SnapshotRecord], now: DateTime<Utc>, is_incomplete: bool) -> Option<SnapshotStatus> {
+    let of_kind = own.iter().filter(|snapshot| snapshot.incomplete == is_incomplete);
     let newest = of_kind.max_by_key(|snapshot| snapshot.time)?;
     let holding = own.iter().filter(|snapshot| snapshot.id == newest.id);
     Some(SnapshotStatus {
@@ -96,10 +78,7 @@ fn copy(inputs: &Inputs<'_>, name: &str) -> CopyStatus {
         .snapshots
         .iter()
         .filter(|snapshot| snapshot.store == REPOSITORY)
-        .filter(|snapshot| {
-            held.get(snapshot.source.as_str())
-                .is_none_or(|newest| snapshot.time > *newest)
-        })
+        .filter(|snapshot| held.get(snapshot.source.as_str()).is_none_or(|newest| snapshot.time > *newest))
         .map(|snapshot| (snapshot.id, snapshot.time))
         .collect();
     let record = inputs.copies.iter().find(|copy| copy.name == name);
@@ -108,22 +87,14 @@ fn copy(inputs: &Inputs<'_>, name: &str) -> CopyStatus {
         completed: record.and_then(|copy| copy.completed),
         newest: held.values().max().copied(),
         behind: waiting.len(),
-        lag_ms: waiting
-            .values()
-            .min()
-            .map_or(0, |oldest| age_ms(*oldest, inputs.now)),
+        lag_ms: waiting.values().min().map_or(0, |oldest| age_ms(*oldest, inputs.now)),
     }
 }
 
-fn newest_by_source<'a>(
-    snapshots: &'a [SnapshotRecord],
-    store: &str,
-) -> BTreeMap<&'a str, DateTime<Utc>> {
+fn newest_by_source<'a>(snapshots: &'a [SnapshotRecord], store: &str) -> BTreeMap<&'a str, DateTime<Utc>> {
     let mut newest = BTreeMap::new();
     for snapshot in snapshots.iter().filter(|snapshot| snapshot.store == store) {
-        let time = newest
-            .entry(snapshot.source.as_str())
-            .or_insert(snapshot.time);
+        let time = newest.entry(snapshot.source.as_str()).or_insert(snapshot.time);
         *time = snapshot.time.max(*time);
     }
     newest
@@ -162,10 +133,7 @@ pub(super) fn retention_freeze(inputs: &Inputs<'_>) -> Option<String> {
 }
 
 fn newest_ended<'a>(inputs: &Inputs<'a>, verbs: &[&str]) -> Option<&'a RunRecord> {
-    let ended = inputs
-        .runs
-        .iter()
-        .filter(|run| run.outcome != Outcome::Running && verbs.contains(&run.verb.as_str()));
+    let ended = inputs.runs.iter().filter(|run| run.outcome != Outcome::Running && verbs.contains(&run.verb.as_str()));
     ended.max_by_key(|run| run.started)
 }
 
@@ -174,10 +142,7 @@ pub(super) fn last_run(inputs: &Inputs<'_>, verbs: &[&str]) -> Option<RunStatus>
 }
 
 pub(super) fn running(inputs: &Inputs<'_>) -> Vec<RunStatus> {
-    let running = inputs
-        .runs
-        .iter()
-        .filter(|run| run.outcome == Outcome::Running);
+    let running = inputs.runs.iter().filter(|run| run.outcome == Outcome::Running);
     running.map(run_status).collect()
 }
 

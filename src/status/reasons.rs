@@ -34,17 +34,11 @@ pub(super) fn of(status: &Status) -> Vec<Reason> {
 }
 
 fn bad(text: String) -> Reason {
-    Reason {
-        verdict: Verdict::Bad,
-        text,
-    }
+    Reason { verdict: Verdict::Bad, text }
 }
 
 fn warning(text: String) -> Reason {
-    Reason {
-        verdict: Verdict::Warning,
-        text,
-    }
+    Reason { verdict: Verdict::Warning, text }
 }
 
 fn of_source(status: &Status, source: &SourceStatus) -> Vec<Reason> {
@@ -75,9 +69,7 @@ fn of_source(status: &Status, source: &SourceStatus) -> Vec<Reason> {
         }
     }
     if source.newer_incomplete.is_some() {
-        reasons.push(warning(format!(
-            "the newest backup of `{name}` is incomplete"
-        )));
+        reasons.push(warning(format!("the newest backup of `{name}` is incomplete")));
     }
     reasons
 }
@@ -85,21 +77,19 @@ fn of_source(status: &Status, source: &SourceStatus) -> Vec<Reason> {
 fn of_backup(run: &RunStatus) -> Option<Reason> {
     let why = because(run);
     match (run.outcome, run.exit_code) {
-        (Outcome::Failed, Some(EXIT_GUARD)) => Some(bad(format!(
-            "a guard refused the last backup, and retention is frozen{why}"
-        ))),
-        (Outcome::Failed, Some(EXIT_DAMAGED)) => Some(bad(format!(
-            "the last backup met damage in the repository{why}"
-        ))),
+        (Outcome::Failed, Some(EXIT_GUARD)) => {
+            Some(bad(format!("a guard refused the last backup, and retention is frozen{why}")))
+        }
+        (Outcome::Failed, Some(EXIT_DAMAGED)) => {
+            Some(bad(format!("the last backup met damage in the repository{why}")))
+        }
         _ => of_ended("backup", run),
     }
 }
 
 fn of_verify(run: &RunStatus) -> Option<Reason> {
     match (run.outcome, run.exit_code) {
-        (Outcome::Failed, Some(EXIT_DAMAGED)) => {
-            Some(bad(format!("the last verify found damage{}", because(run))))
-        }
+        (Outcome::Failed, Some(EXIT_DAMAGED)) => Some(bad(format!("the last verify found damage{}", because(run)))),
         _ => of_ended("verify", run),
     }
 }
@@ -111,9 +101,9 @@ fn of_ended(verb: &str, run: &RunStatus) -> Option<Reason> {
         Outcome::Failed => Some(warning(format!("the last {verb} failed{why}"))),
         Outcome::Incomplete => Some(warning(format!("the last {verb} was incomplete{why}"))),
         Outcome::Stopped => Some(warning(format!("the last {verb} was stopped by a signal"))),
-        Outcome::Interrupted => Some(warning(format!(
-            "the last {verb} was interrupted: its process is gone and left no outcome"
-        ))),
+        Outcome::Interrupted => {
+            Some(warning(format!("the last {verb} was interrupted: its process is gone and left no outcome")))
+        }
     }
 }
 
@@ -135,25 +125,17 @@ fn of_copy(status: &Status, copy: &CopyStatus) -> Option<Reason> {
         human::counted(copy.behind as u64, "snapshot", "snapshots"),
         human::millis(copy.lag_ms)
     );
-    let is_late = status
-        .objectives
-        .rpo_ms
-        .is_some_and(|rpo| copy.lag_ms > rpo);
+    let is_late = status.objectives.rpo_ms.is_some_and(|rpo| copy.lag_ms > rpo);
     Some(if is_late { bad(text) } else { warning(text) })
 }
 
 fn of_drill(drill: Option<&DrillStatus>) -> Vec<Reason> {
     let Some(drill) = drill else {
-        return vec![warning(
-            "no drill has been run: how long a recovery takes is not known".to_owned(),
-        )];
+        return vec![warning("no drill has been run: how long a recovery takes is not known".to_owned())];
     };
     let mut reasons = of_drill_verdict(drill);
     if drill.policy_changed {
-        reasons.push(warning(
-            "the policy has changed since the last drill: what it proved needs verifying"
-                .to_owned(),
-        ));
+        reasons.push(warning("the policy has changed since the last drill: what it proved needs verifying".to_owned()));
     }
     reasons
 }
@@ -168,20 +150,10 @@ fn of_drill_verdict(drill: &DrillStatus) -> Vec<Reason> {
         reasons.push(bad(format!("the last drill failed {failed}")));
     }
     if drill.verdict.rto == Judgement::Breached {
-        reasons.push(bad(breach(
-            "recovery took",
-            drill.rta_ms,
-            "RTO",
-            drill.objectives.rto_ms,
-        )));
+        reasons.push(bad(breach("recovery took", drill.rta_ms, "RTO", drill.objectives.rto_ms)));
     }
     if drill.verdict.rpo == Judgement::Breached {
-        reasons.push(bad(breach(
-            "recovery lost",
-            drill.rpa_ms,
-            "RPO",
-            drill.objectives.rpo_ms,
-        )));
+        reasons.push(bad(breach("recovery lost", drill.rpa_ms, "RPO", drill.objectives.rpo_ms)));
     }
     let is_unproved = !drill.passed && reasons.is_empty();
     if is_unproved {
@@ -193,11 +165,7 @@ fn of_drill_verdict(drill: &DrillStatus) -> Vec<Reason> {
 }
 
 fn breach(what: &str, actual: Option<u64>, name: &str, objective_ms: Option<u64>) -> String {
-    format!(
-        "in the last drill {what} {}; the {name} is {}",
-        objective(actual),
-        objective(objective_ms)
-    )
+    format!("in the last drill {what} {}; the {name} is {}", objective(actual), objective(objective_ms))
 }
 
 fn objective(span: Option<u64>) -> String {

@@ -72,12 +72,7 @@ fn drill() -> DrillOutcome {
         policy_hash: policy().hash,
         started: at("2026-02-28T21:00:00Z"),
         ended: at("2026-02-28T21:14:10Z"),
-        place: Place {
-            host: "drill-host".to_owned(),
-            sandboxes: Vec::new(),
-            cores: 2,
-            memory_bytes: 1 << 32,
-        },
+        place: Place { host: "drill-host".to_owned(), sandboxes: Vec::new(), cores: 2, memory_bytes: 1 << 32 },
         from: Origin::Repository,
         snapshots: Vec::new(),
         phases: Vec::new(),
@@ -125,11 +120,7 @@ impl Mall {
             snapshots: vec![snapshot(REPOSITORY, 9), snapshot("offsite", 9)],
             runs: vec![run("backup", Outcome::Ok, Some(0))],
             drills: vec![drill()],
-            next_runs: vec![NextRun {
-                verb: "backup".to_owned(),
-                at: at("2026-03-01T17:15:00Z"),
-                missed: None,
-            }],
+            next_runs: vec![NextRun { verb: "backup".to_owned(), at: at("2026-03-01T17:15:00Z"), missed: None }],
         }
     }
 
@@ -148,11 +139,7 @@ impl Mall {
     /// Returns the verdict and its reasons in one text.
     fn said(&self) -> (Verdict, String) {
         let status = self.status();
-        let reasons: Vec<String> = status
-            .reasons
-            .into_iter()
-            .map(|reason| reason.text)
-            .collect();
+        let reasons: Vec<String> = status.reasons.into_iter().map(|reason| reason.text).collect();
         (status.verdict, reasons.join("\n"))
     }
 }
@@ -198,11 +185,7 @@ fn an_incomplete_backup_warns_and_the_good_one_before_it_counts() {
     let mut newest = snapshot(REPOSITORY, 1);
     newest.incomplete = true;
     mall.snapshots.push(newest);
-    assert_said(
-        &mall,
-        Verdict::Warning,
-        "the newest backup of `images` is incomplete",
-    );
+    assert_said(&mall, Verdict::Warning, "the newest backup of `images` is incomplete");
     let good = mall.status().sources[0].last_good.clone();
     assert_eq!(good.map(|good| good.time), Some(snapshot("", 9).time));
 }
@@ -213,11 +196,7 @@ fn a_copy_is_behind_only_by_what_is_newer_than_it_holds() {
     mall.snapshots.push(snapshot(REPOSITORY, 40));
     assert_eq!(mall.said().0, Verdict::Ok);
     mall.snapshots.push(snapshot(REPOSITORY, 2));
-    assert_said(
-        &mall,
-        Verdict::Warning,
-        "copy `offsite` is 1 snapshot behind, the oldest since 2 h",
-    );
+    assert_said(&mall, Verdict::Warning, "copy `offsite` is 1 snapshot behind, the oldest since 2 h");
     let copy = mall.status().copies.remove(0);
     assert_eq!((copy.behind, copy.lag_ms), (1, 7_200_000));
 }
@@ -225,16 +204,8 @@ fn a_copy_is_behind_only_by_what_is_newer_than_it_holds() {
 #[test]
 fn a_copy_later_than_the_rpo_is_bad() {
     let mut mall = Mall::well();
-    mall.snapshots = vec![
-        snapshot(REPOSITORY, 1),
-        snapshot(REPOSITORY, 30),
-        snapshot("offsite", 50),
-    ];
-    assert_said(
-        &mall,
-        Verdict::Bad,
-        "2 snapshots behind, the oldest since 1 d 6 h",
-    );
+    mall.snapshots = vec![snapshot(REPOSITORY, 1), snapshot(REPOSITORY, 30), snapshot("offsite", 50)];
+    assert_said(&mall, Verdict::Bad, "2 snapshots behind, the oldest since 1 d 6 h");
 }
 
 #[test]
@@ -248,11 +219,7 @@ fn a_tripped_guard_is_bad_and_freezes_retention() {
 
 #[test]
 fn a_backup_that_did_not_end_well_warns_and_freezes_retention() {
-    for (outcome, code) in [
-        (Outcome::Failed, Some(1)),
-        (Outcome::Interrupted, None),
-        (Outcome::Stopped, Some(130)),
-    ] {
+    for (outcome, code) in [(Outcome::Failed, Some(1)), (Outcome::Interrupted, None), (Outcome::Stopped, Some(130))] {
         let mut mall = Mall::well();
         mall.runs = vec![run("backup", outcome, code)];
         assert_said(&mall, Verdict::Warning, "the last backup ");
@@ -293,11 +260,7 @@ fn a_drill_under_another_policy_needs_verifying() {
 fn a_drill_that_missed_its_rto_is_bad() {
     let mut mall = Mall::well();
     mall.drills[0].verdict.rto = Judgement::Breached;
-    assert_said(
-        &mall,
-        Verdict::Bad,
-        "recovery took 14 min 3 s; the RTO is 2 h",
-    );
+    assert_said(&mall, Verdict::Bad, "recovery took 14 min 3 s; the RTO is 2 h");
 }
 
 #[test]
@@ -311,11 +274,7 @@ fn a_drill_that_left_a_check_undone_is_no_pass() {
 fn a_missed_run_warns_with_the_time_in_the_policys_zone() {
     let mut mall = Mall::well();
     mall.next_runs[0].missed = Some(at("2026-02-28T17:15:00Z"));
-    assert_said(
-        &mall,
-        Verdict::Warning,
-        "due at 2026-03-01 02:15 KST and has not run",
-    );
+    assert_said(&mall, Verdict::Warning, "due at 2026-03-01 02:15 KST and has not run");
 }
 
 #[test]
@@ -323,12 +282,7 @@ fn the_worst_reason_comes_first() {
     let mut mall = Mall::well();
     mall.runs = vec![run("backup", Outcome::Failed, Some(1))];
     mall.drills[0].verdict.rto = Judgement::Breached;
-    let verdicts: Vec<Verdict> = mall
-        .status()
-        .reasons
-        .iter()
-        .map(|reason| reason.verdict)
-        .collect();
+    let verdicts: Vec<Verdict> = mall.status().reasons.iter().map(|reason| reason.verdict).collect();
     assert_eq!(verdicts, [Verdict::Bad, Verdict::Warning]);
 }
 
@@ -337,13 +291,9 @@ fn the_screen_fits_80_columns_whatever_the_names() {
     let mut mall = Mall::well();
     mall.policy = policy_named(&"한국쇼핑몰".repeat(12), &"가나다라".repeat(10));
     mall.policy.timezone = chrono_tz::Asia::Kathmandu;
-    mall.runs = vec![
-        run("backup", Outcome::Failed, Some(1)),
-        run("verify", Outcome::Running, None),
-    ];
+    mall.runs = vec![run("backup", Outcome::Failed, Some(1)), run("verify", Outcome::Running, None)];
     mall.runs[0].error = Some("x".repeat(300));
-    mall.snapshots
-        .extend((0..1200).map(|hour| snapshot(REPOSITORY, hour)));
+    mall.snapshots.extend((0..1200).map(|hour| snapshot(REPOSITORY, hour)));
     for line in mall.status().text(Ink::plain()).lines() {
         assert!(human::width(line) <= 80, "{line}");
     }
@@ -360,10 +310,7 @@ fn the_screen_reads_well() {
 fn the_json_form_keeps_its_names() {
     let status = serde_json::to_value(Mall::well().status()).unwrap_or_default();
     let names = |value: &serde_json::Value| -> Vec<String> {
-        value
-            .as_object()
-            .map(|object| object.keys().cloned().collect())
-            .unwrap_or_default()
+        value.as_object().map(|object| object.keys().cloned().collect()).unwrap_or_default()
     };
     insta::assert_debug_snapshot!((
         names(&status),

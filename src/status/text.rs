@@ -45,11 +45,7 @@ impl Screen<'_> {
         let name = human::cut(&human::printable(&status.policy), room);
         let gap = WIDTH - human::width(&name) - 2 - word.len() - human::width(&time);
         let name = self.ink.bold(&name);
-        format!(
-            "{name}: {paint}{}{}\n",
-            " ".repeat(gap),
-            self.ink.dim(&time)
-        )
+        format!("{name}: {paint}{}{}\n", " ".repeat(gap), self.ink.dim(&time))
     }
 
     fn reasons(&self) -> String {
@@ -71,27 +67,14 @@ impl Screen<'_> {
     /// Writes a heading and, in the same columns as the rows below it, what they show.
     fn heading(&self, name: &str, columns: &str) -> String {
         let pad = " ".repeat(NAME_WIDTH + 9 - human::width(name));
-        format!(
-            "\n{}{pad}{}\n",
-            self.ink.bold(name),
-            self.ink.dim(columns.trim_end())
-        )
+        format!("\n{}{pad}{}\n", self.ink.bold(name), self.ink.dim(columns.trim_end()))
     }
 
-    fn row(
-        &self,
-        name: &str,
-        kind: &str,
-        time: Option<chrono::DateTime<chrono::Utc>>,
-        rest: &str,
-    ) -> String {
+    fn row(&self, name: &str, kind: &str, time: Option<chrono::DateTime<chrono::Utc>>, rest: &str) -> String {
         let name = human::fit(&human::printable(name), NAME_WIDTH);
         let (time, age) = match time {
             None => ("none".to_owned(), String::new()),
-            Some(time) => (
-                human::time(time, self.status.timezone),
-                human::age(time, self.status.time),
-            ),
+            Some(time) => (human::time(time, self.status.timezone), human::age(time, self.status.time)),
         };
         let time = human::fit(&time, TIME_WIDTH);
         let age = human::fit(&age, AGE_WIDTH);
@@ -100,14 +83,8 @@ impl Screen<'_> {
 
     fn sources(&self) -> String {
         let rpo = self.status.objectives.rpo_ms;
-        let rpo = rpo.map_or_else(
-            || "no RPO".to_owned(),
-            |rpo| format!("RPO {}", human::millis(rpo)),
-        );
-        let columns = format!(
-            "{:TIME_WIDTH$} {:AGE_WIDTH$} {rpo}",
-            "last good backup", "age"
-        );
+        let rpo = rpo.map_or_else(|| "no RPO".to_owned(), |rpo| format!("RPO {}", human::millis(rpo)));
+        let columns = format!("{:TIME_WIDTH$} {:AGE_WIDTH$} {rpo}", "last good backup", "age");
         let mut text = self.heading("Backups", &columns);
         for source in &self.status.sources {
             text += &self.source(source);
@@ -118,18 +95,10 @@ impl Screen<'_> {
     fn source(&self, source: &SourceStatus) -> String {
         let good = source.last_good.as_ref();
         let stores = good.map_or_else(String::new, |good| {
-            format!(
-                "in {}",
-                human::counted(good.stores.len() as u64, "store", "stores")
-            )
+            format!("in {}", human::counted(good.stores.len() as u64, "store", "stores"))
         });
         let rest = format!("{} {}", self.judgement(source.rpo), self.ink.dim(&stores));
-        self.row(
-            &source.source,
-            &source.kind,
-            good.map(|good| good.time),
-            &rest,
-        )
+        self.row(&source.source, &source.kind, good.map(|good| good.time), &rest)
     }
 
     fn judgement(&self, judgement: Judgement) -> String {
@@ -145,10 +114,7 @@ impl Screen<'_> {
         if self.status.copies.is_empty() {
             return String::new();
         }
-        let columns = format!(
-            "{:TIME_WIDTH$} {:AGE_WIDTH$} behind",
-            "newest snapshot", "age"
-        );
+        let columns = format!("{:TIME_WIDTH$} {:AGE_WIDTH$} behind", "newest snapshot", "age");
         let mut text = self.heading("Copies", &columns);
         for copy in &self.status.copies {
             text += &self.copy(copy);
@@ -194,37 +160,21 @@ impl Screen<'_> {
         let measured = human::fit(&format!("{actual} {measured}"), TIME_WIDTH);
         let wanted = wanted.map_or_else(|| "none".to_owned(), human::millis);
         let wanted = human::fit(&format!("{objective} {wanted}"), TIME_WIDTH - 4);
-        format!(
-            "  {what} {measured} {wanted} {}\n",
-            self.judgement(judgement).trim_end()
-        )
+        format!("  {what} {measured} {wanted} {}\n", self.judgement(judgement).trim_end())
     }
 
     fn runs(&self) -> String {
         let mut text = String::new();
         for run in &self.status.running {
             let age = human::age(run.started, self.status.time);
-            _ = writeln!(
-                text,
-                "\n{} {}, begun {age}",
-                self.ink.bold("Running"),
-                human::cut(&run.verb, 20)
-            );
+            _ = writeln!(text, "\n{} {}, begun {age}", self.ink.bold("Running"), human::cut(&run.verb, 20));
         }
         if let Some(why) = &self.status.retention_freeze {
             let frozen = self.ink.warning("frozen");
-            _ = writeln!(
-                text,
-                "\n{} {frozen}: {}",
-                self.ink.bold("Retention"),
-                human::cut(why, 60)
-            );
+            _ = writeln!(text, "\n{} {frozen}: {}", self.ink.bold("Retention"), human::cut(why, 60));
         }
         if !self.status.next_runs.is_empty() {
-            text += &self.heading(
-                "Next",
-                &format!("{:TIME_WIDTH$} {:AGE_WIDTH$}", "due", "when"),
-            );
+            text += &self.heading("Next", &format!("{:TIME_WIDTH$} {:AGE_WIDTH$}", "due", "when"));
         }
         for next in &self.status.next_runs {
             text += self.row(&next.verb, "", Some(next.at), "").trim_end();

@@ -63,37 +63,25 @@ impl Rule {
     /// The `nth` operation fails, counted from 1 when the rule is added.
     #[must_use]
     pub fn nth(operation: Operation, nth: u64, fault: Fault) -> Self {
-        Self {
-            operation,
-            kind: None,
-            nth: Some(nth),
-            fault,
-            seen: 0,
-        }
+        Self { operation, kind: None, nth: Some(nth), fault, seen: 0 }
     }
 
     /// Each such operation fails.
     #[must_use]
     pub fn every(operation: Operation, fault: Fault) -> Self {
-        Self {
-            nth: None,
-            ..Self::nth(operation, 0, fault)
-        }
+        Self { nth: None, ..Self::nth(operation, 0, fault) }
     }
 
     /// Narrows the rule down to one kind of object.
     #[must_use]
     pub fn of(self, kind: FileKind) -> Self {
-        Self {
-            kind: Some(kind),
-            ..self
-        }
+        Self { kind: Some(kind), ..self }
     }
 
     /// Counts an operation if the rule fits it, and tells whether it is the one.
     fn strikes(&mut self, operation: Operation, kind: FileKind) -> bool {
-        let fits = (self.operation == Operation::Any || self.operation == operation)
-            && self.kind.is_none_or(|of| of == kind);
+        let fits =
+            (self.operation == Operation::Any || self.operation == operation) && self.kind.is_none_or(|of| of == kind);
         if fits {
             self.seen += 1;
         }
@@ -128,10 +116,7 @@ pub struct Faulty {
 impl Faulty {
     /// Wraps a store; without a rule it only keeps the log.
     pub fn new(inner: SharedStore) -> Self {
-        Self {
-            inner,
-            state: Mutex::default(),
-        }
+        Self { inner, state: Mutex::default() }
     }
 
     pub fn add(&self, rule: Rule) {
@@ -170,11 +155,7 @@ impl Faulty {
     /// Logs an operation and returns the fault that strikes it.
     fn strike(&self, operation: Operation, kind: FileKind, name: &str) -> Option<Fault> {
         let mut state = self.state();
-        state.log.push(Asked {
-            operation,
-            kind,
-            name: name.to_owned(),
-        });
+        state.log.push(Asked { operation, kind, name: name.to_owned() });
         if state.dead {
             return Some(Fault::Dead);
         }
@@ -196,25 +177,12 @@ impl Faulty {
     }
 
     /// Lives through the part of a fault that comes before the inner store is asked.
-    async fn before(
-        &self,
-        fault: Option<&Fault>,
-        act: &'static str,
-        thing: &str,
-    ) -> Result<(), StoreError> {
+    async fn before(&self, fault: Option<&Fault>, act: &'static str, thing: &str) -> Result<(), StoreError> {
         let thing = thing.to_owned();
         match fault {
             Some(Fault::Transient) => Err(transient(act, thing, "injected fault")),
-            Some(Fault::Dead) => Err(StoreError::Failed {
-                act,
-                thing,
-                reason: "injected death".to_owned(),
-            }),
-            Some(Fault::Denied) => Err(StoreError::Denied {
-                act,
-                thing,
-                reason: "injected fault".to_owned(),
-            }),
+            Some(Fault::Dead) => Err(StoreError::Failed { act, thing, reason: "injected death".to_owned() }),
+            Some(Fault::Denied) => Err(StoreError::Denied { act, thing, reason: "injected fault".to_owned() }),
             Some(Fault::Full) => Err(StoreError::Full { act, thing }),
             Some(Fault::Stall) => std::future::pending().await,
             Some(Fault::AnswerLost | Fault::Swallowed | Fault::Flip | Fault::Cut) | None => Ok(()),
@@ -231,26 +199,13 @@ impl Drop for Running<'_> {
 }
 
 fn transient(act: &'static str, thing: String, reason: &str) -> StoreError {
-    StoreError::Transient {
-        act,
-        thing,
-        reason: reason.to_owned(),
-    }
+    StoreError::Transient { act, thing, reason: reason.to_owned() }
 }
 
 /// Lives through the part of a fault that comes after the inner store has answered.
-fn after<T>(
-    fault: Option<&Fault>,
-    act: &'static str,
-    thing: &str,
-    value: T,
-) -> Result<T, StoreError> {
+fn after<T>(fault: Option<&Fault>, act: &'static str, thing: &str, value: T) -> Result<T, StoreError> {
     if fault == Some(&Fault::AnswerLost) {
-        return Err(transient(
-            act,
-            thing.to_owned(),
-            "injected loss of the answer",
-        ));
+        return Err(transient(act, thing.to_owned(), "injected loss of the answer"));
     }
     Ok(value)
 }
@@ -353,13 +308,7 @@ mod tests {
         store.add(Rule::nth(Operation::Put, 2, Fault::Transient).of(FileKind::Pack));
         store.put(&Key::config(), Bytes::new()).await.unwrap();
         store.put(&key(1), Bytes::new()).await.unwrap();
-        assert!(
-            store
-                .put(&key(2), Bytes::new())
-                .await
-                .unwrap_err()
-                .is_transient()
-        );
+        assert!(store.put(&key(2), Bytes::new()).await.unwrap_err().is_transient());
         store.put(&key(2), Bytes::new()).await.unwrap();
     }
 
@@ -388,18 +337,9 @@ mod tests {
         let store = faulty();
         store.add(Rule::nth(Operation::Get, 1, Fault::Flip));
         store.add(Rule::nth(Operation::Get, 2, Fault::Cut));
-        store
-            .put(&key(1), Bytes::from_static(b"abc"))
-            .await
-            .unwrap();
-        assert_eq!(
-            store.get(&key(1)).await.unwrap(),
-            Bytes::from_static(b"acc")
-        );
+        store.put(&key(1), Bytes::from_static(b"abc")).await.unwrap();
+        assert_eq!(store.get(&key(1)).await.unwrap(), Bytes::from_static(b"acc"));
         assert_eq!(store.get(&key(1)).await.unwrap(), Bytes::from_static(b"ab"));
-        assert_eq!(
-            store.get(&key(1)).await.unwrap(),
-            Bytes::from_static(b"abc")
-        );
+        assert_eq!(store.get(&key(1)).await.unwrap(), Bytes::from_static(b"abc"));
     }
 }

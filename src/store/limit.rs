@@ -60,12 +60,7 @@ pub struct Limit {
 impl Limit {
     /// Wraps a store. `None`: as fast as the line. At least one operation is always let through.
     pub fn new(inner: SharedStore, bytes_per_second: Option<u64>, in_flight_max: usize) -> Self {
-        let pace = || {
-            bytes_per_second.map(|bytes_per_second| Pace {
-                bytes_per_second,
-                free_at: Mutex::new(None),
-            })
-        };
+        let pace = || bytes_per_second.map(|bytes_per_second| Pace { bytes_per_second, free_at: Mutex::new(None) });
         Self {
             inner,
             up: pace(),
@@ -146,10 +141,7 @@ mod tests {
     const MIB: u64 = 1 << 20;
 
     fn pace(bytes_per_second: u64) -> Pace {
-        Pace {
-            bytes_per_second,
-            free_at: Mutex::new(None),
-        }
+        Pace { bytes_per_second, free_at: Mutex::new(None) }
     }
 
     fn pack(n: u8) -> Key {

@@ -31,10 +31,7 @@ pub struct LocalStore {
 impl LocalStore {
     /// Names a directory; it is made when a repository is.
     pub fn new(root: impl Into<PathBuf>) -> Self {
-        Self {
-            root: root.into(),
-            tidied: Arc::default(),
-        }
+        Self { root: root.into(), tidied: Arc::default() }
     }
 
     /// Runs file I/O where it may block.
@@ -46,11 +43,8 @@ impl LocalStore {
     ) -> Result<T, StoreError> {
         let store = self.clone();
         let thing = self.root.join(key.path()).display().to_string();
-        let done =
-            tokio::task::spawn_blocking(move || work(&store, &store.root.join(key.path()))).await;
-        done.map_err(io::Error::other)
-            .flatten()
-            .map_err(|error| fault(act, thing, &error))
+        let done = tokio::task::spawn_blocking(move || work(&store, &store.root.join(key.path()))).await;
+        done.map_err(io::Error::other).flatten().map_err(|error| fault(act, thing, &error))
     }
 
     fn write(&self, kind: FileKind, path: &Path, bytes: &[u8]) -> io::Result<()> {
@@ -74,10 +68,7 @@ impl LocalStore {
             return Ok(());
         }
         if kind == FileKind::Key && !self.root.is_dir() {
-            DirBuilder::new()
-                .recursive(true)
-                .mode(0o700)
-                .create(&self.root)?;
+            DirBuilder::new().recursive(true).mode(0o700).create(&self.root)?;
         }
         let below = dir.strip_prefix(&self.root).unwrap_or(Path::new(""));
         let mut parent = self.root.clone();
@@ -100,11 +91,7 @@ impl LocalStore {
             return;
         }
         drop(tidied);
-        let leftovers = fs::read_dir(dir)
-            .into_iter()
-            .flatten()
-            .flatten()
-            .filter(is_leftover);
+        let leftovers = fs::read_dir(dir).into_iter().flatten().flatten().filter(is_leftover);
         for leftover in leftovers {
             let _ = fs::remove_file(leftover.path());
         }
@@ -115,10 +102,7 @@ impl LocalStore {
         match kind {
             FileKind::Config => {
                 let size = size_of_file(&self.root.join(Key::config().path()))?;
-                listed.extend(size.map(|size| Listed {
-                    name: String::new(),
-                    size,
-                }));
+                listed.extend(size.map(|size| Listed { name: String::new(), size }));
             }
             FileKind::Pack => {
                 for dir in entries(&self.root.join("data"))? {
@@ -145,43 +129,30 @@ impl Store for LocalStore {
 
     async fn put(&self, key: &Key, bytes: Bytes) -> Result<(), StoreError> {
         let kind = key.kind;
-        self.blocking("put", key.clone(), move |store, path| {
-            store.write(kind, path, &bytes)
-        })
-        .await
+        self.blocking("put", key.clone(), move |store, path| store.write(kind, path, &bytes)).await
     }
 
     async fn get(&self, key: &Key) -> Result<Bytes, StoreError> {
-        self.blocking("get", key.clone(), |_, path| {
-            fs::read(path).map(Bytes::from)
-        })
-        .await
+        self.blocking("get", key.clone(), |_, path| fs::read(path).map(Bytes::from)).await
     }
 
     async fn get_range(&self, key: &Key, range: Range<u64>) -> Result<Bytes, StoreError> {
-        self.blocking("get", key.clone(), move |_, path| read_range(path, &range))
-            .await
+        self.blocking("get", key.clone(), move |_, path| read_range(path, &range)).await
     }
 
     async fn list(&self, kind: FileKind) -> Result<Vec<Listed>, StoreError> {
-        self.blocking("list", Key::new(kind, ""), move |store, _| {
-            store.list_kind(kind)
-        })
-        .await
+        self.blocking("list", Key::new(kind, ""), move |store, _| store.list_kind(kind)).await
     }
 
     async fn size(&self, key: &Key) -> Result<Option<u64>, StoreError> {
-        self.blocking("look at", key.clone(), |_, path| size_of_file(path))
-            .await
+        self.blocking("look at", key.clone(), |_, path| size_of_file(path)).await
     }
 
     async fn delete(&self, key: &Key) -> Result<(), StoreError> {
-        self.blocking("delete", key.clone(), |store, path| {
-            match fs::remove_file(path) {
-                Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
-                Err(error) => Err(error),
-                Ok(()) => sync_dir(path.parent().unwrap_or(&store.root)),
-            }
+        self.blocking("delete", key.clone(), |store, path| match fs::remove_file(path) {
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(error),
+            Ok(()) => sync_dir(path.parent().unwrap_or(&store.root)),
         })
         .await
     }
@@ -197,11 +168,7 @@ fn temp_name(path: &Path) -> io::Result<PathBuf> {
 }
 
 fn write_synced(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(path)?;
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
     file.write_all(bytes)?;
     // Objects never change: nobody, and no slip of an operator's hand, is to write into one.
     file.set_permissions(Permissions::from_mode(0o400))?;
@@ -251,10 +218,7 @@ fn list_dir(dir: &Path, listed: &mut Vec<Listed>) -> io::Result<()> {
             continue;
         }
         match entry.metadata() {
-            Ok(metadata) => listed.push(Listed {
-                name,
-                size: metadata.len(),
-            }),
+            Ok(metadata) => listed.push(Listed { name, size: metadata.len() }),
             Err(error) if error.kind() == ErrorKind::NotFound => {}
             Err(error) => return Err(error),
         }
@@ -265,9 +229,7 @@ fn list_dir(dir: &Path, listed: &mut Vec<Listed>) -> io::Result<()> {
 fn is_leftover(entry: &fs::DirEntry) -> bool {
     let is_temp = entry.file_name().to_string_lossy().contains(TEMP_MARK);
     let modified = entry.metadata().and_then(|metadata| metadata.modified());
-    let age = modified
-        .ok()
-        .and_then(|modified| SystemTime::now().duration_since(modified).ok());
+    let age = modified.ok().and_then(|modified| SystemTime::now().duration_since(modified).ok());
     is_temp && age.is_some_and(|age| age > LEFTOVER_AGE)
 }
 
@@ -276,9 +238,7 @@ fn fault(act: &'static str, thing: String, error: &io::Error) -> StoreError {
     match error.kind() {
         ErrorKind::NotFound => StoreError::Missing { act, thing },
         ErrorKind::StorageFull | ErrorKind::QuotaExceeded => StoreError::Full { act, thing },
-        ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => {
-            StoreError::Denied { act, thing, reason }
-        }
+        ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => StoreError::Denied { act, thing, reason },
         ErrorKind::Interrupted | ErrorKind::TimedOut | ErrorKind::StaleNetworkFileHandle => {
             StoreError::Transient { act, thing, reason }
         }

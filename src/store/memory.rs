@@ -26,13 +26,7 @@ impl MemoryStore {
     }
 
     fn find(&self, act: &'static str, key: &Key) -> Result<Bytes, StoreError> {
-        self.objects()
-            .get(key)
-            .cloned()
-            .ok_or_else(|| StoreError::Missing {
-                act,
-                thing: key.to_string(),
-            })
+        self.objects().get(key).cloned().ok_or_else(|| StoreError::Missing { act, thing: key.to_string() })
     }
 }
 
@@ -53,20 +47,13 @@ impl Store for MemoryStore {
 
     async fn get_range(&self, key: &Key, range: Range<u64>) -> Result<Bytes, StoreError> {
         let whole = self.find("get", key)?;
-        let stretch = usize::try_from(range.start)
-            .ok()
-            .zip(usize::try_from(range.end).ok());
+        let stretch = usize::try_from(range.start).ok().zip(usize::try_from(range.end).ok());
         match stretch {
             Some((start, end)) if start <= end && end <= whole.len() => Ok(whole.slice(start..end)),
             _ => Err(StoreError::Failed {
                 act: "get",
                 thing: key.to_string(),
-                reason: format!(
-                    "bytes {}..{} lie past its end at {}",
-                    range.start,
-                    range.end,
-                    whole.len()
-                ),
+                reason: format!("bytes {}..{} lie past its end at {}", range.start, range.end, whole.len()),
             }),
         }
     }
@@ -74,10 +61,7 @@ impl Store for MemoryStore {
     async fn list(&self, kind: FileKind) -> Result<Vec<Listed>, StoreError> {
         let objects = self.objects();
         let of_kind = objects.iter().filter(|(key, _)| key.kind == kind);
-        let listed = of_kind.map(|(key, bytes)| Listed {
-            name: key.name.clone(),
-            size: bytes.len() as u64,
-        });
+        let listed = of_kind.map(|(key, bytes)| Listed { name: key.name.clone(), size: bytes.len() as u64 });
         Ok(listed.collect())
     }
 

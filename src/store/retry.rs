@@ -63,11 +63,7 @@ pub struct Retry {
 impl Retry {
     /// Wraps a store. A cancelled run tries nothing again: the failure at hand is returned at once.
     pub fn new(inner: SharedStore, backoff: Backoff, cancel: CancellationToken) -> Self {
-        Self {
-            inner,
-            backoff,
-            cancel,
-        }
+        Self { inner, backoff, cancel }
     }
 
     /// Waits before the next try, or returns the error when there shall be none.
@@ -78,10 +74,7 @@ impl Retry {
         let Some(delay) = self.backoff.delay(tries, chance()) else {
             return Err(exhausted(error, tries));
         };
-        let slept = self
-            .cancel
-            .run_until_cancelled(tokio::time::sleep(delay))
-            .await;
+        let slept = self.cancel.run_until_cancelled(tokio::time::sleep(delay)).await;
         slept.ok_or(error)
     }
 }
@@ -136,11 +129,9 @@ impl Store for Retry {
 /// Returns the error with the number of tries in it: an operator asks how persistent we were.
 fn exhausted(error: StoreError, tries: u32) -> StoreError {
     match error {
-        StoreError::Transient { act, thing, reason } if tries > 1 => StoreError::Transient {
-            act,
-            thing,
-            reason: format!("{reason} (tried {tries} times)"),
-        },
+        StoreError::Transient { act, thing, reason } if tries > 1 => {
+            StoreError::Transient { act, thing, reason: format!("{reason} (tried {tries} times)") }
+        }
         other => other,
     }
 }
@@ -148,9 +139,7 @@ fn exhausted(error: StoreError, tries: u32) -> StoreError {
 /// Returns a number from 0 to 1; without entropy every wait is the full one.
 fn chance() -> f64 {
     let mut random = [0; 4];
-    getrandom::fill(&mut random).map_or(0.0, |()| {
-        f64::from(u32::from_le_bytes(random)) / f64::from(u32::MAX)
-    })
+    getrandom::fill(&mut random).map_or(0.0, |()| f64::from(u32::from_le_bytes(random)) / f64::from(u32::MAX))
 }
 
 #[cfg(test)]
@@ -177,10 +166,7 @@ mod tests {
 
     /// Tries as often as by default, without the waits.
     fn retry(inner: &Arc<Faulty>) -> Retry {
-        let backoff = Backoff {
-            delay_max: Duration::ZERO,
-            ..Backoff::default()
-        };
+        let backoff = Backoff { delay_max: Duration::ZERO, ..Backoff::default() };
         Retry::new(inner.clone(), backoff, CancellationToken::new())
     }
 

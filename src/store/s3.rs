@@ -85,8 +85,8 @@ impl S3Store {
             Some(checked) => checked.map_err(|error| act.of_net(&error))?,
             None => return Err(act.failed("stopped by a signal")),
         }
-        let http = connector::client(place.ca_file.as_deref(), network, way.port())
-            .map_err(|reason| act.failed(reason))?;
+        let http =
+            connector::client(place.ca_file.as_deref(), network, way.port()).map_err(|reason| act.failed(reason))?;
         let credentials = match credentials {
             Some(given) => SharedCredentialsProvider::new(Credentials::new(
                 given.access_key_id,
@@ -98,11 +98,7 @@ impl S3Store {
             None => connector::chain(&place.region).await,
         };
         let client = Client::from_conf(config(place, http, credentials));
-        Ok(Self {
-            client,
-            place: place.clone(),
-            way,
-        })
+        Ok(Self { client, place: place.clone(), way })
     }
 
     /// Returns the key in the bucket.
@@ -126,22 +122,10 @@ impl S3Store {
         (kind == FileKind::Pack).then(|| StorageClass::from(class))
     }
 
-    async fn get_with(
-        &self,
-        act: &Act,
-        key: &Key,
-        range: Option<String>,
-    ) -> Result<Bytes, StoreError> {
-        let request = self
-            .client
-            .get_object()
-            .bucket(&self.place.bucket)
-            .key(self.name(&key.path()))
-            .set_range(range);
+    async fn get_with(&self, act: &Act, key: &Key, range: Option<String>) -> Result<Bytes, StoreError> {
+        let request = self.client.get_object().bucket(&self.place.bucket).key(self.name(&key.path())).set_range(range);
         let answer = request.send().await.map_err(|error| act.of_sdk(&error))?;
-        let size = answer
-            .content_length()
-            .and_then(|size| u64::try_from(size).ok());
+        let size = answer.content_length().and_then(|size| u64::try_from(size).ok());
         if size.is_none_or(|size| size > OBJECT_BYTES_MAX) {
             return Err(act.failed("its size is not told, or over 512 MiB"));
         }
@@ -155,11 +139,7 @@ impl S3Store {
 
     async fn list_below(&self, act: &Act, dir: &str) -> Result<Vec<Listed>, StoreError> {
         let mut found = Vec::new();
-        let request = self
-            .client
-            .list_objects_v2()
-            .bucket(&self.place.bucket)
-            .prefix(self.name(dir));
+        let request = self.client.list_objects_v2().bucket(&self.place.bucket).prefix(self.name(dir));
         let mut pages = request.into_paginator().send();
         while let Some(page) = act.within(SMALL_TIMEOUT, pages.next()).await? {
             let page = page.map_err(|error| act.of_sdk(&error))?;
@@ -231,15 +211,9 @@ impl Store for S3Store {
 
     async fn size(&self, key: &Key) -> Result<Option<u64>, StoreError> {
         let act = self.act("look at", key)?;
-        let request = self
-            .client
-            .head_object()
-            .bucket(&self.place.bucket)
-            .key(self.name(&key.path()));
+        let request = self.client.head_object().bucket(&self.place.bucket).key(self.name(&key.path()));
         match act.within(SMALL_TIMEOUT, request.send()).await? {
-            Ok(head) => Ok(head
-                .content_length()
-                .and_then(|size| u64::try_from(size).ok())),
+            Ok(head) => Ok(head.content_length().and_then(|size| u64::try_from(size).ok())),
             Err(error) => match act.of_sdk(&error) {
                 StoreError::Missing { .. } => Ok(None),
                 error => Err(error),
@@ -249,11 +223,7 @@ impl Store for S3Store {
 
     async fn delete(&self, key: &Key) -> Result<(), StoreError> {
         let act = self.act("delete", key)?;
-        let request = self
-            .client
-            .delete_object()
-            .bucket(&self.place.bucket)
-            .key(self.name(&key.path()));
+        let request = self.client.delete_object().bucket(&self.place.bucket).key(self.name(&key.path()));
         match act.within(SMALL_TIMEOUT, request.send()).await? {
             Ok(_) => Ok(()),
             Err(error) => match act.of_sdk(&error) {
@@ -319,8 +289,5 @@ fn checksum(key: &Key, bytes: &[u8]) -> String {
 fn listed(object: &aws_sdk_s3::types::Object) -> Option<Listed> {
     let name = object.key()?.rsplit('/').next()?;
     name.parse::<ObjectId>().ok()?;
-    Some(Listed {
-        name: name.to_owned(),
-        size: u64::try_from(object.size()?).ok()?,
-    })
+    Some(Listed { name: name.to_owned(), size: u64::try_from(object.size()?).ok()? })
 }

@@ -31,11 +31,7 @@ pub enum TargetFilesError {
     #[error("restore into `{path}`: a restore of another snapshot was interrupted there")]
     OtherRestore { path: PathBuf },
     #[error("{act} `{path}`: {error}")]
-    Io {
-        act: &'static str,
-        path: PathBuf,
-        error: io::Error,
-    },
+    Io { act: &'static str, path: PathBuf, error: io::Error },
 }
 
 impl TargetFilesError {
@@ -122,11 +118,7 @@ impl FilesTarget {
         cleaned.map_err(io_error("clean up in", path))?;
         let marker = Marker::new(*tree, state);
         marker.write(&root).map_err(io_error("mark", path))?;
-        Ok(Self {
-            path: path.to_owned(),
-            root,
-            state,
-        })
+        Ok(Self { path: path.to_owned(), root, state })
     }
 
     #[must_use]
@@ -164,8 +156,5 @@ fn io_error(act: &'static str, path: &Path) -> impl FnOnce(io::Error) -> TargetF
 #[must_use]
 pub fn is_full(error: &io::Error) -> bool {
     use io::ErrorKind::{QuotaExceeded, ReadOnlyFilesystem, StorageFull};
-    matches!(
-        error.kind(),
-        StorageFull | QuotaExceeded | ReadOnlyFilesystem
-    )
+    matches!(error.kind(), StorageFull | QuotaExceeded | ReadOnlyFilesystem)
 }

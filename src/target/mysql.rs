@@ -58,11 +58,7 @@ pub struct LoadOptions {
 
 impl Default for LoadOptions {
     fn default() -> Self {
-        Self {
-            connections: 4,
-            skip_binlog: false,
-            defer_index_bytes_min: index::DEFER_BYTES_MIN,
-        }
+        Self { connections: 4, skip_binlog: false, defer_index_bytes_min: index::DEFER_BYTES_MIN }
     }
 }
 
@@ -102,18 +98,9 @@ pub async fn load(
     options: LoadOptions,
     run: &Run,
 ) -> Result<Loaded, LoadError> {
-    let settings = Settings {
-        dumped_mode: plan.dumped_mode.clone(),
-        skip_binlog: options.skip_binlog,
-    };
+    let settings = Settings { dumped_mode: plan.dumped_mode.clone(), skip_binlog: options.skip_binlog };
     let opener = Opener::new(server, &plan.session, &settings);
-    let load = Arc::new(Load {
-        plan: plan.clone(),
-        dump,
-        opener,
-        options,
-        run: run.clone(),
-    });
+    let load = Arc::new(Load { plan: plan.clone(), dump, opener, options, run: run.clone() });
     let worked = until_stopped(&run.cancel, work(&load)).await;
     // Sessions that were left in the middle of something must not go on without us.
     let killed = load.opener.kill_left().await;
@@ -165,9 +152,7 @@ async fn begin(load: &Load) -> Result<Conn, LoadError> {
         return Err(LoadError::Busy);
     }
     if load.plan.resumes {
-        load.run
-            .events
-            .note("the target holds the beginning of this load: it goes on from there");
+        load.run.events.note("the target holds the beginning of this load: it goes on from there");
     } else {
         progress::begin(&mut conn, &load.plan.token).await?;
     }

@@ -45,13 +45,7 @@ pub(super) fn count(
     run: &Run,
 ) -> Result<Costs, VerifyError> {
     let lost = lost_blobs(repository, draft);
-    let mut search = Search {
-        repository,
-        run,
-        lost,
-        whole: HashSet::new(),
-        costs: Costs::new(),
-    };
+    let mut search = Search { repository, run, lost, whole: HashSet::new(), costs: Costs::new() };
     if !search.lost.is_empty() {
         for stored in &snapshots.found {
             search.tree(stored.id, &stored.snapshot.tree, Path::new("/"))?;
@@ -84,18 +78,11 @@ struct Search<'a> {
 
 impl Search<'_> {
     /// Notes what is lost below a tree; tells whether nothing is.
-    fn tree(
-        &mut self,
-        snapshot: SnapshotId,
-        id: &BlobId,
-        path: &Path,
-    ) -> Result<bool, VerifyError> {
+    fn tree(&mut self, snapshot: SnapshotId, id: &BlobId, path: &Path) -> Result<bool, VerifyError> {
         if self.whole.contains(id) {
             return Ok(true);
         }
-        self.run
-            .check()
-            .map_err(crate::repository::RepositoryError::from)?;
+        self.run.check().map_err(crate::repository::RepositoryError::from)?;
         if self.note(snapshot, (BlobKind::Tree, *id), path) {
             return Ok(false);
         }
@@ -113,12 +100,7 @@ impl Search<'_> {
         Ok(is_whole)
     }
 
-    fn node(
-        &mut self,
-        snapshot: SnapshotId,
-        node: &Node,
-        path: PathBuf,
-    ) -> Result<bool, VerifyError> {
+    fn node(&mut self, snapshot: SnapshotId, node: &Node, path: PathBuf) -> Result<bool, VerifyError> {
         let mut is_whole = true;
         for id in &node.content {
             is_whole &= !self.note(snapshot, (BlobKind::Data, *id), &path);
@@ -134,10 +116,7 @@ impl Search<'_> {
         let Some(object) = self.lost.get(&blob) else {
             return false;
         };
-        let cost = Cost {
-            snapshot,
-            path: path.to_owned(),
-        };
+        let cost = Cost { snapshot, path: path.to_owned() };
         self.costs.entry(object.clone()).or_default().add(cost);
         true
     }

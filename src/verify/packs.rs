@@ -59,10 +59,7 @@ pub(super) fn named(repository: &Repository, ids: &[ObjectId]) -> Vec<PackConten
     let mut unknown: HashSet<_> = ids.iter().copied().collect();
     let mut packs = repository.packs();
     packs.retain(|pack| unknown.remove(&pack.id));
-    packs.extend(unknown.into_iter().map(|id| PackContents {
-        id,
-        blobs: Vec::new(),
-    }));
+    packs.extend(unknown.into_iter().map(|id| PackContents { id, blobs: Vec::new() }));
     packs
 }
 
@@ -77,19 +74,14 @@ pub(super) fn read(
     let task = run.events.task("read packs", Unit::Bytes, total);
     let pool = pool(READS_IN_FLIGHT_MAX)?;
     let faults: Result<Vec<_>, RepositoryError> = pool.install(|| {
-        let reads = packs
-            .par_iter()
-            .map(|pack| read_one(repository, pack, &task, run));
+        let reads = packs.par_iter().map(|pack| read_one(repository, pack, &task, run));
         reads.filter_map(Result::transpose).collect()
     });
     for (pack, fault) in faults? {
         draft.add_pack(pack, fault);
     }
     draft.checked.packs_read += packs.len() as u64;
-    draft.checked.blobs_read += packs
-        .iter()
-        .map(|pack| pack.blobs.len() as u64)
-        .sum::<u64>();
+    draft.checked.blobs_read += packs.iter().map(|pack| pack.blobs.len() as u64).sum::<u64>();
     draft.checked.bytes_read += task.done();
     Ok(())
 }
@@ -143,9 +135,7 @@ fn check_bytes(repository: &Repository, pack: &PackContents, bytes: &Bytes) -> O
 fn open(repository: &Repository, blob: &PackedBlob, bytes: &Bytes) -> Result<(), String> {
     let place = |at: u64| usize::try_from(at).unwrap_or(usize::MAX);
     let range = blob.range();
-    let sealed = bytes
-        .get(place(range.start)..place(range.end))
-        .ok_or("it lies past the pack's end")?;
+    let sealed = bytes.get(place(range.start)..place(range.end)).ok_or("it lies past the pack's end")?;
     let opened = repository.open_packed(blob, sealed);
     opened.map(|_| ()).map_err(|error| error.to_string())
 }

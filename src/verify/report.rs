@@ -123,13 +123,10 @@ impl Fault {
     /// Reads an error as a fault of the object it was met at; `None` where it says nothing of the object itself.
     pub(super) fn of(error: &RepositoryError) -> Option<Self> {
         let state = match error {
-            RepositoryError::Store(StoreError::Missing { .. })
-            | RepositoryError::MissingBlob { .. } => State::Missing,
+            RepositoryError::Store(StoreError::Missing { .. }) | RepositoryError::MissingBlob { .. } => State::Missing,
             // A bad sector, or a file that nobody may read, is as good as damaged.
             RepositoryError::Damaged { .. }
-            | RepositoryError::Store(StoreError::Failed { .. } | StoreError::Denied { .. }) => {
-                State::Damaged
-            }
+            | RepositoryError::Store(StoreError::Failed { .. } | StoreError::Denied { .. }) => State::Damaged,
             _ => return None,
         };
         let what = match (state, error) {
@@ -137,19 +134,11 @@ impl Fault {
             (State::Damaged, RepositoryError::Damaged { reason, .. }) => reason.clone(),
             (State::Damaged, error) => error.to_string(),
         };
-        Some(Self {
-            state,
-            what,
-            lost: Vec::new(),
-        })
+        Some(Self { state, what, lost: Vec::new() })
     }
 
     pub(super) fn damaged(what: impl fmt::Display) -> Self {
-        Self {
-            state: State::Damaged,
-            what: what.to_string(),
-            lost: Vec::new(),
-        }
+        Self { state: State::Damaged, what: what.to_string(), lost: Vec::new() }
     }
 
     pub(super) fn losing(mut self, blobs: impl IntoIterator<Item = (BlobKind, BlobId)>) -> Self {
@@ -169,12 +158,7 @@ pub(super) struct Draft {
 
 impl Draft {
     pub(super) fn new(options: Options) -> Self {
-        Self {
-            options,
-            checked: Checked::default(),
-            faults: BTreeMap::new(),
-            orphans: Vec::new(),
-        }
+        Self { options, checked: Checked::default(), faults: BTreeMap::new(), orphans: Vec::new() }
     }
 
     /// Adds a fault. Of one object the first says most; the later ones may know of more blobs that are lost.
@@ -188,18 +172,11 @@ impl Draft {
     }
 
     pub(super) fn add_pack(&mut self, pack: crate::id::ObjectId, fault: Fault) {
-        self.add(
-            Object::Stored(Key::new(FileKind::Pack, pack.to_string())),
-            fault,
-        );
+        self.add(Object::Stored(Key::new(FileKind::Pack, pack.to_string())), fault);
     }
 
     /// Adds an error as a fault of an object; one that says nothing of the object is returned.
-    pub(super) fn found(
-        &mut self,
-        object: Key,
-        error: &RepositoryError,
-    ) -> Result<(), RepositoryError> {
+    pub(super) fn found(&mut self, object: Key, error: &RepositoryError) -> Result<(), RepositoryError> {
         let fault = Fault::of(error).ok_or_else(|| error.clone())?;
         self.add(Object::Stored(object), fault);
         Ok(())
@@ -213,19 +190,11 @@ impl Draft {
                 State::Damaged => &mut damaged,
                 State::Missing => &mut missing,
             };
-            list.push(Finding {
-                object,
-                what: fault.what,
-                costs: paths,
-                costs_more,
-            });
+            list.push(Finding { object, what: fault.what, costs: paths, costs_more });
         }
         Report {
             level: self.options.level,
-            subset: self
-                .options
-                .subset
-                .filter(|_| self.options.level == Level::Data),
+            subset: self.options.subset.filter(|_| self.options.level == Level::Data),
             checked: self.checked,
             damaged,
             missing,

@@ -39,25 +39,12 @@ pub(super) fn check_trees(
     while !to_do.is_empty() {
         run.check().map_err(RepositoryError::from)?;
         let batch = to_do.split_off(to_do.len().saturating_sub(BATCH));
-        let looked: Vec<_> = pool.install(|| {
-            batch
-                .par_iter()
-                .map(|id| (*id, look(repository, id)))
-                .collect()
-        });
+        let looked: Vec<_> = pool.install(|| batch.par_iter().map(|id| (*id, look(repository, id))).collect());
         for (id, looked) in looked {
             match looked {
                 Ok(looked) => {
-                    looked
-                        .unnamed
-                        .into_iter()
-                        .for_each(|id| draft.add_unnamed(BlobKind::Data, id));
-                    to_do.extend(
-                        looked
-                            .subtrees
-                            .into_iter()
-                            .filter(|subtree| seen.insert(*subtree)),
-                    );
+                    looked.unnamed.into_iter().for_each(|id| draft.add_unnamed(BlobKind::Data, id));
+                    to_do.extend(looked.subtrees.into_iter().filter(|subtree| seen.insert(*subtree)));
                 }
                 Err(error) => draft.add_unread(repository, id, error)?,
             }

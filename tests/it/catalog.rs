@@ -5,8 +5,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use bkp::catalog::{
-    Catalog, CatalogError, CopyRecord, Outcome, REPOSITORY, RunEnd, RunSnapshot, RunStart,
-    SnapshotRecord,
+    Catalog, CatalogError, CopyRecord, Outcome, REPOSITORY, RunEnd, RunSnapshot, RunStart, SnapshotRecord,
 };
 use bkp::drill::outcome::{DrillOutcome, ObjectivesMs, Origin, Phase, Place, Verdict};
 use bkp::event::{Event, Events, Listener};
@@ -26,12 +25,7 @@ fn open(dir: &Path) -> Catalog {
 }
 
 fn start(verb: &str, time: &str) -> RunStart {
-    RunStart {
-        id: RunId::new(at(time), 7),
-        policy: "mall".to_owned(),
-        verb: verb.to_owned(),
-        started: at(time),
-    }
+    RunStart { id: RunId::new(at(time), 7), policy: "mall".to_owned(), verb: verb.to_owned(), started: at(time) }
 }
 
 /// Writes a whole run of a verb that made a snapshot of a source.
@@ -39,10 +33,7 @@ fn run(catalog: &Catalog, verb: &str, time: &str, source: &str, exit_code: u8) {
     let start = start(verb, time);
     catalog.begin(&start).unwrap();
     let end = RunEnd {
-        snapshots: vec![RunSnapshot {
-            source: source.to_owned(),
-            id: id(time),
-        }],
+        snapshots: vec![RunSnapshot { source: source.to_owned(), id: id(time) }],
         ..RunEnd::new(start.started + TimeDelta::minutes(5), exit_code)
     };
     catalog.end(&start.id, &end).unwrap();
@@ -61,30 +52,17 @@ fn snapshot(store: &str, source: &str, time: &str) -> SnapshotRecord {
 }
 
 fn drill(time: &str) -> DrillOutcome {
-    let objectives = ObjectivesMs {
-        rpo_ms: Some(300_000),
-        rto_ms: None,
-    };
+    let objectives = ObjectivesMs { rpo_ms: Some(300_000), rto_ms: None };
     DrillOutcome {
         run: RunId::new(at(time), 3),
         policy: "mall".to_owned(),
         policy_hash: "00".repeat(32),
         started: at(time),
         ended: at(time) + TimeDelta::seconds(40),
-        place: Place {
-            host: "drill-host".to_owned(),
-            sandboxes: Vec::new(),
-            cores: 2,
-            memory_bytes: 1 << 32,
-        },
+        place: Place { host: "drill-host".to_owned(), sandboxes: Vec::new(), cores: 2, memory_bytes: 1 << 32 },
         from: Origin::Repository,
         snapshots: Vec::new(),
-        phases: vec![Phase {
-            name: "load".to_owned(),
-            duration_ms: 31_000,
-            bytes: Some(9),
-            ..Phase::default()
-        }],
+        phases: vec![Phase { name: "load".to_owned(), duration_ms: 31_000, bytes: Some(9), ..Phase::default() }],
         checks: Vec::new(),
         rta_ms: Some(40_000),
         rpa_ms: None,
@@ -115,10 +93,7 @@ fn a_run_comes_back_as_it_was_written() {
         bytes_read: 1 << 40,
         bytes_stored: 12,
         bytes_copied: u64::MAX,
-        snapshots: vec![RunSnapshot {
-            source: "db1".to_owned(),
-            id: id("x"),
-        }],
+        snapshots: vec![RunSnapshot { source: "db1".to_owned(), id: id("x") }],
         ..RunEnd::new(at("2026-03-01T02:20:00Z"), 3)
     };
     let catalog = open(dir.path());
@@ -129,9 +104,7 @@ fn a_run_comes_back_as_it_was_written() {
 
     let catalog = open(dir.path());
     assert!(!catalog.is_new());
-    let [found] = &catalog.runs(9).unwrap()[..] else {
-        panic!("not one run")
-    };
+    let [found] = &catalog.runs(9).unwrap()[..] else { panic!("not one run") };
     assert_eq!(found.id, begun.id);
     assert_eq!(found.started, begun.started);
     assert_eq!(found.ended, Some(end.ended));
@@ -152,10 +125,7 @@ fn the_newest_runs_come_first_and_a_limit_holds() {
     run(&catalog, "backup", "2026-03-01T00:00:00Z", "db1", 0);
     let days = catalog.runs(2).unwrap();
     let days: Vec<_> = days.iter().map(|run| run.started).collect();
-    assert_eq!(
-        days,
-        [at("2026-03-03T00:00:00Z"), at("2026-03-02T00:00:00Z")]
-    );
+    assert_eq!(days, [at("2026-03-03T00:00:00Z"), at("2026-03-02T00:00:00Z")]);
 }
 
 #[test]
@@ -166,15 +136,10 @@ fn only_a_success_of_that_verb_and_source_counts() {
     run(&catalog, "backup", "2026-03-02T00:00:00Z", "images", 0);
     run(&catalog, "backup", "2026-03-03T00:00:00Z", "db1", 3);
     run(&catalog, "verify", "2026-03-04T00:00:00Z", "db1", 0);
-    catalog
-        .begin(&start("backup", "2026-03-05T00:00:00Z"))
-        .unwrap();
+    catalog.begin(&start("backup", "2026-03-05T00:00:00Z")).unwrap();
 
     let success = |verb, source| catalog.last_success(verb, source).unwrap();
-    assert_eq!(
-        success("backup", Some("db1")),
-        Some(at("2026-03-01T00:00:00Z"))
-    );
+    assert_eq!(success("backup", Some("db1")), Some(at("2026-03-01T00:00:00Z")));
     assert_eq!(success("backup", None), Some(at("2026-03-02T00:00:00Z")));
     assert_eq!(success("verify", None), Some(at("2026-03-04T00:00:00Z")));
     assert_eq!(success("drill", None), None);
@@ -184,18 +149,13 @@ fn only_a_success_of_that_verb_and_source_counts() {
 fn a_run_that_was_killed_shows_as_interrupted() {
     let dir = tempfile::tempdir().unwrap();
     let catalog = open(dir.path());
-    catalog
-        .begin(&start("backup", "2026-03-01T00:00:00Z"))
-        .unwrap();
+    catalog.begin(&start("backup", "2026-03-01T00:00:00Z")).unwrap();
     assert_eq!(catalog.runs(1).unwrap()[0].outcome, Outcome::Running);
 
     let file = rusqlite::Connection::open(dir.path().join("catalog.sqlite")).unwrap();
-    let holder: String = file
-        .query_row("SELECT holder FROM runs", [], |row| row.get(0))
-        .unwrap();
+    let holder: String = file.query_row("SELECT holder FROM runs", [], |row| row.get(0)).unwrap();
     let after_reboot = holder.replacen(|letter: char| letter != ' ', "x", 1);
-    file.execute("UPDATE runs SET holder = ?1", [after_reboot])
-        .unwrap();
+    file.execute("UPDATE runs SET holder = ?1", [after_reboot]).unwrap();
     assert_eq!(catalog.runs(1).unwrap()[0].outcome, Outcome::Interrupted);
 }
 
@@ -221,13 +181,7 @@ fn drills_come_back_newest_first() {
 fn a_damaged_file_is_kept_aside_and_a_new_one_begins_with_a_warning() {
     for damage in [&b"this is no database"[..], &[0xff; 8192]] {
         let dir = tempfile::tempdir().unwrap();
-        run(
-            &open(dir.path()),
-            "backup",
-            "2026-03-01T00:00:00Z",
-            "db1",
-            0,
-        );
+        run(&open(dir.path()), "backup", "2026-03-01T00:00:00Z", "db1", 0);
         let file = dir.path().join("catalog.sqlite");
         fs::write(&file, damage).unwrap();
 
@@ -237,10 +191,7 @@ fn a_damaged_file_is_kept_aside_and_a_new_one_begins_with_a_warning() {
         assert_eq!(catalog.runs(9).unwrap(), []);
         let warnings = heard.0.lock().unwrap();
         assert_eq!(warnings.len(), 1);
-        assert!(
-            warnings[0].contains("catalog.sqlite.damaged-1"),
-            "{warnings:?}"
-        );
+        assert!(warnings[0].contains("catalog.sqlite.damaged-1"), "{warnings:?}");
         let aside = dir.path().join("catalog.sqlite.damaged-1");
         assert_eq!(fs::read(aside).unwrap(), damage);
     }
@@ -251,13 +202,7 @@ fn damage_in_the_middle_of_the_file_is_found_when_it_is_opened() {
     let dir = tempfile::tempdir().unwrap();
     let catalog = open(dir.path());
     for day in 1..=28 {
-        run(
-            &catalog,
-            "backup",
-            &format!("2026-02-{day:02}T00:00:00Z"),
-            "db1",
-            0,
-        );
+        run(&catalog, "backup", &format!("2026-02-{day:02}T00:00:00Z"), "db1", 0);
     }
     drop(catalog);
     let file = dir.path().join("catalog.sqlite");
@@ -315,10 +260,7 @@ fn a_forgotten_snapshot_leaves_one_store_only() {
     let dir = tempfile::tempdir().unwrap();
     let catalog = open(dir.path());
     let time = "2026-03-01T00:00:00Z";
-    let both = [
-        snapshot(REPOSITORY, "db1", time),
-        snapshot("offsite", "db1", time),
-    ];
+    let both = [snapshot(REPOSITORY, "db1", time), snapshot("offsite", "db1", time)];
     catalog.record_snapshots(&both).unwrap();
     catalog.drop_snapshots(REPOSITORY, &[both[0].id]).unwrap();
     assert_eq!(catalog.snapshots().unwrap(), both[1..]);
@@ -349,13 +291,7 @@ fn many_writers_at_once_lose_nothing() {
             scope.spawn(move || {
                 let catalog = open(dir);
                 for minute in 0..15 {
-                    run(
-                        &catalog,
-                        "backup",
-                        &format!("2026-03-0{}T00:{minute:02}:00Z", writer + 1),
-                        "db1",
-                        0,
-                    );
+                    run(&catalog, "backup", &format!("2026-03-0{}T00:{minute:02}:00Z", writer + 1), "db1", 0);
                 }
             });
         }

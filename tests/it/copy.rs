@@ -24,19 +24,9 @@ use rand::{RngCore, SeedableRng};
 use crate::s3;
 use crate::servers::S3;
 
-const CHEAP: Cost = Cost {
-    log_n: 4,
-    r: 8,
-    p: 1,
-};
+const CHEAP: Cost = Cost { log_n: 4, r: 8, p: 1 };
 
-const KINDS: [FileKind; 5] = [
-    FileKind::Config,
-    FileKind::Key,
-    FileKind::Pack,
-    FileKind::Index,
-    FileKind::Snapshot,
-];
+const KINDS: [FileKind; 5] = [FileKind::Config, FileKind::Key, FileKind::Pack, FileKind::Index, FileKind::Snapshot];
 
 pub(crate) fn memory() -> SharedStore {
     Arc::new(MemoryStore::new())
@@ -48,9 +38,7 @@ pub(crate) fn password() -> Secret {
 
 pub(crate) async fn repository(store: SharedStore) -> Arc<Repository> {
     let run = Run::silent();
-    Repository::init_with(store, &password(), CHEAP, &run)
-        .await
-        .unwrap()
+    Repository::init_with(store, &password(), CHEAP, &run).await.unwrap()
 }
 
 /// Saves a snapshot of one file with contents of its own, in packs of its own.
@@ -59,16 +47,11 @@ pub(crate) async fn save(repository: &Arc<Repository>, seed: u64, tags: &[&str])
     let writer = repository.writer(&run);
     let mut bytes = vec![0; 100_000];
     rand::rngs::SmallRng::seed_from_u64(seed).fill_bytes(&mut bytes);
-    let blob = writer
-        .put(BlobKind::Data, bytes.clone())
-        .unwrap()
-        .wait()
-        .unwrap();
+    let blob = writer.put(BlobKind::Data, bytes.clone()).unwrap().wait().unwrap();
     let tree = writer.save_tree(&tree(blob.id, &bytes)).unwrap();
     writer.finish().await.unwrap();
     let snapshot = Snapshot {
-        time: chrono::DateTime::UNIX_EPOCH
-            + chrono::TimeDelta::days(20_000 + i64::try_from(seed).unwrap()),
+        time: chrono::DateTime::UNIX_EPOCH + chrono::TimeDelta::days(20_000 + i64::try_from(seed).unwrap()),
         parent: None,
         tree,
         paths: vec!["/data".to_owned()],
@@ -99,12 +82,7 @@ fn tree(content: bkp::id::BlobId, bytes: &[u8]) -> Tree {
         links: 1,
         xattrs: Vec::new(),
     };
-    let node = Node {
-        name: "file".into(),
-        metadata,
-        content: vec![content],
-        subtree: None,
-    };
+    let node = Node { name: "file".into(), metadata, content: vec![content], subtree: None };
     Tree { nodes: vec![node] }
 }
 
@@ -148,21 +126,13 @@ async fn a_copy_in_s3_has_the_same_bytes_under_the_same_names() {
     let to: SharedStore = Arc::new(s3::open(&s3).await);
     let first = copied(&from, &to).await;
     assert!(first.is_complete(), "{first:?}");
-    assert_eq!(
-        (first.packs, first.indexes, first.snapshots.len()),
-        (6, 3, 3)
-    );
+    assert_eq!((first.packs, first.indexes, first.snapshots.len()), (6, 3, 3));
     assert_eq!(objects(from.store()).await, objects(&to).await);
 
-    let opened = Repository::open(to, &password(), &Run::silent())
-        .await
-        .unwrap();
+    let opened = Repository::open(to, &password(), &Run::silent()).await.unwrap();
     opened.load_index(&Run::silent()).await.unwrap();
     assert_eq!(opened.id(), from.id());
-    assert_eq!(
-        opened.snapshots().await.unwrap(),
-        from.snapshots().await.unwrap()
-    );
+    assert_eq!(opened.snapshots().await.unwrap(), from.snapshots().await.unwrap());
 }
 
 #[tokio::test]
@@ -199,10 +169,7 @@ async fn a_dry_run_tells_what_a_copy_then_sends() {
     let plan = plan(from.store(), &to, &run).await.unwrap();
     assert!(objects(&to).await.is_empty());
     let sent = copied(&from, &to).await;
-    assert_eq!(
-        (plan.bytes(), plan.packs.len() as u64),
-        (sent.bytes, sent.packs)
-    );
+    assert_eq!((plan.bytes(), plan.packs.len() as u64), (sent.bytes, sent.packs));
     assert_eq!(plan.count(), objects(&to).await.len());
 }
 
@@ -213,10 +180,7 @@ async fn a_copy_cut_at_any_put_is_sound_and_resumes_without_sending_twice() {
     for nth in 1..=all.len() as u64 {
         let (to, log) = faulty([Rule::nth(Operation::Put, nth, Fault::Dead)]);
         let cut = copy(&from, &to, 3, &Run::silent()).await;
-        assert!(
-            !cut.is_ok_and(|copied| copied.is_complete()),
-            "cut at {nth}"
-        );
+        assert!(!cut.is_ok_and(|copied| copied.is_complete()), "cut at {nth}");
         log.heal();
         assert_sound(&objects(&to).await, &all);
 
@@ -278,10 +242,7 @@ async fn a_damaged_pack_is_never_sent_and_only_its_snapshots_are_held_back() {
             BlobKind::Tree => victim.snapshot.tree,
             BlobKind::Data => from.tree(&victim.snapshot.tree).await.unwrap().nodes[0].content[0],
         };
-        let pack = Key::new(
-            FileKind::Pack,
-            from.pack_of(kind, &blob).unwrap().to_string(),
-        );
+        let pack = Key::new(FileKind::Pack, from.pack_of(kind, &blob).unwrap().to_string());
         flip(from.store(), &pack).await;
 
         let to = memory();
@@ -307,10 +268,7 @@ async fn without_an_index_no_snapshot_goes() {
     flip(from.store(), &Key::new(FileKind::Index, index.name)).await;
     let to = memory();
     let partial = copied(&from, &to).await;
-    assert_eq!(
-        (partial.packs, partial.indexes, partial.held_back.len()),
-        (6, 2, 3)
-    );
+    assert_eq!((partial.packs, partial.indexes, partial.held_back.len()), (6, 2, 3));
     assert!(to.list(FileKind::Snapshot).await.unwrap().is_empty());
 }
 
@@ -319,21 +277,14 @@ async fn a_target_that_holds_another_repository_is_refused_untouched() {
     let from = three_snapshots().await;
     let other = repository(memory()).await;
     let before = objects(other.store()).await;
-    let error = copy(&from, other.store(), 4, &Run::silent())
-        .await
-        .unwrap_err();
-    assert_eq!(
-        error.to_string(),
-        "copy to `memory`: another repository is there"
-    );
+    let error = copy(&from, other.store(), 4, &Run::silent()).await.unwrap_err();
+    assert_eq!(error.to_string(), "copy to `memory`: another repository is there");
     assert_eq!(objects(other.store()).await, before);
 }
 
 #[tokio::test]
 async fn a_source_without_a_config_is_no_repository() {
-    let error = plan(&memory(), &memory(), &Run::silent())
-        .await
-        .unwrap_err();
+    let error = plan(&memory(), &memory(), &Run::silent()).await.unwrap_err();
     assert!(matches!(error, CopyError::NoRepository { .. }), "{error}");
 }
 
@@ -354,10 +305,7 @@ async fn what_the_target_only_said_to_have_is_a_failure() {
     let (to, _log) = faulty([Rule::nth(Operation::Put, 2, Fault::Swallowed).of(FileKind::Pack)]);
     let partial = copied(&from, &to).await;
     assert!(!partial.is_complete());
-    assert!(
-        matches!(partial.failed[..], [(_, ObjectError::Vanished)]),
-        "{partial:?}"
-    );
+    assert!(matches!(partial.failed[..], [(_, ObjectError::Vanished)]), "{partial:?}");
     assert!(copied(&from, &to).await.is_complete());
 }
 
@@ -382,12 +330,7 @@ async fn a_limited_copy_keeps_to_its_uploads_at_once_and_is_whole() {
     let from = three_snapshots().await;
     let (inner, log) = faulty([]);
     let to: SharedStore = Arc::new(Limit::new(inner, Some(1 << 40), 2));
-    assert!(
-        copy(&from, &to, 16, &Run::silent())
-            .await
-            .unwrap()
-            .is_complete()
-    );
+    assert!(copy(&from, &to, 16, &Run::silent()).await.unwrap().is_complete());
     assert!(log.at_once_max() <= 2, "{}", log.at_once_max());
 }
 
@@ -412,20 +355,12 @@ async fn progress_counts_every_byte_and_old_keys_are_warned_of() {
     let from = three_snapshots().await;
     let to = memory();
     let old = Bytes::from_static(b"{}");
-    to.put(
-        &Key::new(FileKind::Key, ObjectId::of(&old).to_string()),
-        old,
-    )
-    .await
-    .unwrap();
+    to.put(&Key::new(FileKind::Key, ObjectId::of(&old).to_string()), old).await.unwrap();
     let ear = Arc::new(Ear::default());
     let run = Run::new(Arc::new(SystemClock), Events::new(ear.clone()));
     let done = copy(&from, &to, 4, &run).await.unwrap();
     let heard = ear.0.lock().unwrap().clone();
-    assert_eq!(
-        heard,
-        [("copy to memory".to_owned(), done.bytes, done.bytes)]
-    );
+    assert_eq!(heard, [("copy to memory".to_owned(), done.bytes, done.bytes)]);
     assert!(ear.1.lock().unwrap()[0].contains("an old password still opens the copy"));
 }
 
@@ -439,11 +374,7 @@ fn restic(repository: &str, args: &[&str]) -> String {
         .env_remove("AWS_CA_BUNDLE")
         .output()
         .unwrap();
-    let text = format!(
-        "{}{}",
-        String::from_utf8_lossy(&ended.stdout),
-        String::from_utf8_lossy(&ended.stderr)
-    );
+    let text = format!("{}{}", String::from_utf8_lossy(&ended.stdout), String::from_utf8_lossy(&ended.stderr));
     assert!(ended.status.success(), "restic {args:?}: {text}");
     text
 }
@@ -452,11 +383,7 @@ fn restic(repository: &str, args: &[&str]) -> String {
 #[ignore = "needs restic; scripts/test runs it"]
 async fn restic_checks_and_restores_a_copy_in_s3_of_a_repository_that_restic_wrote() {
     let dir = tempfile::tempdir().unwrap();
-    let (here, data, back) = (
-        dir.path().join("here"),
-        dir.path().join("data"),
-        dir.path().join("back"),
-    );
+    let (here, data, back) = (dir.path().join("here"), dir.path().join("data"), dir.path().join("back"));
     std::fs::create_dir(&data).unwrap();
     for n in 0..40_u64 {
         let mut bytes = vec![0; 1 << 20];
@@ -468,9 +395,7 @@ async fn restic_checks_and_restores_a_copy_in_s3_of_a_repository_that_restic_wro
 
     let s3 = S3::start();
     let store: SharedStore = Arc::new(LocalStore::new(&here));
-    let from = Repository::open(store, &password(), &Run::silent())
-        .await
-        .unwrap();
+    let from = Repository::open(store, &password(), &Run::silent()).await.unwrap();
     let to: SharedStore = Arc::new(s3::open(&s3).await);
     let done = copied(&from, &to).await;
     assert!(done.is_complete(), "{done:?}");
@@ -480,16 +405,9 @@ async fn restic_checks_and_restores_a_copy_in_s3_of_a_repository_that_restic_wro
     tokio::task::spawn_blocking(move || {
         let text = restic(&url, &["check", "--read-data"]);
         assert!(text.contains("no errors were found"), "{text}");
-        restic(
-            &url,
-            &["restore", "latest", "--target", back.to_str().unwrap()],
-        );
+        restic(&url, &["restore", "latest", "--target", back.to_str().unwrap()]);
         let restored = back.join(data.strip_prefix("/").unwrap());
-        let same = Command::new("diff")
-            .arg("-r")
-            .args([&data, &restored])
-            .status()
-            .unwrap();
+        let same = Command::new("diff").arg("-r").args([&data, &restored]).status().unwrap();
         assert!(same.success());
     })
     .await

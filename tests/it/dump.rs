@@ -29,11 +29,7 @@ pub(crate) fn fixture(product: Product) -> Server {
         Product::MySql => Server::mysql(),
     };
     world::run_file(&server, "tests/fixtures/dump/common.sql");
-    let own = if product == Product::MariaDb {
-        "mariadb"
-    } else {
-        "mysql"
-    };
+    let own = if product == Product::MariaDb { "mariadb" } else { "mysql" };
     world::run_file(&server, &format!("tests/fixtures/dump/{own}.sql"));
     server
 }
@@ -50,10 +46,7 @@ fn all_that_a_server_holds_comes_back_with_the_plain_client_alone() {
 
         let tables = world::tables(&original);
         assert_eq!(tables, world::tables(&restored), "{product:?}");
-        assert!(
-            tables.len() >= 30,
-            "the fixture has lost tables: {tables:?}"
-        );
+        assert!(tables.len() >= 30, "the fixture has lost tables: {tables:?}");
         for (schema, table) in &tables {
             assert_eq!(
                 rows_of(&original, schema, table),
@@ -61,15 +54,10 @@ fn all_that_a_server_holds_comes_back_with_the_plain_client_alone() {
                 "{product:?} {schema}.{table}"
             );
         }
-        let differing: Vec<String> = world::objects(&original)
-            .symmetric_difference(&world::objects(&restored))
-            .cloned()
-            .collect();
+        let differing: Vec<String> =
+            world::objects(&original).symmetric_difference(&world::objects(&restored)).cloned().collect();
         assert_eq!(differing, [""; 0], "{product:?}");
-        let counts: u64 = tables
-            .iter()
-            .map(|(schema, table)| rows_of(&original, schema, table).len() as u64)
-            .sum();
+        let counts: u64 = tables.iter().map(|(schema, table)| rows_of(&original, schema, table).len() as u64).sum();
         assert_eq!(manifest.rows(), counts);
     }
 }
@@ -83,56 +71,29 @@ fn a_restored_server_hashes_as_its_dump_and_a_changed_row_names_its_chunk() {
         let manifest = dump(&original, &dir, CHUNK_BYTES, None).unwrap();
         let restored = Server::start(product, &[]);
         restore(&restored, dir.path());
-        assert_eq!(
-            differing(&restored, &manifest, None),
-            BTreeSet::new(),
-            "{product:?}"
-        );
+        assert_eq!(differing(&restored, &manifest, None), BTreeSet::new(), "{product:?}");
 
         restored.execute("UPDATE torture.numbers SET f = 0.10000001 WHERE id = 2; DELETE FROM torture.no_key LIMIT 1");
         restored.execute("INSERT INTO torture.empty_table VALUES (1)");
-        let expected =
-            ["empty_table", "no_key", "numbers"].map(|table| format!("torture/{table}/00000.tsv"));
-        assert_eq!(
-            differing(&restored, &manifest, None),
-            BTreeSet::from(expected),
-            "{product:?}"
-        );
+        let expected = ["empty_table", "no_key", "numbers"].map(|table| format!("torture/{table}/00000.tsv"));
+        assert_eq!(differing(&restored, &manifest, None), BTreeSet::from(expected), "{product:?}");
         let only = BTreeSet::from([("torture".to_owned(), "times".to_owned())]);
-        assert_eq!(
-            differing(&restored, &manifest, Some(&only)),
-            BTreeSet::new(),
-            "{product:?}"
-        );
+        assert_eq!(differing(&restored, &manifest, Some(&only)), BTreeSet::new(), "{product:?}");
     }
 }
 
 /// Returns the paths of chunks that are not on the server as the manifest says, or are there and not in the manifest.
-fn differing(
-    server: &Server,
-    manifest: &Manifest,
-    tables: Option<&BTreeSet<(String, String)>>,
-) -> BTreeSet<String> {
+fn differing(server: &Server, manifest: &Manifest, tables: Option<&BTreeSet<(String, String)>>) -> BTreeSet<String> {
     let found = hash_chunks(&by_socket(server), manifest, tables, 3, &Run::silent()).unwrap();
-    let found: BTreeSet<_> = found
-        .into_iter()
-        .map(|hash| (hash.path, hash.rows, hash.sha256))
-        .collect();
-    let is_wanted = |schema: &String, name: &String| {
-        tables.is_none_or(|tables| tables.contains(&(schema.clone(), name.clone())))
-    };
-    let wanted = manifest
-        .tables
-        .iter()
-        .filter(|table| is_wanted(&table.schema, &table.name));
+    let found: BTreeSet<_> = found.into_iter().map(|hash| (hash.path, hash.rows, hash.sha256)).collect();
+    let is_wanted =
+        |schema: &String, name: &String| tables.is_none_or(|tables| tables.contains(&(schema.clone(), name.clone())));
+    let wanted = manifest.tables.iter().filter(|table| is_wanted(&table.schema, &table.name));
     let wanted: BTreeSet<_> = wanted
         .flat_map(|table| &table.chunks)
         .map(|chunk| (chunk.path.clone(), chunk.rows, chunk.sha256.clone()))
         .collect();
-    found
-        .symmetric_difference(&wanted)
-        .map(|(path, ..)| path.clone())
-        .collect()
+    found.symmetric_difference(&wanted).map(|(path, ..)| path.clone()).collect()
 }
 
 /// Moves money between two tables, and notes each transfer in a third, until told to stop.
@@ -144,18 +105,9 @@ fn transfer(address: &Address, writer: u32, stop: &AtomicBool, busy: &SyncSender
         let account = writer * 1000 + done * 7 % 1000;
         let amount = done % 13 + 1;
         wire.run("BEGIN").unwrap();
-        wire.run(&format!(
-            "UPDATE bank.left_side SET money = money - {amount} WHERE id = {account}"
-        ))
-        .unwrap();
-        wire.run(&format!(
-            "UPDATE bank.right_side SET money = money + {amount} WHERE id = {account}"
-        ))
-        .unwrap();
-        wire.run(&format!(
-            "INSERT INTO bank.ledger (account, amount) VALUES ({account}, {amount})"
-        ))
-        .unwrap();
+        wire.run(&format!("UPDATE bank.left_side SET money = money - {amount} WHERE id = {account}")).unwrap();
+        wire.run(&format!("UPDATE bank.right_side SET money = money + {amount} WHERE id = {account}")).unwrap();
+        wire.run(&format!("INSERT INTO bank.ledger (account, amount) VALUES ({account}, {amount})")).unwrap();
         wire.run("COMMIT").unwrap();
         done += 1;
         if done == 20 {
@@ -174,10 +126,7 @@ fn make_bank(server: &Server) {
     );
     let accounts: Vec<String> = (0..4000).map(|id| format!("({id}, 1000)")).collect();
     for table in ["left_side", "right_side"] {
-        server.execute(&format!(
-            "INSERT INTO bank.{table} (id, money) VALUES {}",
-            accounts.join(", ")
-        ));
+        server.execute(&format!("INSERT INTO bank.{table} (id, money) VALUES {}", accounts.join(", ")));
     }
 }
 
@@ -199,53 +148,26 @@ fn a_dump_under_full_load_equals_the_source_replayed_to_its_position() {
                 })
                 .collect();
             (0..4).for_each(|_| is_busy.recv().unwrap());
-            let manifest = dump_by(
-                &address,
-                &source(4),
-                &dir,
-                CHUNK_BYTES,
-                None,
-                &Run::silent(),
-            );
+            let manifest = dump_by(&address, &source(4), &dir, CHUNK_BYTES, None, &Run::silent());
             stop.store(true, Ordering::Relaxed);
-            let transfers: u32 = writers
-                .into_iter()
-                .map(|writer| writer.join().unwrap())
-                .sum();
+            let transfers: u32 = writers.into_iter().map(|writer| writer.join().unwrap()).sum();
             (manifest.unwrap(), transfers)
         });
-        let ledger = manifest
-            .tables
-            .iter()
-            .find(|table| table.name == "ledger")
-            .unwrap();
-        assert!(
-            ledger.rows > 0 && ledger.rows < u64::from(transfers),
-            "the writers wrote before and after"
-        );
+        let ledger = manifest.tables.iter().find(|table| table.name == "ledger").unwrap();
+        assert!(ledger.rows > 0 && ledger.rows < u64::from(transfers), "the writers wrote before and after");
 
         let restored = Server::start(product, &[]);
         restore(&restored, dir.path());
         let replayed = Server::start(product, &[]);
         world::replay(&original, &manifest, &replayed);
         for table in ["left_side", "right_side", "ledger"] {
-            let (restored, replayed) = (
-                rows_of(&restored, "bank", table),
-                rows_of(&replayed, "bank", table),
-            );
-            assert!(
-                restored == replayed,
-                "{product:?}: `{table}` is not as it was at {:?}",
-                manifest.position
-            );
+            let (restored, replayed) = (rows_of(&restored, "bank", table), rows_of(&replayed, "bank", table));
+            assert!(restored == replayed, "{product:?}: `{table}` is not as it was at {:?}", manifest.position);
         }
-        let total = restored.value("SELECT (SELECT SUM(money) FROM bank.left_side) + (SELECT SUM(money) FROM bank.right_side)");
+        let total =
+            restored.value("SELECT (SELECT SUM(money) FROM bank.left_side) + (SELECT SUM(money) FROM bank.right_side)");
         assert_eq!(total, "8000000");
-        let expected = if product == Product::MariaDb {
-            Consistency::LockFree
-        } else {
-            Consistency::GlobalLock
-        };
+        let expected = if product == Product::MariaDb { Consistency::LockFree } else { Consistency::GlobalLock };
         assert_eq!(manifest.consistency, expected);
         assert!(manifest.gtid.is_some_and(|gtid| !gtid.is_empty()));
     }
@@ -253,7 +175,9 @@ fn a_dump_under_full_load_equals_the_source_replayed_to_its_position() {
 
 /// Fills a table with more rows than all buffers between the server and us hold.
 fn make_large(server: &Server) {
-    server.execute("CREATE DATABASE large; CREATE TABLE large.t (id INT AUTO_INCREMENT PRIMARY KEY, v VARCHAR(1000) NOT NULL)");
+    server.execute(
+        "CREATE DATABASE large; CREATE TABLE large.t (id INT AUTO_INCREMENT PRIMARY KEY, v VARCHAR(1000) NOT NULL)",
+    );
     server.execute("INSERT INTO large.t (v) VALUES (REPEAT('v', 1000))");
     for _ in 0..15 {
         server.execute("INSERT INTO large.t (v) SELECT v FROM large.t");
@@ -261,11 +185,7 @@ fn make_large(server: &Server) {
 }
 
 /// Runs a dump that stops at its first row file until `act` has been done to the server.
-fn dump_while(
-    server: &Server,
-    run: &Run,
-    act: impl FnOnce(),
-) -> (Result<Manifest, MysqlSourceError>, DirSink) {
+fn dump_while(server: &Server, run: &Run, act: impl FnOnce()) -> (Result<Manifest, MysqlSourceError>, DirSink) {
     let address = as_user(server, "bkp", "bkp");
     let (dir, reached, go) = DirSink::with_gate();
     let dumped = std::thread::scope(|scope| {
@@ -273,11 +193,7 @@ fn dump_while(
         let go = go;
         let dump = scope.spawn(|| dump_by(&address, &source(2), &dir, u64::MAX, None, run));
         while reached.recv_timeout(Duration::from_millis(100)).is_err() {
-            assert!(
-                !dump.is_finished(),
-                "the dump never wrote: {:?}",
-                dump.join()
-            );
+            assert!(!dump.is_finished(), "the dump never wrote: {:?}", dump.join());
         }
         act();
         go.send(()).unwrap();
@@ -300,20 +216,9 @@ fn a_connection_killed_in_mid_dump_leaves_no_dump() {
             }
         });
         let error = dumped.unwrap_err();
-        assert_eq!(
-            error.to_string(),
-            "read `large.t`: the connection that held the read view is gone",
-            "{error:?}"
-        );
-        assert!(
-            error
-                .hint()
-                .is_some_and(|hint| hint.contains("run the backup again"))
-        );
-        assert!(
-            !dir.path().join("manifest.json").exists(),
-            "a broken dump has no manifest"
-        );
+        assert_eq!(error.to_string(), "read `large.t`: the connection that held the read view is gone", "{error:?}");
+        assert!(error.hint().is_some_and(|hint| hint.contains("run the backup again")));
+        assert!(!dir.path().join("manifest.json").exists(), "a broken dump has no manifest");
     }
 }
 
@@ -329,10 +234,7 @@ fn a_signal_stops_the_dump_and_nothing_of_it_runs_on() {
         assert!(!dir.path().join("manifest.json").exists());
         let deadline = std::time::Instant::now() + Duration::from_secs(20);
         while !world::readers(&server).is_empty() {
-            assert!(
-                std::time::Instant::now() < deadline,
-                "a statement of the dump still runs"
-            );
+            assert!(std::time::Instant::now() < deadline, "a statement of the dump still runs");
         }
     }
 }
@@ -344,44 +246,24 @@ fn unchanged_ranges_of_a_second_dump_are_identical_files() {
         let server = Server::start(product, &[]);
         server.execute("CREATE DATABASE shop; CREATE TABLE shop.orders (shop INT NOT NULL, id INT NOT NULL, v CHAR(80) NOT NULL, PRIMARY KEY (shop, id))");
         for shop in 0..20 {
-            let rows: Vec<String> = (0..500)
-                .map(|id| format!("({shop}, {id}, REPEAT('v', {}))", 1 + id % 80))
-                .collect();
-            server.execute(&format!(
-                "INSERT INTO shop.orders VALUES {}",
-                rows.join(", ")
-            ));
+            let rows: Vec<String> =
+                (0..500).map(|id| format!("({shop}, {id}, REPEAT('v', {}))", 1 + id % 80)).collect();
+            server.execute(&format!("INSERT INTO shop.orders VALUES {}", rows.join(", ")));
         }
         server.execute("ANALYZE TABLE shop.orders");
         let first = dump(&server, &DirSink::new(), CHUNK_BYTES, None).unwrap();
         server.execute("UPDATE shop.orders SET v = 'changed' WHERE shop = 7 AND id < 50; DELETE FROM shop.orders WHERE shop = 12 AND id < 50");
-        server.execute(
-            "INSERT INTO shop.orders SELECT 20, id, v FROM shop.orders WHERE shop = 3 AND id < 60",
-        );
+        server.execute("INSERT INTO shop.orders SELECT 20, id, v FROM shop.orders WHERE shop = 3 AND id < 60");
         let second = dump(&server, &DirSink::new(), CHUNK_BYTES, Some(&first)).unwrap();
         let unchanged = dump(&server, &DirSink::new(), CHUNK_BYTES, Some(&second)).unwrap();
 
         let hashes = |manifest: &Manifest| -> Vec<String> {
-            manifest.tables[0]
-                .chunks
-                .iter()
-                .map(|chunk| chunk.sha256.clone())
-                .collect()
+            manifest.tables[0].chunks.iter().map(|chunk| chunk.sha256.clone()).collect()
         };
         let before: BTreeSet<String> = hashes(&first).into_iter().collect();
-        let new = hashes(&second)
-            .iter()
-            .filter(|hash| !before.contains(*hash))
-            .count();
-        assert!(
-            before.len() >= 20,
-            "{product:?}: {} chunks are too few to tell",
-            before.len()
-        );
-        assert!(
-            (3..=6).contains(&new),
-            "{product:?}: three places changed, and {new} files"
-        );
+        let new = hashes(&second).iter().filter(|hash| !before.contains(*hash)).count();
+        assert!(before.len() >= 20, "{product:?}: {} chunks are too few to tell", before.len());
+        assert!((3..=6).contains(&new), "{product:?}: three places changed, and {new} files");
         assert_eq!(hashes(&second), hashes(&unchanged), "{product:?}");
         assert_eq!(second.rows(), 10_000 - 50 + 60);
     }
@@ -395,38 +277,17 @@ fn an_account_without_the_privileges_learns_which_grant_to_run() {
         server.execute("CREATE DATABASE shop; CREATE TABLE shop.t (a INT PRIMARY KEY); INSERT INTO shop.t VALUES (1)");
         server.execute("CREATE USER poor@'%' IDENTIFIED BY 'x'; GRANT SELECT ON *.* TO poor@'%'");
         let address = as_user(&server, "poor", "x");
-        let attempt = || {
-            dump_by(
-                &address,
-                &source(1),
-                &DirSink::new(),
-                CHUNK_BYTES,
-                None,
-                &Run::silent(),
-            )
-        };
+        let attempt = || dump_by(&address, &source(1), &DirSink::new(), CHUNK_BYTES, None, &Run::silent());
 
         let blind = attempt().unwrap_err();
-        assert_eq!(
-            blind.to_string(),
-            "dump the server: the account lacks SHOW VIEW, TRIGGER, EVENT on `shop`"
-        );
+        assert_eq!(blind.to_string(), "dump the server: the account lacks SHOW VIEW, TRIGGER, EVENT on `shop`");
         let grant = "run `GRANT SHOW VIEW, TRIGGER, EVENT ON *.* TO `poor`@`%`` on the server as an administrator";
         assert_eq!(blind.hint().as_deref(), Some(grant));
 
         server.execute("GRANT SHOW VIEW, TRIGGER, EVENT ON *.* TO poor@'%'");
         let lockless = attempt().unwrap_err();
-        assert!(
-            lockless
-                .to_string()
-                .contains("lacks both RELOAD and LOCK TABLES"),
-            "{lockless}"
-        );
-        assert!(
-            lockless
-                .hint()
-                .is_some_and(|hint| hint.contains("GRANT RELOAD ON *.* TO `poor`@`%`"))
-        );
+        assert!(lockless.to_string().contains("lacks both RELOAD and LOCK TABLES"), "{lockless}");
+        assert!(lockless.hint().is_some_and(|hint| hint.contains("GRANT RELOAD ON *.* TO `poor`@`%`")));
 
         server.execute("GRANT LOCK TABLES ON *.* TO poor@'%'");
         let locked = attempt().unwrap();
@@ -434,15 +295,7 @@ fn an_account_without_the_privileges_learns_which_grant_to_run() {
         assert_eq!(locked.rows(), 1);
 
         let stranger = as_user(&server, "poor", "wrong");
-        let refused = dump_by(
-            &stranger,
-            &source(1),
-            &DirSink::new(),
-            CHUNK_BYTES,
-            None,
-            &Run::silent(),
-        )
-        .unwrap_err();
+        let refused = dump_by(&stranger, &source(1), &DirSink::new(), CHUNK_BYTES, None, &Run::silent()).unwrap_err();
         assert!(refused.is_access_denied(), "{refused:?}");
     }
 }
@@ -460,19 +313,9 @@ fn tables_without_transactions_are_refused_or_dumped_while_locked() {
         );
         let mut policy = source(2);
         policy.non_transactional = NonTransactional::Lock;
-        let manifest = dump_by(
-            &by_socket(&server),
-            &policy,
-            &DirSink::new(),
-            CHUNK_BYTES,
-            None,
-            &Run::silent(),
-        )
-        .unwrap();
-        assert_eq!(
-            (manifest.rows(), manifest.consistency),
-            (2, Consistency::GlobalLock)
-        );
+        let manifest =
+            dump_by(&by_socket(&server), &policy, &DirSink::new(), CHUNK_BYTES, None, &Run::silent()).unwrap();
+        assert_eq!((manifest.rows(), manifest.consistency), (2, Consistency::GlobalLock));
         server.execute("SET lock_wait_timeout = 1; INSERT INTO old.m VALUES (3)");
     }
 }
@@ -483,10 +326,7 @@ fn a_long_statement_in_the_way_is_named_and_given_way_to() {
     let server = Server::mysql();
     server.execute("CREATE DATABASE shop; CREATE TABLE shop.t (a INT PRIMARY KEY); INSERT INTO shop.t VALUES (1)");
     let notes = Arc::new(Notes::default());
-    let run = Run::new(
-        Arc::new(bkp::clock::SystemClock),
-        bkp::event::Events::new(notes.clone()),
-    );
+    let run = Run::new(Arc::new(bkp::clock::SystemClock), bkp::event::Events::new(notes.clone()));
     let address = by_socket(&server);
     let slow = address.open_wire(&CancellationToken::new()).unwrap();
     let manifest = std::thread::scope(|scope| {
@@ -498,16 +338,9 @@ fn a_long_statement_in_the_way_is_named_and_given_way_to() {
         dump_by(&address, &policy, &DirSink::new(), CHUNK_BYTES, None, &run).unwrap()
     });
     let said = notes.text();
-    assert!(
-        said.contains("the global read lock was not free within 1 s; held up by session"),
-        "{said}"
-    );
+    assert!(said.contains("the global read lock was not free within 1 s; held up by session"), "{said}");
     assert!(said.contains("SELECT SLEEP(4) FROM shop.t"), "{said}");
-    assert!(
-        manifest.write_stall_ms >= 1000.0,
-        "the failed try held writers up, too: {}",
-        manifest.write_stall_ms
-    );
+    assert!(manifest.write_stall_ms >= 1000.0, "the failed try held writers up, too: {}", manifest.write_stall_ms);
 }
 
 #[test]
@@ -519,37 +352,15 @@ fn a_server_is_trusted_by_its_certificate_alone() {
         let server = Server::start(product, &[&ca, &certificate, &key]);
         server.execute("CREATE DATABASE shop; CREATE TABLE shop.t (a INT PRIMARY KEY); INSERT INTO shop.t VALUES (1)");
         let mut address = as_user(&server, "bkp", "bkp");
-        address.tls = Tls {
-            mode: TlsMode::Verify,
-            ca_file: Some(keys.authority()),
-        };
-        let manifest = dump_by(
-            &address,
-            &source(1),
-            &DirSink::new(),
-            CHUNK_BYTES,
-            None,
-            &Run::silent(),
-        )
-        .unwrap();
+        address.tls = Tls { mode: TlsMode::Verify, ca_file: Some(keys.authority()) };
+        let manifest = dump_by(&address, &source(1), &DirSink::new(), CHUNK_BYTES, None, &Run::silent()).unwrap();
         assert_eq!(manifest.rows(), 1);
         block_on(async { address.connect().await.map(drop) }).unwrap();
 
         let others = world::Certificates::make();
         address.tls.ca_file = Some(others.authority());
-        let refused = dump_by(
-            &address,
-            &source(1),
-            &DirSink::new(),
-            CHUNK_BYTES,
-            None,
-            &Run::silent(),
-        )
-        .unwrap_err();
-        assert!(
-            format!("{refused:?}").contains("InvalidCertificate"),
-            "{refused:?}"
-        );
+        let refused = dump_by(&address, &source(1), &DirSink::new(), CHUNK_BYTES, None, &Run::silent()).unwrap_err();
+        assert!(format!("{refused:?}").contains("InvalidCertificate"), "{refused:?}");
         assert!(block_on(async { address.connect().await.map(drop) }).is_err());
     }
 }
@@ -559,40 +370,27 @@ fn a_server_is_trusted_by_its_certificate_alone() {
 fn every_way_to_log_in_is_understood() {
     let server = Server::mariadb();
     server.execute("INSTALL SONAME 'auth_ed25519'");
-    server.execute("CREATE USER new@'%' IDENTIFIED VIA ed25519 USING PASSWORD('sesam'); CREATE USER bare@'%' IDENTIFIED BY ''");
+    server.execute(
+        "CREATE USER new@'%' IDENTIFIED VIA ed25519 USING PASSWORD('sesam'); CREATE USER bare@'%' IDENTIFIED BY ''",
+    );
     for (user, password) in [("new", "sesam"), ("bare", ""), ("bkp", "bkp")] {
-        let mut wire = as_user(&server, user, password)
-            .open_wire(&CancellationToken::new())
-            .unwrap();
+        let mut wire = as_user(&server, user, password).open_wire(&CancellationToken::new()).unwrap();
         assert_eq!(wire.query("SELECT 7").unwrap(), [[Some(b"7".to_vec())]]);
     }
     let server = Server::mysql();
     server.execute("CREATE USER fresh@'%' IDENTIFIED BY 'sesam'");
     // First the password under the server's key, then by what the server has cached.
     for _ in 0..2 {
-        let mut wire = as_user(&server, "fresh", "sesam")
-            .open_wire(&CancellationToken::new())
-            .unwrap();
+        let mut wire = as_user(&server, "fresh", "sesam").open_wire(&CancellationToken::new()).unwrap();
         assert_eq!(wire.query("SELECT 7").unwrap(), [[Some(b"7".to_vec())]]);
     }
-    let refused = as_user(&server, "fresh", "other")
-        .open_wire(&CancellationToken::new())
-        .unwrap_err();
+    let refused = as_user(&server, "fresh", "other").open_wire(&CancellationToken::new()).unwrap_err();
     assert!(refused.is_access_denied(), "{refused:?}");
     let nobody = Address {
-        address: MysqlAddress::Tcp {
-            host: "127.0.0.1".to_owned(),
-            port: 1,
-        },
+        address: MysqlAddress::Tcp { host: "127.0.0.1".to_owned(), port: 1 },
         ..as_user(&server, "fresh", "sesam")
     };
-    assert!(
-        nobody
-            .open_wire(&CancellationToken::new())
-            .unwrap_err()
-            .hint()
-            .is_some()
-    );
+    assert!(nobody.open_wire(&CancellationToken::new()).unwrap_err().hint().is_some());
 }
 
 #[test]
@@ -601,10 +399,7 @@ fn the_peers_that_the_policy_does_not_name_are_refused_before_a_byte() {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     listener.set_nonblocking(true).unwrap();
     let mut address = Address {
-        address: MysqlAddress::Tcp {
-            host: "127.0.0.1".to_owned(),
-            port: listener.local_addr().unwrap().port(),
-        },
+        address: MysqlAddress::Tcp { host: "127.0.0.1".to_owned(), port: listener.local_addr().unwrap().port() },
         user: "bkp".to_owned(),
         password: None,
         tls: Tls::default(),
@@ -613,14 +408,6 @@ fn the_peers_that_the_policy_does_not_name_are_refused_before_a_byte() {
     address.network.peers = vec!["10.9.8.0/24".parse().unwrap()];
     let refused = address.open_wire(&CancellationToken::new()).unwrap_err();
     assert!(refused.is_network_refused(), "{refused:?}");
-    assert!(
-        block_on(async { address.connect().await.map(drop) })
-            .unwrap_err()
-            .is_network_refused()
-    );
-    assert_eq!(
-        listener.accept().unwrap_err().kind(),
-        std::io::ErrorKind::WouldBlock,
-        "somebody knocked"
-    );
+    assert!(block_on(async { address.connect().await.map(drop) }).unwrap_err().is_network_refused());
+    assert_eq!(listener.accept().unwrap_err().kind(), std::io::ErrorKind::WouldBlock, "somebody knocked");
 }

@@ -103,7 +103,8 @@ fn a_copy_that_fails_is_exit_3_and_the_next_run_catches_up() {
 fn a_second_run_of_a_policy_exits_11_or_waits() {
     let world = World::ready(Product::MariaDb);
     fs::create_dir_all(world.path("state")).unwrap();
-    let holder = fs::OpenOptions::new().create(true).write(true).truncate(false).open(world.path("state/run.lock")).unwrap();
+    let holder =
+        fs::OpenOptions::new().create(true).write(true).truncate(false).open(world.path("state/run.lock")).unwrap();
     holder.lock().unwrap();
     world.bkp(&["backup", "mall"]).expect(11);
     world.bkp(&["run", "mall", "--now"]).expect(11);
@@ -127,12 +128,14 @@ fn a_run_with_nothing_due_opens_nothing() {
     );
     fs::write(dir.path().join("idle.toml"), text).unwrap();
     for _ in 0..2 {
-        let output = Command::new(env!("CARGO_BIN_EXE_bkp")).args(["run", "--policies"]).arg(dir.path()).output().unwrap();
+        let output =
+            Command::new(env!("CARGO_BIN_EXE_bkp")).args(["run", "--policies"]).arg(dir.path()).output().unwrap();
         let ended = Ended::from(output).expect(0);
         assert_eq!(ended.out, "");
     }
     assert!(!dir.path().join("none").exists());
-    let kept: Vec<_> = fs::read_dir(dir.path().join("state")).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    let kept: Vec<_> =
+        fs::read_dir(dir.path().join("state")).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     assert_eq!(kept, ["stamps.json"]);
 }
 
@@ -142,7 +145,8 @@ fn a_full_disk_is_a_clear_error_and_loses_nothing() {
     let world = World::new(Product::MariaDb);
     let repository = world.path("repository");
     fs::create_dir_all(&repository).unwrap();
-    let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", "size=24m", "tmpfs"]).arg(&repository).status().unwrap();
+    let mounted =
+        Command::new("mount").args(["-t", "tmpfs", "-o", "size=24m", "tmpfs"]).arg(&repository).status().unwrap();
     assert!(mounted.success(), "mount a small disk");
     let unmount = Unmount(&repository);
     world.bkp(&["init", "mall"]).expect(0);

@@ -10,9 +10,7 @@ use bkp::policy::{MysqlAddress, Network, Tls};
 use bkp::run::Run;
 use bkp::source::mysql::hash_chunks;
 use bkp::target::mysql::plan::Selection;
-use bkp::target::mysql::{
-    DirDump, DumpReader, LoadError, LoadOptions, LoadPlan, Loaded, compare, inspect, load,
-};
+use bkp::target::mysql::{DirDump, DumpReader, LoadError, LoadOptions, LoadPlan, Loaded, compare, inspect, load};
 
 use crate::dump::world::DirSink;
 use crate::dump::{fixture, world};
@@ -44,21 +42,12 @@ async fn bring(server: &Server, dump: Arc<dyn DumpReader>, run: &Run) -> Result<
 }
 
 fn options() -> LoadOptions {
-    LoadOptions {
-        connections: 3,
-        skip_binlog: true,
-        defer_index_bytes_min: 0,
-    }
+    LoadOptions { connections: 3, skip_binlog: true, defer_index_bytes_min: 0 }
 }
 
 /// Asserts that a server holds nothing of ours beside what was loaded.
 fn assert_tidy(server: &Server) {
-    assert_eq!(
-        server.value(
-            "SELECT COUNT(*) FROM information_schema.schemata WHERE schema_name = 'bkp_restore'"
-        ),
-        "0"
-    );
+    assert_eq!(server.value("SELECT COUNT(*) FROM information_schema.schemata WHERE schema_name = 'bkp_restore'"), "0");
 }
 
 const BOTH: [Product; 2] = [Product::MariaDb, Product::MySql];
@@ -76,50 +65,29 @@ async fn a_dump_comes_back_to_the_last_byte_with_all_its_objects() {
         assert!(loaded.failed.is_empty(), "{product:?}: {:?}", loaded.failed);
         assert_eq!(loaded.rows, 9);
         assert_eq!(
-            server.query("SELECT id, HEX(t), HEX(b), HEX(l), d, ts, tm, HEX(bits), f, dbl, dbl2, day FROM shop.kinds ORDER BY id"),
+            server.query(
+                "SELECT id, HEX(t), HEX(b), HEX(l), d, ts, tm, HEX(bits), f, dbl, dbl2, day FROM shop.kinds ORDER BY id"
+            ),
             dumps::kinds_as_selected()
         );
+        assert_eq!(server.value("SELECT GROUP_CONCAT(ST_AsText(g) ORDER BY id) FROM shop.shapes"), "POINT(1 2)");
         assert_eq!(
-            server.value("SELECT GROUP_CONCAT(ST_AsText(g) ORDER BY id) FROM shop.shapes"),
-            "POINT(1 2)"
-        );
-        assert_eq!(
-            server.value(
-                "SELECT JSON_UNQUOTE(JSON_EXTRACT(j, '$.가')) FROM shop.shapes WHERE id = 1"
-            ),
+            server.value("SELECT JSON_UNQUOTE(JSON_EXTRACT(j, '$.가')) FROM shop.shapes WHERE id = 1"),
             "나\t다"
         );
         assert_eq!(server.value("SELECT total FROM shop.sales_twice"), "18");
         assert_eq!(server.value("SELECT COUNT(*) FROM shop.lines"), "4");
         server.execute("INSERT INTO shop.orders (id, amount) VALUES (40, 5)");
-        assert_eq!(
-            server.value("SELECT COUNT(*) FROM shop.log WHERE what = 'order 40'"),
-            "1"
-        );
-        let indexes =
-            "SELECT GROUP_CONCAT(DISTINCT index_name ORDER BY 1) FROM information_schema.statistics
+        assert_eq!(server.value("SELECT COUNT(*) FROM shop.log WHERE what = 'order 40'"), "1");
+        let indexes = "SELECT GROUP_CONCAT(DISTINCT index_name ORDER BY 1) FROM information_schema.statistics
             WHERE table_schema = 'shop' AND table_name = 'orders'";
         assert_eq!(server.value(indexes), "by_amount,by_note,PRIMARY");
-        assert_eq!(
-            server.value(
-                "SELECT COUNT(*) FROM information_schema.events WHERE event_schema = 'shop'"
-            ),
-            "1"
-        );
+        assert_eq!(server.value("SELECT COUNT(*) FROM information_schema.events WHERE event_schema = 'shop'"), "1");
         let collation = "SELECT default_collation_name FROM information_schema.schemata WHERE schema_name = 'shop'";
         assert_eq!(server.value(collation), "utf8mb4_bin");
-        assert_eq!(
-            server.value("SELECT COUNT(*) FROM mysql.user WHERE user = 'clerk'"),
-            "1"
-        );
-        assert_eq!(
-            server.value("SELECT COUNT(*) FROM mysql.db WHERE user = 'clerk' AND db = 'shop'"),
-            "1"
-        );
-        assert_eq!(
-            server.value("SELECT COUNT(*) FROM mysql.db WHERE user = 'standing'"),
-            "0"
-        );
+        assert_eq!(server.value("SELECT COUNT(*) FROM mysql.user WHERE user = 'clerk'"), "1");
+        assert_eq!(server.value("SELECT COUNT(*) FROM mysql.db WHERE user = 'clerk' AND db = 'shop'"), "1");
+        assert_eq!(server.value("SELECT COUNT(*) FROM mysql.db WHERE user = 'standing'"), "0");
         assert_tidy(&server);
     }
 }
@@ -128,10 +96,7 @@ async fn a_dump_comes_back_to_the_last_byte_with_all_its_objects() {
 #[ignore = "needs the servers of scripts/lab; scripts/test runs it"]
 async fn a_load_that_is_stopped_in_the_middle_goes_on_and_no_row_comes_twice() {
     for product in BOTH {
-        let dump = Dump::new(product)
-            .numbers("plain", 8, 1_000)
-            .without_key("loose", 8, 1_000)
-            .open();
+        let dump = Dump::new(product).numbers("plain", 8, 1_000).without_key("loose", 8, 1_000).open();
         let server = Server::start(product, &[]);
         let gate = Gate::after_chunks(dump.clone(), 5);
         let run = Run::silent();
@@ -141,17 +106,10 @@ async fn a_load_that_is_stopped_in_the_middle_goes_on_and_no_row_comes_twice() {
             run.cancel.cancel();
         });
 
-        assert!(
-            matches!(stopped.0, Err(LoadError::Stopped)),
-            "{:?}",
-            stopped.0
-        );
+        assert!(matches!(stopped.0, Err(LoadError::Stopped)), "{:?}", stopped.0);
         let count = "SELECT (SELECT COUNT(*) FROM shop.plain) + (SELECT COUNT(*) FROM shop.loose)";
         let middle: u64 = server.value(count).parse().unwrap();
-        assert!(
-            middle > 0 && middle < 16_000 && middle.is_multiple_of(1_000),
-            "{product:?}: {middle}"
-        );
+        assert!(middle > 0 && middle < 16_000 && middle.is_multiple_of(1_000), "{product:?}: {middle}");
         let ours = "SELECT COUNT(*) FROM information_schema.processlist WHERE info LIKE 'LOAD DATA%' AND id <> CONNECTION_ID()";
         assert_eq!(server.value(ours), "0");
 
@@ -178,8 +136,7 @@ async fn a_connection_lost_in_mid_chunk_costs_a_second_try_and_no_row() {
         let run = Run::silent();
         let (loaded, ()) = tokio::join!(bring(&server, gate.clone(), &run), async {
             gate.reached().await;
-            let loading =
-                "SELECT id FROM information_schema.processlist WHERE info LIKE 'LOAD DATA LOCAL%'";
+            let loading = "SELECT id FROM information_schema.processlist WHERE info LIKE 'LOAD DATA LOCAL%'";
             server.execute(&format!("KILL {}", server.value(loading)));
             gate.open();
         });
@@ -195,9 +152,7 @@ async fn a_deadlock_costs_a_second_try_and_no_row() {
     for product in BOTH {
         let dump = Dump::new(product).numbers("plain", 2, 1_000).open();
         let server = Server::start(product, &["--innodb-lock-wait-timeout=20"]);
-        server.execute(
-            "CREATE DATABASE other; CREATE TABLE other.weight (id INT PRIMARY KEY, w INT)",
-        );
+        server.execute("CREATE DATABASE other; CREATE TABLE other.weight (id INT PRIMARY KEY, w INT)");
         let gate = Gate::before_chunk(dump, "shop/plain/1.tsv");
 
         let run = Run::silent();
@@ -207,19 +162,11 @@ async fn a_deadlock_costs_a_second_try_and_no_row() {
             dumps::run(&mut rival, "SET sql_log_bin = 0").await;
             dumps::run(&mut rival, "START TRANSACTION").await;
             // InnoDB gives up the lighter of two: the rival has more to lose.
-            let many = (0..4_000)
-                .map(|id| format!("({id}, 0)"))
-                .collect::<Vec<_>>()
-                .join(",");
-            dumps::run(
-                &mut rival,
-                &format!("INSERT INTO other.weight VALUES {many}"),
-            )
-            .await;
+            let many = (0..4_000).map(|id| format!("({id}, 0)")).collect::<Vec<_>>().join(",");
+            dumps::run(&mut rival, &format!("INSERT INTO other.weight VALUES {many}")).await;
             dumps::run(&mut rival, "INSERT INTO shop.plain VALUES (1500, 'rival')").await;
             gate.open();
-            let waits =
-                "SELECT COUNT(*) FROM information_schema.innodb_trx WHERE trx_state = 'LOCK WAIT'";
+            let waits = "SELECT COUNT(*) FROM information_schema.innodb_trx WHERE trx_state = 'LOCK WAIT'";
             readers::until(|| server.value(waits) == "1").await;
             dumps::run(&mut rival, "INSERT INTO shop.plain VALUES (1100, 'rival')").await;
             dumps::run(&mut rival, "ROLLBACK").await;
@@ -241,18 +188,13 @@ async fn a_value_that_does_not_fit_is_an_error_and_its_chunk_stays_out() {
         );
         let server = Server::start(product, &[]);
 
-        let error = bring(&server, dump.open(), &Run::silent())
-            .await
-            .unwrap_err();
+        let error = bring(&server, dump.open(), &Run::silent()).await.unwrap_err();
 
         assert!(
             matches!(&error, LoadError::Warnings { count: 1, path, .. } if path == "shop/plain/2.tsv"),
             "{error:?}"
         );
-        assert_eq!(
-            server.value("SELECT COUNT(*) FROM shop.plain WHERE id >= 2000"),
-            "0"
-        );
+        assert_eq!(server.value("SELECT COUNT(*) FROM shop.plain WHERE id >= 2000"), "0");
         assert!(plan(&server, &dump.open(), false).await.unwrap().resumes);
     }
 }
@@ -261,17 +203,11 @@ async fn a_value_that_does_not_fit_is_an_error_and_its_chunk_stays_out() {
 #[ignore = "needs the servers of scripts/lab; scripts/test runs it"]
 async fn a_row_that_comes_twice_is_an_error() {
     for product in BOTH {
-        let dump = Dump::new(product)
-            .numbers("plain", 1, 10)
-            .chunk("plain", "3\tagain\n", 1)
-            .open();
+        let dump = Dump::new(product).numbers("plain", 1, 10).chunk("plain", "3\tagain\n", 1).open();
         let server = Server::start(product, &[]);
         let error = bring(&server, dump, &Run::silent()).await.unwrap_err();
         assert!(
-            matches!(
-                &error,
-                LoadError::Warnings { .. } | LoadError::Rows { .. } | LoadError::RowCount { .. }
-            ),
+            matches!(&error, LoadError::Warnings { .. } | LoadError::Rows { .. } | LoadError::RowCount { .. }),
             "{error:?}"
         );
         dumps::assert_numbers(&server, "plain", 10);
@@ -281,23 +217,10 @@ async fn a_row_that_comes_twice_is_an_error() {
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs the servers of scripts/lab; scripts/test runs it"]
 async fn fewer_rows_than_the_manifest_says_are_an_error() {
-    let dump = Dump::new(Product::MariaDb)
-        .numbers("plain", 1, 10)
-        .chunk("plain", "100\tone\n", 2)
-        .open();
+    let dump = Dump::new(Product::MariaDb).numbers("plain", 1, 10).chunk("plain", "100\tone\n", 2).open();
     let server = Server::mariadb();
     let error = bring(&server, dump, &Run::silent()).await.unwrap_err();
-    assert!(
-        matches!(
-            &error,
-            LoadError::RowCount {
-                expected: 2,
-                taken: 1,
-                ..
-            }
-        ),
-        "{error:?}"
-    );
+    assert!(matches!(&error, LoadError::RowCount { expected: 2, taken: 1, .. }), "{error:?}");
     dumps::assert_numbers(&server, "plain", 10);
 }
 
@@ -308,14 +231,9 @@ async fn a_damaged_row_file_is_never_committed() {
         let dump = Dump::new(product).numbers("plain", 3, 1_000);
         dump.damage("shop/plain/1.tsv");
         let server = Server::start(product, &[]);
-        let error = bring(&server, dump.open(), &Run::silent())
-            .await
-            .unwrap_err();
+        let error = bring(&server, dump.open(), &Run::silent()).await.unwrap_err();
         assert!(error.is_damage(), "{error:?}");
-        assert_eq!(
-            server.value("SELECT COUNT(*) FROM shop.plain WHERE id BETWEEN 1000 AND 1999"),
-            "0"
-        );
+        assert_eq!(server.value("SELECT COUNT(*) FROM shop.plain WHERE id BETWEEN 1000 AND 1999"), "0");
     }
 }
 
@@ -327,15 +245,10 @@ async fn a_target_that_is_not_empty_is_refused_until_it_may_be_overwritten() {
     server.execute("CREATE DATABASE shop; CREATE VIEW shop.plain AS SELECT 1 AS one; CREATE TABLE shop.kept (a INT)");
 
     let error = plan(&server, &dump, false).await.unwrap_err();
-    assert!(
-        error.to_string().ends_with("it holds view `shop`.`plain`"),
-        "{error}"
-    );
+    assert!(error.to_string().ends_with("it holds view `shop`.`plain`"), "{error}");
 
     let plan = plan(&server, &dump, true).await.unwrap();
-    load(&plan, dump, &address(&server), options(), &Run::silent())
-        .await
-        .unwrap();
+    load(&plan, dump, &address(&server), options(), &Run::silent()).await.unwrap();
     dumps::assert_numbers(&server, "plain", 10);
     assert_eq!(server.value("SELECT COUNT(*) FROM shop.kept"), "0");
 }
@@ -343,44 +256,24 @@ async fn a_target_that_is_not_empty_is_refused_until_it_may_be_overwritten() {
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs the servers of scripts/lab; scripts/test runs it"]
 async fn a_target_in_the_middle_of_another_load_is_refused() {
-    let (one, other) = (
-        Dump::new(Product::MariaDb).numbers("plain", 2, 10),
-        Dump::new(Product::MariaDb).numbers("other", 2, 10),
-    );
+    let (one, other) =
+        (Dump::new(Product::MariaDb).numbers("plain", 2, 10), Dump::new(Product::MariaDb).numbers("other", 2, 10));
     let server = Server::mariadb();
     let gate = Gate::after_chunks(one.open(), 1);
     let run = Run::silent();
     let plan_of_two = plan(&server, &other.open(), false).await.unwrap();
     let (stopped, ()) = tokio::join!(bring(&server, gate.clone(), &run), async {
         gate.reached().await;
-        let busy = load(
-            &plan_of_two,
-            other.open(),
-            &address(&server),
-            options(),
-            &Run::silent(),
-        )
-        .await;
+        let busy = load(&plan_of_two, other.open(), &address(&server), options(), &Run::silent()).await;
         assert!(matches!(busy, Err(LoadError::Busy)), "{busy:?}");
         run.cancel.cancel();
     });
     assert!(matches!(stopped, Err(LoadError::Stopped)));
 
-    assert!(matches!(
-        plan(&server, &other.open(), false).await,
-        Err(LoadError::OtherLoad)
-    ));
+    assert!(matches!(plan(&server, &other.open(), false).await, Err(LoadError::OtherLoad)));
     let anew = plan(&server, &other.open(), true).await.unwrap();
     assert!(!anew.resumes);
-    load(
-        &anew,
-        other.open(),
-        &address(&server),
-        options(),
-        &Run::silent(),
-    )
-    .await
-    .unwrap();
+    load(&anew, other.open(), &address(&server), options(), &Run::silent()).await.unwrap();
     dumps::assert_numbers(&server, "other", 20);
     assert_tidy(&server);
 }
@@ -388,10 +281,7 @@ async fn a_target_in_the_middle_of_another_load_is_refused() {
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs the servers of scripts/lab; scripts/test runs it"]
 async fn a_table_without_transactions_starts_over_after_an_interruption() {
-    let dump = Dump::new(Product::MariaDb)
-        .engine("MyISAM")
-        .numbers("plain", 4, 50_000)
-        .open();
+    let dump = Dump::new(Product::MariaDb).engine("MyISAM").numbers("plain", 4, 50_000).open();
     let server = Server::mariadb();
     let gate = Gate::within_chunk(dump.clone(), "shop/plain/2.tsv");
     let run = Run::silent();
@@ -412,30 +302,22 @@ async fn selected_tables_come_with_their_triggers_and_nothing_else() {
     let dump = dumps::torture(Product::MariaDb).open();
     let server = Server::mariadb();
     let selection = Selection {
-        tables: Some(vec![
-            ("shop".to_owned(), "orders".to_owned()),
-            ("shop".to_owned(), "log".to_owned()),
-        ]),
+        tables: Some(vec![("shop".to_owned(), "orders".to_owned()), ("shop".to_owned(), "log".to_owned())]),
         accounts: true,
     };
     let state = inspect(&address(&server)).await.unwrap();
     let plan = LoadPlan::new(dump.manifest(), &selection, &state, false).unwrap();
-    let loaded = load(&plan, dump, &address(&server), options(), &Run::silent())
-        .await
-        .unwrap();
+    let loaded = load(&plan, dump, &address(&server), options(), &Run::silent()).await.unwrap();
 
     assert_eq!((loaded.tables, loaded.objects), (2, 1));
-    assert_eq!(server.value("SELECT GROUP_CONCAT(table_name ORDER BY 1) FROM information_schema.tables WHERE table_schema = 'shop'"), "log,orders");
     assert_eq!(
         server.value(
-            "SELECT COUNT(*) FROM information_schema.triggers WHERE trigger_schema = 'shop'"
+            "SELECT GROUP_CONCAT(table_name ORDER BY 1) FROM information_schema.tables WHERE table_schema = 'shop'"
         ),
-        "1"
+        "log,orders"
     );
-    assert_eq!(
-        server.value("SELECT COUNT(*) FROM mysql.user WHERE user = 'clerk'"),
-        "0"
-    );
+    assert_eq!(server.value("SELECT COUNT(*) FROM information_schema.triggers WHERE trigger_schema = 'shop'"), "1");
+    assert_eq!(server.value("SELECT COUNT(*) FROM mysql.user WHERE user = 'clerk'"), "0");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -460,11 +342,7 @@ async fn an_object_that_the_target_refuses_is_named_and_the_rest_comes() {
         .open();
     let server = Server::mariadb();
     let loaded = bring(&server, dump, &Run::silent()).await.unwrap();
-    let failed: Vec<&str> = loaded
-        .failed
-        .iter()
-        .map(|failed| failed.what.as_str())
-        .collect();
+    let failed: Vec<&str> = loaded.failed.iter().map(|failed| failed.what.as_str()).collect();
     assert_eq!(failed, ["view `shop`.`broken`"]);
     assert_eq!(server.value("SELECT COUNT(*) FROM shop.whole"), "10");
 }
@@ -489,16 +367,8 @@ async fn all_that_the_source_dumps_comes_back_and_hashes_as_it_did() {
             let (address, run) = (address(&server), Run::silent());
             let hashes = hash_chunks(&address, dump.manifest(), None, 3, &run).unwrap();
             assert_eq!(compare(dump.manifest(), None, &hashes), [], "{product:?}");
-            assert_eq!(
-                world::tables(&source),
-                world::tables(&server),
-                "{product:?}"
-            );
-            assert_eq!(
-                world::objects(&source),
-                world::objects(&server),
-                "{product:?}"
-            );
+            assert_eq!(world::tables(&source), world::tables(&server), "{product:?}");
+            assert_eq!(world::objects(&source), world::objects(&server), "{product:?}");
         });
         assert_tidy(&server);
     }

@@ -56,10 +56,7 @@ fn a_peer_without_a_route_is_no_way_and_not_a_refusal() {
     if side().is_some() {
         return inside_without_a_route();
     }
-    World::up("none").child(
-        "a_peer_without_a_route_is_no_way_and_not_a_refusal",
-        "inside",
-    );
+    World::up("none").child("a_peer_without_a_route_is_no_way_and_not_a_refusal", "inside");
 }
 
 /// Says which part of a test this process plays, where it runs inside our namespace.
@@ -73,40 +70,16 @@ fn inside_the_right_way() {
     assert_eq!(route.interface.as_deref(), Some("bkp-san"));
     check(&from_source(SAN.0), peer()).unwrap();
     check(&to_peers("10.77.0.0/16"), peer()).unwrap();
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
-        assert_eq!(
-            resolve(&by_interface("bkp-san"), PEER, 3306).await.unwrap(),
-            [peer()]
-        );
-        check_seen(&by_interface("bkp-san"), &format!("{}:40112", SAN.0))
-            .await
-            .unwrap();
-        assert!(
-            check_seen(&by_interface("bkp-san"), LAN.0)
-                .await
-                .unwrap_err()
-                .is_refused()
-        );
+        assert_eq!(resolve(&by_interface("bkp-san"), PEER, 3306).await.unwrap(), [peer()]);
+        check_seen(&by_interface("bkp-san"), &format!("{}:40112", SAN.0)).await.unwrap();
+        assert!(check_seen(&by_interface("bkp-san"), LAN.0).await.unwrap_err().is_refused());
     });
     // An address of our own: the bytes leave by no cable, and the one that has the address counts.
     check(&by_interface("bkp-san"), SocketAddr::new(ip(SAN.0), 3306)).unwrap();
-    assert!(
-        check(&by_interface("bkp-san"), SocketAddr::new(ip(LAN.0), 3306))
-            .unwrap_err()
-            .is_refused()
-    );
-    assert!(
-        check(
-            &by_interface("bkp-san"),
-            SocketAddr::new(ip("127.0.0.1"), 3306)
-        )
-        .unwrap_err()
-        .is_refused()
-    );
+    assert!(check(&by_interface("bkp-san"), SocketAddr::new(ip(LAN.0), 3306)).unwrap_err().is_refused());
+    assert!(check(&by_interface("bkp-san"), SocketAddr::new(ip("127.0.0.1"), 3306)).unwrap_err().is_refused());
 }
 
 fn inside_the_wrong_way() {
@@ -116,10 +89,7 @@ fn inside_the_wrong_way() {
         (to_peers("10.77.2.0/24"), "one in 10.77.2.0/24"),
     ] {
         let error = reach(&network).unwrap_err();
-        assert!(
-            error.is_refused() && error.to_string().ends_with(wanted),
-            "{error}"
-        );
+        assert!(error.is_refused() && error.to_string().ends_with(wanted), "{error}");
     }
 }
 
@@ -135,10 +105,7 @@ fn inside_without_a_route() {
     let error = check(&by_interface("bkp-san"), peer()).unwrap_err();
     assert!(matches!(error, NetError::NoRoute { .. }), "{error}");
     let outside = to_peers("10.77.2.0/24");
-    assert!(
-        check(&outside, peer()).unwrap_err().is_refused(),
-        "the peer is judged before the way"
-    );
+    assert!(check(&outside, peer()).unwrap_err().is_refused(), "the peer is judged before the way");
 }
 
 /// Connects as every caller does: only over a way that was checked.
@@ -157,24 +124,15 @@ fn ip(text: &str) -> IpAddr {
 }
 
 fn by_interface(name: &str) -> Network {
-    Network {
-        interface: Some(name.to_owned()),
-        ..Network::default()
-    }
+    Network { interface: Some(name.to_owned()), ..Network::default() }
 }
 
 fn from_source(source: &str) -> Network {
-    Network {
-        source: Some(ip(source)),
-        ..Network::default()
-    }
+    Network { source: Some(ip(source)), ..Network::default() }
 }
 
 fn to_peers(range: &str) -> Network {
-    Network {
-        peers: vec![range.parse().unwrap()],
-        ..Network::default()
-    }
+    Network { peers: vec![range.parse().unwrap()], ..Network::default() }
 }
 
 /// Our namespace and the peer's, joined by two cables; gone when dropped.
@@ -186,35 +144,18 @@ struct World {
 impl World {
     fn up(name: &str) -> Self {
         let id = std::process::id();
-        let world = Self {
-            ours: format!("bkp-{name}-{id}-a"),
-            theirs: format!("bkp-{name}-{id}-b"),
-        };
+        let world = Self { ours: format!("bkp-{name}-{id}-a"), theirs: format!("bkp-{name}-{id}-b") };
         for space in [&world.ours, &world.theirs] {
             ip_command(&["netns", "add", space]);
             ip_command(&["-n", space, "link", "set", "lo", "up"]);
             // The kernel would announce its link-local addresses, and the count of what arrived would be of them.
-            let quiet = [
-                "netns",
-                "exec",
-                space,
-                "sh",
-                "-c",
-                "echo 1 > /proc/sys/net/ipv6/conf/default/disable_ipv6 || true",
-            ];
+            let quiet =
+                ["netns", "exec", space, "sh", "-c", "echo 1 > /proc/sys/net/ipv6/conf/default/disable_ipv6 || true"];
             ip_command(&quiet);
         }
         world.cable("bkp-lan", LAN);
         world.cable("bkp-san", SAN);
-        ip_command(&[
-            "-n",
-            &world.theirs,
-            "address",
-            "add",
-            &format!("{PEER}/32"),
-            "dev",
-            "lo",
-        ]);
+        ip_command(&["-n", &world.theirs, "address", "add", &format!("{PEER}/32"), "dev", "lo"]);
         world.counts_what_arrives();
         world
     }
@@ -235,24 +176,14 @@ impl World {
             &self.theirs,
         ]);
         for (space, address) in [(&self.ours, ours), (&self.theirs, theirs)] {
-            ip_command(&[
-                "-n",
-                space,
-                "address",
-                "add",
-                &format!("{address}/24"),
-                "dev",
-                name,
-            ]);
+            ip_command(&["-n", space, "address", "add", &format!("{address}/24"), "dev", name]);
             ip_command(&["-n", space, "link", "set", name, "up"]);
         }
     }
 
     fn route(&self, peer: &str, cable: &str, source: Option<&str>) {
         let gateway = if cable == "bkp-lan" { LAN.1 } else { SAN.1 };
-        let mut arguments = vec![
-            "-n", &self.ours, "route", "replace", peer, "via", gateway, "dev", cable,
-        ];
+        let mut arguments = vec!["-n", &self.ours, "route", "replace", peer, "via", gateway, "dev", cable];
         arguments.extend(source.iter().flat_map(|source| ["src", source]));
         ip_command(&arguments);
     }
@@ -270,11 +201,7 @@ impl World {
             .unwrap();
         let told = String::from_utf8_lossy(&output.stdout);
         let is_run = told.contains("1 passed");
-        assert!(
-            output.status.success() && is_run,
-            "{told}{}",
-            String::from_utf8_lossy(&output.stderr)
-        );
+        assert!(output.status.success() && is_run, "{told}{}", String::from_utf8_lossy(&output.stderr));
     }
 
     /// Proves that the count moves when something is sent, or it could not tell that nothing was.
@@ -282,10 +209,7 @@ impl World {
         let before = self.arrived();
         let send = format!("echo x > /dev/udp/{}/9", LAN.1);
         ip_command(&["netns", "exec", &self.ours, "bash", "-c", &send]);
-        assert!(
-            self.arrived() > before,
-            "the count of packets does not move"
-        );
+        assert!(self.arrived() > before, "the count of packets does not move");
     }
 
     /// Returns how many packets have come to the peer's ends of the cables.
@@ -293,14 +217,8 @@ impl World {
         let cables = ["bkp-lan", "bkp-san"];
         let counts = cables.map(|name| {
             let path = format!("/sys/class/net/{name}/statistics/rx_packets");
-            let output = Command::new("ip")
-                .args(["netns", "exec", &self.theirs, "cat", &path])
-                .output()
-                .unwrap();
-            String::from_utf8_lossy(&output.stdout)
-                .trim()
-                .parse::<u64>()
-                .unwrap()
+            let output = Command::new("ip").args(["netns", "exec", &self.theirs, "cat", &path]).output().unwrap();
+            String::from_utf8_lossy(&output.stdout).trim().parse::<u64>().unwrap()
         });
         counts.iter().sum()
     }
@@ -316,14 +234,6 @@ impl Drop for World {
 }
 
 fn ip_command(arguments: &[&str]) {
-    let output = Command::new("ip")
-        .args(arguments)
-        .output()
-        .expect("ip is installed (Debian package iproute2)");
-    assert!(
-        output.status.success(),
-        "ip {}: {}",
-        arguments.join(" "),
-        String::from_utf8_lossy(&output.stderr)
-    );
+    let output = Command::new("ip").args(arguments).output().expect("ip is installed (Debian package iproute2)");
+    assert!(output.status.success(), "ip {}: {}", arguments.join(" "), String::from_utf8_lossy(&output.stderr));
 }

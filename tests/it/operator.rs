@@ -103,7 +103,9 @@ fn an_objective_that_the_drill_misses_is_exit_14() {
     let world = World::ready(Product::MariaDb);
     world.bkp(&["backup", "mall"]).expect(0);
     let policy = fs::read_to_string(world.path("policies/mall.toml")).unwrap();
-    let tight = policy.replace("rto = \"1h\"", "rto = \"1s\"").replace("min = 1 }", "min = 1 }, { sql = \"SELECT SLEEP(2)\", equals = \"0\" }");
+    let tight = policy
+        .replace("rto = \"1h\"", "rto = \"1s\"")
+        .replace("min = 1 }", "min = 1 }, { sql = \"SELECT SLEEP(2)\", equals = \"0\" }");
     assert_ne!(policy, tight);
     // The sleeping check must be the first that is green.
     let tight = tight.replace("{ sql = \"SELECT COUNT(*) FROM mall.orders\", min = 1 }, ", "");
@@ -119,7 +121,9 @@ fn a_guard_that_trips_means_no_snapshot_and_no_forgetting() {
     for _ in 0..3 {
         world.bkp(&["backup", "mall", "--source", "images", "--no-copy"]).expect(0);
     }
-    let count = |world: &World| world.bkp(&["snapshots", "mall", "--json"]).expect(0).json()["snapshots"].as_array().unwrap().len();
+    let count = |world: &World| {
+        world.bkp(&["snapshots", "mall", "--json"]).expect(0).json()["snapshots"].as_array().unwrap().len()
+    };
     let before = count(&world);
     fs::remove_file(world.images().join(".bkp-ok")).unwrap();
     let tripped = world.bkp(&["backup", "mall", "--source", "images", "--no-copy"]).expect(15);

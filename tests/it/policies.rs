@@ -21,15 +21,10 @@ fn full() -> String {
 fn every_shipped_policy_holds_together_and_has_a_next_run() {
     let now: DateTime<Utc> = "2026-05-01T12:00:00Z".parse().unwrap();
     for file in files() {
-        let policy =
-            Policy::load(&file).unwrap_or_else(|error| panic!("{error}\n{:?}", error.hint()));
+        let policy = Policy::load(&file).unwrap_or_else(|error| panic!("{error}\n{:?}", error.hint()));
         let backup = policy.schedule.backup.expect("a backup schedule");
         let next = backup.next_after(now, policy.timezone).unwrap();
-        assert!(
-            next > now && next < now + chrono::TimeDelta::days(1),
-            "{}",
-            file.display()
-        );
+        assert!(next > now && next < now + chrono::TimeDelta::days(1), "{}", file.display());
         assert_eq!(policy.name, file.file_stem().unwrap().to_str().unwrap());
     }
 }
@@ -50,10 +45,7 @@ fn every_key_of_the_schema_is_described() {
     let schema = policy::schema();
     for table in tables(&schema) {
         for (key, value) in table.get("properties").and_then(Value::as_object).unwrap() {
-            assert!(
-                value.get("description").is_some(),
-                "`{key}` has no description"
-            );
+            assert!(value.get("description").is_some(), "`{key}` has no description");
         }
     }
     assert_eq!(schema.get("title").unwrap(), "bkp policy");
@@ -64,36 +56,20 @@ fn every_misspelled_key_names_itself_its_line_and_the_right_one() {
     let full = full();
     let mut count = 0;
     for (rank, line) in full.lines().enumerate() {
-        let Some((key, _)) = line
-            .split_once(" = ")
-            .filter(|(key, _)| !key.contains(['#', ' ', '{']))
-        else {
+        let Some((key, _)) = line.split_once(" = ").filter(|(key, _)| !key.contains(['#', ' ', '{'])) else {
             continue;
         };
         let wrong = format!("{key}x");
-        let lines = full.lines().enumerate().map(|(at, line)| {
-            if at == rank {
-                line.replacen(key, &wrong, 1)
-            } else {
-                line.to_owned()
-            }
-        });
+        let lines = full
+            .lines()
+            .enumerate()
+            .map(|(at, line)| if at == rank { line.replacen(key, &wrong, 1) } else { line.to_owned() });
         let text = lines.collect::<Vec<_>>().join("\n");
         let error = Policy::parse(&text, Path::new("full.toml")).unwrap_err();
         let message = error.to_string();
-        assert!(
-            message.starts_with(&format!("read the policy `full.toml`, line {}: ", rank + 1)),
-            "{message}"
-        );
-        assert!(
-            message.ends_with(&format!("{wrong}` is no key of a policy")),
-            "{message}"
-        );
-        assert_eq!(
-            error.hint().unwrap(),
-            format!("did you mean `{key}`?"),
-            "{message}"
-        );
+        assert!(message.starts_with(&format!("read the policy `full.toml`, line {}: ", rank + 1)), "{message}");
+        assert!(message.ends_with(&format!("{wrong}` is no key of a policy")), "{message}");
+        assert_eq!(error.hint().unwrap(), format!("did you mean `{key}`?"), "{message}");
         count += 1;
     }
     assert!(count > 60, "only {count} keys were tried");
@@ -103,55 +79,25 @@ fn every_misspelled_key_names_itself_its_line_and_the_right_one() {
 fn the_commented_alternatives_of_the_full_policy_work_too() {
     let full = full();
     let swaps = [
-        (
-            "password_file = \"/etc/bkp/full.key\"",
-            "# password_command = \"pass show bkp/full\"",
-        ),
-        (
-            "password_file = \"/etc/bkp/full.key\"",
-            "# password_credential = \"bkp-full\"",
-        ),
-        (
-            "secret_access_key_file = \"/etc/bkp/s3.key\"",
-            "# secret_access_key_command = \"pass show bkp/s3\"",
-        ),
-        (
-            "secret_access_key_file = \"/etc/bkp/s3.key\"",
-            "# secret_access_key_credential = \"bkp-s3\"",
-        ),
-        (
-            "password_file = \"/etc/bkp/db1.pw\"",
-            "# password_command = \"pass show bkp/db1\"",
-        ),
-        (
-            "password_file = \"/etc/bkp/db1.pw\"",
-            "# password_credential = \"bkp-db1\"",
-        ),
+        ("password_file = \"/etc/bkp/full.key\"", "# password_command = \"pass show bkp/full\""),
+        ("password_file = \"/etc/bkp/full.key\"", "# password_credential = \"bkp-full\""),
+        ("secret_access_key_file = \"/etc/bkp/s3.key\"", "# secret_access_key_command = \"pass show bkp/s3\""),
+        ("secret_access_key_file = \"/etc/bkp/s3.key\"", "# secret_access_key_credential = \"bkp-s3\""),
+        ("password_file = \"/etc/bkp/db1.pw\"", "# password_command = \"pass show bkp/db1\""),
+        ("password_file = \"/etc/bkp/db1.pw\"", "# password_credential = \"bkp-db1\""),
     ];
     for (shown, commented) in swaps {
-        assert!(
-            full.contains(shown) && full.contains(commented),
-            "{commented}"
-        );
-        let text = full
-            .replace(shown, "")
-            .replace(commented, commented.trim_start_matches("# "));
-        Policy::parse(&text, Path::new("full.toml"))
-            .unwrap_or_else(|error| panic!("{commented}: {error}"));
+        assert!(full.contains(shown) && full.contains(commented), "{commented}");
+        let text = full.replace(shown, "").replace(commented, commented.trim_start_matches("# "));
+        Policy::parse(&text, Path::new("full.toml")).unwrap_or_else(|error| panic!("{commented}: {error}"));
     }
 }
 
 fn schema_keys() -> Vec<String> {
     let schema = policy::schema();
     let tables = tables(&schema);
-    let keys = tables.iter().flat_map(|table| {
-        table
-            .get("properties")
-            .and_then(Value::as_object)
-            .unwrap()
-            .keys()
-            .cloned()
-    });
+    let keys =
+        tables.iter().flat_map(|table| table.get("properties").and_then(Value::as_object).unwrap().keys().cloned());
     keys.collect()
 }
 
@@ -159,9 +105,7 @@ fn schema_keys() -> Vec<String> {
 fn tables(schema: &Value) -> Vec<Value> {
     let definitions = schema.get("$defs").and_then(Value::as_object).unwrap();
     let all = definitions.values().chain([schema]);
-    all.filter(|table| table.get("properties").is_some())
-        .cloned()
-        .collect()
+    all.filter(|table| table.get("properties").is_some()).cloned().collect()
 }
 
 /// Tells whether a line sets the key, is its section, or shows it as a comment.

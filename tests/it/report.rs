@@ -6,8 +6,7 @@ use std::process::{Command, Stdio};
 
 use bkp::catalog::CopyRecord;
 use bkp::drill::outcome::{
-    CheckResult, CheckState, DrillOutcome, DrilledSnapshot, ObjectivesMs, Origin, Phase, Place,
-    SandboxServer, Verdict,
+    CheckResult, CheckState, DrillOutcome, DrilledSnapshot, ObjectivesMs, Origin, Phase, Place, SandboxServer, Verdict,
 };
 use bkp::human::{self, Ink};
 use bkp::id::{ObjectId, RunId};
@@ -23,38 +22,16 @@ fn at(text: &str) -> DateTime<Utc> {
 }
 
 fn phase(name: &str, start_ms: u64, duration_ms: u64) -> Phase {
-    Phase {
-        name: name.to_owned(),
-        start_ms,
-        duration_ms,
-        ..Phase::default()
-    }
+    Phase { name: name.to_owned(), start_ms, duration_ms, ..Phase::default() }
 }
 
 fn phases() -> Vec<Phase> {
     vec![
-        Phase {
-            detail: Some("mariadbd on a socket, 1.5 GiB buffer pool".to_owned()),
-            ..phase("sandbox", 0, 4_100)
-        },
-        Phase {
-            bytes: Some(3_221_225_472),
-            ..phase("fetch", 1_200, 212_000)
-        },
-        Phase {
-            bytes: Some(5_368_709_120),
-            rows: Some(41_204_331),
-            ..phase("load", 4_100, 431_000)
-        },
-        Phase {
-            detail: Some("61 secondary indexes".to_owned()),
-            ..phase("index", 435_100, 208_000)
-        },
-        Phase {
-            bytes: Some(1_889_785_610),
-            files: Some(60_000),
-            ..phase("files", 4_100, 318_000)
-        },
+        Phase { detail: Some("mariadbd on a socket, 1.5 GiB buffer pool".to_owned()), ..phase("sandbox", 0, 4_100) },
+        Phase { bytes: Some(3_221_225_472), ..phase("fetch", 1_200, 212_000) },
+        Phase { bytes: Some(5_368_709_120), rows: Some(41_204_331), ..phase("load", 4_100, 431_000) },
+        Phase { detail: Some("61 secondary indexes".to_owned()), ..phase("index", 435_100, 208_000) },
+        Phase { bytes: Some(1_889_785_610), files: Some(60_000), ..phase("files", 4_100, 318_000) },
         phase("checks", 643_100, 214_000),
     ]
 }
@@ -74,35 +51,11 @@ fn check(name: &str, kind: &str, result: CheckState, found: &str, wanted: &str) 
 fn checks() -> Vec<CheckResult> {
     use CheckState::Pass;
     vec![
-        check(
-            "rows of db1",
-            "rows",
-            Pass,
-            "312 of 312 chunks",
-            "every chunk's hash as in the manifest",
-        ),
-        check(
-            "files of images",
-            "files",
-            Pass,
-            "60,000 files",
-            "60,000 files",
-        ),
+        check("rows of db1", "rows", Pass, "312 of 312 chunks", "every chunk's hash as in the manifest"),
+        check("files of images", "files", Pass, "60,000 files", "60,000 files"),
         check("주문 건수 (orders)", "sql", Pass, "1204331", "at least 1"),
-        check(
-            "newest payment",
-            "sql",
-            Pass,
-            "2026-03-01 02:14:58",
-            "2026-03-01",
-        ),
-        check(
-            "product images exist",
-            "files_in",
-            Pass,
-            "0 missing of 58,112",
-            "at most 0 missing",
-        ),
+        check("newest payment", "sql", Pass, "2026-03-01 02:14:58", "2026-03-01"),
+        check("product images exist", "files_in", Pass, "0 missing of 58,112", "at most 0 missing"),
     ]
 }
 
@@ -117,10 +70,7 @@ fn snapshot(source: &str, kind: &str, time: &str) -> DrilledSnapshot {
 }
 
 fn drill(started: &str, rta_ms: Option<u64>) -> DrillOutcome {
-    let objectives = ObjectivesMs {
-        rpo_ms: Some(24 * 60 * MINUTE),
-        rto_ms: Some(20 * MINUTE),
-    };
+    let objectives = ObjectivesMs { rpo_ms: Some(24 * 60 * MINUTE), rto_ms: Some(20 * MINUTE) };
     let lost_ms = rta_ms.map(|_| 224 * MINUTE);
     let checks = checks();
     DrillOutcome {
@@ -139,9 +89,7 @@ fn drill(started: &str, rta_ms: Option<u64>) -> DrillOutcome {
             cores: 8,
             memory_bytes: 34_359_738_368,
         },
-        from: Origin::Copy {
-            name: "offsite".to_owned(),
-        },
+        from: Origin::Copy { name: "offsite".to_owned() },
         snapshots: vec![
             snapshot("db1", "mysql", "2026-02-28T17:15:03Z"),
             snapshot("images", "files", "2026-02-28T17:16:44Z"),
@@ -171,8 +119,7 @@ fn failed() -> DrillOutcome {
     drill.checks[2].result = CheckState::Fail;
     drill.checks[2].found = Some("0".to_owned());
     drill.checks[4].result = CheckState::NotRun;
-    drill.checks[4].detail =
-        Some("the statement failed: table `mall.product_images` does not exist".to_owned());
+    drill.checks[4].detail = Some("the statement failed: table `mall.product_images` does not exist".to_owned());
     drill.snapshots[1].incomplete = true;
     drill.from = Origin::Repository;
     for phase in &mut drill.phases {
@@ -187,8 +134,7 @@ fn broken() -> DrillOutcome {
     let mut drill = drill("2026-02-28T21:00:00Z", None);
     drill.phases.truncate(2);
     drill.checks.clear();
-    drill.error =
-        Some("start sandbox: mariadbd exited with status 1 before it listened".to_owned());
+    drill.error = Some("start sandbox: mariadbd exited with status 1 before it listened".to_owned());
     judged(drill)
 }
 
@@ -213,9 +159,7 @@ fn hostile() -> DrillOutcome {
     drill.policy_hash = evil.to_owned();
     drill.place.host = evil.to_owned();
     drill.place.sandboxes[0].version = evil.to_owned();
-    drill.from = Origin::Copy {
-        name: evil.to_owned(),
-    };
+    drill.from = Origin::Copy { name: evil.to_owned() };
     drill.error = Some(evil.to_owned());
     drill.snapshots[0].source = "가나다라마바사".repeat(30);
     for phase in &mut drill.phases {
@@ -243,10 +187,7 @@ fn past() -> Vec<DrillOutcome> {
 fn context() -> Context {
     Context {
         timezone: chrono_tz::Asia::Seoul,
-        targets: vec![
-            target("db1", "mysql", "10.0.30.10:3306"),
-            target("images", "files", "/mnt/images"),
-        ],
+        targets: vec![target("db1", "mysql", "10.0.30.10:3306"), target("images", "files", "/mnt/images")],
         backup_cycle: Some("15 2 * * *".to_owned()),
         verify_cycle: Some("0 5 * * *".to_owned()),
         drill_cycle: Some("0 6 1 * *".to_owned()),
@@ -262,11 +203,7 @@ fn context() -> Context {
 }
 
 fn target(source: &str, kind: &str, place: &str) -> Target {
-    Target {
-        source: source.to_owned(),
-        kind: kind.to_owned(),
-        place: place.to_owned(),
-    }
+    Target { source: source.to_owned(), kind: kind.to_owned(), place: place.to_owned() }
 }
 
 fn report(drill: DrillOutcome) -> Report {
@@ -274,14 +211,8 @@ fn report(drill: DrillOutcome) -> Report {
 }
 
 fn said(report: &Report, severity: Severity) -> String {
-    let of_it = report
-        .findings()
-        .iter()
-        .filter(|finding| finding.severity == severity);
-    of_it
-        .map(|finding| finding.text.as_str())
-        .collect::<Vec<_>>()
-        .join("\n")
+    let of_it = report.findings().iter().filter(|finding| finding.severity == severity);
+    of_it.map(|finding| finding.text.as_str()).collect::<Vec<_>>().join("\n")
 }
 
 #[test]
@@ -289,36 +220,19 @@ fn a_drill_that_proved_all_leaves_nothing_to_act_on() {
     let report = report(passed());
     assert_eq!(said(&report, Severity::Bad), "");
     assert_eq!(said(&report, Severity::Warning), "");
-    assert!(report
-        .text(Ink::plain())
-        .starts_with("Drill of mall: PASSED"));
+    assert!(report.text(Ink::plain()).starts_with("Drill of mall: PASSED"));
 }
 
 #[test]
 fn every_fault_of_a_drill_is_a_finding() {
     let report = report(failed());
     let bad = said(&report, Severity::Bad);
-    assert!(
-        bad.contains("check “주문 건수 (orders)” failed: found 0, wanted at least 1"),
-        "{bad}"
-    );
-    assert!(
-        bad.contains("the recovery took 25 min; the RTO is 20 min"),
-        "{bad}"
-    );
+    assert!(bad.contains("check “주문 건수 (orders)” failed: found 0, wanted at least 1"), "{bad}");
+    assert!(bad.contains("the recovery took 25 min; the RTO is 20 min"), "{bad}");
     let warnings = said(&report, Severity::Warning);
-    assert!(
-        warnings.contains("“product images exist” did not run"),
-        "{warnings}"
-    );
-    assert!(
-        warnings.contains("snapshot of `images` was made by a partial run"),
-        "{warnings}"
-    );
-    assert!(
-        warnings.contains("the drills before it took 17 min (median)"),
-        "{warnings}"
-    );
+    assert!(warnings.contains("“product images exist” did not run"), "{warnings}");
+    assert!(warnings.contains("snapshot of `images` was made by a partial run"), "{warnings}");
+    assert!(warnings.contains("the drills before it took 17 min (median)"), "{warnings}");
     assert!(said(&report, Severity::Note).contains("recovery from a copy alone was not rehearsed"));
 }
 
@@ -339,10 +253,7 @@ fn a_check_that_did_not_run_is_nowhere_a_pass() {
 fn a_drill_that_broke_says_so_first() {
     let report = report(broken());
     let text = report.text(Ink::plain());
-    assert!(
-        text.starts_with("Drill of mall: DID NOT COMPLETE"),
-        "{text}"
-    );
+    assert!(text.starts_with("Drill of mall: DID NOT COMPLETE"), "{text}");
     assert!(text.contains("NOT MEASURED"), "{text}");
     assert!(report.html().contains("mariadbd exited with status 1"));
 }
@@ -357,10 +268,7 @@ fn the_history_holds_each_drill_once_and_ends_with_this_one() {
     let drills = json["history"].as_array().unwrap();
     assert_eq!(drills.len(), 12);
     assert_eq!(drills[11]["run"], json["outcome"]["run"]);
-    let starts: Vec<&str> = drills
-        .iter()
-        .map(|drill| drill["started"].as_str().unwrap())
-        .collect();
+    let starts: Vec<&str> = drills.iter().map(|drill| drill["started"].as_str().unwrap()).collect();
     assert!(starts.is_sorted(), "{starts:?}");
 }
 
@@ -391,16 +299,10 @@ fn names_from_outside_stay_text_in_every_form() {
     let html = report.html();
     assert!(!html.contains("<script"));
     assert!(!html.contains("<img"));
-    assert_eq!(
-        html.matches("</title>").count(),
-        3 - usize::from(!html.contains("history-title"))
-    );
+    assert_eq!(html.matches("</title>").count(), 3 - usize::from(!html.contains("history-title")));
     assert!(!report.markdown().contains("<script"));
     let json: serde_json::Value = serde_json::from_str(&report.json().unwrap()).unwrap();
-    assert!(json["outcome"]["policy"]
-        .as_str()
-        .unwrap()
-        .contains("<script>"));
+    assert!(json["outcome"]["policy"].as_str().unwrap().contains("<script>"));
 }
 
 #[test]
@@ -437,9 +339,7 @@ fn a_report_is_three_files_and_a_list_that_links_them() {
     let reports = dir.path().join("reports");
     let old = past().remove(11);
     let gone = past().remove(10).run;
-    Report::new(old.clone(), &[], context())
-        .write(&reports)
-        .unwrap();
+    Report::new(old.clone(), &[], context()).write(&reports).unwrap();
     let written = report(passed()).write(&reports).unwrap();
 
     let name = "drill-20260228T210000Z-1a2b3c4d";
@@ -452,12 +352,8 @@ fn a_report_is_three_files_and_a_list_that_links_them() {
     assert!(index.contains(&format!("href=\"{name}.html\"")));
     assert!(index.contains(&format!("href=\"drill-{}.html\"", old.run)));
     assert!(!index.contains(&format!("href=\"drill-{gone}.html\"")));
-    let names = fs::read_dir(&reports)
-        .unwrap()
-        .map(|entry| entry.unwrap().file_name());
-    assert!(names
-        .into_iter()
-        .all(|name| !name.to_string_lossy().starts_with('.')));
+    let names = fs::read_dir(&reports).unwrap().map(|entry| entry.unwrap().file_name());
+    assert!(names.into_iter().all(|name| !name.to_string_lossy().starts_with('.')));
 }
 
 #[test]
@@ -471,21 +367,11 @@ fn a_directory_that_cannot_be_written_is_named() {
 
 #[test]
 fn what_the_policy_keeps_secret_stays_out() {
-    let copies = [CopyRecord {
-        name: "offsite".to_owned(),
-        completed: None,
-        snapshot: None,
-        snapshot_time: None,
-    }];
+    let copies = [CopyRecord { name: "offsite".to_owned(), completed: None, snapshot: None, snapshot_time: None }];
     let policy = policy_with_secrets();
     let context = Context::of(&policy, &copies, None);
     let report = Report::new(passed(), &[], context);
-    let forms = [
-        report.html(),
-        report.markdown(),
-        report.json().unwrap(),
-        report.text(Ink::plain()),
-    ];
+    let forms = [report.html(), report.markdown(), report.json().unwrap(), report.text(Ink::plain())];
     for form in forms {
         assert!(!form.contains("hush"), "{form}");
         assert!(!form.contains("AKIA"), "{form}");
@@ -519,45 +405,23 @@ struct Browser {
 
 impl Browser {
     fn new() -> Self {
-        Self {
-            profile: tempfile::tempdir().unwrap(),
-        }
+        Self { profile: tempfile::tempdir().unwrap() }
     }
 
     fn run(&self, arguments: &[&str], page: &Path) -> Vec<u8> {
         let program = ["chromium", "chromium-browser", "google-chrome"]
             .into_iter()
-            .find(|name| {
-                Command::new(name)
-                    .arg("--version")
-                    .stdout(Stdio::null())
-                    .status()
-                    .is_ok()
-            })
+            .find(|name| Command::new(name).arg("--version").stdout(Stdio::null()).status().is_ok())
             .expect("chromium is installed");
         let output = Command::new(program)
-            .args([
-                "--headless",
-                "--no-sandbox",
-                "--disable-gpu",
-                "--no-first-run",
-                "--hide-scrollbars",
-            ])
-            .args([
-                "--disable-background-networking",
-                "--disable-component-update",
-                "--disable-sync",
-            ])
+            .args(["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--hide-scrollbars"])
+            .args(["--disable-background-networking", "--disable-component-update", "--disable-sync"])
             .arg(format!("--user-data-dir={}", self.profile.path().display()))
             .args(arguments)
             .arg(format!("file://{}", page.display()))
             .output()
             .unwrap();
-        assert!(
-            output.status.success(),
-            "{}",
-            String::from_utf8_lossy(&output.stderr)
-        );
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         output.stdout
     }
 
@@ -568,15 +432,9 @@ impl Browser {
     fn picture(&self, page: &Path, name: &str, width: u32, is_dark: bool) -> Picture {
         let file = page.with_file_name(format!("{name}.png"));
         // Blink counts the schemes: 0 is dark, 1 is light.
-        let scheme = format!(
-            "--blink-settings=preferredColorScheme={}",
-            u32::from(!is_dark)
-        );
+        let scheme = format!("--blink-settings=preferredColorScheme={}", u32::from(!is_dark));
         let size = format!("--window-size={width},2600");
-        self.run(
-            &[&scheme, &size, &format!("--screenshot={}", file.display())],
-            page,
-        );
+        self.run(&[&scheme, &size, &format!("--screenshot={}", file.display())], page);
         Picture::read(&file)
     }
 
@@ -605,13 +463,8 @@ impl Picture {
         let info = reader.next_frame(&mut bytes).unwrap();
         let step = info.color_type.samples();
         assert!(step >= 3, "{:?}", info.color_type);
-        let pixels = bytes
-            .chunks_exact(step)
-            .map(|pixel| [pixel[0], pixel[1], pixel[2]]);
-        Self {
-            width: info.width as usize,
-            pixels: pixels.collect(),
-        }
+        let pixels = bytes.chunks_exact(step).map(|pixel| [pixel[0], pixel[1], pixel[2]]);
+        Self { width: info.width as usize, pixels: pixels.collect() }
     }
 
     /// Returns the brightness of the page's ground, top left: 0 to 255.
@@ -620,10 +473,7 @@ impl Picture {
     }
 
     fn colors(&self) -> usize {
-        self.pixels
-            .iter()
-            .collect::<std::collections::BTreeSet<_>>()
-            .len()
+        self.pixels.iter().collect::<std::collections::BTreeSet<_>>().len()
     }
 
     /// Tells whether the last column shows anything but ground: something then stands out of the page.
@@ -639,13 +489,8 @@ fn the_page_is_whole_in_a_browser_light_dark_small_and_on_paper() {
     let kept = std::env::var_os("BKP_TEST_KEEP_REPORTS").map(PathBuf::from);
     let dir = tempfile::tempdir().unwrap();
     let dir = kept.as_deref().unwrap_or(dir.path());
-    let cases = [
-        ("passed", passed()),
-        ("failed", failed()),
-        ("broken", broken()),
-        ("quick", quick()),
-        ("hostile", hostile()),
-    ];
+    let cases =
+        [("passed", passed()), ("failed", failed()), ("broken", broken()), ("quick", quick()), ("hostile", hostile())];
     std::thread::scope(|scope| {
         for (name, drill) in cases {
             scope.spawn(move || look_at(name, drill, &dir.join(name)));
@@ -668,10 +513,7 @@ fn look_at(name: &str, drill: DrillOutcome, dir: &Path) {
     assert!(dark.ground() < 60, "{name}: the dark page is light");
     for (form, picture) in [("light", &light), ("dark", &dark), ("phone", &phone)] {
         assert!(picture.colors() > 100, "{name} {form}: the page is blank");
-        assert!(
-            !picture.touches_right_edge(),
-            "{name} {form}: something stands out of the page"
-        );
+        assert!(!picture.touches_right_edge(), "{name} {form}: something stands out of the page");
     }
     assert!((1..=5).contains(&browser.pages_in_print(&page)), "{name}");
 }

@@ -6,9 +6,7 @@ use std::time::Duration;
 use bkp::copy::copy;
 use bkp::forget::{ForgetPlan, Forgotten, Freeze};
 use bkp::id::SnapshotId;
-use bkp::policy::{
-    CatchUp, DrillPlan, Keep, Network, Objectives, Policy, RepositoryPlace, Schedule,
-};
+use bkp::policy::{CatchUp, DrillPlan, Keep, Network, Objectives, Policy, RepositoryPlace, Schedule};
 use bkp::repository::{LockMode, Repository};
 use bkp::run::Run;
 use bkp::secret::SecretSource;
@@ -37,14 +35,8 @@ fn mall(last: u32) -> Policy {
         copies: Vec::new(),
         mysql: std::collections::BTreeMap::new(),
         files: std::collections::BTreeMap::new(),
-        schedule: Schedule {
-            catch_up: CatchUp::One,
-            ..Schedule::default()
-        },
-        retention: Keep {
-            last,
-            ..Keep::default()
-        },
+        schedule: Schedule { catch_up: CatchUp::One, ..Schedule::default() },
+        retention: Keep { last, ..Keep::default() },
         drill: DrillPlan::default(),
     }
 }
@@ -66,10 +58,7 @@ async fn planned(repository: &Repository, freeze: Option<Freeze>) -> ForgetPlan 
 
 async fn applied(plan: &ForgetPlan, repository: &Repository) -> Forgotten {
     let run = Run::silent();
-    let lock = repository
-        .lock(LockMode::Exclusive, Duration::ZERO, &run)
-        .await
-        .unwrap();
+    let lock = repository.lock(LockMode::Exclusive, Duration::ZERO, &run).await.unwrap();
     let forgotten = plan.apply(repository, &lock, &run).await;
     lock.release().await.unwrap();
     forgotten
@@ -88,10 +77,7 @@ async fn each_source_keeps_its_own_and_others_snapshots_are_not_touched() {
     assert_eq!(plan.others, 2);
     assert_eq!(plan.forgotten().map(|it| it.id).collect::<Vec<_>>(), [old]);
     assert_eq!(applied(&plan, &repository).await.done, [old]);
-    assert_eq!(
-        ids(&repository).await,
-        [foreign, nobodys, database, new].into()
-    );
+    assert_eq!(ids(&repository).await, [foreign, nobodys, database, new].into());
     assert_eq!(planned(&repository, None).await.forgotten().count(), 0);
 }
 
@@ -102,16 +88,11 @@ async fn while_frozen_nothing_is_forgotten_and_the_plan_says_why() {
         save(&repository, seed, &IMAGES).await;
     }
     let before = ids(&repository).await;
-    let freeze = Freeze::GuardTripped {
-        source: "images".to_owned(),
-    };
+    let freeze = Freeze::GuardTripped { source: "images".to_owned() };
     let plan = planned(&repository, Some(freeze)).await;
     assert!(applied(&plan, &repository).await.done.is_empty());
     assert_eq!(ids(&repository).await, before);
-    assert_eq!(
-        plan.frozen.unwrap().to_string(),
-        "a guard of `images` has tripped"
-    );
+    assert_eq!(plan.frozen.unwrap().to_string(), "a guard of `images` has tripped");
 }
 
 #[tokio::test]
@@ -119,12 +100,7 @@ async fn an_incomplete_snapshot_does_not_push_out_the_last_complete_one() {
     let repository = repository(memory()).await;
     let old = save(&repository, 1, &IMAGES).await;
     let good = save(&repository, 2, &IMAGES).await;
-    let partial = save(
-        &repository,
-        3,
-        &["policy=mall", "source=images", "incomplete=true"],
-    )
-    .await;
+    let partial = save(&repository, 3, &["policy=mall", "source=images", "incomplete=true"]).await;
     applied(&planned(&repository, None).await, &repository).await;
     assert_eq!(ids(&repository).await, [good, partial].into());
     assert!(!ids(&repository).await.contains(&old));
@@ -134,12 +110,7 @@ async fn an_incomplete_snapshot_does_not_push_out_the_last_complete_one() {
 async fn a_held_snapshot_stays() {
     let repository = repository(memory()).await;
     let one = save(&repository, 1, &["policy=mall", "source=images", "hold"]).await;
-    let two = save(
-        &repository,
-        2,
-        &["policy=mall", "source=images", "hold=lawsuit"],
-    )
-    .await;
+    let two = save(&repository, 2, &["policy=mall", "source=images", "hold=lawsuit"]).await;
     let new = save(&repository, 3, &IMAGES).await;
     applied(&planned(&repository, None).await, &repository).await;
     assert_eq!(ids(&repository).await, [one, two, new].into());
@@ -152,10 +123,7 @@ async fn forget_removes_snapshots_only_and_what_stays_is_read_whole() {
     let new = save(&repository, 2, &IMAGES).await;
     let packs = repository.store().list(FileKind::Pack).await.unwrap();
     applied(&planned(&repository, None).await, &repository).await;
-    assert_eq!(
-        repository.store().list(FileKind::Pack).await.unwrap(),
-        packs
-    );
+    assert_eq!(repository.store().list(FileKind::Pack).await.unwrap(), packs);
     let stored = repository.snapshots().await.unwrap().remove(0);
     assert_eq!(stored.id, new);
     repository.tree(&stored.snapshot.tree).await.unwrap();
@@ -169,9 +137,7 @@ async fn a_copy_forgets_by_itself_under_the_same_rules() {
     let to = memory();
     let run = Run::silent();
     assert!(copy(&here, &to, 4, &run).await.unwrap().is_complete());
-    let there = Repository::open(to.clone(), &crate::copy::password(), &run)
-        .await
-        .unwrap();
+    let there = Repository::open(to.clone(), &crate::copy::password(), &run).await.unwrap();
 
     applied(&planned(&here, None).await, &here).await;
     assert!(copy(&here, &to, 4, &run).await.unwrap().is_complete());
@@ -200,15 +166,9 @@ async fn a_signal_ends_a_forget_between_two_snapshots() {
         save(&repository, seed, &IMAGES).await;
     }
     let run = Run::silent();
-    let lock = repository
-        .lock(LockMode::Exclusive, Duration::ZERO, &run)
-        .await
-        .unwrap();
+    let lock = repository.lock(LockMode::Exclusive, Duration::ZERO, &run).await.unwrap();
     run.cancel.cancel();
-    let forgotten = planned(&repository, None)
-        .await
-        .apply(&repository, &lock, &run)
-        .await;
+    let forgotten = planned(&repository, None).await.apply(&repository, &lock, &run).await;
     assert!(forgotten.stopped && forgotten.done.is_empty());
     assert_eq!(ids(&repository).await.len(), 3);
     lock.release().await.unwrap();

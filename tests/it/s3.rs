@@ -48,10 +48,7 @@ pub(crate) async fn open(s3: &S3) -> S3Store {
 
 /// Opens with as many tries as by default, and no waits between them.
 async fn open_with_retries(s3: &S3) -> Retry {
-    let backoff = Backoff {
-        delay_max: std::time::Duration::ZERO,
-        ..Backoff::default()
-    };
+    let backoff = Backoff { delay_max: std::time::Duration::ZERO, ..Backoff::default() };
     let store: SharedStore = Arc::new(open(s3).await);
     Retry::new(store, backoff, CancellationToken::new())
 }
@@ -73,18 +70,12 @@ async fn an_object_comes_back_whole_and_in_part_until_it_is_deleted() {
     assert!(store.get_range(&key, 2..2).await.unwrap().is_empty());
     assert_eq!(store.size(&key).await.unwrap(), Some(10));
     let listed = store.list(FileKind::Pack).await.unwrap();
-    assert_eq!(
-        (listed.len(), &listed[0].name, listed[0].size),
-        (1, &key.name, 10)
-    );
+    assert_eq!((listed.len(), &listed[0].name, listed[0].size), (1, &key.name, 10));
 
     store.delete(&key).await.unwrap();
     store.delete(&key).await.unwrap();
     assert_eq!(store.size(&key).await.unwrap(), None);
-    assert!(matches!(
-        store.get(&key).await,
-        Err(StoreError::Missing { .. })
-    ));
+    assert!(matches!(store.get(&key).await, Err(StoreError::Missing { .. })));
     assert!(store.list(FileKind::Pack).await.unwrap().is_empty());
 }
 
@@ -97,13 +88,7 @@ async fn every_kind_of_object_lies_where_restic_looks_for_it() {
     assert_eq!(store.list(FileKind::Config).await.unwrap().len(), 1);
     let root = s3.objects().join("dr/mall");
     assert_eq!(std::fs::read(root.join("config")).unwrap(), config);
-    for kind in [
-        FileKind::Key,
-        FileKind::Lock,
-        FileKind::Pack,
-        FileKind::Index,
-        FileKind::Snapshot,
-    ] {
+    for kind in [FileKind::Key, FileKind::Lock, FileKind::Pack, FileKind::Index, FileKind::Snapshot] {
         let (key, bytes) = object(kind, key_text(kind).as_bytes());
         store.put(&key, bytes.clone()).await.unwrap();
         assert_eq!(std::fs::read(root.join(key.path())).unwrap(), bytes);
@@ -122,10 +107,7 @@ async fn bytes_under_anothers_name_are_refused_by_the_server() {
     let s3 = S3::start();
     let store = open(&s3).await;
     let (key, _) = object(FileKind::Pack, b"what the name says");
-    let error = store
-        .put(&key, Bytes::from_static(b"what was sent"))
-        .await
-        .unwrap_err();
+    let error = store.put(&key, Bytes::from_static(b"what was sent")).await.unwrap_err();
     assert!(error.to_string().contains("damaged on the way"), "{error}");
     assert_eq!(store.size(&key).await.unwrap(), None);
 }
@@ -138,10 +120,7 @@ async fn a_stretch_past_the_end_is_an_error() {
     store.put(&key, bytes).await.unwrap();
     for range in [8..12, 10..11, 20..30] {
         let error = store.get_range(&key, range.clone()).await.unwrap_err();
-        assert!(
-            matches!(error, StoreError::Failed { .. }),
-            "{range:?}: {error}"
-        );
+        assert!(matches!(error, StoreError::Failed { .. }), "{range:?}: {error}");
     }
 }
 
@@ -188,19 +167,14 @@ async fn a_bucket_that_is_not_there_is_named_as_such() {
     place.bucket = "elsewhere".to_owned();
     let store = open_place(&place, &Network::default()).await.unwrap();
     let error = store.list(FileKind::Pack).await.unwrap_err();
-    assert_eq!(
-        error.to_string(),
-        "list `s3://elsewhere/dr/mall/data/`: there is no such bucket"
-    );
+    assert_eq!(error.to_string(), "list `s3://elsewhere/dr/mall/data/`: there is no such bucket");
 }
 
 /// Starts a server that fails its first requests so.
 fn failing(times: usize, fault: Fault) -> (S3, Arc<AtomicUsize>) {
     let asked = Arc::new(AtomicUsize::new(0));
     let count = asked.clone();
-    let s3 = S3::start_with_faults(move |_| {
-        (count.fetch_add(1, Ordering::SeqCst) < times).then_some(fault)
-    });
+    let s3 = S3::start_with_faults(move |_| (count.fetch_add(1, Ordering::SeqCst) < times).then_some(fault));
     (s3, asked)
 }
 
@@ -253,18 +227,12 @@ async fn a_server_that_stands_still_is_given_up() {
 #[tokio::test]
 async fn a_peer_that_the_policy_does_not_allow_is_refused_before_a_byte_is_sent() {
     let (s3, asked) = failing(0, Fault::Disconnect);
-    let network = Network {
-        peers: vec!["10.0.30.0/24".parse().unwrap()],
-        ..Network::default()
-    };
+    let network = Network { peers: vec!["10.0.30.0/24".parse().unwrap()], ..Network::default() };
     for host in ["127.0.0.1", "localhost"] {
         let mut place = place(&s3);
         place.endpoint = Some(s3.endpoint().replace("127.0.0.1", host));
         let error = open_place(&place, &network).await.unwrap_err();
-        assert!(
-            matches!(error, StoreError::Refused { .. }),
-            "{host}: {error}"
-        );
+        assert!(matches!(error, StoreError::Refused { .. }), "{host}: {error}");
     }
     assert_eq!(asked.load(Ordering::SeqCst), 0);
 }
@@ -299,10 +267,7 @@ fn a_proxy_in_the_environment_is_not_obeyed() {
         .output()
         .unwrap();
     let text = String::from_utf8_lossy(&ended.stdout);
-    assert!(
-        ended.status.success() && text.contains("1 passed"),
-        "{text}"
-    );
+    assert!(ended.status.success() && text.contains("1 passed"), "{text}");
 }
 
 /// Puts TLS before a server, under a certificate for `localhost`. Returns the endpoint and the authority's certificate in PEM.
@@ -321,17 +286,11 @@ async fn with_tls(s3: &S3) -> (String, String) {
         .with_safe_default_protocol_versions()
         .unwrap()
         .with_no_client_auth()
-        .with_single_cert(
-            vec![leaf.der().clone()],
-            rustls_pki_types::PrivateKeyDer::Pkcs8(key.serialize_der().into()),
-        )
+        .with_single_cert(vec![leaf.der().clone()], rustls_pki_types::PrivateKeyDer::Pkcs8(key.serialize_der().into()))
         .unwrap();
     let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let endpoint = format!(
-        "https://localhost:{}",
-        listener.local_addr().unwrap().port()
-    );
+    let endpoint = format!("https://localhost:{}", listener.local_addr().unwrap().port());
     let plain = s3.endpoint().replace("http://", "");
     tokio::spawn(async move {
         while let Ok((stream, _)) = listener.accept().await {
@@ -342,9 +301,7 @@ async fn with_tls(s3: &S3) -> (String, String) {
                     return;
                 };
                 let mut inner = tokio::net::TcpStream::connect(plain).await.unwrap();
-                tokio::io::copy_bidirectional(&mut outer, &mut inner)
-                    .await
-                    .ok();
+                tokio::io::copy_bidirectional(&mut outer, &mut inner).await.ok();
             });
         }
     });
@@ -365,10 +322,7 @@ async fn a_certificate_of_the_policys_own_authority_is_trusted_and_no_other() {
     let stranger = open_place(&place, &Network::default()).await.unwrap();
     let error = stranger.put(&key, bytes.clone()).await.unwrap_err();
     assert!(matches!(error, StoreError::Failed { .. }), "{error}");
-    assert!(
-        error.to_string().contains("invalid peer certificate"),
-        "{error}"
-    );
+    assert!(error.to_string().contains("invalid peer certificate"), "{error}");
 
     place.ca_file = Some(ca_file);
     let store = open_place(&place, &Network::default()).await.unwrap();
@@ -384,10 +338,7 @@ async fn an_authority_file_of_no_use_is_named() {
     for (name, text) in [
         ("none.pem", None),
         ("empty.pem", Some("")),
-        (
-            "key.pem",
-            Some("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"),
-        ),
+        ("key.pem", Some("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n")),
     ] {
         let file = dir.path().join(name);
         if let Some(text) = text {

@@ -51,18 +51,16 @@ fn wait_until(is_so: impl Fn() -> bool) {
 async fn a_sandbox_of_each_product_answers_and_leaves_nothing_behind() {
     for product in [Product::MariaDb, Product::MySql] {
         let parent = tempfile::tempdir().unwrap();
-        let sandbox = Sandbox::start(&plan(product, parent.path()), &Run::silent())
-            .await
-            .unwrap();
+        let sandbox = Sandbox::start(&plan(product, parent.path()), &Run::silent()).await.unwrap();
         let pid = sandbox.pid();
         let mut conn = sandbox.server().connect().await.unwrap();
         let told: Option<(u8, u8, u8, String, u8)> = conn
-            .query_first("SELECT @@skip_networking, @@log_bin, @@local_infile, @@event_scheduler, @@lower_case_table_names")
+            .query_first(
+                "SELECT @@skip_networking, @@log_bin, @@local_infile, @@event_scheduler, @@lower_case_table_names",
+            )
             .await
             .unwrap();
-        conn.query_drop("CREATE DATABASE shop; CREATE TABLE shop.t (a INT)")
-            .await
-            .unwrap();
+        conn.query_drop("CREATE DATABASE shop; CREATE TABLE shop.t (a INT)").await.unwrap();
         conn.disconnect().await.unwrap();
 
         assert_eq!(told, Some((1, 0, 1, "OFF".to_owned(), 1)), "{product:?}");
@@ -93,18 +91,12 @@ async fn a_panic_takes_the_sandbox_along() {
 #[ignore = "needs the servers of scripts/lab; scripts/test runs it"]
 async fn a_server_that_cannot_start_says_why_and_leaves_nothing() {
     let parent = tempfile::tempdir().unwrap();
-    let plan = SandboxPlan {
-        buffer_pool_bytes: 1 << 60,
-        ..plan(Product::MariaDb, parent.path())
-    };
+    let plan = SandboxPlan { buffer_pool_bytes: 1 << 60, ..plan(Product::MariaDb, parent.path()) };
     let error = Sandbox::start(&plan, &Run::silent()).await.unwrap_err();
     let SandboxError::Ended { log, .. } = &error else {
         panic!("{error:?}");
     };
-    assert!(
-        log.contains("innodb_buffer_pool") && !log.contains("[Note]"),
-        "{log}"
-    );
+    assert!(log.contains("innodb_buffer_pool") && !log.contains("[Note]"), "{log}");
     assert!(is_empty(parent.path()));
 }
 
@@ -128,15 +120,9 @@ async fn a_start_that_is_stopped_leaves_nothing() {
 #[ignore = "needs the servers of scripts/lab; scripts/test runs it"]
 async fn a_program_of_the_other_product_is_refused() {
     let parent = tempfile::tempdir().unwrap();
-    let plan = SandboxPlan {
-        program: Some(program("MARIADBD")),
-        ..plan(Product::MySql, parent.path())
-    };
+    let plan = SandboxPlan { program: Some(program("MARIADBD")), ..plan(Product::MySql, parent.path()) };
     let error = Sandbox::start(&plan, &Run::silent()).await.unwrap_err();
-    assert!(
-        matches!(error, SandboxError::OtherProgram { .. }),
-        "{error:?}"
-    );
+    assert!(matches!(error, SandboxError::OtherProgram { .. }), "{error:?}");
 }
 
 /// Plays two parts: the owner, when it finds the directory in its environment, and who kills it.
@@ -144,9 +130,7 @@ async fn a_program_of_the_other_product_is_refused() {
 #[ignore = "needs the servers of scripts/lab; scripts/test runs it"]
 async fn an_owner_killed_by_force_takes_its_server_along() {
     if let Some(dir) = std::env::var_os("BKP_TEST_SANDBOX_DIR") {
-        let sandbox = Sandbox::start(&plan(Product::MariaDb, Path::new(&dir)), &Run::silent())
-            .await
-            .unwrap();
+        let sandbox = Sandbox::start(&plan(Product::MariaDb, Path::new(&dir)), &Run::silent()).await.unwrap();
         println!("\nserver {}", sandbox.pid());
         std::future::pending::<()>().await;
     }
@@ -167,14 +151,9 @@ fn owner(dir: &Path) -> (Child, u32) {
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
-    let mut lines = BufReader::new(owner.stdout.take().unwrap())
-        .lines()
-        .map(Result::unwrap);
+    let mut lines = BufReader::new(owner.stdout.take().unwrap()).lines().map(Result::unwrap);
     let pid = lines.find_map(|line| line.strip_prefix("server ")?.parse().ok());
-    (
-        owner,
-        pid.expect("the owner ended before its server was up"),
-    )
+    (owner, pid.expect("the owner ended before its server was up"))
 }
 
 #[test]
@@ -184,20 +163,11 @@ fn a_server_left_behind_is_swept_up_by_the_next_sandbox() {
     std::fs::create_dir(&dir).unwrap();
     std::fs::write(dir.join("owner"), "4194304").unwrap();
     // Waits at its input, with the directory among its arguments as a server has it.
-    let mut server = Command::new("sh")
-        .args(["-c", "read -r _"])
-        .arg(&dir)
-        .stdin(Stdio::piped())
-        .spawn()
-        .unwrap();
+    let mut server = Command::new("sh").args(["-c", "read -r _"]).arg(&dir).stdin(Stdio::piped()).spawn().unwrap();
     let pid = server.id();
     std::fs::write(dir.join("server.pid"), format!("{pid}\n")).unwrap();
     let name = dir.display().to_string();
-    wait_until(|| {
-        std::fs::read_to_string(format!("/proc/{pid}/cmdline"))
-            .unwrap()
-            .contains(&name)
-    });
+    wait_until(|| std::fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap().contains(&name));
 
     assert_eq!(sweep(parent.path()), [dir]);
 

@@ -2,11 +2,7 @@
 //!
 //! Each lives in a temporary directory and ends with its value, and at the latest with this process.
 //! `scripts/lab install` gets the programs; `scripts/test` names them in the environment.
-#![allow(
-    dead_code,
-    unused_imports,
-    reason = "not every helper here has a test that needs it yet"
-)]
+#![allow(dead_code, unused_imports, reason = "not every helper here has a test that needs it yet")]
 
 mod database;
 pub(crate) mod mall;
@@ -26,14 +22,10 @@ use std::thread;
 /// Runs a future to its end, also from within a test's own runtime.
 pub(crate) fn block_on<T: Send>(future: impl Future<Output = T> + Send) -> T {
     let run = || {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(future)
     };
-    thread::scope(|scope| scope.spawn(run).join())
-        .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    thread::scope(|scope| scope.spawn(run).join()).unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 
 #[test]
@@ -50,17 +42,8 @@ fn a_server_answers_on_socket_and_port_and_is_gone_once_dropped() {
         let dir = server.dir().to_owned();
         drop(server);
 
-        assert_eq!(
-            rows,
-            [
-                [Some("1".into()), None],
-                [Some("2".into()), Some("서울".into())]
-            ]
-        );
-        assert_eq!(
-            told[0],
-            ["17", "1", "1"].map(|value| Some(value.to_owned()))
-        );
+        assert_eq!(rows, [[Some("1".into()), None], [Some("2".into()), Some("서울".into())]]);
+        assert_eq!(told[0], ["17", "1", "1"].map(|value| Some(value.to_owned())));
         assert_eq!(over_tcp.trim(), "2");
         assert!(!std::path::Path::new(&format!("/proc/{pid}")).exists());
         assert!(!dir.exists());
@@ -75,16 +58,10 @@ fn a_killed_server_starts_again_with_its_committed_rows() {
         server.execute("CREATE DATABASE shop; CREATE TABLE shop.t (a INT PRIMARY KEY); INSERT INTO shop.t VALUES (7)");
         server.kill();
         server.start_again();
-        assert_eq!(
-            server.query("SELECT a FROM shop.t"),
-            [[Some("7".to_owned())]]
-        );
+        assert_eq!(server.query("SELECT a FROM shop.t"), [[Some("7".to_owned())]]);
         server.shut_down();
         server.start_again();
-        assert_eq!(
-            server.query("SELECT a FROM shop.t"),
-            [[Some("7".to_owned())]]
-        );
+        assert_eq!(server.query("SELECT a FROM shop.t"), [[Some("7".to_owned())]]);
     }
 }
 
@@ -123,23 +100,14 @@ fn the_s3_server_keeps_an_object_and_refuses_one_with_another_sha256() {
     block_on(put(&s3, "data/ab/abcd", b"image", &right)).unwrap();
     let refused = block_on(put(&s3, "data/ab/bad", b"image", &wrong));
 
-    assert_eq!(
-        std::fs::read(s3.objects().join("data/ab/abcd")).unwrap(),
-        b"image"
-    );
+    assert_eq!(std::fs::read(s3.objects().join("data/ab/abcd")).unwrap(), b"image");
     assert!(refused.unwrap_err().contains("BadDigest"));
     assert!(!s3.objects().join("data/ab/bad").exists());
 }
 
 #[test]
 fn a_fault_comes_before_the_real_answer() {
-    let s3 = S3::start_with_faults(|asked| {
-        asked
-            .uri()
-            .path()
-            .ends_with("forbidden")
-            .then_some(Fault::Status(403))
-    });
+    let s3 = S3::start_with_faults(|asked| asked.uri().path().ends_with("forbidden").then_some(Fault::Status(403)));
     let sha256 = <sha2::Sha256 as sha2::Digest>::digest(b"image");
     block_on(put(&s3, "allowed", b"image", &sha256)).unwrap();
     let refused = block_on(put(&s3, "forbidden", b"image", &sha256));
@@ -159,10 +127,7 @@ fn restic_keeps_a_repository_on_the_s3_server() {
     for name in ["RESTIC", "RESTIC019"] {
         let restic = |arguments: &[&str]| {
             let output = std::process::Command::new(program(name))
-                .args([
-                    "--repo",
-                    &format!("s3:{}/{}/{name}", s3.endpoint(), S3::BUCKET),
-                ])
+                .args(["--repo", &format!("s3:{}/{}/{name}", s3.endpoint(), S3::BUCKET)])
                 .args(["--no-cache", "--pack-size", "4"])
                 .args(arguments)
                 .env("RESTIC_PASSWORD", "secret")
@@ -171,11 +136,7 @@ fn restic_keeps_a_repository_on_the_s3_server() {
                 .env_remove("AWS_CA_BUNDLE")
                 .output()
                 .unwrap();
-            assert!(
-                output.status.success(),
-                "{arguments:?}: {}",
-                String::from_utf8_lossy(&output.stderr)
-            );
+            assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
         };
         restic(&["init"]);
         // Each run leaves packs of its own: a list has to find them all.

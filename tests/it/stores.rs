@@ -16,14 +16,8 @@ use bytes::Bytes;
 
 use crate::servers::S3;
 
-const KINDS: [FileKind; 6] = [
-    FileKind::Key,
-    FileKind::Config,
-    FileKind::Lock,
-    FileKind::Pack,
-    FileKind::Index,
-    FileKind::Snapshot,
-];
+const KINDS: [FileKind; 6] =
+    [FileKind::Key, FileKind::Config, FileKind::Lock, FileKind::Pack, FileKind::Index, FileKind::Snapshot];
 
 fn key(kind: FileKind, number: u8) -> Key {
     match kind {
@@ -215,10 +209,8 @@ async fn a_file_where_a_directory_should_be_is_a_clear_error() {
 #[ignore = "needs root, to mount a tmpfs of its own; scripts/test runs it"]
 async fn a_full_disk_is_told_as_one_and_loses_nothing() {
     let dir = tempfile::tempdir().unwrap();
-    let mounted = std::process::Command::new("mount")
-        .args(["-t", "tmpfs", "-o", "size=1m", "tmpfs"])
-        .arg(dir.path())
-        .status();
+    let mounted =
+        std::process::Command::new("mount").args(["-t", "tmpfs", "-o", "size=1m", "tmpfs"]).arg(dir.path()).status();
     assert!(mounted.unwrap().success());
     let store = LocalStore::new(dir.path());
     let first = bkp::store::Store::put(&store, &key(FileKind::Pack, 1), vec![1; 600 << 10].into()).await;

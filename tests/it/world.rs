@@ -149,12 +149,16 @@ checks = [
              PRIMARY KEY (shop_id, id))",
         );
         source.execute("CREATE TABLE mall.page_views (at DATETIME NOT NULL, url VARCHAR(200))");
-        source.execute("CREATE VIEW mall.turnover AS SELECT shop_id, SUM(total) AS total FROM mall.orders GROUP BY shop_id");
+        source.execute(
+            "CREATE VIEW mall.turnover AS SELECT shop_id, SUM(total) AS total FROM mall.orders GROUP BY shop_id",
+        );
         for shop in 1..=5 {
             source.execute(&format!("INSERT INTO mall.shops VALUES ({shop}, '가게 {shop}')"));
             self.order(shop, 0, 300);
         }
-        source.execute("INSERT INTO mall.page_views VALUES ('2026-01-01', '/'), ('2026-01-01', '/'), ('2026-01-02', NULL)");
+        source.execute(
+            "INSERT INTO mall.page_views VALUES ('2026-01-01', '/'), ('2026-01-01', '/'), ('2026-01-02', NULL)",
+        );
         source.execute(&format!("CREATE USER 'dumper'@'%' IDENTIFIED BY '{DATABASE_PASSWORD}'"));
         source.execute("GRANT ALL PRIVILEGES ON *.* TO 'dumper'@'%' WITH GRANT OPTION");
     }
@@ -228,7 +232,8 @@ checks = [
 
 /// Returns every row of every table, in order.
 pub(crate) fn rows(server: &Server) -> BTreeMap<String, Vec<Vec<Option<String>>>> {
-    let tables = server.query("SELECT table_name FROM information_schema.tables WHERE table_schema = 'mall' ORDER BY 1");
+    let tables =
+        server.query("SELECT table_name FROM information_schema.tables WHERE table_schema = 'mall' ORDER BY 1");
     let mut rows = BTreeMap::new();
     for table in tables {
         let table = table[0].clone().unwrap();
@@ -249,7 +254,10 @@ pub(crate) fn files(dir: &Path) -> BTreeMap<PathBuf, (Vec<u8>, u32, std::time::S
                 dirs.push(path);
             } else {
                 let below = path.strip_prefix(dir).unwrap().to_owned();
-                found.insert(below, (fs::read(&path).unwrap(), metadata.permissions().mode(), metadata.modified().unwrap()));
+                found.insert(
+                    below,
+                    (fs::read(&path).unwrap(), metadata.permissions().mode(), metadata.modified().unwrap()),
+                );
             }
         }
     }

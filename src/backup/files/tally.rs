@@ -27,10 +27,7 @@ struct State {
 
 impl<'a> Tally<'a> {
     pub(super) fn new(task: &'a Task) -> Self {
-        Self {
-            task,
-            state: Mutex::default(),
-        }
+        Self { task, state: Mutex::default() }
     }
 
     /// Counts something.
@@ -84,10 +81,7 @@ impl<'a> Tally<'a> {
     }
 
     pub(super) fn into_saved(self, tree: BlobId) -> FilesSaved {
-        let mut state = self
-            .state
-            .into_inner()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.state.into_inner().unwrap_or_else(PoisonError::into_inner);
         state.unreadable.sort_unstable();
         state.fuzzy.sort_unstable();
         state.other_filesystems.sort_unstable();

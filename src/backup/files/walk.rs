@@ -66,26 +66,13 @@ impl<'a> Walk<'a> {
         run: &'a Run,
         tally: &'a Tally<'a>,
     ) -> Self {
-        let parent = parent.map(|stored| Parent {
-            snapshot: stored,
-            clean: source.clean_before(stored.snapshot.time),
-        });
-        Self {
-            source,
-            parent,
-            repository,
-            writer,
-            run,
-            tally,
-        }
+        let parent = parent.map(|stored| Parent { snapshot: stored, clean: source.clean_before(stored.snapshot.time) });
+        Self { source, parent, repository, writer, run, tally }
     }
 
     /// Saves the tree from its top.
     pub(super) fn top(&self, listing: Listing) -> Result<BlobId, BackupFilesError> {
-        let parent = self
-            .parent
-            .as_ref()
-            .map(|parent| parent.snapshot.snapshot.tree);
+        let parent = self.parent.as_ref().map(|parent| parent.snapshot.snapshot.tree);
         let names = self.source.path().components().skip(1);
         let parent = names.fold(parent, |tree, name| {
             let above = self.parent_nodes(tree);
@@ -95,11 +82,7 @@ impl<'a> Walk<'a> {
     }
 
     /// Saves one directory and all below it.
-    fn directory(
-        &self,
-        listing: Listing,
-        parent: Option<BlobId>,
-    ) -> Result<BlobId, BackupFilesError> {
+    fn directory(&self, listing: Listing, parent: Option<BlobId>) -> Result<BlobId, BackupFilesError> {
         let old = self.parent_nodes(parent);
         let Listing { dir, names } = listing;
         let nodes = names
@@ -146,14 +129,10 @@ impl<'a> Walk<'a> {
 
     fn file(&self, dir: &Dir, name: &OsStr, now: &Metadata, old: Option<&Node>) -> Entry {
         if let Some(old) = old.filter(|old| self.trusts(old, now) && self.has_content(old)) {
-            self.tally
-                .file(now.size, |counts| counts.files_unmodified += 1);
+            self.tally.file(now.size, |counts| counts.files_unmodified += 1);
             return Ok(Some(Node {
                 name: name.to_owned(),
-                metadata: Metadata {
-                    xattrs: old.metadata.xattrs.clone(),
-                    ..now.clone()
-                },
+                metadata: Metadata { xattrs: old.metadata.xattrs.clone(), ..now.clone() },
                 content: old.content.clone(),
                 subtree: None,
             }));
@@ -168,11 +147,7 @@ impl<'a> Walk<'a> {
         let is_new = old.is_none_or(|old| old.metadata.kind != Kind::File);
         self.tally.file(outcome.metadata.size, |counts| {
             counts.bytes_read += outcome.bytes;
-            *(if is_new {
-                &mut counts.files_new
-            } else {
-                &mut counts.files_changed
-            }) += 1;
+            *(if is_new { &mut counts.files_new } else { &mut counts.files_changed }) += 1;
         });
         if outcome.is_fuzzy {
             self.tally.fuzzy(dir.path().join(name));
@@ -208,9 +183,7 @@ impl<'a> Walk<'a> {
         let listing = if dir.depth() < DEPTH_MAX {
             self.source.enter(dir, name)
         } else {
-            Err(io::Error::other(format!(
-                "deeper than {DEPTH_MAX} directories"
-            )))
+            Err(io::Error::other(format!("deeper than {DEPTH_MAX} directories")))
         };
         let listing = match listing {
             Ok(listing) => listing,
@@ -258,22 +231,11 @@ impl<'a> Walk<'a> {
                 Vec::new()
             }),
         };
-        Node {
-            name: name.to_owned(),
-            metadata: now,
-            content: Vec::new(),
-            subtree: None,
-        }
+        Node { name: name.to_owned(), metadata: now, content: Vec::new(), subtree: None }
     }
 
     /// Notes an entry that was listed and cannot be read. It stands as the parent has it, unless it is gone.
-    fn missed(
-        &self,
-        dir: &Dir,
-        name: &OsStr,
-        old: Option<&Node>,
-        error: &io::Error,
-    ) -> Option<Node> {
+    fn missed(&self, dir: &Dir, name: &OsStr, old: Option<&Node>, error: &io::Error) -> Option<Node> {
         if error.kind() == io::ErrorKind::NotFound {
             self.tally.count(|counts| counts.vanished += 1);
             return None;
@@ -281,9 +243,7 @@ impl<'a> Walk<'a> {
         let path = dir.path().join(name);
         let told = self.source.path().join(&path);
         if self.tally.unreadable(path, error) <= WARNINGS_MAX {
-            self.run
-                .events
-                .warn(format!("`{}` cannot be read: {error}", told.display()));
+            self.run.events.warn(format!("`{}` cannot be read: {error}", told.display()));
         }
         let old = old?;
         self.tally.add(&self.whole(old)?);
@@ -315,16 +275,12 @@ impl<'a> Walk<'a> {
     }
 
     fn trusts(&self, old: &Node, now: &Metadata) -> bool {
-        self.parent
-            .as_ref()
-            .is_some_and(|parent| parent.clean.trusts(&old.metadata, now))
+        self.parent.as_ref().is_some_and(|parent| parent.clean.trusts(&old.metadata, now))
     }
 
     /// Tells whether a file's blobs still are where the index says: what was lost is read and saved again.
     fn has_content(&self, old: &Node) -> bool {
-        old.content
-            .iter()
-            .all(|blob| self.repository.has(BlobKind::Data, blob))
+        old.content.iter().all(|blob| self.repository.has(BlobKind::Data, blob))
     }
 
     /// Reads a directory of the parent. Without it everything in the directory is read.
@@ -333,9 +289,7 @@ impl<'a> Walk<'a> {
         match self.repository.tree_blocking(&tree) {
             Ok(tree) => tree.nodes,
             Err(error) => {
-                self.run.events.warn(format!(
-                    "a directory of the parent snapshot is read anew: {error}"
-                ));
+                self.run.events.warn(format!("a directory of the parent snapshot is read anew: {error}"));
                 Vec::new()
             }
         }

@@ -26,11 +26,7 @@ struct Shown {
 
 impl Bars {
     pub(super) fn new(target: ProgressDrawTarget, colored: bool) -> Self {
-        Self {
-            all: MultiProgress::with_draw_target(target),
-            ink: Ink::new(colored),
-            shown: Vec::new(),
-        }
+        Self { all: MultiProgress::with_draw_target(target), ink: Ink::new(colored), shown: Vec::new() }
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -47,29 +43,18 @@ impl Bars {
         let name = human::fit(&human::printable(task.name()), NAME_WIDTH);
         bar.set_style(unknown_style());
         bar.set_prefix(self.ink.bold(&name));
-        self.shown.push(Shown {
-            meter: Meter::new(task.clone(), now),
-            bar,
-            has_total: false,
-        });
+        self.shown.push(Shown { meter: Meter::new(task.clone(), now), bar, has_total: false });
         self.redraw(now);
     }
 
     pub(super) fn end(&mut self, task: &Task, now: Instant) {
-        let place = self
-            .shown
-            .iter()
-            .position(|shown| shown.meter.task.is(task));
+        let place = self.shown.iter().position(|shown| shown.meter.task.is(task));
         if let Some(place) = place {
             let shown = self.shown.remove(place);
             shown.bar.finish_and_clear();
             self.all.remove(&shown.bar);
             let name = human::fit(&human::printable(task.name()), NAME_WIDTH);
-            self.say(&format!(
-                "{} {}",
-                self.ink.bold(&name),
-                shown.meter.end(now)
-            ));
+            self.say(&format!("{} {}", self.ink.bold(&name), shown.meter.end(now)));
         }
     }
 
@@ -99,9 +84,7 @@ impl Shown {
 
 fn known_style() -> ProgressStyle {
     let style = ProgressStyle::with_template("{prefix} {bar:16} {wide_msg}");
-    style
-        .unwrap_or_else(|_| ProgressStyle::default_bar())
-        .progress_chars("█▉▊▋▌▍▎▏░")
+    style.unwrap_or_else(|_| ProgressStyle::default_bar()).progress_chars("█▉▊▋▌▍▎▏░")
 }
 
 fn unknown_style() -> ProgressStyle {

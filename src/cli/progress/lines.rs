@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::time::{Duration, Instant};
 
-use crate::cli::progress::meter::{amount, Meter};
+use crate::cli::progress::meter::{Meter, amount};
 use crate::event::Task;
 use crate::human;
 use crate::human::Ink;
@@ -24,11 +24,7 @@ struct Shown {
 
 impl Lines {
     pub(super) fn new(out: Box<dyn Write + Send>, ink: Ink) -> Self {
-        Self {
-            out,
-            ink,
-            shown: Vec::new(),
-        }
+        Self { out, ink, shown: Vec::new() }
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -44,17 +40,11 @@ impl Lines {
         let total = task.total();
         let size = (total > 0).then(|| format!(" ({})", amount(task.unit(), total)));
         self.tell(task, &format!("started{}", size.unwrap_or_default()));
-        self.shown.push(Shown {
-            meter: Meter::new(task.clone(), now),
-            next: now + EVERY,
-        });
+        self.shown.push(Shown { meter: Meter::new(task.clone(), now), next: now + EVERY });
     }
 
     pub(super) fn end(&mut self, task: &Task, now: Instant) {
-        let place = self
-            .shown
-            .iter()
-            .position(|shown| shown.meter.task.is(task));
+        let place = self.shown.iter().position(|shown| shown.meter.task.is(task));
         if let Some(place) = place {
             let shown = self.shown.remove(place);
             self.tell(task, &shown.meter.end(now));

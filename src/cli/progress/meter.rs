@@ -22,11 +22,7 @@ pub(super) struct Meter {
 impl Meter {
     pub(super) fn new(task: Task, now: Instant) -> Self {
         let samples = VecDeque::from([(now, task.done())]);
-        Self {
-            task,
-            started: now,
-            samples,
-        }
+        Self { task, started: now, samples }
     }
 
     pub(super) fn sample(&mut self, now: Instant) {
@@ -58,11 +54,7 @@ impl Meter {
         let rate = (count > 0).then(|| rate(unit, count, span));
         let amount = match total {
             0 => amount(unit, done),
-            _ => format!(
-                "{} of {}",
-                without_noun(unit, &amount(unit, done)),
-                amount(unit, total)
-            ),
+            _ => format!("{} of {}", without_noun(unit, &amount(unit, done)), amount(unit, total)),
         };
         let percent = percent.map(|percent| format!("{:>3} %", percent.min(100)));
         let parts = [percent, self.left(), rate, Some(amount)];
@@ -84,11 +76,7 @@ impl Meter {
             None => amount(unit, done),
             Some(percent) => {
                 let (done, total) = (amount(unit, done), amount(unit, total));
-                format!(
-                    "{} of {total} ({} %)",
-                    without_noun(unit, &done),
-                    percent.min(100)
-                )
+                format!("{} of {total} ({} %)", without_noun(unit, &done), percent.min(100))
             }
         }
     }
@@ -102,19 +90,13 @@ impl Meter {
         if done < total {
             return format!("ended after {took} at {}", self.of_total(done, total));
         }
-        format!(
-            "{} in {took}, {}",
-            amount(unit, done),
-            rate(unit, done, span)
-        )
+        format!("{} in {took}, {}", amount(unit, done), rate(unit, done, span))
     }
 
     /// Returns what was done within the window, and in how long. Counters may go back: work that must be done again.
     fn recent(&self) -> (u64, Duration) {
         match (self.samples.front(), self.samples.back()) {
-            (Some((from, before)), Some((to, after))) => {
-                (after.saturating_sub(*before), to.duration_since(*from))
-            }
+            (Some((from, before)), Some((to, after))) => (after.saturating_sub(*before), to.duration_since(*from)),
             _ => (0, Duration::ZERO),
         }
     }
@@ -143,9 +125,7 @@ pub(super) fn amount(unit: Unit, count: u64) -> String {
 fn without_noun(unit: Unit, amount: &str) -> &str {
     match unit {
         Unit::Bytes => amount,
-        Unit::Rows | Unit::Files | Unit::Objects | Unit::Tables => {
-            amount.split(' ').next().unwrap_or(amount)
-        }
+        Unit::Rows | Unit::Files | Unit::Objects | Unit::Tables => amount.split(' ').next().unwrap_or(amount),
     }
 }
 

@@ -30,12 +30,7 @@ impl Write for Paper {
     }
 }
 
-const LOUD: Options = Options {
-    quiet: false,
-    verbose: false,
-    bars: false,
-    colored: false,
-};
+const LOUD: Options = Options { quiet: false, verbose: false, bars: false, colored: false };
 
 /// Returns the events of a run whose progress goes to the paper.
 fn events(paper: &Paper, options: Options) -> Events {
@@ -92,27 +87,13 @@ fn a_total_that_comes_late_and_a_count_that_goes_back_do_no_harm() {
     lines.redraw(start + Duration::from_secs(21));
     let text = paper.text();
     let lines: Vec<&str> = text.lines().collect();
-    assert_eq!(
-        lines,
-        [
-            "dump: started",
-            "dump: 500 rows, 50/s",
-            "dump: 100 of 1,000 rows (10 %)"
-        ]
-    );
+    assert_eq!(lines, ["dump: started", "dump: 500 rows, 50/s", "dump: 100 of 1,000 rows (10 %)"]);
 }
 
 #[test]
 fn quiet_leaves_only_warnings() {
     let paper = Paper::default();
-    let events = events(
-        &paper,
-        Options {
-            quiet: true,
-            verbose: true,
-            ..LOUD
-        },
-    );
+    let events = events(&paper, Options { quiet: true, verbose: true, ..LOUD });
     events.note("a note");
     events.detail("a detail");
     drop(events.task("load", Unit::Bytes, 1));
@@ -141,11 +122,7 @@ fn what_a_name_holds_cannot_steer_the_terminal() {
     events.warn("table `a\u{1b}[2Jb` is odd");
     drop(events.task("\u{7}bell", Unit::Tables, 0));
     drop(events);
-    assert!(
-        !paper.text().contains(['\u{1b}', '\u{7}']),
-        "{:?}",
-        paper.text()
-    );
+    assert!(!paper.text().contains(['\u{1b}', '\u{7}']), "{:?}", paper.text());
 }
 
 #[test]

@@ -40,9 +40,7 @@ impl Encoder {
             let value = values.get(column.index).and_then(Option::as_deref);
             value
                 .and_then(|value| literal(&column.kind, value))
-                .ok_or(WireError::Protocol {
-                    what: "a key holds no value",
-                })
+                .ok_or(WireError::Protocol { what: "a key holds no value" })
         };
         key.iter().map(literal).collect()
     }
@@ -77,12 +75,7 @@ fn literal(kind: &KeyKind, value: &[u8]) -> Option<String> {
             let number: f64 = text()?.parse().ok()?;
             Some(format!("{number:e}"))
         }
-        KeyKind::Bit => Some(
-            value
-                .iter()
-                .fold(0_u64, |sum, byte| sum << 8 | u64::from(*byte))
-                .to_string(),
-        ),
+        KeyKind::Bit => Some(value.iter().fold(0_u64, |sum, byte| sum << 8 | u64::from(*byte)).to_string()),
         KeyKind::Text { charset } => Some(format!("_{charset} {}", sql::bytes(value))),
         KeyKind::Binary => Some(sql::bytes(value)),
         KeyKind::Quoted => text().map(sql::string),

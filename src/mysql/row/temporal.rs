@@ -3,9 +3,7 @@
 use crate::mysql::wire::WireError;
 use crate::mysql::wire::cursor::Cursor;
 
-const ODD: WireError = WireError::Protocol {
-    what: "a date or time is of an unknown length",
-};
+const ODD: WireError = WireError::Protocol { what: "a date or time is of an unknown length" };
 
 pub(crate) fn push_year(line: &mut Vec<u8>, year: u16) {
     // `0` would be read as 2000: the year 0000 needs its four digits.
@@ -66,11 +64,7 @@ fn push_fraction(line: &mut Vec<u8>, micros: u32, digits: u8) {
     if digits > 0 {
         line.push(b'.');
         let width = usize::from(digits.min(6));
-        push_digits(
-            line,
-            micros / 10_u32.pow(6 - u32::from(digits.min(6))),
-            width,
-        );
+        push_digits(line, micros / 10_u32.pow(6 - u32::from(digits.min(6))), width);
     }
 }
 

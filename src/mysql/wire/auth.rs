@@ -22,11 +22,7 @@ const ED25519: &str = "client_ed25519";
 
 /// Returns the plugin to answer the greeting with: the server's own choice where we know it.
 pub(crate) fn first_plugin(offered: &str) -> &str {
-    if matches!(offered, NATIVE | SHA2) {
-        offered
-    } else {
-        NATIVE
-    }
+    if matches!(offered, NATIVE | SHA2) { offered } else { NATIVE }
 }
 
 /// Returns what proves the password to a plugin.
@@ -36,14 +32,10 @@ pub(crate) fn proof(plugin: &str, nonce: &[u8], password: &str) -> Result<Vec<u8
     match plugin {
         NATIVE => Ok(scramble_native(short, password).map_or_else(Vec::new, Vec::from)),
         SHA2 => Ok(scramble_sha256(short, password).map_or_else(Vec::new, Vec::from)),
-        ED25519 => {
-            Ok(create_response_for_ed25519(password, &nonce[..nonce.len().min(32)]).to_vec())
-        }
+        ED25519 => Ok(create_response_for_ed25519(password, &nonce[..nonce.len().min(32)]).to_vec()),
         // The server looks at the socket's owner.
         "auth_socket" | "unix_socket" => Ok(Vec::new()),
-        other => Err(WireError::Plugin {
-            plugin: other.to_owned(),
-        }),
+        other => Err(WireError::Plugin { plugin: other.to_owned() }),
     }
 }
 
@@ -86,17 +78,13 @@ impl Login<'_> {
             [0xFF, rest @ ..] => Err(server_error(rest)),
             [0x01, 0x03] => Ok(Reply::Known),
             [0x01, 0x04] => Ok(Reply::Full),
-            [0xFE] => Err(WireError::Plugin {
-                plugin: "mysql_old_password".to_owned(),
-            }),
+            [0xFE] => Err(WireError::Plugin { plugin: "mysql_old_password".to_owned() }),
             [0xFE, rest @ ..] => {
                 let mut cursor = crate::mysql::wire::cursor::Cursor::new(rest);
                 let plugin = String::from_utf8_lossy(cursor.until_nul()).into_owned();
                 Ok(Reply::Switch(plugin, cursor.rest().to_vec()))
             }
-            _ => Err(WireError::Protocol {
-                what: "the login has an unknown step",
-            }),
+            _ => Err(WireError::Protocol { what: "the login has an unknown step" }),
         }
     }
 
@@ -120,8 +108,7 @@ impl Login<'_> {
                 for (byte, mask) in password.iter_mut().zip(nonce.iter().cycle()) {
                     *byte ^= mask;
                 }
-                self.stream
-                    .send(&mysql_common::crypto::encrypt(&password, &key))
+                self.stream.send(&mysql_common::crypto::encrypt(&password, &key))
             }
         }
     }
@@ -131,9 +118,7 @@ impl Login<'_> {
         match self.stream.packet()? {
             [0x01, key @ ..] if key.starts_with(b"-----BEGIN PUBLIC KEY-----") => Ok(key.to_vec()),
             [0xFF, rest @ ..] => Err(server_error(rest)),
-            _ => Err(WireError::Protocol {
-                what: "the server sent no key",
-            }),
+            _ => Err(WireError::Protocol { what: "the server sent no key" }),
         }
     }
 }
@@ -141,18 +126,9 @@ impl Login<'_> {
 /// Reads an error packet without its first byte.
 pub(crate) fn server_error(rest: &[u8]) -> WireError {
     let [low, high, text @ ..] = rest else {
-        return WireError::Protocol {
-            what: "an error without a number",
-        };
+        return WireError::Protocol { what: "an error without a number" };
     };
     // Most carry an SQL state before the text; one from before the login does not.
-    let text = if let [b'#', _, _, _, _, _, text @ ..] = text {
-        text
-    } else {
-        text
-    };
-    WireError::Server {
-        code: u16::from_le_bytes([*low, *high]),
-        message: String::from_utf8_lossy(text).into_owned(),
-    }
+    let text = if let [b'#', _, _, _, _, _, text @ ..] = text { text } else { text };
+    WireError::Server { code: u16::from_le_bytes([*low, *high]), message: String::from_utf8_lossy(text).into_owned() }
 }

@@ -28,11 +28,6 @@ impl ColumnDefinition {
         let _charset_and_length = (cursor.u16()?, cursor.u32()?);
         let kind = cursor.u8()?;
         let flags = cursor.u16()?;
-        Ok(Self {
-            name,
-            kind,
-            is_unsigned: flags & UNSIGNED != 0,
-            decimals: cursor.u8()?,
-        })
+        Ok(Self { name, kind, is_unsigned: flags & UNSIGNED != 0, decimals: cursor.u8()? })
     }
 }

@@ -2,9 +2,7 @@
 
 use crate::mysql::wire::error::WireError;
 
-const SHORT: WireError = WireError::Protocol {
-    what: "a packet is too short",
-};
+const SHORT: WireError = WireError::Protocol { what: "a packet is too short" };
 
 #[derive(Debug, Clone, Copy)]
 pub struct Cursor<'a> {
@@ -68,9 +66,7 @@ impl<'a> Cursor<'a> {
             }
             0xFE => self.u64()?,
             _ => {
-                return Err(WireError::Protocol {
-                    what: "a length is no length",
-                });
+                return Err(WireError::Protocol { what: "a length is no length" });
             }
         };
         usize::try_from(length).map_err(|_| SHORT)
@@ -102,9 +98,7 @@ mod tests {
         let mut bytes = vec![0xFA, 0xFC, 1, 2, 0xFD, 1, 2, 3, 0xFE];
         bytes.extend(5_u64.to_le_bytes());
         let mut cursor = Cursor::new(&bytes);
-        let lengths: Vec<_> = std::iter::repeat_with(|| cursor.length().unwrap_or(0))
-            .take(4)
-            .collect();
+        let lengths: Vec<_> = std::iter::repeat_with(|| cursor.length().unwrap_or(0)).take(4).collect();
         assert_eq!(lengths, [0xFA, 0x0201, 0x0003_0201, 5]);
     }
 

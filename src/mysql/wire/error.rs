@@ -25,9 +25,7 @@ pub enum WireError {
     TooLarge,
     #[error("the account's authentication plugin `{plugin}` is not supported")]
     Plugin { plugin: String },
-    #[error(
-        "the account's password may not cross the network in the clear, and the connection has no TLS"
-    )]
+    #[error("the account's password may not cross the network in the clear, and the connection has no TLS")]
     Insecure,
     #[error("the server offers no TLS")]
     NoTls,
@@ -58,29 +56,19 @@ impl WireError {
     /// Tells whether the server refuses for want of a privilege.
     #[must_use]
     pub fn is_denied(&self) -> bool {
-        matches!(
-            self.code(),
-            Some(1044 | 1045 | 1142 | 1143 | 1227 | 1370 | 1698 | 3879)
-        )
+        matches!(self.code(), Some(1044 | 1045 | 1142 | 1143 | 1227 | 1370 | 1698 | 3879))
     }
 
     /// Returns the next step for the operator.
     #[must_use]
     pub fn hint(&self) -> Option<String> {
         let hint = match self {
-            Self::Server {
-                code: 1044 | 1045 | 1698,
-                ..
-            } => {
+            Self::Server { code: 1044 | 1045 | 1698, .. } => {
                 "check user and password in the policy, and from which hosts the account may connect"
             }
-            Self::Insecure => {
-                "set `tls` in the policy to verify the server's certificate, or connect by its socket"
-            }
+            Self::Insecure => "set `tls` in the policy to verify the server's certificate, or connect by its socket",
             Self::NoTls => "give the server a certificate, or say `tls = \"off\"` in the policy",
-            Self::Plugin { .. } => {
-                "use an account with caching_sha2_password, ed25519 or mysql_native_password"
-            }
+            Self::Plugin { .. } => "use an account with caching_sha2_password, ed25519 or mysql_native_password",
             Self::Lost { .. } | Self::Closed | Self::Silent { .. } => {
                 "see the server's error log and the network between"
             }

@@ -49,9 +49,7 @@ impl Greeting {
     pub(crate) fn parse(packet: &[u8]) -> Result<Self, WireError> {
         let mut cursor = Cursor::new(packet);
         if cursor.u8()? != 10 {
-            return Err(WireError::Protocol {
-                what: "the greeting is of another protocol",
-            });
+            return Err(WireError::Protocol { what: "the greeting is of another protocol" });
         }
         let version = String::from_utf8_lossy(cursor.until_nul()).into_owned();
         let connection = cursor.u32()?;
@@ -66,17 +64,9 @@ impl Greeting {
         let plugin = String::from_utf8_lossy(cursor.until_nul()).into_owned();
         let capabilities = u32::from(low) | u32::from(high) << 16;
         if capabilities & NEEDED != NEEDED {
-            return Err(WireError::Protocol {
-                what: "the server is too old",
-            });
+            return Err(WireError::Protocol { what: "the server is too old" });
         }
-        Ok(Self {
-            version,
-            connection,
-            nonce,
-            capabilities,
-            plugin,
-        })
+        Ok(Self { version, connection, nonce, capabilities, plugin })
     }
 
     /// Returns what both sides can do.
@@ -96,12 +86,7 @@ pub(crate) fn tls_request(capabilities: u32) -> Vec<u8> {
 }
 
 /// Makes the answer to the greeting.
-pub(crate) fn response(
-    capabilities: u32,
-    user: &str,
-    plugin: &str,
-    proof: &[u8],
-) -> Result<Vec<u8>, WireError> {
+pub(crate) fn response(capabilities: u32, user: &str, plugin: &str, proof: &[u8]) -> Result<Vec<u8>, WireError> {
     let mut packet = tls_request(capabilities);
     packet.extend_from_slice(user.as_bytes());
     packet.push(0);
@@ -112,12 +97,7 @@ pub(crate) fn response(
     }
     if capabilities & capability::CONNECT_ATTRS != 0 {
         let mut attributes = Vec::new();
-        for text in [
-            "program_name",
-            "bkp",
-            "_client_version",
-            env!("CARGO_PKG_VERSION"),
-        ] {
+        for text in ["program_name", "bkp", "_client_version", env!("CARGO_PKG_VERSION")] {
             push_bytes(&mut attributes, text.as_bytes())?;
         }
         push_bytes(&mut packet, &attributes)?;
@@ -154,10 +134,7 @@ mod tests {
     #[test]
     fn a_greeting_is_read() {
         let greeting = Greeting::parse(&greeting()).expect("a greeting");
-        assert_eq!(
-            (greeting.version.as_str(), greeting.connection),
-            ("9.7.4", 77)
-        );
+        assert_eq!((greeting.version.as_str(), greeting.connection), ("9.7.4", 77));
         assert_eq!(greeting.nonce, b"12345678abcdefghijkl\0");
         assert_eq!(greeting.plugin, "caching_sha2_password");
     }

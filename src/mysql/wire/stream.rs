@@ -127,18 +127,10 @@ impl PacketStream {
     }
 
     /// Goes on under TLS. The handshake runs with the next bytes written.
-    pub(crate) fn secure(
-        &mut self,
-        config: Arc<ClientConfig>,
-        host: &str,
-    ) -> Result<(), WireError> {
-        let name = rustls::pki_types::ServerName::try_from(host.to_owned()).map_err(|_| {
-            WireError::TlsName {
-                host: host.to_owned(),
-            }
-        })?;
-        let client =
-            ClientConnection::new(config, name).map_err(crate::mysql::tls::TlsError::from)?;
+    pub(crate) fn secure(&mut self, config: Arc<ClientConfig>, host: &str) -> Result<(), WireError> {
+        let name = rustls::pki_types::ServerName::try_from(host.to_owned())
+            .map_err(|_| WireError::TlsName { host: host.to_owned() })?;
+        let client = ClientConnection::new(config, name).map_err(crate::mysql::tls::TlsError::from)?;
         if let Channel::Plain(socket) = std::mem::replace(&mut self.channel, Channel::None) {
             self.channel = Channel::Tls(Box::new(StreamOwned::new(client, socket)));
         }
@@ -204,8 +196,7 @@ impl PacketStream {
         self.joined.shrink_to(BUFFER_BYTES_KEPT);
         loop {
             self.fill(length)?;
-            self.joined
-                .extend_from_slice(&self.buffer[self.start..self.start + length]);
+            self.joined.extend_from_slice(&self.buffer[self.start..self.start + length]);
             self.start += length;
             if length < CONTINUED {
                 return Ok(());
@@ -220,9 +211,7 @@ impl PacketStream {
         let header = &self.buffer[self.start..self.start + 4];
         let length = u32::from_le_bytes([header[0], header[1], header[2], 0]) as usize;
         if header[3] != self.sequence {
-            return Err(WireError::Protocol {
-                what: "a packet is out of order",
-            });
+            return Err(WireError::Protocol { what: "a packet is out of order" });
         }
         self.sequence = self.sequence.wrapping_add(1);
         self.start += 4;
@@ -243,8 +232,7 @@ impl PacketStream {
         self.buffer.copy_within(self.start..self.end, 0);
         self.end -= self.start;
         self.start = 0;
-        if need <= BUFFER_BYTES && self.buffer.len() > BUFFER_BYTES_KEPT && self.end <= BUFFER_BYTES
-        {
+        if need <= BUFFER_BYTES && self.buffer.len() > BUFFER_BYTES_KEPT && self.end <= BUFFER_BYTES {
             self.buffer.truncate(BUFFER_BYTES);
             self.buffer.shrink_to_fit();
         }
@@ -278,9 +266,7 @@ impl PacketStream {
         }
         match error.kind() {
             WouldBlock | TimedOut if since.elapsed() >= self.silence_max => {
-                Err(WireError::Silent {
-                    seconds: self.silence_max.as_secs(),
-                })
+                Err(WireError::Silent { seconds: self.silence_max.as_secs() })
             }
             WouldBlock | TimedOut | Interrupted => Ok(()),
             ConnectionReset | UnexpectedEof => Err(WireError::Closed),
@@ -317,9 +303,7 @@ mod tests {
         let sent = large.clone();
         let writer = std::thread::spawn(move || {
             for (sequence, part) in sent.chunks(CONTINUED).enumerate() {
-                theirs
-                    .write_all(&packet(sequence.to_le_bytes()[0], part))
-                    .expect("written");
+                theirs.write_all(&packet(sequence.to_le_bytes()[0], part)).expect("written");
             }
             theirs.write_all(&packet(3, b"after")).expect("written");
         });
@@ -327,19 +311,14 @@ mod tests {
         assert_eq!(stream.packet().expect("a packet"), b"after");
         writer.join().expect("the writer ends");
         stream.make_room(4);
-        assert!(
-            stream.buffer.len() <= BUFFER_BYTES_KEPT,
-            "a large row's buffer is given back"
-        );
+        assert!(stream.buffer.len() <= BUFFER_BYTES_KEPT, "a large row's buffer is given back");
     }
 
     #[test]
     fn a_full_first_packet_is_followed_by_an_empty_one() {
         let (mut theirs, mut stream) = pair();
         let writer = std::thread::spawn(move || {
-            theirs
-                .write_all(&packet(0, &vec![7; CONTINUED]))
-                .expect("written");
+            theirs.write_all(&packet(0, &vec![7; CONTINUED])).expect("written");
             theirs.write_all(&packet(1, b"")).expect("written");
         });
         assert_eq!(stream.packet().expect("a packet").len(), CONTINUED);
@@ -349,9 +328,7 @@ mod tests {
     #[test]
     fn a_closed_connection_is_an_error_in_mid_packet() {
         let (mut theirs, mut stream) = pair();
-        theirs
-            .write_all(&packet(0, b"whole")[..6])
-            .expect("written");
+        theirs.write_all(&packet(0, b"whole")[..6]).expect("written");
         drop(theirs);
         assert!(matches!(stream.packet(), Err(WireError::Closed)));
     }

@@ -21,21 +21,12 @@ impl Checker<'_> {
 
     fn some_source(&mut self, policy: &Policy) {
         if policy.mysql.is_empty() && policy.files.is_empty() {
-            let remedy =
-                "add `[mysql.NAME]` or `[files.NAME]`; policies/full.toml explains their keys";
+            let remedy = "add `[mysql.NAME]` or `[files.NAME]`; policies/full.toml explains their keys";
             self.fault("", "there is no source, so nothing to back up", remedy);
         }
-        for name in policy
-            .mysql
-            .keys()
-            .filter(|name| policy.files.contains_key(*name))
-        {
+        for name in policy.mysql.keys().filter(|name| policy.files.contains_key(*name)) {
             let remedy = "rename one: `--source NAME` must mean one source";
-            self.fault(
-                &format!("files.{name}"),
-                "has the name of a database source",
-                remedy,
-            );
+            self.fault(&format!("files.{name}"), "has the name of a database source", remedy);
         }
     }
 
@@ -46,30 +37,14 @@ impl Checker<'_> {
             let key = format!("files.{name}.path");
             for (what, place) in kept_places(policy) {
                 if overlap(&source.path, place) {
-                    let remedy =
-                        "keep sources and backups in separate directories, best on separate disks";
-                    self.fault(
-                        &key,
-                        format!("overlaps {what} `{}`", place.display()),
-                        remedy,
-                    );
+                    let remedy = "keep sources and backups in separate directories, best on separate disks";
+                    self.fault(&key, format!("overlaps {what} `{}`", place.display()), remedy);
                 }
             }
         }
-        let reports = policy
-            .drill
-            .report_dir
-            .as_ref()
-            .map(|dir| ("drill.report_dir", dir));
-        let work = policy
-            .drill
-            .work_dir
-            .as_ref()
-            .map(|dir| ("drill.sandbox.work_dir", dir));
-        for (key, dir) in [Some(("state_dir", &policy.state_dir)), reports, work]
-            .into_iter()
-            .flatten()
-        {
+        let reports = policy.drill.report_dir.as_ref().map(|dir| ("drill.report_dir", dir));
+        let work = policy.drill.work_dir.as_ref().map(|dir| ("drill.sandbox.work_dir", dir));
+        for (key, dir) in [Some(("state_dir", &policy.state_dir)), reports, work].into_iter().flatten() {
             for (what, place) in kept_places(policy) {
                 if dir.starts_with(place) {
                     self.fault(
@@ -81,11 +56,7 @@ impl Checker<'_> {
             }
         }
         if *repository == policy.state_dir {
-            self.fault(
-                "repository.path",
-                "is the state directory",
-                "choose a directory of its own",
-            );
+            self.fault("repository.path", "is the state directory", "choose a directory of its own");
         }
     }
 
@@ -96,11 +67,7 @@ impl Checker<'_> {
         for (what, place) in kept_places(policy) {
             if file.starts_with(place) {
                 let remedy = "keep the key elsewhere: it would be lost with what it opens, and copied beside it";
-                self.fault(
-                    "repository.password_file",
-                    format!("lies inside {what} `{}`", place.display()),
-                    remedy,
-                );
+                self.fault("repository.password_file", format!("lies inside {what} `{}`", place.display()), remedy);
             }
         }
     }
@@ -115,10 +82,7 @@ impl Checker<'_> {
                 let remedy = "choose a directory on another disk: a copy beside the original is lost with it";
                 self.fault(
                     &format!("{key}.path"),
-                    format!(
-                        "overlaps the repository `{}`",
-                        policy.repository.path.display()
-                    ),
+                    format!("overlaps the repository `{}`", policy.repository.path.display()),
                     remedy,
                 );
             }
@@ -132,11 +96,7 @@ impl Checker<'_> {
                 }
                 if is_same_place(&earlier.place, &copy.place) {
                     let remedy = "give each copy its own bucket, prefix or directory";
-                    self.fault(
-                        &key,
-                        format!("lies where the copy `{}` lies", earlier.name),
-                        remedy,
-                    );
+                    self.fault(&key, format!("lies where the copy `{}` lies", earlier.name), remedy);
                 }
             }
         }
@@ -154,22 +114,14 @@ impl Checker<'_> {
             };
             if !peers.is_empty() && !peers.iter().any(|range| range.contains(&address)) {
                 let remedy = "add it to network.peers, or name the server by its address in the backup network";
-                self.fault(
-                    &format!("mysql.{name}.host"),
-                    format!("is not among network.peers: {host}"),
-                    remedy,
-                );
+                self.fault(&format!("mysql.{name}.host"), format!("is not among network.peers: {host}"), remedy);
             }
         }
     }
 
     fn drill_names(&mut self, policy: &Policy) {
         if let Some(from) = &policy.drill.from {
-            let names: Vec<&str> = policy
-                .copies
-                .iter()
-                .map(|copy| copy.name.as_str())
-                .collect();
+            let names: Vec<&str> = policy.copies.iter().map(|copy| copy.name.as_str()).collect();
             self.known("drill.from", from, "copy", &names);
         }
         for (rank, check) in policy.drill.checks.iter().enumerate() {
@@ -177,35 +129,17 @@ impl Checker<'_> {
             let (Check::Sql { mysql, .. } | Check::FilesIn { mysql, .. }) = check;
             self.check_server(&key, mysql.as_deref(), policy);
             if let Check::FilesIn { source, .. } = check {
-                self.known(
-                    &format!("{key}.files_in"),
-                    source,
-                    "files source",
-                    &names_of(&policy.files),
-                );
+                self.known(&format!("{key}.files_in"), source, "files source", &names_of(&policy.files));
             }
         }
     }
 
     fn check_server(&mut self, key: &str, asked: Option<&str>, policy: &Policy) {
         match (asked, policy.mysql.len()) {
-            (Some(name), _) => self.known(
-                &format!("{key}.mysql"),
-                name,
-                "mysql source",
-                &names_of(&policy.mysql),
-            ),
-            (None, 0) => self.fault(
-                key,
-                "has no server to ask",
-                "add a `[mysql.NAME]` source, or remove the check",
-            ),
+            (Some(name), _) => self.known(&format!("{key}.mysql"), name, "mysql source", &names_of(&policy.mysql)),
+            (None, 0) => self.fault(key, "has no server to ask", "add a `[mysql.NAME]` source, or remove the check"),
             (None, 1) => {}
-            (None, _) => self.fault(
-                key,
-                "does not say which server to ask",
-                "add `mysql = \"NAME\"`",
-            ),
+            (None, _) => self.fault(key, "does not say which server to ask", "add `mysql = \"NAME\"`"),
         }
     }
 
@@ -218,11 +152,7 @@ impl Checker<'_> {
             None if names.is_empty() => format!("there is no {what} in this policy"),
             None => format!("there is {}", names.join(", ")),
         };
-        self.fault(
-            key,
-            format!("is no {what} of this policy: {name:?}"),
-            remedy,
-        );
+        self.fault(key, format!("is no {what} of this policy: {name:?}"), remedy);
     }
 }
 
@@ -232,10 +162,7 @@ fn kept_places(policy: &Policy) -> Vec<(String, &Path)> {
         CopyTarget::Dir(dir) => Some((format!("the copy `{}`", copy.name), dir.as_path())),
         CopyTarget::S3(_) => None,
     });
-    let repository = (
-        "the repository".to_owned(),
-        policy.repository.path.as_path(),
-    );
+    let repository = ("the repository".to_owned(), policy.repository.path.as_path());
     std::iter::once(repository).chain(copies).collect()
 }
 
@@ -247,9 +174,7 @@ fn is_same_place(one: &CopyTarget, other: &CopyTarget) -> bool {
     match (one, other) {
         (CopyTarget::Dir(one), CopyTarget::Dir(other)) => overlap(one, other),
         (CopyTarget::S3(one), CopyTarget::S3(other)) => {
-            one.bucket == other.bucket
-                && one.endpoint == other.endpoint
-                && overlap(&prefix_of(one), &prefix_of(other))
+            one.bucket == other.bucket && one.endpoint == other.endpoint && overlap(&prefix_of(one), &prefix_of(other))
         }
         _ => false,
     }

@@ -10,16 +10,12 @@ use crate::policy::{CopyPlace, CopyTarget, S3Place};
 impl Checker<'_> {
     pub(super) fn copies(&mut self, raw: Vec<RawCopy>) -> Vec<CopyPlace> {
         let copies = raw.into_iter().enumerate();
-        copies
-            .map(|(rank, raw)| self.copy(&format!("copy[{rank}]"), raw))
-            .collect()
+        copies.map(|(rank, raw)| self.copy(&format!("copy[{rank}]"), raw)).collect()
     }
 
     fn copy(&mut self, key: &str, raw: RawCopy) -> CopyPlace {
         self.name(&format!("{key}.name"), &raw.name);
-        let bandwidth = raw
-            .bandwidth
-            .and_then(|text| self.unit(&format!("{key}.bandwidth"), &text, units::rate));
+        let bandwidth = raw.bandwidth.and_then(|text| self.unit(&format!("{key}.bandwidth"), &text, units::rate));
         CopyPlace {
             name: raw.name,
             bandwidth,
@@ -33,11 +29,7 @@ impl Checker<'_> {
             (Some(s3), None) => CopyTarget::S3(self.s3(&format!("{key}.s3"), s3)),
             (None, Some(path)) => CopyTarget::Dir(self.path(&format!("{key}.path"), &path)),
             (s3, _) => {
-                let what = if s3.is_some() {
-                    "has both s3 and path"
-                } else {
-                    "has no place"
-                };
+                let what = if s3.is_some() { "has both s3 and path" } else { "has no place" };
                 let remedy = "write one of `s3 = { bucket = \"…\", region = \"…\" }` and `path = \"/mnt/…\"`";
                 self.fault(key, what, remedy);
                 CopyTarget::Dir(PathBuf::new())
@@ -58,7 +50,8 @@ impl Checker<'_> {
         };
         let secret_access_key = self.secret(&format!("{key}.secret_access_key"), secret);
         if raw.access_key_id.is_some() != secret_access_key.is_some() {
-            let remedy = "write both access_key_id and secret_access_key_file, or neither to use the environment or a role";
+            let remedy =
+                "write both access_key_id and secret_access_key_file, or neither to use the environment or a role";
             self.fault(key, "has half of an access key", remedy);
         }
         S3Place {
@@ -66,9 +59,7 @@ impl Checker<'_> {
             prefix: raw.prefix.trim_matches('/').to_owned(),
             region: raw.region,
             path_style: raw.path_style.unwrap_or(raw.endpoint.is_some()),
-            endpoint: raw
-                .endpoint
-                .map(|endpoint| endpoint.trim_end_matches('/').to_owned()),
+            endpoint: raw.endpoint.map(|endpoint| endpoint.trim_end_matches('/').to_owned()),
             ca_file: self.optional_path(&format!("{key}.ca_file"), raw.ca_file.as_deref()),
             access_key_id: raw.access_key_id,
             secret_access_key,
@@ -78,17 +69,11 @@ impl Checker<'_> {
 
     /// The value is not repeated in a fault: it may hold a password.
     fn endpoint(&mut self, key: &str, endpoint: &str) {
-        let rest = endpoint
-            .strip_prefix("https://")
-            .or_else(|| endpoint.strip_prefix("http://"));
+        let rest = endpoint.strip_prefix("https://").or_else(|| endpoint.strip_prefix("http://"));
         let host = rest.map(|rest| rest.trim_end_matches('/'));
         match host {
             Some(host) if host.contains('@') => {
-                self.fault(
-                    key,
-                    "has a password in it",
-                    "write access_key_id and secret_access_key_file instead",
-                );
+                self.fault(key, "has a password in it", "write access_key_id and secret_access_key_file instead");
             }
             Some(host) if !host.is_empty() && !host.contains(['/', '?', '#', ' ']) => {}
             _ => self.fault(

@@ -7,13 +7,9 @@ use crate::policy::{Check, DrillPlan};
 impl Checker<'_> {
     pub(super) fn drill(&mut self, raw: RawDrill) -> DrillPlan {
         let checks = raw.checks.into_iter().enumerate();
-        let checks = checks
-            .filter_map(|(rank, raw)| self.drill_check(&format!("drill.checks[{rank}]"), raw))
-            .collect();
+        let checks = checks.filter_map(|(rank, raw)| self.drill_check(&format!("drill.checks[{rank}]"), raw)).collect();
         let sandbox = raw.sandbox;
-        let mut path = |key: &str, text: Option<String>| {
-            self.optional_path(&format!("drill.{key}"), text.as_deref())
-        };
+        let mut path = |key: &str, text: Option<String>| self.optional_path(&format!("drill.{key}"), text.as_deref());
         DrillPlan {
             checks,
             report_dir: path("report_dir", raw.report_dir),
@@ -30,11 +26,7 @@ impl Checker<'_> {
         let has_value = raw.min.is_some() || raw.max.is_some() || raw.equals.is_some();
         match raw.files_in {
             Some(_) if has_value => {
-                self.fault(
-                    key,
-                    "asks for a value and for files",
-                    "split it into two checks",
-                );
+                self.fault(key, "asks for a value and for files", "split it into two checks");
                 None
             }
             Some(source) => Some(Check::FilesIn {
@@ -42,24 +34,12 @@ impl Checker<'_> {
                 mysql: raw.mysql,
                 source,
                 sql: raw.sql,
-                missing_max: self.number(
-                    &format!("{key}.missing_max"),
-                    raw.missing_max,
-                    0,
-                    0..=i64::from(u32::MAX),
-                ),
+                missing_max: self.number(&format!("{key}.missing_max"), raw.missing_max, 0, 0..=i64::from(u32::MAX)),
             }),
             None => {
                 self.value_check(key, &raw, has_value);
                 let equals = raw.equals.map(text_of);
-                Some(Check::Sql {
-                    name,
-                    mysql: raw.mysql,
-                    sql: raw.sql,
-                    min: raw.min,
-                    max: raw.max,
-                    equals,
-                })
+                Some(Check::Sql { name, mysql: raw.mysql, sql: raw.sql, min: raw.min, max: raw.max, equals })
             }
         }
     }
@@ -70,20 +50,12 @@ impl Checker<'_> {
             self.fault(key, "can never fail: it names no wanted answer", remedy);
         }
         if raw.missing_max.is_some() {
-            self.fault(
-                &format!("{key}.missing_max"),
-                "goes with files_in",
-                "remove it, or add `files_in`",
-            );
+            self.fault(&format!("{key}.missing_max"), "goes with files_in", "remove it, or add `files_in`");
         }
         let is_number = |bound: Option<f64>| bound.is_none_or(f64::is_finite);
         let is_upside_down = raw.min.zip(raw.max).is_some_and(|(min, max)| min > max);
         if is_upside_down || !is_number(raw.min) || !is_number(raw.max) {
-            self.fault(
-                key,
-                "can never hold: no number lies from its min to its max",
-                "correct min and max",
-            );
+            self.fault(key, "can never hold: no number lies from its min to its max", "correct min and max");
         }
     }
 }

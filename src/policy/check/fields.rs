@@ -40,12 +40,10 @@ impl Checker<'_> {
     /// A name goes into file names, tags and unit names, so it is kept plain.
     pub(super) fn name(&mut self, key: &str, name: &str) {
         const CHARS_MAX: usize = 64;
-        let is_plain =
-            |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-' || c == '_';
+        let is_plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-' || c == '_';
         let starts_well = !name.starts_with(['-', '_']) && !name.is_empty();
         if !starts_well || !name.chars().all(is_plain) || name.len() > CHARS_MAX {
-            let remedy =
-                "use up to 64 small letters, digits, `-` and `_`, with a letter or digit first";
+            let remedy = "use up to 64 small letters, digits, `-` and `_`, with a letter or digit first";
             self.fault(key, format!("is not a name: {name:?}"), remedy);
         }
     }
@@ -58,11 +56,7 @@ impl Checker<'_> {
             let remedy = "write it from `/` on: cron and systemd start bkp in another directory than your shell";
             self.fault(key, format!("is not an absolute path: {text:?}"), remedy);
         } else if path.components().any(|part| part == Component::ParentDir) {
-            self.fault(
-                key,
-                format!("has `..` in it: {text:?}"),
-                "write the path without it",
-            );
+            self.fault(key, format!("has `..` in it: {text:?}"), "write the path without it");
         }
         path.components().collect()
     }
@@ -75,12 +69,7 @@ impl Checker<'_> {
         text.and_then(|text| self.unit(key, text, units::span))
     }
 
-    pub(super) fn unit<T>(
-        &mut self,
-        key: &str,
-        text: &str,
-        read: fn(&str) -> Result<T, units::Wrong>,
-    ) -> Option<T> {
+    pub(super) fn unit<T>(&mut self, key: &str, text: &str, read: fn(&str) -> Result<T, units::Wrong>) -> Option<T> {
         match read(text) {
             Ok(value) => Some(value),
             Err((what, remedy)) => {
@@ -118,8 +107,7 @@ impl Checker<'_> {
             let names = TZ_VARIANTS.iter().map(|zone| zone.name());
             let remedy = match near(text, names) {
                 Some(name) => format!("did you mean `{name}`?"),
-                None => "write the zone's IANA name, as `timedatectl list-timezones` lists them"
-                    .to_owned(),
+                None => "write the zone's IANA name, as `timedatectl list-timezones` lists them".to_owned(),
             };
             self.fault(key, format!("is not a time zone: {text:?}"), remedy);
             Tz::UTC
@@ -131,9 +119,7 @@ impl Checker<'_> {
             Ok(cron) => Some(cron),
             Err(error) => {
                 let what = error.to_string();
-                let what = what
-                    .split_once("`: ")
-                    .map_or(what.as_str(), |(_, what)| what);
+                let what = what.split_once("`: ").map_or(what.as_str(), |(_, what)| what);
                 self.fault(key, format!("is not a schedule: {what}"), error.hint());
                 None
             }
@@ -141,59 +127,36 @@ impl Checker<'_> {
     }
 
     /// Reads one of a few words.
-    pub(super) fn word<T: Copy>(
-        &mut self,
-        key: &str,
-        text: Option<&str>,
-        words: &[(&str, T)],
-    ) -> Option<T> {
+    pub(super) fn word<T: Copy>(&mut self, key: &str, text: Option<&str>, words: &[(&str, T)]) -> Option<T> {
         let text = text?;
         if let Some((_, value)) = words.iter().find(|(word, _)| *word == text) {
             return Some(*value);
         }
         let words: Vec<String> = words.iter().map(|(word, _)| format!("{word:?}")).collect();
-        self.fault(
-            key,
-            format!("is unknown: {text:?}"),
-            format!("write {}", words.join(" or ")),
-        );
+        self.fault(key, format!("is unknown: {text:?}"), format!("write {}", words.join(" or ")));
         None
     }
 
     /// Reads `…_file`, `…_command` or `…_credential`.
     pub(super) fn secret(&mut self, key: &str, raw: RawSecret) -> Option<SecretSource> {
-        let file = raw
-            .file
-            .map(|file| SecretSource::File(self.path(&format!("{key}_file"), &file)));
+        let file = raw.file.map(|file| SecretSource::File(self.path(&format!("{key}_file"), &file)));
         let command = raw.command.map(SecretSource::Command);
         let credential = raw.credential.map(SecretSource::Credential);
         if let Some(SecretSource::Credential(name)) = &credential
             && (name.is_empty() || name.contains(['/', ':', ' ']))
         {
-            self.fault(
-                &format!("{key}_credential"),
-                "is not a credential's name",
-                "write a file name without a slash",
-            );
+            self.fault(&format!("{key}_credential"), "is not a credential's name", "write a file name without a slash");
         }
         if let Some(SecretSource::Command(command)) = &command
             && command.trim().is_empty()
         {
-            self.fault(
-                &format!("{key}_command"),
-                "is empty",
-                "write the command that prints the secret",
-            );
+            self.fault(&format!("{key}_command"), "is empty", "write the command that prints the secret");
         }
         let mut sources = [file, command, credential].into_iter().flatten();
         let first = sources.next();
         if sources.next().is_some() {
             let remedy = format!("keep one of {key}_file, {key}_command and {key}_credential");
-            self.fault(
-                &format!("{key}_command"),
-                "is one of several places for one secret",
-                remedy,
-            );
+            self.fault(&format!("{key}_command"), "is one of several places for one secret", remedy);
         }
         first
     }
@@ -206,10 +169,7 @@ impl Checker<'_> {
 }
 
 /// Returns the word that a misspelled one is most like.
-pub(in crate::policy) fn near<'a>(
-    wrong: &str,
-    words: impl Iterator<Item = &'a str>,
-) -> Option<&'a str> {
+pub(in crate::policy) fn near<'a>(wrong: &str, words: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     const LIKENESS_MIN: f64 = 0.8;
     let lower = wrong.to_lowercase();
     let likeness = |word: &str| strsim::jaro_winkler(&lower, &word.to_lowercase());

@@ -14,27 +14,16 @@ impl Checker<'_> {
         };
         let Some(backup) = &policy.schedule.backup else {
             let remedy = "add `schedule.backup`, or leave rpo out";
-            self.fault(
-                "objectives.rpo",
-                "cannot be met: nothing schedules a backup",
-                remedy,
-            );
+            self.fault("objectives.rpo", "cannot be met: nothing schedules a backup", remedy);
             return;
         };
         let rpo = TimeDelta::from_std(rpo).unwrap_or(TimeDelta::MAX);
-        if let Some(gap) = backup.largest_gap(
-            policy.timezone,
-            DateTime::from_timestamp(REFERENCE_S, 0).unwrap_or_default(),
-        ) && gap.length() > rpo
+        if let Some(gap) =
+            backup.largest_gap(policy.timezone, DateTime::from_timestamp(REFERENCE_S, 0).unwrap_or_default())
+            && gap.length() > rpo
         {
-            let from = gap
-                .from
-                .with_timezone(&policy.timezone)
-                .format("%a %F %H:%M %:z");
-            let what = format!(
-                "cannot be met: {} pass between two backups, as after {from}",
-                span_text(gap.length())
-            );
+            let from = gap.from.with_timezone(&policy.timezone).format("%a %F %H:%M %:z");
+            let what = format!("cannot be met: {} pass between two backups, as after {from}", span_text(gap.length()));
             let remedy = rpo_remedy(backup, gap.length(), rpo);
             self.fault("objectives.rpo", what, remedy);
         }
@@ -49,11 +38,7 @@ fn rpo_remedy(backup: &Cron, gap: TimeDelta, rpo: TimeDelta) -> String {
     let minutes = rpo.num_minutes();
     let pace = match minutes {
         1..=59 => format!("*/{} * * * *", largest_divisor(60, minutes)),
-        60..1440 => format!(
-            "{} */{} * * *",
-            minute_of(backup),
-            largest_divisor(24, minutes / 60)
-        ),
+        60..1440 => format!("{} */{} * * *", minute_of(backup), largest_divisor(24, minutes / 60)),
         _ => {
             return format!(
                 "back up more often than {backup:?}, or write `rpo = \"{wider}\"`",
@@ -66,19 +51,12 @@ fn rpo_remedy(backup: &Cron, gap: TimeDelta, rpo: TimeDelta) -> String {
 
 /// Returns the largest pace that divides the hour or the day without a rest, up to a limit.
 fn largest_divisor(whole: i64, limit: i64) -> i64 {
-    (1..=limit)
-        .rev()
-        .find(|pace| whole % pace == 0)
-        .unwrap_or(1)
+    (1..=limit).rev().find(|pace| whole % pace == 0).unwrap_or(1)
 }
 
 fn minute_of(cron: &Cron) -> &str {
     let first = cron.as_str().split_whitespace().next().unwrap_or_default();
-    if first.parse::<u8>().is_ok() {
-        first
-    } else {
-        "0"
-    }
+    if first.parse::<u8>().is_ok() { first } else { "0" }
 }
 
 /// Writes a span as a policy would.

@@ -8,19 +8,12 @@ use std::time::Duration;
 use crate::policy::check::fields::{Checker, RawSecret};
 use crate::policy::raw::{RawFiles, RawGuard, RawMysql};
 use crate::policy::units;
-use crate::policy::{
-    FilesGuard, FilesSource, MysqlAddress, MysqlSource, NonTransactional, Tls, TlsMode,
-};
+use crate::policy::{FilesGuard, FilesSource, MysqlAddress, MysqlSource, NonTransactional, Tls, TlsMode};
 
 impl Checker<'_> {
-    pub(super) fn mysql(
-        &mut self,
-        raw: BTreeMap<String, RawMysql>,
-    ) -> BTreeMap<String, MysqlSource> {
+    pub(super) fn mysql(&mut self, raw: BTreeMap<String, RawMysql>) -> BTreeMap<String, MysqlSource> {
         let sources = raw.into_iter();
-        sources
-            .map(|(name, raw)| (name.clone(), self.mysql_source(&name, raw)))
-            .collect()
+        sources.map(|(name, raw)| (name.clone(), self.mysql_source(&name, raw))).collect()
     }
 
     fn mysql_source(&mut self, name: &str, raw: RawMysql) -> MysqlSource {
@@ -29,29 +22,14 @@ impl Checker<'_> {
         self.name(&key, name);
         self.not_empty(&at("user"), &raw.user);
         let address = self.address(&key, &raw);
-        let secret = RawSecret {
-            file: raw.password_file,
-            command: raw.password_command,
-            credential: raw.password_credential,
-        };
+        let secret =
+            RawSecret { file: raw.password_file, command: raw.password_command, credential: raw.password_credential };
         let lock_wait = self.lock_wait(&at("lock_wait"), raw.lock_wait.as_deref());
-        let words = [
-            ("refuse", NonTransactional::Refuse),
-            ("lock", NonTransactional::Lock),
-        ];
-        let non_transactional = self.word(
-            &at("non_transactional"),
-            raw.non_transactional.as_deref(),
-            &words,
-        );
+        let words = [("refuse", NonTransactional::Refuse), ("lock", NonTransactional::Lock)];
+        let non_transactional = self.word(&at("non_transactional"), raw.non_transactional.as_deref(), &words);
         self.table_names(&key, &raw.schemas, &raw.exclude);
         MysqlSource {
-            tls: self.tls(
-                &key,
-                &address,
-                raw.tls.as_deref(),
-                raw.tls_ca_file.as_deref(),
-            ),
+            tls: self.tls(&key, &address, raw.tls.as_deref(), raw.tls_ca_file.as_deref()),
             address,
             user: raw.user,
             password: self.secret(&at("password"), secret),
@@ -68,28 +46,21 @@ impl Checker<'_> {
         match (&raw.host, &raw.socket) {
             (Some(host), None) => {
                 self.host(&format!("{key}.host"), host);
-                MysqlAddress::Tcp {
-                    host: host.clone(),
-                    port,
-                }
+                MysqlAddress::Tcp { host: host.clone(), port }
             }
             (None, Some(socket)) => {
                 if raw.port.is_some() {
-                    self.fault(
-                        &format!("{key}.port"),
-                        "goes with host, not with socket",
-                        "remove it",
-                    );
+                    self.fault(&format!("{key}.port"), "goes with host, not with socket", "remove it");
                 }
                 MysqlAddress::Socket(self.path(&format!("{key}.socket"), socket))
             }
             (host, _) => {
-                let what = if host.is_some() {
-                    "has both host and socket"
-                } else {
-                    "has no address"
-                };
-                self.fault(key, what, "write one of `host = \"10.0.30.10\"` and `socket = \"/run/mysqld/mysqld.sock\"`");
+                let what = if host.is_some() { "has both host and socket" } else { "has no address" };
+                self.fault(
+                    key,
+                    what,
+                    "write one of `host = \"10.0.30.10\"` and `socket = \"/run/mysqld/mysqld.sock\"`",
+                );
                 MysqlAddress::Socket(PathBuf::new())
             }
         }
@@ -103,9 +74,7 @@ impl Checker<'_> {
                 "is not a host alone",
                 "write the host here, and port, user and password_file as keys of their own",
             );
-        } else if host.parse::<IpAddr>().is_err()
-            && (host.is_empty() || host.contains([':', ' ', '[', ']']))
-        {
+        } else if host.parse::<IpAddr>().is_err() && (host.is_empty() || host.contains([':', ' ', '[', ']'])) {
             self.fault(
                 key,
                 format!("is not a host: {host:?}"),
@@ -115,44 +84,19 @@ impl Checker<'_> {
     }
 
     /// TLS with a verified certificate is what a network gets unless `off` is said in so many words.
-    fn tls(
-        &mut self,
-        key: &str,
-        address: &MysqlAddress,
-        mode: Option<&str>,
-        ca_file: Option<&str>,
-    ) -> Tls {
+    fn tls(&mut self, key: &str, address: &MysqlAddress, mode: Option<&str>, ca_file: Option<&str>) -> Tls {
         let (tls_key, ca_key) = (format!("{key}.tls"), format!("{key}.tls_ca_file"));
-        let said = self.word(
-            &tls_key,
-            mode,
-            &[("verify", TlsMode::Verify), ("off", TlsMode::Off)],
-        );
+        let said = self.word(&tls_key, mode, &[("verify", TlsMode::Verify), ("off", TlsMode::Off)]);
         let is_socket = matches!(address, MysqlAddress::Socket(_));
         if is_socket && said == Some(TlsMode::Verify) {
-            self.fault(
-                &tls_key,
-                "has no meaning for a socket",
-                "remove it: bytes do not leave the machine",
-            );
+            self.fault(&tls_key, "has no meaning for a socket", "remove it: bytes do not leave the machine");
         }
-        let default = if is_local(address) && ca_file.is_none() {
-            TlsMode::Off
-        } else {
-            TlsMode::Verify
-        };
+        let default = if is_local(address) && ca_file.is_none() { TlsMode::Off } else { TlsMode::Verify };
         let mode = said.unwrap_or(default);
         if ca_file.is_some() && (mode == TlsMode::Off || is_socket) {
-            self.fault(
-                &ca_key,
-                "is set, but TLS is off",
-                "remove it, or write `tls = \"verify\"`",
-            );
+            self.fault(&ca_key, "is set, but TLS is off", "remove it, or write `tls = \"verify\"`");
         }
-        Tls {
-            mode,
-            ca_file: self.optional_path(&ca_key, ca_file),
-        }
+        Tls { mode, ca_file: self.optional_path(&ca_key, ca_file) }
     }
 
     fn lock_wait(&mut self, key: &str, text: Option<&str>) -> Duration {
@@ -161,13 +105,8 @@ impl Checker<'_> {
         const MAX: Duration = Duration::from_mins(5);
         let wait = self.span(key, text).unwrap_or(DEFAULT);
         if wait > MAX {
-            let remedy =
-                "write 5m or less: while the lock is waited for, writers queue up behind it";
-            self.fault(
-                key,
-                format!("is out of its limits: {:?}", text.unwrap_or_default()),
-                remedy,
-            );
+            let remedy = "write 5m or less: while the lock is waited for, writers queue up behind it";
+            self.fault(key, format!("is out of its limits: {:?}", text.unwrap_or_default()), remedy);
         }
         wait
     }
@@ -177,28 +116,17 @@ impl Checker<'_> {
             self.not_empty(&format!("{key}.schemas[{rank}]"), schema);
         }
         for (rank, table) in exclude.iter().enumerate() {
-            let is_pair = table
-                .split_once('.')
-                .is_some_and(|(schema, table)| !schema.is_empty() && !table.is_empty());
+            let is_pair = table.split_once('.').is_some_and(|(schema, table)| !schema.is_empty() && !table.is_empty());
             if !is_pair {
                 let remedy = "write `schema.table`, or `schema.*` for a whole schema";
-                self.fault(
-                    &format!("{key}.exclude[{rank}]"),
-                    format!("is not a table: {table:?}"),
-                    remedy,
-                );
+                self.fault(&format!("{key}.exclude[{rank}]"), format!("is not a table: {table:?}"), remedy);
             }
         }
     }
 
-    pub(super) fn files(
-        &mut self,
-        raw: BTreeMap<String, RawFiles>,
-    ) -> BTreeMap<String, FilesSource> {
+    pub(super) fn files(&mut self, raw: BTreeMap<String, RawFiles>) -> BTreeMap<String, FilesSource> {
         let sources = raw.into_iter();
-        sources
-            .map(|(name, raw)| (name.clone(), self.files_source(&name, raw)))
-            .collect()
+        sources.map(|(name, raw)| (name.clone(), self.files_source(&name, raw))).collect()
     }
 
     fn files_source(&mut self, name: &str, raw: RawFiles) -> FilesSource {
@@ -207,11 +135,7 @@ impl Checker<'_> {
         for (rank, pattern) in raw.exclude.iter().enumerate() {
             if globset::Glob::new(pattern).is_err() || pattern.is_empty() {
                 let remedy = "write a glob such as \"cache/**\" or \"*.tmp\"";
-                self.fault(
-                    &format!("{key}.exclude[{rank}]"),
-                    format!("is not a pattern: {pattern:?}"),
-                    remedy,
-                );
+                self.fault(&format!("{key}.exclude[{rank}]"), format!("is not a pattern: {pattern:?}"), remedy);
             }
         }
         FilesSource {
@@ -229,11 +153,7 @@ impl Checker<'_> {
             && !is_inside(Path::new(sentinel))
         {
             let remedy = "write it relative to the source's path, as \".bkp-ok\"";
-            self.fault(
-                &format!("{key}.sentinel"),
-                format!("is not a file of the tree: {sentinel:?}"),
-                remedy,
-            );
+            self.fault(&format!("{key}.sentinel"), format!("is not a file of the tree: {sentinel:?}"), remedy);
         }
         let mut share = |field: &str, text: Option<String>| {
             text.and_then(|text| self.unit(&format!("{key}.{field}"), &text, units::share))
@@ -241,12 +161,7 @@ impl Checker<'_> {
         FilesGuard {
             files_drop: share("files_drop", raw.files_drop),
             bytes_drop: share("bytes_drop", raw.bytes_drop),
-            files_min: self.number(
-                &format!("{key}.files_min"),
-                raw.files_min,
-                0,
-                0..=i64::from(u32::MAX),
-            ),
+            files_min: self.number(&format!("{key}.files_min"), raw.files_min, 0, 0..=i64::from(u32::MAX)),
             sentinel: raw.sentinel.map(PathBuf::from),
         }
     }
@@ -257,10 +172,7 @@ fn is_local(address: &MysqlAddress) -> bool {
     match address {
         MysqlAddress::Socket(_) => true,
         MysqlAddress::Tcp { host, .. } => {
-            host == "localhost"
-                || host
-                    .parse::<IpAddr>()
-                    .is_ok_and(|address| address.is_loopback())
+            host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
         }
     }
 }

@@ -1,6 +1,6 @@
 //! The phases of a drill along its time, beside the RTO.
 
-use maud::{html, Markup};
+use maud::{Markup, html};
 
 use crate::drill::outcome::{DrillOutcome, Phase};
 use crate::human;
@@ -26,10 +26,7 @@ struct Mark {
 pub(in crate::report) fn gantt(outcome: &DrillOutcome) -> Markup {
     let end = outcome.phases.iter().map(Phase::end_ms).max().unwrap_or(0);
     let end = end.max(outcome.rta_ms.unwrap_or(0)).max(1);
-    let rto = outcome
-        .objectives
-        .rto_ms
-        .filter(|rto| *rto <= end.saturating_mul(2));
+    let rto = outcome.objectives.rto_ms.filter(|rto| *rto <= end.saturating_mul(2));
     let longest = end.max(rto.unwrap_or(0));
     let scale = longest.saturating_add(longest / 40);
     let marks = marks(outcome.rta_ms, rto);
@@ -54,34 +51,21 @@ fn description(outcome: &DrillOutcome) -> String {
         .iter()
         .map(|phase| {
             let start = human::millis(phase.start_ms);
-            format!(
-                "{} from {start} for {}",
-                phase.name,
-                human::millis(phase.duration_ms)
-            )
+            format!("{} from {start} for {}", phase.name, human::millis(phase.duration_ms))
         })
         .collect();
     phases.join("; ")
 }
 
 fn marks(rta: Option<u64>, rto: Option<u64>) -> Vec<Mark> {
-    let rta = rta.map(|at_ms| Mark {
-        class: "rta",
-        at_ms,
-        text: format!("RTA {}: first check green", human::millis(at_ms)),
-    });
-    let rto = rto.map(|at_ms| Mark {
-        class: "rto",
-        at_ms,
-        text: format!("RTO {}", human::millis(at_ms)),
-    });
+    let rta =
+        rta.map(|at_ms| Mark { class: "rta", at_ms, text: format!("RTA {}: first check green", human::millis(at_ms)) });
+    let rto = rto.map(|at_ms| Mark { class: "rto", at_ms, text: format!("RTO {}", human::millis(at_ms)) });
     [rta, rto].into_iter().flatten().collect()
 }
 
 fn is_longest(phase: &Phase, phases: &[Phase]) -> bool {
-    phases
-        .iter()
-        .all(|other| other.duration_ms <= phase.duration_ms)
+    phases.iter().all(|other| other.duration_ms <= phase.duration_ms)
 }
 
 fn tick_at(tick: u64, scale: u64, top: u64, bottom: u64) -> Markup {
@@ -111,11 +95,7 @@ fn phase_row(phase: &Phase, scale: u64, y: u64, longest: bool) -> Markup {
 fn mark_at(mark: &Mark, scale: u64, y: u64, bottom: u64) -> Markup {
     let x = percent(mark.at_ms, scale);
     let is_right = mark.at_ms > scale / 2;
-    let (anchor, dx) = if is_right {
-        ("end", "-6")
-    } else {
-        ("start", "6")
-    };
+    let (anchor, dx) = if is_right { ("end", "-6") } else { ("start", "6") };
     html! {
         line.mark.(mark.class) x1=(x) x2=(x) y1=(y + 3) y2=(bottom) {}
         text.mark.(mark.class) x=(x) y=(y + 14) dx=(dx) text-anchor=(anchor) { (mark.text) }

@@ -1,13 +1,13 @@
 //! The recovery time of each drill so far, beside the RTO.
 
-use maud::{html, Markup};
+use maud::{Markup, html};
 
 use chrono_tz::Tz;
 
 use crate::drill::outcome::Judgement;
 use crate::human;
-use crate::report::chart::{percent, pixels};
 use crate::report::PastDrill;
+use crate::report::chart::{percent, pixels};
 
 const TOP: u64 = 30;
 const PLOT: u64 = 150;
@@ -18,12 +18,7 @@ const SLOTS_MIN: usize = 8;
 
 /// Draws a bar for each drill; an RTO far above all of them is told and not drawn.
 pub(in crate::report) fn history(drills: &[PastDrill], zone: Tz) -> Markup {
-    let tallest = drills
-        .iter()
-        .filter_map(|drill| drill.rta_ms)
-        .max()
-        .unwrap_or(0)
-        .max(1);
+    let tallest = drills.iter().filter_map(|drill| drill.rta_ms).max().unwrap_or(0).max(1);
     let rto = drills.last().and_then(|drill| drill.rto_ms);
     let rto = rto.filter(|rto| *rto <= tallest.saturating_mul(4));
     let highest = tallest.max(rto.unwrap_or(0));
@@ -63,9 +58,7 @@ impl Chart {
         let drills: Vec<String> = drills
             .iter()
             .map(|drill| {
-                let rta = drill
-                    .rta_ms
-                    .map_or_else(|| "not measured".to_owned(), human::millis);
+                let rta = drill.rta_ms.map_or_else(|| "not measured".to_owned(), human::millis);
                 format!("{}: {rta}", human::time(drill.started, self.zone))
             })
             .collect();
@@ -90,16 +83,8 @@ impl Chart {
 
     fn labels(&self, slot: u64, drill: &PastDrill) -> Markup {
         let middle = percent(slot * 2 + 1, self.slots * 2);
-        let date = drill
-            .started
-            .with_timezone(&self.zone)
-            .format("%m-%d")
-            .to_string();
-        let alternate = if slot.is_multiple_of(2) {
-            "tick"
-        } else {
-            "tick alternate"
-        };
+        let date = drill.started.with_timezone(&self.zone).format("%m-%d").to_string();
+        let alternate = if slot.is_multiple_of(2) { "tick" } else { "tick alternate" };
         html! {
             @match drill.rta_ms {
                 Some(rta) => text.value x=(middle) y=(BASE - self.height(rta) - 7) text-anchor="middle" { (short(rta)) },

@@ -1,20 +1,17 @@
 //! The sections of the page that hold tables and charts.
 
-use maud::{html, Markup};
+use maud::{Markup, html};
 
 use crate::drill::outcome::{CheckResult, CheckState, Judgement, Phase};
 use crate::human;
 use crate::report::evidence::CLAUSES;
-use crate::report::{chart, words, PastDrill, Report};
+use crate::report::{PastDrill, Report, chart, words};
 
 impl Report {
     pub(super) fn phases_section(&self) -> Markup {
         let outcome = &self.outcome;
         let end = outcome.phases.iter().map(Phase::end_ms).max().unwrap_or(0);
-        let beyond = outcome
-            .objectives
-            .rto_ms
-            .filter(|rto| *rto > end.saturating_mul(2));
+        let beyond = outcome.objectives.rto_ms.filter(|rto| *rto > end.saturating_mul(2));
         html! {
             section aria-labelledby="phases" {
                 h2 #phases { "Where the time went" }
@@ -73,17 +70,8 @@ impl Report {
     }
 
     pub(super) fn history_section(&self) -> Markup {
-        let tallest = self
-            .history
-            .iter()
-            .filter_map(|drill| drill.rta_ms)
-            .max()
-            .unwrap_or(0);
-        let beyond = self
-            .outcome
-            .objectives
-            .rto_ms
-            .filter(|rto| *rto > tallest.saturating_mul(4));
+        let tallest = self.history.iter().filter_map(|drill| drill.rta_ms).max().unwrap_or(0);
+        let beyond = self.outcome.objectives.rto_ms.filter(|rto| *rto > tallest.saturating_mul(4));
         html! {
             section aria-labelledby="history" {
                 h2 #history { "Drills so far" }
@@ -144,11 +132,7 @@ impl Report {
 }
 
 fn phase_row(phase: &Phase, whole: u64) -> Markup {
-    let share = phase
-        .duration_ms
-        .saturating_mul(100)
-        .checked_div(whole)
-        .unwrap_or(0);
+    let share = phase.duration_ms.saturating_mul(100).checked_div(whole).unwrap_or(0);
     html! {
         tr {
             td { (phase.name) }

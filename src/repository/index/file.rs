@@ -35,23 +35,12 @@ struct BlobOut<'a> {
 
 /// Prints an index file.
 pub(crate) fn print(packs: &[PackContents]) -> Result<Vec<u8>, serde_json::Error> {
-    let packs = packs.iter().map(|pack| PackOut {
-        id: &pack.id,
-        blobs: pack.blobs.iter().map(blob_out).collect(),
-    });
-    serde_json::to_vec(&FileOut {
-        packs: packs.collect(),
-    })
+    let packs = packs.iter().map(|pack| PackOut { id: &pack.id, blobs: pack.blobs.iter().map(blob_out).collect() });
+    serde_json::to_vec(&FileOut { packs: packs.collect() })
 }
 
 fn blob_out(blob: &PackedBlob) -> BlobOut<'_> {
-    BlobOut {
-        id: &blob.id,
-        kind: blob.kind,
-        offset: blob.offset,
-        length: blob.length,
-        uncompressed_length: blob.plain,
-    }
+    BlobOut { id: &blob.id, kind: blob.kind, offset: blob.offset, length: blob.length, uncompressed_length: blob.plain }
 }
 
 #[derive(Deserialize)]
@@ -86,10 +75,7 @@ pub(crate) fn parse(json: &[u8]) -> Result<Vec<PackContents>, serde_json::Error>
         .packs
         .unwrap_or_default()
         .into_iter()
-        .map(|pack| PackContents {
-            id: pack.id,
-            blobs: pack.blobs.unwrap_or_default().iter().map(blob_in).collect(),
-        });
+        .map(|pack| PackContents { id: pack.id, blobs: pack.blobs.unwrap_or_default().iter().map(blob_in).collect() });
     Ok(packs.collect())
 }
 

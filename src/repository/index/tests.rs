@@ -13,10 +13,7 @@ fn blob(kind: BlobKind, number: u32, offset: u32) -> PackedBlob {
 }
 
 fn pack(name: &str, blobs: Vec<PackedBlob>) -> PackContents {
-    PackContents {
-        id: ObjectId::of(name.as_bytes()),
-        blobs,
-    }
+    PackContents { id: ObjectId::of(name.as_bytes()), blobs }
 }
 
 fn index(packs: &[PackContents]) -> Index {
@@ -33,59 +30,34 @@ fn an_entry_takes_48_bytes() {
 #[test]
 fn every_blob_is_found_and_no_other() {
     for count in [0, 1, 7, 8, 9, 1000, 20_000] {
-        let blobs: Vec<_> = (0..count)
-            .map(|number| blob(BlobKind::Data, number, number))
-            .collect();
+        let blobs: Vec<_> = (0..count).map(|number| blob(BlobKind::Data, number, number)).collect();
         let index = index(&[pack("p", blobs.clone())]);
         for blob in blobs {
-            assert_eq!(
-                index.find(BlobKind::Data, &blob.id).next().unwrap().blob,
-                blob
-            );
+            assert_eq!(index.find(BlobKind::Data, &blob.id).next().unwrap().blob, blob);
             assert!(index.find(BlobKind::Tree, &blob.id).next().is_none());
         }
-        assert!(
-            index
-                .find(BlobKind::Data, &BlobId::of(b"another"))
-                .next()
-                .is_none()
-        );
-        assert!(
-            index
-                .find(BlobKind::Data, &BlobId::from_bytes([0xff; 32]))
-                .next()
-                .is_none()
-        );
+        assert!(index.find(BlobKind::Data, &BlobId::of(b"another")).next().is_none());
+        assert!(index.find(BlobKind::Data, &BlobId::from_bytes([0xff; 32])).next().is_none());
     }
 }
 
 #[test]
 fn a_blob_in_two_packs_has_two_places() {
     let twice = blob(BlobKind::Tree, 3, 0);
-    let index = index(&[
-        pack("p", vec![twice]),
-        pack("q", vec![twice]),
-        pack("q", vec![twice]),
-    ]);
+    let index = index(&[pack("p", vec![twice]), pack("q", vec![twice]), pack("q", vec![twice])]);
     assert_eq!(index.find(BlobKind::Tree, &twice.id).count(), 2);
 }
 
 #[test]
 fn a_file_reads_as_it_was_printed_and_restics_too() {
-    let packs = [pack(
-        "p",
-        vec![blob(BlobKind::Data, 1, 0), blob(BlobKind::Data, 2, 41)],
-    )];
+    let packs = [pack("p", vec![blob(BlobKind::Data, 1, 0), blob(BlobKind::Data, 2, 41)])];
     assert_eq!(parse(&print(&packs).unwrap()).unwrap(), packs);
     let id = BlobId::of(b"x");
     let json = format!(
         r#"{{"supersedes":["{id}"],"packs":[{{"id":"{id}","blobs":[{{"id":"{id}","type":"tree","offset":38,"length":112,"uncompressed_length":511}}]}},{{"id":"{id}","blobs":null}}]}}"#
     );
     let read = parse(json.as_bytes()).unwrap();
-    assert_eq!(
-        (read[0].blobs[0].kind, read[0].blobs[0].plain),
-        (BlobKind::Tree, Some(511))
-    );
+    assert_eq!((read[0].blobs[0].kind, read[0].blobs[0].plain), (BlobKind::Tree, Some(511)));
     assert!(parse(b"{\"packs\":[{\"id\":\"zz\"}]}").is_err());
 }
 

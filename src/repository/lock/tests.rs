@@ -40,9 +40,7 @@ async fn until(place: &Place, is_so: impl Fn(&[String]) -> bool) -> Vec<String> 
             tokio::task::yield_now().await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(10), looks)
-        .await
-        .unwrap()
+    tokio::time::timeout(Duration::from_secs(10), looks).await.unwrap()
 }
 
 async fn count(place: &Place) -> usize {
@@ -64,21 +62,12 @@ async fn shared_locks_stand_beside_each_other_and_an_exclusive_one_stands_alone(
     let second = take(&place, LockMode::Shared, &run).await.unwrap();
     assert!(matches!(
         take(&place, LockMode::Exclusive, &run).await,
-        Err(RepositoryError::Locked {
-            exclusive: false,
-            ..
-        })
+        Err(RepositoryError::Locked { exclusive: false, .. })
     ));
     first.release().await.unwrap();
     second.release().await.unwrap();
     let alone = take(&place, LockMode::Exclusive, &run).await.unwrap();
-    assert!(matches!(
-        take(&place, LockMode::Shared, &run).await,
-        Err(RepositoryError::Locked {
-            exclusive: true,
-            ..
-        })
-    ));
+    assert!(matches!(take(&place, LockMode::Shared, &run).await, Err(RepositoryError::Locked { exclusive: true, .. })));
     alone.release().await.unwrap();
     assert_eq!(count(&place).await, 0);
 }
@@ -86,10 +75,7 @@ async fn shared_locks_stand_beside_each_other_and_an_exclusive_one_stands_alone(
 #[tokio::test]
 async fn of_two_that_come_at_once_not_both_get_the_exclusive_lock() {
     let (place, (_, run)) = (place(), fixed());
-    let (a, b) = tokio::join!(
-        take(&place, LockMode::Exclusive, &run),
-        take(&place, LockMode::Exclusive, &run)
-    );
+    let (a, b) = tokio::join!(take(&place, LockMode::Exclusive, &run), take(&place, LockMode::Exclusive, &run));
     assert!(a.is_err() || b.is_err());
     drop((a, b));
 }
@@ -98,12 +84,7 @@ async fn of_two_that_come_at_once_not_both_get_the_exclusive_lock() {
 async fn a_waiter_gets_the_lock_when_it_is_given_back() {
     let (place, (_, run)) = (place(), fixed());
     let held = take(&place, LockMode::Exclusive, &run).await.unwrap();
-    let wait = acquire(
-        place.clone(),
-        LockMode::Shared,
-        Duration::from_secs(30),
-        &run,
-    );
+    let wait = acquire(place.clone(), LockMode::Shared, Duration::from_secs(30), &run);
     let give_back = async {
         tokio::task::yield_now().await;
         held.release().await.unwrap();
@@ -120,12 +101,7 @@ async fn a_signal_ends_the_wait_and_leaves_no_lock() {
         tokio::task::yield_now().await;
         run.cancel.cancel();
     };
-    let wait = acquire(
-        place.clone(),
-        LockMode::Shared,
-        Duration::from_hours(1),
-        &run,
-    );
+    let wait = acquire(place.clone(), LockMode::Shared, Duration::from_hours(1), &run);
     let (got, ()) = tokio::join!(wait, stop);
     assert!(matches!(got, Err(RepositoryError::Stopped(_))));
     assert_eq!(count(&place).await, 1);
@@ -136,10 +112,7 @@ async fn a_signal_ends_the_wait_and_leaves_no_lock() {
 async fn an_old_lock_and_one_of_a_process_that_is_gone_are_cleared_away() {
     let (place, (_, run)) = (place(), fixed());
     place.put(&foreign(31, &run)).await.unwrap();
-    let gone = Lock {
-        pid: i32::MAX,
-        ..Lock::new(LockMode::Exclusive, run.now())
-    };
+    let gone = Lock { pid: i32::MAX, ..Lock::new(LockMode::Exclusive, run.now()) };
     place.put(&gone).await.unwrap();
     let guard = take(&place, LockMode::Exclusive, &run).await.unwrap();
     assert_eq!(count(&place).await, 1);
@@ -149,21 +122,10 @@ async fn an_old_lock_and_one_of_a_process_that_is_gone_are_cleared_away() {
 #[tokio::test]
 async fn a_lock_that_an_earlier_process_left_under_our_number_is_cleared_away() {
     let (place, (_, run)) = (place(), fixed());
-    let id = place
-        .put(&Lock::new(LockMode::Exclusive, run.now()))
-        .await
-        .unwrap();
-    assert!(
-        take(&place, LockMode::Shared, &run).await.is_err(),
-        "it is held"
-    );
+    let id = place.put(&Lock::new(LockMode::Exclusive, run.now())).await.unwrap();
+    assert!(take(&place, LockMode::Shared, &run).await.is_err(), "it is held");
     held().remove(&id);
-    take(&place, LockMode::Shared, &run)
-        .await
-        .unwrap()
-        .release()
-        .await
-        .unwrap();
+    take(&place, LockMode::Shared, &run).await.unwrap().release().await.unwrap();
 }
 
 #[tokio::test]

@@ -97,27 +97,17 @@ impl Printer<'_> {
             self.string(text);
         } else {
             self.bytes_lossily(target);
-            self.plain(
-                "linktarget_raw",
-                format_args!("\"{}\"", STANDARD.encode(target)),
-            );
+            self.plain("linktarget_raw", format_args!("\"{}\"", STANDARD.encode(target)));
         }
     }
 
     fn xattrs(&mut self, xattrs: &[Xattr]) {
         for (index, xattr) in xattrs.iter().enumerate() {
-            let open = if index == 0 {
-                ",\"extended_attributes\":["
-            } else {
-                ","
-            };
+            let open = if index == 0 { ",\"extended_attributes\":[" } else { "," };
             self.text.push_str(open);
             self.text.push_str("{\"name\":");
             self.bytes_lossily(xattr.name.as_bytes());
-            self.plain(
-                "value",
-                format_args!("\"{}\"", STANDARD.encode(&xattr.value)),
-            );
+            self.plain("value", format_args!("\"{}\"", STANDARD.encode(&xattr.value)));
             self.text.push('}');
         }
         if !xattrs.is_empty() {
@@ -176,9 +166,7 @@ impl Printer<'_> {
         self.text.push('"');
         for part in bytes.utf8_chunks() {
             part.valid().chars().for_each(|c| self.escaped(c));
-            part.invalid()
-                .iter()
-                .for_each(|_| self.text.push_str("\\ufffd"));
+            part.invalid().iter().for_each(|_| self.text.push_str("\\ufffd"));
         }
         self.text.push('"');
     }
@@ -293,21 +281,13 @@ struct RawXattr {
 }
 
 pub(super) fn parse(bytes: &[u8]) -> Result<Vec<Node>, TreeError> {
-    let tree: RawTree<'_> =
-        serde_json::from_slice(bytes).map_err(|error| TreeError::Json(error.to_string()))?;
-    tree.nodes
-        .unwrap_or_default()
-        .into_iter()
-        .map(node_of)
-        .collect()
+    let tree: RawTree<'_> = serde_json::from_slice(bytes).map_err(|error| TreeError::Json(error.to_string()))?;
+    tree.nodes.unwrap_or_default().into_iter().map(node_of).collect()
 }
 
 fn node_of(raw: RawNode<'_>) -> Result<Node, TreeError> {
     let quoted = raw.name.clone();
-    let fault = |reason: &str| TreeError::Node {
-        name: OsString::from(quoted.as_ref()),
-        reason: reason.to_owned(),
-    };
+    let fault = |reason: &str| TreeError::Node { name: OsString::from(quoted.as_ref()), reason: reason.to_owned() };
     let name = unquote(&raw.name).ok_or_else(|| fault("its name is not quoted well"))?;
     let kind = kind_of(&raw).ok_or_else(|| fault("its type or link target is not known"))?;
     let xattrs = raw.extended_attributes.unwrap_or_default().into_iter();
@@ -339,9 +319,7 @@ fn kind_of(raw: &RawNode<'_>) -> Option<Kind> {
     let kind = match raw.kind.as_ref() {
         "file" => Kind::File,
         "dir" => Kind::Dir,
-        "symlink" => Kind::Symlink {
-            target: link_target(raw)?,
-        },
+        "symlink" => Kind::Symlink { target: link_target(raw)? },
         "dev" => Kind::BlockDevice { device: raw.device },
         "chardev" => Kind::CharDevice { device: raw.device },
         "fifo" => Kind::Fifo,
@@ -359,8 +337,5 @@ fn link_target(raw: &RawNode<'_>) -> Option<PathBuf> {
 }
 
 fn xattr_of(raw: RawXattr) -> Option<Xattr> {
-    Some(Xattr {
-        name: raw.name.into(),
-        value: STANDARD.decode(raw.value.unwrap_or_default()).ok()?,
-    })
+    Some(Xattr { name: raw.name.into(), value: STANDARD.decode(raw.value.unwrap_or_default()).ok()? })
 }

@@ -106,9 +106,7 @@ fn unescape<'a>(text: &'a str, bytes: &mut Vec<u8>) -> Option<&'a str> {
 fn number(text: &str, digits: usize, radix: u32) -> Option<(u32, &str)> {
     let (head, rest) = text.split_at_checked(digits)?;
     let are_digits = head.chars().all(|c| c.is_digit(radix));
-    let value = u32::from_str_radix(head, radix)
-        .ok()
-        .filter(|_| are_digits)?;
+    let value = u32::from_str_radix(head, radix).ok().filter(|_| are_digits)?;
     Some((value, rest))
 }
 
@@ -128,10 +126,7 @@ mod tests {
             (b"plain name.jpg", "plain name.jpg"),
             ("상품/이미지".as_bytes(), "상품/이미지"),
             (b"say \"hi\" \\ there", r#"say \"hi\" \\ there"#),
-            (
-                b"\x07\x08\x0c\n\r\t\x0b\0\x1b\x7f",
-                r"\a\b\f\n\r\t\v\x00\x1b\x7f",
-            ),
+            (b"\x07\x08\x0c\n\r\t\x0b\0\x1b\x7f", r"\a\b\f\n\r\t\v\x00\x1b\x7f"),
             (b"\xff\xfe latin \xe9", r"\xff\xfe latin \xe9"),
             (b"\xed\xa0\x80", r"\xed\xa0\x80"),
             ("\u{a0}\u{ad}".as_bytes(), r"\u00a0\u00ad"),

@@ -32,22 +32,13 @@ fn metadata(kind: Kind) -> Metadata {
 }
 
 fn node(name: &str, kind: Kind) -> Node {
-    Node {
-        name: name.into(),
-        metadata: metadata(kind),
-        content: Vec::new(),
-        subtree: None,
-    }
+    Node { name: name.into(), metadata: metadata(kind), content: Vec::new(), subtree: None }
 }
 
 fn printed(node: Node) -> String {
     let json = Tree { nodes: vec![node] }.to_json().unwrap();
     let text = String::from_utf8(json).unwrap();
-    text.strip_prefix("{\"nodes\":[")
-        .unwrap()
-        .strip_suffix("]}\n")
-        .unwrap()
-        .to_owned()
+    text.strip_prefix("{\"nodes\":[").unwrap().strip_suffix("]}\n").unwrap().to_owned()
 }
 
 fn again(tree: &Tree) -> Tree {
@@ -68,11 +59,7 @@ fn an_empty_file_has_an_empty_array_and_no_size() {
 #[test]
 fn the_device_is_kept_only_where_an_inode_has_several_names() {
     let mut file = node("a", Kind::File);
-    (
-        file.metadata.links,
-        file.metadata.device,
-        file.metadata.size,
-    ) = (2, 99, 5);
+    (file.metadata.links, file.metadata.device, file.metadata.size) = (2, 99, 5);
     assert!(printed(file).contains(r#""inode":7,"device_id":99,"size":5,"links":2,"content":[]"#));
 }
 
@@ -82,14 +69,8 @@ fn a_directory_has_gos_bit_and_null_for_content() {
     (dir.metadata.mode, dir.metadata.links) = (0o1777, 4);
     dir.subtree = Some(BlobId::of(b"tree"));
     let text = printed(dir);
-    assert!(
-        text.contains(&format!("\"mode\":{}", (1u32 << 31) | (1 << 20) | 0o777)),
-        "{text}"
-    );
-    let end = format!(
-        r#""inode":7,"content":null,"subtree":"{}"}}"#,
-        BlobId::of(b"tree")
-    );
+    assert!(text.contains(&format!("\"mode\":{}", (1u32 << 31) | (1 << 20) | 0o777)), "{text}");
+    let end = format!(r#""inode":7,"content":null,"subtree":"{}"}}"#, BlobId::of(b"tree"));
     assert!(text.ends_with(&end), "{text}");
 }
 
@@ -103,82 +84,40 @@ fn setuid_and_setgid_move_to_gos_bits() {
 #[test]
 fn a_link_target_that_is_no_text_is_kept_raw() {
     let target = std::ffi::OsString::from_vec(b"caf\xe9\xff".to_vec());
-    let text = printed(node(
-        "l",
-        Kind::Symlink {
-            target: target.into(),
-        },
-    ));
-    assert!(
-        text.contains(
-            r#""linktarget":"caf\ufffd\ufffd","linktarget_raw":"Y2Fm6f8=","content":null"#
-        ),
-        "{text}"
-    );
-    let text = printed(node(
-        "l",
-        Kind::Symlink {
-            target: "a<b>&c".into(),
-        },
-    ));
-    assert!(
-        text.contains(r#""linktarget":"a\u003cb\u003e\u0026c","content":null"#),
-        "{text}"
-    );
+    let text = printed(node("l", Kind::Symlink { target: target.into() }));
+    assert!(text.contains(r#""linktarget":"caf\ufffd\ufffd","linktarget_raw":"Y2Fm6f8=","content":null"#), "{text}");
+    let text = printed(node("l", Kind::Symlink { target: "a<b>&c".into() }));
+    assert!(text.contains(r#""linktarget":"a\u003cb\u003e\u0026c","content":null"#), "{text}");
 }
 
 #[test]
 fn names_are_quoted_and_then_escaped() {
-    let text = printed(Node {
-        name: OsString::from_vec(b"\"\n\xff&".to_vec()),
-        ..node("", Kind::File)
-    });
-    assert!(
-        text.starts_with(r#"{"name":"\\\"\\n\\xff\u0026","type""#),
-        "{text}"
-    );
+    let text = printed(Node { name: OsString::from_vec(b"\"\n\xff&".to_vec()), ..node("", Kind::File) });
+    assert!(text.starts_with(r#"{"name":"\\\"\\n\\xff\u0026","type""#), "{text}");
 }
 
 #[test]
 fn extended_attributes_are_base64() {
     let mut file = node("x", Kind::File);
     file.metadata.xattrs = vec![
-        Xattr {
-            name: "user.a".into(),
-            value: b"\0\xff".to_vec(),
-        },
-        Xattr {
-            name: "user.b".into(),
-            value: Vec::new(),
-        },
+        Xattr { name: "user.a".into(), value: b"\0\xff".to_vec() },
+        Xattr { name: "user.b".into(), value: Vec::new() },
     ];
-    let expected = r#","extended_attributes":[{"name":"user.a","value":"AP8="},{"name":"user.b","value":""}],"content""#;
+    let expected =
+        r#","extended_attributes":[{"name":"user.a","value":"AP8="},{"name":"user.b","value":""}],"content""#;
     assert!(printed(file).contains(expected));
 }
 
 #[test]
 fn unsorted_doubled_and_dangerous_names_are_refused() {
-    let tree = |names: &[&str]| Tree {
-        nodes: names.iter().map(|name| node(name, Kind::File)).collect(),
-    };
+    let tree = |names: &[&str]| Tree { nodes: names.iter().map(|name| node(name, Kind::File)).collect() };
     assert!(tree(&["a", "b"]).to_json().is_ok());
     assert!(tree(&["A", "a", "a b", "a.b", "상"]).to_json().is_ok());
-    for names in [
-        &["b", "a"][..],
-        &["a", "a"],
-        &[""],
-        &["."],
-        &[".."],
-        &["a/b"],
-        &["a\0b"],
-    ] {
+    for names in [&["b", "a"][..], &["a", "a"], &[""], &["."], &[".."], &["a/b"], &["a\0b"]] {
         assert!(tree(names).to_json().is_err(), "{names:?}");
     }
     for name in ["..", "a/b", "", "a\\x00", "x\\"] {
-        let json = format!(
-            "{{\"nodes\":[{{\"name\":{},\"type\":\"file\"}}]}}",
-            serde_json::to_string(name).unwrap()
-        );
+        let json = format!("{{\"nodes\":[{{\"name\":{},\"type\":\"file\"}}]}}", serde_json::to_string(name).unwrap());
         assert!(Tree::from_json(json.as_bytes()).is_err(), "{json}");
     }
 }
@@ -187,31 +126,18 @@ fn unsorted_doubled_and_dangerous_names_are_refused() {
 fn a_tree_of_another_writer_is_read_leniently() {
     let json = r#"{"later":1,"nodes":[{"name":"b","type":"file","content":null,"generic_attributes":{"x":1}},{"name":"a","type":"dir","mtime":"2014-12-06T17:50:23.34513538+01:00"}]}"#;
     let tree = Tree::from_json(json.as_bytes()).unwrap();
-    assert_eq!(
-        tree.nodes
-            .iter()
-            .map(|node| node.name.to_str().unwrap())
-            .collect::<Vec<_>>(),
-        ["a", "b"]
-    );
-    assert_eq!(
-        tree.nodes[0].metadata.mtime,
-        at("2014-12-06T16:50:23.34513538Z")
-    );
+    assert_eq!(tree.nodes.iter().map(|node| node.name.to_str().unwrap()).collect::<Vec<_>>(), ["a", "b"]);
+    assert_eq!(tree.nodes[0].metadata.mtime, at("2014-12-06T16:50:23.34513538Z"));
     assert!(tree.find("b".as_ref()).is_some() && tree.find("c".as_ref()).is_none());
-    assert_eq!(
-        Tree::from_json(b"{\"nodes\":null}").unwrap(),
-        Tree::default()
-    );
+    assert_eq!(Tree::from_json(b"{\"nodes\":null}").unwrap(), Tree::default());
 }
 
 fn any_kind() -> impl Strategy<Value = Kind> {
     prop_oneof![
         Just(Kind::File),
         Just(Kind::Dir),
-        proptest::collection::vec(1u8.., 1..30).prop_map(|bytes| Kind::Symlink {
-            target: OsString::from_vec(bytes).into()
-        }),
+        proptest::collection::vec(1u8.., 1..30)
+            .prop_map(|bytes| Kind::Symlink { target: OsString::from_vec(bytes).into() }),
         any::<u64>().prop_map(|device| Kind::BlockDevice { device }),
         any::<u64>().prop_map(|device| Kind::CharDevice { device }),
         Just(Kind::Fifo),

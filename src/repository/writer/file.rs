@@ -49,8 +49,7 @@ impl FileWriter {
             return Err(fault);
         }
         if let Some(last) = self.chunker.finish() {
-            self.tickets
-                .push_back(self.writer.put(BlobKind::Data, last)?);
+            self.tickets.push_back(self.writer.put(BlobKind::Data, last)?);
         }
         for ticket in self.tickets {
             self.content.settle(ticket)?;
@@ -65,8 +64,7 @@ impl FileWriter {
             {
                 self.content.settle(oldest)?;
             }
-            self.tickets
-                .push_back(self.writer.put(BlobKind::Data, chunk)?);
+            self.tickets.push_back(self.writer.put(BlobKind::Data, chunk)?);
             Ok(())
         })
     }
@@ -78,11 +76,7 @@ impl Content {
         self.blobs.push(saved.id);
         self.size += saved.plain;
         if saved.is_new {
-            self.added += Added {
-                blobs: 1,
-                plain: saved.plain,
-                stored: saved.stored,
-            };
+            self.added += Added { blobs: 1, plain: saved.plain, stored: saved.stored };
         }
         Ok(())
     }

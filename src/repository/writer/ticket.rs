@@ -36,20 +36,12 @@ impl Ticket {
     /// # Errors
     /// Whatever broke the writer.
     pub fn wait(self) -> Result<SavedBlob, RepositoryError> {
-        let mut outcome = self
-            .slot
-            .outcome
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut outcome = self.slot.outcome.lock().unwrap_or_else(PoisonError::into_inner);
         loop {
             if let Some(outcome) = outcome.take() {
                 return outcome;
             }
-            outcome = self
-                .slot
-                .settled
-                .wait(outcome)
-                .unwrap_or_else(PoisonError::into_inner);
+            outcome = self.slot.settled.wait(outcome).unwrap_or_else(PoisonError::into_inner);
         }
     }
 }
@@ -63,16 +55,8 @@ pub(super) struct Promise {
 impl Promise {
     pub(super) fn new() -> (Self, Ticket) {
         let slot = Arc::<Slot>::default();
-        let ticket = Ticket {
-            slot: Arc::clone(&slot),
-        };
-        (
-            Self {
-                slot,
-                is_settled: false,
-            },
-            ticket,
-        )
+        let ticket = Ticket { slot: Arc::clone(&slot) };
+        (Self { slot, is_settled: false }, ticket)
     }
 
     pub(super) fn settle(mut self, outcome: Outcome) {
@@ -81,11 +65,7 @@ impl Promise {
 
     fn fulfil(&mut self, outcome: Outcome) {
         self.is_settled = true;
-        *self
-            .slot
-            .outcome
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner) = Some(outcome);
+        *self.slot.outcome.lock().unwrap_or_else(PoisonError::into_inner) = Some(outcome);
         self.slot.settled.notify_all();
     }
 }
@@ -93,10 +73,7 @@ impl Promise {
 impl Drop for Promise {
     fn drop(&mut self) {
         if !self.is_settled {
-            self.fulfil(Err(RepositoryError::refused(
-                "blob",
-                "its writer was closed",
-            )));
+            self.fulfil(Err(RepositoryError::refused("blob", "its writer was closed")));
         }
     }
 }

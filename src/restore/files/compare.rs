@@ -85,11 +85,7 @@ impl fmt::Display for Difference {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let path = self.path.as_os_str().as_encoded_bytes().escape_ascii();
         write!(f, "{path}: {}", self.what.word())?;
-        if self.detail.is_empty() {
-            Ok(())
-        } else {
-            write!(f, ": {}", self.detail)
-        }
+        if self.detail.is_empty() { Ok(()) } else { write!(f, ": {}", self.detail) }
     }
 }
 
@@ -128,23 +124,14 @@ pub fn compare(
     let source = FilesSource::plain(directory)?;
     let name = format!("compare {}", directory.display());
     let task = run.events.task(name, Unit::Files, 0);
-    let compare = Compare {
-        repository,
-        source: &source,
-        run,
-        task: &task,
-        names: Names::default(),
-        found: Mutex::default(),
-    };
+    let compare =
+        Compare { repository, source: &source, run, task: &task, names: Names::default(), found: Mutex::default() };
     let top = source.root()?;
     if let Some(metadata) = &place.metadata {
         compare.top(&top.dir, metadata);
     }
     super::pool(threads)?.install(|| compare.directory(&top, &place.tree))?;
-    let mut found = compare
-        .found
-        .into_inner()
-        .unwrap_or_else(PoisonError::into_inner);
+    let mut found = compare.found.into_inner().unwrap_or_else(PoisonError::into_inner);
     found.differences.sort_unstable();
     Ok(found)
 }
@@ -188,20 +175,14 @@ impl Compare<'_> {
             }
             Err(error) => return Err(error.into()),
         };
-        let known: HashSet<&OsStr> = tree
-            .nodes
-            .iter()
-            .map(|node| node.name.as_os_str())
-            .collect();
+        let known: HashSet<&OsStr> = tree.nodes.iter().map(|node| node.name.as_os_str()).collect();
         for name in &listing.names {
             let is_the_systems = listing.dir.depth() == 0 && name == "lost+found";
             if !known.contains(name.as_os_str()) && !is_the_systems {
                 self.differs(&listing.dir.path().join(name), What::Extra, String::new());
             }
         }
-        tree.nodes
-            .par_iter()
-            .try_for_each(|node| self.node(&listing.dir, node))
+        tree.nodes.par_iter().try_for_each(|node| self.node(&listing.dir, node))
     }
 
     fn node(&self, dir: &Dir, node: &Node) -> Result<(), RestoreFilesError> {
@@ -249,13 +230,7 @@ impl Compare<'_> {
         Ok(())
     }
 
-    fn file(
-        &self,
-        dir: &Dir,
-        node: &Node,
-        path: &Path,
-        now: &Metadata,
-    ) -> Result<(), RestoreFilesError> {
+    fn file(&self, dir: &Dir, node: &Node, path: &Path, now: &Metadata) -> Result<(), RestoreFilesError> {
         self.count(|found| {
             found.files += 1;
             found.bytes += now.size;
@@ -302,29 +277,17 @@ impl Compare<'_> {
         let is_link = matches!(then.kind, Kind::Symlink { .. });
         // A link's own mode means nothing and cannot be set.
         if !is_link && then.mode != now.mode {
-            self.differs(
-                path,
-                What::Mode,
-                format!("{:o}, not {:o}", now.mode, then.mode),
-            );
+            self.differs(path, What::Mode, format!("{:o}, not {:o}", now.mode, then.mode));
         }
         if (then.uid, then.gid) != (now.uid, now.gid) {
             let detail = format!("{}:{}, not {}:{}", now.uid, now.gid, then.uid, then.gid);
             self.differs(path, What::Owner, detail);
         }
         if then.mtime != now.mtime {
-            self.differs(
-                path,
-                What::Mtime,
-                format!("{:?}, not {:?}", now.mtime, then.mtime),
-            );
+            self.differs(path, What::Mtime, format!("{:?}, not {:?}", now.mtime, then.mtime));
         }
         if then.kind != now.kind {
-            self.differs(
-                path,
-                What::Target,
-                format!("{:?}, not {:?}", now.kind, then.kind),
-            );
+            self.differs(path, What::Target, format!("{:?}, not {:?}", now.kind, then.kind));
         }
         if !has_same_xattrs(then, now) {
             self.differs(path, What::Xattrs, String::new());
@@ -365,11 +328,7 @@ impl Names {
 /// Compares attributes in any order.
 fn has_same_xattrs(then: &Metadata, now: &Metadata) -> bool {
     let sorted = |metadata: &Metadata| {
-        let mut all: Vec<_> = metadata
-            .xattrs
-            .iter()
-            .map(|x| (x.name.clone(), x.value.clone()))
-            .collect();
+        let mut all: Vec<_> = metadata.xattrs.iter().map(|x| (x.name.clone(), x.value.clone())).collect();
         all.sort_unstable();
         all
     };

@@ -35,9 +35,7 @@ pub(super) fn write(
     let mut size = 0;
     for id in content {
         run.check()?;
-        let bytes = repository
-            .blob_blocking(BlobKind::Data, id)
-            .map_err(ContentError::Repository)?;
+        let bytes = repository.blob_blocking(BlobKind::Data, id).map_err(ContentError::Repository)?;
         sparse::write_at(file, &bytes, size).map_err(ContentError::File)?;
         size += bytes.len() as u64;
         written(bytes.len() as u64);
@@ -66,11 +64,8 @@ pub(super) fn prove(
     let failed = |error| Unproved::Failed(ContentError::File(error));
     let mut bytes = Vec::new();
     for id in content {
-        run.check()
-            .map_err(|stopped| Unproved::Failed(stopped.into()))?;
-        let size = repository
-            .blob_size(BlobKind::Data, id)
-            .ok_or(Unproved::Unknown)?;
+        run.check().map_err(|stopped| Unproved::Failed(stopped.into()))?;
+        let size = repository.blob_size(BlobKind::Data, id).ok_or(Unproved::Unknown)?;
         bytes.clear();
         file.take(size).read_to_end(&mut bytes).map_err(failed)?;
         if BlobId::of(&bytes) != *id {
@@ -79,9 +74,5 @@ pub(super) fn prove(
     }
     bytes.clear();
     file.take(1).read_to_end(&mut bytes).map_err(failed)?;
-    if bytes.is_empty() {
-        Ok(())
-    } else {
-        Err(Unproved::Differs)
-    }
+    if bytes.is_empty() { Ok(()) } else { Err(Unproved::Differs) }
 }

@@ -19,26 +19,19 @@ pub(super) enum Fault {
 
 impl Fault {
     pub(super) fn entry(reason: impl Into<String>) -> Self {
-        Self::Entry {
-            reason: reason.into(),
-            is_damage: false,
-        }
+        Self::Entry { reason: reason.into(), is_damage: false }
     }
 
     pub(super) fn damage(reason: impl Into<String>) -> Self {
-        Self::Entry {
-            reason: reason.into(),
-            is_damage: true,
-        }
+        Self::Entry { reason: reason.into(), is_damage: true }
     }
 
     /// Says of a directory that its whole content is concerned.
     pub(super) fn of_all_below(self) -> Self {
         match self {
-            Self::Entry { reason, is_damage } => Self::Entry {
-                reason: format!("it and all below it: {reason}"),
-                is_damage,
-            },
+            Self::Entry { reason, is_damage } => {
+                Self::Entry { reason: format!("it and all below it: {reason}"), is_damage }
+            }
             fatal @ Self::Fatal(_) => fatal,
         }
     }
@@ -48,13 +41,10 @@ impl Walk<'_> {
     /// Judges what went wrong with an entry.
     pub(super) fn fault(&self, path: &Path, error: ContentError) -> Fault {
         match error {
-            ContentError::Stopped(stopped)
-            | ContentError::Repository(RepositoryError::Stopped(stopped)) => {
+            ContentError::Stopped(stopped) | ContentError::Repository(RepositoryError::Stopped(stopped)) => {
                 Fault::Fatal(stopped.into())
             }
-            ContentError::Repository(error) if error.is_damage() => {
-                Fault::damage(error.to_string())
-            }
+            ContentError::Repository(error) if error.is_damage() => Fault::damage(error.to_string()),
             ContentError::Repository(error) => Fault::Fatal(error.into()),
             ContentError::File(error) if is_full(&error) => {
                 let path = self.target.path().join(path);

@@ -46,9 +46,7 @@ impl Walk<'_> {
             bytes += u64::from(blob.length);
             match work.last_mut() {
                 Some(Work::Pack(open, files))
-                    if *open == pack
-                        && files.len() < FETCHED_FILES_MAX
-                        && bytes <= FETCHED_BYTES_MAX =>
+                    if *open == pack && files.len() < FETCHED_FILES_MAX && bytes <= FETCHED_BYTES_MAX =>
                 {
                     files.push((node, blob));
                 }
@@ -95,21 +93,14 @@ impl Walk<'_> {
             }
             same.push(node);
         }
-        let unread = self
-            .repository
-            .blobs_of_pack_blocking(pack, &blobs, |blob, bytes| {
-                let nodes = nodes.get(&blob.id).into_iter().flatten();
-                nodes
-                    .copied()
-                    .try_for_each(|node| self.small(spot, node, &bytes))
-            })?;
+        let unread = self.repository.blobs_of_pack_blocking(pack, &blobs, |blob, bytes| {
+            let nodes = nodes.get(&blob.id).into_iter().flatten();
+            nodes.copied().try_for_each(|node| self.small(spot, node, &bytes))
+        })?;
         for (blob, error) in unread {
             for node in nodes.get(&blob).into_iter().flatten() {
                 let path = below(&spot.path, node);
-                self.note(
-                    &path,
-                    self.fault(&path, ContentError::Repository(error.clone())),
-                )?;
+                self.note(&path, self.fault(&path, ContentError::Repository(error.clone())))?;
             }
         }
         Ok(())

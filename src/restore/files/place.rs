@@ -35,23 +35,12 @@ impl Place {
     ///
     /// # Errors
     /// Where it is not in the snapshot.
-    pub fn at(
-        repository: &Repository,
-        snapshot: &Snapshot,
-        path: &Path,
-    ) -> Result<Self, RestoreFilesError> {
-        let mut place = Self {
-            path: PathBuf::from("/"),
-            tree: snapshot.tree,
-            metadata: None,
-        };
+    pub fn at(repository: &Repository, snapshot: &Snapshot, path: &Path) -> Result<Self, RestoreFilesError> {
+        let mut place = Self { path: PathBuf::from("/"), tree: snapshot.tree, metadata: None };
         for name in path.components().skip(1) {
             let tree = repository.tree_blocking(&place.tree)?;
             place.path.push(name);
-            let node = tree
-                .nodes
-                .into_iter()
-                .find(|node| node.name == name.as_os_str());
+            let node = tree.nodes.into_iter().find(|node| node.name == name.as_os_str());
             let node = node.filter(|node| node.metadata.kind == Kind::Dir);
             let found = node.and_then(|node| Some((node.subtree?, node.metadata)));
             let Some((tree, metadata)) = found else {

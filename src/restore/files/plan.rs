@@ -52,46 +52,27 @@ pub(super) fn sum(
     selection: &Selection,
     run: &Run,
 ) -> Result<Sum, RestoreFilesError> {
-    let walk = Walk {
-        repository,
-        selection,
-        run,
-    };
+    let walk = Walk { repository, selection, run };
     walk.directory(Path::new(""), &place.tree, selection.is_all())
 }
 
 impl Walk<'_> {
-    fn directory(
-        &self,
-        path: &Path,
-        tree: &BlobId,
-        is_meant: bool,
-    ) -> Result<Sum, RestoreFilesError> {
+    fn directory(&self, path: &Path, tree: &BlobId, is_meant: bool) -> Result<Sum, RestoreFilesError> {
         self.run.check()?;
         let tree = match self.repository.tree_blocking(tree) {
             Ok(tree) => tree,
             Err(error) if error.is_damage() => {
                 let missing = vec![path.to_owned()];
-                return Ok(Sum {
-                    missing,
-                    ..Sum::default()
-                });
+                return Ok(Sum { missing, ..Sum::default() });
             }
             Err(error) => return Err(error.into()),
         };
-        let sums = tree
-            .nodes
-            .par_iter()
-            .map(|node| self.node(&below(path, node), node, is_meant));
+        let sums = tree.nodes.par_iter().map(|node| self.node(&below(path, node), node, is_meant));
         sums.try_reduce(Sum::default, |a, b| Ok(a.and(b)))
     }
 
     fn node(&self, path: &Path, node: &Node, is_meant: bool) -> Result<Sum, RestoreFilesError> {
-        let meant = if is_meant {
-            Meant::All
-        } else {
-            self.selection.means(path)
-        };
+        let meant = if is_meant { Meant::All } else { self.selection.means(path) };
         let mut sum = Sum::default();
         match (meant, &node.metadata.kind, node.subtree) {
             (Meant::No, _, _) => {}

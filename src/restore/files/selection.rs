@@ -20,10 +20,7 @@ impl SelectionError {
     /// Returns the next step.
     #[must_use]
     pub fn hint(&self) -> Option<String> {
-        Some(
-            "paths count from the source's top or from `/`; `*` stays within a name, `**` does not"
-                .to_owned(),
-        )
+        Some("paths count from the source's top or from `/`; `*` stays within a name, `**` does not".to_owned())
     }
 }
 
@@ -57,9 +54,7 @@ impl Selection {
     /// The pattern that is none.
     pub fn new(patterns: &[String]) -> Result<Self, SelectionError> {
         let patterns = patterns.iter().map(|text| Pattern::new(text));
-        Ok(Self {
-            patterns: patterns.collect::<Result<_, _>>()?,
-        })
+        Ok(Self { patterns: patterns.collect::<Result<_, _>>()? })
     }
 
     #[must_use]
@@ -69,13 +64,8 @@ impl Selection {
 
     /// Makes patterns that begin with `/` count from the source's top.
     pub(super) fn below(self, source: &Path) -> Result<Self, SelectionError> {
-        let patterns = self
-            .patterns
-            .into_iter()
-            .map(|pattern| pattern.below(source));
-        Ok(Self {
-            patterns: patterns.collect::<Result<_, _>>()?,
-        })
+        let patterns = self.patterns.into_iter().map(|pattern| pattern.below(source));
+        Ok(Self { patterns: patterns.collect::<Result<_, _>>()? })
     }
 
     /// Tells whether a path is meant whose directory is not meant as a whole.
@@ -101,9 +91,7 @@ impl Selection {
     pub(super) fn check_all_met(&self) -> Result<(), SelectionError> {
         let mut patterns = self.patterns.iter();
         match patterns.find(|pattern| !pattern.is_met.load(Ordering::Relaxed)) {
-            Some(pattern) => Err(SelectionError::NothingMatches {
-                pattern: pattern.text.clone(),
-            }),
+            Some(pattern) => Err(SelectionError::NothingMatches { pattern: pattern.text.clone() }),
             None => Ok(()),
         }
     }
@@ -111,10 +99,7 @@ impl Selection {
 
 impl Pattern {
     fn new(text: &str) -> Result<Self, SelectionError> {
-        let bad = |reason: String| SelectionError::Pattern {
-            pattern: text.to_owned(),
-            reason,
-        };
+        let bad = |reason: String| SelectionError::Pattern { pattern: text.to_owned(), reason };
         let trimmed = text.strip_prefix("./").unwrap_or(text);
         if trimmed.split('/').any(|part| part == "..") {
             return Err(bad("`..` is not looked up".to_owned()));
@@ -136,31 +121,19 @@ impl Pattern {
         } else {
             None
         };
-        Ok(Self {
-            text: text.to_owned(),
-            prefix,
-            glob,
-            is_met: Arc::default(),
-        })
+        Ok(Self { text: text.to_owned(), prefix, glob, is_met: Arc::default() })
     }
 
     fn below(self, source: &Path) -> Result<Self, SelectionError> {
         if !self.text.starts_with('/') {
             return Ok(self);
         }
-        let outside = || SelectionError::Outside {
-            pattern: self.text.clone(),
-            path: source.to_owned(),
-        };
-        let inner = Path::new(&self.text)
-            .strip_prefix(source)
-            .map_err(|_| outside())?;
+        let outside = || SelectionError::Outside { pattern: self.text.clone(), path: source.to_owned() };
+        let inner = Path::new(&self.text).strip_prefix(source).map_err(|_| outside())?;
         let inner = inner.to_str().ok_or_else(outside)?;
         let below = if inner.is_empty() { "**" } else { inner };
-        Self::parse(&self.text, below).map_err(|error| SelectionError::Pattern {
-            pattern: self.text.clone(),
-            reason: error.to_string(),
-        })
+        Self::parse(&self.text, below)
+            .map_err(|error| SelectionError::Pattern { pattern: self.text.clone(), reason: error.to_string() })
     }
 
     fn means(&self, path: &Path) -> Meant {
@@ -183,10 +156,7 @@ mod tests {
 
     fn means(pattern: &str, path: &str) -> Meant {
         let selection = Selection::new(&[pattern.to_owned()]).unwrap();
-        selection
-            .below(Path::new("/mnt/images"))
-            .unwrap()
-            .means(Path::new(path))
+        selection.below(Path::new("/mnt/images")).unwrap().means(Path::new(path))
     }
 
     #[test]
@@ -222,8 +192,6 @@ mod tests {
         assert!(outside.below(Path::new("/mnt/images")).is_err());
         let selection = Selection::new(&["a".to_owned(), "b".to_owned()]).unwrap();
         selection.means(Path::new("a/x"));
-        assert!(
-            matches!(selection.check_all_met(), Err(SelectionError::NothingMatches { pattern }) if pattern == "b")
-        );
+        assert!(matches!(selection.check_all_met(), Err(SelectionError::NothingMatches { pattern }) if pattern == "b"));
     }
 }

@@ -63,34 +63,19 @@ impl<'a> Walk<'a> {
         run: &'a Run,
         task: &'a Task,
     ) -> Self {
-        Self {
-            repository,
-            target,
-            selection,
-            run,
-            task,
-            links: Links::default(),
-            restored: Mutex::default(),
-        }
+        Self { repository, target, selection, run, task, links: Links::default(), restored: Mutex::default() }
     }
 
     /// Writes all that is meant.
     pub(super) fn top(&self, place: &Place) -> Result<(), RestoreFilesError> {
-        let top = Spot {
-            above: None,
-            path: PathBuf::new(),
-            made: OnceLock::new(),
-            is_meant: self.selection.is_all(),
-        };
+        let top = Spot { above: None, path: PathBuf::new(), made: OnceLock::new(), is_meant: self.selection.is_all() };
         self.directory(&top, &place.tree)
     }
 
     /// Gives the target's own directory the metadata of the snapshot's, once nothing more is written into it.
     pub(super) fn finish_top(&self, place: &Place) -> Result<(), RestoreFilesError> {
         match &place.metadata {
-            Some(metadata) if self.selection.is_all() => {
-                self.finish_dir(self.target.root(), Path::new(""), metadata)
-            }
+            Some(metadata) if self.selection.is_all() => self.finish_dir(self.target.root(), Path::new(""), metadata),
             _ => Ok(()),
         }
     }
@@ -123,11 +108,7 @@ impl<'a> Walk<'a> {
     pub(super) fn node(&self, spot: &Spot<'_>, node: &Node) -> Result<(), RestoreFilesError> {
         self.run.check()?;
         let path = below(&spot.path, node);
-        let meant = if spot.is_meant {
-            Meant::All
-        } else {
-            self.selection.means(&path)
-        };
+        let meant = if spot.is_meant { Meant::All } else { self.selection.means(&path) };
         if meant == Meant::No {
             return Ok(());
         }
@@ -161,12 +142,7 @@ impl<'a> Walk<'a> {
         path: PathBuf,
         is_meant: bool,
     ) -> Result<(), RestoreFilesError> {
-        let spot = Spot {
-            above: Some((above, node)),
-            path,
-            made: OnceLock::new(),
-            is_meant,
-        };
+        let spot = Spot { above: Some((above, node)), path, made: OnceLock::new(), is_meant };
         if is_meant && let Err(fault) = self.dir(&spot) {
             return self.note(&spot.path, fault.of_all_below());
         }
@@ -197,17 +173,10 @@ impl<'a> Walk<'a> {
         })
     }
 
-    fn finish_dir(
-        &self,
-        dir: &TargetDir,
-        path: &Path,
-        metadata: &Metadata,
-    ) -> Result<(), RestoreFilesError> {
+    fn finish_dir(&self, dir: &TargetDir, path: &Path, metadata: &Metadata) -> Result<(), RestoreFilesError> {
         match self.give(dir, OsStr::new("."), path, metadata) {
             Ok(()) => Ok(()),
-            Err(error) if is_full(&error) => {
-                self.note(path, self.fault(path, ContentError::File(error)))
-            }
+            Err(error) if is_full(&error) => self.note(path, self.fault(path, ContentError::File(error))),
             Err(error) => {
                 self.reduced(path, format!("its mode and times: {error}"));
                 Ok(())

@@ -50,10 +50,7 @@ impl Walk<'_> {
         let temp = dir.temp_link(&of, first.file_name().unwrap_or_default())?;
         temp.publish(&node.name)?;
         self.task.add(node.metadata.size);
-        Ok(Done {
-            bytes: node.metadata.size,
-            was_there: false,
-        })
+        Ok(Done { bytes: node.metadata.size, was_there: false })
     }
 
     fn write_file(&self, dir: &TargetDir, node: &Node, path: &Path) -> Result<Done, Fault> {
@@ -61,27 +58,17 @@ impl Walk<'_> {
             return Ok(done);
         }
         let told = |bytes| self.task.add(bytes);
-        self.write_new(dir, node, path, |file| {
-            content::write(self.repository, file, &node.content, self.run, told)
-        })
+        self.write_new(dir, node, path, |file| content::write(self.repository, file, &node.content, self.run, told))
     }
 
     /// Leaves a file as it is that is there already.
-    pub(super) fn kept(
-        &self,
-        dir: &TargetDir,
-        node: &Node,
-        path: &Path,
-    ) -> Result<Option<Done>, Fault> {
+    pub(super) fn kept(&self, dir: &TargetDir, node: &Node, path: &Path) -> Result<Option<Done>, Fault> {
         let bytes = node.metadata.size;
         if !self.is_there(dir, node, path)? {
             return Ok(None);
         }
         self.task.add(bytes);
-        Ok(Some(Done {
-            bytes,
-            was_there: true,
-        }))
+        Ok(Some(Done { bytes, was_there: true }))
     }
 
     /// Writes a file beside its place, filled by `fill`, which returns its length.
@@ -93,24 +80,16 @@ impl Walk<'_> {
         fill: impl FnOnce(&File) -> Result<u64, ContentError>,
     ) -> Result<Done, Fault> {
         let fault = |error| self.fault(path, error);
-        let mut temp = dir
-            .temp_file()
-            .map_err(|error| fault(ContentError::File(error)))?;
+        let mut temp = dir.temp_file().map_err(|error| fault(ContentError::File(error)))?;
         let bytes = fill(temp.file()).map_err(fault)?;
         if bytes != node.metadata.size {
             let size = node.metadata.size;
-            self.reduced(
-                path,
-                format!("the snapshot says {size} bytes, its content has {bytes}"),
-            );
+            self.reduced(path, format!("the snapshot says {size} bytes, its content has {bytes}"));
         }
         let given = self.give(dir, temp.name(), path, &node.metadata);
         let published = given.and_then(|()| temp.publish(&node.name));
         published.map_err(|error| fault(ContentError::File(error)))?;
-        Ok(Done {
-            bytes,
-            was_there: false,
-        })
+        Ok(Done { bytes, was_there: false })
     }
 
     /// Tells whether a file is there already. What an interrupted restore of this tree named is whole; of anything else
@@ -151,13 +130,7 @@ impl Walk<'_> {
         made.map_err(|error| self.fault(path, ContentError::File(error)))
     }
 
-    pub(super) fn give(
-        &self,
-        dir: &TargetDir,
-        name: &OsStr,
-        path: &Path,
-        metadata: &Metadata,
-    ) -> io::Result<()> {
+    pub(super) fn give(&self, dir: &TargetDir, name: &OsStr, path: &Path, metadata: &Metadata) -> io::Result<()> {
         let reduced = give(dir, name, metadata)?;
         if reduced.owner {
             self.count(|restored| restored.owners_lost += 1);

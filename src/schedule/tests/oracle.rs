@@ -20,30 +20,15 @@ struct Fields {
 
 impl Fields {
     fn text(&self) -> String {
-        let list = |values: &[u32]| {
-            values
-                .iter()
-                .map(u32::to_string)
-                .collect::<Vec<_>>()
-                .join(",")
-        };
+        let list = |values: &[u32]| values.iter().map(u32::to_string).collect::<Vec<_>>().join(",");
         let or_star = |values: &Option<Vec<u32>>| values.as_deref().map_or("*".to_owned(), list);
-        format!(
-            "{} {} {} * {}",
-            list(&self.minutes),
-            list(&self.hours),
-            or_star(&self.days),
-            or_star(&self.weekdays)
-        )
+        format!("{} {} {} * {}", list(&self.minutes), list(&self.hours), or_star(&self.days), or_star(&self.weekdays))
     }
 
     fn matches(&self, wall: NaiveDateTime) -> bool {
         let day = self.days.as_ref().map(|days| days.contains(&wall.day()));
         let weekday = wall.weekday().num_days_from_sunday();
-        let weekday = self
-            .weekdays
-            .as_ref()
-            .map(|days| days.iter().any(|day| day % 7 == weekday));
+        let weekday = self.weekdays.as_ref().map(|days| days.iter().any(|day| day % 7 == weekday));
         let date = match (day, weekday) {
             (Some(day), Some(weekday)) => day || weekday,
             (one, other) => one.or(other).unwrap_or(true),
@@ -78,10 +63,7 @@ impl Fields {
 }
 
 fn fields() -> impl Strategy<Value = Fields> {
-    let minutes = prop_oneof![
-        Just((0..60).collect()),
-        subsequence((0..60).collect::<Vec<u32>>(), 1..4),
-    ];
+    let minutes = prop_oneof![Just((0..60).collect()), subsequence((0..60).collect::<Vec<u32>>(), 1..4),];
     let hours = prop_oneof![
         1 => Just((0..24).collect()),
         2 => subsequence((0..24).collect::<Vec<u32>>(), 1..5),

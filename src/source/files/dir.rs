@@ -58,19 +58,16 @@ impl Dir {
     }
 
     pub(super) fn again(&self) -> io::Result<Listing> {
-        self.open(OsStr::new("."), self.path.clone(), self.depth)?
-            .list()
+        self.open(OsStr::new("."), self.path.clone(), self.depth)?.list()
     }
 
     pub(super) fn enter(&self, name: &OsStr) -> io::Result<Listing> {
-        self.open(name, self.path.join(name), self.depth + 1)?
-            .list()
+        self.open(name, self.path.join(name), self.depth + 1)?.list()
     }
 
     fn open(&self, name: &OsStr, path: PathBuf, depth: usize) -> io::Result<Self> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let fd =
-            without_atime(|more| rustix::fs::openat(&self.fd, name, flags | more, Mode::empty()))?;
+        let fd = without_atime(|more| rustix::fs::openat(&self.fd, name, flags | more, Mode::empty()))?;
         Ok(Self { fd, path, depth })
     }
 
@@ -91,11 +88,7 @@ impl Dir {
     }
 
     pub(super) fn stat(&self, name: &OsStr) -> io::Result<Stat> {
-        Ok(rustix::fs::statat(
-            &self.fd,
-            name,
-            AtFlags::SYMLINK_NOFOLLOW,
-        )?)
+        Ok(rustix::fs::statat(&self.fd, name, AtFlags::SYMLINK_NOFOLLOW)?)
     }
 
     pub(super) fn stat_self(&self) -> io::Result<Stat> {
@@ -110,8 +103,7 @@ impl Dir {
     /// Opens a file for reading. A name that became a link is refused, and one that became a pipe does not hang.
     pub(super) fn open_file(&self, name: &OsStr) -> io::Result<File> {
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        let fd =
-            without_atime(|more| rustix::fs::openat(&self.fd, name, flags | more, Mode::empty()))?;
+        let fd = without_atime(|more| rustix::fs::openat(&self.fd, name, flags | more, Mode::empty()))?;
         Ok(File::from(fd))
     }
 
@@ -150,10 +142,7 @@ fn xattrs_of(path: &OsStr) -> io::Result<Vec<Xattr>> {
         Err(error) => return Err(error.into()),
     }
     let mut xattrs = Vec::new();
-    for name in list
-        .split_inclusive(|byte| *byte == 0)
-        .filter_map(|name| CStr::from_bytes_with_nul(name).ok())
-    {
+    for name in list.split_inclusive(|byte| *byte == 0).filter_map(|name| CStr::from_bytes_with_nul(name).ok()) {
         xattrs.extend(xattr_of(path, name)?);
     }
     xattrs.sort_unstable_by(|a, b| a.name.cmp(&b.name));
@@ -171,41 +160,27 @@ fn xattr_of(path: &OsStr, name: &CStr) -> io::Result<Option<Xattr>> {
         answer => answer,
     };
     match read {
-        Ok(_) => Ok(Some(Xattr {
-            name: OsStr::from_bytes(name.to_bytes()).to_owned(),
-            value,
-        })),
+        Ok(_) => Ok(Some(Xattr { name: OsStr::from_bytes(name.to_bytes()).to_owned(), value })),
         Err(Errno::NODATA | Errno::OPNOTSUPP | Errno::ACCESS | Errno::PERM) => Ok(None),
         Err(error) => Err(error.into()),
     }
 }
 
 /// Turns what the kernel tells into an entry's metadata, without names of owners and attributes.
-pub(super) fn metadata(
-    stat: &Stat,
-    target: impl FnOnce() -> io::Result<PathBuf>,
-) -> io::Result<Metadata> {
+pub(super) fn metadata(stat: &Stat, target: impl FnOnce() -> io::Result<PathBuf>) -> io::Result<Metadata> {
     let mtime = time(stat.st_mtime, stat.st_mtime_nsec);
     let kind = match FileType::from_raw_mode(stat.st_mode) {
         FileType::RegularFile => Kind::File,
         FileType::Directory => Kind::Dir,
         FileType::Symlink => Kind::Symlink { target: target()? },
-        FileType::BlockDevice => Kind::BlockDevice {
-            device: stat.st_rdev,
-        },
-        FileType::CharacterDevice => Kind::CharDevice {
-            device: stat.st_rdev,
-        },
+        FileType::BlockDevice => Kind::BlockDevice { device: stat.st_rdev },
+        FileType::CharacterDevice => Kind::CharDevice { device: stat.st_rdev },
         FileType::Fifo => Kind::Fifo,
         FileType::Socket => Kind::Socket,
         FileType::Unknown => return Err(io::Error::other("the kernel does not say what it is")),
     };
     Ok(Metadata {
-        size: if kind == Kind::File {
-            u64::try_from(stat.st_size).unwrap_or(0)
-        } else {
-            0
-        },
+        size: if kind == Kind::File { u64::try_from(stat.st_size).unwrap_or(0) } else { 0 },
         kind,
         mode: stat.st_mode & 0o7777,
         uid: stat.st_uid,
@@ -222,10 +197,7 @@ pub(super) fn metadata(
     })
 }
 
-#[allow(
-    clippy::useless_conversion,
-    reason = "the count of names is 32 bits wide on some machines"
-)]
+#[allow(clippy::useless_conversion, reason = "the count of names is 32 bits wide on some machines")]
 fn links(stat: &Stat) -> u64 {
     u64::from(stat.st_nlink)
 }

@@ -57,9 +57,7 @@ mod tests {
     use super::*;
 
     fn left_out(pattern: &str, path: &str) -> bool {
-        Exclude::new(&[pattern.to_owned()])
-            .unwrap()
-            .matches(Path::new(path))
+        Exclude::new(&[pattern.to_owned()]).unwrap().matches(Path::new(path))
     }
 
     #[test]
@@ -89,11 +87,6 @@ mod tests {
 
     #[test]
     fn a_broken_pattern_is_named() {
-        assert_eq!(
-            Exclude::new(&["ok".to_owned(), "a[".to_owned()])
-                .unwrap_err()
-                .0,
-            "a["
-        );
+        assert_eq!(Exclude::new(&["ok".to_owned(), "a[".to_owned()]).unwrap_err().0, "a[");
     }
 }

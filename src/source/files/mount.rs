@@ -27,11 +27,9 @@ impl Mount {
     pub fn of(directory: impl AsFd) -> io::Result<Self> {
         let fd = directory.as_fd().as_raw_fd();
         let about = std::fs::read_to_string(format!("/proc/self/fdinfo/{fd}"))?;
-        let id =
-            mount_id(&about).ok_or_else(|| io::Error::other("the kernel tells no mount id"))?;
+        let id = mount_id(&about).ok_or_else(|| io::Error::other("the kernel tells no mount id"))?;
         let mounts = std::fs::read("/proc/self/mountinfo")?;
-        Self::with_id(&mounts, id)
-            .ok_or_else(|| io::Error::other("its mount is not in this mount namespace"))
+        Self::with_id(&mounts, id).ok_or_else(|| io::Error::other("its mount is not in this mount namespace"))
     }
 
     /// Tells whether a path is the very place of the mount, not a directory on it.
@@ -43,10 +41,8 @@ impl Mount {
     /// Tells whether files come from another machine, whose clock is not ours.
     #[must_use]
     pub fn is_remote(&self) -> bool {
-        const REMOTE: [&str; 12] = [
-            "nfs", "nfs4", "cifs", "smb3", "smbfs", "ceph", "9p", "afs", "lustre", "gpfs",
-            "beegfs", "virtiofs",
-        ];
+        const REMOTE: [&str; 12] =
+            ["nfs", "nfs4", "cifs", "smb3", "smbfs", "ceph", "9p", "afs", "lustre", "gpfs", "beegfs", "virtiofs"];
         REMOTE.contains(&self.fs_type.as_str()) || self.fs_type.starts_with("fuse")
     }
 
@@ -146,20 +142,13 @@ mod tests {
     fn the_mount_of_proc_is_proc() {
         let proc = std::fs::File::open("/proc/self").unwrap();
         let mount = Mount::of(&proc).unwrap();
-        assert_eq!(
-            (mount.fs_type.as_str(), mount.point.as_path()),
-            ("proc", Path::new("/proc"))
-        );
+        assert_eq!((mount.fs_type.as_str(), mount.point.as_path()), ("proc", Path::new("/proc")));
         assert!(!mount.is_at(&path_of(&proc).unwrap()));
     }
 
     #[test]
     fn only_a_file_servers_snapshots_are_passed_over() {
-        let on = |fs_type: &str| Mount {
-            point: "/m".into(),
-            fs_type: fs_type.into(),
-            device: OsString::new(),
-        };
+        let on = |fs_type: &str| Mount { point: "/m".into(), fs_type: fs_type.into(), device: OsString::new() };
         assert!(is_server_snapshot(&on("nfs4"), 3, ".snapshot".as_ref()));
         assert!(is_server_snapshot(&on("zfs"), 0, ".zfs".as_ref()));
         assert!(!is_server_snapshot(&on("zfs"), 1, ".zfs".as_ref()));

@@ -14,10 +14,7 @@ pub(super) struct Names {
 impl Names {
     pub(super) fn of_this_machine() -> Self {
         let read = |path| std::fs::read_to_string(path).unwrap_or_default();
-        Self {
-            users: by_id(&read("/etc/passwd")),
-            groups: by_id(&read("/etc/group")),
-        }
+        Self { users: by_id(&read("/etc/passwd")), groups: by_id(&read("/etc/group")) }
     }
 
     pub(super) fn user(&self, uid: u32) -> String {

@@ -60,12 +60,7 @@ impl FilesSource {
                 Ok((value, metadata, is_settled)) => {
                     bytes += metadata.size;
                     if is_settled || attempt == READS_MAX {
-                        return Ok(ReadOutcome {
-                            value,
-                            metadata,
-                            is_fuzzy: !is_settled,
-                            bytes,
-                        });
+                        return Ok(ReadOutcome { value, metadata, is_fuzzy: !is_settled, bytes });
                     }
                     std::thread::sleep(READ_AGAIN_AFTER * attempt);
                     attempt += 1;
@@ -88,17 +83,9 @@ impl FilesSource {
         let file = dir.open_file(name).map_err(ReadError::Source)?;
         let before = self.look_at_open(&file).map_err(ReadError::Source)?;
         if before.kind != Kind::File {
-            return Err(ReadError::Source(io::Error::other(
-                "it is no file any more",
-            )));
+            return Err(ReadError::Source(io::Error::other("it is no file any more")));
         }
-        let mut reading = Reading {
-            file: &file,
-            run,
-            size: before.size,
-            bytes: 0,
-            failed: None,
-        };
+        let mut reading = Reading { file: &file, run, size: before.size, bytes: 0, failed: None };
         let taken = take(&mut reading);
         let (bytes, failed) = (reading.bytes, reading.failed);
         run.check().map_err(ReadError::Stopped)?;
@@ -108,20 +95,12 @@ impl FilesSource {
         let value = taken.map_err(ReadError::Taker)?;
         let after = self.look_after(&file).map_err(ReadError::Source)?;
         let is_settled = is_same_state(&before, &after) && bytes == after.size;
-        Ok((
-            value,
-            Metadata {
-                size: bytes,
-                ..before
-            },
-            is_settled,
-        ))
+        Ok((value, Metadata { size: bytes, ..before }, is_settled))
     }
 
     fn look_at_open(&self, file: &File) -> io::Result<Metadata> {
         let stat = rustix::fs::fstat(file)?;
-        let mut metadata =
-            dir::metadata(&stat, || Err(io::Error::other("it is no file any more")))?;
+        let mut metadata = dir::metadata(&stat, || Err(io::Error::other("it is no file any more")))?;
         metadata.user = self.names.user(metadata.uid);
         metadata.group = self.names.group(metadata.gid);
         Ok(metadata)

@@ -40,11 +40,7 @@ impl CleanBefore {
 /// Tells whether two looks at an entry saw the same state, as far as its times can tell.
 #[must_use]
 pub fn is_same_state(before: &Metadata, after: &Metadata) -> bool {
-    let of = |seen: &Metadata| {
-        (
-            seen.inode, seen.size, seen.mtime, seen.ctime, seen.mode, seen.uid, seen.gid,
-        )
-    };
+    let of = |seen: &Metadata| (seen.inode, seen.size, seen.mtime, seen.ctime, seen.mode, seen.uid, seen.gid);
     is_same_kind(&before.kind, &after.kind) && of(before) == of(after)
 }
 
@@ -81,12 +77,7 @@ mod tests {
 
     #[test]
     fn a_file_left_alone_is_trusted_also_after_a_remount() {
-        let now = Metadata {
-            device: 41,
-            atime: at(99),
-            user: String::new(),
-            ..file()
-        };
+        let now = Metadata { device: 41, atime: at(99), user: String::new(), ..file() };
         assert!(CleanBefore::new(at(10), false).trusts(&file(), &now));
     }
 
@@ -105,28 +96,17 @@ mod tests {
         for change in changes {
             let mut now = file();
             change(&mut now);
-            assert!(
-                !CleanBefore::new(at(1_000), false).trusts(&file(), &now),
-                "{now:?}"
-            );
+            assert!(!CleanBefore::new(at(1_000), false).trusts(&file(), &now), "{now:?}");
         }
     }
 
     #[test]
     fn a_file_changed_about_when_the_parent_read_it_is_read_again() {
-        for (start, is_remote, trusted) in [
-            (3, false, true),
-            (2, false, false),
-            (-9, false, false),
-            (30, true, false),
-            (61, true, true),
-        ] {
+        for (start, is_remote, trusted) in
+            [(3, false, true), (2, false, false), (-9, false, false), (30, true, false), (61, true, true)]
+        {
             let clean = CleanBefore::new(at(start), is_remote);
-            assert_eq!(
-                clean.trusts(&file(), &file()),
-                trusted,
-                "{start} {is_remote}"
-            );
+            assert_eq!(clean.trusts(&file(), &file()), trusted, "{start} {is_remote}");
         }
     }
 }

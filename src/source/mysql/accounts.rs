@@ -10,12 +10,7 @@ use crate::source::mysql::objects::Object;
 use crate::source::mysql::session::{Capabilities, rows, text_rows};
 
 /// Accounts that a server makes for itself.
-const OWN: [&str; 4] = [
-    "mysql.sys",
-    "mysql.session",
-    "mysql.infoschema",
-    "mariadb.sys",
-];
+const OWN: [&str; 4] = ["mysql.sys", "mysql.session", "mysql.infoschema", "mariadb.sys"];
 
 /// The server's error for an account that is in its table and not in its memory.
 const NO_SUCH_ACCOUNT: u16 = 1133;
@@ -66,11 +61,7 @@ impl AccountReader<'_> {
         Ok(found.iter().map(account).filter(is_theirs).collect())
     }
 
-    fn role(
-        &mut self,
-        role: &Account,
-        granted: &mut Vec<Object>,
-    ) -> Result<Option<Object>, MysqlSourceError> {
+    fn role(&mut self, role: &Account, granted: &mut Vec<Object>) -> Result<Option<Object>, MysqlSourceError> {
         if !self.capabilities.is_mariadb() {
             return self.user(role, ObjectKind::Role, granted);
         }
@@ -99,21 +90,16 @@ impl AccountReader<'_> {
             Ok(found) => text_rows(found),
             Err(error) if error.code() == Some(NO_SUCH_ACCOUNT) => {
                 // A host's name, where the server does not resolve names: nobody can log in by it.
-                self.events.warn(format!(
-                    "the server does not know its own account `{name}`: it is not in the dump"
-                ));
+                self.events.warn(format!("the server does not know its own account `{name}`: it is not in the dump"));
                 return Ok(None);
             }
             Err(error) => {
-                return Err(MysqlSourceError::query(format!(
-                    "read the account `{name}`"
-                ))(error));
+                return Err(MysqlSourceError::query(format!("read the account `{name}`"))(error));
             }
         };
         let create = found.first().map_or("", |row| row.text(0));
         let (create, default_roles) = without_default_roles(create);
-        let default =
-            default_roles.map(|roles| format!("ALTER USER {quoted} DEFAULT ROLE {roles}"));
+        let default = default_roles.map(|roles| format!("ALTER USER {quoted} DEFAULT ROLE {roles}"));
         granted.extend(self.grants(&quoted, &name, default.into_iter().collect())?);
         Ok(Some(Object {
             kind,
@@ -125,17 +111,8 @@ impl AccountReader<'_> {
         }))
     }
 
-    fn grants(
-        &mut self,
-        quoted: &str,
-        name: &str,
-        more: Vec<String>,
-    ) -> Result<Option<Object>, MysqlSourceError> {
-        let found = rows(
-            self.wire,
-            &format!("read the grants of `{name}`"),
-            &format!("SHOW GRANTS FOR {quoted}"),
-        )?;
+    fn grants(&mut self, quoted: &str, name: &str, more: Vec<String>) -> Result<Option<Object>, MysqlSourceError> {
+        let found = rows(self.wire, &format!("read the grants of `{name}`"), &format!("SHOW GRANTS FOR {quoted}"))?;
         let lines = found.iter().map(|row| without_password(row.text(0)));
         let mut statements: Vec<String> = lines.filter(|line| self.is_dumped(line)).collect();
         statements.extend(more);
@@ -162,12 +139,7 @@ impl AccountReader<'_> {
 fn granted_on(line: &str) -> Option<(String, String)> {
     let rest = line.strip_prefix("GRANT ")?.split_once(" ON ")?.1;
     let start = rest.find('`')?;
-    if start > 0
-        && !matches!(
-            &rest[..start],
-            "TABLE " | "FUNCTION " | "PROCEDURE " | "PACKAGE " | "PACKAGE BODY "
-        )
-    {
+    if start > 0 && !matches!(&rest[..start], "TABLE " | "FUNCTION " | "PROCEDURE " | "PACKAGE " | "PACKAGE BODY ") {
         return None;
     }
     let (schema, rest) = unquote(&rest[start..])?;
@@ -200,13 +172,8 @@ fn without_default_roles(create: &str) -> (String, Option<String>) {
     if start > end {
         return (create.to_owned(), None);
     }
-    let roles = create[start..end]
-        .trim_start_matches(" DEFAULT ROLE ")
-        .to_owned();
-    (
-        format!("{}{}", &create[..start], &create[end..]),
-        Some(roles),
-    )
+    let roles = create[start..end].trim_start_matches(" DEFAULT ROLE ").to_owned();
+    (format!("{}{}", &create[..start], &create[end..]), Some(roles))
 }
 
 /// Takes the password out of MariaDB's GRANT: the user has it already, and one who was there before keeps his.
@@ -214,11 +181,7 @@ fn without_password(line: &str) -> String {
     let Some(start) = line.find(" IDENTIFIED ") else {
         return line.to_owned();
     };
-    let option = if line.ends_with(" WITH GRANT OPTION") {
-        " WITH GRANT OPTION"
-    } else {
-        ""
-    };
+    let option = if line.ends_with(" WITH GRANT OPTION") { " WITH GRANT OPTION" } else { "" };
     format!("{}{option}", &line[..start])
 }
 
@@ -230,40 +193,24 @@ mod tests {
     #[test]
     fn what_is_granted_on_is_found() {
         let on = |line| granted_on(line).map(|(schema, object)| format!("{schema}/{object}"));
-        assert_eq!(
-            on("GRANT SELECT (`a`) ON `s``1`.`t` TO `u`@`%`").as_deref(),
-            Some("s`1/t")
-        );
-        assert_eq!(
-            on("GRANT SELECT ON `s`.* TO `u`@`%`").as_deref(),
-            Some("s/*")
-        );
-        assert_eq!(
-            on("GRANT EXECUTE ON FUNCTION `s`.`f` TO `u`@`%`").as_deref(),
-            Some("s/f")
-        );
+        assert_eq!(on("GRANT SELECT (`a`) ON `s``1`.`t` TO `u`@`%`").as_deref(), Some("s`1/t"));
+        assert_eq!(on("GRANT SELECT ON `s`.* TO `u`@`%`").as_deref(), Some("s/*"));
+        assert_eq!(on("GRANT EXECUTE ON FUNCTION `s`.`f` TO `u`@`%`").as_deref(), Some("s/f"));
         assert_eq!(on("GRANT ALL PRIVILEGES ON *.* TO `u`@`%`"), None);
         assert_eq!(on("GRANT `role`@`%` TO `u`@`%`"), None);
     }
 
     #[test]
     fn a_grant_does_not_change_a_password() {
-        let line =
-            "GRANT ALL PRIVILEGES ON *.* TO `u`@`%` IDENTIFIED BY PASSWORD '*00' WITH GRANT OPTION";
-        assert_eq!(
-            without_password(line),
-            "GRANT ALL PRIVILEGES ON *.* TO `u`@`%` WITH GRANT OPTION"
-        );
+        let line = "GRANT ALL PRIVILEGES ON *.* TO `u`@`%` IDENTIFIED BY PASSWORD '*00' WITH GRANT OPTION";
+        assert_eq!(without_password(line), "GRANT ALL PRIVILEGES ON *.* TO `u`@`%` WITH GRANT OPTION");
     }
 
     #[test]
     fn default_roles_wait_until_they_are_granted() {
         let create = "CREATE USER `u`@`%` IDENTIFIED WITH 'x' AS 0x00 DEFAULT ROLE `r`@`%`,`q`@`%` REQUIRE NONE";
         let (create, roles) = without_default_roles(create);
-        assert_eq!(
-            create,
-            "CREATE USER `u`@`%` IDENTIFIED WITH 'x' AS 0x00 REQUIRE NONE"
-        );
+        assert_eq!(create, "CREATE USER `u`@`%` IDENTIFIED WITH 'x' AS 0x00 REQUIRE NONE");
         assert_eq!(roles.as_deref(), Some("`r`@`%`,`q`@`%`"));
     }
 }

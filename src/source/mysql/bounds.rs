@@ -38,16 +38,10 @@ pub(crate) fn taken_over(
 /// Tells whether key and types are still those of the bounds.
 fn is_cut_alike(entry: &TableEntry, table: &Table, key: &Key) -> bool {
     let sql_type = |columns: &[crate::mysql::manifest::Column], name: &String| {
-        columns
-            .iter()
-            .find(|column| column.name == *name)
-            .map(|column| column.sql_type.clone())
+        columns.iter().find(|column| column.name == *name).map(|column| column.sql_type.clone())
     };
     entry.key == key.columns
-        && key
-            .columns
-            .iter()
-            .all(|name| sql_type(&entry.columns, name) == sql_type(&table.columns, name))
+        && key.columns.iter().all(|name| sql_type(&entry.columns, name) == sql_type(&table.columns, name))
 }
 
 /// Returns the upper bounds of chunks, without those between small neighbours that now fit into one.
@@ -68,15 +62,8 @@ fn merged(chunks: &[Chunk], chunk_bytes: u64) -> Vec<Vec<String>> {
 }
 
 /// Asks the server whether the bounds still ascend: a text column may have got another collation.
-fn is_in_order(
-    wire: &mut Wire,
-    key: &Key,
-    bounds: &[Vec<String>],
-) -> Result<bool, MysqlSourceError> {
-    let has_text = key
-        .parts
-        .iter()
-        .any(|part| matches!(part.kind, KeyKind::Text { .. }));
+fn is_in_order(wire: &mut Wire, key: &Key, bounds: &[Vec<String>]) -> Result<bool, MysqlSourceError> {
+    let has_text = key.parts.iter().any(|part| matches!(part.kind, KeyKind::Text { .. }));
     if !has_text {
         return Ok(true);
     }
@@ -85,16 +72,9 @@ fn is_in_order(
         return Ok(false);
     }
     let tuples: Vec<String> = bounds.iter().map(|bound| tuple(key, bound)).collect();
-    let pairs: Vec<String> = tuples
-        .windows(2)
-        .map(|pair| format!("{} < {}", pair[0], pair[1]))
-        .collect();
+    let pairs: Vec<String> = tuples.windows(2).map(|pair| format!("{} < {}", pair[0], pair[1])).collect();
     for some in pairs.chunks(COMPARED_AT_ONCE) {
-        let found = rows(
-            wire,
-            "compare the bounds of the last dump",
-            &format!("SELECT {}", some.join(" AND ")),
-        )?;
+        let found = rows(wire, "compare the bounds of the last dump", &format!("SELECT {}", some.join(" AND ")))?;
         if found.first().is_none_or(|row| row.text(0) != "1") {
             return Ok(false);
         }
@@ -103,13 +83,10 @@ fn is_in_order(
 }
 
 fn tuple(key: &Key, bound: &[String]) -> String {
-    let values = bound
-        .iter()
-        .zip(&key.collations)
-        .map(|(value, collation)| match collation {
-            Some(collation) => format!("{value} COLLATE {collation}"),
-            None => value.clone(),
-        });
+    let values = bound.iter().zip(&key.collations).map(|(value, collation)| match collation {
+        Some(collation) => format!("{value} COLLATE {collation}"),
+        None => value.clone(),
+    });
     format!("({})", values.collect::<Vec<_>>().join(", "))
 }
 

@@ -72,42 +72,19 @@ impl Snapshot {
     }
 
     fn read_definitions(&mut self, run: &Run) -> Result<Definitions, MysqlSourceError> {
-        let mut definitions = Definitions {
-            schemas: Vec::new(),
-            tables: Vec::new(),
-            objects: Vec::new(),
-        };
+        let mut definitions = Definitions { schemas: Vec::new(), tables: Vec::new(), objects: Vec::new() };
         for schema in &self.inventory.schemas {
             let statement = format!("SHOW CREATE DATABASE IF NOT EXISTS {}", ident(&schema.name));
-            let found = rows(
-                &mut self.control,
-                &format!("read the definition of `{}`", schema.name),
-                &statement,
-            )?;
+            let found = rows(&mut self.control, &format!("read the definition of `{}`", schema.name), &statement)?;
             definitions.schemas.push(SchemaEntry {
                 name: schema.name.clone(),
-                create: found
-                    .first()
-                    .map(|row| row.text(1).to_owned())
-                    .unwrap_or_default(),
+                create: found.first().map(|row| row.text(1).to_owned()).unwrap_or_default(),
             });
         }
         for table in &self.inventory.tables {
-            let statement = format!(
-                "SHOW CREATE TABLE {}",
-                qualified(&table.schema, &table.name)
-            );
-            let found = rows(
-                &mut self.control,
-                &format!("read the definition of `{}`", table.title()),
-                &statement,
-            )?;
-            definitions.tables.push(
-                found
-                    .first()
-                    .map(|row| row.text(1).to_owned())
-                    .unwrap_or_default(),
-            );
+            let statement = format!("SHOW CREATE TABLE {}", qualified(&table.schema, &table.name));
+            let found = rows(&mut self.control, &format!("read the definition of `{}`", table.title()), &statement)?;
+            definitions.tables.push(found.first().map(|row| row.text(1).to_owned()).unwrap_or_default());
         }
         definitions.objects = self.read_objects(run)?;
         Ok(definitions)
@@ -143,9 +120,7 @@ impl Snapshot {
         run: &Run,
     ) -> Result<Vec<Vec<Chunk>>, MysqlSourceError> {
         let cancel = run.cancel.child_token();
-        self.readers
-            .iter_mut()
-            .for_each(|reader| reader.set_cancel(cancel.clone()));
+        self.readers.iter_mut().for_each(|reader| reader.set_cancel(cancel.clone()));
         let tables = &self.inventory.tables;
         let estimate = tables.iter().map(|table| table.bytes_estimate).sum();
         let progress = run.events.task("dump rows", Unit::Bytes, estimate);
@@ -158,10 +133,7 @@ impl Snapshot {
             progress: &progress,
             table_locks: Mutex::new(self.table_locks.take()),
             chunks: Mutex::new(tables.iter().map(|_| Vec::new()).collect()),
-            failure: Failure {
-                first: Mutex::new(None),
-                cancel,
-            },
+            failure: Failure { first: Mutex::new(None), cancel },
         };
         work.run(&mut self.readers, previous);
         run.check().map_err(|_| MysqlSourceError::Stopped)?;
@@ -193,9 +165,7 @@ impl Snapshot {
             write_stall_ms: self.moment.write_stall_ms,
             variables: self.capabilities.for_manifest(),
             schemas: definitions.schemas.clone(),
-            tables: tables
-                .map(|(table, chunks)| table_entry(table, chunks))
-                .collect(),
+            tables: tables.map(|(table, chunks)| table_entry(table, chunks)).collect(),
             objects: definitions.objects.iter().map(object_entry).collect(),
         }
     }
@@ -207,29 +177,16 @@ impl Snapshot {
         definitions: &Definitions,
     ) -> Result<(), MysqlSourceError> {
         let tables = manifest.tables.iter().zip(&definitions.tables);
-        let tables: Vec<_> = tables
-            .map(|(entry, create)| TableScript { entry, create })
-            .collect();
+        let tables: Vec<_> = tables.map(|(entry, create)| TableScript { entry, create }).collect();
         write_file(sink, layout::SCRIPT, |out| {
-            write_restore(
-                out,
-                manifest,
-                &tables,
-                &definitions.objects,
-                &self.capabilities,
-            )
+            write_restore(out, manifest, &tables, &definitions.objects, &self.capabilities)
         })?;
         write_file(sink, layout::README, |out| write_readme(out, manifest))
     }
 
     /// Ends what still runs on the server: a statement does not notice that its reader has gone until it sends.
     fn kill_readers(&mut self) {
-        let busy: Vec<u32> = self
-            .readers
-            .iter()
-            .filter(|reader| reader.is_busy())
-            .map(Wire::id)
-            .collect();
+        let busy: Vec<u32> = self.readers.iter().filter(|reader| reader.is_busy()).map(Wire::id).collect();
         if busy.is_empty() {
             return;
         }
@@ -267,11 +224,7 @@ impl Work<'_> {
         };
         std::thread::scope(|scope| {
             let mut threads = vec![scope.spawn(|| self.scout(scout, previous))];
-            threads.extend(
-                readers
-                    .iter_mut()
-                    .map(|reader| scope.spawn(|| self.read(reader))),
-            );
+            threads.extend(readers.iter_mut().map(|reader| scope.spawn(|| self.read(reader))));
             // A panic has been noted; joined here, it goes no further.
             for thread in threads {
                 let _noted = thread.join();
@@ -319,11 +272,7 @@ impl Work<'_> {
             self.measured[task.table].add(chunk.rows, chunk.bytes);
         }
         lock(&self.chunks)[task.table].push((task.number, chunks));
-        if self.queue.done(task) {
-            self.free_tables()
-        } else {
-            Ok(())
-        }
+        if self.queue.done(task) { self.free_tables() } else { Ok(()) }
     }
 
     /// Lets the writers of locked tables go on.
@@ -384,11 +333,7 @@ fn table_entry(table: &Table, chunks: Vec<Chunk>) -> TableEntry {
         create: layout::definition(&table.schema, &table.name),
         engine: table.engine.clone(),
         columns: table.columns.clone(),
-        key: table
-            .key
-            .as_ref()
-            .map(|key| key.columns.clone())
-            .unwrap_or_default(),
+        key: table.key.as_ref().map(|key| key.columns.clone()).unwrap_or_default(),
         rows: chunks.iter().map(|chunk| chunk.rows).sum(),
         bytes: chunks.iter().map(|chunk| chunk.bytes).sum(),
         chunks,
@@ -407,32 +352,20 @@ fn object_entry(object: &Object) -> ObjectEntry {
     }
 }
 
-fn write_definitions(
-    sink: &dyn Sink,
-    manifest: &Manifest,
-    definitions: &Definitions,
-) -> Result<(), MysqlSourceError> {
+fn write_definitions(sink: &dyn Sink, manifest: &Manifest, definitions: &Definitions) -> Result<(), MysqlSourceError> {
     for (entry, create) in manifest.tables.iter().zip(&definitions.tables) {
         write_file(sink, &entry.create, |out| writeln!(out, "{create}"))?;
     }
     for (entry, object) in manifest.objects.iter().zip(&definitions.objects) {
         write_json(sink, &entry.statements, &object.statements)?;
-        write_file(sink, &entry.script, |out| {
-            write_script(out, &object.statements)
-        })?;
+        write_file(sink, &entry.script, |out| write_script(out, &object.statements))?;
     }
     Ok(())
 }
 
-fn write_json(
-    sink: &dyn Sink,
-    path: &str,
-    value: &impl serde::Serialize,
-) -> Result<(), MysqlSourceError> {
-    let json = serde_json::to_vec_pretty(value).map_err(|error| MysqlSourceError::Json {
-        path: path.to_owned(),
-        error,
-    })?;
+fn write_json(sink: &dyn Sink, path: &str, value: &impl serde::Serialize) -> Result<(), MysqlSourceError> {
+    let json =
+        serde_json::to_vec_pretty(value).map_err(|error| MysqlSourceError::Json { path: path.to_owned(), error })?;
     write_file(sink, path, |out| out.write_all(&json))
 }
 
@@ -442,13 +375,8 @@ fn write_file(
     write: impl FnOnce(&mut dyn Write) -> io::Result<()>,
 ) -> Result<(), MysqlSourceError> {
     let mut file = io::BufWriter::new(sink.file(path)?);
-    let failed = |error| MysqlSourceError::Write {
-        path: path.to_owned(),
-        error,
-    };
+    let failed = |error| MysqlSourceError::Write { path: path.to_owned(), error };
     write(&mut file).map_err(failed)?;
-    let file = file
-        .into_inner()
-        .map_err(|error| failed(error.into_error()))?;
+    let file = file.into_inner().map_err(|error| failed(error.into_error()))?;
     Ok(file.finish()?)
 }

@@ -25,13 +25,9 @@ pub enum MysqlSourceError {
     TableChanged { table: String },
     #[error("dump the server: the account lacks {what}")]
     Privilege { what: String, grant: String },
-    #[error(
-        "dump the server to one moment: {count} tables are of engines without transactions: {tables}"
-    )]
+    #[error("dump the server to one moment: {count} tables are of engines without transactions: {tables}")]
     NonTransactional { count: usize, tables: String },
-    #[error(
-        "stop writers for a moment: the lock was not free in {tries} tries of {seconds} s{blocker}"
-    )]
+    #[error("stop writers for a moment: the lock was not free in {tries} tries of {seconds} s{blocker}")]
     Locked {
         tries: u32,
         seconds: u64,
@@ -78,9 +74,7 @@ impl MysqlSourceError {
         match error {
             WireError::Stopped => Self::Stopped,
             // 1412: the table was altered, or made, after the read view.
-            error if error.code() == Some(1412) => Self::TableChanged {
-                table: table.to_owned(),
-            },
+            error if error.code() == Some(1412) => Self::TableChanged { table: table.to_owned() },
             error if error.is_lost() => Self::ViewLost { act, error },
             error => Self::Query { act, error },
         }
@@ -129,12 +123,6 @@ impl MysqlSourceError {
     #[must_use]
     pub fn is_stopped(&self) -> bool {
         matches!(self, Self::Stopped)
-            || matches!(
-                self,
-                Self::Server(ServerError::Login {
-                    error: WireError::Stopped,
-                    ..
-                })
-            )
+            || matches!(self, Self::Server(ServerError::Login { error: WireError::Stopped, .. }))
     }
 }

@@ -24,10 +24,8 @@ impl Grants {
     pub(crate) fn read(wire: &mut Wire) -> Result<Self, MysqlSourceError> {
         let act = "ask for our privileges";
         let account = rows(wire, act, "SELECT CURRENT_USER()")?;
-        let mut grants = Self {
-            account: quote_account(account.first().map_or("", |row| row.text(0))),
-            ..Self::default()
-        };
+        let mut grants =
+            Self { account: quote_account(account.first().map_or("", |row| row.text(0))), ..Self::default() };
         for row in rows(wire, act, "SHOW GRANTS")? {
             grants.add(row.text(0));
         }
@@ -36,10 +34,7 @@ impl Grants {
 
     /// Takes in one line: `GRANT a, b ON scope TO …`.
     fn add(&mut self, line: &str) {
-        let Some((privileges, rest)) = line
-            .strip_prefix("GRANT ")
-            .and_then(|rest| rest.split_once(" ON "))
-        else {
+        let Some((privileges, rest)) = line.strip_prefix("GRANT ").and_then(|rest| rest.split_once(" ON ")) else {
             return;
         };
         let Some((scope, _)) = rest.split_once(" TO ") else {
@@ -48,12 +43,8 @@ impl Grants {
         let privileges = privileges.split(", ").map(str::to_ascii_uppercase);
         if scope == "*.*" {
             self.all.extend(privileges);
-        } else if let Some(pattern) = scope
-            .strip_prefix('`')
-            .and_then(|scope| scope.strip_suffix("`.*"))
-        {
-            self.schemas
-                .push((pattern.replace("``", "`"), privileges.collect()));
+        } else if let Some(pattern) = scope.strip_prefix('`').and_then(|scope| scope.strip_suffix("`.*")) {
+            self.schemas.push((pattern.replace("``", "`"), privileges.collect()));
         }
     }
 
@@ -71,20 +62,11 @@ impl Grants {
     }
 
     /// Refuses an account that would not see all of these schemas.
-    pub(crate) fn check<'a>(
-        &self,
-        schemas: impl IntoIterator<Item = &'a str>,
-    ) -> Result<(), MysqlSourceError> {
+    pub(crate) fn check<'a>(&self, schemas: impl IntoIterator<Item = &'a str>) -> Result<(), MysqlSourceError> {
         for schema in schemas {
-            let missing: Vec<&str> = NEEDED
-                .into_iter()
-                .filter(|name| !self.has_in(name, schema))
-                .collect();
+            let missing: Vec<&str> = NEEDED.into_iter().filter(|name| !self.has_in(name, schema)).collect();
             if !missing.is_empty() {
-                return Err(self.lacks(
-                    &format!("{} on `{schema}`", missing.join(", ")),
-                    &missing.join(", "),
-                ));
+                return Err(self.lacks(&format!("{} on `{schema}`", missing.join(", ")), &missing.join(", ")));
             }
         }
         Ok(())
@@ -124,9 +106,7 @@ fn matches(pattern: &[u8], name: &[u8]) -> bool {
         ([], []) => true,
         ([b'%', rest @ ..], _) => (0..=name.len()).any(|skip| matches(rest, &name[skip..])),
         ([b'_', rest @ ..], [_, name @ ..]) => matches(rest, name),
-        ([b'\\', byte, rest @ ..] | [byte, rest @ ..], [first, name @ ..]) => {
-            byte == first && matches(rest, name)
-        }
+        ([b'\\', byte, rest @ ..] | [byte, rest @ ..], [first, name @ ..]) => byte == first && matches(rest, name),
         _ => false,
     }
 }
@@ -137,10 +117,7 @@ mod tests {
     use super::*;
 
     fn grants(lines: &[&str]) -> Grants {
-        let mut grants = Grants {
-            account: quote_account("bkp@%"),
-            ..Grants::default()
-        };
+        let mut grants = Grants { account: quote_account("bkp@%"), ..Grants::default() };
         for line in lines {
             grants.add(line);
         }
@@ -151,10 +128,7 @@ mod tests {
     fn an_account_that_would_not_see_the_triggers_is_refused_with_the_grant_to_run() {
         let grants = grants(&["GRANT SELECT, SHOW VIEW, EVENT ON *.* TO `bkp`@`%`"]);
         let error = grants.check(["mall"]).expect_err("refused");
-        assert_eq!(
-            error.to_string(),
-            "dump the server: the account lacks TRIGGER on `mall`"
-        );
+        assert_eq!(error.to_string(), "dump the server: the account lacks TRIGGER on `mall`");
         assert_eq!(
             error.hint().as_deref(),
             Some("run `GRANT TRIGGER ON *.* TO `bkp`@`%`` on the server as an administrator")
@@ -174,8 +148,7 @@ mod tests {
 
     #[test]
     fn all_privileges_are_all() {
-        let grants =
-            grants(&["GRANT ALL PRIVILEGES ON *.* TO `root`@`localhost` WITH GRANT OPTION"]);
+        let grants = grants(&["GRANT ALL PRIVILEGES ON *.* TO `root`@`localhost` WITH GRANT OPTION"]);
         assert!(grants.check(["x"]).is_ok() && grants.has("RELOAD") && grants.sees_accounts());
     }
 }

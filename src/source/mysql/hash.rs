@@ -43,9 +43,8 @@ pub fn hash_chunks(
     connections: usize,
     run: &Run,
 ) -> Result<Vec<ChunkHash>, MysqlSourceError> {
-    let is_wanted = |entry: &&TableEntry| {
-        tables.is_none_or(|tables| tables.contains(&(entry.schema.clone(), entry.name.clone())))
-    };
+    let is_wanted =
+        |entry: &&TableEntry| tables.is_none_or(|tables| tables.contains(&(entry.schema.clone(), entry.name.clone())));
     let entries: Vec<&TableEntry> = manifest.tables.iter().filter(is_wanted).collect();
     let mut control = connect(server, run)?;
     let capabilities = Capabilities::probe(&mut control)?;
@@ -56,12 +55,7 @@ pub fn hash_chunks(
     let pieces = pieces(&entries, &inventory)?;
     let total = entries.iter().map(|entry| entry.bytes).sum();
     let progress = run.events.task("compare rows", Unit::Bytes, total);
-    let hasher = Hasher {
-        pieces: Mutex::new(pieces),
-        found: Mutex::new(Vec::new()),
-        progress: &progress,
-        run,
-    };
+    let hasher = Hasher { pieces: Mutex::new(pieces), found: Mutex::new(Vec::new()), progress: &progress, run };
     hasher.hash_all(server, &capabilities, connections.max(1))
 }
 
@@ -74,10 +68,7 @@ struct Piece<'a> {
     range: Range,
 }
 
-fn pieces<'a>(
-    entries: &[&'a TableEntry],
-    inventory: &Inventory,
-) -> Result<Vec<Piece<'a>>, MysqlSourceError> {
+fn pieces<'a>(entries: &[&'a TableEntry], inventory: &Inventory) -> Result<Vec<Piece<'a>>, MysqlSourceError> {
     let mut pieces = Vec::new();
     for entry in entries {
         let same = |table: &&Table| table.schema == entry.schema && table.name == entry.name;
@@ -87,25 +78,13 @@ fn pieces<'a>(
         let table = as_dumped(found, entry)?;
         let keyed = !entry.key.is_empty() && !entry.chunks.is_empty();
         let whole = [&entry.chunks[..]];
-        let groups: Vec<&'a [Chunk]> = if keyed {
-            entry.chunks.chunks(1).collect()
-        } else {
-            whole.to_vec()
-        };
+        let groups: Vec<&'a [Chunk]> = if keyed { entry.chunks.chunks(1).collect() } else { whole.to_vec() };
         for chunks in groups {
             let range = match chunks {
-                [chunk] if keyed => Range {
-                    lower: chunk.lower.clone(),
-                    upper: chunk.upper.clone(),
-                },
+                [chunk] if keyed => Range { lower: chunk.lower.clone(), upper: chunk.upper.clone() },
                 _ => Range::default(),
             };
-            pieces.push(Piece {
-                number: pieces.len(),
-                table: table.clone(),
-                chunks,
-                range,
-            });
+            pieces.push(Piece { number: pieces.len(), table: table.clone(), chunks, range });
         }
     }
     // The last is taken first.
@@ -117,11 +96,7 @@ fn pieces<'a>(
 fn as_dumped(found: &Table, entry: &TableEntry) -> Result<Table, MysqlSourceError> {
     let mut table = found.clone();
     table.columns.clone_from(&entry.columns);
-    let cut = table
-        .key
-        .as_ref()
-        .map(|key| key.columns.as_slice())
-        .unwrap_or_default();
+    let cut = table.key.as_ref().map(|key| key.columns.as_slice()).unwrap_or_default();
     if cut != entry.key.as_slice() {
         return Err(MysqlSourceError::Unsupported {
             table: found.title(),
@@ -146,86 +121,47 @@ impl Hasher<'_> {
         connections: usize,
     ) -> Result<Vec<ChunkHash>, MysqlSourceError> {
         std::thread::scope(|scope| {
-            let threads: Vec<_> = (0..connections)
-                .map(|_| scope.spawn(|| self.hash_some(server, capabilities)))
-                .collect();
-            let results: Vec<_> = threads
-                .into_iter()
-                .map(std::thread::ScopedJoinHandle::join)
-                .collect();
-            results
-                .into_iter()
-                .try_for_each(|joined| joined.unwrap_or(Err(MysqlSourceError::BrokeOff)))
+            let threads: Vec<_> =
+                (0..connections).map(|_| scope.spawn(|| self.hash_some(server, capabilities))).collect();
+            let results: Vec<_> = threads.into_iter().map(std::thread::ScopedJoinHandle::join).collect();
+            results.into_iter().try_for_each(|joined| joined.unwrap_or(Err(MysqlSourceError::BrokeOff)))
         })?;
-        let mut found = self
-            .found
-            .into_inner()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut found = self.found.into_inner().unwrap_or_else(PoisonError::into_inner);
         found.sort_by_key(|(number, _)| *number);
         Ok(found.into_iter().flat_map(|(_, hashes)| hashes).collect())
     }
 
-    fn hash_some(
-        &self,
-        server: &Server,
-        capabilities: &Capabilities,
-    ) -> Result<(), MysqlSourceError> {
+    fn hash_some(&self, server: &Server, capabilities: &Capabilities) -> Result<(), MysqlSourceError> {
         let mut wire = connect(server, self.run)?;
         settle(&mut wire, capabilities)?;
         want_raw_bytes(&mut wire)?;
         while let Some(piece) = self.next() {
             self.run.check().map_err(|_| MysqlSourceError::Stopped)?;
-            let hashes = piece
-                .hash(&mut wire, self.progress)
-                .inspect_err(|_| self.give_up())?;
-            self.found
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .push((piece.number, hashes));
+            let hashes = piece.hash(&mut wire, self.progress).inspect_err(|_| self.give_up())?;
+            self.found.lock().unwrap_or_else(PoisonError::into_inner).push((piece.number, hashes));
         }
         Ok(())
     }
 
     fn next(&self) -> Option<Piece<'_>> {
-        self.pieces
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .pop()
+        self.pieces.lock().unwrap_or_else(PoisonError::into_inner).pop()
     }
 
     /// Leaves the other threads nothing to do.
     fn give_up(&self) {
-        self.pieces
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clear();
+        self.pieces.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
 }
 
 impl Piece<'_> {
-    fn hash(
-        &self,
-        wire: &mut Wire,
-        progress: &Progress,
-    ) -> Result<Vec<ChunkHash>, MysqlSourceError> {
-        let columns: Vec<&str> = self
-            .table
-            .columns
-            .iter()
-            .map(|column| column.name.as_str())
-            .collect();
+    fn hash(&self, wire: &mut Wire, progress: &Progress) -> Result<Vec<ChunkHash>, MysqlSourceError> {
+        let columns: Vec<&str> = self.table.columns.iter().map(|column| column.name.as_str()).collect();
         let mut hashes = Hashes::new(self, progress);
-        each_row(
-            wire,
-            &self.table,
-            &columns,
-            &self.range,
-            |encoder, packet| {
-                hashes.begin_row();
-                let encoded = encoder.encode(packet, &mut hashes.lines);
-                encoded.map_err(|error| MysqlSourceError::reading(&self.table.title(), error))
-            },
-        )?;
+        each_row(wire, &self.table, &columns, &self.range, |encoder, packet| {
+            hashes.begin_row();
+            let encoded = encoder.encode(packet, &mut hashes.lines);
+            encoded.map_err(|error| MysqlSourceError::reading(&self.table.title(), error))
+        })?;
         Ok(hashes.finish())
     }
 }
@@ -254,9 +190,7 @@ impl<'a> Hashes<'a> {
 
     fn begin_row(&mut self) {
         let chunks = self.piece.chunks;
-        let is_full = chunks
-            .get(self.done.len())
-            .is_some_and(|chunk| self.rows >= chunk.rows);
+        let is_full = chunks.get(self.done.len()).is_some_and(|chunk| self.rows >= chunk.rows);
         // What is too much counts to the last chunk, which then differs.
         if is_full && self.done.len() + 1 < chunks.len() {
             self.close();

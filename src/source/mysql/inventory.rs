@@ -15,14 +15,7 @@ const SYSTEM_SCHEMAS: [&str; 4] = ["information_schema", "mysql", "performance_s
 const TRANSACTIONAL: [&str; 3] = ["INNODB", "ROCKSDB", "TOKUDB"];
 
 /// Engines whose rows are not theirs: only the definition is dumped.
-const HOLLOW: [&str; 6] = [
-    "MRG_MYISAM",
-    "FEDERATED",
-    "BLACKHOLE",
-    "CONNECT",
-    "SPIDER",
-    "SEQUENCE",
-];
+const HOLLOW: [&str; 6] = ["MRG_MYISAM", "FEDERATED", "BLACKHOLE", "CONNECT", "SPIDER", "SEQUENCE"];
 
 /// A column as the server describes it.
 #[derive(Debug, Clone)]
@@ -105,18 +98,12 @@ impl Inventory {
         exclude: &[String],
     ) -> Result<Self, MysqlSourceError> {
         let schemas = list_schemas(wire, schemas)?;
-        let mut inventory = Self {
-            schemas,
-            ..Self::default()
-        };
+        let mut inventory = Self { schemas, ..Self::default() };
         if inventory.schemas.is_empty() {
             return Ok(inventory);
         }
         let exclude = Exclude(exclude);
-        let details = Details::read(
-            wire,
-            inventory.schemas.iter().map(|schema| schema.name.as_str()),
-        )?;
+        let details = Details::read(wire, inventory.schemas.iter().map(|schema| schema.name.as_str()))?;
         for row in inventory.list_tables(wire)? {
             if !exclude.holds(row.text(0), row.text(1)) {
                 inventory.add(&row, &details, capabilities);
@@ -145,8 +132,7 @@ impl Inventory {
             "SEQUENCE" => self.sequences.push(place),
             kind => {
                 let is_versioned = kind == "SYSTEM VERSIONED";
-                self.tables
-                    .push(details.table(row, place, is_versioned, capabilities));
+                self.tables.push(details.table(row, place, is_versioned, capabilities));
             }
         }
     }
@@ -159,13 +145,8 @@ impl Inventory {
 fn list_schemas(wire: &mut Wire, wanted: &[String]) -> Result<Vec<Schema>, MysqlSourceError> {
     let statement = "SELECT SCHEMA_NAME, DEFAULT_COLLATION_NAME FROM information_schema.SCHEMATA ORDER BY SCHEMA_NAME";
     let found = rows(wire, "list the schemas", statement)?;
-    if let Some(schema) = wanted
-        .iter()
-        .find(|name| !found.iter().any(|row| row.text(0) == name.as_str()))
-    {
-        return Err(MysqlSourceError::UnknownSchema {
-            schema: schema.clone(),
-        });
+    if let Some(schema) = wanted.iter().find(|name| !found.iter().any(|row| row.text(0) == name.as_str())) {
+        return Err(MysqlSourceError::UnknownSchema { schema: schema.clone() });
     }
     let is_wanted = |row: &&TextRow| {
         if wanted.is_empty() {
@@ -174,10 +155,7 @@ fn list_schemas(wire: &mut Wire, wanted: &[String]) -> Result<Vec<Schema>, Mysql
             wanted.iter().any(|name| name == row.text(0))
         }
     };
-    let schema = |row: &TextRow| Schema {
-        name: row.text(0).to_owned(),
-        collation: row.text(1).to_owned(),
-    };
+    let schema = |row: &TextRow| Schema { name: row.text(0).to_owned(), collation: row.text(1).to_owned() };
     Ok(found.iter().filter(is_wanted).map(schema).collect())
 }
 
@@ -187,9 +165,7 @@ pub(crate) struct Exclude<'a>(pub(crate) &'a [String]);
 impl Exclude<'_> {
     pub(crate) fn holds(&self, schema: &str, name: &str) -> bool {
         self.0.iter().any(|pattern| {
-            let rest = pattern
-                .strip_prefix(schema)
-                .and_then(|rest| rest.strip_prefix('.'));
+            let rest = pattern.strip_prefix(schema).and_then(|rest| rest.strip_prefix('.'));
             rest.is_some_and(|rest| rest == "*" || rest == name)
         })
     }
@@ -203,10 +179,7 @@ struct Details {
 }
 
 impl Details {
-    fn read<'a>(
-        wire: &mut Wire,
-        schemas: impl Iterator<Item = &'a str>,
-    ) -> Result<Self, MysqlSourceError> {
+    fn read<'a>(wire: &mut Wire, schemas: impl Iterator<Item = &'a str>) -> Result<Self, MysqlSourceError> {
         let list = in_list(schemas);
         let mut details = Self::default();
         details.read_columns(wire, &list)?;
@@ -244,50 +217,34 @@ impl Details {
         for row in rows(wire, "list the indexes", &statement)? {
             let place = (row.text(0).to_owned(), row.text(1).to_owned());
             let indexes = self.indexes.entry(place).or_default();
-            indexes
-                .entry(row.text(2).to_owned())
-                .or_default()
-                .push(IndexPart {
-                    column: row.option(3).map(str::to_owned),
-                    is_whole: row.option(4).is_none(),
-                    is_nullable: row.text(5) == "YES",
-                    is_ascending: row.text(6) == "A",
-                    is_usable: row.text(7) == "1",
-                });
+            indexes.entry(row.text(2).to_owned()).or_default().push(IndexPart {
+                column: row.option(3).map(str::to_owned),
+                is_whole: row.option(4).is_none(),
+                is_nullable: row.text(5) == "YES",
+                is_ascending: row.text(6) == "A",
+                is_usable: row.text(7) == "1",
+            });
         }
         Ok(())
     }
 
-    fn table(
-        &self,
-        row: &TextRow,
-        place: (String, String),
-        is_versioned: bool,
-        capabilities: &Capabilities,
-    ) -> Table {
+    fn table(&self, row: &TextRow, place: (String, String), is_versioned: bool, capabilities: &Capabilities) -> Table {
         let columns = self.columns.get(&place).map_or(&[][..], Vec::as_slice);
         let history = is_versioned.then(|| history_columns(columns)).flatten();
-        let is_dumped = |column: &&ColumnInfo| {
-            column.generated.is_empty() || (history.is_some() && is_row_time(column))
-        };
+        let is_dumped =
+            |column: &&ColumnInfo| column.generated.is_empty() || (history.is_some() && is_row_time(column));
         let mut dumped: Vec<ColumnInfo> = columns.iter().filter(is_dumped).cloned().collect();
         if history == Some(Implicit::Yes) {
             dumped.extend(["row_start", "row_end"].map(row_time));
         }
         let empty = BTreeMap::new();
         let key = Key::choose(self.indexes.get(&place).unwrap_or(&empty), &dumped, columns);
-        let row_end = dumped
-            .iter()
-            .find(|column| column.generated == "ROW END")
-            .map(|column| column.name.clone());
+        let row_end = dumped.iter().find(|column| column.generated == "ROW END").map(|column| column.name.clone());
         Table {
             engine: row.text(3).to_owned(),
             has_history: history.is_some(),
             key: key.map(|key| key.with_history(row_end.as_deref())),
-            columns: dumped
-                .iter()
-                .map(|column| manifest_column(column, capabilities))
-                .collect(),
+            columns: dumped.iter().map(|column| manifest_column(column, capabilities)).collect(),
             bytes_estimate: row.number(4),
             row_bytes_estimate: row.number(5),
             schema: place.0,
@@ -297,21 +254,15 @@ impl Details {
 }
 
 fn manifest_column(column: &ColumnInfo, capabilities: &Capabilities) -> Column {
-    Column {
-        name: column.name.clone(),
-        sql_type: column.sql_type.clone(),
-        load: column.load(capabilities),
-    }
+    Column { name: column.name.clone(), sql_type: column.sql_type.clone(), load: column.load(capabilities) }
 }
 
 /// Returns the expression that is 1 for an index that a statement may be forced to use.
 fn usable_index(wire: &mut Wire) -> Result<&'static str, MysqlSourceError> {
     let statement = "SELECT COLUMN_NAME FROM information_schema.COLUMNS WHERE TABLE_SCHEMA = 'information_schema' \
                      AND TABLE_NAME = 'STATISTICS' AND COLUMN_NAME IN ('IS_VISIBLE', 'IGNORED')";
-    let found: BTreeSet<String> = rows(wire, "list the indexes", statement)?
-        .iter()
-        .map(|row| row.text(0).to_ascii_uppercase())
-        .collect();
+    let found: BTreeSet<String> =
+        rows(wire, "list the indexes", statement)?.iter().map(|row| row.text(0).to_ascii_uppercase()).collect();
     Ok(if found.contains("IS_VISIBLE") {
         "IS_VISIBLE = 'YES'"
     } else if found.contains("IGNORED") {
@@ -331,16 +282,11 @@ enum Implicit {
 /// Tells how a versioned table's history is dumped; `None` where it cannot be loaded again, because transactions and not
 /// times say when a row lived.
 fn history_columns(columns: &[ColumnInfo]) -> Option<Implicit> {
-    let mut times = columns
-        .iter()
-        .filter(|column| is_row_time(column))
-        .peekable();
+    let mut times = columns.iter().filter(|column| is_row_time(column)).peekable();
     if times.peek().is_none() {
         return Some(Implicit::Yes);
     }
-    times
-        .all(|column| column.data_type == "timestamp")
-        .then_some(Implicit::No)
+    times.all(|column| column.data_type == "timestamp").then_some(Implicit::No)
 }
 
 fn is_row_time(column: &ColumnInfo) -> bool {
@@ -368,10 +314,6 @@ mod tests {
         let patterns = ["mall.logs".to_owned(), "tmp.*".to_owned()];
         let exclude = Exclude(&patterns);
         assert!(exclude.holds("mall", "logs") && exclude.holds("tmp", "anything"));
-        assert!(
-            !exclude.holds("mall", "logs2")
-                && !exclude.holds("mall2", "logs")
-                && !exclude.holds("tmp2", "x")
-        );
+        assert!(!exclude.holds("mall", "logs2") && !exclude.holds("mall2", "logs") && !exclude.holds("tmp2", "x"));
     }
 }

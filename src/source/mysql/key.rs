@@ -7,10 +7,7 @@ use crate::source::mysql::inventory::ColumnInfo;
 
 /// One part of a unique index.
 #[derive(Debug, Clone)]
-#[expect(
-    clippy::struct_excessive_bools,
-    reason = "each is a column of information_schema"
-)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a column of information_schema")]
 pub(crate) struct IndexPart {
     /// `None` for an expression.
     pub(crate) column: Option<String>,
@@ -43,22 +40,13 @@ impl Key {
         dumped: &[ColumnInfo],
         all: &[ColumnInfo],
     ) -> Option<Self> {
-        let mut candidates: Vec<_> = indexes
-            .iter()
-            .filter(|(_, parts)| is_key(parts, all))
-            .collect();
-        candidates
-            .sort_by_key(|(name, parts)| (name.as_str() != "PRIMARY", parts.len(), name.as_str()));
-        candidates
-            .into_iter()
-            .find_map(|(name, parts)| Self::new(name, parts, dumped))
+        let mut candidates: Vec<_> = indexes.iter().filter(|(_, parts)| is_key(parts, all)).collect();
+        candidates.sort_by_key(|(name, parts)| (name.as_str() != "PRIMARY", parts.len(), name.as_str()));
+        candidates.into_iter().find_map(|(name, parts)| Self::new(name, parts, dumped))
     }
 
     fn new(index: &str, parts: &[IndexPart], dumped: &[ColumnInfo]) -> Option<Self> {
-        let order: Vec<String> = parts
-            .iter()
-            .filter_map(|part| part.column.clone())
-            .collect();
+        let order: Vec<String> = parts.iter().filter_map(|part| part.column.clone()).collect();
         let mut key = Self {
             index: index.to_owned(),
             columns: Vec::new(),
@@ -86,10 +74,7 @@ impl Key {
     /// Returns the parts as they stand in a row of the key's columns alone.
     pub(crate) fn parts_alone(&self) -> Vec<KeyColumn> {
         let kinds = self.parts.iter().map(|part| part.kind.clone());
-        kinds
-            .enumerate()
-            .map(|(index, kind)| KeyColumn { index, kind })
-            .collect()
+        kinds.enumerate().map(|(index, kind)| KeyColumn { index, kind }).collect()
     }
 
     /// Takes in that a row has several lives, told apart by when each ended.
@@ -124,13 +109,14 @@ fn is_key(parts: &[IndexPart], all: &[ColumnInfo]) -> bool {
 /// compare by something else than they are ordered by (an ENUM's text against its number), and for those that no key has.
 fn literal_kind(column: &ColumnInfo) -> Option<KeyKind> {
     Some(match column.data_type.as_str() {
-        "tinyint" | "smallint" | "mediumint" | "int" | "integer" | "bigint" | "decimal"
-        | "numeric" | "year" => KeyKind::Number,
+        "tinyint" | "smallint" | "mediumint" | "int" | "integer" | "bigint" | "decimal" | "numeric" | "year" => {
+            KeyKind::Number
+        }
         "float" | "double" | "real" => KeyKind::Double,
         "bit" => KeyKind::Bit,
-        "char" | "varchar" | "tinytext" | "text" | "mediumtext" | "longtext" => KeyKind::Text {
-            charset: column.charset.clone()?,
-        },
+        "char" | "varchar" | "tinytext" | "text" | "mediumtext" | "longtext" => {
+            KeyKind::Text { charset: column.charset.clone()? }
+        }
         "binary" | "varbinary" | "tinyblob" | "blob" | "mediumblob" | "longblob" => KeyKind::Binary,
         "date" | "time" | "datetime" | "timestamp" | "uuid" | "inet4" | "inet6" => KeyKind::Quoted,
         _ => return None,
@@ -164,27 +150,14 @@ mod tests {
     }
 
     fn choose(indexes: &[(&str, Vec<IndexPart>)], columns: &[ColumnInfo]) -> Option<Key> {
-        let indexes = indexes
-            .iter()
-            .map(|(name, parts)| ((*name).to_owned(), parts.clone()))
-            .collect();
+        let indexes = indexes.iter().map(|(name, parts)| ((*name).to_owned(), parts.clone())).collect();
         Key::choose(&indexes, columns, columns)
     }
 
     #[test]
     fn the_primary_key_comes_before_any_unique_index() {
-        let columns = [
-            column("shop", "int"),
-            column("id", "bigint"),
-            column("code", "char"),
-        ];
-        let key = choose(
-            &[
-                ("a", vec![part("code")]),
-                ("PRIMARY", vec![part("shop"), part("id")]),
-            ],
-            &columns,
-        );
+        let columns = [column("shop", "int"), column("id", "bigint"), column("code", "char")];
+        let key = choose(&[("a", vec![part("code")]), ("PRIMARY", vec![part("shop"), part("id")])], &columns);
         let key = key.expect("a key");
         assert_eq!(
             (key.index.as_str(), key.columns.as_slice()),
@@ -196,29 +169,15 @@ mod tests {
     #[test]
     fn a_unique_index_with_nulls_or_prefixes_is_no_key() {
         let columns = [column("a", "int"), column("b", "varchar")];
-        let nullable = IndexPart {
-            is_nullable: true,
-            ..part("a")
-        };
-        let prefix = IndexPart {
-            is_whole: false,
-            ..part("b")
-        };
+        let nullable = IndexPart { is_nullable: true, ..part("a") };
+        let prefix = IndexPart { is_whole: false, ..part("b") };
         assert!(choose(&[("u", vec![nullable]), ("v", vec![prefix])], &columns).is_none());
     }
 
     #[test]
     fn ranges_are_cut_before_an_enum_and_rows_still_ordered_by_it() {
-        let columns = [
-            column("shop", "int"),
-            column("kind", "enum"),
-            column("id", "int"),
-        ];
-        let key = choose(
-            &[("PRIMARY", vec![part("shop"), part("kind"), part("id")])],
-            &columns,
-        )
-        .expect("a key");
+        let columns = [column("shop", "int"), column("kind", "enum"), column("id", "int")];
+        let key = choose(&[("PRIMARY", vec![part("shop"), part("kind"), part("id")])], &columns).expect("a key");
         assert_eq!(key.columns, ["shop"]);
         assert_eq!(key.order, ["shop", "kind", "id"]);
         assert!(!key.is_unique);

@@ -54,11 +54,7 @@ pub(crate) fn definition(schema: &str, table: &str) -> String {
 /// Names sort as the rows do.
 pub(crate) fn row_file(schema: &str, table: &str, range: usize, place: usize) -> String {
     let dir = table_dir(schema, table);
-    if place == 0 {
-        format!("{dir}/{range:05}.tsv")
-    } else {
-        format!("{dir}/{range:05}_{place:05}.tsv")
-    }
+    if place == 0 { format!("{dir}/{range:05}.tsv") } else { format!("{dir}/{range:05}_{place:05}.tsv") }
 }
 
 /// Returns the path of an object's files without their ending. `@` begins no table's name.
@@ -79,36 +75,25 @@ mod tests {
     #[test]
     fn plain_names_stay_readable() {
         assert_eq!(row_file("mall", "주문_2", 3, 0), "mall/주문_2/00003.tsv");
-        assert_eq!(
-            object(Some("mall"), "views", "top 10"),
-            "mall/@views/top%2010"
-        );
+        assert_eq!(object(Some("mall"), "views", "top 10"), "mall/@views/top%2010");
     }
 
     #[test]
     fn no_name_leaves_its_directory_or_meets_another() {
         let long = "가/".repeat(64);
         let longer = format!("{long}x");
-        let names = [
-            "a/b", "..", ".", "", "a\nb", "a%2Fb", "@views", "a`b", "A", "a", &long, &longer,
-        ];
+        let names = ["a/b", "..", ".", "", "a\nb", "a%2Fb", "@views", "a`b", "A", "a", &long, &longer];
         let parts: BTreeSet<String> = names.into_iter().map(part).collect();
         assert_eq!(parts.len(), names.len());
         for part in parts {
-            let is_plain = part
-                .chars()
-                .all(|c| c.is_alphanumeric() || "_-$%~".contains(c));
-            assert!(
-                is_plain && !part.is_empty() && part.len() <= PART_BYTES_MAX,
-                "{part}"
-            );
+            let is_plain = part.chars().all(|c| c.is_alphanumeric() || "_-$%~".contains(c));
+            assert!(is_plain && !part.is_empty() && part.len() <= PART_BYTES_MAX, "{part}");
         }
     }
 
     #[test]
     fn row_files_sort_as_their_rows() {
-        let files = [(0, 0), (0, 1), (0, 2), (1, 0), (10, 0)]
-            .map(|(range, place)| row_file("s", "t", range, place));
+        let files = [(0, 0), (0, 1), (0, 2), (1, 0), (10, 0)].map(|(range, place)| row_file("s", "t", range, place));
         assert!(files.is_sorted());
     }
 }

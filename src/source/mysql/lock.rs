@@ -38,11 +38,7 @@ impl DefinitionLock {
         if capabilities.is_mariadb() {
             return Self::take_stage(spare, patience);
         }
-        let taken = patience.ask(
-            control,
-            "LOCK INSTANCE FOR BACKUP",
-            "LOCK INSTANCE FOR BACKUP",
-        );
+        let taken = patience.ask(control, "LOCK INSTANCE FOR BACKUP", "LOCK INSTANCE FOR BACKUP");
         match taken {
             Ok(_) => Ok(Self::Instance),
             Err(MysqlSourceError::Query { error, .. }) if error.is_denied() => Ok(Self::None),
@@ -57,11 +53,7 @@ impl DefinitionLock {
             Err(error) => return Err(MysqlSourceError::query("begin a backup stage")(error)),
         }
         // A stage that could not be reached is begun anew: a session keeps the stages before it.
-        patience.ask(
-            &mut session,
-            "BACKUP STAGE BLOCK_DDL",
-            "BACKUP STAGE BLOCK_DDL",
-        )?;
+        patience.ask(&mut session, "BACKUP STAGE BLOCK_DDL", "BACKUP STAGE BLOCK_DDL")?;
         Ok(Self::Stage(session))
     }
 }
@@ -78,26 +70,14 @@ impl Patience<'_> {
     }
 
     /// Asks for a lock, backs off where it is held, and names who holds it.
-    pub(crate) fn ask(
-        &self,
-        wire: &mut Wire,
-        statement: &str,
-        name: &str,
-    ) -> Result<Held, MysqlSourceError> {
-        run_sql(
-            wire,
-            "set up the connection",
-            &format!("SET SESSION lock_wait_timeout = {}", self.seconds()),
-        )?;
+    pub(crate) fn ask(&self, wire: &mut Wire, statement: &str, name: &str) -> Result<Held, MysqlSourceError> {
+        run_sql(wire, "set up the connection", &format!("SET SESSION lock_wait_timeout = {}", self.seconds()))?;
         let mut wasted = Duration::ZERO;
         for attempt in 1..=TRIES_MAX {
             let start = Instant::now();
             match wire.run(statement) {
                 Ok(()) => {
-                    return Ok(Held {
-                        since: start,
-                        wasted,
-                    });
+                    return Ok(Held { since: start, wasted });
                 }
                 Err(error) if error.code() == Some(1205) => wasted += start.elapsed(),
                 Err(error) => return Err(MysqlSourceError::query(format!("take {name}"))(error)),
@@ -107,20 +87,14 @@ impl Patience<'_> {
                 return Err(self.gave_up(&blocker));
             }
             let seconds = self.seconds();
-            self.run.events.note(format!(
-                "{name} was not free within {seconds} s{blocker}; trying again"
-            ));
+            self.run.events.note(format!("{name} was not free within {seconds} s{blocker}; trying again"));
             self.pause(Duration::from_secs(1 << (attempt - 1)))?;
         }
         Err(self.gave_up(""))
     }
 
     fn gave_up(&self, blocker: &str) -> MysqlSourceError {
-        MysqlSourceError::Locked {
-            tries: TRIES_MAX,
-            seconds: self.seconds(),
-            blocker: blocker.to_owned(),
-        }
+        MysqlSourceError::Locked { tries: TRIES_MAX, seconds: self.seconds(), blocker: blocker.to_owned() }
     }
 
     /// Waits with nothing locked, and hears the signal to stop.
@@ -166,11 +140,7 @@ fn open_transaction(wire: &mut Wire, own: &str) -> String {
         return String::new();
     };
     found.first().map_or_else(String::new, |row| {
-        format!(
-            "; held up by the open transaction of session {} for {} s",
-            row.text(0),
-            row.text(1)
-        )
+        format!("; held up by the open transaction of session {} for {} s", row.text(0), row.text(1))
     })
 }
 
@@ -191,11 +161,7 @@ impl Held {
 }
 
 /// Stops all writers. Where the account may not, says which privilege it lacks.
-pub(crate) fn lock_all(
-    wire: &mut Wire,
-    patience: &Patience<'_>,
-    grants: &Grants,
-) -> Result<Held, MysqlSourceError> {
+pub(crate) fn lock_all(wire: &mut Wire, patience: &Patience<'_>, grants: &Grants) -> Result<Held, MysqlSourceError> {
     // The server frees the lock by itself if we are gone.
     let silence = format!("SET SESSION wait_timeout = {LOCKED_SILENCE_SECONDS}");
     run_sql(wire, "set up the connection", &silence)?;
@@ -211,11 +177,7 @@ pub(crate) fn lock_all(
 pub(crate) fn free_all(wire: &mut Wire, held: &Held) -> Result<f64, MysqlSourceError> {
     run_sql(wire, "free the global read lock", "UNLOCK TABLES")?;
     let stall = held.stall_ms();
-    run_sql(
-        wire,
-        "set up the connection",
-        "SET SESSION wait_timeout = 2147483",
-    )?;
+    run_sql(wire, "set up the connection", "SET SESSION wait_timeout = 2147483")?;
     Ok(stall)
 }
 
@@ -233,10 +195,9 @@ pub(crate) fn lock_tables<'a>(
         let _infallible = write!(statement, "{comma} {} READ", qualified(schema, name));
     }
     match patience.ask(session, &statement, "the tables' read locks") {
-        Err(MysqlSourceError::Query { error, .. }) if error.is_denied() => Err(grants.lacks(
-            "both RELOAD and LOCK TABLES, one of which stops writers for a moment",
-            "RELOAD",
-        )),
+        Err(MysqlSourceError::Query { error, .. }) if error.is_denied() => {
+            Err(grants.lacks("both RELOAD and LOCK TABLES, one of which stops writers for a moment", "RELOAD"))
+        }
         asked => asked,
     }
 }

@@ -28,28 +28,17 @@ pub(crate) fn read(
     consistency: Consistency,
 ) -> Result<Moment, MysqlSourceError> {
     let taken_at = clock(wire)?;
-    let (position, gtid) =
-        if capabilities.has_binlog() && grants.sees_position(capabilities.product) {
-            position(wire, capabilities)?
-        } else {
-            (None, None)
-        };
-    Ok(Moment {
-        taken_at,
-        consistency,
-        position,
-        gtid,
-        write_stall_ms: 0.0,
-    })
+    let (position, gtid) = if capabilities.has_binlog() && grants.sees_position(capabilities.product) {
+        position(wire, capabilities)?
+    } else {
+        (None, None)
+    };
+    Ok(Moment { taken_at, consistency, position, gtid, write_stall_ms: 0.0 })
 }
 
 /// Returns the server's time.
 pub(crate) fn clock(wire: &mut Wire) -> Result<DateTime<Utc>, MysqlSourceError> {
-    let row = rows(
-        wire,
-        "ask for the server's time",
-        "SELECT CAST(UTC_TIMESTAMP(6) AS CHAR)",
-    )?;
+    let row = rows(wire, "ask for the server's time", "SELECT CAST(UTC_TIMESTAMP(6) AS CHAR)")?;
     let text = row.first().map_or("", |row| row.text(0));
     let time = NaiveDateTime::parse_from_str(text, "%Y-%m-%d %H:%M:%S%.f").unwrap_or_default();
     Ok(time.and_utc())
@@ -68,10 +57,7 @@ fn position(wire: &mut Wire, capabilities: &Capabilities) -> Result<Place, Mysql
     let Some(row) = found.first() else {
         return Ok((None, None));
     };
-    let position = Position {
-        file: row.text(0).to_owned(),
-        offset: row.number(1),
-    };
+    let position = Position { file: row.text(0).to_owned(), offset: row.number(1) };
     let gtid = if capabilities.is_mariadb() {
         let row = rows(wire, act, "SELECT @@gtid_binlog_pos")?;
         row.first().map(|row| row.text(0).to_owned())
@@ -83,15 +69,9 @@ fn position(wire: &mut Wire, capabilities: &Capabilities) -> Result<Place, Mysql
 }
 
 /// Returns MariaDB's GTID list at a position.
-pub(crate) fn gtid_at(
-    wire: &mut Wire,
-    position: &Position,
-) -> Result<Option<String>, MysqlSourceError> {
-    let statement = format!(
-        "SELECT BINLOG_GTID_POS({}, {})",
-        crate::mysql::sql::string(&position.file),
-        position.offset
-    );
+pub(crate) fn gtid_at(wire: &mut Wire, position: &Position) -> Result<Option<String>, MysqlSourceError> {
+    let statement =
+        format!("SELECT BINLOG_GTID_POS({}, {})", crate::mysql::sql::string(&position.file), position.offset);
     let row = rows(wire, "read the binlog's position", &statement)?;
     let text = row.first().map(|row| row.text(0).to_owned());
     Ok(text.filter(|text| !text.is_empty()))

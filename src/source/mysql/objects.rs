@@ -82,26 +82,16 @@ impl ObjectReader<'_> {
     }
 
     fn schema(&self, name: &str) -> Option<&Schema> {
-        self.inventory
-            .schemas
-            .iter()
-            .find(|schema| schema.name == name)
+        self.inventory.schemas.iter().find(|schema| schema.name == name)
     }
 
     fn show(&mut self, what: &str, schema: &str, name: &str) -> Result<TextRow, MysqlSourceError> {
         let act = format!("read the definition of `{schema}.{name}`");
-        let found = rows(
-            self.wire,
-            &act,
-            &format!("SHOW CREATE {what} {}", qualified(schema, name)),
-        )?;
-        found
-            .into_iter()
-            .next()
-            .ok_or_else(|| MysqlSourceError::Unsupported {
-                table: format!("{schema}.{name}"),
-                problem: "the server shows no definition".to_owned(),
-            })
+        let found = rows(self.wire, &act, &format!("SHOW CREATE {what} {}", qualified(schema, name)))?;
+        found.into_iter().next().ok_or_else(|| MysqlSourceError::Unsupported {
+            table: format!("{schema}.{name}"),
+            problem: "the server shows no definition".to_owned(),
+        })
     }
 
     fn sequences(&mut self) -> Result<Vec<Object>, MysqlSourceError> {
@@ -114,11 +104,7 @@ impl ObjectReader<'_> {
             let state = rows(self.wire, &act, &statement)?;
             let mut statements = vec![format!("USE {}", ident(schema)), create];
             if let Some(row) = state.first() {
-                statements.push(format!(
-                    "DO SETVAL({place}, {}, 0, {})",
-                    row.text(0),
-                    row.text(1)
-                ));
+                statements.push(format!("DO SETVAL({place}, {}, 0, {})", row.text(0), row.text(1)));
             }
             objects.push(Object {
                 kind: ObjectKind::Sequence,
@@ -160,15 +146,9 @@ impl ObjectReader<'_> {
             };
             // A package's body goes with it.
             let is_body = |object: &&mut Object| {
-                what == "PACKAGE BODY"
-                    && object.name == name
-                    && object.schema.as_deref() == Some(schema)
+                what == "PACKAGE BODY" && object.name == name && object.schema.as_deref() == Some(schema)
             };
-            match objects
-                .iter_mut()
-                .find(is_body)
-                .filter(|object| object.kind == ObjectKind::Package)
-            {
+            match objects.iter_mut().find(is_body).filter(|object| object.kind == ObjectKind::Package) {
                 Some(package) => package.statements.extend(statements),
                 None => objects.push(Object {
                     kind,
@@ -184,34 +164,19 @@ impl ObjectReader<'_> {
     }
 
     /// Returns a definition, which is NULL for an account that may not see it.
-    fn visible(
-        &self,
-        row: &TextRow,
-        column: usize,
-        schema: &str,
-        name: &str,
-    ) -> Result<String, MysqlSourceError> {
-        let privilege = if self.capabilities.is_mariadb() {
-            "SELECT"
-        } else {
-            "SHOW_ROUTINE"
-        };
-        row.option(column)
-            .map(str::to_owned)
-            .ok_or_else(|| MysqlSourceError::Privilege {
-                what: format!("the right to see the definition of `{schema}.{name}`"),
-                grant: format!("GRANT {privilege} ON *.* TO <the account of bkp>"),
-            })
+    fn visible(&self, row: &TextRow, column: usize, schema: &str, name: &str) -> Result<String, MysqlSourceError> {
+        let privilege = if self.capabilities.is_mariadb() { "SELECT" } else { "SHOW_ROUTINE" };
+        row.option(column).map(str::to_owned).ok_or_else(|| MysqlSourceError::Privilege {
+            what: format!("the right to see the definition of `{schema}.{name}`"),
+            grant: format!("GRANT {privilege} ON *.* TO <the account of bkp>"),
+        })
     }
 
     fn views(&mut self) -> Result<Vec<Object>, MysqlSourceError> {
         let mut views = Vec::new();
         for (schema, name) in &self.inventory.views {
             let found = self.show("VIEW", schema, name)?;
-            let setting = Setting {
-                collation_connection: found.text(3),
-                ..Setting::default()
-            };
+            let setting = Setting { collation_connection: found.text(3), ..Setting::default() };
             views.push(Object {
                 kind: ObjectKind::View,
                 schema: Some(schema.clone()),
@@ -287,10 +252,7 @@ impl ObjectReader<'_> {
             if row.text(2) == "ENABLED" {
                 let definer = row.text(3).rsplit_once('@').unwrap_or((row.text(3), "%"));
                 let definer = crate::mysql::sql::account(definer.0, definer.1);
-                let enable = format!(
-                    "ALTER DEFINER={definer} EVENT {} ENABLE",
-                    qualified(schema, name)
-                );
+                let enable = format!("ALTER DEFINER={definer} EVENT {} ENABLE", qualified(schema, name));
                 enabled.push(event(true, self.wrap(schema, &setting, &enable)));
             }
         }
@@ -300,15 +262,10 @@ impl ObjectReader<'_> {
 
     /// Puts a definition into the session that it was made in.
     fn wrap(&self, schema: &str, setting: &Setting<'_>, create: &str) -> Vec<String> {
-        let now = self
-            .schema(schema)
-            .map_or("", |schema| schema.collation.as_str());
-        let other = setting
-            .schema_collation
-            .filter(|then| !then.is_empty() && *then != now);
+        let now = self.schema(schema).map_or("", |schema| schema.collation.as_str());
+        let other = setting.schema_collation.filter(|then| !then.is_empty() && *then != now);
         let mut statements = vec![format!("USE {}", ident(schema))];
-        let collate =
-            |collation: &str| format!("ALTER DATABASE {} COLLATE {collation}", ident(schema));
+        let collate = |collation: &str| format!("ALTER DATABASE {} COLLATE {collation}", ident(schema));
         statements.extend(other.map(collate));
         statements.extend(setting.enter());
         statements.push(create.to_owned());
@@ -322,47 +279,28 @@ impl Setting<'_> {
     fn enter(&self) -> Vec<String> {
         let mut statements = vec!["SET NAMES utf8mb4".to_owned()];
         if !self.collation_connection.is_empty() {
-            statements.push(format!(
-                "SET collation_connection = {}",
-                self.collation_connection
-            ));
+            statements.push(format!("SET collation_connection = {}", self.collation_connection));
         }
-        statements.extend(
-            self.sql_mode
-                .map(|mode| format!("SET SESSION sql_mode = {}", string(mode))),
-        );
-        statements.extend(
-            self.time_zone
-                .map(|zone| format!("SET SESSION time_zone = {}", string(zone))),
-        );
+        statements.extend(self.sql_mode.map(|mode| format!("SET SESSION sql_mode = {}", string(mode))));
+        statements.extend(self.time_zone.map(|zone| format!("SET SESSION time_zone = {}", string(zone))));
         statements
     }
 
     fn leave(&self) -> Vec<String> {
         let mut statements = vec!["SET NAMES utf8mb4".to_owned()];
-        statements.extend(
-            self.sql_mode
-                .map(|_| format!("SET SESSION sql_mode = {}", string(SQL_MODE))),
-        );
-        statements.extend(
-            self.time_zone
-                .map(|_| "SET SESSION time_zone = '+00:00'".to_owned()),
-        );
+        statements.extend(self.sql_mode.map(|_| format!("SET SESSION sql_mode = {}", string(SQL_MODE))));
+        statements.extend(self.time_zone.map(|_| "SET SESSION time_zone = '+00:00'".to_owned()));
         statements
     }
 }
 
 /// Puts views behind those that they name. A cycle, which only a name in a text can make, stays as it is.
 fn by_dependency(views: Vec<Object>) -> Vec<Object> {
-    let names: Vec<String> = views
-        .iter()
-        .map(|view| qualified(view.schema.as_deref().unwrap_or_default(), &view.name))
-        .collect();
+    let names: Vec<String> =
+        views.iter().map(|view| qualified(view.schema.as_deref().unwrap_or_default(), &view.name)).collect();
     let needs = |at: usize| {
         let text = views[at].statements.join("\n");
-        (0..names.len())
-            .filter(|other| *other != at && text.contains(&names[*other]))
-            .collect::<Vec<_>>()
+        (0..names.len()).filter(|other| *other != at && text.contains(&names[*other])).collect::<Vec<_>>()
     };
     let mut order = Vec::new();
     let mut seen = vec![false; views.len()];
@@ -379,17 +317,12 @@ fn by_dependency(views: Vec<Object>) -> Vec<Object> {
         }
     }
     let mut views: Vec<Option<Object>> = views.into_iter().map(Some).collect();
-    order
-        .into_iter()
-        .filter_map(|at| views[at].take())
-        .collect()
+    order.into_iter().filter_map(|at| views[at].take()).collect()
 }
 
 /// Returns an event's definition with DISABLE for ENABLE. The words stand after the schedule, behind the name.
 fn disabled(create: &str, name: &str) -> String {
-    let after_name = create
-        .find(&ident(name))
-        .map_or(0, |at| at + ident(name).len());
+    let after_name = create.find(&ident(name)).map_or(0, |at| at + ident(name).len());
     let (head, tail) = create.split_at(after_name);
     for completion in [" ON COMPLETION NOT PRESERVE", " ON COMPLETION PRESERVE"] {
         if let Some(at) = tail.find(completion) {
@@ -428,10 +361,7 @@ mod tests {
             view("d", "select '`s`.`e`'"),
             view("e", "select '`s`.`d`'"),
         ];
-        let names: Vec<String> = by_dependency(views)
-            .into_iter()
-            .map(|view| view.name)
-            .collect();
+        let names: Vec<String> = by_dependency(views).into_iter().map(|view| view.name).collect();
         assert_eq!(names, ["c", "a", "b", "e", "d"]);
     }
 

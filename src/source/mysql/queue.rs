@@ -45,16 +45,8 @@ pub(crate) struct Queue {
 impl Queue {
     /// Makes a queue that is being filled until [`Queue::close`].
     pub(crate) fn new(ahead_max: usize, cancel: CancellationToken) -> Self {
-        let state = State {
-            is_filling: true,
-            ..State::default()
-        };
-        Self {
-            state: Mutex::new(state),
-            changed: Condvar::new(),
-            ahead_max,
-            cancel,
-        }
+        let state = State { is_filling: true, ..State::default() };
+        Self { state: Mutex::new(state), changed: Condvar::new(), ahead_max, cancel }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -130,12 +122,7 @@ mod tests {
     use super::*;
 
     fn task(number: usize, is_locked: bool) -> Task {
-        Task {
-            table: 0,
-            range: Range::default(),
-            number,
-            is_locked,
-        }
+        Task { table: 0, range: Range::default(), number, is_locked }
     }
 
     #[test]
@@ -147,17 +134,8 @@ mod tests {
         assert!(queue.push_ahead(task(4, false)));
         queue.close();
         let taken: Vec<Task> = std::iter::from_fn(|| queue.pop()).collect();
-        assert_eq!(
-            taken.iter().map(|task| task.number).collect::<Vec<_>>(),
-            [2, 3, 4, 1]
-        );
-        assert_eq!(
-            taken
-                .iter()
-                .map(|task| queue.done(task))
-                .collect::<Vec<_>>(),
-            [false, true, false, false]
-        );
+        assert_eq!(taken.iter().map(|task| task.number).collect::<Vec<_>>(), [2, 3, 4, 1]);
+        assert_eq!(taken.iter().map(|task| queue.done(task)).collect::<Vec<_>>(), [false, true, false, false]);
     }
 
     #[test]

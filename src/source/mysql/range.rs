@@ -17,15 +17,8 @@ impl Range {
     /// Returns the ranges between ascending bounds: one more than there are bounds.
     pub(crate) fn between(bounds: &[Vec<String>]) -> Vec<Self> {
         let lowers = std::iter::once(None).chain(bounds.iter().cloned().map(Some));
-        let uppers = bounds
-            .iter()
-            .cloned()
-            .map(Some)
-            .chain(std::iter::once(None));
-        lowers
-            .zip(uppers)
-            .map(|(lower, upper)| Self { lower, upper })
-            .collect()
+        let uppers = bounds.iter().cloned().map(Some).chain(std::iter::once(None));
+        lowers.zip(uppers).map(|(lower, upper)| Self { lower, upper }).collect()
     }
 
     /// Returns the condition on the key's columns, or `None` where all rows are meant.
@@ -45,10 +38,7 @@ fn above(columns: &[String], bound: &[String]) -> String {
     match (columns, bound) {
         ([column], [value]) => format!("{column} > {value}"),
         ([column, columns @ ..], [value, bound @ ..]) => {
-            format!(
-                "(({column} = {value} AND {}) OR {column} > {value})",
-                above(columns, bound)
-            )
+            format!("(({column} = {value} AND {}) OR {column} > {value})", above(columns, bound))
         }
         _ => "TRUE".to_owned(),
     }
@@ -59,10 +49,7 @@ fn up_to(columns: &[String], bound: &[String]) -> String {
     match (columns, bound) {
         ([column], [value]) => format!("{column} <= {value}"),
         ([column, columns @ ..], [value, bound @ ..]) => {
-            format!(
-                "({column} < {value} OR ({column} = {value} AND {}))",
-                up_to(columns, bound)
-            )
+            format!("({column} < {value} OR ({column} = {value} AND {}))", up_to(columns, bound))
         }
         _ => "TRUE".to_owned(),
     }
@@ -70,8 +57,7 @@ fn up_to(columns: &[String], bound: &[String]) -> String {
 
 /// `lower < key <= upper`, the equal head of the two taken out.
 fn between(columns: &[String], lower: &[String], upper: &[String]) -> String {
-    let ([column, columns @ ..], [low, lower @ ..], [high, upper @ ..]) = (columns, lower, upper)
-    else {
+    let ([column, columns @ ..], [low, lower @ ..], [high, upper @ ..]) = (columns, lower, upper) else {
         // Equal bounds hold nothing.
         return "FALSE".to_owned();
     };
@@ -90,30 +76,14 @@ fn between(columns: &[String], lower: &[String], upper: &[String]) -> String {
 
 /// Returns the statement that reads a range's rows in the order of the key.
 pub(crate) fn select_rows(table: &Table, columns: &[&str], range: &Range) -> String {
-    format!(
-        "SELECT {} {}",
-        idents(columns.iter().copied()),
-        from_where(table, range)
-    )
+    format!("SELECT {} {}", idents(columns.iter().copied()), from_where(table, range))
 }
 
 /// Returns the statement that finds the key of the last of the next `rows` rows above a bound.
-pub(crate) fn select_bound(
-    table: &Table,
-    key: &[String],
-    lower: Option<&Vec<String>>,
-    rows: u64,
-) -> String {
-    let range = Range {
-        lower: lower.cloned(),
-        upper: None,
-    };
+pub(crate) fn select_bound(table: &Table, key: &[String], lower: Option<&Vec<String>>, rows: u64) -> String {
+    let range = Range { lower: lower.cloned(), upper: None };
     let columns = idents(key.iter().map(String::as_str));
-    format!(
-        "SELECT {columns} {} LIMIT 1 OFFSET {}",
-        from_where(table, &range),
-        rows.saturating_sub(1)
-    )
+    format!("SELECT {columns} {} LIMIT 1 OFFSET {}", from_where(table, &range), rows.saturating_sub(1))
 }
 
 fn from_where(table: &Table, range: &Range) -> String {
@@ -149,38 +119,21 @@ mod tests {
 
     fn condition(lower: &[&str], upper: &[&str]) -> String {
         let bound = |values: &[&str]| (!values.is_empty()).then(|| texts(values));
-        let range = Range {
-            lower: bound(lower),
-            upper: bound(upper),
-        };
-        range
-            .condition(&texts(&["a", "b", "c"]))
-            .unwrap_or_default()
+        let range = Range { lower: bound(lower), upper: bound(upper) };
+        range.condition(&texts(&["a", "b", "c"])).unwrap_or_default()
     }
 
     #[test]
     fn a_range_is_a_chain_of_disjoint_intervals() {
         assert_eq!(condition(&[], &[]), "");
-        assert_eq!(
-            condition(&["1", "2", "3"], &[]),
-            "((`a` = 1 AND ((`b` = 2 AND `c` > 3) OR `b` > 2)) OR `a` > 1)"
-        );
-        assert_eq!(
-            condition(&[], &["1", "2", "3"]),
-            "(`a` < 1 OR (`a` = 1 AND (`b` < 2 OR (`b` = 2 AND `c` <= 3))))"
-        );
+        assert_eq!(condition(&["1", "2", "3"], &[]), "((`a` = 1 AND ((`b` = 2 AND `c` > 3) OR `b` > 2)) OR `a` > 1)");
+        assert_eq!(condition(&[], &["1", "2", "3"]), "(`a` < 1 OR (`a` = 1 AND (`b` < 2 OR (`b` = 2 AND `c` <= 3))))");
         assert_eq!(
             condition(&["1", "2", "3"], &["1", "9", "4"]),
             "(`a` = 1 AND ((`b` = 2 AND `c` > 3) OR (`b` > 2 AND `b` < 9) OR (`b` = 9 AND `c` <= 4)))"
         );
-        assert_eq!(
-            condition(&["1", "2", "3"], &["1", "2", "5"]),
-            "(`a` = 1 AND (`b` = 2 AND (`c` > 3 AND `c` <= 5)))"
-        );
-        assert_eq!(
-            condition(&["1", "2", "3"], &["1", "2", "3"]),
-            "(`a` = 1 AND (`b` = 2 AND (`c` = 3 AND FALSE)))"
-        );
+        assert_eq!(condition(&["1", "2", "3"], &["1", "2", "5"]), "(`a` = 1 AND (`b` = 2 AND (`c` > 3 AND `c` <= 5)))");
+        assert_eq!(condition(&["1", "2", "3"], &["1", "2", "3"]), "(`a` = 1 AND (`b` = 2 AND (`c` = 3 AND FALSE)))");
     }
 
     /// Evaluates a condition for one key, as a server would.
@@ -220,9 +173,7 @@ mod tests {
         }
         let column = usize::from(rest.as_bytes()[1] - b'a');
         let (operator, tail) = rest[4..].split_once(' ').expect("an operator");
-        let end = tail
-            .find(|c: char| !c.is_ascii_digit())
-            .unwrap_or(tail.len());
+        let end = tail.find(|c: char| !c.is_ascii_digit()).unwrap_or(tail.len());
         let bound: i32 = tail[..end].parse().expect("a number");
         *rest = &tail[end..];
         match operator {
@@ -236,23 +187,14 @@ mod tests {
     #[test]
     fn ranges_between_bounds_hold_every_key_once() {
         let bounds = [[0, 1, 1], [0, 2, 0], [1, 0, 2], [1, 0, 3], [2, 2, 2]];
-        let literals: Vec<Vec<String>> = bounds
-            .iter()
-            .map(|bound| bound.map(|value| value.to_string()).to_vec())
-            .collect();
+        let literals: Vec<Vec<String>> =
+            bounds.iter().map(|bound| bound.map(|value| value.to_string()).to_vec()).collect();
         let ranges = Range::between(&literals);
         for number in 0..64 {
             let key = [number / 16, number / 4 % 4, number % 4];
             let place = bounds.iter().filter(|bound| **bound < key).count();
             let found: Vec<usize> = (0..ranges.len())
-                .filter(|at| {
-                    holds(
-                        &ranges[*at]
-                            .condition(&texts(&["a", "b", "c"]))
-                            .expect("a condition"),
-                        key,
-                    )
-                })
+                .filter(|at| holds(&ranges[*at].condition(&texts(&["a", "b", "c"])).expect("a condition"), key))
                 .collect();
             assert_eq!(found, [place], "{key:?}");
         }

@@ -25,9 +25,7 @@ pub(crate) fn each_row(
     mut row: impl FnMut(&Encoder, &[u8]) -> Result<(), MysqlSourceError>,
 ) -> Result<(), MysqlSourceError> {
     let failed = |error: WireError| MysqlSourceError::reading(&table.title(), error);
-    let mut rows = wire
-        .read(&select_rows(table, columns, range))
-        .map_err(failed)?;
+    let mut rows = wire.read(&select_rows(table, columns, range)).map_err(failed)?;
     let encoder = Encoder::new(rows.columns()).map_err(failed)?;
     while let Some(packet) = rows.next().map_err(failed)? {
         row(&encoder, packet)?;
@@ -46,23 +44,12 @@ pub(crate) struct RangeReader<'a> {
 
 impl RangeReader<'_> {
     pub(crate) fn read(&self, wire: &mut Wire) -> Result<Vec<Chunk>, MysqlSourceError> {
-        let columns: Vec<&str> = self
-            .table
-            .columns
-            .iter()
-            .map(|column| column.name.as_str())
-            .collect();
+        let columns: Vec<&str> = self.table.columns.iter().map(|column| column.name.as_str()).collect();
         let mut files = RowFiles::new(self);
-        each_row(
-            wire,
-            self.table,
-            &columns,
-            &self.task.range,
-            |encoder, packet| {
-                files.cut_before(encoder, packet)?;
-                files.push(encoder, packet)
-            },
-        )?;
+        each_row(wire, self.table, &columns, &self.task.range, |encoder, packet| {
+            files.cut_before(encoder, packet)?;
+            files.push(encoder, packet)
+        })?;
         files.finish()
     }
 
@@ -73,11 +60,7 @@ impl RangeReader<'_> {
     /// A range that is open above grows by new rows and is cut at the size meant; one between two old bounds only when it has
     /// outgrown them twice, so that small changes do not move its end.
     fn bytes_max(&self) -> u64 {
-        if self.task.range.upper.is_none() {
-            self.chunk_bytes
-        } else {
-            self.chunk_bytes.saturating_mul(2)
-        }
+        if self.task.range.upper.is_none() { self.chunk_bytes } else { self.chunk_bytes.saturating_mul(2) }
     }
 }
 
@@ -103,13 +86,7 @@ struct RowFile<'a> {
 
 impl<'a> RowFiles<'a> {
     fn new(reader: &'a RangeReader<'a>) -> Self {
-        Self {
-            reader,
-            chunks: Vec::new(),
-            open: None,
-            lower: reader.task.range.lower.clone(),
-            full_at: None,
-        }
+        Self { reader, chunks: Vec::new(), open: None, lower: reader.task.range.lower.clone(), full_at: None }
     }
 
     /// Closes a full file before a row with another key: rows with equal keys stay together.
@@ -119,9 +96,7 @@ impl<'a> RowFiles<'a> {
         };
         match &self.reader.table.key {
             Some(key) if !key.is_unique => {
-                let next = encoder
-                    .key(packet, &key.parts)
-                    .map_err(|error| self.reader.wire_error(error))?;
+                let next = encoder.key(packet, &key.parts).map_err(|error| self.reader.wire_error(error))?;
                 if next == *last {
                     return Ok(());
                 }
@@ -139,9 +114,7 @@ impl<'a> RowFiles<'a> {
             None => self.create()?,
         };
         let before = file.lines.len();
-        encoder
-            .encode(packet, &mut file.lines)
-            .map_err(|error| reader.wire_error(error))?;
+        encoder.encode(packet, &mut file.lines).map_err(|error| reader.wire_error(error))?;
         file.rows += 1;
         file.bytes += (file.lines.len() - before) as u64;
         if file.lines.len() >= BUFFER_BYTES {
@@ -150,10 +123,7 @@ impl<'a> RowFiles<'a> {
         if self.full_at.is_none() && file.bytes >= reader.bytes_max() {
             let key = reader.table.key.as_ref();
             let key = key.map(|key| encoder.key(packet, &key.parts)).transpose();
-            self.full_at = Some(
-                key.map_err(|error| reader.wire_error(error))?
-                    .unwrap_or_default(),
-            );
+            self.full_at = Some(key.map_err(|error| reader.wire_error(error))?.unwrap_or_default());
         }
         self.open = Some(file);
         Ok(())
@@ -161,12 +131,7 @@ impl<'a> RowFiles<'a> {
 
     fn create(&self) -> Result<RowFile<'a>, MysqlSourceError> {
         let table = self.reader.table;
-        let path = layout::row_file(
-            &table.schema,
-            &table.name,
-            self.reader.task.number,
-            self.chunks.len(),
-        );
+        let path = layout::row_file(&table.schema, &table.name, self.reader.task.number, self.chunks.len());
         Ok(RowFile {
             file: self.reader.sink.file(&path)?,
             path,
@@ -204,12 +169,7 @@ impl<'a> RowFiles<'a> {
 impl RowFile<'_> {
     fn flush(&mut self, progress: &Progress) -> Result<(), MysqlSourceError> {
         self.hash.update(&self.lines);
-        self.file
-            .write_all(&self.lines)
-            .map_err(|error| MysqlSourceError::Write {
-                path: self.path.clone(),
-                error,
-            })?;
+        self.file.write_all(&self.lines).map_err(|error| MysqlSourceError::Write { path: self.path.clone(), error })?;
         progress.add(self.lines.len() as u64);
         self.lines.clear();
         // A giant row's buffer is given back.
@@ -222,9 +182,7 @@ impl RowFile<'_> {
 pub(crate) fn in_order(mut parts: Vec<(usize, Vec<Chunk>)>) -> Vec<Chunk> {
     parts.sort_by_key(|(number, _)| *number);
     let mut chunks: Vec<Chunk> = parts.into_iter().flat_map(|(_, chunks)| chunks).collect();
-    let is_keyed = chunks
-        .iter()
-        .any(|chunk| chunk.lower.is_some() || chunk.upper.is_some());
+    let is_keyed = chunks.iter().any(|chunk| chunk.lower.is_some() || chunk.upper.is_some());
     let mut lower = None;
     for chunk in &mut chunks {
         chunk.lower = std::mem::replace(&mut lower, chunk.upper.clone());
@@ -257,25 +215,12 @@ mod tests {
         // Range 0 is empty, range 1 fell into two files, range 2 is empty, range 3 ends at 9, and nothing lies above.
         let parts = vec![
             (3, vec![chunk(Some("7"), Some("9"))]),
-            (
-                1,
-                vec![chunk(Some("2"), Some("4")), chunk(Some("4"), Some("5"))],
-            ),
+            (1, vec![chunk(Some("2"), Some("4")), chunk(Some("4"), Some("5"))]),
             (2, vec![]),
             (0, vec![]),
         ];
-        let bounds: Vec<_> = in_order(parts)
-            .into_iter()
-            .map(|chunk| (chunk.lower, chunk.upper))
-            .collect();
+        let bounds: Vec<_> = in_order(parts).into_iter().map(|chunk| (chunk.lower, chunk.upper)).collect();
         let bound = |text: &str| Some(vec![text.to_owned()]);
-        assert_eq!(
-            bounds,
-            [
-                (None, bound("4")),
-                (bound("4"), bound("5")),
-                (bound("5"), None)
-            ]
-        );
+        assert_eq!(bounds, [(None, bound("4")), (bound("4"), bound("5")), (bound("5"), None)]);
     }
 }

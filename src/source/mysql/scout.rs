@@ -59,9 +59,7 @@ impl Scout<'_> {
                 continue;
             }
             let is_locked = !table.is_transactional();
-            let bounds = self
-                .previous
-                .map(|previous| taken_over(wire, previous, table, self.chunk_bytes));
+            let bounds = self.previous.map(|previous| taken_over(wire, previous, table, self.chunk_bytes));
             if let Some(bounds) = bounds.transpose()?.flatten() {
                 self.push_all(at, &bounds, is_locked);
             } else if table.key.is_some() && !is_locked && self.is_large(table) {
@@ -79,38 +77,21 @@ impl Scout<'_> {
 
     fn push_all(&self, table: usize, bounds: &[Vec<String>], is_locked: bool) {
         for (number, range) in Range::between(bounds).into_iter().enumerate() {
-            self.queue.push(Task {
-                table,
-                range,
-                number,
-                is_locked,
-            });
+            self.queue.push(Task { table, range, number, is_locked });
         }
     }
 
     /// Steps through a large table's index, and hands on each range as it is found.
     fn explore(&self, wire: &mut Wire, at: usize) -> Result<(), MysqlSourceError> {
         let table = &self.tables[at];
-        let guess = if table.row_bytes_estimate > 0 {
-            table.row_bytes_estimate
-        } else {
-            ROW_BYTES_GUESS
-        };
+        let guess = if table.row_bytes_estimate > 0 { table.row_bytes_estimate } else { ROW_BYTES_GUESS };
         let mut lower = None;
         for number in 0.. {
             let rows = self.measured[at].rows_in(self.chunk_bytes, guess);
             let upper = next_bound(wire, table, lower.as_ref(), rows)?;
             let is_last = upper.is_none();
-            let range = Range {
-                lower: std::mem::replace(&mut lower, upper.clone()),
-                upper,
-            };
-            let task = Task {
-                table: at,
-                range,
-                number,
-                is_locked: false,
-            };
+            let range = Range { lower: std::mem::replace(&mut lower, upper.clone()), upper };
+            let task = Task { table: at, range, number, is_locked: false };
             if !self.queue.push_ahead(task) || is_last {
                 break;
             }
@@ -130,9 +111,7 @@ fn next_bound(
         return Ok(None);
     };
     let failed = |error: WireError| MysqlSourceError::reading(&table.title(), error);
-    let mut found = wire
-        .read(&select_bound(table, &key.columns, lower, rows))
-        .map_err(failed)?;
+    let mut found = wire.read(&select_bound(table, &key.columns, lower, rows)).map_err(failed)?;
     let encoder = Encoder::new(found.columns()).map_err(failed)?;
     let parts = key.parts_alone();
     let mut bound = None;

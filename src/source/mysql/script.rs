@@ -35,9 +35,7 @@ pub(crate) fn write_restore(
     for schema in &manifest.schemas {
         write_statement(out, &schema.create)?;
     }
-    let (first, last): (Vec<_>, Vec<_>) = objects
-        .iter()
-        .partition(|object| object.kind == ObjectKind::Sequence);
+    let (first, last): (Vec<_>, Vec<_>) = objects.iter().partition(|object| object.kind == ObjectKind::Sequence);
     write_objects(out, &first)?;
     for table in tables {
         write_statement(out, &format!("USE {}", ident(&table.entry.schema)))?;
@@ -49,17 +47,11 @@ pub(crate) fn write_restore(
         }
     }
     write_objects(out, &last)?;
-    writeln!(
-        out,
-        "SET SESSION foreign_key_checks = 1, unique_checks = 1;\nSELECT 'restored' AS bkp;"
-    )
+    writeln!(out, "SET SESSION foreign_key_checks = 1, unique_checks = 1;\nSELECT 'restored' AS bkp;")
 }
 
 fn write_objects(out: &mut dyn Write, objects: &[&Object]) -> io::Result<()> {
-    objects
-        .iter()
-        .flat_map(|object| &object.statements)
-        .try_for_each(|statement| write_statement(out, statement))
+    objects.iter().flat_map(|object| &object.statements).try_for_each(|statement| write_statement(out, statement))
 }
 
 /// Returns the settings under which rows come back as they were.
@@ -76,9 +68,7 @@ fn prologue(capabilities: &Capabilities) -> Vec<String> {
         ("sql_require_primary_key", "0"),
         ("sql_generate_invisible_primary_key", "0"),
     ] {
-        let is_already = capabilities
-            .variable(name)
-            .is_some_and(|now| now == "OFF" && value == "0");
+        let is_already = capabilities.variable(name).is_some_and(|now| now == "OFF" && value == "0");
         if capabilities.has(name) && !is_already {
             statements.push(format!("SET SESSION {name} = {value}"));
         }
@@ -95,20 +85,12 @@ pub(crate) fn load_data(table: &TableEntry, path: &str) -> String {
             None => fields.push(ident(&column.name)),
             Some(expression) => {
                 let variable = format!("@v{at}");
-                values.push(format!(
-                    "{} = {}",
-                    ident(&column.name),
-                    expression.replace("@v", &variable)
-                ));
+                values.push(format!("{} = {}", ident(&column.name), expression.replace("@v", &variable)));
                 fields.push(variable);
             }
         }
     }
-    let set = if values.is_empty() {
-        String::new()
-    } else {
-        format!(" SET {}", values.join(", "))
-    };
+    let set = if values.is_empty() { String::new() } else { format!(" SET {}", values.join(", ")) };
     // A path has no character that needs an escape.
     format!(
         "LOAD DATA LOCAL INFILE '{path}' INTO TABLE {} CHARACTER SET binary FIELDS TERMINATED BY '\\t' ESCAPED BY '\\\\' \
@@ -120,23 +102,16 @@ pub(crate) fn load_data(table: &TableEntry, path: &str) -> String {
 
 /// Writes an object's statements as a script.
 pub(crate) fn write_script(out: &mut dyn Write, statements: &[String]) -> io::Result<()> {
-    statements
-        .iter()
-        .try_for_each(|statement| write_statement(out, statement))
+    statements.iter().try_for_each(|statement| write_statement(out, statement))
 }
 
 fn write_statement(out: &mut dyn Write, statement: &str) -> io::Result<()> {
     if !statement.contains(';') {
         return writeln!(out, "{statement};");
     }
-    let free = DELIMITERS
-        .into_iter()
-        .find(|delimiter| !statement.contains(delimiter));
+    let free = DELIMITERS.into_iter().find(|delimiter| !statement.contains(delimiter));
     let delimiter = free.unwrap_or("@@bkp@@bkp@@");
-    writeln!(
-        out,
-        "DELIMITER {delimiter}\n{statement}\n{delimiter}\nDELIMITER ;"
-    )
+    writeln!(out, "DELIMITER {delimiter}\n{statement}\n{delimiter}\nDELIMITER ;")
 }
 
 /// Writes what a person needs to know who has this directory and no bkp.
@@ -185,13 +160,7 @@ mod tests {
     #[test]
     fn a_statement_gets_a_delimiter_that_it_does_not_contain() {
         assert_eq!(script("SELECT 1"), "SELECT 1;\n");
-        assert_eq!(
-            script("BEGIN a; END"),
-            "DELIMITER ;;\nBEGIN a; END\n;;\nDELIMITER ;\n"
-        );
-        assert_eq!(
-            script("BEGIN a;; END"),
-            "DELIMITER //\nBEGIN a;; END\n//\nDELIMITER ;\n"
-        );
+        assert_eq!(script("BEGIN a; END"), "DELIMITER ;;\nBEGIN a; END\n;;\nDELIMITER ;\n");
+        assert_eq!(script("BEGIN a;; END"), "DELIMITER //\nBEGIN a;; END\n//\nDELIMITER ;\n");
     }
 }

@@ -31,23 +31,14 @@ impl TextRow {
 }
 
 /// Runs a statement and returns its rows as texts.
-pub(crate) fn rows(
-    wire: &mut Wire,
-    act: &str,
-    statement: &str,
-) -> Result<Vec<TextRow>, MysqlSourceError> {
-    let rows = wire
-        .query(statement)
-        .map_err(MysqlSourceError::query(act))?;
+pub(crate) fn rows(wire: &mut Wire, act: &str, statement: &str) -> Result<Vec<TextRow>, MysqlSourceError> {
+    let rows = wire.query(statement).map_err(MysqlSourceError::query(act))?;
     Ok(text_rows(rows))
 }
 
 pub(crate) fn text_rows(rows: crate::mysql::wire::TextRows) -> Vec<TextRow> {
-    let text =
-        |value: Option<Vec<u8>>| value.map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
-    rows.into_iter()
-        .map(|row| TextRow(row.into_iter().map(text).collect()))
-        .collect()
+    let text = |value: Option<Vec<u8>>| value.map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
+    rows.into_iter().map(|row| TextRow(row.into_iter().map(text).collect())).collect()
 }
 
 pub(crate) fn run_sql(wire: &mut Wire, act: &str, statement: &str) -> Result<(), MysqlSourceError> {
@@ -66,21 +57,11 @@ impl Capabilities {
     pub(crate) fn probe(wire: &mut Wire) -> Result<Self, MysqlSourceError> {
         let product = product::told_by(rows(wire, "ask for the product", product::PROBE)?.len());
         let version = rows(wire, "ask for the version", "SELECT VERSION()")?;
-        let variables = rows(
-            wire,
-            "ask for the server's variables",
-            "SHOW GLOBAL VARIABLES",
-        )?;
+        let variables = rows(wire, "ask for the server's variables", "SHOW GLOBAL VARIABLES")?;
         Ok(Self {
             product,
-            version: version
-                .first()
-                .map(|row| row.text(0).to_owned())
-                .unwrap_or_default(),
-            variables: variables
-                .iter()
-                .map(|row| (row.text(0).to_ascii_lowercase(), row.text(1).to_owned()))
-                .collect(),
+            version: version.first().map(|row| row.text(0).to_owned()).unwrap_or_default(),
+            variables: variables.iter().map(|row| (row.text(0).to_ascii_lowercase(), row.text(1).to_owned())).collect(),
         })
     }
 
@@ -97,26 +78,18 @@ impl Capabilities {
     }
 
     pub(crate) fn has_binlog(&self) -> bool {
-        self.variable("log_bin")
-            .is_some_and(|value| value.eq_ignore_ascii_case("ON"))
+        self.variable("log_bin").is_some_and(|value| value.eq_ignore_ascii_case("ON"))
     }
 
     /// Returns MySQL's UUID, or MariaDB's number.
     pub(crate) fn server(&self) -> String {
-        let name = if self.is_mariadb() {
-            "server_id"
-        } else {
-            "server_uuid"
-        };
+        let name = if self.is_mariadb() { "server_id" } else { "server_uuid" };
         self.variable(name).unwrap_or_default().to_owned()
     }
 
     /// Returns the variables that decide how text is read back, for the manifest.
     pub(crate) fn for_manifest(&self) -> BTreeMap<String, String> {
-        let known = |name: &&str| {
-            self.variable(name)
-                .map(|value| ((*name).to_owned(), value.to_owned()))
-        };
+        let known = |name: &&str| self.variable(name).map(|value| ((*name).to_owned(), value.to_owned()));
         MANIFEST_VARIABLES.iter().filter_map(known).collect()
     }
 }
@@ -158,24 +131,14 @@ const SESSION: [(&str, &str); 13] = [
 /// Opens a connection and logs in; its settings are the server's own until [`settle`].
 pub(crate) fn connect(server: &Server, run: &Run) -> Result<Wire, MysqlSourceError> {
     let wire = server.open_wire(&run.cancel);
-    wire.map_err(|error| {
-        if run.check().is_err() {
-            MysqlSourceError::Stopped
-        } else {
-            error.into()
-        }
-    })
+    wire.map_err(|error| if run.check().is_err() { MysqlSourceError::Stopped } else { error.into() })
 }
 
 /// Gives a connection the settings of a dump.
 pub(crate) fn settle(wire: &mut Wire, capabilities: &Capabilities) -> Result<(), MysqlSourceError> {
     let act = "set up the connection";
     run_sql(wire, act, "SET NAMES utf8mb4")?;
-    run_sql(
-        wire,
-        act,
-        "SET SESSION TRANSACTION ISOLATION LEVEL REPEATABLE READ",
-    )?;
+    run_sql(wire, act, "SET SESSION TRANSACTION ISOLATION LEVEL REPEATABLE READ")?;
     let mut statement = "SET SESSION sql_select_limit = DEFAULT".to_owned();
     for (name, value) in SESSION.iter().filter(|(name, _)| capabilities.has(name)) {
         // Writing into a String does not fail.
@@ -186,11 +149,7 @@ pub(crate) fn settle(wire: &mut Wire, capabilities: &Capabilities) -> Result<(),
 
 /// Lets texts come as they are stored, in each column's own character set.
 pub(crate) fn want_raw_bytes(wire: &mut Wire) -> Result<(), MysqlSourceError> {
-    run_sql(
-        wire,
-        "set up the connection",
-        "SET SESSION character_set_results = NULL",
-    )
+    run_sql(wire, "set up the connection", "SET SESSION character_set_results = NULL")
 }
 
 /// Writes `IN ('a', 'b')`.

@@ -55,12 +55,7 @@ impl<'a> Opening<'a> {
     /// Returns the tables that a read view does not hold still.
     fn unprotected(&self) -> Result<Vec<(String, String)>, MysqlSourceError> {
         let is_unprotected = |table: &&Table| !table.is_transactional() && !table.is_hollow();
-        let tables: Vec<&Table> = self
-            .inventory
-            .tables
-            .iter()
-            .filter(is_unprotected)
-            .collect();
+        let tables: Vec<&Table> = self.inventory.tables.iter().filter(is_unprotected).collect();
         if !tables.is_empty() && self.source.non_transactional == NonTransactional::Refuse {
             let mut names: Vec<String> = tables
                 .iter()
@@ -70,22 +65,13 @@ impl<'a> Opening<'a> {
             if tables.len() > NAMES_SHOWN {
                 names.push("…".to_owned());
             }
-            return Err(MysqlSourceError::NonTransactional {
-                count: tables.len(),
-                tables: names.join(", "),
-            });
+            return Err(MysqlSourceError::NonTransactional { count: tables.len(), tables: names.join(", ") });
         }
-        Ok(tables
-            .iter()
-            .map(|table| (table.schema.clone(), table.name.clone()))
-            .collect())
+        Ok(tables.iter().map(|table| (table.schema.clone(), table.name.clone())).collect())
     }
 
     fn patience(&self) -> Patience<'a> {
-        Patience {
-            wait: self.source.lock_wait,
-            run: self.run,
-        }
+        Patience { wait: self.source.lock_wait, run: self.run }
     }
 
     /// Begins on all connections at once: each has been asked before the first has answered.
@@ -100,10 +86,7 @@ impl<'a> Opening<'a> {
         act: &str,
         mut step: impl FnMut(&mut Wire) -> Result<(), WireError>,
     ) -> Result<(), MysqlSourceError> {
-        self.readers
-            .iter_mut()
-            .try_for_each(&mut step)
-            .map_err(MysqlSourceError::query(act))
+        self.readers.iter_mut().try_for_each(&mut step).map_err(MysqlSourceError::query(act))
     }
 
     /// MariaDB tells each read view's place in the binlog: where all are at one place, they see one moment.
@@ -112,50 +95,33 @@ impl<'a> Opening<'a> {
             self.run.check().map_err(|_| MysqlSourceError::Stopped)?;
             self.begin()?;
             if let Some(position) = self.common_position()? {
-                self.run.events.detail(format!(
-                    "read views at one position without a lock, try {attempt}"
-                ));
+                self.run.events.detail(format!("read views at one position without a lock, try {attempt}"));
                 return self.moment_at(position).map(Some);
             }
         }
-        self.run
-            .events
-            .detail("no try found the read views at one position: taking the global read lock");
+        self.run.events.detail("no try found the read views at one position: taking the global read lock");
         Ok(None)
     }
 
     fn common_position(&mut self) -> Result<Option<Position>, MysqlSourceError> {
         let act = "compare the read views";
-        self.each(act, |reader| {
-            reader.send("SHOW STATUS LIKE 'binlog_snapshot_%'")
-        })?;
+        self.each(act, |reader| reader.send("SHOW STATUS LIKE 'binlog_snapshot_%'"))?;
         let mut positions = Vec::new();
         for reader in self.readers.iter_mut() {
             let rows = text_rows(reader.rows().map_err(MysqlSourceError::query(act))?);
             let value = |name: &str| {
-                let row = rows
-                    .iter()
-                    .find(|row| row.text(0).eq_ignore_ascii_case(name));
+                let row = rows.iter().find(|row| row.text(0).eq_ignore_ascii_case(name));
                 row.map_or("", |row| row.text(1)).to_owned()
             };
-            positions.push((
-                value("Binlog_snapshot_file"),
-                value("Binlog_snapshot_position"),
-            ));
+            positions.push((value("Binlog_snapshot_file"), value("Binlog_snapshot_position")));
         }
         let Some((file, offset)) = positions.first().filter(|(file, _)| !file.is_empty()) else {
             return Ok(None);
         };
-        if positions
-            .iter()
-            .any(|other| (&other.0, &other.1) != (file, offset))
-        {
+        if positions.iter().any(|other| (&other.0, &other.1) != (file, offset)) {
             return Ok(None);
         }
-        Ok(offset.parse().ok().map(|offset| Position {
-            file: file.clone(),
-            offset,
-        }))
+        Ok(offset.parse().ok().map(|offset| Position { file: file.clone(), offset }))
     }
 
     fn moment_at(&mut self, position: Position) -> Result<Moment, MysqlSourceError> {
@@ -177,45 +143,23 @@ impl<'a> Opening<'a> {
         let patience = self.patience();
         let held = lock_all(self.control, &patience, self.grants)?;
         if !unprotected.is_empty() {
-            let tables = unprotected
-                .iter()
-                .map(|(schema, name)| (schema.as_str(), name.as_str()));
+            let tables = unprotected.iter().map(|(schema, name)| (schema.as_str(), name.as_str()));
             lock_tables(session, tables, &patience, self.grants)?;
         }
         self.begin()?;
-        let mut moment = moment::read(
-            self.control,
-            self.capabilities,
-            self.grants,
-            Consistency::GlobalLock,
-        )?;
+        let mut moment = moment::read(self.control, self.capabilities, self.grants, Consistency::GlobalLock)?;
         moment.write_stall_ms = free_all(self.control, &held)?;
         Ok(moment)
     }
 
     /// The way of an account that may not stop all writers: it stops those of the tables to dump.
-    fn under_table_locks(
-        &mut self,
-        mut session: Wire,
-        keep: bool,
-    ) -> Result<(Moment, Option<Wire>), MysqlSourceError> {
-        self.run.events.warn(
-            "the account lacks RELOAD: the tables are locked one by one while the read views open",
-        );
-        let tables = self
-            .inventory
-            .tables
-            .iter()
-            .filter(|table| !table.is_hollow());
+    fn under_table_locks(&mut self, mut session: Wire, keep: bool) -> Result<(Moment, Option<Wire>), MysqlSourceError> {
+        self.run.events.warn("the account lacks RELOAD: the tables are locked one by one while the read views open");
+        let tables = self.inventory.tables.iter().filter(|table| !table.is_hollow());
         let tables = tables.map(|table| (table.schema.as_str(), table.name.as_str()));
         let held = lock_tables(&mut session, tables, &self.patience(), self.grants)?;
         self.begin()?;
-        let mut moment = moment::read(
-            self.control,
-            self.capabilities,
-            self.grants,
-            Consistency::TableLocks,
-        )?;
+        let mut moment = moment::read(self.control, self.capabilities, self.grants, Consistency::TableLocks)?;
         if !keep {
             run_sql(&mut session, "free the tables", "UNLOCK TABLES")?;
         }

@@ -12,9 +12,7 @@ use aws_smithy_http_client::proxy::ProxyConfig;
 use aws_smithy_http_client::tls::{Provider, TlsContext, TrustStore, rustls_provider::CryptoMode};
 use aws_smithy_http_client::{Builder, Connector};
 use aws_smithy_runtime_api::client::dns::{DnsFuture, ResolveDns, ResolveDnsError};
-use aws_smithy_runtime_api::client::http::{
-    HttpConnectorSettings, SharedHttpConnector, http_client_fn,
-};
+use aws_smithy_runtime_api::client::http::{HttpConnectorSettings, SharedHttpConnector, http_client_fn};
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
 
@@ -23,24 +21,14 @@ use crate::policy::Network;
 use crate::store::s3::{CONNECT_TIMEOUT, READ_TIMEOUT};
 
 /// Builds the client that all requests of one store go through, or says why the authority file is of no use.
-pub(super) fn client(
-    ca_file: Option<&Path>,
-    network: &Network,
-    port: u16,
-) -> Result<SharedHttpClient, String> {
-    let settings = HttpConnectorSettings::builder()
-        .connect_timeout(CONNECT_TIMEOUT)
-        .read_timeout(READ_TIMEOUT)
-        .build();
+pub(super) fn client(ca_file: Option<&Path>, network: &Network, port: u16) -> Result<SharedHttpClient, String> {
+    let settings = HttpConnectorSettings::builder().connect_timeout(CONNECT_TIMEOUT).read_timeout(READ_TIMEOUT).build();
     let mut builder = Connector::builder().connector_settings(settings);
     builder.set_proxy_config(Some(ProxyConfig::disabled()));
     if let Some(interface) = &network.interface {
         builder.set_interface(interface);
     }
-    let resolver = CheckedResolver {
-        network: network.clone(),
-        port,
-    };
+    let resolver = CheckedResolver { network: network.clone(), port };
     let connector = builder
         .tls_provider(Provider::Rustls(CryptoMode::Ring))
         .tls_context(tls(ca_file)?)
@@ -55,12 +43,8 @@ pub(super) fn client(
 /// An instance role is asked for at the host's own link-local address, so this client is bound to no interface; it never
 /// carries a byte of a backup.
 pub(super) async fn chain(region: &str) -> SharedCredentialsProvider {
-    let http = Builder::new()
-        .tls_provider(Provider::Rustls(CryptoMode::Ring))
-        .build_https();
-    let config = ProviderConfig::empty()
-        .with_region(Some(Region::new(region.to_owned())))
-        .with_http_client(http);
+    let http = Builder::new().tls_provider(Provider::Rustls(CryptoMode::Ring)).build_https();
+    let config = ProviderConfig::empty().with_region(Some(Region::new(region.to_owned()))).with_http_client(http);
     let chain = DefaultCredentialsChain::builder().configure(config);
     SharedCredentialsProvider::new(chain.build().await)
 }
@@ -69,11 +53,9 @@ pub(super) async fn chain(region: &str) -> SharedCredentialsProvider {
 fn tls(ca_file: Option<&Path>) -> Result<TlsContext, String> {
     let store = match ca_file {
         None => TrustStore::default(),
-        Some(file) => authorities(file)?
-            .into_iter()
-            .fold(TrustStore::empty(), |store, pem| {
-                store.with_pem_certificate(pem)
-            }),
+        Some(file) => {
+            authorities(file)?.into_iter().fold(TrustStore::empty(), |store, pem| store.with_pem_certificate(pem))
+        }
     };
     let context = TlsContext::builder().with_trust_store(store).build();
     context.map_err(|error| format!("set up TLS: {error}"))

@@ -23,35 +23,19 @@ impl Act {
     }
 
     pub(super) fn failed(&self, reason: impl Into<String>) -> StoreError {
-        StoreError::Failed {
-            act: self.act,
-            thing: self.thing.clone(),
-            reason: reason.into(),
-        }
+        StoreError::Failed { act: self.act, thing: self.thing.clone(), reason: reason.into() }
     }
 
     pub(super) fn transient(&self, reason: impl Into<String>) -> StoreError {
-        StoreError::Transient {
-            act: self.act,
-            thing: self.thing.clone(),
-            reason: reason.into(),
-        }
+        StoreError::Transient { act: self.act, thing: self.thing.clone(), reason: reason.into() }
     }
 
     fn denied(&self, reason: String) -> StoreError {
-        StoreError::Denied {
-            act: self.act,
-            thing: self.thing.clone(),
-            reason,
-        }
+        StoreError::Denied { act: self.act, thing: self.thing.clone(), reason }
     }
 
     /// Gives an operation up after a time.
-    pub(super) async fn within<T>(
-        &self,
-        limit: Duration,
-        operation: impl Future<Output = T>,
-    ) -> Result<T, StoreError> {
+    pub(super) async fn within<T>(&self, limit: Duration, operation: impl Future<Output = T>) -> Result<T, StoreError> {
         let ended = tokio::time::timeout(limit, operation).await;
         ended.map_err(|_| self.transient(format!("no answer within {} s", limit.as_secs())))
     }
@@ -145,17 +129,11 @@ pub(super) fn of_body(act: &Act, error: &ByteStreamError) -> StoreError {
 /// Tells whether an Object Lock refused. AWS has no code of its own for it and answers `AccessDenied`.
 fn is_locked(code: &str, message: &str) -> bool {
     let message = message.to_ascii_lowercase();
-    code == "ObjectLocked"
-        || ["object lock", "worm protected", "legal hold"]
-            .iter()
-            .any(|mark| message.contains(mark))
+    code == "ObjectLocked" || ["object lock", "worm protected", "legal hold"].iter().any(|mark| message.contains(mark))
 }
 
 fn reason(status: u16, code: &str, message: &str) -> String {
-    let parts: Vec<_> = [code, message]
-        .into_iter()
-        .filter(|part| !part.is_empty())
-        .collect();
+    let parts: Vec<_> = [code, message].into_iter().filter(|part| !part.is_empty()).collect();
     if parts.is_empty() {
         return format!("the server answered {status}");
     }
@@ -181,10 +159,8 @@ fn find<'a, T: Error + 'static>(error: &'a (dyn Error + 'static)) -> Option<&'a 
     if let Some(found) = error.downcast_ref::<T>() {
         return Some(found);
     }
-    let carried = error
-        .downcast_ref::<std::io::Error>()
-        .and_then(std::io::Error::get_ref)
-        .and_then(|carried| find::<T>(carried));
+    let carried =
+        error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref).and_then(|carried| find::<T>(carried));
     carried.or_else(|| find::<T>(error.source()?))
 }
 
@@ -214,24 +190,12 @@ mod tests {
 
     #[test]
     fn what_is_gone_denied_or_protected_says_so() {
-        assert!(matches!(
-            of(404, "NoSuchKey", ""),
-            StoreError::Missing { .. }
-        ));
-        assert!(matches!(
-            of(404, "NoSuchBucket", ""),
-            StoreError::Failed { .. }
-        ));
-        assert!(matches!(
-            of(403, "InvalidAccessKeyId", ""),
-            StoreError::Denied { .. }
-        ));
+        assert!(matches!(of(404, "NoSuchKey", ""), StoreError::Missing { .. }));
+        assert!(matches!(of(404, "NoSuchBucket", ""), StoreError::Failed { .. }));
+        assert!(matches!(of(403, "InvalidAccessKeyId", ""), StoreError::Denied { .. }));
         assert!(matches!(of(507, "", ""), StoreError::Full { .. }));
         let locked = "Access Denied because object protected by object lock.";
-        assert!(matches!(
-            of(403, "AccessDenied", locked),
-            StoreError::Protected { .. }
-        ));
+        assert!(matches!(of(403, "AccessDenied", locked), StoreError::Protected { .. }));
     }
 
     #[test]

@@ -21,11 +21,7 @@ impl Way {
                 .ok_or_else(|| format!("`{endpoint}` is no endpoint such as https://host:port"))?,
             None => (aws_host(place), 443),
         };
-        Ok(Self {
-            network: network.clone(),
-            host,
-            port,
-        })
+        Ok(Self { network: network.clone(), host, port })
     }
 
     pub(super) fn port(&self) -> u16 {
@@ -34,9 +30,7 @@ impl Way {
 
     /// Checks the way to each address of the server, and sends nothing to it.
     pub(super) async fn check(&self) -> Result<(), NetError> {
-        net::resolve(&self.network, &self.host, self.port)
-            .await
-            .map(drop)
+        net::resolve(&self.network, &self.host, self.port).await.map(drop)
     }
 
     /// Checks the way again before an operation, where the server is given by its address. A name is checked by the
@@ -78,11 +72,7 @@ fn host_and_port(endpoint: &str) -> Option<(String, u16)> {
 /// Returns the name of AWS's own endpoint, as the SDK makes it.
 fn aws_host(place: &S3Place) -> String {
     let S3Place { region, bucket, .. } = place;
-    let domain = if region.starts_with("cn-") {
-        "amazonaws.com.cn"
-    } else {
-        "amazonaws.com"
-    };
+    let domain = if region.starts_with("cn-") { "amazonaws.com.cn" } else { "amazonaws.com" };
     // A bucket with a dot has no valid certificate as a host of its own.
     if place.path_style || bucket.contains('.') {
         format!("s3.{region}.{domain}")
@@ -102,25 +92,16 @@ mod tests {
         let at = |host: &str, port| Some((host.to_owned(), port));
         assert_eq!(host_and_port("https://s3.example"), at("s3.example", 443));
         assert_eq!(host_and_port("http://s3.example/"), at("s3.example", 80));
-        assert_eq!(
-            host_and_port("http://10.0.30.9:9000"),
-            at("10.0.30.9", 9000)
-        );
+        assert_eq!(host_and_port("http://10.0.30.9:9000"), at("10.0.30.9", 9000));
         assert_eq!(host_and_port("http://[fd00::9]:9000"), at("fd00::9", 9000));
         assert_eq!(host_and_port("https://[::1]"), at("::1", 443));
     }
 
     #[test]
     fn what_is_no_endpoint_is_refused() {
-        for text in [
-            "s3.example",
-            "ftp://s3.example",
-            "http://",
-            "http://h:x",
-            "http://u@h",
-            "http://h/p",
-            "http://[::1]x",
-        ] {
+        for text in
+            ["s3.example", "ftp://s3.example", "http://", "http://h:x", "http://u@h", "http://h/p", "http://[::1]x"]
+        {
             assert_eq!(host_and_port(text), None, "{text}");
         }
     }

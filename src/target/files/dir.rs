@@ -78,8 +78,7 @@ impl TargetDir {
     /// Where something on the way is missing or a link.
     pub fn descend(&self, path: &Path) -> io::Result<Self> {
         let here = self.open(OsStr::new("."))?;
-        path.components()
-            .try_fold(here, |dir, part| dir.open(part.as_os_str()))
+        path.components().try_fold(here, |dir, part| dir.open(part.as_os_str()))
     }
 
     /// Opens a directory, made where it is missing, closed to others until it is done.
@@ -98,9 +97,7 @@ impl TargetDir {
         }
         let is_dir = FileType::from_raw_mode(self.stat(name)?.st_mode) == FileType::Directory;
         if !is_dir && !replace {
-            return Err(io::Error::other(
-                "something that is no directory stands in its place",
-            ));
+            return Err(io::Error::other("something that is no directory stands in its place"));
         }
         if !is_dir {
             self.remove_file(name)?;
@@ -139,11 +136,7 @@ impl TargetDir {
     /// # Errors
     /// `NotFound` where there is none.
     pub fn stat(&self, name: &OsStr) -> io::Result<Stat> {
-        Ok(rustix::fs::statat(
-            &self.fd,
-            name,
-            AtFlags::SYMLINK_NOFOLLOW,
-        )?)
+        Ok(rustix::fs::statat(&self.fd, name, AtFlags::SYMLINK_NOFOLLOW)?)
     }
 
     /// Opens a file that is there for reading.
@@ -172,8 +165,7 @@ impl TargetDir {
     /// # Errors
     /// Where the directory cannot be written.
     pub fn temp_file(&self) -> io::Result<Temp<'_, File>> {
-        let flags =
-            OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         self.temp(|name| {
             let fd = rustix::fs::openat(&self.fd, name, flags, Mode::RUSR | Mode::WUSR)?;
             Ok(File::from(fd))
@@ -185,8 +177,7 @@ impl TargetDir {
     /// # Errors
     /// Where that is gone, or the filesystem has no more room for names.
     pub fn temp_link(&self, of: &Self, name: &OsStr) -> io::Result<Temp<'_, ()>> {
-        let linked =
-            self.temp(|temp| rustix::fs::linkat(&of.fd, name, &self.fd, temp, AtFlags::empty()));
+        let linked = self.temp(|temp| rustix::fs::linkat(&of.fd, name, &self.fd, temp, AtFlags::empty()));
         linked.map(|mut temp| {
             temp.is_link = true;
             temp
@@ -199,20 +190,14 @@ impl TargetDir {
     /// Where only root may do so, or the kind is made otherwise.
     pub fn temp_special(&self, metadata: &Metadata) -> io::Result<Temp<'_, ()>> {
         let mode = Mode::RUSR | Mode::WUSR;
-        let node = |kind, device| {
-            self.temp(|name| rustix::fs::mknodat(&self.fd, name, kind, mode, device))
-        };
+        let node = |kind, device| self.temp(|name| rustix::fs::mknodat(&self.fd, name, kind, mode, device));
         match &metadata.kind {
-            Kind::Symlink { target } => {
-                self.temp(|name| rustix::fs::symlinkat(target, &self.fd, name))
-            }
+            Kind::Symlink { target } => self.temp(|name| rustix::fs::symlinkat(target, &self.fd, name)),
             Kind::Fifo => node(FileType::Fifo, 0),
             Kind::Socket => node(FileType::Socket, 0),
             Kind::CharDevice { device } => node(FileType::CharacterDevice, *device),
             Kind::BlockDevice { device } => node(FileType::BlockDevice, *device),
-            Kind::File | Kind::Dir => {
-                Err(io::Error::other("files and directories are not made so"))
-            }
+            Kind::File | Kind::Dir => Err(io::Error::other("files and directories are not made so")),
         }
     }
 
@@ -221,13 +206,7 @@ impl TargetDir {
             let name = temp_name()?;
             match make(&name) {
                 Ok(what) => {
-                    return Ok(Temp {
-                        dir: self,
-                        name,
-                        what,
-                        is_link: false,
-                        is_published: false,
-                    });
+                    return Ok(Temp { dir: self, name, what, is_link: false, is_published: false });
                 }
                 Err(Errno::EXIST) => {}
                 Err(error) => return Err(error.into()),
@@ -284,29 +263,10 @@ mod tests {
 
     #[test]
     fn a_name_is_one_entry_and_nothing_else() {
-        for bad in [
-            "",
-            ".",
-            "..",
-            "/",
-            "a/b",
-            "../a",
-            "a/",
-            "/etc",
-            "a\0b",
-            ".bkp-restore.marker",
-        ] {
+        for bad in ["", ".", "..", "/", "a/b", "../a", "a/", "/etc", "a\0b", ".bkp-restore.marker"] {
             assert!(check_name(OsStr::new(bad)).is_err(), "{bad:?}");
         }
-        for good in [
-            &b"a"[..],
-            b"...",
-            b"\xff\xfe",
-            b" ",
-            b"a\nb",
-            b"-rf",
-            b".bkp-ok",
-        ] {
+        for good in [&b"a"[..], b"...", b"\xff\xfe", b" ", b"a\nb", b"-rf", b".bkp-ok"] {
             assert_eq!(check_name(OsStr::from_bytes(good)), Ok(()), "{good:?}");
         }
     }

@@ -20,11 +20,7 @@ pub(super) struct Marker {
 
 impl Marker {
     pub(super) fn new(tree: BlobId, state: State) -> Self {
-        Self {
-            tree,
-            boot: this_boot(),
-            is_foreign: state == State::Foreign,
-        }
+        Self { tree, boot: this_boot(), is_foreign: state == State::Foreign }
     }
 
     pub(super) fn is_of(&self, tree: &BlobId) -> bool {
@@ -32,11 +28,7 @@ impl Marker {
     }
 
     pub(super) fn state(&self) -> State {
-        if self.is_foreign || self.boot != this_boot() {
-            State::Foreign
-        } else {
-            State::Interrupted
-        }
+        if self.is_foreign || self.boot != this_boot() { State::Foreign } else { State::Interrupted }
     }
 
     pub(super) fn read(root: &TargetDir) -> io::Result<Option<Self>> {
@@ -62,11 +54,7 @@ impl Marker {
     }
 
     fn text(&self) -> String {
-        let before = if self.is_foreign {
-            "not empty"
-        } else {
-            "empty"
-        };
+        let before = if self.is_foreign { "not empty" } else { "empty" };
         format!(
             "bkp is restoring into this directory; remove this file to make it forget that.\ntree {}\nboot {}\nbefore {before}\n",
             self.tree, self.boot
@@ -112,22 +100,8 @@ mod tests {
     fn only_this_boots_word_on_an_empty_directory_is_taken() {
         let fresh = Marker::new(BlobId::of(b"tree"), State::Empty);
         assert_eq!(fresh.state(), State::Interrupted);
-        assert_eq!(
-            Marker {
-                boot: "another".into(),
-                ..fresh.clone()
-            }
-            .state(),
-            State::Foreign
-        );
-        assert_eq!(
-            Marker {
-                is_foreign: true,
-                ..fresh
-            }
-            .state(),
-            State::Foreign
-        );
+        assert_eq!(Marker { boot: "another".into(), ..fresh.clone() }.state(), State::Foreign);
+        assert_eq!(Marker { is_foreign: true, ..fresh }.state(), State::Foreign);
         assert!(name().as_encoded_bytes().starts_with(OWN_PREFIX));
     }
 }

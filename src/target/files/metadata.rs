@@ -29,10 +29,7 @@ const SETUID_SETGID: u32 = 0o6000;
 /// # Errors
 /// Where mode or times cannot be set: then the entry would look like another state.
 pub fn give(dir: &TargetDir, name: &OsStr, metadata: &Metadata) -> io::Result<Reduced> {
-    let mut reduced = Reduced {
-        owner: !give_owner(dir, name, metadata)?,
-        reasons: give_xattrs(dir, name, metadata),
-    };
+    let mut reduced = Reduced { owner: !give_owner(dir, name, metadata)?, reasons: give_xattrs(dir, name, metadata) };
     give_mode(dir, name, metadata, &mut reduced)?;
     rustix::fs::utimensat(dir, name, &times(metadata), AtFlags::SYMLINK_NOFOLLOW)?;
     Ok(reduced)
@@ -53,12 +50,7 @@ fn give_owner(dir: &TargetDir, name: &OsStr, metadata: &Metadata) -> io::Result<
     }
 }
 
-fn give_mode(
-    dir: &TargetDir,
-    name: &OsStr,
-    metadata: &Metadata,
-    reduced: &mut Reduced,
-) -> io::Result<()> {
+fn give_mode(dir: &TargetDir, name: &OsStr, metadata: &Metadata, reduced: &mut Reduced) -> io::Result<()> {
     if matches!(metadata.kind, Kind::Symlink { .. }) {
         return Ok(());
     }
@@ -66,17 +58,10 @@ fn give_mode(
     if reduced.owner && mode & SETUID_SETGID != 0 {
         // It would run as whoever restores.
         mode &= !SETUID_SETGID;
-        reduced
-            .reasons
-            .push("setuid and setgid are left out with the owner".to_owned());
+        reduced.reasons.push("setuid and setgid are left out with the owner".to_owned());
     }
     // The name is one of our own making in a directory that we hold open: no link can stand there but by its owner's hand.
-    Ok(rustix::fs::chmodat(
-        dir,
-        name,
-        Mode::from_raw_mode(mode),
-        AtFlags::empty(),
-    )?)
+    Ok(rustix::fs::chmodat(dir, name, Mode::from_raw_mode(mode), AtFlags::empty())?)
 }
 
 fn give_xattrs(dir: &TargetDir, name: &OsStr, metadata: &Metadata) -> Vec<String> {
@@ -91,10 +76,7 @@ fn give_xattrs(dir: &TargetDir, name: &OsStr, metadata: &Metadata) -> Vec<String
         let set = rustix::fs::lsetxattr(path, &xattr.name, &xattr.value, XattrFlags::empty());
         if let Err(error) = set {
             let attribute = xattr.name.display();
-            reasons.push(format!(
-                "extended attribute `{attribute}`: {}",
-                io::Error::from(error)
-            ));
+            reasons.push(format!("extended attribute `{attribute}`: {}", io::Error::from(error)));
         }
     }
     reasons
@@ -105,8 +87,5 @@ fn times(metadata: &Metadata) -> Timestamps {
         tv_sec: time.timestamp(),
         tv_nsec: time.timestamp_subsec_nanos().into(),
     };
-    Timestamps {
-        last_access: timespec(metadata.atime),
-        last_modification: timespec(metadata.mtime),
-    }
+    Timestamps { last_access: timespec(metadata.atime), last_modification: timespec(metadata.mtime) }
 }

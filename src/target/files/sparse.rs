@@ -56,10 +56,7 @@ mod tests {
         bytes[3 * BLOCK - 1] = 1;
         assert_eq!(runs(&bytes, 0), vec![0..BLOCK, 2 * BLOCK..3 * BLOCK]);
         // One byte into a block of the file: the first block ends one byte sooner.
-        assert_eq!(
-            runs(&bytes, 1),
-            vec![0..BLOCK - 1, 3 * BLOCK - 1..3 * BLOCK]
-        );
+        assert_eq!(runs(&bytes, 1), vec![0..BLOCK - 1, 3 * BLOCK - 1..3 * BLOCK]);
         assert_eq!(runs(&vec![0; 9 * BLOCK], 5), Vec::<Range<usize>>::new());
     }
 }

@@ -15,25 +15,14 @@ pub(super) fn join(user: &str, host: &str) -> String {
 /// Tells whether an account is the server's own, or the superuser that every target has: neither is ever replaced.
 pub(super) fn is_servers_own(name: &str) -> bool {
     let name = plain(name);
-    let user = name
-        .rsplit_once('@')
-        .map_or(name.as_str(), |(user, _)| user);
-    user == "root"
-        || user == "mysql"
-        || user == "PUBLIC"
-        || user.starts_with("mysql.")
-        || user == "mariadb.sys"
+    let user = name.rsplit_once('@').map_or(name.as_str(), |(user, _)| user);
+    user == "root" || user == "mysql" || user == "PUBLIC" || user.starts_with("mysql.") || user == "mariadb.sys"
 }
 
 fn unquote(text: &str) -> String {
     let quotes = ['\'', '`', '"'];
-    let found = quotes
-        .iter()
-        .find_map(|mark| Some((*mark, text.strip_prefix(*mark)?.strip_suffix(*mark)?)));
-    found.map_or_else(
-        || text.to_owned(),
-        |(mark, inner)| inner.replace(&format!("{mark}{mark}"), &mark.to_string()),
-    )
+    let found = quotes.iter().find_map(|mark| Some((*mark, text.strip_prefix(*mark)?.strip_suffix(*mark)?)));
+    found.map_or_else(|| text.to_owned(), |(mark, inner)| inner.replace(&format!("{mark}{mark}"), &mark.to_string()))
 }
 
 #[cfg(test)]

@@ -34,10 +34,7 @@ pub(super) async fn load(
     let at = |source| rows_error(table, chunk, source);
     conn.query_drop("START TRANSACTION").await.map_err(at)?;
     // First, so that this waits for the end of an earlier try that the server may still be at.
-    match conn
-        .query_drop(progress::insert(Step::Chunk(&chunk.path)))
-        .await
-    {
+    match conn.query_drop(progress::insert(Step::Chunk(&chunk.path))).await {
         Ok(()) => {}
         Err(error) if fault::is_duplicate(&error) => {
             conn.query_drop("ROLLBACK").await.map_err(at)?;
@@ -62,9 +59,7 @@ async fn send(
     // The client wants a future that is Sync; nobody else looks at the feed.
     let feed = Mutex::new(feed);
     conn.set_infile_handler(async move {
-        let feed = feed
-            .into_inner()
-            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        let feed = feed.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
         Ok(feed.boxed())
     });
     tokio::select! {
@@ -77,28 +72,13 @@ async fn send(
 /// Asks the server what it made of the rows, before they are committed.
 async fn check(conn: &mut Conn, table: &TableEntry, chunk: &Chunk) -> Result<(), LoadError> {
     let taken = conn.affected_rows();
-    let (path, name) = (
-        chunk.path.clone(),
-        sql::qualified(&table.schema, &table.name),
-    );
+    let (path, name) = (chunk.path.clone(), sql::qualified(&table.schema, &table.name));
     if conn.get_warnings() > 0 {
-        let (count, first) = warnings(conn)
-            .await
-            .map_err(|source| rows_error(table, chunk, source))?;
-        return Err(LoadError::Warnings {
-            path,
-            table: name,
-            count,
-            first,
-        });
+        let (count, first) = warnings(conn).await.map_err(|source| rows_error(table, chunk, source))?;
+        return Err(LoadError::Warnings { path, table: name, count, first });
     }
     if taken != chunk.rows {
-        return Err(LoadError::RowCount {
-            path,
-            table: name,
-            expected: chunk.rows,
-            taken,
-        });
+        return Err(LoadError::RowCount { path, table: name, expected: chunk.rows, taken });
     }
     Ok(())
 }
@@ -120,23 +100,10 @@ fn rows_error(table: &TableEntry, chunk: &Chunk, source: Error) -> LoadError {
 
 /// Returns the statement that takes the rows of a table. The file's name means nothing: the bytes come from the feed.
 fn statement(table: &TableEntry) -> String {
-    let fields: Vec<String> = table
-        .columns
-        .iter()
-        .enumerate()
-        .map(|(index, column)| field(index, column))
-        .collect();
-    let set: Vec<String> = table
-        .columns
-        .iter()
-        .enumerate()
-        .filter_map(|(index, column)| assignment(index, column))
-        .collect();
-    let set = if set.is_empty() {
-        String::new()
-    } else {
-        format!(" SET {}", set.join(", "))
-    };
+    let fields: Vec<String> = table.columns.iter().enumerate().map(|(index, column)| field(index, column)).collect();
+    let set: Vec<String> =
+        table.columns.iter().enumerate().filter_map(|(index, column)| assignment(index, column)).collect();
+    let set = if set.is_empty() { String::new() } else { format!(" SET {}", set.join(", ")) };
     format!(
         r"LOAD DATA LOCAL INFILE 'bkp' INTO TABLE {} CHARACTER SET binary FIELDS TERMINATED BY '\t' ENCLOSED BY '' ESCAPED BY '\\' LINES TERMINATED BY '\n' ({}){set}",
         sql::qualified(&table.schema, &table.name),
@@ -161,11 +128,7 @@ mod tests {
     use super::*;
 
     fn column(name: &str, load: Option<&str>) -> Column {
-        Column {
-            name: name.to_owned(),
-            sql_type: String::new(),
-            load: load.map(str::to_owned),
-        }
+        Column { name: name.to_owned(), sql_type: String::new(), load: load.map(str::to_owned) }
     }
 
     #[test]
@@ -187,7 +150,8 @@ mod tests {
         };
         let statement = statement(&table);
         assert!(statement.contains("INTO TABLE `s`.`t``x` CHARACTER SET binary"));
-        let end = "(`id`, @v1, @v2) SET `j` = CONVERT(@v1 USING utf8mb4), `g` = IF(@v2 IS NULL, NULL, ST_GeomFromWKB(@v2))";
+        let end =
+            "(`id`, @v1, @v2) SET `j` = CONVERT(@v1 USING utf8mb4), `g` = IF(@v2 IS NULL, NULL, ST_GeomFromWKB(@v2))";
         assert!(statement.ends_with(end), "{statement}");
     }
 }

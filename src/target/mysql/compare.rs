@@ -11,25 +11,11 @@ use crate::source::mysql::ChunkHash;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, thiserror::Error)]
 pub enum Mismatch {
     #[error("`{schema}`.`{table}`, `{path}`: not read back")]
-    Unread {
-        schema: String,
-        table: String,
-        path: String,
-    },
+    Unread { schema: String, table: String, path: String },
     #[error("`{schema}`.`{table}`, `{path}`: {restored} rows instead of {dumped}")]
-    Rows {
-        schema: String,
-        table: String,
-        path: String,
-        dumped: u64,
-        restored: u64,
-    },
+    Rows { schema: String, table: String, path: String, dumped: u64, restored: u64 },
     #[error("`{schema}`.`{table}`, `{path}`: as many rows, but not the same")]
-    Content {
-        schema: String,
-        table: String,
-        path: String,
-    },
+    Content { schema: String, table: String, path: String },
 }
 
 /// Compares restored chunks with a manifest: every chunk of these tables (`None`: all) must be among `hashes` as it was
@@ -40,13 +26,10 @@ pub fn compare(
     tables: Option<&BTreeSet<(String, String)>>,
     hashes: &[ChunkHash],
 ) -> Vec<Mismatch> {
-    let mut read: BTreeMap<(&str, &str, &str), &ChunkHash> = hashes
-        .iter()
-        .map(|hash| (key(&hash.schema, &hash.table, &hash.path), hash))
-        .collect();
-    let is_wanted = |table: &&TableEntry| {
-        tables.is_none_or(|tables| tables.contains(&(table.schema.clone(), table.name.clone())))
-    };
+    let mut read: BTreeMap<(&str, &str, &str), &ChunkHash> =
+        hashes.iter().map(|hash| (key(&hash.schema, &hash.table, &hash.path), hash)).collect();
+    let is_wanted =
+        |table: &&TableEntry| tables.is_none_or(|tables| tables.contains(&(table.schema.clone(), table.name.clone())));
     let mut mismatches = Vec::new();
     for table in manifest.tables.iter().filter(is_wanted) {
         for chunk in &table.chunks {
@@ -73,26 +56,12 @@ fn judge(table: &TableEntry, chunk: &Chunk, read: Option<&ChunkHash>) -> Option<
     let (schema, path) = (table.schema.clone(), chunk.path.clone());
     let table = table.name.clone();
     match read {
-        None => Some(Mismatch::Unread {
-            schema,
-            table,
-            path,
-        }),
+        None => Some(Mismatch::Unread { schema, table, path }),
         Some(read) if read.rows != chunk.rows => {
             let (dumped, restored) = (chunk.rows, read.rows);
-            Some(Mismatch::Rows {
-                schema,
-                table,
-                path,
-                dumped,
-                restored,
-            })
+            Some(Mismatch::Rows { schema, table, path, dumped, restored })
         }
-        Some(read) if read.sha256 != chunk.sha256 => Some(Mismatch::Content {
-            schema,
-            table,
-            path,
-        }),
+        Some(read) if read.sha256 != chunk.sha256 => Some(Mismatch::Content { schema, table, path }),
         Some(_) => None,
     }
 }
@@ -151,16 +120,14 @@ mod tests {
 
     #[test]
     fn what_came_back_as_it_was_matches() {
-        let hashes = ["orders/0", "orders/1"]
-            .map(|path| read("orders", path, 10, &format!("hash of {path}")));
+        let hashes = ["orders/0", "orders/1"].map(|path| read("orders", path, 10, &format!("hash of {path}")));
         let tables = BTreeSet::from([("shop".to_owned(), "orders".to_owned())]);
         assert_eq!(compare(&manifest(), Some(&tables), &hashes), []);
     }
 
     #[test]
     fn a_table_that_is_not_there_is_named() {
-        let hashes = ["orders/0", "orders/1"]
-            .map(|path| read("orders", path, 10, &format!("hash of {path}")));
+        let hashes = ["orders/0", "orders/1"].map(|path| read("orders", path, 10, &format!("hash of {path}")));
         assert_eq!(compare(&manifest(), None, &hashes).len(), 2);
     }
 
@@ -172,10 +139,7 @@ mod tests {
             read("lines", "lines/1", 10, "hash of lines/1"),
             read("empty", "empty/0", 2, "anything"),
         ];
-        let told: Vec<String> = compare(&manifest(), None, &hashes)
-            .iter()
-            .map(ToString::to_string)
-            .collect();
+        let told: Vec<String> = compare(&manifest(), None, &hashes).iter().map(ToString::to_string).collect();
         assert_eq!(
             told,
             [

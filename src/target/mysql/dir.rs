@@ -32,16 +32,10 @@ impl DirDump {
         let root = root.into();
         let path = "manifest.json";
         let text = read_bounded(&root.join(path)).map_err(|error| failure(path, error))?;
-        let manifest: Manifest =
-            serde_json::from_slice(&text).map_err(|source| DumpReadError::Malformed {
-                path: path.to_owned(),
-                source: source.into(),
-            })?;
+        let manifest: Manifest = serde_json::from_slice(&text)
+            .map_err(|source| DumpReadError::Malformed { path: path.to_owned(), source: source.into() })?;
         if manifest.format > FORMAT {
-            return Err(DumpReadError::NewerFormat {
-                format: manifest.format,
-                known: FORMAT,
-            });
+            return Err(DumpReadError::NewerFormat { format: manifest.format, known: FORMAT });
         }
         Ok(Self { root, manifest })
     }
@@ -49,9 +43,7 @@ impl DirDump {
     fn place(&self, path: &str) -> Result<PathBuf, DumpReadError> {
         let is_plain = |part| matches!(part, Component::Normal(_));
         if path.is_empty() || !Path::new(path).components().all(is_plain) {
-            return Err(DumpReadError::Outside {
-                path: path.to_owned(),
-            });
+            return Err(DumpReadError::Outside { path: path.to_owned() });
         }
         Ok(self.root.join(path))
     }
@@ -64,9 +56,7 @@ impl DumpReader for DirDump {
     }
 
     async fn read(&self, path: &str) -> Result<Vec<u8>, DumpReadError> {
-        tokio::fs::read(self.place(path)?)
-            .await
-            .map_err(|error| failure(path, error))
+        tokio::fs::read(self.place(path)?).await.map_err(|error| failure(path, error))
     }
 
     fn stream(&self, path: &str) -> BoxStream<'static, Result<Bytes, DumpReadError>> {
@@ -96,10 +86,7 @@ impl Blocks {
         };
         let mut block = Vec::with_capacity(BLOCK_BYTES);
         // Adapters return short reads at will; the limit keeps a block a block.
-        let read = (&mut file)
-            .take(BLOCK_BYTES as u64)
-            .read_to_end(&mut block)
-            .await;
+        let read = (&mut file).take(BLOCK_BYTES as u64).read_to_end(&mut block).await;
         match read {
             Ok(0) => Ok(None),
             Ok(_) => Ok(Some((block.into(), Self::Open { path, file }))),
@@ -110,9 +97,7 @@ impl Blocks {
 
 fn read_bounded(path: &Path) -> io::Result<Vec<u8>> {
     let mut text = Vec::new();
-    std::fs::File::open(path)?
-        .take(MANIFEST_BYTES_MAX)
-        .read_to_end(&mut text)?;
+    std::fs::File::open(path)?.take(MANIFEST_BYTES_MAX).read_to_end(&mut text)?;
     Ok(text)
 }
 
@@ -153,15 +138,9 @@ mod tests {
     async fn a_path_that_leaves_the_dump_is_refused() {
         let (_dir, dump) = dump();
         for path in ["../x", "/etc/passwd", "a/../../x", ""] {
-            assert!(
-                matches!(dump.read(path).await, Err(DumpReadError::Outside { .. })),
-                "{path}"
-            );
+            assert!(matches!(dump.read(path).await, Err(DumpReadError::Outside { .. })), "{path}");
             let first = dump.stream(path).next().await;
-            assert!(
-                matches!(first, Some(Err(DumpReadError::Outside { .. }))),
-                "{path}"
-            );
+            assert!(matches!(first, Some(Err(DumpReadError::Outside { .. }))), "{path}");
         }
     }
 
@@ -178,9 +157,6 @@ mod tests {
         let path = dir.path().join("manifest.json");
         let text = std::fs::read_to_string(&path).unwrap();
         std::fs::write(&path, text.replace("\"format\":1", "\"format\":99")).unwrap();
-        assert!(matches!(
-            DirDump::open(dir.path()),
-            Err(DumpReadError::NewerFormat { format: 99, .. })
-        ));
+        assert!(matches!(DirDump::open(dir.path()), Err(DumpReadError::NewerFormat { format: 99, .. })));
     }
 }

@@ -61,19 +61,15 @@ impl DumpReadError {
     /// Tells whether the dump itself is damaged, so that no new try will help.
     #[must_use]
     pub fn is_damage(&self) -> bool {
-        matches!(
-            self,
-            Self::Missing { .. } | Self::Damaged { .. } | Self::Malformed { .. }
-        )
+        matches!(self, Self::Missing { .. } | Self::Damaged { .. } | Self::Malformed { .. })
     }
 
     #[must_use]
     pub fn hint(&self) -> Option<String> {
         match self {
-            Self::Missing { .. } | Self::Damaged { .. } | Self::Malformed { .. } => Some(
-                "run `bkp verify --level data`, and restore from a copy or an older snapshot"
-                    .to_owned(),
-            ),
+            Self::Missing { .. } | Self::Damaged { .. } | Self::Malformed { .. } => {
+                Some("run `bkp verify --level data`, and restore from a copy or an older snapshot".to_owned())
+            }
             Self::NewerFormat { .. } => {
                 Some("use a newer `bkp`, or load the dump with its own `restore.sql`".to_owned())
             }

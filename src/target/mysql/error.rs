@@ -36,19 +36,9 @@ pub enum LoadError {
         source: Box<LoadError>,
     },
     #[error("load `{path}` into {table}: the server gave {count} warnings, the first: {first}")]
-    Warnings {
-        path: String,
-        table: String,
-        count: u64,
-        first: String,
-    },
+    Warnings { path: String, table: String, count: u64, first: String },
     #[error("load `{path}` into {table}: the server took {taken} rows of {expected}")]
-    RowCount {
-        path: String,
-        table: String,
-        expected: u64,
-        taken: u64,
-    },
+    RowCount { path: String, table: String, expected: u64, taken: u64 },
     #[error("load into a target that is not empty: it holds {}", list(.holdings))]
     NotEmpty { holdings: Vec<Drop> },
     #[error("load into a target that is in the middle of another load")]
@@ -71,20 +61,11 @@ pub enum LoadError {
 const NAMES_MAX: usize = 5;
 
 fn list(holdings: &[Drop]) -> String {
-    let name = |drop: &Drop| {
-        format!(
-            "{} {}",
-            drop.holding.keyword().to_lowercase(),
-            sql::qualified(&drop.schema, &drop.name)
-        )
-    };
+    let name =
+        |drop: &Drop| format!("{} {}", drop.holding.keyword().to_lowercase(), sql::qualified(&drop.schema, &drop.name));
     let names: Vec<String> = holdings.iter().take(NAMES_MAX).map(name).collect();
     let more = holdings.len().saturating_sub(NAMES_MAX);
-    let rest = if more == 0 {
-        String::new()
-    } else {
-        format!(" and {more} more")
-    };
+    let rest = if more == 0 { String::new() } else { format!(" and {more} more") };
     format!("{}{rest}", names.join(", "))
 }
 
@@ -92,10 +73,7 @@ impl LoadError {
     /// Returns what turns an error of the client into ours, for `map_err`.
     pub(super) fn at(act: impl Into<String>) -> impl FnOnce(mysql_async::Error) -> Self {
         let act = act.into();
-        move |source| Self::Sql {
-            act,
-            source: Box::new(source),
-        }
+        move |source| Self::Sql { act, source: Box::new(source) }
     }
 
     /// Tells whether the same may well succeed on a new connection.
@@ -133,18 +111,14 @@ impl LoadError {
             Self::OtherLoad => {
                 "continue that load with its own snapshot and selection, or drop the schema `bkp_restore` and what it has loaded"
             }
-            Self::Busy => {
-                "wait for it, or stop it: what it has loaded stays, and a new start goes on from there"
-            }
+            Self::Busy => "wait for it, or stop it: what it has loaded stays, and a new start goes on from there",
             Self::LocalInfileOff => "on the target: SET GLOBAL local_infile = 1",
             Self::NotInDump { .. } => "look at the names in `manifest.json` of the snapshot",
             Self::NamesCollide { .. } => "use a target with lower_case_table_names = 0",
             Self::Warnings { .. } => {
                 "is the target of another product, version or max_allowed_packet than the source was?"
             }
-            Self::GaveUp { .. } | Self::Stopped | Self::Rows { .. } => {
-                "start it again: it goes on where it stopped"
-            }
+            Self::GaveUp { .. } | Self::Stopped | Self::Rows { .. } => "start it again: it goes on where it stopped",
             Self::Sql { source, .. } => return sql_hint(source).map(str::to_owned),
             Self::RowCount { .. } | Self::BrokeOff => return None,
         };
@@ -170,18 +144,12 @@ fn sql_hint(error: &mysql_async::Error) -> Option<&'static str> {
         1044 | 1142 | 1143 | 1227 | 1370 => {
             Some("give the account that restores all privileges on the target (GRANT ALL ON *.*)")
         }
-        1273 | 1115 => Some(
-            "the target does not know this collation or character set: use one of the dump's product and version",
-        ),
-        1286 => {
-            Some("the target lacks this storage engine: install it, or use a target that has it")
+        1273 | 1115 => {
+            Some("the target does not know this collation or character set: use one of the dump's product and version")
         }
-        1114 | 1021 => {
-            Some("free space on the target, then start it again: it goes on where it stopped")
-        }
-        1290 => {
-            Some("the target is read-only: SET GLOBAL read_only = 0, if it is the right server")
-        }
+        1286 => Some("the target lacks this storage engine: install it, or use a target that has it"),
+        1114 | 1021 => Some("free space on the target, then start it again: it goes on where it stopped"),
+        1290 => Some("the target is read-only: SET GLOBAL read_only = 0, if it is the right server"),
         _ => None,
     }
 }

@@ -6,8 +6,7 @@ use mysql_async::{DriverError, Error};
 pub(super) fn is_passing(error: &Error) -> bool {
     match error {
         Error::Server(error) => is_passing_code(error.code),
-        Error::Driver(DriverError::ConnectionClosed | DriverError::PacketOutOfOrder)
-        | Error::Io(_) => true,
+        Error::Driver(DriverError::ConnectionClosed | DriverError::PacketOutOfOrder) | Error::Io(_) => true,
         _ => false,
     }
 }
@@ -54,11 +53,7 @@ mod tests {
     use super::*;
 
     fn server(code: u16) -> Error {
-        Error::Server(mysql_async::ServerError {
-            code,
-            message: String::new(),
-            state: String::new(),
-        })
+        Error::Server(mysql_async::ServerError { code, message: String::new(), state: String::new() })
     }
 
     #[test]

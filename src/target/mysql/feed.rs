@@ -40,10 +40,7 @@ pub(super) struct Counted {
 
 impl Counted {
     pub(super) fn new(task: Task) -> Self {
-        Self {
-            task,
-            bytes: Arc::default(),
-        }
+        Self { task, bytes: Arc::default() }
     }
 
     fn add(&self, count: usize) {
@@ -68,14 +65,7 @@ impl Feed {
         counted: Counted,
     ) -> (Self, oneshot::Receiver<DumpReadError>) {
         let (failure, failed) = oneshot::channel();
-        let feed = Self {
-            source,
-            rest: Bytes::new(),
-            hash: Sha256::new(),
-            expected,
-            counted,
-            failure: Some(failure),
-        };
+        let feed = Self { source, rest: Bytes::new(), hash: Sha256::new(), expected, counted, failure: Some(failure) };
         (feed, failed)
     }
 
@@ -146,40 +136,25 @@ mod tests {
             bytes: promised.len() as u64,
             sha256: hex::encode(Sha256::digest(promised)),
         };
-        let (feed, failed) = Feed::new(
-            stream::iter(pieces).boxed(),
-            expected,
-            Counted::new(task.clone()),
-        );
+        let (feed, failed) = Feed::new(stream::iter(pieces).boxed(), expected, Counted::new(task.clone()));
         (feed, failed, task)
     }
 
     #[tokio::test]
     async fn the_bytes_of_the_manifest_pass_in_small_pieces() {
         let rows = vec![7; 3 * PIECE_BYTES + 5];
-        let pieces = vec![
-            Ok(Bytes::new()),
-            Ok(rows[..10].to_vec().into()),
-            Ok(rows[10..].to_vec().into()),
-        ];
+        let pieces = vec![Ok(Bytes::new()), Ok(rows[..10].to_vec().into()), Ok(rows[10..].to_vec().into())];
         let (feed, _failed, task) = feed_of(pieces, &rows);
         let given: Vec<Bytes> = feed.map(Result::unwrap).collect().await;
-        assert!(
-            given
-                .iter()
-                .all(|piece| !piece.is_empty() && piece.len() <= PIECE_BYTES)
-        );
+        assert!(given.iter().all(|piece| !piece.is_empty() && piece.len() <= PIECE_BYTES));
         assert_eq!(given.concat(), rows);
         assert_eq!(task.done(), rows.len() as u64);
     }
 
     #[tokio::test]
     async fn a_feed_that_fails_neither_ends_nor_errs() {
-        let lost = DumpReadError::Missing {
-            path: "t/0.tsv".to_owned(),
-        };
-        let (mut feed, failed, _) =
-            feed_of(vec![Ok(Bytes::from_static(b"1\n")), Err(lost)], b"1\n2\n");
+        let lost = DumpReadError::Missing { path: "t/0.tsv".to_owned() };
+        let (mut feed, failed, _) = feed_of(vec![Ok(Bytes::from_static(b"1\n")), Err(lost)], b"1\n2\n");
         assert_eq!(feed.next().await.unwrap().unwrap(), "1\n");
         assert!(feed.next().now_or_never().is_none());
         assert!(feed.next().now_or_never().is_none());
@@ -189,8 +164,7 @@ mod tests {
     #[tokio::test]
     async fn a_file_with_other_bytes_never_reaches_its_end() {
         for given in [&b"1\n3\n"[..], b"1\n", b"1\n2\n3\n"] {
-            let (mut feed, failed, task) =
-                feed_of(vec![Ok(Bytes::copy_from_slice(given))], b"1\n2\n");
+            let (mut feed, failed, task) = feed_of(vec![Ok(Bytes::copy_from_slice(given))], b"1\n2\n");
             assert!(feed.next().await.is_some());
             assert!(feed.next().now_or_never().is_none(), "{given:?}");
             assert!(matches!(failed.await, Ok(DumpReadError::Damaged { .. })));

@@ -37,10 +37,8 @@ pub(super) fn split(create: &str, referenced: &BTreeSet<String>) -> Split {
     let is_versioned = create.contains("SYSTEM VERSIONING");
     let mut needed = needed_columns(&lines[..end]);
     needed.extend(referenced.iter().cloned());
-    let may_wait =
-        |line: &&str| plain_index(line).is_some_and(|(_, first)| !needed.contains(&first));
-    let (late, mut kept): (Vec<&str>, Vec<&str>) =
-        lines[..end].iter().partition(|line| may_wait(line));
+    let may_wait = |line: &&str| plain_index(line).is_some_and(|(_, first)| !needed.contains(&first));
+    let (late, mut kept): (Vec<&str>, Vec<&str>) = lines[..end].iter().partition(|line| may_wait(line));
     // Everything but definitions, one a line, is beyond this reader.
     if is_versioned || late.is_empty() || kept.len() < 2 {
         return whole(create);
@@ -49,18 +47,13 @@ pub(super) fn split(create: &str, referenced: &BTreeSet<String>) -> Split {
     kept[last] = kept[last].trim_end_matches(',');
     kept.extend(&lines[end..]);
     let deferred = late.into_iter().filter_map(index).collect();
-    Split {
-        create: kept.join("\n"),
-        deferred,
-    }
+    Split { create: kept.join("\n"), deferred }
 }
 
 /// Returns `(table, first column)` of what each foreign key of a `CREATE TABLE` statement points to; the table as
 /// `schema.table`, in the table's own schema unless it says another.
 pub(super) fn references(create: &str, schema: &str) -> Vec<(String, String)> {
-    let keys = create
-        .split('\n')
-        .filter(|line| line.contains(" FOREIGN KEY "));
+    let keys = create.split('\n').filter(|line| line.contains(" FOREIGN KEY "));
     keys.filter_map(|line| reference(line, schema)).collect()
 }
 
@@ -77,10 +70,7 @@ fn reference(line: &str, schema: &str) -> Option<(String, String)> {
 }
 
 fn whole(create: &str) -> Split {
-    Split {
-        create: create.to_owned(),
-        deferred: Vec::new(),
-    }
+    Split { create: create.to_owned(), deferred: Vec::new() }
 }
 
 fn index(line: &str) -> Option<Index> {
@@ -98,13 +88,9 @@ fn plain_index(line: &str) -> Option<(String, String)> {
 
 /// Returns the first columns of foreign keys, and every `AUTO_INCREMENT` column.
 fn needed_columns(lines: &[&str]) -> BTreeSet<String> {
-    let foreign = lines
-        .iter()
-        .filter_map(|line| name(line.split_once(" FOREIGN KEY (")?.1));
-    let automatic = lines
-        .iter()
-        .filter(|line| line.contains(" AUTO_INCREMENT"))
-        .filter_map(|line| name(line.trim_start()));
+    let foreign = lines.iter().filter_map(|line| name(line.split_once(" FOREIGN KEY (")?.1));
+    let automatic =
+        lines.iter().filter(|line| line.contains(" AUTO_INCREMENT")).filter_map(|line| name(line.trim_start()));
     foreign.chain(automatic).map(|(name, _)| name).collect()
 }
 
@@ -151,25 +137,16 @@ mod tests {
         let split = split(ORDERS, &BTreeSet::new());
         assert_eq!(
             split.deferred,
-            [Index {
-                name: "by`placed".to_owned(),
-                definition: "KEY `by``placed` (`placed`,`id`)".to_owned()
-            }]
+            [Index { name: "by`placed".to_owned(), definition: "KEY `by``placed` (`placed`,`id`)".to_owned() }]
         );
-        assert_eq!(
-            split.create,
-            ORDERS.replace("  KEY `by``placed` (`placed`,`id`),\n", "")
-        );
+        assert_eq!(split.create, ORDERS.replace("  KEY `by``placed` (`placed`,`id`),\n", ""));
     }
 
     #[test]
     fn the_last_definition_left_has_no_comma() {
         let create = "CREATE TABLE `t` (\n  `a` int,\n  KEY `k` (`a`)\n) ENGINE=InnoDB";
         let split = split(create, &BTreeSet::new());
-        assert_eq!(
-            split.create,
-            "CREATE TABLE `t` (\n  `a` int\n) ENGINE=InnoDB"
-        );
+        assert_eq!(split.create, "CREATE TABLE `t` (\n  `a` int\n) ENGINE=InnoDB");
     }
 
     #[test]
@@ -189,10 +166,7 @@ mod tests {
         let text = |text: &str| text.to_owned();
         assert_eq!(
             references(ORDERS, "mall"),
-            [
-                (text("other.customers"), text("id")),
-                (text("mall.shops"), text("id"))
-            ]
+            [(text("other.customers"), text("id")), (text("mall.shops"), text("id"))]
         );
     }
 }

@@ -41,21 +41,10 @@ pub(super) async fn create_others(conn: &mut Conn, load: &Load) -> Result<Made, 
 
 /// Creates objects. One that is refused is tried again after the others, as long as any comes through: views and functions
 /// need each other in an order that no list tells. What never comes through is returned.
-async fn create(
-    conn: &mut Conn,
-    load: &Load,
-    is_wanted: impl Fn(ObjectKind) -> bool,
-) -> Result<Made, LoadError> {
-    let mut waiting: VecDeque<&ObjectStep> = load
-        .plan
-        .objects
-        .iter()
-        .filter(|step| is_wanted(step.object.kind))
-        .collect();
-    let task = load
-        .run
-        .events
-        .task("create objects", Unit::Objects, waiting.len() as u64);
+async fn create(conn: &mut Conn, load: &Load, is_wanted: impl Fn(ObjectKind) -> bool) -> Result<Made, LoadError> {
+    let mut waiting: VecDeque<&ObjectStep> =
+        load.plan.objects.iter().filter(|step| is_wanted(step.object.kind)).collect();
+    let task = load.run.events.task("create objects", Unit::Objects, waiting.len() as u64);
     let mut made = Made::default();
     loop {
         let before = waiting.len();
@@ -70,12 +59,7 @@ async fn create(
         made.done += before - refused.len();
         if refused.is_empty() || refused.len() == before {
             let failed = refused.into_iter();
-            made.failed = failed
-                .map(|(step, error)| Failed {
-                    what: describe(&step.object),
-                    error,
-                })
-                .collect();
+            made.failed = failed.map(|(step, error)| Failed { what: describe(&step.object), error }).collect();
             return Ok(made);
         }
         waiting.extend(refused.into_iter().map(|(step, _)| step));
@@ -89,9 +73,7 @@ async fn create_one(conn: &mut Conn, load: &Load, step: &ObjectStep) -> Result<(
     // The statements of the object before may have changed anything about the session.
     load.opener.prepare(conn).await?;
     if !schema.is_empty() {
-        conn.query_drop(format!("USE {}", sql::ident(schema)))
-            .await
-            .map_err(at())?;
+        conn.query_drop(format!("USE {}", sql::ident(schema))).await.map_err(at())?;
     }
     if step.making == Making::Recreates
         && let Some(drop) = drop_statement(object)
@@ -110,12 +92,7 @@ async fn statements(load: &Load, object: &ObjectEntry) -> Result<Vec<String>, Lo
     let path = &object.statements;
     let text = load.dump.read(path).await?;
     let statements = serde_json::from_slice(&text);
-    statements.map_err(|source| {
-        LoadError::Dump(DumpReadError::Malformed {
-            path: path.clone(),
-            source: source.into(),
-        })
-    })
+    statements.map_err(|source| LoadError::Dump(DumpReadError::Malformed { path: path.clone(), source: source.into() }))
 }
 
 /// Returns what removes an object that an interrupted load may have made.
@@ -124,10 +101,7 @@ fn drop_statement(object: &ObjectEntry) -> Option<String> {
         sql::qualified(schema, &object.name)
     } else {
         let plain = account::plain(&object.name);
-        plain.rsplit_once('@').map_or_else(
-            || sql::ident(&plain),
-            |(user, host)| sql::account(user, host),
-        )
+        plain.rsplit_once('@').map_or_else(|| sql::ident(&plain), |(user, host)| sql::account(user, host))
     };
     let keyword = match object.kind {
         ObjectKind::Sequence => "SEQUENCE",

@@ -34,26 +34,18 @@ pub struct Selection {
 impl Selection {
     #[must_use]
     pub fn everything() -> Self {
-        Self {
-            tables: None,
-            accounts: true,
-        }
+        Self { tables: None, accounts: true }
     }
 
     /// Selects all but users, roles and grants: what a sandbox needs.
     #[must_use]
     pub fn data() -> Self {
-        Self {
-            tables: None,
-            accounts: false,
-        }
+        Self { tables: None, accounts: false }
     }
 
     fn has(&self, schema: &str, table: &str) -> bool {
         let is_it = |(s, t): &(String, String)| s == schema && t == table;
-        self.tables
-            .as_ref()
-            .is_none_or(|tables| tables.iter().any(is_it))
+        self.tables.as_ref().is_none_or(|tables| tables.iter().any(is_it))
     }
 }
 
@@ -176,11 +168,7 @@ impl LoadPlan {
             objects,
             drops,
             omitted,
-            dumped_mode: manifest
-                .variables
-                .get("sql_mode")
-                .cloned()
-                .unwrap_or_default(),
+            dumped_mode: manifest.variables.get("sql_mode").cloned().unwrap_or_default(),
             session: state.session.clone(),
         })
     }
@@ -199,9 +187,7 @@ impl LoadPlan {
 
     fn pending(&self, count: impl Fn(&TableEntry, usize) -> u64) -> u64 {
         let steps = self.tables.iter();
-        steps
-            .flat_map(|step| step.pending.iter().map(|chunk| count(&step.table, *chunk)))
-            .sum()
+        steps.flat_map(|step| step.pending.iter().map(|chunk| count(&step.table, *chunk))).sum()
     }
 }
 
@@ -209,19 +195,13 @@ fn check_selection(manifest: &Manifest, selection: &Selection) -> Result<(), Loa
     for (schema, table) in selection.tables.iter().flatten() {
         let is_it = |entry: &TableEntry| entry.schema == *schema && entry.name == *table;
         if !manifest.tables.iter().any(is_it) {
-            return Err(LoadError::NotInDump {
-                table: sql::qualified(schema, table),
-            });
+            return Err(LoadError::NotInDump { table: sql::qualified(schema, table) });
         }
     }
     Ok(())
 }
 
-fn check_target(
-    manifest: &Manifest,
-    selection: &Selection,
-    state: &TargetState,
-) -> Result<(), LoadError> {
+fn check_target(manifest: &Manifest, selection: &Selection, state: &TargetState) -> Result<(), LoadError> {
     if !state.local_infile {
         return Err(LoadError::LocalInfileOff);
     }
@@ -229,17 +209,10 @@ fn check_target(
         return Ok(());
     }
     let mut seen = BTreeMap::new();
-    for table in manifest
-        .tables
-        .iter()
-        .filter(|table| selection.has(&table.schema, &table.name))
-    {
+    for table in manifest.tables.iter().filter(|table| selection.has(&table.schema, &table.name)) {
         let name = sql::qualified(&table.schema, &table.name);
         if let Some(other) = seen.insert(name.to_lowercase(), name.clone()) {
-            return Err(LoadError::NamesCollide {
-                one: other,
-                other: name,
-            });
+            return Err(LoadError::NamesCollide { one: other, other: name });
         }
     }
     Ok(())
@@ -253,11 +226,7 @@ fn token(manifest: &Manifest, selection: &Selection) -> String {
     hex::encode(hash.finalize())
 }
 
-fn own_progress<'a>(
-    token: &str,
-    state: &'a TargetState,
-    overwrite: bool,
-) -> Result<Option<&'a Progress>, LoadError> {
+fn own_progress<'a>(token: &str, state: &'a TargetState, overwrite: bool) -> Result<Option<&'a Progress>, LoadError> {
     match &state.progress {
         Some(progress) if progress.token == token => Ok(Some(progress)),
         Some(_) if !overwrite => Err(LoadError::OtherLoad),
@@ -268,15 +237,8 @@ fn own_progress<'a>(
 /// Engines whose transactions cover rows and progress alike.
 const TRANSACTIONAL: [&str; 4] = ["innodb", "rocksdb", "tokudb", "ndbcluster"];
 
-fn tables(
-    manifest: &Manifest,
-    selection: &Selection,
-    progress: Option<&Progress>,
-) -> Vec<TableStep> {
-    let selected = manifest
-        .tables
-        .iter()
-        .filter(|table| selection.has(&table.schema, &table.name));
+fn tables(manifest: &Manifest, selection: &Selection, progress: Option<&Progress>) -> Vec<TableStep> {
+    let selected = manifest.tables.iter().filter(|table| selection.has(&table.schema, &table.name));
     selected.map(|table| table_step(table, progress)).collect()
 }
 
@@ -293,9 +255,7 @@ fn table_step(table: &TableEntry, progress: Option<&Progress>) -> TableStep {
         table: table.clone(),
         is_transactional,
         stage,
-        pending: (0..table.chunks.len())
-            .filter(|chunk| !is_loaded(*chunk))
-            .collect(),
+        pending: (0..table.chunks.len()).filter(|chunk| !is_loaded(*chunk)).collect(),
     }
 }
 
@@ -320,23 +280,11 @@ fn schemas(
     state: &TargetState,
     progress: Option<&Progress>,
 ) -> Vec<SchemaStep> {
-    let mut needed: BTreeSet<&str> = tables
-        .iter()
-        .map(|step| step.table.schema.as_str())
-        .collect();
-    needed.extend(
-        objects
-            .iter()
-            .filter_map(|step| step.object.schema.as_deref()),
-    );
+    let mut needed: BTreeSet<&str> = tables.iter().map(|step| step.table.schema.as_str()).collect();
+    needed.extend(objects.iter().filter_map(|step| step.object.schema.as_deref()));
     let is_whole = tables.len() == manifest.tables.len();
-    let entries = manifest
-        .schemas
-        .iter()
-        .filter(|entry| is_whole || needed.contains(entry.name.as_str()));
-    let is_used = |name: &str| {
-        progress.is_none() && state.holdings.iter().any(|(schema, _, _)| schema == name)
-    };
+    let entries = manifest.schemas.iter().filter(|entry| is_whole || needed.contains(entry.name.as_str()));
+    let is_used = |name: &str| progress.is_none() && state.holdings.iter().any(|(schema, _, _)| schema == name);
     entries
         .map(|SchemaEntry { name, create }| SchemaStep {
             name: name.clone(),
@@ -356,19 +304,14 @@ fn notes(manifest: &Manifest, selection: &Selection, state: &TargetState) -> Vec
             "the dump is of {dumped} and the target is {target}: types, collations and routines of the one may be refused by the other"
         ));
     } else if series(&manifest.version) > series(&state.version) {
-        notes.push(format!(
-            "the dump is of {dumped} and the target is the older {target}"
-        ));
+        notes.push(format!("the dump is of {dumped} and the target is the older {target}"));
     }
     if selection.tables.is_some() {
-        notes.push("selected tables come with their triggers; views, routines, events and accounts stay behind".to_owned());
+        notes.push(
+            "selected tables come with their triggers; views, routines, events and accounts stay behind".to_owned(),
+        );
     }
-    if state.event_scheduler
-        && manifest
-            .objects
-            .iter()
-            .any(|object| object.kind == ObjectKind::Event)
-    {
+    if state.event_scheduler && manifest.objects.iter().any(|object| object.kind == ObjectKind::Event) {
         notes.push("the target's event scheduler is on: restored events run at once".to_owned());
     }
     notes
@@ -377,46 +320,25 @@ fn notes(manifest: &Manifest, selection: &Selection, state: &TargetState) -> Vec
 /// Returns the first two numbers of a version.
 #[must_use]
 pub fn series(version: &str) -> (u32, u32) {
-    let mut numbers = version
-        .split(|c: char| !c.is_ascii_digit())
-        .map(|part| part.parse().unwrap_or(0));
+    let mut numbers = version.split(|c: char| !c.is_ascii_digit()).map(|part| part.parse().unwrap_or(0));
     (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
 }
 
 impl fmt::Display for LoadPlan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let verb = if self.resumes {
-            "continue to load"
-        } else {
-            "load"
-        };
-        let pending = self
-            .tables
-            .iter()
-            .filter(|step| step.stage != Stage::Finished)
-            .count();
+        let verb = if self.resumes { "continue to load" } else { "load" };
+        let pending = self.tables.iter().filter(|step| step.stage != Stage::Finished).count();
         writeln!(f, "{verb} into {}", self.target)?;
-        writeln!(
-            f,
-            "  tables   {pending}, {} rows, {}",
-            self.rows(),
-            human::bytes(self.bytes())
-        )?;
+        writeln!(f, "  tables   {pending}, {} rows, {}", self.rows(), human::bytes(self.bytes()))?;
         writeln!(f, "  objects  {}", self.objects.len())?;
         for drop in &self.drops {
             let name = sql::qualified(&drop.schema, &drop.name);
-            writeln!(
-                f,
-                "  drop     {} {name}",
-                drop.holding.keyword().to_lowercase()
-            )?;
+            writeln!(f, "  drop     {} {name}", drop.holding.keyword().to_lowercase())?;
         }
         for omitted in &self.omitted {
             writeln!(f, "  omit     {}: {}", omitted.what, omitted.why)?;
         }
-        self.notes
-            .iter()
-            .try_for_each(|note| writeln!(f, "  note     {note}"))
+        self.notes.iter().try_for_each(|note| writeln!(f, "  note     {note}"))
     }
 }
 

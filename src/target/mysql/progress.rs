@@ -59,12 +59,10 @@ impl Step<'_> {
     /// Returns the name for people, and for [`Step::Load`] the token.
     fn label(self) -> String {
         match self {
-            Self::Load(text) | Self::Chunk(text) | Self::Making(text) | Self::Made(text) => {
-                text.to_owned()
+            Self::Load(text) | Self::Chunk(text) | Self::Making(text) | Self::Made(text) => text.to_owned(),
+            Self::Begun { schema, name } | Self::Created { schema, name } | Self::Finished { schema, name } => {
+                sql::qualified(schema, name)
             }
-            Self::Begun { schema, name }
-            | Self::Created { schema, name }
-            | Self::Finished { schema, name } => sql::qualified(schema, name),
         }
     }
 
@@ -82,10 +80,7 @@ impl Progress {
 
     #[cfg(test)]
     pub(super) fn of(token: &str, steps: &[Step<'_>]) -> Self {
-        Self {
-            token: token.to_owned(),
-            items: steps.iter().map(|step| step.item()).collect(),
-        }
+        Self { token: token.to_owned(), items: steps.iter().map(|step| step.item()).collect() }
     }
 }
 
@@ -116,9 +111,9 @@ pub(super) async fn begin(conn: &mut Conn, token: &str) -> Result<(), LoadError>
         insert(Step::Load(token)),
     ];
     for statement in statements {
-        conn.query_drop(statement).await.map_err(LoadError::at(
-            "keep the load's progress on the target, in schema `bkp_restore`",
-        ))?;
+        conn.query_drop(statement)
+            .await
+            .map_err(LoadError::at("keep the load's progress on the target, in schema `bkp_restore`"))?;
     }
     Ok(())
 }
@@ -136,20 +131,15 @@ pub(super) fn insert(step: Step<'_>) -> String {
 /// Notes a step that is no part of a transaction; one that is noted already stays.
 pub(super) async fn note(conn: &mut Conn, step: Step<'_>) -> Result<(), LoadError> {
     let statement = insert(step).replacen("INSERT", "INSERT IGNORE", 1);
-    conn.query_drop(statement)
-        .await
-        .map_err(LoadError::at("note the load's progress"))
+    conn.query_drop(statement).await.map_err(LoadError::at("note the load's progress"))
 }
 
 /// Forgets steps that must be done again.
 pub(super) async fn forget(conn: &mut Conn, steps: &[Step<'_>]) -> Result<(), LoadError> {
     for step in steps {
-        conn.query_drop(format!(
-            "DELETE FROM {TABLE} WHERE item = '{}'",
-            step.item()
-        ))
-        .await
-        .map_err(LoadError::at("note the load's progress"))?;
+        conn.query_drop(format!("DELETE FROM {TABLE} WHERE item = '{}'", step.item()))
+            .await
+            .map_err(LoadError::at("note the load's progress"))?;
     }
     Ok(())
 }
@@ -157,11 +147,8 @@ pub(super) async fn forget(conn: &mut Conn, steps: &[Step<'_>]) -> Result<(), Lo
 /// Removes the table, and the schema if it holds nothing else: the load is over.
 pub(super) async fn end(conn: &mut Conn) -> Result<(), LoadError> {
     let at = || LoadError::at("remove the load's progress from the target");
-    conn.query_drop(format!("DROP TABLE IF EXISTS {TABLE}"))
-        .await
-        .map_err(at())?;
-    let asked =
-        format!("SELECT COUNT(*) FROM information_schema.tables WHERE table_schema = '{SCHEMA}'");
+    conn.query_drop(format!("DROP TABLE IF EXISTS {TABLE}")).await.map_err(at())?;
+    let asked = format!("SELECT COUNT(*) FROM information_schema.tables WHERE table_schema = '{SCHEMA}'");
     let others: Option<u64> = conn.query_first(asked).await.map_err(at())?;
     if others == Some(0) {
         let drop = format!("DROP DATABASE IF EXISTS {}", sql::ident(SCHEMA));
@@ -177,10 +164,7 @@ mod tests {
     #[test]
     fn steps_of_the_same_name_are_told_apart() {
         let (schema, name) = ("s", "t");
-        let progress = Progress::of(
-            "x",
-            &[Step::Begun { schema, name }, Step::Chunk("s/t/0.tsv")],
-        );
+        let progress = Progress::of("x", &[Step::Begun { schema, name }, Step::Chunk("s/t/0.tsv")]);
         assert!(progress.has(Step::Begun { schema, name }));
         assert!(progress.has(Step::Chunk("s/t/0.tsv")));
         assert!(!progress.has(Step::Made("s/t/0.tsv")));

@@ -69,12 +69,7 @@ impl Queue {
         untouched.sort_by_key(|index| size(&work[*index].bytes, &work[*index].pending));
         let tables = work.into_iter().map(Table::new).collect();
         let lanes = (0..workers).map(|_| Lane::default()).collect();
-        Self {
-            tables,
-            untouched,
-            full,
-            lanes,
-        }
+        Self { tables, untouched, full, lanes }
     }
 
     /// Returns what a worker does next. A chunk that is given out must be reported by [`Queue::done`].
@@ -82,18 +77,13 @@ impl Queue {
         if let Some(table) = self.full.pop() {
             return Next::Finish { table };
         }
-        if self.lanes[worker].chunks.is_empty()
-            && !self.take_table(worker)
-            && !self.take_half(worker)
-        {
+        if self.lanes[worker].chunks.is_empty() && !self.take_table(worker) && !self.take_half(worker) {
             let is_over = self.lanes.iter().all(|lane| lane.chunks.is_empty());
             return if is_over { Next::Nothing } else { Next::Wait };
         }
         let lane = &mut self.lanes[worker];
         let table = lane.table;
-        lane.chunks
-            .pop_front()
-            .map_or(Next::Wait, |chunk| Next::Chunk { table, chunk })
+        lane.chunks.pop_front().map_or(Next::Wait, |chunk| Next::Chunk { table, chunk })
     }
 
     /// Notes that a chunk is committed.
@@ -116,9 +106,8 @@ impl Queue {
     }
 
     fn take_half(&mut self, worker: usize) -> bool {
-        let longest = (0..self.lanes.len())
-            .filter(|other| self.may_share(*other))
-            .max_by_key(|other| self.lane_bytes(*other));
+        let longest =
+            (0..self.lanes.len()).filter(|other| self.may_share(*other)).max_by_key(|other| self.lane_bytes(*other));
         let Some(other) = longest else { return false };
         let lane = &mut self.lanes[other];
         let (table, keep) = (lane.table, lane.chunks.len() / 2);
@@ -142,11 +131,7 @@ impl Queue {
 impl Table {
     fn new(work: TableWork) -> Self {
         let (left, is_open) = (work.pending.len(), !work.is_empty);
-        Self {
-            work,
-            left,
-            is_open,
-        }
+        Self { work, left, is_open }
     }
 }
 
@@ -159,12 +144,7 @@ mod tests {
     use super::*;
 
     fn table(chunks: usize, sequential: bool) -> TableWork {
-        TableWork {
-            pending: (0..chunks).collect(),
-            bytes: vec![10; chunks],
-            sequential,
-            is_empty: true,
-        }
+        TableWork { pending: (0..chunks).collect(), bytes: vec![10; chunks], sequential, is_empty: true }
     }
 
     fn chunk(table: usize, chunk: usize) -> Next {
@@ -214,9 +194,7 @@ mod tests {
     #[test]
     fn every_chunk_is_given_out_exactly_once() {
         let shapes = [(7, false), (1, true), (30, false), (4, true), (0, false)];
-        let work = shapes
-            .map(|(chunks, sequential)| table(chunks, sequential))
-            .to_vec();
+        let work = shapes.map(|(chunks, sequential)| table(chunks, sequential)).to_vec();
         let mut queue = Queue::new(work, 4);
         let (mut given, mut finished, mut flying) = (Vec::new(), Vec::new(), VecDeque::new());
         loop {

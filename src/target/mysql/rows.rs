@@ -51,10 +51,7 @@ pub(super) async fn load(load: &Arc<Load>, late: LateIndexes) -> Result<Tally, L
     let steps = load.plan.tables.iter();
     let chunks: usize = steps.clone().map(|step| step.pending.len()).sum();
     let workers = load.options.connections.clamp(1, chunks.max(1));
-    let task = load
-        .run
-        .events
-        .task("load rows", Unit::Bytes, load.plan.bytes());
+    let task = load.run.events.task("load rows", Unit::Bytes, load.plan.bytes());
     let desk = Arc::new(Desk {
         load: load.clone(),
         late,
@@ -63,9 +60,7 @@ pub(super) async fn load(load: &Arc<Load>, late: LateIndexes) -> Result<Tally, L
         task: task.clone(),
     });
     // Dropped on the first error, or by a stop: the others are aborted where they wait.
-    let mut tasks: JoinSet<_> = (0..workers)
-        .map(|worker| serve(desk.clone(), worker))
-        .collect();
+    let mut tasks: JoinSet<_> = (0..workers).map(|worker| serve(desk.clone(), worker)).collect();
     let mut tally = Tally::default();
     while let Some(done) = tasks.join_next().await {
         let done = done.map_err(|_| LoadError::BrokeOff)??;
@@ -162,14 +157,7 @@ impl Desk {
     ) -> Result<Outcome, LoadError> {
         let mut own = self.take(conn).await?;
         let entry = &step.table.chunks[chunk];
-        let outcome = chunk::load(
-            &mut own,
-            self.load.dump.as_ref(),
-            &step.table,
-            entry,
-            counted,
-        )
-        .await;
+        let outcome = chunk::load(&mut own, self.load.dump.as_ref(), &step.table, entry, counted).await;
         match outcome {
             Ok(_) => *conn = Some(own),
             Err(_) => self.load.opener.abandon(own),
@@ -186,19 +174,10 @@ impl Desk {
 
     async fn before_retry(&self, tries: u32, error: &LoadError) -> Result<(), LoadError> {
         let events = &self.load.run.events;
-        events.detail(format!(
-            "{}: once more, from the chunk's first row",
-            error.in_full()
-        ));
+        events.detail(format!("{}: once more, from the chunk's first row", error.in_full()));
         tokio::time::sleep(RETRY_DELAY * 2_u32.pow(tries - 1)).await;
         // A server that is just coming back is asked again by the next try.
-        self.load.opener.kill_abandoned().await.or_else(|error| {
-            if error.is_passing() {
-                Ok(())
-            } else {
-                Err(error)
-            }
-        })
+        self.load.opener.kill_abandoned().await.or_else(|error| if error.is_passing() { Ok(()) } else { Err(error) })
     }
 
     /// Builds the late indexes of a table that has all its rows.
@@ -209,20 +188,13 @@ impl Desk {
         }
         let mut own = self.take(conn).await?;
         let (schema, name) = (step.table.schema.as_str(), step.table.name.as_str());
-        self.build(&mut own, schema, name, &self.late[table])
-            .await?;
+        self.build(&mut own, schema, name, &self.late[table]).await?;
         progress::note(&mut own, Step::Finished { schema, name }).await?;
         *conn = Some(own);
         Ok(())
     }
 
-    async fn build(
-        &self,
-        conn: &mut Conn,
-        schema: &str,
-        name: &str,
-        late: &[Index],
-    ) -> Result<(), LoadError> {
+    async fn build(&self, conn: &mut Conn, schema: &str, name: &str, late: &[Index]) -> Result<(), LoadError> {
         let table = sql::qualified(schema, name);
         let at = || LoadError::at(format!("build the indexes of {table}"));
         if late.is_empty() {
@@ -237,16 +209,11 @@ impl Desk {
         let built: Vec<String> = conn.query(asked).await.map_err(at())?;
         let built: BTreeSet<String> = built.into_iter().collect();
         let missing = late.iter().filter(|index| !built.contains(&index.name));
-        let added: Vec<String> = missing
-            .map(|index| format!("ADD {}", index.definition))
-            .collect();
+        let added: Vec<String> = missing.map(|index| format!("ADD {}", index.definition)).collect();
         if added.is_empty() {
             return Ok(());
         }
-        self.load
-            .run
-            .events
-            .detail(format!("build {} indexes of {table}", added.len()));
+        self.load.run.events.detail(format!("build {} indexes of {table}", added.len()));
         let alter = format!("ALTER TABLE {table} {}", added.join(", "));
         conn.query_drop(alter).await.map_err(at())
     }

@@ -19,12 +19,8 @@ pub struct Session {
 }
 
 /// What a load cannot do without, on every product.
-const NEEDED: [(&str, &str); 4] = [
-    ("foreign_key_checks", "0"),
-    ("unique_checks", "0"),
-    ("time_zone", "'+00:00'"),
-    ("autocommit", "1"),
-];
+const NEEDED: [(&str, &str); 4] =
+    [("foreign_key_checks", "0"), ("unique_checks", "0"), ("time_zone", "'+00:00'"), ("autocommit", "1")];
 
 /// What helps where it exists and is allowed. Some need a privilege on MySQL.
 const WANTED: [(&str, &str); 15] = [
@@ -56,24 +52,15 @@ const MODES_KEPT: [&str; 2] = ["NO_UNSIGNED_SUBTRACTION", "PAD_CHAR_TO_FULL_LENG
 /// strict, because warnings are errors anyway; a missing engine is not replaced by another.
 pub(super) fn load_mode(dumped: &str) -> String {
     let kept = dumped.split(',').filter(|mode| MODES_KEPT.contains(mode));
-    let own = [
-        "NO_AUTO_VALUE_ON_ZERO",
-        "ALLOW_INVALID_DATES",
-        "NO_ENGINE_SUBSTITUTION",
-    ];
+    let own = ["NO_AUTO_VALUE_ON_ZERO", "ALLOW_INVALID_DATES", "NO_ENGINE_SUBSTITUTION"];
     own.into_iter().chain(kept).collect::<Vec<_>>().join(",")
 }
 
 /// Finds out which settings a target has and lets this account change. The connection keeps them.
-pub(super) async fn probe(
-    conn: &mut Conn,
-    variables: &BTreeMap<String, String>,
-) -> Result<Session, LoadError> {
+pub(super) async fn probe(conn: &mut Conn, variables: &BTreeMap<String, String>) -> Result<Session, LoadError> {
     let mut assignments = Vec::new();
     for (name, value) in NEEDED {
-        set(conn, name, value)
-            .await
-            .map_err(LoadError::at("prepare a loading session"))?;
+        set(conn, name, value).await.map_err(LoadError::at("prepare a loading session"))?;
         assignments.push(format!("{name} = {value}"));
     }
     for (name, value) in WANTED {
@@ -82,15 +69,11 @@ pub(super) async fn probe(
         }
     }
     let may_skip_binlog = set(conn, "sql_log_bin", "0").await.is_ok();
-    Ok(Session {
-        assignments,
-        may_skip_binlog,
-    })
+    Ok(Session { assignments, may_skip_binlog })
 }
 
 async fn set(conn: &mut Conn, name: &str, value: &str) -> mysql_async::Result<()> {
-    conn.query_drop(format!("SET SESSION {name} = {value}"))
-        .await
+    conn.query_drop(format!("SET SESSION {name} = {value}")).await
 }
 
 impl Session {
@@ -103,10 +86,7 @@ impl Session {
     /// Returns the one statement that prepares a connection.
     fn statement(&self, settings: &Settings) -> String {
         let mut all = self.assignments.clone();
-        all.push(format!(
-            "sql_mode = {}",
-            sql::string(&load_mode(&settings.dumped_mode))
-        ));
+        all.push(format!("sql_mode = {}", sql::string(&load_mode(&settings.dumped_mode))));
         if settings.skip_binlog && self.may_skip_binlog {
             all.push("sql_log_bin = 0".to_owned());
         }
@@ -145,11 +125,7 @@ const KILL_POLL: Duration = Duration::from_millis(50);
 
 impl Opener {
     pub(super) fn new(server: &Server, session: &Session, settings: &Settings) -> Self {
-        Self {
-            server: server.clone(),
-            prepare: session.statement(settings),
-            sessions: Mutex::default(),
-        }
+        Self { server: server.clone(), prepare: session.statement(settings), sessions: Mutex::default() }
     }
 
     pub(super) async fn open(&self) -> Result<Conn, LoadError> {
@@ -161,9 +137,7 @@ impl Opener {
 
     /// Gives a connection its settings again, after statements of the dump have changed them.
     pub(super) async fn prepare(&self, conn: &mut Conn) -> Result<(), LoadError> {
-        conn.query_drop(&self.prepare)
-            .await
-            .map_err(LoadError::at("prepare a loading session"))
+        conn.query_drop(&self.prepare).await.map_err(LoadError::at("prepare a loading session"))
     }
 
     pub(super) async fn close(&self, conn: Conn) {
@@ -190,10 +164,7 @@ impl Opener {
 
     /// Ends every session that was not closed: the load is over.
     pub(super) async fn kill_left(&self) -> Result<(), LoadError> {
-        let Sessions {
-            mut open,
-            mut abandoned,
-        } = std::mem::take(&mut *self.sessions());
+        let Sessions { mut open, mut abandoned } = std::mem::take(&mut *self.sessions());
         open.append(&mut abandoned);
         self.kill(&open).await
     }
@@ -208,9 +179,7 @@ impl Opener {
             conn.query_drop(format!("KILL {id}")).await.ok();
         }
         // Waited long enough: as said above, others then wait for its locks.
-        tokio::time::timeout(KILL_WAIT_MAX, gone(&mut conn, ids))
-            .await
-            .unwrap_or(Ok(()))?;
+        tokio::time::timeout(KILL_WAIT_MAX, gone(&mut conn, ids)).await.unwrap_or(Ok(()))?;
         conn.disconnect().await.ok();
         Ok(())
     }
@@ -225,10 +194,8 @@ async fn gone(conn: &mut Conn, ids: &BTreeSet<u32>) -> Result<(), LoadError> {
     let list = ids.iter().map(u32::to_string).collect::<Vec<_>>().join(",");
     let asked = format!("SELECT COUNT(*) FROM information_schema.processlist WHERE id IN ({list})");
     loop {
-        let left: Option<u64> = conn
-            .query_first(&asked)
-            .await
-            .map_err(LoadError::at("wait for the end of our sessions"))?;
+        let left: Option<u64> =
+            conn.query_first(&asked).await.map_err(LoadError::at("wait for the end of our sessions"))?;
         if left == Some(0) {
             return Ok(());
         }
@@ -242,11 +209,7 @@ mod tests {
 
     #[test]
     fn a_load_is_not_strict_and_keeps_what_expressions_mean() {
-        let mode =
-            load_mode("STRICT_TRANS_TABLES,NO_ZERO_DATE,ANSI_QUOTES,NO_UNSIGNED_SUBTRACTION");
-        assert_eq!(
-            mode,
-            "NO_AUTO_VALUE_ON_ZERO,ALLOW_INVALID_DATES,NO_ENGINE_SUBSTITUTION,NO_UNSIGNED_SUBTRACTION"
-        );
+        let mode = load_mode("STRICT_TRANS_TABLES,NO_ZERO_DATE,ANSI_QUOTES,NO_UNSIGNED_SUBTRACTION");
+        assert_eq!(mode, "NO_AUTO_VALUE_ON_ZERO,ALLOW_INVALID_DATES,NO_ENGINE_SUBSTITUTION,NO_UNSIGNED_SUBTRACTION");
     }
 }

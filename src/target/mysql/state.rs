@@ -67,13 +67,7 @@ pub struct TargetState {
 }
 
 /// Schemas that belong to the server (and ours).
-const OWN_SCHEMAS: [&str; 5] = [
-    "mysql",
-    "information_schema",
-    "performance_schema",
-    "sys",
-    progress::SCHEMA,
-];
+const OWN_SCHEMAS: [&str; 5] = ["mysql", "information_schema", "performance_schema", "sys", progress::SCHEMA];
 
 /// Looks at a target; changes nothing.
 pub async fn inspect(server: &Server) -> Result<TargetState, LoadError> {
@@ -103,38 +97,26 @@ async fn look(conn: &mut Conn) -> Result<TargetState, LoadError> {
 }
 
 async fn product(conn: &mut Conn) -> Result<Product, LoadError> {
-    let told: Vec<(String, String)> = conn
-        .query(product::PROBE)
-        .await
-        .map_err(LoadError::at("ask the target which product it is"))?;
+    let told: Vec<(String, String)> =
+        conn.query(product::PROBE).await.map_err(LoadError::at("ask the target which product it is"))?;
     Ok(product::told_by(told.len()))
 }
 
 async fn version(conn: &mut Conn) -> Result<String, LoadError> {
-    let version: Option<String> = conn
-        .query_first("SELECT VERSION()")
-        .await
-        .map_err(LoadError::at("ask the target for its version"))?;
+    let version: Option<String> =
+        conn.query_first("SELECT VERSION()").await.map_err(LoadError::at("ask the target for its version"))?;
     Ok(version.unwrap_or_default())
 }
 
 async fn variables(conn: &mut Conn) -> Result<BTreeMap<String, String>, LoadError> {
-    let rows: Vec<(String, String)> = conn
-        .query("SHOW SESSION VARIABLES")
-        .await
-        .map_err(LoadError::at("ask the target for its variables"))?;
+    let rows: Vec<(String, String)> =
+        conn.query("SHOW SESSION VARIABLES").await.map_err(LoadError::at("ask the target for its variables"))?;
     Ok(rows.into_iter().collect())
 }
 
 async fn schemas(conn: &mut Conn) -> Result<BTreeSet<String>, LoadError> {
-    let names: Vec<String> = conn
-        .query("SHOW DATABASES")
-        .await
-        .map_err(LoadError::at("list the target's schemas"))?;
-    Ok(names
-        .into_iter()
-        .filter(|name| !OWN_SCHEMAS.contains(&name.as_str()))
-        .collect())
+    let names: Vec<String> = conn.query("SHOW DATABASES").await.map_err(LoadError::at("list the target's schemas"))?;
+    Ok(names.into_iter().filter(|name| !OWN_SCHEMAS.contains(&name.as_str())).collect())
 }
 
 async fn holdings(conn: &mut Conn) -> Result<BTreeSet<(String, String, Holding)>, LoadError> {
@@ -142,8 +124,7 @@ async fn holdings(conn: &mut Conn) -> Result<BTreeSet<(String, String, Holding)>
     let statement = "SELECT table_schema, table_name, table_type FROM information_schema.tables \
         UNION ALL SELECT routine_schema, routine_name, routine_type FROM information_schema.routines \
         UNION ALL SELECT event_schema, event_name, 'EVENT' FROM information_schema.events";
-    let rows: Vec<(String, String, String)> =
-        conn.query(statement).await.map_err(LoadError::at(act))?;
+    let rows: Vec<(String, String, String)> = conn.query(statement).await.map_err(LoadError::at(act))?;
     let known = rows
         .into_iter()
         .filter(|(schema, _, _)| !OWN_SCHEMAS.contains(&schema.as_str()))
@@ -171,13 +152,5 @@ async fn accounts(conn: &mut Conn, product: Product) -> BTreeSet<String> {
         Product::MySql => "SELECT user, host, 0 FROM mysql.user",
     };
     let rows: Vec<(String, String, bool)> = conn.query(statement).await.unwrap_or_default();
-    rows.into_iter()
-        .map(|(user, host, is_role)| {
-            if is_role {
-                user
-            } else {
-                account::join(&user, &host)
-            }
-        })
-        .collect()
+    rows.into_iter().map(|(user, host, is_role)| if is_role { user } else { account::join(&user, &host) }).collect()
 }

@@ -24,10 +24,7 @@ pub(super) async fn drop_replaced(conn: &mut Conn, plan: &LoadPlan) -> Result<()
         let keyword = drop.holding.keyword();
         conn.query_drop(format!("DROP {keyword} IF EXISTS {name}"))
             .await
-            .map_err(LoadError::at(format!(
-                "drop {} {name}",
-                keyword.to_lowercase()
-            )))?;
+            .map_err(LoadError::at(format!("drop {} {name}", keyword.to_lowercase())))?;
     }
     Ok(())
 }
@@ -37,10 +34,7 @@ pub(super) async fn create_schemas(conn: &mut Conn, plan: &LoadPlan) -> Result<(
         if let Some(statement) = schema_statement(schema) {
             conn.query_drop(statement)
                 .await
-                .map_err(LoadError::at(format!(
-                    "create schema {}",
-                    sql::ident(&schema.name)
-                )))?;
+                .map_err(LoadError::at(format!("create schema {}", sql::ident(&schema.name))))?;
         }
     }
     Ok(())
@@ -48,12 +42,7 @@ pub(super) async fn create_schemas(conn: &mut Conn, plan: &LoadPlan) -> Result<(
 
 /// A schema that is there, but empty, is given the dump's character set and collation; one in use keeps its own.
 fn schema_statement(schema: &SchemaStep) -> Option<String> {
-    let SchemaStep {
-        name,
-        create,
-        exists,
-        is_used,
-    } = schema;
+    let SchemaStep { name, create, exists, is_used } = schema;
     if !exists {
         return Some(create.clone());
     }
@@ -71,12 +60,10 @@ pub(super) async fn create(conn: &mut Conn, load: &Load) -> Result<LateIndexes, 
         let name = format!("{}.{}", step.table.schema, step.table.name);
         let none = BTreeSet::new();
         // A table that an interrupted load has made may lack its indexes, whatever it was told then.
-        let may_lack =
-            step.table.bytes >= load.options.defer_index_bytes_min || step.stage == Stage::Created;
-        let split = (may_lack && step.is_transactional)
-            .then(|| index::split(&text, referenced.get(&name).unwrap_or(&none)));
-        let (create, deferred) =
-            split.map_or((text, Vec::new()), |split| (split.create, split.deferred));
+        let may_lack = step.table.bytes >= load.options.defer_index_bytes_min || step.stage == Stage::Created;
+        let split =
+            (may_lack && step.is_transactional).then(|| index::split(&text, referenced.get(&name).unwrap_or(&none)));
+        let (create, deferred) = split.map_or((text, Vec::new()), |split| (split.create, split.deferred));
         if matches!(step.stage, Stage::Untouched | Stage::Begun) {
             create_one(conn, step, &create).await?;
         }
@@ -89,12 +76,8 @@ async fn texts(load: &Load) -> Result<Vec<String>, LoadError> {
     let mut texts = Vec::with_capacity(load.plan.tables.len());
     for step in &load.plan.tables {
         let path = &step.table.create;
-        let text = String::from_utf8(load.dump.read(path).await?).map_err(|source| {
-            DumpReadError::Malformed {
-                path: path.clone(),
-                source: source.into(),
-            }
-        })?;
+        let text = String::from_utf8(load.dump.read(path).await?)
+            .map_err(|source| DumpReadError::Malformed { path: path.clone(), source: source.into() })?;
         texts.push(text.trim_end().trim_end_matches(';').to_owned());
     }
     Ok(texts)
@@ -117,21 +100,12 @@ async fn create_one(conn: &mut Conn, step: &TableStep, create: &str) -> Result<(
     let at = || LoadError::at(format!("create table {qualified}"));
     if step.stage == Stage::Begun {
         // Made by a try that broke off before it could say so, or without transactions and half full.
-        conn.query_drop(format!("DROP TABLE IF EXISTS {qualified}"))
-            .await
-            .map_err(at())?;
-        let chunks: Vec<Step<'_>> = step
-            .table
-            .chunks
-            .iter()
-            .map(|chunk| Step::Chunk(&chunk.path))
-            .collect();
+        conn.query_drop(format!("DROP TABLE IF EXISTS {qualified}")).await.map_err(at())?;
+        let chunks: Vec<Step<'_>> = step.table.chunks.iter().map(|chunk| Step::Chunk(&chunk.path)).collect();
         progress::forget(conn, &chunks).await?;
     }
     progress::note(conn, Step::Begun { schema, name }).await?;
-    conn.query_drop(format!("USE {}", sql::ident(schema)))
-        .await
-        .map_err(at())?;
+    conn.query_drop(format!("USE {}", sql::ident(schema))).await.map_err(at())?;
     conn.query_drop(create).await.map_err(at())?;
     progress::note(conn, Step::Created { schema, name }).await
 }
@@ -143,16 +117,8 @@ mod tests {
     #[test]
     fn an_empty_schema_takes_the_defaults_of_the_dump_and_a_used_one_keeps_its_own() {
         let create = "CREATE DATABASE `a``b` /*!40100 DEFAULT CHARACTER SET latin1 */";
-        let step = |exists, is_used| SchemaStep {
-            name: "a`b".to_owned(),
-            create: create.to_owned(),
-            exists,
-            is_used,
-        };
-        assert_eq!(
-            schema_statement(&step(false, false)).as_deref(),
-            Some(create)
-        );
+        let step = |exists, is_used| SchemaStep { name: "a`b".to_owned(), create: create.to_owned(), exists, is_used };
+        assert_eq!(schema_statement(&step(false, false)).as_deref(), Some(create));
         assert_eq!(
             schema_statement(&step(true, false)).as_deref(),
             Some("ALTER DATABASE `a``b` /*!40100 DEFAULT CHARACTER SET latin1 */")

@@ -35,20 +35,14 @@ pub(super) struct Gate {
 
 impl DirSink {
     pub(super) fn new() -> Self {
-        Self {
-            dir: TempDir::new().unwrap(),
-            gate: Mutex::new(None),
-        }
+        Self { dir: TempDir::new().unwrap(), gate: Mutex::new(None) }
     }
 
     /// Returns a sink whose first write to a row file tells that it was reached, and waits to be let go.
     pub(super) fn with_gate() -> (Self, Receiver<()>, SyncSender<()>) {
         let ((reached, is_reached), (go, may_go)) = (sync_channel(1), sync_channel(1));
         let sink = Self::new();
-        *sink.gate.lock().unwrap() = Some(Gate {
-            reached,
-            go: may_go,
-        });
+        *sink.gate.lock().unwrap() = Some(Gate { reached, go: may_go });
         (sink, is_reached, go)
     }
 
@@ -62,10 +56,7 @@ impl Sink for DirSink {
         let path = self.dir.path().join(path);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         let is_rows = path.extension().is_some_and(|extension| extension == "tsv");
-        Ok(Box::new(DirFile {
-            file: File::create_new(path).unwrap(),
-            gate: is_rows.then_some(&self.gate),
-        }))
+        Ok(Box::new(DirFile { file: File::create_new(path).unwrap(), gate: is_rows.then_some(&self.gate) }))
     }
 }
 
@@ -125,16 +116,10 @@ pub(super) fn by_socket(server: &Server) -> Address {
 /// Returns the address over TCP without TLS.
 pub(super) fn as_user(server: &Server, user: &str, password: &str) -> Address {
     Address {
-        address: MysqlAddress::Tcp {
-            host: "127.0.0.1".to_owned(),
-            port: server.port(),
-        },
+        address: MysqlAddress::Tcp { host: "127.0.0.1".to_owned(), port: server.port() },
         user: user.to_owned(),
         password: Some(Secret::new(password.to_owned())),
-        tls: Tls {
-            mode: TlsMode::Off,
-            ca_file: None,
-        },
+        tls: Tls { mode: TlsMode::Off, ca_file: None },
         network: Network::default(),
     }
 }
@@ -159,14 +144,7 @@ pub(super) fn dump(
     chunk_bytes: u64,
     previous: Option<&Manifest>,
 ) -> Result<Manifest, MysqlSourceError> {
-    dump_by(
-        &by_socket(server),
-        &source(3),
-        sink,
-        chunk_bytes,
-        previous,
-        &Run::silent(),
-    )
+    dump_by(&by_socket(server), &source(3), sink, chunk_bytes, previous, &Run::silent())
 }
 
 pub(super) fn dump_by(
@@ -178,9 +156,7 @@ pub(super) fn dump_by(
     run: &Run,
 ) -> Result<Manifest, MysqlSourceError> {
     let snapshot = Snapshot::open(address, source, run)?;
-    snapshot
-        .with_chunk_bytes(chunk_bytes)
-        .dump(sink, previous, run)
+    snapshot.with_chunk_bytes(chunk_bytes).dump(sink, previous, run)
 }
 
 /// Loads a dump as its README says, and takes no warning from the client.
@@ -188,74 +164,49 @@ pub(super) fn restore(server: &Server, dir: &Path) {
     server.execute("SET GLOBAL local_infile = 1");
     let (client, arguments) = server.client();
     let mut command = Command::new(client);
-    command
-        .args(arguments)
-        .args(["--local-infile=1", "--comments"]);
-    run_script(
-        command.current_dir(dir),
-        File::open(dir.join("restore.sql")).unwrap().into(),
-    );
+    command.args(arguments).args(["--local-infile=1", "--comments"]);
+    run_script(command.current_dir(dir), File::open(dir.join("restore.sql")).unwrap().into());
 }
 
 /// Runs a file of SQL by the product's own client.
 pub(super) fn run_file(server: &Server, file: &str) {
     let (client, arguments) = server.client();
-    run_script(
-        Command::new(client).args(arguments).arg("--comments"),
-        File::open(file).unwrap().into(),
-    );
+    run_script(Command::new(client).args(arguments).arg("--comments"), File::open(file).unwrap().into());
 }
 
 fn run_script(command: &mut Command, script: Stdio) {
     let output = command.stdin(script).output().unwrap();
-    assert!(
-        output.status.success(),
-        "{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
 /// Applies the source's binlog up to the manifest's position, by the products' own programs.
 pub(super) fn replay(original: &Server, manifest: &Manifest, target: &Server) {
     let position = manifest.position.as_ref().unwrap();
     let data = original.dir().join("data");
-    let mut files: Vec<PathBuf> = fs::read_dir(&data)
-        .unwrap()
-        .map(|entry| entry.unwrap().path())
-        .collect();
+    let mut files: Vec<PathBuf> = fs::read_dir(&data).unwrap().map(|entry| entry.unwrap().path()).collect();
     files.retain(|file| {
         let name = file.file_name().unwrap().to_str().unwrap();
         name.starts_with("binlog.0") && name <= position.file.as_str()
     });
     files.sort();
-    let reader = if original.product() == Product::MariaDb {
-        "MARIADB_BINLOG"
-    } else {
-        "MYSQLBINLOG"
-    };
+    let reader = if original.product() == Product::MariaDb { "MARIADB_BINLOG" } else { "MYSQLBINLOG" };
     let mut reader = Command::new(program(reader))
-        .args([
-            "--no-defaults",
-            &format!("--stop-position={}", position.offset),
-        ])
+        .args(["--no-defaults", &format!("--stop-position={}", position.offset)])
         .args(files)
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
     let (client, arguments) = target.client();
-    run_script(
-        Command::new(client).args(arguments).arg("--binary-mode"),
-        reader.stdout.take().unwrap().into(),
-    );
+    run_script(Command::new(client).args(arguments).arg("--binary-mode"), reader.stdout.take().unwrap().into());
     assert!(reader.wait().unwrap().success());
 }
 
 /// Returns the ids of sessions that read rows for a dump.
 pub(super) fn readers(server: &Server) -> Vec<String> {
-    let rows = server.query("SELECT ID FROM information_schema.PROCESSLIST WHERE INFO LIKE 'SELECT%FROM `large`.`t`%' AND USER = 'bkp'");
-    rows.into_iter()
-        .map(|row| row[0].clone().unwrap())
-        .collect()
+    let rows = server.query(
+        "SELECT ID FROM information_schema.PROCESSLIST WHERE INFO LIKE 'SELECT%FROM `large`.`t`%' AND USER = 'bkp'",
+    );
+    rows.into_iter().map(|row| row[0].clone().unwrap()).collect()
 }
 
 /// Returns schema and name of all tables that hold rows of their own.
@@ -264,9 +215,7 @@ pub(super) fn tables(server: &Server) -> Vec<(String, String)> {
         "SELECT TABLE_SCHEMA, TABLE_NAME FROM information_schema.TABLES WHERE TABLE_TYPE IN ('BASE TABLE', 'SYSTEM VERSIONED') \
          AND TABLE_SCHEMA NOT IN ('mysql', 'sys', 'performance_schema', 'information_schema') ORDER BY 1, 2",
     );
-    rows.into_iter()
-        .map(|row| (row[0].clone().unwrap(), row[1].clone().unwrap()))
-        .collect()
+    rows.into_iter().map(|row| (row[0].clone().unwrap(), row[1].clone().unwrap())).collect()
 }
 
 fn quote(name: &str) -> String {
@@ -279,21 +228,13 @@ fn literal(text: &str) -> String {
 
 /// Returns all rows, sorted, each value in a form that shows its every bit: numbers as doubles and integers, all else as HEX.
 pub(super) fn rows_of(server: &Server, schema: &str, table: &str) -> Vec<Vec<Option<String>>> {
-    let of_table = format!(
-        "TABLE_SCHEMA = {} AND TABLE_NAME = {}",
-        literal(schema),
-        literal(table)
-    );
+    let of_table = format!("TABLE_SCHEMA = {} AND TABLE_NAME = {}", literal(schema), literal(table));
     let columns = server.query(&format!(
         "SELECT COLUMN_NAME, DATA_TYPE FROM information_schema.COLUMNS WHERE {of_table} ORDER BY ORDINAL_POSITION"
     ));
-    let mut shown: Vec<String> = columns
-        .iter()
-        .map(|row| show(row[0].as_ref().unwrap(), row[1].as_ref().unwrap()))
-        .collect();
-    let kind = server.value(&format!(
-        "SELECT TABLE_TYPE FROM information_schema.TABLES WHERE {of_table}"
-    ));
+    let mut shown: Vec<String> =
+        columns.iter().map(|row| show(row[0].as_ref().unwrap(), row[1].as_ref().unwrap())).collect();
+    let kind = server.value(&format!("SELECT TABLE_TYPE FROM information_schema.TABLES WHERE {of_table}"));
     let mut from = format!("{}.{}", quote(schema), quote(table));
     if kind == "SYSTEM VERSIONED" {
         from.push_str(" FOR SYSTEM_TIME ALL");
@@ -312,14 +253,14 @@ fn show(column: &str, data_type: &str) -> String {
         "float" | "double" => format!("{column} + 0e0"),
         "bit" | "year" => format!("{column} + 0"),
         "json" => format!("HEX(CAST({column} AS CHAR CHARACTER SET utf8mb4))"),
-        "date" | "time" | "datetime" | "timestamp" | "decimal" | "tinyint" | "smallint"
-        | "mediumint" | "int" | "bigint" => column,
+        "date" | "time" | "datetime" | "timestamp" | "decimal" | "tinyint" | "smallint" | "mediumint" | "int"
+        | "bigint" => column,
         _ => format!("HEX({column})"),
     }
 }
 
 /// Returns the definitions of all objects as the server shows them, and who may do what.
-pub(super) fn objects(server: &Server) -> BTreeSet<String> {
+pub(crate) fn objects(server: &Server) -> BTreeSet<String> {
     let mut shown = BTreeSet::new();
     let schemas = "NOT IN ('mysql', 'sys', 'performance_schema', 'information_schema')";
     let mut add = |list: &str, show: &dyn Fn(&[Option<String>]) -> String, drop_last: usize| {
@@ -331,17 +272,10 @@ pub(super) fn objects(server: &Server) -> BTreeSet<String> {
             }
         }
     };
-    let name = |row: &[Option<String>]| {
-        format!(
-            "{}.{}",
-            quote(row[0].as_ref().unwrap()),
-            quote(row[1].as_ref().unwrap())
-        )
-    };
+    let name =
+        |row: &[Option<String>]| format!("{}.{}", quote(row[0].as_ref().unwrap()), quote(row[1].as_ref().unwrap()));
     add(
-        &format!(
-            "SELECT SCHEMA_NAME, '' FROM information_schema.SCHEMATA WHERE SCHEMA_NAME {schemas}"
-        ),
+        &format!("SELECT SCHEMA_NAME, '' FROM information_schema.SCHEMATA WHERE SCHEMA_NAME {schemas}"),
         &|row| format!("SHOW CREATE DATABASE {}", quote(row[0].as_ref().unwrap())),
         0,
     );
@@ -374,46 +308,25 @@ pub(super) fn objects(server: &Server) -> BTreeSet<String> {
         &|row| format!("SHOW CREATE EVENT {}", name(row)),
         0,
     );
-    add(
-        "SELECT 'app', '10.%'",
-        &|_| "SHOW CREATE USER app@`10.%`".to_owned(),
-        0,
-    );
-    add(
-        "SELECT 'app', '10.%'",
-        &|_| "SHOW GRANTS FOR app@`10.%`".to_owned(),
-        0,
-    );
-    add(
-        "SELECT 'reporter', ''",
-        &|_| "SHOW GRANTS FOR reporter".to_owned(),
-        0,
-    );
-    let definitions: Vec<String> = tables(server)
-        .iter()
-        .map(|(schema, table)| definition(server, schema, table))
-        .collect();
+    add("SELECT 'app', '10.%'", &|_| "SHOW CREATE USER app@`10.%`".to_owned(), 0);
+    add("SELECT 'app', '10.%'", &|_| "SHOW GRANTS FOR app@`10.%`".to_owned(), 0);
+    add("SELECT 'reporter', ''", &|_| "SHOW GRANTS FOR reporter".to_owned(), 0);
+    let definitions: Vec<String> =
+        tables(server).iter().map(|(schema, table)| definition(server, schema, table)).collect();
     shown.extend(definitions);
     if server.product() == Product::MariaDb {
-        shown.insert(format!(
-            "{:?}",
-            server.query("SELECT NEXTVAL(torture.numbers_of)")
-        ));
+        shown.insert(format!("{:?}", server.query("SELECT NEXTVAL(torture.numbers_of)")));
     }
     shown
 }
 
 /// Returns a table's definition without the character set that MySQL spells out or leaves out as it pleases.
 fn definition(server: &Server, schema: &str, table: &str) -> String {
-    let shown = server.query(&format!(
-        "SHOW CREATE TABLE {}.{}",
-        quote(schema),
-        quote(table)
-    ));
-    shown[0][1].clone().unwrap().replace(
-        " CHARACTER SET latin1 COLLATE latin1_german1_ci",
-        " COLLATE latin1_german1_ci",
-    )
+    let shown = server.query(&format!("SHOW CREATE TABLE {}.{}", quote(schema), quote(table)));
+    shown[0][1]
+        .clone()
+        .unwrap()
+        .replace(" CHARACTER SET latin1 COLLATE latin1_german1_ci", " COLLATE latin1_german1_ci")
 }
 
 /// An authority and a server's certificate for 127.0.0.1, made by `openssl`.
@@ -422,26 +335,12 @@ pub(super) struct Certificates(TempDir);
 impl Certificates {
     pub(super) fn make() -> Self {
         let dir = TempDir::new().unwrap();
-        fs::write(
-            dir.path().join("extensions"),
-            "subjectAltName=IP:127.0.0.1\n",
-        )
-        .unwrap();
+        fs::write(dir.path().join("extensions"), "subjectAltName=IP:127.0.0.1\n").unwrap();
         let openssl = |arguments: &str| {
-            let output = Command::new("openssl")
-                .args(arguments.split(' '))
-                .current_dir(dir.path())
-                .output()
-                .unwrap();
-            assert!(
-                output.status.success(),
-                "{}",
-                String::from_utf8_lossy(&output.stderr)
-            );
+            let output = Command::new("openssl").args(arguments.split(' ')).current_dir(dir.path()).output().unwrap();
+            assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         };
-        openssl(
-            "req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=authority -keyout ca.key -out ca.pem",
-        );
+        openssl("req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=authority -keyout ca.key -out ca.pem");
         openssl("req -newkey rsa:2048 -nodes -subj /CN=server -keyout server.key -out server.csr");
         openssl(
             "x509 -req -in server.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 2 -extfile extensions -out server.pem",

@@ -14,8 +14,7 @@ use bkp::event::Events;
 use bkp::policy;
 use bkp::repository::{Repository, Snapshot, StoredSnapshot, Summary};
 use bkp::restore::files::{
-    Comparison, FilesPlan, Options, Place, RestoreFilesError, Restored, Selection, apply, compare,
-    plan,
+    Comparison, FilesPlan, Options, Place, RestoreFilesError, Restored, Selection, apply, compare, plan,
 };
 use bkp::run::Run;
 use bkp::secret::Secret;
@@ -51,15 +50,7 @@ impl World {
         let opened = runtime.block_on(Repository::init(store.clone(), &password, &run));
         let policy = policy_of(&dir.path().join("images"));
         fs::create_dir(&policy.path).unwrap();
-        Self {
-            policy,
-            run,
-            clock,
-            store,
-            repository: opened.unwrap(),
-            runtime,
-            dir,
-        }
+        Self { policy, run, clock, store, repository: opened.unwrap(), runtime, dir }
     }
 
     /// A tree of one directory with three files.
@@ -85,19 +76,12 @@ impl World {
         FilesSource::open(&self.policy, &self.run)
     }
 
-    pub(crate) fn try_save(
-        &self,
-        parent: Option<&StoredSnapshot>,
-    ) -> Result<FilesSaved, BackupFilesError> {
+    pub(crate) fn try_save(&self, parent: Option<&StoredSnapshot>) -> Result<FilesSaved, BackupFilesError> {
         let source = self.open()?;
-        let writer = self
-            .runtime
-            .block_on(async { self.repository.writer(&self.run) });
+        let writer = self.runtime.block_on(async { self.repository.writer(&self.run) });
         let saved = save(&source, parent, &self.repository, &writer, &self.run)?;
         self.runtime.block_on(writer.finish()).unwrap();
-        self.runtime
-            .block_on(self.repository.load_index(&self.run))
-            .unwrap();
+        self.runtime.block_on(self.repository.load_index(&self.run)).unwrap();
         Ok(saved)
     }
 
@@ -106,10 +90,7 @@ impl World {
         self.clock.advance(TimeDelta::hours(1));
         let saved = self.try_save(parent).unwrap();
         let snapshot = self.snapshot_of(&saved);
-        let id = self
-            .runtime
-            .block_on(self.repository.save_snapshot(&snapshot))
-            .unwrap();
+        let id = self.runtime.block_on(self.repository.save_snapshot(&snapshot)).unwrap();
         (saved, StoredSnapshot { id, snapshot })
     }
 
@@ -138,19 +119,10 @@ impl World {
 
     pub(crate) fn options(&self, paths: &[&str]) -> Options {
         let paths: Vec<String> = paths.iter().map(|&path| path.to_owned()).collect();
-        Options {
-            target: self.target(),
-            selection: Selection::new(&paths).unwrap(),
-            overwrite: false,
-            threads: 4,
-        }
+        Options { target: self.target(), selection: Selection::new(&paths).unwrap(), overwrite: false, threads: 4 }
     }
 
-    pub(crate) fn plan(
-        &self,
-        of: &StoredSnapshot,
-        options: Options,
-    ) -> Result<FilesPlan, RestoreFilesError> {
+    pub(crate) fn plan(&self, of: &StoredSnapshot, options: Options) -> Result<FilesPlan, RestoreFilesError> {
         plan(&self.repository, &of.snapshot, options, &self.run)
     }
 
@@ -180,11 +152,7 @@ impl World {
         self.runtime.block_on(self.store.delete(&key)).unwrap();
     }
 
-    fn blob_of(
-        &self,
-        of: &StoredSnapshot,
-        name: &str,
-    ) -> (bkp::repository::BlobKind, bkp::id::BlobId) {
+    fn blob_of(&self, of: &StoredSnapshot, name: &str) -> (bkp::repository::BlobKind, bkp::id::BlobId) {
         let mut tree = self.place(of).tree;
         let mut found = None;
         for part in Path::new(name) {
@@ -223,14 +191,8 @@ pub(crate) fn noise(seed: u64, len: usize) -> Vec<u8> {
 /// Sets the modification time of an entry, links included.
 pub(crate) fn touch(path: &Path, time: DateTime<Utc>) {
     use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, utimensat};
-    let stamp = Timespec {
-        tv_sec: time.timestamp(),
-        tv_nsec: time.timestamp_subsec_nanos().into(),
-    };
-    let times = Timestamps {
-        last_access: stamp,
-        last_modification: stamp,
-    };
+    let stamp = Timespec { tv_sec: time.timestamp(), tv_nsec: time.timestamp_subsec_nanos().into() };
+    let times = Timestamps { last_access: stamp, last_modification: stamp };
     utimensat(CWD, path, &times, AtFlags::SYMLINK_NOFOLLOW).unwrap();
 }
 
@@ -241,16 +203,9 @@ pub(crate) fn write_everything(world: &World) {
     world.write("empty", b"");
     world.write("big", &noise(2, 9 << 20));
     fs::create_dir_all(world.path("empty dir")).unwrap();
-    for name in [
-        &b"line\nbreak"[..],
-        b"\xff\xfe\x80",
-        b"-rf",
-        b" ",
-        "사진.jpg".as_bytes(),
-        b"quo\"te\\",
-        b"...",
-        &[b'x'; 255],
-    ] {
+    for name in
+        [&b"line\nbreak"[..], b"\xff\xfe\x80", b"-rf", b" ", "사진.jpg".as_bytes(), b"quo\"te\\", b"...", &[b'x'; 255]]
+    {
         fs::write(world.policy.path.join(OsStr::from_bytes(name)), name).unwrap();
     }
     symlink(OsStr::from_bytes(b"nowhere/\xff\n"), world.path("dangling")).unwrap();
@@ -262,36 +217,14 @@ pub(crate) fn write_everything(world: &World) {
     let sparse = fs::File::create(world.path("sparse")).unwrap();
     sparse.set_len(40 << 20).unwrap();
     sparse.write_all_at(b"island", 20 << 20).unwrap();
-    rustix::fs::mknodat(
-        rustix::fs::CWD,
-        world.path("fifo"),
-        rustix::fs::FileType::Fifo,
-        rustix::fs::Mode::RUSR,
-        0,
-    )
-    .unwrap();
+    rustix::fs::mknodat(rustix::fs::CWD, world.path("fifo"), rustix::fs::FileType::Fifo, rustix::fs::Mode::RUSR, 0)
+        .unwrap();
     drop(std::os::unix::net::UnixListener::bind(world.path("socket")).unwrap());
-    rustix::fs::setxattr(
-        world.path("big"),
-        "user.shop",
-        b"seven\0\xff",
-        rustix::fs::XattrFlags::empty(),
-    )
-    .unwrap();
-    rustix::fs::setxattr(
-        world.path("empty dir"),
-        "user.empty",
-        b"",
-        rustix::fs::XattrFlags::empty(),
-    )
-    .unwrap();
-    for (name, mode) in [
-        ("a/b", 0o2755),
-        ("a/b/c/deep.jpg", 0o4711),
-        ("empty", 0o1666),
-        ("empty dir", 0o500),
-        ("big", 0o400),
-    ] {
+    rustix::fs::setxattr(world.path("big"), "user.shop", b"seven\0\xff", rustix::fs::XattrFlags::empty()).unwrap();
+    rustix::fs::setxattr(world.path("empty dir"), "user.empty", b"", rustix::fs::XattrFlags::empty()).unwrap();
+    for (name, mode) in
+        [("a/b", 0o2755), ("a/b/c/deep.jpg", 0o4711), ("empty", 0o1666), ("empty dir", 0o500), ("big", 0o400)]
+    {
         fs::set_permissions(world.path(name), fs::Permissions::from_mode(mode)).unwrap();
     }
     for (name, second) in [
@@ -334,11 +267,7 @@ pub(crate) fn is_within(test: &str, surroundings: &[&str]) -> bool {
         .env("BKP_TEST_WITHIN", test)
         .output()
         .unwrap();
-    let told = String::from_utf8_lossy(&output.stdout).into_owned()
-        + &String::from_utf8_lossy(&output.stderr);
-    assert!(
-        output.status.success() && told.contains("1 passed"),
-        "within {surroundings:?}:\n{told}"
-    );
+    let told = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && told.contains("1 passed"), "within {surroundings:?}:\n{told}");
     false
 }

@@ -6,8 +6,7 @@ use std::fs;
 use std::sync::Arc;
 
 use bkp::mysql::manifest::{
-    Chunk, Column, Consistency, FORMAT, Manifest, ObjectEntry, ObjectKind, Product as Of,
-    SchemaEntry, TableEntry,
+    Chunk, Column, Consistency, FORMAT, Manifest, ObjectEntry, ObjectKind, Product as Of, SchemaEntry, TableEntry,
 };
 use bkp::target::mysql::DirDump;
 use mysql_async::Conn;
@@ -47,10 +46,7 @@ impl Dump {
                 position: None,
                 gtid: None,
                 write_stall_ms: 0.0,
-                variables: BTreeMap::from([(
-                    "sql_mode".to_owned(),
-                    "STRICT_TRANS_TABLES,NO_ZERO_DATE".to_owned(),
-                )]),
+                variables: BTreeMap::from([("sql_mode".to_owned(), "STRICT_TRANS_TABLES,NO_ZERO_DATE".to_owned())]),
                 schemas: vec![schema],
                 tables: Vec::new(),
                 objects: Vec::new(),
@@ -64,20 +60,11 @@ impl Dump {
     }
 
     /// Adds a table; `columns` are its names, each with the expression that loads it where there is one.
-    pub(super) fn table(
-        mut self,
-        name: &str,
-        body: &str,
-        columns: &[(&str, Option<&str>)],
-        key: &[&str],
-    ) -> Self {
+    pub(super) fn table(mut self, name: &str, body: &str, columns: &[(&str, Option<&str>)], key: &[&str]) -> Self {
         let create = format!("shop/{name}/schema.sql");
         self.write(
             &create,
-            &format!(
-                "CREATE TABLE `{name}` (\n{body}\n) ENGINE={} DEFAULT CHARSET=utf8mb4",
-                self.engine
-            ),
+            &format!("CREATE TABLE `{name}` (\n{body}\n) ENGINE={} DEFAULT CHARSET=utf8mb4", self.engine),
         );
         let column = |(name, load): &(&str, Option<&str>)| Column {
             name: (*name).to_owned(),
@@ -101,12 +88,7 @@ impl Dump {
     /// Adds a chunk to a table, with the number of rows that the manifest is to claim.
     pub(super) fn chunk(mut self, name: &str, text: impl AsRef<[u8]>, rows: u64) -> Self {
         let text = text.as_ref();
-        let table = self
-            .manifest
-            .tables
-            .iter_mut()
-            .find(|table| table.name == name)
-            .unwrap();
+        let table = self.manifest.tables.iter_mut().find(|table| table.name == name).unwrap();
         let path = format!("shop/{name}/{}.tsv", table.chunks.len());
         table.rows += rows;
         table.bytes += text.len() as u64;
@@ -145,16 +127,15 @@ impl Dump {
 
     /// Adds a table of the numbers from 0, cut into chunks.
     pub(super) fn numbers(self, name: &str, chunks: usize, rows: usize) -> Self {
-        let body = "  `id` int NOT NULL,\n  `word` varchar(40) DEFAULT NULL,\n  PRIMARY KEY (`id`),\n  KEY `by_word` (`word`)";
-        self.table(name, body, &[("id", None), ("word", None)], &["id"])
-            .fill(name, chunks, rows)
+        let body =
+            "  `id` int NOT NULL,\n  `word` varchar(40) DEFAULT NULL,\n  PRIMARY KEY (`id`),\n  KEY `by_word` (`word`)";
+        self.table(name, body, &[("id", None), ("word", None)], &["id"]).fill(name, chunks, rows)
     }
 
     /// Adds the same without a key, where a row that comes twice shows.
     pub(super) fn without_key(self, name: &str, chunks: usize, rows: usize) -> Self {
         let body = "  `id` int NOT NULL,\n  `word` varchar(40) DEFAULT NULL";
-        self.table(name, body, &[("id", None), ("word", None)], &[])
-            .fill(name, chunks, rows)
+        self.table(name, body, &[("id", None), ("word", None)], &[]).fill(name, chunks, rows)
     }
 
     fn fill(mut self, name: &str, chunks: usize, rows: usize) -> Self {
@@ -178,10 +159,7 @@ impl Dump {
     }
 
     pub(super) fn open(&self) -> Arc<DirDump> {
-        self.write(
-            "manifest.json",
-            serde_json::to_vec_pretty(&self.manifest).unwrap(),
-        );
+        self.write("manifest.json", serde_json::to_vec_pretty(&self.manifest).unwrap());
         let dump = DirDump::open(self.dir.path()).unwrap();
         // The files live as long as this process: a test is short.
         std::mem::forget(self.dir.clone());
@@ -212,10 +190,7 @@ pub(super) async fn run(conn: &mut Conn, statement: &str) {
 pub(super) fn torture(product: Product) -> Dump {
     let (json, grants) = match product {
         Product::MariaDb => (None, "GRANT SELECT ON `shop`.* TO `clerk`@`10.%`"),
-        Product::MySql => (
-            Some("CONVERT(@v USING utf8mb4)"),
-            "GRANT SELECT ON `shop`.* TO `clerk`@`10.%`",
-        ),
+        Product::MySql => (Some("CONVERT(@v USING utf8mb4)"), "GRANT SELECT ON `shop`.* TO `clerk`@`10.%`"),
     };
     let standing = "GRANT ALL ON `shop`.* TO `standing`@`%`";
     kinds(Dump::new(product))
@@ -257,12 +232,8 @@ const SHAPES: &[u8] =
 
 fn kinds(dump: Dump) -> Dump {
     let body = "  `id` int NOT NULL AUTO_INCREMENT,\n  `t` text DEFAULT NULL,\n  `b` blob DEFAULT NULL,\n  `l` varchar(20) CHARACTER SET latin1 DEFAULT NULL,\n  `d` decimal(65,30) DEFAULT NULL,\n  `ts` timestamp NULL DEFAULT NULL,\n  `tm` time(3) DEFAULT NULL,\n  `bits` bit(12) DEFAULT NULL,\n  `f` float DEFAULT NULL,\n  `dbl` double DEFAULT NULL,\n  `dbl2` double DEFAULT NULL,\n  `day` date NOT NULL DEFAULT '0000-00-00',\n  PRIMARY KEY (`id`),\n  KEY `by_day` (`day`)";
-    let columns = [
-        "id", "t", "b", "l", "d", "ts", "tm", "bits", "f", "dbl", "dbl2", "day",
-    ]
-    .map(|name| (name, None));
-    dump.table("kinds", body, &columns, &["id"])
-        .chunk("kinds", KINDS, 2)
+    let columns = ["id", "t", "b", "l", "d", "ts", "tm", "bits", "f", "dbl", "dbl2", "day"].map(|name| (name, None));
+    dump.table("kinds", body, &columns, &["id"]).chunk("kinds", KINDS, 2)
 }
 
 const KINDS: &[u8] = b"0\ttab\\\tnew\\\nline\\\\ \xea\xb0\x80\xf0\x9f\x98\x80\t\\0\xff\\\t\\\n\\\\N\t\xe9t\xe9\t-12345678901234567890123456789012345.000000000000000000000000000001\t2026-01-01 00:00:00\t-838:59:58.999\t\\\x0a\xbc\t0.1\t1.7976931348623157e308\t5e-324\t0000-00-00\n7\t\\N\t\t\\N\t\\N\t\\N\t\\N\t\\N\t\\N\t\\N\t\\N\t2026-02-31\n";
@@ -283,23 +254,9 @@ pub(super) fn kinds_as_selected() -> Vec<Vec<Option<String>>> {
             Some("5e-324"),
             Some("0000-00-00"),
         ],
-        [
-            Some("7"),
-            None,
-            Some(""),
-            None,
-            None,
-            None,
-            None,
-            None,
-            None,
-            None,
-            None,
-            Some("2026-02-31"),
-        ],
+        [Some("7"), None, Some(""), None, None, None, None, None, None, None, None, Some("2026-02-31")],
     ];
-    rows.map(|row| row.map(|value| value.map(str::to_owned)).to_vec())
-        .to_vec()
+    rows.map(|row| row.map(|value| value.map(str::to_owned)).to_vec()).to_vec()
 }
 
 impl Dump {

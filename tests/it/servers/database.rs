@@ -50,23 +50,16 @@ impl Product {
     fn options(self) -> &'static [&'static str] {
         match self {
             Self::MariaDb => &["--binlog-format=ROW", "--innodb-log-file-size=64M"],
-            Self::MySql => &[
-                "--mysqlx=OFF",
-                "--gtid-mode=ON",
-                "--enforce-gtid-consistency=ON",
-                "--innodb-redo-log-capacity=128M",
-            ],
+            Self::MySql => {
+                &["--mysqlx=OFF", "--gtid-mode=ON", "--enforce-gtid-consistency=ON", "--innodb-redo-log-capacity=128M"]
+            }
         }
     }
 }
 
 /// Returns the option without which a server refuses to run as root.
 pub(super) fn as_root() -> &'static [&'static str] {
-    if rustix::process::geteuid().is_root() {
-        &["--user=root"]
-    } else {
-        &[]
-    }
+    if rustix::process::geteuid().is_root() { &["--user=root"] } else { &[] }
 }
 
 /// The options of every server here: small, and fast. Commits outlive the process, not the machine.
@@ -107,22 +100,13 @@ impl Server {
 
     /// Starts a server with options of the caller's, which win over the usual ones.
     pub(crate) fn start(product: Product, options: &[&str]) -> Self {
-        let dir = tempfile::Builder::new()
-            .prefix("bkp-it-")
-            .tempdir()
-            .unwrap();
+        let dir = tempfile::Builder::new().prefix("bkp-it-").tempdir().unwrap();
         template::copy_to(product, &dir.path().join("data"));
         fs::create_dir(dir.path().join("tmp")).unwrap();
         fs::write(dir.path().join("init.sql"), INIT_SQL).unwrap();
         let options: Vec<String> = options.iter().map(|&option| option.to_owned()).collect();
         let (process, port) = launch(product, dir.path(), &options);
-        Self {
-            product,
-            options,
-            port,
-            process,
-            dir,
-        }
+        Self { product, options, port, process, dir }
     }
 
     pub(crate) fn product(&self) -> Product {
@@ -159,14 +143,7 @@ impl Server {
 
     /// Runs one statement or several with `;` between; a routine's body needs no DELIMITER.
     pub(crate) fn execute(&self, sql: &str) {
-        let run = async {
-            self.connect()
-                .await
-                .query_iter(sql)
-                .await?
-                .drop_result()
-                .await
-        };
+        let run = async { self.connect().await.query_iter(sql).await?.drop_result().await };
         block_on(run).unwrap_or_else(|error| panic!("{sql}: {error}"));
     }
 
@@ -174,9 +151,7 @@ impl Server {
     pub(crate) fn query(&self, sql: &str) -> Vec<Vec<Option<String>>> {
         let run = async { self.connect().await.query::<Row, _>(sql).await };
         let rows = block_on(run).unwrap_or_else(|error| panic!("{sql}: {error}"));
-        rows.into_iter()
-            .map(|row| row.unwrap().into_iter().map(text_of).collect())
-            .collect()
+        rows.into_iter().map(|row| row.unwrap().into_iter().map(text_of).collect()).collect()
     }
 
     /// Returns the first column of the first row.
@@ -192,18 +167,9 @@ impl Server {
 
     /// Returns the product's own command-line client and the arguments with which it reaches this server as `root`.
     pub(crate) fn client(&self) -> (PathBuf, Vec<String>) {
-        let name = if self.product == Product::MariaDb {
-            "MARIADB"
-        } else {
-            "MYSQL"
-        };
+        let name = if self.product == Product::MariaDb { "MARIADB" } else { "MYSQL" };
         let socket = format!("--socket={}", self.socket().display());
-        let arguments = [
-            "--no-defaults",
-            "--user=root",
-            &socket,
-            "--default-character-set=utf8mb4",
-        ];
+        let arguments = ["--no-defaults", "--user=root", &socket, "--default-character-set=utf8mb4"];
         (program(name), arguments.map(str::to_owned).to_vec())
     }
 
@@ -211,22 +177,10 @@ impl Server {
     pub(crate) fn run_client(&self, sql: &str) -> String {
         let port = format!("--port={}", self.port);
         let output = Command::new(self.client().0)
-            .args([
-                "--no-defaults",
-                "--host=127.0.0.1",
-                &port,
-                "--user=bkp",
-                "--password=bkp",
-                "-BNe",
-                sql,
-            ])
+            .args(["--no-defaults", "--host=127.0.0.1", &port, "--user=bkp", "--password=bkp", "-BNe", sql])
             .output()
             .unwrap();
-        assert!(
-            output.status.success(),
-            "{sql}: {}",
-            String::from_utf8_lossy(&output.stderr)
-        );
+        assert!(output.status.success(), "{sql}: {}", String::from_utf8_lossy(&output.stderr));
         String::from_utf8(output.stdout).unwrap()
     }
 
@@ -258,9 +212,7 @@ struct Process {
 
 impl Process {
     fn spawn(mut command: Command, dir: &Path) -> Self {
-        let server = command
-            .spawn()
-            .unwrap_or_else(|error| panic!("start {command:?}: {error}"));
+        let server = command.spawn().unwrap_or_else(|error| panic!("start {command:?}: {error}"));
         // The guard reads a pipe that only we hold: when it closes without our having killed the guard, we are gone.
         let script = r#"read -r _; kill -9 "$1"; rm -rf "$2""#;
         let guard = Command::new("sh")
@@ -301,16 +253,8 @@ fn command(product: Product, dir: &Path, port: u16, options: &[String]) -> Comma
     let mut command = Command::new(program(product.server_program()));
     command
         .arg("--no-defaults")
-        .args([
-            in_dir("datadir", "data"),
-            in_dir("socket", "s.sock"),
-            in_dir("tmpdir", "tmp"),
-        ])
-        .args([
-            in_dir("pid-file", "server.pid"),
-            in_dir("log-error", "error.log"),
-            in_dir("init-file", "init.sql"),
-        ])
+        .args([in_dir("datadir", "data"), in_dir("socket", "s.sock"), in_dir("tmpdir", "tmp")])
+        .args([in_dir("pid-file", "server.pid"), in_dir("log-error", "error.log"), in_dir("init-file", "init.sql")])
         .args([format!("--port={port}"), format!("--server-id={port}")])
         .args(as_root())
         .args(OPTIONS)
@@ -338,10 +282,7 @@ fn answers(server: &mut Child, dir: &Path) -> bool {
 
 fn root_opts(dir: &Path) -> Opts {
     let socket = socket_of(dir).display().to_string();
-    OptsBuilder::default()
-        .user(Some("root"))
-        .socket(Some(socket))
-        .into()
+    OptsBuilder::default().user(Some("root")).socket(Some(socket)).into()
 }
 
 fn socket_of(dir: &Path) -> PathBuf {

@@ -1,4 +1,4 @@
-//! The mall (`examples/mall`) in a server: filled, changed, kept busy and fingerprinted by its own program.
+//! The mall (`scripts/mall`) in a server: filled, changed, kept busy and fingerprinted by its own program.
 
 use super::Server;
 use std::env;
@@ -32,9 +32,7 @@ pub(crate) fn checksum(server: &Server) -> Vec<String> {
 
 /// Returns a line for each file and directory below `dir`: path, size, time, mode, SHA-256.
 pub(crate) fn checksum_of_files(dir: &Path) -> Vec<String> {
-    lines(&run(Command::new(program())
-        .args(["checksum", "--list", "--images"])
-        .arg(dir)))
+    lines(&run(Command::new(program()).args(["checksum", "--list", "--images"]).arg(dir)))
 }
 
 /// Writes orders and images until it is dropped.
@@ -45,15 +43,9 @@ impl Busy {
     /// Returns once the first writers are connected.
     pub(crate) fn start(server: &Server, images: Option<&Path>) -> Self {
         let mut command = mall(server, "busy", images);
-        let mut child = command
-            .args(["--seconds", "600"])
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
+        let mut child = command.args(["--seconds", "600"]).stdout(Stdio::piped()).spawn().unwrap();
         let mut line = String::new();
-        BufReader::new(child.stdout.as_mut().unwrap())
-            .read_line(&mut line)
-            .unwrap();
+        BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
         assert_eq!(line, "busy\n");
         Self(child)
     }
@@ -87,26 +79,14 @@ fn mall(server: &Server, verb: &str, images: Option<&Path>) -> Command {
 /// Cargo builds the examples beside the tests.
 fn program() -> PathBuf {
     let test = env::current_exe().unwrap();
-    let program = test
-        .parent()
-        .and_then(Path::parent)
-        .unwrap()
-        .join("examples/mall");
-    assert!(
-        program.is_file(),
-        "no {}: run cargo build --example mall",
-        program.display()
-    );
+    let program = test.parent().and_then(Path::parent).unwrap().join("examples/mall");
+    assert!(program.is_file(), "no {}: run cargo build --example mall", program.display());
     program
 }
 
 fn run(command: &mut Command) -> String {
     let output = command.output().unwrap();
-    assert!(
-        output.status.success(),
-        "{command:?}: {}",
-        String::from_utf8_lossy(&output.stderr)
-    );
+    assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).unwrap()
 }
 

@@ -13,18 +13,13 @@ use std::path::PathBuf;
 pub(crate) fn program(name: &str) -> PathBuf {
     let variable = format!("BKP_TEST_{name}");
     let path = env::var_os(&variable).map_or_else(|| usual_place(name), PathBuf::from);
-    assert!(
-        path.is_file(),
-        "no program {variable} ({}): run scripts/lab install --for test",
-        path.display()
-    );
+    assert!(path.is_file(), "no program {variable} ({}): run scripts/lab install --for test", path.display());
     path
 }
 
 /// Returns the directory that `scripts/lab` installs into.
 pub(crate) fn lab() -> PathBuf {
-    let cache =
-        || env::var_os("XDG_CACHE_HOME").map_or_else(|| home().join(".cache"), PathBuf::from);
+    let cache = || env::var_os("XDG_CACHE_HOME").map_or_else(|| home().join(".cache"), PathBuf::from);
     env::var_os("BKP_LAB").map_or_else(|| cache().join("bkp-lab"), PathBuf::from)
 }
 
@@ -34,9 +29,7 @@ fn home() -> PathBuf {
 
 fn usual_place(name: &str) -> PathBuf {
     match name {
-        "MYSQLD" | "MYSQL" | "MYSQLADMIN" | "MYSQLBINLOG" => {
-            lab().join("mysql/bin").join(name.to_lowercase())
-        }
+        "MYSQLD" | "MYSQL" | "MYSQLADMIN" | "MYSQLBINLOG" => lab().join("mysql/bin").join(name.to_lowercase()),
         "RESTIC019" => lab().join("restic/bin/restic"),
         other => on_path(&other.to_lowercase().replace('_', "-")),
     }
@@ -44,8 +37,6 @@ fn usual_place(name: &str) -> PathBuf {
 
 fn on_path(program: &str) -> PathBuf {
     let path = env::var("PATH").unwrap_or_default() + ":/usr/sbin:/sbin";
-    let found = env::split_paths(&path)
-        .map(|dir| dir.join(program))
-        .find(|file| file.is_file());
+    let found = env::split_paths(&path).map(|dir| dir.join(program)).find(|file| file.is_file());
     found.unwrap_or_else(|| Path::new(program).to_owned())
 }

@@ -1,6 +1,6 @@
 //! An S3 server inside this process, with a directory behind it and faults on demand.
 
-#[path = "../../../examples/s3/server.rs"]
+#[path = "../../../scripts/s3/server.rs"]
 mod server;
 
 pub(crate) use server::Asked;
@@ -35,13 +35,8 @@ impl S3 {
     }
 
     /// Starts a server that does to each request what the function says; `None` lets it through.
-    pub(crate) fn start_with_faults(
-        faults: impl Fn(&Asked) -> Option<Fault> + Send + Sync + 'static,
-    ) -> Self {
-        let dir = tempfile::Builder::new()
-            .prefix("bkp-s3-")
-            .tempdir()
-            .unwrap();
+    pub(crate) fn start_with_faults(faults: impl Fn(&Asked) -> Option<Fault> + Send + Sync + 'static) -> Self {
+        let dir = tempfile::Builder::new().prefix("bkp-s3-").tempdir().unwrap();
         fs::create_dir(dir.path().join(Self::BUCKET)).unwrap();
         let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
         listener.set_nonblocking(true).unwrap();
@@ -49,20 +44,11 @@ impl S3 {
         let stop = CancellationToken::new();
         let until = stop.clone();
         let thread = thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_multi_thread()
-                .worker_threads(2)
-                .enable_all()
-                .build()
-                .unwrap();
+            let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
             runtime.block_on(until.run_until_cancelled(serve(listener, root, Arc::new(faults))));
             runtime.shutdown_background();
         });
-        Self {
-            address,
-            stop,
-            thread: Some(thread),
-            dir,
-        }
+        Self { address, stop, thread: Some(thread), dir }
     }
 
     /// Returns `http://127.0.0.1:PORT`.
@@ -78,10 +64,7 @@ impl S3 {
 
 async fn serve(listener: std::net::TcpListener, root: PathBuf, faults: server::Faults) {
     let listener = tokio::net::TcpListener::from_std(listener).unwrap();
-    let keys = Keys {
-        access: S3::ACCESS_KEY.to_owned(),
-        secret: S3::SECRET_KEY.to_owned(),
-    };
+    let keys = Keys { access: S3::ACCESS_KEY.to_owned(), secret: S3::SECRET_KEY.to_owned() };
     server::serve(listener, &root, &keys, faults).await.unwrap();
 }
 

@@ -16,10 +16,7 @@ const LAYOUT: u32 = 1;
 /// Copies a pristine data directory to `to`.
 pub(super) fn copy_to(product: Product, to: &Path) {
     let template = template(product);
-    run(Command::new("cp")
-        .args(["-a", "--reflink=auto"])
-        .arg(template)
-        .arg(to));
+    run(Command::new("cp").args(["-a", "--reflink=auto"]).arg(template).arg(to));
 }
 
 /// Returns the template's path; makes it where it is missing, once for all test processes.
@@ -40,15 +37,9 @@ fn template(product: Product) -> PathBuf {
 
 /// Returns a name that a new version of the program changes.
 fn name(product: Product) -> String {
-    let output = Command::new(program(product.server_program()))
-        .arg("--version")
-        .output()
-        .unwrap();
+    let output = Command::new(program(product.server_program())).arg("--version").output().unwrap();
     let version = String::from_utf8(output.stdout).unwrap();
-    let version = version
-        .split("Ver ")
-        .nth(1)
-        .and_then(|rest| rest.split_whitespace().next());
+    let version = version.split("Ver ").nth(1).and_then(|rest| rest.split_whitespace().next());
     format!("{product:?}-{}-{LAYOUT}", version.unwrap())
 }
 
@@ -56,27 +47,13 @@ fn initialise(product: Product, dir: &Path) {
     let datadir = format!("--datadir={}", dir.display());
     match product {
         Product::MariaDb => run(Command::new(program("MARIADB_INSTALL_DB"))
-            .args([
-                "--no-defaults",
-                &datadir,
-                "--skip-test-db",
-                "--innodb-log-file-size=64M",
-            ])
+            .args(["--no-defaults", &datadir, "--skip-test-db", "--innodb-log-file-size=64M"])
             .args(["--auth-root-authentication-method=normal"])
             .args(as_root())),
         Product::MySql => {
             run(Command::new(program("MYSQLD"))
-                .args([
-                    "--no-defaults",
-                    "--initialize-insecure",
-                    &datadir,
-                    "--mysqlx=OFF",
-                ])
-                .args([
-                    "--innodb-redo-log-capacity=8M",
-                    "--skip-innodb-doublewrite",
-                    "--skip-log-bin",
-                ])
+                .args(["--no-defaults", "--initialize-insecure", &datadir, "--mysqlx=OFF"])
+                .args(["--innodb-redo-log-capacity=8M", "--skip-innodb-doublewrite", "--skip-log-bin"])
                 .args(as_root()));
             // Each copy becomes a server with a UUID of its own.
             fs::remove_file(dir.join("auto.cnf")).ok();

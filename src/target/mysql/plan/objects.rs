@@ -69,14 +69,8 @@ pub(super) fn objects(
         };
         match reason_to_omit(object, manifest, selection, state, progress) {
             Some(Reason::NotSelected) => {}
-            Some(Reason::Because(why)) => omitted.push(Omitted {
-                what: describe(object),
-                why,
-            }),
-            None => steps.push(ObjectStep {
-                object: object.clone(),
-                making,
-            }),
+            Some(Reason::Because(why)) => omitted.push(Omitted { what: describe(object), why }),
+            None => steps.push(ObjectStep { object: object.clone(), making }),
         }
     }
     steps.sort_by_key(rank);
@@ -96,15 +90,10 @@ fn reason_to_omit(
     progress: Option<&Progress>,
 ) -> Option<Reason> {
     let because = |why: &str| Some(Reason::Because(why.to_owned()));
-    let is_account = matches!(
-        object.kind,
-        ObjectKind::Role | ObjectKind::User | ObjectKind::Grant
-    );
+    let is_account = matches!(object.kind, ObjectKind::Role | ObjectKind::User | ObjectKind::Grant);
     match object.kind {
         _ if !is_selected(object, is_account, selection) => Some(Reason::NotSelected),
-        ObjectKind::Sequence | ObjectKind::Package if state.product == Product::MySql => {
-            because("MySQL has none")
-        }
+        ObjectKind::Sequence | ObjectKind::Package if state.product == Product::MySql => because("MySQL has none"),
         _ if is_account && manifest.product != state.product => {
             because("accounts of one product do not fit the other: make it anew")
         }
@@ -123,30 +112,19 @@ fn is_selected(object: &ObjectEntry, is_account: bool, selection: &Selection) ->
     let schema = object.schema.as_deref().unwrap_or_default();
     match &selection.tables {
         None => !is_account || selection.accounts,
-        Some(tables) if object.kind == ObjectKind::Sequence => {
-            tables.iter().any(|(other, _)| other == schema)
+        Some(tables) if object.kind == ObjectKind::Sequence => tables.iter().any(|(other, _)| other == schema),
+        Some(_) if object.kind == ObjectKind::Trigger => {
+            object.table.as_ref().is_some_and(|table| selection.has(schema, table))
         }
-        Some(_) if object.kind == ObjectKind::Trigger => object
-            .table
-            .as_ref()
-            .is_some_and(|table| selection.has(schema, table)),
         Some(_) => false,
     }
 }
 
 /// Tells whether an account was there before this load.
-fn is_standing(
-    object: &ObjectEntry,
-    manifest: &Manifest,
-    state: &TargetState,
-    progress: Option<&Progress>,
-) -> bool {
-    let makes_it = |other: &&ObjectEntry| {
-        matches!(other.kind, ObjectKind::User | ObjectKind::Role) && other.name == object.name
-    };
-    let is_ours = |maker: &ObjectEntry| {
-        progress.is_some_and(|progress| progress.has(Step::Making(&maker.statements)))
-    };
+fn is_standing(object: &ObjectEntry, manifest: &Manifest, state: &TargetState, progress: Option<&Progress>) -> bool {
+    let makes_it =
+        |other: &&ObjectEntry| matches!(other.kind, ObjectKind::User | ObjectKind::Role) && other.name == object.name;
+    let is_ours = |maker: &ObjectEntry| progress.is_some_and(|progress| progress.has(Step::Making(&maker.statements)));
     let is_made_by_us = manifest.objects.iter().filter(makes_it).any(is_ours);
     !is_made_by_us && state.accounts.contains(&account::plain(&object.name))
 }

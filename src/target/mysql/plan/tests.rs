@@ -5,14 +5,7 @@ use crate::mysql::manifest::{Chunk, Consistency, FORMAT, Product};
 use crate::target::mysql::plan::objects::word;
 
 fn chunk(path: &str) -> Chunk {
-    Chunk {
-        path: path.to_owned(),
-        lower: None,
-        upper: None,
-        rows: 10,
-        bytes: 100,
-        sha256: String::new(),
-    }
+    Chunk { path: path.to_owned(), lower: None, upper: None, rows: 10, bytes: 100, sha256: String::new() }
 }
 
 fn table(name: &str, engine: &str) -> TableEntry {
@@ -30,10 +23,7 @@ fn table(name: &str, engine: &str) -> TableEntry {
 }
 
 fn object(kind: ObjectKind, name: &str) -> ObjectEntry {
-    let is_account = matches!(
-        kind,
-        ObjectKind::Role | ObjectKind::User | ObjectKind::Grant
-    );
+    let is_account = matches!(kind, ObjectKind::Role | ObjectKind::User | ObjectKind::Grant);
     ObjectEntry {
         kind,
         schema: (!is_account).then(|| "shop".to_owned()),
@@ -56,10 +46,7 @@ fn manifest() -> Manifest {
         gtid: None,
         write_stall_ms: 0.0,
         variables: BTreeMap::new(),
-        schemas: vec![SchemaEntry {
-            name: "shop".to_owned(),
-            create: "CREATE DATABASE `shop`".to_owned(),
-        }],
+        schemas: vec![SchemaEntry { name: "shop".to_owned(), create: "CREATE DATABASE `shop`".to_owned() }],
         tables: vec![table("orders", "InnoDB"), table("log", "Aria")],
         objects: vec![
             object(ObjectKind::Grant, "clerk@%"),
@@ -97,23 +84,14 @@ fn plan(state: &TargetState) -> Result<LoadPlan, LoadError> {
 /// Returns the state that a load leaves behind after some steps.
 fn interrupted(steps: &[Step<'_>]) -> TargetState {
     let token = plan(&state()).unwrap().token;
-    TargetState {
-        progress: Some(Progress::of(&token, steps)),
-        ..state()
-    }
+    TargetState { progress: Some(Progress::of(&token, steps)), ..state() }
 }
 
 #[test]
 fn sequences_come_before_all_and_rights_after_all() {
     let plan = plan(&state()).unwrap();
     let kinds: Vec<ObjectKind> = plan.objects.iter().map(|step| step.object.kind).collect();
-    let order = [
-        ObjectKind::Sequence,
-        ObjectKind::User,
-        ObjectKind::View,
-        ObjectKind::Trigger,
-        ObjectKind::Grant,
-    ];
+    let order = [ObjectKind::Sequence, ObjectKind::User, ObjectKind::View, ObjectKind::Trigger, ObjectKind::Grant];
     assert_eq!(kinds, order);
     assert_eq!((plan.rows(), plan.bytes()), (40, 400));
 }
@@ -130,10 +108,7 @@ fn what_stands_under_a_name_that_is_needed_is_a_conflict_and_what_stands_beside_
         (holding("other", Holding::Table), false),
     ];
     for (holding, is_conflict) in taken {
-        let state = TargetState {
-            holdings: BTreeSet::from([holding.clone()]),
-            ..state()
-        };
+        let state = TargetState { holdings: BTreeSet::from([holding.clone()]), ..state() };
         let refused = matches!(plan(&state), Err(LoadError::NotEmpty { .. }));
         assert_eq!(refused, is_conflict, "{holding:?}");
         let forced = LoadPlan::new(&manifest(), &Selection::everything(), &state, true).unwrap();
@@ -164,10 +139,7 @@ fn an_interrupted_load_goes_on_with_what_is_missing() {
         Step::Chunk("orders/0"),
         Step::Making("view sales"),
     ]);
-    state.holdings = BTreeSet::from([
-        holding("orders", Holding::Table),
-        holding("sales", Holding::View),
-    ]);
+    state.holdings = BTreeSet::from([holding("orders", Holding::Table), holding("sales", Holding::View)]);
     let plan = plan(&state).unwrap();
     assert!(plan.resumes && plan.drops.is_empty());
     assert_eq!(plan.tables[0].stage, Stage::Created);
@@ -185,34 +157,16 @@ fn an_interrupted_load_goes_on_with_what_is_missing() {
 #[test]
 fn a_table_without_transactions_starts_over_unless_it_was_finished() {
     let (schema, name) = ("shop", "log");
-    let begun = [
-        Step::Begun { schema, name },
-        Step::Created { schema, name },
-        Step::Chunk("log/0"),
-    ];
+    let begun = [Step::Begun { schema, name }, Step::Created { schema, name }, Step::Chunk("log/0")];
     let half = plan(&interrupted(&begun)).unwrap();
-    assert_eq!(
-        (half.tables[1].stage, half.tables[1].pending.len()),
-        (Stage::Begun, 2)
-    );
-    let finished = plan(&interrupted(&[
-        begun[0],
-        begun[1],
-        Step::Finished { schema, name },
-    ]))
-    .unwrap();
-    assert_eq!(
-        (finished.tables[1].stage, finished.tables[1].pending.len()),
-        (Stage::Finished, 0)
-    );
+    assert_eq!((half.tables[1].stage, half.tables[1].pending.len()), (Stage::Begun, 2));
+    let finished = plan(&interrupted(&[begun[0], begun[1], Step::Finished { schema, name }])).unwrap();
+    assert_eq!((finished.tables[1].stage, finished.tables[1].pending.len()), (Stage::Finished, 0));
 }
 
 #[test]
 fn another_load_in_the_middle_is_refused_unless_it_may_be_overwritten() {
-    let state = TargetState {
-        progress: Some(Progress::of("another", &[])),
-        ..state()
-    };
+    let state = TargetState { progress: Some(Progress::of("another", &[])), ..state() };
     assert!(matches!(plan(&state), Err(LoadError::OtherLoad)));
     let anew = LoadPlan::new(&manifest(), &Selection::everything(), &state, true).unwrap();
     assert!(!anew.resumes);
@@ -220,16 +174,8 @@ fn another_load_in_the_middle_is_refused_unless_it_may_be_overwritten() {
 
 #[test]
 fn a_user_that_stands_is_left_alone_with_its_rights_and_said() {
-    let state = TargetState {
-        accounts: BTreeSet::from(["clerk@%".to_owned()]),
-        ..state()
-    };
-    let omitted: Vec<String> = plan(&state)
-        .unwrap()
-        .omitted
-        .into_iter()
-        .map(|omitted| omitted.what)
-        .collect();
+    let state = TargetState { accounts: BTreeSet::from(["clerk@%".to_owned()]), ..state() };
+    let omitted: Vec<String> = plan(&state).unwrap().omitted.into_iter().map(|omitted| omitted.what).collect();
     assert_eq!(omitted, ["grants of clerk@%", "user clerk@%"]);
 }
 
@@ -239,67 +185,32 @@ fn a_user_of_an_interrupted_load_still_gets_its_rights() {
     state.accounts.insert("clerk@%".to_owned());
     let plan = plan(&state).unwrap();
     assert!(plan.omitted.is_empty());
-    assert!(
-        plan.objects
-            .iter()
-            .any(|step| step.object.kind == ObjectKind::Grant)
-    );
+    assert!(plan.objects.iter().any(|step| step.object.kind == ObjectKind::Grant));
 }
 
 #[test]
 fn what_the_other_product_has_not_is_omitted_and_said() {
-    let state = TargetState {
-        product: Product::MySql,
-        version: "9.7.0".to_owned(),
-        ..state()
-    };
+    let state = TargetState { product: Product::MySql, version: "9.7.0".to_owned(), ..state() };
     let plan = plan(&state).unwrap();
-    let omitted: Vec<&str> = plan
-        .omitted
-        .iter()
-        .map(|omitted| omitted.what.as_str())
-        .collect();
-    assert_eq!(
-        omitted,
-        [
-            "grants of clerk@%",
-            "user clerk@%",
-            "sequence `shop`.`numbers`"
-        ]
-    );
-    assert!(
-        plan.notes[0]
-            .contains("the dump is of MariaDB 10.11.14-MariaDB and the target is MySQL 9.7.0")
-    );
+    let omitted: Vec<&str> = plan.omitted.iter().map(|omitted| omitted.what.as_str()).collect();
+    assert_eq!(omitted, ["grants of clerk@%", "user clerk@%", "sequence `shop`.`numbers`"]);
+    assert!(plan.notes[0].contains("the dump is of MariaDB 10.11.14-MariaDB and the target is MySQL 9.7.0"));
 }
 
 #[test]
 fn a_selection_names_tables_of_the_dump_only() {
-    let selection = |name: &str| Selection {
-        tables: Some(vec![("shop".to_owned(), name.to_owned())]),
-        accounts: true,
-    };
+    let selection = |name: &str| Selection { tables: Some(vec![("shop".to_owned(), name.to_owned())]), accounts: true };
     let gone = LoadPlan::new(&manifest(), &selection("gone"), &state(), false);
     assert!(matches!(gone, Err(LoadError::NotInDump { .. })));
     let plan = LoadPlan::new(&manifest(), &selection("orders"), &state(), false).unwrap();
-    let names: Vec<&str> = plan
-        .objects
-        .iter()
-        .map(|step| step.object.name.as_str())
-        .collect();
+    let names: Vec<&str> = plan.objects.iter().map(|step| step.object.name.as_str()).collect();
     assert_eq!(names, ["numbers", "logged"]);
-    assert_ne!(
-        plan.token,
-        super::token(&manifest(), &Selection::everything())
-    );
+    assert_ne!(plan.token, super::token(&manifest(), &Selection::everything()));
 }
 
 #[test]
 fn a_target_that_takes_no_local_files_is_refused() {
-    let state = TargetState {
-        local_infile: false,
-        ..state()
-    };
+    let state = TargetState { local_infile: false, ..state() };
     assert!(matches!(plan(&state), Err(LoadError::LocalInfileOff)));
 }
 
@@ -324,27 +235,15 @@ fn a_plan_tells_what_it_will_do() {
 #[test]
 fn an_event_is_enabled_when_all_else_is_there_even_after_an_interruption() {
     let mut manifest = manifest();
-    let enable = ObjectEntry {
-        statements: "enable".to_owned(),
-        ..object(ObjectKind::Event, "nightly")
-    };
-    manifest
-        .objects
-        .extend([object(ObjectKind::Event, "nightly"), enable]);
+    let enable = ObjectEntry { statements: "enable".to_owned(), ..object(ObjectKind::Event, "nightly") };
+    manifest.objects.extend([object(ObjectKind::Event, "nightly"), enable]);
     let plan = LoadPlan::new(&manifest, &Selection::everything(), &state(), false).unwrap();
     let last = plan.objects.last().unwrap();
-    assert_eq!(
-        (last.object.statements.as_str(), last.making),
-        ("enable", Making::Alters)
-    );
+    assert_eq!((last.object.statements.as_str(), last.making), ("enable", Making::Alters));
 
     let progress = Progress::of(
         &plan.token,
-        &[
-            Step::Making("event nightly"),
-            Step::Made("event nightly"),
-            Step::Making("enable"),
-        ],
+        &[Step::Making("event nightly"), Step::Made("event nightly"), Step::Making("enable")],
     );
     let state = TargetState {
         progress: Some(progress),
@@ -352,14 +251,7 @@ fn an_event_is_enabled_when_all_else_is_there_even_after_an_interruption() {
         ..state()
     };
     let rest = LoadPlan::new(&manifest, &Selection::everything(), &state, false).unwrap();
-    let events: Vec<_> = rest
-        .objects
-        .iter()
-        .filter(|step| step.object.kind == ObjectKind::Event)
-        .collect();
+    let events: Vec<_> = rest.objects.iter().filter(|step| step.object.kind == ObjectKind::Event).collect();
     assert_eq!(events.len(), 1);
-    assert_eq!(
-        (events[0].object.statements.as_str(), events[0].making),
-        ("enable", Making::Alters)
-    );
+    assert_eq!((events[0].object.statements.as_str(), events[0].making), ("enable", Making::Alters));
 }

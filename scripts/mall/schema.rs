@@ -40,17 +40,9 @@ impl Table {
     /// Returns the columns that a row names, in its order: all but the generated ones.
     pub(crate) fn columns(self) -> &'static [&'static str] {
         match self {
-            Self::Shops => &[
-                "shop_id",
-                "name",
-                "domain",
-                "plan",
-                "fee_rate",
-                "settings",
-                "logo",
-                "opened_on",
-                "created_at",
-            ],
+            Self::Shops => {
+                &["shop_id", "name", "domain", "plan", "fee_rate", "settings", "logo", "opened_on", "created_at"]
+            }
             Self::Customers => &[
                 "shop_id",
                 "id",
@@ -83,16 +75,7 @@ impl Table {
                 "state",
                 "updated_at",
             ],
-            Self::ProductImages => &[
-                "shop_id",
-                "id",
-                "product_id",
-                "path",
-                "bytes",
-                "sha256",
-                "alt",
-                "uploaded_at",
-            ],
+            Self::ProductImages => &["shop_id", "id", "product_id", "path", "bytes", "sha256", "alt", "uploaded_at"],
             Self::Orders => &[
                 "shop_id",
                 "id",
@@ -106,15 +89,7 @@ impl Table {
                 "ordered_at",
                 "updated_at",
             ],
-            Self::OrderItems => &[
-                "shop_id",
-                "id",
-                "order_id",
-                "product_id",
-                "quantity",
-                "price",
-                "options",
-            ],
+            Self::OrderItems => &["shop_id", "id", "order_id", "product_id", "quantity", "price", "options"],
             Self::Payments => &[
                 "shop_id",
                 "id",
@@ -146,11 +121,7 @@ impl Table {
 }
 
 /// Creates the schema with all its objects and notes the shape in it.
-pub(crate) async fn create(
-    server: &ServerArgs,
-    shape: &Shape,
-    replace: bool,
-) -> anyhow::Result<()> {
+pub(crate) async fn create(server: &ServerArgs, shape: &Shape, replace: bool) -> anyhow::Result<()> {
     let mut conn = server.connect_outside().await?;
     let name = quoted(&server.schema);
     if replace {
@@ -158,17 +129,10 @@ pub(crate) async fn create(
         conn.query_drop(drop).await.context("drop the schema")?;
     }
     let create = format!("CREATE DATABASE {name} CHARACTER SET utf8mb4");
-    conn.query_drop(create)
-        .await
-        .context("create the schema (--replace drops the one that is there)")?;
+    conn.query_drop(create).await.context("create the schema (--replace drops the one that is there)")?;
     conn.query_drop(format!("USE {name}")).await?;
     // The statements travel at once; the last result tells that all of them went through.
-    conn.query_iter(SCHEMA)
-        .await
-        .context("create the tables")?
-        .drop_result()
-        .await
-        .context("create the tables")?;
+    conn.query_iter(SCHEMA).await.context("create the tables")?.drop_result().await.context("create the tables")?;
     note(&mut conn, "shape", &serde_json::to_string(shape)?).await?;
     note(&mut conn, "round", "0").await
 }
@@ -179,15 +143,12 @@ pub(crate) async fn shape_of(conn: &mut Conn) -> anyhow::Result<Shape> {
 }
 
 pub(crate) async fn noted(conn: &mut Conn, name: &str) -> anyhow::Result<String> {
-    let value: Option<String> = conn
-        .exec_first("SELECT value FROM mall_meta WHERE name = ?", (name,))
-        .await?;
+    let value: Option<String> = conn.exec_first("SELECT value FROM mall_meta WHERE name = ?", (name,)).await?;
     value.with_context(|| format!("the schema has no `{name}` in mall_meta: fill it first"))
 }
 
 pub(crate) async fn note(conn: &mut Conn, name: &str, value: &str) -> anyhow::Result<()> {
     let sql = "REPLACE INTO mall_meta (name, value) VALUES (:name, :value)";
-    conn.exec_drop(sql, params! { "name" => name, "value" => value })
-        .await?;
+    conn.exec_drop(sql, params! { "name" => name, "value" => value }).await?;
     Ok(())
 }

@@ -2,12 +2,11 @@
 
 use crate::dice::Dice;
 
-const FAMILY_NAMES: &[&str] = &[
-    "김", "이", "박", "최", "정", "강", "조", "윤", "장", "임", "한", "오", "서", "신", "권", "황",
-];
+const FAMILY_NAMES: &[&str] =
+    &["김", "이", "박", "최", "정", "강", "조", "윤", "장", "임", "한", "오", "서", "신", "권", "황"];
 const GIVEN_NAMES: &[&str] = &[
-    "민준", "서연", "도윤", "하은", "시우", "지우", "주원", "서윤", "예준", "지민", "하준", "수아",
-    "건우", "채원", "현우", "유진", "성호", "미경", "영숙", "동현",
+    "민준", "서연", "도윤", "하은", "시우", "지우", "주원", "서윤", "예준", "지민", "하준", "수아", "건우", "채원",
+    "현우", "유진", "성호", "미경", "영숙", "동현",
 ];
 const CITIES: &[&str] = &[
     "서울특별시 강남구",
@@ -85,30 +84,9 @@ const SENTENCES: &[&str] = &[
     "교환 문의드립니다: 사이즈 95 → 100",
     "경로는 C:\\주문\\2024 입니다.\n두 번째 줄\t탭도 있습니다.",
 ];
-const SHOP_NAMES: &[&str] = &[
-    "한빛",
-    "달보드레",
-    "온새미로",
-    "가온",
-    "미리내",
-    "도담",
-    "라온",
-    "누리",
-    "하늘",
-    "새봄",
-    "예그리나",
-    "단비",
-];
-const SHOP_KINDS: &[&str] = &[
-    "상회",
-    "마켓",
-    "스토어",
-    "공방",
-    "농원",
-    "몰",
-    "문고",
-    "전자",
-];
+const SHOP_NAMES: &[&str] =
+    &["한빛", "달보드레", "온새미로", "가온", "미리내", "도담", "라온", "누리", "하늘", "새봄", "예그리나", "단비"];
+const SHOP_KINDS: &[&str] = &["상회", "마켓", "스토어", "공방", "농원", "몰", "문고", "전자"];
 pub(crate) const COLOURS: &[&str] = &["검정", "흰색", "남색", "빨강", "연두", "베이지"];
 pub(crate) const SIZES: &[&str] = &["S", "M", "L", "XL", "FREE"];
 
@@ -136,8 +114,6 @@ pub(crate) fn shop(dice: &mut Dice) -> String {
 }
 
 pub(crate) fn letter(dice: &mut Dice, sentences_max: u64) -> String {
-    let sentences: Vec<&str> = (0..dice.between(1, sentences_max))
-        .map(|_| dice.pick(SENTENCES))
-        .collect();
+    let sentences: Vec<&str> = (0..dice.between(1, sentences_max)).map(|_| dice.pick(SENTENCES)).collect();
     sentences.join(" ")
 }

@@ -23,11 +23,7 @@ pub(crate) struct Text {
 
 impl Text {
     pub(crate) fn new(table: Table) -> Self {
-        Self {
-            table,
-            rows: 0,
-            bytes: Vec::new(),
-        }
+        Self { table, rows: 0, bytes: Vec::new() }
     }
 
     pub(crate) fn of(table: Table, rows: impl IntoIterator<Item = Row>) -> Self {
@@ -87,9 +83,7 @@ impl Text {
         let body = Bytes::from(self.bytes);
         conn.set_infile_handler(async move { Ok(stream::once(async { Ok(body) }).boxed()) });
         let name = self.table.name();
-        conn.query_drop(sql)
-            .await
-            .with_context(|| format!("load rows into `{name}`"))?;
+        conn.query_drop(sql).await.with_context(|| format!("load rows into `{name}`"))?;
         let (rows, warnings) = (conn.affected_rows(), conn.get_warnings());
         anyhow::ensure!(
             rows == self.rows && warnings == 0,
@@ -113,23 +107,10 @@ fn load_sql(table: Table) -> String {
     let fields: Vec<String> = table
         .columns()
         .iter()
-        .map(|column| {
-            if binary.contains(column) {
-                format!("@{column}")
-            } else {
-                format!("`{column}`")
-            }
-        })
+        .map(|column| if binary.contains(column) { format!("@{column}") } else { format!("`{column}`") })
         .collect();
-    let unhexed: Vec<String> = binary
-        .iter()
-        .map(|column| format!("`{column}` = UNHEX(@{column})"))
-        .collect();
-    let set = if unhexed.is_empty() {
-        String::new()
-    } else {
-        format!(" SET {}", unhexed.join(", "))
-    };
+    let unhexed: Vec<String> = binary.iter().map(|column| format!("`{column}` = UNHEX(@{column})")).collect();
+    let set = if unhexed.is_empty() { String::new() } else { format!(" SET {}", unhexed.join(", ")) };
     format!(
         "LOAD DATA LOCAL INFILE 'rows' INTO TABLE `{}` CHARACTER SET utf8mb4 ({}){set}",
         table.name(),
@@ -138,11 +119,7 @@ fn load_sql(table: Table) -> String {
 }
 
 /// Inserts one row within the session's transaction.
-pub(crate) async fn insert(
-    conn: &mut Conn,
-    table: Table,
-    row: Row,
-) -> Result<(), mysql_async::Error> {
+pub(crate) async fn insert(conn: &mut Conn, table: Table, row: Row) -> Result<(), mysql_async::Error> {
     let columns = table.columns();
     let sql = format!(
         "INSERT INTO `{}` (`{}`) VALUES ({})",

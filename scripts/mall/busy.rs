@@ -65,10 +65,7 @@ pub(crate) async fn busy(args: &BusyArgs) -> anyhow::Result<()> {
         total.retried += done.retried;
     }
     conn.disconnect().await?;
-    println!(
-        "committed {} transactions, {} images, {} tried again",
-        total.committed, total.images, total.retried
-    );
+    println!("committed {} transactions, {} images, {} tried again", total.committed, total.images, total.retried);
     Ok(())
 }
 
@@ -93,34 +90,20 @@ impl Day {
         let (mut orders, mut image_ids) = (Vec::new(), Vec::new());
         for (shop, _) in shape.shops() {
             orders.push(AtomicU64::new(max_id(conn, Table::Orders, shop).await? + 1));
-            image_ids.push(AtomicU64::new(
-                max_id(conn, Table::ProductImages, shop).await? + 1,
-            ));
+            image_ids.push(AtomicU64::new(max_id(conn, Table::ProductImages, shop).await? + 1));
         }
-        Ok(Self {
-            shape,
-            images: args.images.clone(),
-            orders,
-            image_ids,
-            stop: CancellationToken::new(),
-        })
+        Ok(Self { shape, images: args.images.clone(), orders, image_ids, stop: CancellationToken::new() })
     }
 
     async fn work(self: Arc<Self>, mut conn: Conn, worker: u64) -> anyhow::Result<Done> {
         let mut done = Done::default();
         // A run after this one writes other orders than this one did.
-        let start = self
-            .orders
-            .iter()
-            .map(|id| id.load(Ordering::Relaxed))
-            .sum();
+        let start = self.orders.iter().map(|id| id.load(Ordering::Relaxed)).sum();
         let mut dice = Dice::new(self.shape.seed, Thing::Busy, worker, start);
         while !self.stop.is_cancelled() {
             match self.sell(&mut conn, &mut dice).await {
                 Ok(()) => done.committed += 1,
-                Err(mysql_async::Error::Server(error))
-                    if [DEADLOCK, LOCK_WAIT].contains(&error.code) =>
-                {
+                Err(mysql_async::Error::Server(error)) if [DEADLOCK, LOCK_WAIT].contains(&error.code) => {
                     done.retried += 1
                 }
                 Err(error) => return Err(error).context("write an order"),
@@ -137,11 +120,7 @@ impl Day {
     async fn sell(&self, conn: &mut Conn, dice: &mut Dice) -> Result<(), mysql_async::Error> {
         conn.query_drop("START TRANSACTION").await?;
         let written = self.sale(conn, dice).await;
-        let end = if written.is_ok() {
-            "COMMIT"
-        } else {
-            "ROLLBACK"
-        };
+        let end = if written.is_ok() { "COMMIT" } else { "ROLLBACK" };
         conn.query_drop(end).await?;
         written
     }
@@ -153,7 +132,8 @@ impl Day {
         let shop = maker.shop;
         insert_all(conn, maker.sale(id)).await?;
         let product = dice.below(maker.shape.products) + 1;
-        let sold = "UPDATE products SET stock = stock - 1, updated_at = CURRENT_TIMESTAMP(6) WHERE shop_id = ? AND id = ?";
+        let sold =
+            "UPDATE products SET stock = stock - 1, updated_at = CURRENT_TIMESTAMP(6) WHERE shop_id = ? AND id = ?";
         conn.exec_drop(sold, (shop, product)).await?;
         let older = dice.below(id) + 1;
         let state = dice.pick(&["paid", "shipped", "delivered", "returned"]);
@@ -173,19 +153,13 @@ impl Day {
         let (maker, nth) = self.any_shop(dice);
         let id = self.image_ids[nth].fetch_add(1, Ordering::Relaxed);
         let written = images::write(dir, maker.seed, maker.shop, id, 0)?;
-        insert(conn, Table::ProductImages, maker.image(id, &written))
-            .await
-            .context("insert an image")?;
+        insert(conn, Table::ProductImages, maker.image(id, &written)).await.context("insert an image")?;
         Ok(1)
     }
 
     fn any_shop(&self, dice: &mut Dice) -> (Maker<'_>, usize) {
         let nth = usize::try_from(dice.below(self.shape.shops.len() as u64)).unwrap_or_default();
-        let maker = Maker {
-            seed: self.shape.seed,
-            shop: nth as u64 + 1,
-            shape: &self.shape.shops[nth],
-        };
+        let maker = Maker { seed: self.shape.seed, shop: nth as u64 + 1, shape: &self.shape.shops[nth] };
         (maker, nth)
     }
 }

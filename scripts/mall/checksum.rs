@@ -57,9 +57,7 @@ async fn work(mut conn: Conn, tables: Arc<Mutex<Vec<Table>>>) -> anyhow::Result<
     loop {
         let next = tables.lock().unwrap_or_else(PoisonError::into_inner).pop();
         let Some(table) = next else { break };
-        let line = fingerprint(&mut conn, &table)
-            .await
-            .with_context(|| format!("read table `{}`", table.name))?;
+        let line = fingerprint(&mut conn, &table).await.with_context(|| format!("read table `{}`", table.name))?;
         lines.push((table.name, line));
     }
     conn.disconnect().await?;
@@ -89,23 +87,9 @@ async fn tables(conn: &mut Conn, schema: &str) -> anyhow::Result<Vec<Table>> {
 
 /// Reads a table by the binary protocol, which says numbers exactly.
 async fn fingerprint(conn: &mut Conn, table: &Table) -> anyhow::Result<(u64, String)> {
-    let list = |names: &[String]| {
-        names
-            .iter()
-            .map(|name| quoted(name))
-            .collect::<Vec<_>>()
-            .join(", ")
-    };
-    let order = if table.key.is_empty() {
-        String::new()
-    } else {
-        format!(" ORDER BY {}", list(&table.key))
-    };
-    let sql = format!(
-        "SELECT {} FROM {}{order}",
-        list(&table.columns),
-        quoted(&table.name)
-    );
+    let list = |names: &[String]| names.iter().map(|name| quoted(name)).collect::<Vec<_>>().join(", ");
+    let order = if table.key.is_empty() { String::new() } else { format!(" ORDER BY {}", list(&table.key)) };
+    let sql = format!("SELECT {} FROM {}{order}", list(&table.columns), quoted(&table.name));
     let mut rows = conn.exec_stream::<Row, _, _>(sql, ()).await?;
     let (mut count, mut in_order, mut sum) = (0, Sha256::new(), [0; 32]);
     while let Some(row) = rows.next().await {
@@ -114,11 +98,7 @@ async fn fingerprint(conn: &mut Conn, table: &Table) -> anyhow::Result<(u64, Str
         add(&mut sum, &digest);
         count += 1;
     }
-    let fingerprint = if table.key.is_empty() {
-        sum
-    } else {
-        in_order.finalize().into()
-    };
+    let fingerprint = if table.key.is_empty() { sum } else { in_order.finalize().into() };
     Ok((count, hex::encode(fingerprint)))
 }
 
@@ -155,14 +135,8 @@ fn add(sum: &mut [u8; 32], digest: &[u8; 32]) {
 /// Returns `SHOW CREATE` of every table, view, routine, trigger and event.
 async fn definitions(conn: &mut Conn, schema: &str) -> anyhow::Result<Vec<String>> {
     let kinds = [
-        (
-            "TABLE",
-            "SELECT table_name FROM information_schema.tables WHERE table_schema = ? AND table_type <> 'VIEW'",
-        ),
-        (
-            "VIEW",
-            "SELECT table_name FROM information_schema.views WHERE table_schema = ?",
-        ),
+        ("TABLE", "SELECT table_name FROM information_schema.tables WHERE table_schema = ? AND table_type <> 'VIEW'"),
+        ("VIEW", "SELECT table_name FROM information_schema.views WHERE table_schema = ?"),
         (
             "PROCEDURE",
             "SELECT routine_name FROM information_schema.routines WHERE routine_schema = ? AND routine_type = 'PROCEDURE'",
@@ -171,14 +145,8 @@ async fn definitions(conn: &mut Conn, schema: &str) -> anyhow::Result<Vec<String
             "FUNCTION",
             "SELECT routine_name FROM information_schema.routines WHERE routine_schema = ? AND routine_type = 'FUNCTION'",
         ),
-        (
-            "TRIGGER",
-            "SELECT trigger_name FROM information_schema.triggers WHERE trigger_schema = ?",
-        ),
-        (
-            "EVENT",
-            "SELECT event_name FROM information_schema.events WHERE event_schema = ?",
-        ),
+        ("TRIGGER", "SELECT trigger_name FROM information_schema.triggers WHERE trigger_schema = ?"),
+        ("EVENT", "SELECT event_name FROM information_schema.events WHERE event_schema = ?"),
     ];
     let mut definitions = Vec::new();
     for (kind, names) in kinds {
@@ -187,9 +155,7 @@ async fn definitions(conn: &mut Conn, schema: &str) -> anyhow::Result<Vec<String
         for name in names {
             let sql = format!("SHOW CREATE {kind} {}", quoted(&name));
             let row: Option<Row> = conn.query_first(&sql).await.with_context(|| sql.clone())?;
-            let text = row
-                .and_then(|row| statement_of(&row))
-                .with_context(|| format!("{sql}: no answer"))?;
+            let text = row.and_then(|row| statement_of(&row)).with_context(|| format!("{sql}: no answer"))?;
             definitions.push(format!("{kind} {name}: {text}"));
         }
     }
@@ -200,8 +166,6 @@ async fn definitions(conn: &mut Conn, schema: &str) -> anyhow::Result<Vec<String
 fn statement_of(row: &Row) -> Option<String> {
     let columns = row.columns();
     let holds_it = |name: &str| name.starts_with("Create ") || name == "SQL Original Statement";
-    let place = columns
-        .iter()
-        .position(|column| holds_it(&column.name_str()))?;
+    let place = columns.iter().position(|column| holds_it(&column.name_str()))?;
     row.get(place)
 }

@@ -41,22 +41,22 @@ impl ServerArgs {
     async fn session(&self, schema: Option<&str>) -> anyhow::Result<Conn> {
         let mut opts = match (&self.url, &self.socket) {
             (Some(url), _) => OptsBuilder::from_opts(Opts::from_url(url).context("parse --url")?),
-            (None, Some(socket)) => OptsBuilder::default()
-                .user(Some("root"))
-                .socket(Some(socket.display().to_string())),
+            (None, Some(socket)) => {
+                OptsBuilder::default().user(Some("root")).socket(Some(socket.display().to_string()))
+            }
             (None, None) => anyhow::bail!("name the server: --url or --socket"),
         };
         if let Some(user) = &self.user {
             opts = opts.user(Some(user));
         }
         if let Some(file) = &self.password_file {
-            let text =
-                fs::read_to_string(file).with_context(|| format!("read `{}`", file.display()))?;
+            let text = fs::read_to_string(file).with_context(|| format!("read `{}`", file.display()))?;
             opts = opts.pass(Some(text.trim_end_matches(['\r', '\n'])));
         }
-        let opts = opts.db_name(schema).prefer_socket(false).init(vec![
-            "SET NAMES utf8mb4, time_zone = '+00:00', lock_wait_timeout = 600",
-        ]);
+        let opts = opts
+            .db_name(schema)
+            .prefer_socket(false)
+            .init(vec!["SET NAMES utf8mb4, time_zone = '+00:00', lock_wait_timeout = 600"]);
         Conn::new(opts).await.context("connect to the server")
     }
 }

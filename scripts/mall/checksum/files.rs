@@ -20,31 +20,14 @@ pub(crate) fn print(dir: &Path, list: bool) -> anyhow::Result<()> {
     let share = paths.len().div_ceil(cores).max(1);
     let lines: Vec<anyhow::Result<Vec<String>>> = thread::scope(|scope| {
         let describe = |paths: &[PathBuf]| paths.iter().map(|path| describe(dir, path)).collect();
-        let threads: Vec<_> = paths
-            .chunks(share)
-            .map(|paths| scope.spawn(move || describe(paths)))
-            .collect();
-        threads
-            .into_iter()
-            .map(|thread| {
-                thread
-                    .join()
-                    .unwrap_or_else(|_| anyhow::bail!("a reader panicked"))
-            })
-            .collect()
+        let threads: Vec<_> = paths.chunks(share).map(|paths| scope.spawn(move || describe(paths))).collect();
+        threads.into_iter().map(|thread| thread.join().unwrap_or_else(|_| anyhow::bail!("a reader panicked"))).collect()
     });
-    let lines: Vec<String> = lines
-        .into_iter()
-        .collect::<anyhow::Result<Vec<_>>>()?
-        .concat();
+    let lines: Vec<String> = lines.into_iter().collect::<anyhow::Result<Vec<_>>>()?.concat();
     if list {
         println!("{}", lines.join("\n"));
     }
-    println!(
-        "files {} {}",
-        lines.len(),
-        hex::encode(Sha256::digest(lines.join("\n")))
-    );
+    println!("files {} {}", lines.len(), hex::encode(Sha256::digest(lines.join("\n"))));
     Ok(())
 }
 
@@ -68,21 +51,12 @@ fn describe(root: &Path, path: &Path) -> anyhow::Result<String> {
         format!("-> {}", fs::read_link(path).with_context(seen)?.display())
     } else {
         let mut hash = Sha256::new();
-        io::copy(
-            &mut File::open(path).with_context(seen)?,
-            &mut Hashing(&mut hash),
-        )
-        .with_context(seen)?;
+        io::copy(&mut File::open(path).with_context(seen)?, &mut Hashing(&mut hash)).with_context(seen)?;
         hex::encode(hash.finalize())
     };
     let size = if meta.is_dir() { 0 } else { meta.len() };
     let path = path.strip_prefix(root)?.display();
-    Ok(format!(
-        "{path} {size} {}.{:09} {:o} {content}",
-        meta.mtime(),
-        meta.mtime_nsec(),
-        meta.mode()
-    ))
+    Ok(format!("{path} {size} {}.{:09} {:o} {content}", meta.mtime(), meta.mtime_nsec(), meta.mode()))
 }
 
 struct Hashing<'a>(&'a mut Sha256);

@@ -80,11 +80,7 @@ fn tasks(shape: &Shape) -> Vec<Task> {
         ];
         for (kind, count) in kinds {
             let starts = (1..=count).step_by(usize::try_from(IDS_PER_TASK).unwrap_or(usize::MAX));
-            tasks.extend(starts.map(|first| Task {
-                shop,
-                kind,
-                ids: first..=(first + IDS_PER_TASK - 1).min(count),
-            }));
+            tasks.extend(starts.map(|first| Task { shop, kind, ids: first..=(first + IDS_PER_TASK - 1).min(count) }));
         }
     }
     tasks
@@ -92,18 +88,13 @@ fn tasks(shape: &Shape) -> Vec<Task> {
 
 /// Makes a session load fast: rows come in any order of tables, and hold together once all are there.
 async fn prepare(conn: &mut Conn) -> anyhow::Result<()> {
-    conn.query_drop("SET foreign_key_checks = 0, unique_checks = 0")
-        .await?;
+    conn.query_drop("SET foreign_key_checks = 0, unique_checks = 0").await?;
     // Only a privileged user may; without it the rows go through the binlog too, which is slower but right.
     conn.query_drop("SET sql_log_bin = 0").await.ok();
     Ok(())
 }
 
-async fn work(
-    mut conn: Conn,
-    tasks: Arc<Mutex<Vec<Task>>>,
-    mall: Arc<Mall>,
-) -> anyhow::Result<u64> {
+async fn work(mut conn: Conn, tasks: Arc<Mutex<Vec<Task>>>, mall: Arc<Mall>) -> anyhow::Result<u64> {
     let mut bytes = 0;
     while let Some(task) = take(&tasks) {
         for text in texts(&mall, &task) {
@@ -115,21 +106,14 @@ async fn work(
 }
 
 fn take(tasks: &Mutex<Vec<Task>>) -> Option<Task> {
-    tasks
-        .lock()
-        .unwrap_or_else(std::sync::PoisonError::into_inner)
-        .pop()
+    tasks.lock().unwrap_or_else(std::sync::PoisonError::into_inner).pop()
 }
 
 fn texts(mall: &Mall, task: &Task) -> Vec<Text> {
     let Some(shape) = mall.shape.shop(task.shop) else {
         return Vec::new();
     };
-    let maker = Maker {
-        seed: mall.shape.seed,
-        shop: task.shop,
-        shape,
-    };
+    let maker = Maker { seed: mall.shape.seed, shop: task.shop, shape };
     let ids = task.ids.clone();
     match task.kind {
         Kind::Shop => vec![Text::of(Table::Shops, [maker.shop()])],
@@ -141,11 +125,7 @@ fn texts(mall: &Mall, task: &Task) -> Vec<Text> {
     }
 }
 
-fn image_rows(
-    mall: &Mall,
-    maker: Maker<'_>,
-    ids: RangeInclusive<u64>,
-) -> impl Iterator<Item = crate::rows::Row> {
+fn image_rows(mall: &Mall, maker: Maker<'_>, ids: RangeInclusive<u64>) -> impl Iterator<Item = crate::rows::Row> {
     let shop = usize::try_from(maker.shop - 1).unwrap_or(usize::MAX);
     let written = mall.images.get(shop).map_or(&[][..], Vec::as_slice);
     ids.filter_map(move |id| {
@@ -156,8 +136,7 @@ fn image_rows(
 
 /// Returns orders, their items and their payments.
 pub(crate) fn sales(maker: Maker<'_>, ids: RangeInclusive<u64>) -> [Text; 3] {
-    let [mut orders, mut items, mut payments] =
-        [Table::Orders, Table::OrderItems, Table::Payments].map(Text::new);
+    let [mut orders, mut items, mut payments] = [Table::Orders, Table::OrderItems, Table::Payments].map(Text::new);
     for id in ids {
         let sale = maker.sale(id);
         orders.push(&sale.order);

@@ -112,11 +112,7 @@ async fn main() -> anyhow::Result<()> {
         Verb::Fill(args) => fill::fill(&args).await?,
         Verb::Change(args) => change::change(&args).await?,
         Verb::Busy(args) => busy::busy(&args).await?,
-        Verb::Checksum(ChecksumArgs {
-            images: Some(dir),
-            list,
-            ..
-        }) => checksum::files::print(&dir, list)?,
+        Verb::Checksum(ChecksumArgs { images: Some(dir), list, .. }) => checksum::files::print(&dir, list)?,
         Verb::Checksum(args) => checksum::print(&args.server, args.list).await?,
     }
     eprintln!("mall: done in {:.1} s", start.elapsed().as_secs_f64());

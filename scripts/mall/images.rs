@@ -35,29 +35,15 @@ pub(crate) fn path_of(seed: u64, shop: u64, id: u64) -> String {
 }
 
 /// Writes an image in its `edition`: a file that is there gets new bytes in place.
-pub(crate) fn write(
-    dir: &Path,
-    seed: u64,
-    shop: u64,
-    id: u64,
-    edition: u64,
-) -> anyhow::Result<Written> {
+pub(crate) fn write(dir: &Path, seed: u64, shop: u64, id: u64, edition: u64) -> anyhow::Result<Written> {
     let path = dir.join(path_of(seed, shop, id));
     let mut dice = Dice::new(seed ^ (edition << 32), Thing::Image, shop, id);
     let length = dice.between(BYTES_MIN, BYTES_MAX);
     let bytes = [HEAD, &dice.bytes(length)].concat();
-    let time =
-        u64::try_from(image_time(id).and_utc().timestamp()).unwrap_or_default() + edition * 86_400;
-    save(
-        &path,
-        &bytes,
-        SystemTime::UNIX_EPOCH + Duration::from_secs(time),
-    )
-    .with_context(|| format!("write image `{}`", path.display()))?;
-    Ok(Written {
-        bytes: bytes.len() as u64,
-        sha256: Sha256::digest(&bytes).into(),
-    })
+    let time = u64::try_from(image_time(id).and_utc().timestamp()).unwrap_or_default() + edition * 86_400;
+    save(&path, &bytes, SystemTime::UNIX_EPOCH + Duration::from_secs(time))
+        .with_context(|| format!("write image `{}`", path.display()))?;
+    Ok(Written { bytes: bytes.len() as u64, sha256: Sha256::digest(&bytes).into() })
 }
 
 fn save(path: &Path, bytes: &[u8], time: SystemTime) -> std::io::Result<()> {
@@ -91,22 +77,11 @@ pub(crate) fn write_all(dir: &Path, shape: &Shape) -> anyhow::Result<Vec<Vec<Wri
         let ids: Vec<u64> = (1..=counts.images).collect();
         let part = ids.len().div_ceil(cores).max(1);
         let parts: Vec<anyhow::Result<Vec<Written>>> = thread::scope(|scope| {
-            let start = |ids: &'_ [u64]| {
-                ids.iter()
-                    .map(|&id| write(dir, shape.seed, shop, id, 0))
-                    .collect()
-            };
-            let threads: Vec<_> = ids
-                .chunks(part)
-                .map(|ids| scope.spawn(move || start(ids)))
-                .collect();
+            let start = |ids: &'_ [u64]| ids.iter().map(|&id| write(dir, shape.seed, shop, id, 0)).collect();
+            let threads: Vec<_> = ids.chunks(part).map(|ids| scope.spawn(move || start(ids))).collect();
             threads
                 .into_iter()
-                .map(|thread| {
-                    thread
-                        .join()
-                        .unwrap_or_else(|_| anyhow::bail!("a writer panicked"))
-                })
+                .map(|thread| thread.join().unwrap_or_else(|_| anyhow::bail!("a writer panicked")))
                 .collect()
         });
         let parts: Vec<Vec<Written>> = parts.into_iter().collect::<anyhow::Result<_>>()?;

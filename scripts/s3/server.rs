@@ -1,4 +1,4 @@
-//! An S3 server over a directory, on loopback: shared by `examples/s3` and the tests.
+//! An S3 server over a directory, on loopback: shared by `scripts/s3` and the tests.
 //!
 //! It refuses a body whose SHA-256 is not the one that the request names, and keeps nothing of it. Faults come before
 //! the real answer: what the given function says about a request is done to it.
@@ -54,18 +54,10 @@ pub(crate) struct Keys {
 }
 
 /// Serves `root`, in which each directory is a bucket, until the future is dropped.
-pub(crate) async fn serve(
-    listener: TcpListener,
-    root: &Path,
-    keys: &Keys,
-    faults: Faults,
-) -> io::Result<()> {
+pub(crate) async fn serve(listener: TcpListener, root: &Path, keys: &Keys, faults: Faults) -> io::Result<()> {
     let files = FileSystem::new(root).map_err(|error| io::Error::other(format!("{error:?}")))?;
     let mut builder = S3ServiceBuilder::new(files);
-    builder.set_auth(SimpleAuth::from_single(
-        keys.access.clone(),
-        keys.secret.clone(),
-    ));
+    builder.set_auth(SimpleAuth::from_single(keys.access.clone(), keys.secret.clone()));
     builder.set_access(PlainLists);
     let service = builder.build();
     loop {
@@ -80,18 +72,12 @@ struct PlainLists;
 #[async_trait::async_trait]
 impl S3Access for PlainLists {
     async fn list_objects(&self, asked: &mut S3Request<ListObjectsInput>) -> S3Result<()> {
-        asked
-            .input
-            .delimiter
-            .take_if(|delimiter| delimiter.is_empty());
+        asked.input.delimiter.take_if(|delimiter| delimiter.is_empty());
         Ok(())
     }
 
     async fn list_objects_v2(&self, asked: &mut S3Request<ListObjectsV2Input>) -> S3Result<()> {
-        asked
-            .input
-            .delimiter
-            .take_if(|delimiter| delimiter.is_empty());
+        asked.input.delimiter.take_if(|delimiter| delimiter.is_empty());
         Ok(())
     }
 }
@@ -109,10 +95,7 @@ async fn converse(stream: TcpStream, service: S3Service, faults: Faults) {
         }
     });
     // The client hears of a broken connection; the server has nothing to add.
-    Builder::new(TokioExecutor::new())
-        .serve_connection(TokioIo::new(stream), service)
-        .await
-        .ok();
+    Builder::new(TokioExecutor::new()).serve_connection(TokioIo::new(stream), service).await.ok();
 }
 
 /// Checks the body's SHA-256 before the object store sees it: that one checks only after it has replaced the object.
@@ -121,20 +104,12 @@ async fn real_answer(service: &S3Service, asked: Asked) -> Result<HttpResponse, 
         return service.call(asked.map(Body::from)).await;
     };
     let (head, body) = asked.into_parts();
-    let body = body
-        .collect()
-        .await
-        .map_err(|error| HttpError::new(error.into()))?;
+    let body = body.collect().await.map_err(|error| HttpError::new(error.into()))?;
     let body = body.to_bytes();
     if STANDARD.encode(Sha256::digest(&body)) == named {
-        return service
-            .call(hyper::Request::from_parts(head, Body::from(body)))
-            .await;
+        return service.call(hyper::Request::from_parts(head, Body::from(body))).await;
     }
-    answer(
-        400,
-        "<Error><Code>BadDigest</Code><Message>the SHA-256 is another</Message></Error>",
-    )
+    answer(400, "<Error><Code>BadDigest</Code><Message>the SHA-256 is another</Message></Error>")
 }
 
 fn answer(code: u16, body: &'static str) -> Result<HttpResponse, HttpError> {

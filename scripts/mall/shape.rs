@@ -49,9 +49,7 @@ impl Shape {
     }
 
     pub(crate) fn shop(&self, id: u64) -> Option<&ShopShape> {
-        self.shops()
-            .find(|(shop, _)| *shop == id)
-            .map(|(_, shape)| shape)
+        self.shops().find(|(shop, _)| *shop == id).map(|(_, shape)| shape)
     }
 }
 
@@ -66,10 +64,7 @@ fn shares(total: u64, count: u64) -> Vec<u64> {
         clippy::cast_sign_loss,
         reason = "a share need not be exact: the largest takes the rest"
     )]
-    let mut shares: Vec<u64> = weights
-        .iter()
-        .map(|weight| (total as f64 * weight / sum) as u64)
-        .collect();
+    let mut shares: Vec<u64> = weights.iter().map(|weight| (total as f64 * weight / sum) as u64).collect();
     let given: u64 = shares.iter().sum();
     shares[0] += total - given;
     shares
@@ -85,18 +80,9 @@ pub(crate) fn bytes_of(text: &str) -> anyhow::Result<u64> {
         "GB" | "G" => 1e9,
         other => anyhow::bail!("`{other}` is no unit: B, KB, MB or GB"),
     };
-    let number: f64 = digits
-        .parse()
-        .with_context(|| format!("`{digits}` is no number"))?;
-    anyhow::ensure!(
-        (0.0..1e6).contains(&number) || unit < 2.0,
-        "`{text}` is out of range"
-    );
-    #[expect(
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        reason = "checked above"
-    )]
+    let number: f64 = digits.parse().with_context(|| format!("`{digits}` is no number"))?;
+    anyhow::ensure!((0.0..1e6).contains(&number) || unit < 2.0, "`{text}` is out of range");
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "checked above")]
     Ok((number * unit) as u64)
 }
 

@@ -61,10 +61,7 @@ async fn main() -> anyhow::Result<()> {
         .with_context(|| format!("listen on 127.0.0.1:{}", args.port))?;
     println!("listening on {}", listener.local_addr()?);
 
-    let keys = Keys {
-        access: args.access_key.clone(),
-        secret: args.secret_key.clone(),
-    };
+    let keys = Keys { access: args.access_key.clone(), secret: args.secret_key.clone() };
     tokio::select! {
         ended = server::serve(listener, &args.root, &keys, faults(&args)) => ended.context("serve"),
         _ = terminate.recv() => Ok(()),
@@ -81,8 +78,6 @@ fn faults(args: &Args) -> Faults {
     let (every, count) = (args.fault_every, AtomicU64::new(0));
     Arc::new(move |_| {
         let nth = count.fetch_add(1, Ordering::Relaxed) + 1;
-        every
-            .is_some_and(|every| nth.is_multiple_of(every))
-            .then_some(fault)
+        every.is_some_and(|every| nth.is_multiple_of(every)).then_some(fault)
     })
 }

@@ -86,8 +86,7 @@ impl Maker<'_> {
             maybe(dice, 40, |_| name.into()),
             Cell::Int(dice.below(10)),
             Cell::Int(dice.below(100_000)),
-            dice.pick(&["", "sms", "email", "sms,email", "sms,email,push"])
-                .into(),
+            dice.pick(&["", "sms", "email", "sms,email", "sms,email,push"]).into(),
             Cell::Bytes(vec![u8::from(dice.percent(95))]),
             maybe(dice, 60, |_| profile.to_string().into()),
             text(moment(id, dice.number()).format("%Y-%m-%d %H:%M:%S%.3f")),
@@ -120,10 +119,7 @@ impl Maker<'_> {
             maybe(dice, 60, |dice| Cell::Single(single(dice) * 5.0)),
             attributes.to_string().into(),
             maybe(dice, 50, |dice| some_bytes(dice, 40, 255)),
-            dice.pick(&[
-                "on_sale", "on_sale", "on_sale", "sold_out", "hidden", "draft",
-            ])
-            .into(),
+            dice.pick(&["on_sale", "on_sale", "on_sale", "sold_out", "hidden", "draft"]).into(),
             text(moment(id, dice.number()).format("%Y-%m-%d %H:%M:%S%.6f")),
         ]
     }
@@ -144,19 +140,9 @@ impl Maker<'_> {
 
     pub(crate) fn sale(&self, id: u64) -> Sale {
         let dice = &mut self.dice(Thing::Order, id);
-        let items: Vec<_> = (0..dice.between(1, ITEMS_MAX))
-            .map(|nth| self.item(dice, id, nth))
-            .collect();
+        let items: Vec<_> = (0..dice.between(1, ITEMS_MAX)).map(|nth| self.item(dice, id, nth)).collect();
         let total: u64 = items.iter().map(|(_, cost)| cost).sum();
-        let state = dice.pick(&[
-            "pending",
-            "paid",
-            "shipped",
-            "delivered",
-            "delivered",
-            "cancelled",
-            "returned",
-        ]);
+        let state = dice.pick(&["pending", "paid", "shipped", "delivered", "delivered", "cancelled", "returned"]);
         let at = moment(id * 1000 / self.shape.orders.max(1), dice.number());
         let shipping = json!({
             "name": words::person(dice), "address": words::address(dice), "zip": format!("{:05}", dice.below(100_000)),
@@ -171,28 +157,18 @@ impl Maker<'_> {
             won(total * 100),
             shipping.to_string().into(),
             maybe(dice, 30, |dice| words::letter(dice, 3).into()),
-            maybe(dice, 50, |dice| {
-                format!("{}:{:02}:00", dice.between(1, 96), dice.below(60)).into()
-            }),
+            maybe(dice, 50, |dice| format!("{}:{:02}:00", dice.between(1, 96), dice.below(60)).into()),
             text(at),
-            text(
-                (at + Duration::microseconds(id.cast_signed() % 1_000_000))
-                    .format("%Y-%m-%d %H:%M:%S%.6f"),
-            ),
+            text((at + Duration::microseconds(id.cast_signed() % 1_000_000)).format("%Y-%m-%d %H:%M:%S%.6f")),
         ];
         let payment = (state != "pending").then(|| self.payment(dice, id, total, at));
-        Sale {
-            order,
-            items: items.into_iter().map(|(row, _)| row).collect(),
-            payment,
-        }
+        Sale { order, items: items.into_iter().map(|(row, _)| row).collect(), payment }
     }
 
     fn item(&self, dice: &mut Dice, order: u64, nth: u64) -> (Row, u64) {
         let product = dice.below(self.shape.products) + 1;
         let (quantity, price) = (dice.between(1, 3), self.price(product));
-        let options =
-            json!({ "colour": dice.pick(words::COLOURS), "size": dice.pick(words::SIZES) });
+        let options = json!({ "colour": dice.pick(words::COLOURS), "size": dice.pick(words::SIZES) });
         let row = vec![
             Cell::Int(self.shop),
             Cell::Int(order * ITEMS_MAX + nth),
@@ -207,15 +183,13 @@ impl Maker<'_> {
 
     #[expect(clippy::cast_precision_loss, reason = "amounts are far below 2^52")]
     fn payment(&self, dice: &mut Dice, order: u64, total: u64, at: NaiveDateTime) -> Row {
-        let gateway = json!({ "tid": format!("T{:016x}", dice.number()), "installment": dice.below(12), "card": "**** 1234" });
+        let gateway =
+            json!({ "tid": format!("T{:016x}", dice.number()), "installment": dice.below(12), "card": "**** 1234" });
         vec![
             Cell::Int(self.shop),
             Cell::Int(order),
             Cell::Int(order),
-            dice.pick(&[
-                "card", "card", "card", "transfer", "kakao", "naver", "points",
-            ])
-            .into(),
+            dice.pick(&["card", "card", "card", "transfer", "kakao", "naver", "points"]).into(),
             won(total * 100),
             Cell::Double(total as f64 * 0.0275),
             maybe(dice, 50, |dice| some_bytes(dice, 40, 300)),
@@ -233,10 +207,7 @@ impl Maker<'_> {
             format!("/products/{}", dice.below(self.shape.products) + 1).into(),
             maybe(dice, 90, |dice| Cell::Bytes(dice.bytes(8))),
             Cell::Single(single(dice) * 900.0),
-            text(moment(
-                nth / 2 * 500 / self.shape.views.max(1),
-                dice.number(),
-            )),
+            text(moment(nth / 2 * 500 / self.shape.views.max(1), dice.number())),
         ]
     }
 }
@@ -250,17 +221,13 @@ pub(crate) fn image_time(id: u64) -> NaiveDateTime {
 fn moment(day: u64, chance: u64) -> NaiveDateTime {
     // 2023-01-01, and no later than a TIMESTAMP can say.
     let seconds = 1_672_531_200 + (day % 5000) * 86_400 + chance % 86_400;
-    DateTime::from_timestamp(seconds.cast_signed(), 0)
-        .unwrap_or_default()
-        .naive_utc()
+    DateTime::from_timestamp(seconds.cast_signed(), 0).unwrap_or_default().naive_utc()
 }
 
 fn birthday(dice: &mut Dice) -> NaiveDateTime {
     // From 1950 on, fifty-five years.
     let days = dice.below(20_000).cast_signed() - 7_305;
-    DateTime::from_timestamp(days * 86_400, 0)
-        .unwrap_or_default()
-        .naive_utc()
+    DateTime::from_timestamp(days * 86_400, 0).unwrap_or_default().naive_utc()
 }
 
 /// Returns a DECIMAL of two places.
@@ -285,11 +252,7 @@ fn single(dice: &mut Dice) -> f32 {
 }
 
 fn maybe(dice: &mut Dice, percent: u64, cell: impl FnOnce(&mut Dice) -> Cell) -> Cell {
-    if dice.percent(percent) {
-        cell(dice)
-    } else {
-        Cell::Null
-    }
+    if dice.percent(percent) { cell(dice) } else { Cell::Null }
 }
 
 fn text(value: impl std::fmt::Display) -> Cell {
@@ -320,19 +283,10 @@ mod tests {
     #[test]
     fn the_same_seed_makes_the_same_rows_in_every_version() {
         let shape = Shape::new(7, 1_000_000, 100);
-        let maker = Maker {
-            seed: 7,
-            shop: 1,
-            shape: &shape.shops[0],
-        };
+        let maker = Maker { seed: 7, shop: 1, shape: &shape.shops[0] };
         let sale = maker.sale(3);
-        let made = format!(
-            "{:?}{:?}{:?}{sale:?}{:?}",
-            maker.shop(),
-            maker.customer(3),
-            maker.product(3),
-            maker.view(3)
-        );
+        let made =
+            format!("{:?}{:?}{:?}{sale:?}{:?}", maker.shop(), maker.customer(3), maker.product(3), maker.view(3));
         assert_eq!(
             hex::encode(sha2::Sha256::digest(made)),
             "4cccedcf50d7d967347b03976b0528fbd890103d9fc45a99cc1dbc01384f1490"
@@ -342,11 +296,7 @@ mod tests {
     #[test]
     fn a_row_has_a_value_for_each_column_and_bytes_only_where_the_table_says_so() {
         let shape = Shape::new(1, 1_000_000, 0);
-        let maker = Maker {
-            seed: 1,
-            shop: 2,
-            shape: &shape.shops[1],
-        };
+        let maker = Maker { seed: 1, shop: 2, shape: &shape.shops[1] };
         for id in 1..50 {
             let sale = maker.sale(id);
             let mut rows = vec![
@@ -362,10 +312,7 @@ mod tests {
                 assert_eq!(row.len(), table.columns().len(), "{table:?}");
                 for (column, cell) in table.columns().iter().zip(row) {
                     let holds_bytes = table.binary_columns().contains(column);
-                    assert!(
-                        cell == Cell::Null || matches!(cell, Cell::Bytes(_)) == holds_bytes,
-                        "{table:?}.{column}"
-                    );
+                    assert!(cell == Cell::Null || matches!(cell, Cell::Bytes(_)) == holds_bytes, "{table:?}.{column}");
                 }
             }
         }
@@ -374,11 +321,7 @@ mod tests {
     #[test]
     fn an_order_costs_what_its_items_cost() {
         let shape = Shape::new(1, 1_000_000, 0);
-        let maker = Maker {
-            seed: 1,
-            shop: 1,
-            shape: &shape.shops[0],
-        };
+        let maker = Maker { seed: 1, shop: 1, shape: &shape.shops[0] };
         let won = |cell: &Cell| match cell {
             Cell::Text(text) => text.parse::<f64>().unwrap(),
             Cell::Int(number) => u32::try_from(*number).unwrap().into(),
@@ -386,11 +329,7 @@ mod tests {
         };
         for id in 1..100 {
             let sale = maker.sale(id);
-            let items: f64 = sale
-                .items
-                .iter()
-                .map(|item| won(&item[4]) * won(&item[5]))
-                .sum();
+            let items: f64 = sale.items.iter().map(|item| won(&item[4]) * won(&item[5])).sum();
             assert!((won(&sale.order[5]) - items).abs() < 0.001, "order {id}");
         }
     }
