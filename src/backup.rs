@@ -150,7 +150,7 @@ pub async fn backup(
     let lock = repository.lock(LockMode::Shared, options.lock_wait, run).await?;
     repository.load_index(run).await?;
     let snapshots = repository.snapshots().await?;
-    let job = Job { policy, repository, snapshots: &snapshots, options, run };
+    let job = Job { policy, repository, snapshots: &snapshots, run };
     let mut outcome = Outcome::default();
     for name in policy.mysql.keys().filter(|name| options.wants(name)) {
         outcome.add(name, mysql::save(&job, name).await);
@@ -193,7 +193,6 @@ pub(crate) struct Job<'a> {
     pub(crate) policy: &'a Policy,
     pub(crate) repository: &'a Arc<Repository>,
     pub(crate) snapshots: &'a [StoredSnapshot],
-    pub(crate) options: &'a Options,
     pub(crate) run: &'a Run,
 }
 

@@ -55,7 +55,7 @@ pub fn agenda(policy: &Policy, now: DateTime<Utc>) -> Result<Agenda, Failure> {
             // A verb that failed is tried again after a while that grows, not each minute.
             Due::Due { .. } => match stamp.failure.map(|failure| failure.retry_at()) {
                 Some(retry_at) if retry_at > now => {
-                    agenda.next = [agenda.next, Some(retry_at)].into_iter().flatten().min()
+                    agenda.next = [agenda.next, Some(retry_at)].into_iter().flatten().min();
                 }
                 _ => agenda.verbs.push(verb),
             },

@@ -120,7 +120,7 @@ async fn repository(policy: &Policy, run: &Run) -> Vec<Finding> {
     findings.push(free_space(&policy.repository.path));
     match opened.snapshots().await {
         Ok(snapshots) => {
-            findings.push(Finding::ok("repository: its snapshots can be listed", format!("{}", snapshots.len())))
+            findings.push(Finding::ok("repository: its snapshots can be listed", format!("{}", snapshots.len())));
         }
         Err(error) => {
             findings.push(Finding::new(

@@ -111,7 +111,7 @@ impl Repository {
                 Ok(snapshot) => list.found.push(snapshot),
                 Err(RepositoryError::Store(StoreError::Missing { .. })) => {} // forgotten meanwhile
                 Err(error) if error.is_damage() => {
-                    list.damaged.push(Fault { object: Key::new(FileKind::Snapshot, listed.name), error })
+                    list.damaged.push(Fault { object: Key::new(FileKind::Snapshot, listed.name), error });
                 }
                 Err(error) => return Err(error),
             }

@@ -104,7 +104,7 @@ impl Day {
             match self.sell(&mut conn, &mut dice).await {
                 Ok(()) => done.committed += 1,
                 Err(mysql_async::Error::Server(error)) if [DEADLOCK, LOCK_WAIT].contains(&error.code) => {
-                    done.retried += 1
+                    done.retried += 1;
                 }
                 Err(error) => return Err(error).context("write an order"),
             }

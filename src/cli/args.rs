@@ -77,7 +77,7 @@ Examples:
   bkp restore mall --source db1 --tables mall.orders,mall.order_items --to-mysql mysql://root@db2
   bkp restore mall --source images --paths shop0001 --to-dir /tmp/look
   bkp restore mall --from offsite --to-dir /srv/images")]
-    Restore(RestoreArgs),
+    Restore(Box<RestoreArgs>),
     /// Proves that what is stored is whole
     #[command(after_help = "Examples:\n  bkp verify mall\n  bkp verify mall --level data --subset 1/7 --copy offsite")]
     Verify(VerifyArgs),
@@ -393,7 +393,7 @@ mod tests {
 
     #[test]
     fn a_span_needs_a_unit() {
-        assert_eq!(span("10m"), Ok(Duration::from_secs(600)));
+        assert_eq!(span("10m"), Ok(Duration::from_mins(10)));
         assert!(span("10").is_err());
         assert!(span("m").is_err());
         assert!(span("99999999999999999999d").is_err());

@@ -291,7 +291,7 @@ pub(super) fn restore_plan(policy: &Policy, plan: &Plan, from: Option<&str>) -> 
     recovery_point(&mut text, policy, plan);
     match plan.predicted {
         Some(predicted) => {
-            line!(text, "  predicted duration: {} (from the newest drill's rates)", human::duration(predicted))
+            line!(text, "  predicted duration: {} (from the newest drill's rates)", human::duration(predicted));
         }
         None => line!(text, "  predicted duration: unknown, no drill has measured it yet"),
     }

@@ -99,7 +99,7 @@ impl Repository {
             match self.pack_header(&id, size).await {
                 Ok(blobs) => builder.add(&PackContents { id, blobs }),
                 Err(error) if error.is_damage() => {
-                    faults.push(Fault { object: Key::new(FileKind::Pack, id.to_string()), error })
+                    faults.push(Fault { object: Key::new(FileKind::Pack, id.to_string()), error });
                 }
                 Err(error) => return Err(error),
             }

@@ -103,7 +103,7 @@ mod tests {
     }
 
     fn stored(source: &str, kind: &str, hour: u32) -> StoredSnapshot {
-        let tags = [format!("policy=mall"), format!("source={source}"), format!("kind={kind}")];
+        let tags = ["policy=mall".to_string(), format!("source={source}"), format!("kind={kind}")];
         let snapshot = Snapshot {
             time: at(hour),
             tree: BlobId::of(b""),

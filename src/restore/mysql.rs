@@ -45,12 +45,11 @@ impl RepositoryDump {
             let tree: Tree = repository.tree(&id).await?;
             for node in tree.nodes {
                 let path = format!("{dir}{}", node.name.to_string_lossy());
-                match node.subtree {
-                    Some(subtree) => open.push((format!("{path}/"), subtree)),
-                    None => {
-                        let below = path.strip_prefix(&prefix).unwrap_or(&path).to_owned();
-                        files.insert(below, node.content);
-                    }
+                if let Some(subtree) = node.subtree {
+                    open.push((format!("{path}/"), subtree));
+                } else {
+                    let below = path.strip_prefix(&prefix).unwrap_or(&path).to_owned();
+                    files.insert(below, node.content);
                 }
             }
         }

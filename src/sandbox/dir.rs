@@ -89,6 +89,7 @@ fn own(dir: &Path) -> io::Result<File> {
 /// Removes the sandboxes in a directory whose owners are gone, with their servers, and returns them.
 ///
 /// What cannot be looked at or removed is left alone: it may be another user's.
+#[must_use]
 pub fn sweep(parent: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(parent).into_iter().flatten().flatten();
     let named = entries.filter(|entry| entry.file_name().as_encoded_bytes().starts_with(PREFIX.as_bytes()));

@@ -1,6 +1,5 @@
 //! The server program of a product: where it is, and how it is called.
 
-use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -23,9 +22,10 @@ impl Program {
     pub(super) fn find(product: Product, given: Option<&Path>) -> Result<Self, SandboxError> {
         if let Some(path) = given {
             let says = version(path)?;
-            return match tells(&says) == product {
-                true => Ok(Self { path: path.to_owned(), product }),
-                false => Err(SandboxError::OtherProgram { program: path.to_owned(), product, says }),
+            return if tells(&says) == product {
+                Ok(Self { path: path.to_owned(), product })
+            } else {
+                Err(SandboxError::OtherProgram { program: path.to_owned(), product, says })
             };
         }
         let names: &[&str] = match product {
@@ -98,7 +98,7 @@ fn quiet(mut command: Command, dir: &Dir) -> Command {
 
 /// Returns the files of this name below a base directory, in `PATH` and in the usual places.
 fn candidates(name: &str, base: Option<&Path>) -> Vec<PathBuf> {
-    let path = std::env::var_os("PATH").unwrap_or_else(OsString::new);
+    let path = std::env::var_os("PATH").unwrap_or_default();
     let below = base.into_iter().flat_map(|base| ["bin", "scripts"].map(|dir| base.join(dir)));
     let places = below.chain(std::env::split_paths(&path)).chain(USUAL_PLACES.map(PathBuf::from));
     places.map(|place| place.join(name)).filter(|file| file.is_file()).collect()

@@ -1,7 +1,7 @@
 //! What faults cost: the paths in each snapshot that need a blob which nothing holds whole any more.
 
 use std::collections::{HashMap, HashSet};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use crate::id::{BlobId, SnapshotId};
 use crate::repository::{BlobKind, Node, Repository, SnapshotList};
@@ -92,7 +92,7 @@ impl Search<'_> {
         };
         let mut is_whole = true;
         for node in &tree.nodes {
-            is_whole &= self.node(snapshot, node, path.join(&node.name))?;
+            is_whole &= self.node(snapshot, node, &path.join(&node.name))?;
         }
         if is_whole {
             self.whole.insert(*id);
@@ -100,13 +100,13 @@ impl Search<'_> {
         Ok(is_whole)
     }
 
-    fn node(&mut self, snapshot: SnapshotId, node: &Node, path: PathBuf) -> Result<bool, VerifyError> {
+    fn node(&mut self, snapshot: SnapshotId, node: &Node, path: &Path) -> Result<bool, VerifyError> {
         let mut is_whole = true;
         for id in &node.content {
-            is_whole &= !self.note(snapshot, (BlobKind::Data, *id), &path);
+            is_whole &= !self.note(snapshot, (BlobKind::Data, *id), path);
         }
         if let Some(subtree) = &node.subtree {
-            is_whole &= self.tree(snapshot, subtree, &path)?;
+            is_whole &= self.tree(snapshot, subtree, path)?;
         }
         Ok(is_whole)
     }

@@ -18,7 +18,9 @@ fn pack(name: &str, blobs: Vec<PackedBlob>) -> PackContents {
 
 fn index(packs: &[PackContents]) -> Index {
     let mut builder = IndexBuilder::default();
-    packs.iter().for_each(|pack| builder.add(pack));
+    for pack in packs {
+        builder.add(pack);
+    }
     builder.build()
 }
 

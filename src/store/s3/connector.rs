@@ -53,9 +53,9 @@ pub(super) async fn chain(region: &str) -> SharedCredentialsProvider {
 fn tls(ca_file: Option<&Path>) -> Result<TlsContext, String> {
     let store = match ca_file {
         None => TrustStore::default(),
-        Some(file) => {
-            authorities(file)?.into_iter().fold(TrustStore::empty(), |store, pem| store.with_pem_certificate(pem))
-        }
+        Some(file) => authorities(file)?
+            .into_iter()
+            .fold(TrustStore::empty(), aws_smithy_http_client::tls::TrustStore::with_pem_certificate),
     };
     let context = TlsContext::builder().with_trust_store(store).build();
     context.map_err(|error| format!("set up TLS: {error}"))

@@ -22,31 +22,31 @@ use tempfile::TempDir;
 use super::{Product, Receiver, Server, program, sync_channel};
 
 /// Writes a dump into a directory of its own.
-pub(super) struct DirSink {
+pub(crate) struct DirSink {
     dir: TempDir,
     gate: Mutex<Option<Gate>>,
 }
 
 /// Where the first row file waits.
-pub(super) struct Gate {
+pub(crate) struct Gate {
     reached: SyncSender<()>,
     go: Receiver<()>,
 }
 
 impl DirSink {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self { dir: TempDir::new().unwrap(), gate: Mutex::new(None) }
     }
 
     /// Returns a sink whose first write to a row file tells that it was reached, and waits to be let go.
-    pub(super) fn with_gate() -> (Self, Receiver<()>, SyncSender<()>) {
+    pub(crate) fn with_gate() -> (Self, Receiver<()>, SyncSender<()>) {
         let ((reached, is_reached), (go, may_go)) = (sync_channel(1), sync_channel(1));
         let sink = Self::new();
         *sink.gate.lock().unwrap() = Some(Gate { reached, go: may_go });
         (sink, is_reached, go)
     }
 
-    pub(super) fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         self.dir.path()
     }
 }
@@ -87,10 +87,10 @@ impl FileSink for DirFile<'_> {
 
 /// Keeps what a run notes.
 #[derive(Default)]
-pub(super) struct Notes(Mutex<String>);
+pub(crate) struct Notes(Mutex<String>);
 
 impl Notes {
-    pub(super) fn text(&self) -> String {
+    pub(crate) fn text(&self) -> String {
         self.0.lock().unwrap().clone()
     }
 }
@@ -103,7 +103,7 @@ impl Listener for Notes {
     }
 }
 
-pub(super) fn by_socket(server: &Server) -> Address {
+pub(crate) fn by_socket(server: &Server) -> Address {
     Address {
         address: MysqlAddress::Socket(server.socket()),
         user: "root".to_owned(),
@@ -114,7 +114,7 @@ pub(super) fn by_socket(server: &Server) -> Address {
 }
 
 /// Returns the address over TCP without TLS.
-pub(super) fn as_user(server: &Server, user: &str, password: &str) -> Address {
+pub(crate) fn as_user(server: &Server, user: &str, password: &str) -> Address {
     Address {
         address: MysqlAddress::Tcp { host: "127.0.0.1".to_owned(), port: server.port() },
         user: user.to_owned(),
@@ -124,7 +124,7 @@ pub(super) fn as_user(server: &Server, user: &str, password: &str) -> Address {
     }
 }
 
-pub(super) fn source(connections: usize) -> MysqlSource {
+pub(crate) fn source(connections: usize) -> MysqlSource {
     MysqlSource {
         address: MysqlAddress::Socket(PathBuf::new()),
         user: String::new(),
@@ -138,7 +138,7 @@ pub(super) fn source(connections: usize) -> MysqlSource {
     }
 }
 
-pub(super) fn dump(
+pub(crate) fn dump(
     server: &Server,
     sink: &DirSink,
     chunk_bytes: u64,
@@ -147,7 +147,7 @@ pub(super) fn dump(
     dump_by(&by_socket(server), &source(3), sink, chunk_bytes, previous, &Run::silent())
 }
 
-pub(super) fn dump_by(
+pub(crate) fn dump_by(
     address: &Address,
     source: &MysqlSource,
     sink: &DirSink,
@@ -160,7 +160,7 @@ pub(super) fn dump_by(
 }
 
 /// Loads a dump as its README says, and takes no warning from the client.
-pub(super) fn restore(server: &Server, dir: &Path) {
+pub(crate) fn restore(server: &Server, dir: &Path) {
     server.execute("SET GLOBAL local_infile = 1");
     let (client, arguments) = server.client();
     let mut command = Command::new(client);
@@ -169,7 +169,7 @@ pub(super) fn restore(server: &Server, dir: &Path) {
 }
 
 /// Runs a file of SQL by the product's own client.
-pub(super) fn run_file(server: &Server, file: &str) {
+pub(crate) fn run_file(server: &Server, file: &str) {
     let (client, arguments) = server.client();
     run_script(Command::new(client).args(arguments).arg("--comments"), File::open(file).unwrap().into());
 }
@@ -180,7 +180,7 @@ fn run_script(command: &mut Command, script: Stdio) {
 }
 
 /// Applies the source's binlog up to the manifest's position, by the products' own programs.
-pub(super) fn replay(original: &Server, manifest: &Manifest, target: &Server) {
+pub(crate) fn replay(original: &Server, manifest: &Manifest, target: &Server) {
     let position = manifest.position.as_ref().unwrap();
     let data = original.dir().join("data");
     let mut files: Vec<PathBuf> = fs::read_dir(&data).unwrap().map(|entry| entry.unwrap().path()).collect();
@@ -202,7 +202,7 @@ pub(super) fn replay(original: &Server, manifest: &Manifest, target: &Server) {
 }
 
 /// Returns the ids of sessions that read rows for a dump.
-pub(super) fn readers(server: &Server) -> Vec<String> {
+pub(crate) fn readers(server: &Server) -> Vec<String> {
     let rows = server.query(
         "SELECT ID FROM information_schema.PROCESSLIST WHERE INFO LIKE 'SELECT%FROM `large`.`t`%' AND USER = 'bkp'",
     );
@@ -210,7 +210,7 @@ pub(super) fn readers(server: &Server) -> Vec<String> {
 }
 
 /// Returns schema and name of all tables that hold rows of their own.
-pub(super) fn tables(server: &Server) -> Vec<(String, String)> {
+pub(crate) fn tables(server: &Server) -> Vec<(String, String)> {
     let rows = server.query(
         "SELECT TABLE_SCHEMA, TABLE_NAME FROM information_schema.TABLES WHERE TABLE_TYPE IN ('BASE TABLE', 'SYSTEM VERSIONED') \
          AND TABLE_SCHEMA NOT IN ('mysql', 'sys', 'performance_schema', 'information_schema') ORDER BY 1, 2",
@@ -227,7 +227,7 @@ fn literal(text: &str) -> String {
 }
 
 /// Returns all rows, sorted, each value in a form that shows its every bit: numbers as doubles and integers, all else as HEX.
-pub(super) fn rows_of(server: &Server, schema: &str, table: &str) -> Vec<Vec<Option<String>>> {
+pub(crate) fn rows_of(server: &Server, schema: &str, table: &str) -> Vec<Vec<Option<String>>> {
     let of_table = format!("TABLE_SCHEMA = {} AND TABLE_NAME = {}", literal(schema), literal(table));
     let columns = server.query(&format!(
         "SELECT COLUMN_NAME, DATA_TYPE FROM information_schema.COLUMNS WHERE {of_table} ORDER BY ORDINAL_POSITION"
@@ -330,10 +330,10 @@ fn definition(server: &Server, schema: &str, table: &str) -> String {
 }
 
 /// An authority and a server's certificate for 127.0.0.1, made by `openssl`.
-pub(super) struct Certificates(TempDir);
+pub(crate) struct Certificates(TempDir);
 
 impl Certificates {
-    pub(super) fn make() -> Self {
+    pub(crate) fn make() -> Self {
         let dir = TempDir::new().unwrap();
         fs::write(dir.path().join("extensions"), "subjectAltName=IP:127.0.0.1\n").unwrap();
         let openssl = |arguments: &str| {
@@ -348,11 +348,11 @@ impl Certificates {
         Self(dir)
     }
 
-    pub(super) fn authority(&self) -> PathBuf {
+    pub(crate) fn authority(&self) -> PathBuf {
         self.0.path().join("ca.pem")
     }
 
-    pub(super) fn options(&self) -> [String; 3] {
+    pub(crate) fn options(&self) -> [String; 3] {
         let path = |name: &str| self.0.path().join(name).display().to_string();
         [
             format!("--ssl-ca={}", path("ca.pem")),

@@ -64,7 +64,7 @@ impl Dump {
         let create = format!("shop/{name}/schema.sql");
         self.write(
             &create,
-            &format!("CREATE TABLE `{name}` (\n{body}\n) ENGINE={} DEFAULT CHARSET=utf8mb4", self.engine),
+            format!("CREATE TABLE `{name}` (\n{body}\n) ENGINE={} DEFAULT CHARSET=utf8mb4", self.engine),
         );
         let column = |(name, load): &(&str, Option<&str>)| Column {
             name: (*name).to_owned(),
