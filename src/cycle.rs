@@ -67,6 +67,7 @@ pub fn agenda(policy: &Policy, now: DateTime<Utc>) -> Result<Agenda, Failure> {
         agenda.verbs.push(Verb::Copy);
     }
     if stamps.first_seen.is_none() {
+        make_state_dir(policy)?;
         Stamps { first_seen: Some(now), ..stamps }.save(&policy.state_dir)?;
     }
     agenda.verbs.sort();
@@ -110,13 +111,17 @@ pub async fn run(policy: &Policy, agenda: &Agenda, lock_wait: Duration, run: &Ru
 /// # Errors
 /// [`Failure`] with [`Exit::Locked`] where another run goes on for longer than `wait`.
 pub async fn lock(policy: &Policy, wait: Duration, run: &Run) -> Result<RunLock, Failure> {
+    make_state_dir(policy)?;
+    Ok(RunLock::take(&policy.state_dir.join("run.lock"), wait, run).await?)
+}
+
+fn make_state_dir(policy: &Policy) -> Result<(), Failure> {
     let dir = &policy.state_dir;
     let refusal = |error: std::io::Error| {
         let failure = Failure::new(Exit::Failed, format!("make the state directory `{}`: {error}", dir.display()));
         failure.hinting("check the rights above it, or set `state_dir` in the policy")
     };
-    std::fs::create_dir_all(dir).map_err(refusal)?;
-    Ok(RunLock::take(&dir.join("run.lock"), wait, run).await?)
+    std::fs::create_dir_all(dir).map_err(refusal)
 }
 
 /// Returns the exit code of several steps: the gravest.
