@@ -2,5 +2,9 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::missing_panics_doc)]
 
 mod catalog;
+mod damage;
 mod layers;
+mod repository;
+mod restic;
 mod servers;
+mod stores;

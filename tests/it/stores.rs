@@ -45,7 +45,10 @@ async fn what_was_put_is_got_whole_and_in_part() {
     over_all(|store| async move {
         for kind in KINDS {
             let key = key(kind, 7);
-            store.put(&key, Bytes::from_static(b"0123456789")).await.unwrap();
+            store
+                .put(&key, Bytes::from_static(b"0123456789"))
+                .await
+                .unwrap();
             assert_eq!(store.get(&key).await.unwrap(), "0123456789");
             assert_eq!(store.get_range(&key, 2..5).await.unwrap(), "234");
             assert_eq!(store.get_range(&key, 0..10).await.unwrap(), "0123456789");
@@ -60,7 +63,10 @@ async fn what_was_put_is_got_whole_and_in_part() {
 async fn a_stretch_past_the_end_is_an_error() {
     over_all(|store| async move {
         let key = key(FileKind::Key, 1);
-        store.put(&key, Bytes::from_static(b"0123456789")).await.unwrap();
+        store
+            .put(&key, Bytes::from_static(b"0123456789"))
+            .await
+            .unwrap();
         for range in [5..11, 11..12, u64::MAX - 1..u64::MAX] {
             let error = store.get_range(&key, range).await.unwrap_err();
             assert!(matches!(error, StoreError::Failed { .. }), "{error}");
@@ -74,8 +80,14 @@ async fn what_is_not_there_is_missing_and_deleting_it_is_no_error() {
     over_all(|store| async move {
         for kind in KINDS {
             let key = key(kind, 9);
-            assert!(matches!(store.get(&key).await, Err(StoreError::Missing { .. })));
-            assert!(matches!(store.get_range(&key, 0..1).await, Err(StoreError::Missing { .. })));
+            assert!(matches!(
+                store.get(&key).await,
+                Err(StoreError::Missing { .. })
+            ));
+            assert!(matches!(
+                store.get_range(&key, 0..1).await,
+                Err(StoreError::Missing { .. })
+            ));
             assert_eq!(store.size(&key).await.unwrap(), None);
             assert!(names(&store, kind).await.is_empty());
             store.delete(&key).await.unwrap();
@@ -87,14 +99,23 @@ async fn what_is_not_there_is_missing_and_deleting_it_is_no_error() {
 #[tokio::test]
 async fn a_list_has_each_object_of_its_kind_with_its_size() {
     over_all(|store| async move {
-        store.put(&key(FileKind::Key, 1), Bytes::from_static(b"k")).await.unwrap();
+        store
+            .put(&key(FileKind::Key, 1), Bytes::from_static(b"k"))
+            .await
+            .unwrap();
         for number in [1, 2, 0xfe] {
             let bytes = vec![0; usize::from(number)];
-            store.put(&key(FileKind::Pack, number), bytes.into()).await.unwrap();
+            store
+                .put(&key(FileKind::Pack, number), bytes.into())
+                .await
+                .unwrap();
         }
         let mut listed = store.list(FileKind::Pack).await.unwrap();
         listed.sort_by_key(|listed| listed.size);
-        assert_eq!(listed.iter().map(|listed| listed.size).collect::<Vec<_>>(), [1, 2, 0xfe]);
+        assert_eq!(
+            listed.iter().map(|listed| listed.size).collect::<Vec<_>>(),
+            [1, 2, 0xfe]
+        );
         assert_eq!(listed[2].name, "fe".repeat(32));
         assert_eq!(names(&store, FileKind::Key).await.len(), 1);
         assert!(names(&store, FileKind::Lock).await.is_empty());
@@ -105,8 +126,14 @@ async fn a_list_has_each_object_of_its_kind_with_its_size() {
 #[tokio::test]
 async fn a_deleted_object_is_gone() {
     over_all(|store| async move {
-        store.put(&key(FileKind::Key, 1), Bytes::new()).await.unwrap();
-        store.put(&key(FileKind::Key, 2), Bytes::new()).await.unwrap();
+        store
+            .put(&key(FileKind::Key, 1), Bytes::new())
+            .await
+            .unwrap();
+        store
+            .put(&key(FileKind::Key, 2), Bytes::new())
+            .await
+            .unwrap();
         store.delete(&key(FileKind::Key, 1)).await.unwrap();
         assert_eq!(names(&store, FileKind::Key).await, ["02".repeat(32)]);
         assert_eq!(store.size(&key(FileKind::Key, 1)).await.unwrap(), None);
@@ -117,10 +144,17 @@ async fn a_deleted_object_is_gone() {
 #[tokio::test(flavor = "multi_thread")]
 async fn many_puts_at_once_all_arrive() {
     over_all(|store| async move {
-        store.put(&key(FileKind::Key, 0), Bytes::new()).await.unwrap();
+        store
+            .put(&key(FileKind::Key, 0), Bytes::new())
+            .await
+            .unwrap();
         let puts = (0..100).map(|number| {
             let store = Arc::clone(&store);
-            tokio::spawn(async move { store.put(&key(FileKind::Pack, number), vec![number; 1000].into()).await })
+            tokio::spawn(async move {
+                store
+                    .put(&key(FileKind::Pack, number), vec![number; 1000].into())
+                    .await
+            })
         });
         for put in puts.collect::<Vec<_>>() {
             put.await.unwrap().unwrap();
@@ -143,7 +177,10 @@ fn mode(path: &Path) -> u32 {
 #[tokio::test]
 async fn local_files_are_for_their_owner_alone_and_never_written_again() {
     let (dir, store) = local();
-    store.put(&key(FileKind::Pack, 0xab), Bytes::from_static(b"x")).await.unwrap();
+    store
+        .put(&key(FileKind::Pack, 0xab), Bytes::from_static(b"x"))
+        .await
+        .unwrap();
     let file = dir.path().join("data/ab").join("ab".repeat(32));
     assert_eq!(mode(&file), 0o400);
     assert_eq!(mode(&dir.path().join("data")), 0o700);
@@ -153,16 +190,26 @@ async fn local_files_are_for_their_owner_alone_and_never_written_again() {
 #[tokio::test]
 async fn what_a_kill_left_is_no_object_and_is_tidied_away_when_old() {
     let (dir, store) = local();
-    store.put(&key(FileKind::Snapshot, 1), Bytes::from_static(b"x")).await.unwrap();
+    store
+        .put(&key(FileKind::Snapshot, 1), Bytes::from_static(b"x"))
+        .await
+        .unwrap();
     let place = dir.path().join("snapshots");
     let (old, young) = (place.join("02-tmp-aa"), place.join("03-tmp-bb"));
     std::fs::write(&old, "torn").unwrap();
     std::fs::write(&young, "torn").unwrap();
     let two_days_ago = std::time::SystemTime::now() - std::time::Duration::from_hours(48);
-    std::fs::File::options().write(true).open(&old).unwrap().set_modified(two_days_ago).unwrap();
+    std::fs::File::options()
+        .write(true)
+        .open(&old)
+        .unwrap()
+        .set_modified(two_days_ago)
+        .unwrap();
     assert_eq!(names(&store, FileKind::Snapshot).await.len(), 1);
     let again = LocalStore::new(dir.path());
-    bkp::store::Store::put(&again, &key(FileKind::Snapshot, 4), Bytes::new()).await.unwrap();
+    bkp::store::Store::put(&again, &key(FileKind::Snapshot, 4), Bytes::new())
+        .await
+        .unwrap();
     assert!(!old.exists() && young.exists());
 }
 
@@ -180,7 +227,10 @@ async fn a_root_that_went_away_is_not_made_again_by_the_way() {
 async fn a_file_where_a_directory_should_be_is_a_clear_error() {
     let (dir, store) = local();
     std::fs::write(dir.path().join("index"), "").unwrap();
-    let error = store.put(&key(FileKind::Index, 1), Bytes::new()).await.unwrap_err();
+    let error = store
+        .put(&key(FileKind::Index, 1), Bytes::new())
+        .await
+        .unwrap_err();
     assert!(error.to_string().contains("index"), "{error}");
 }
 
@@ -194,11 +244,16 @@ async fn a_full_disk_is_told_as_one_and_loses_nothing() {
         .status();
     assert!(mounted.unwrap().success());
     let store = LocalStore::new(dir.path());
-    let first = bkp::store::Store::put(&store, &key(FileKind::Pack, 1), vec![1; 600 << 10].into()).await;
-    let second = bkp::store::Store::put(&store, &key(FileKind::Pack, 2), vec![2; 600 << 10].into()).await;
+    let first =
+        bkp::store::Store::put(&store, &key(FileKind::Pack, 1), vec![1; 600 << 10].into()).await;
+    let second =
+        bkp::store::Store::put(&store, &key(FileKind::Pack, 2), vec![2; 600 << 10].into()).await;
     let listed = bkp::store::Store::list(&store, FileKind::Pack).await;
-    let third = bkp::store::Store::put(&store, &key(FileKind::Pack, 3), vec![3; 100 << 10].into()).await;
-    let unmounted = std::process::Command::new("umount").arg(dir.path()).status();
+    let third =
+        bkp::store::Store::put(&store, &key(FileKind::Pack, 3), vec![3; 100 << 10].into()).await;
+    let unmounted = std::process::Command::new("umount")
+        .arg(dir.path())
+        .status();
     assert!(unmounted.unwrap().success());
     first.unwrap();
     assert!(matches!(second, Err(StoreError::Full { .. })), "{second:?}");

@@ -75,11 +75,12 @@ pub(super) struct Pipeline {
     run: Run,
     limits: Limits,
     state: Mutex<State>,
-    /// Something was queued, or the writer closed.
-    arrived: Condvar,
+    /// A job was queued, or the writer closed; likewise for packs.
+    jobs_arrived: Condvar,
+    packs_arrived: Condvar,
     /// Something left a queue, or broke.
     departed: Condvar,
-    /// Blobs that are on their way into a pack of this writer: the second to bring one need not store it.
+    /// Blobs that are on their way into a durable pack: the second to bring one need not store it.
     known: Mutex<HashSet<(BlobKind, BlobId)>>,
     data: Mutex<PackBuilder>,
     trees: Mutex<PackBuilder>,
@@ -98,7 +99,8 @@ impl Pipeline {
             run,
             limits,
             state: Mutex::default(),
-            arrived: Condvar::new(),
+            jobs_arrived: Condvar::new(),
+            packs_arrived: Condvar::new(),
             departed: Condvar::new(),
             known: Mutex::default(),
             data: PackBuilder::new(BlobKind::Data).into(),
@@ -140,8 +142,7 @@ impl Pipeline {
         );
         drop(state);
         drop(given_up);
-        self.arrived.notify_all();
-        self.departed.notify_all();
+        self.wake_all();
     }
 
     /// Makes the first fault stick.
@@ -149,7 +150,12 @@ impl Pipeline {
         let mut state = lock(&self.state);
         state.fault.get_or_insert(error);
         drop(state);
-        self.arrived.notify_all();
+        self.wake_all();
+    }
+
+    fn wake_all(&self) {
+        self.jobs_arrived.notify_all();
+        self.packs_arrived.notify_all();
         self.departed.notify_all();
     }
 
@@ -182,12 +188,12 @@ impl Pipeline {
         state.jobs_open += 1;
         state.jobs.push_back(job);
         drop(state);
-        self.arrived.notify_one();
+        self.jobs_arrived.notify_one();
         Ok(())
     }
 
     /// Takes from a queue, waiting; `None` once the writer is closed.
-    fn take<T>(&self, pop: impl Fn(&mut State) -> Option<T>) -> Option<T> {
+    fn take<T>(&self, arrived: &Condvar, pop: impl Fn(&mut State) -> Option<T>) -> Option<T> {
         let mut state = lock(&self.state);
         loop {
             if state.is_closed {
@@ -196,10 +202,7 @@ impl Pipeline {
             if let Some(item) = pop(&mut state) {
                 return Some(item);
             }
-            state = self
-                .arrived
-                .wait(state)
-                .unwrap_or_else(PoisonError::into_inner);
+            state = arrived.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
     }
 
@@ -211,7 +214,7 @@ impl Pipeline {
             id,
             plain,
             promise,
-        }) = self.take(|state| state.jobs.pop_front())
+        }) = self.take(&self.jobs_arrived, |state| state.jobs.pop_front())
         {
             let outcome = self.seal_one(&mut sealer, kind, id, &plain);
             if let Err(error) = &outcome {
@@ -245,7 +248,7 @@ impl Pipeline {
             plain: length,
             stored: stored.unwrap_or(0),
         };
-        if self.repository.has(kind, &id) || !lock(&self.known).insert((kind, id)) {
+        if !self.claim(kind, id) {
             return Ok(known(None));
         }
         let stored = self.store_one(sealer, kind, id, plain)?;
@@ -255,6 +258,19 @@ impl Pipeline {
             stored,
         };
         Ok(known(Some(stored)))
+    }
+
+    /// Tells whether the blob is ours to store: neither there nor on its way.
+    fn claim(&self, kind: BlobKind, id: BlobId) -> bool {
+        if self.repository.has(kind, &id) || !lock(&self.known).insert((kind, id)) {
+            return false;
+        }
+        // It may have become durable between the two looks; a pack enters the index before its blobs leave `known`.
+        let is_there = self.repository.has(kind, &id);
+        if is_there {
+            lock(&self.known).remove(&(kind, id));
+        }
+        !is_there
     }
 
     /// Seals a blob and adds it to the open pack of its kind; returns its length as stored.
@@ -307,13 +323,13 @@ impl Pipeline {
         state.packs_open += 1;
         state.packs.push_back(pack);
         drop(state);
-        self.arrived.notify_all();
+        self.packs_arrived.notify_one();
         Ok(())
     }
 
     /// An uploader's life.
     fn put_packs(&self) {
-        while let Some(pack) = self.take(|state| state.packs.pop_front()) {
+        while let Some(pack) = self.take(&self.packs_arrived, |state| state.packs.pop_front()) {
             if let Err(error) = self.put_pack(pack) {
                 self.break_with(error);
             }
@@ -336,6 +352,11 @@ impl Pipeline {
             .unwrap_or_else(PoisonError::into_inner);
         index.add(&contents);
         drop(index);
+        let mut known = lock(&self.known);
+        for blob in &contents.blobs {
+            known.remove(&(blob.kind, blob.id));
+        }
+        drop(known);
         let mut durable = lock(&self.durable);
         durable.add(contents);
         let due = if durable.is_index_due() {
@@ -381,8 +402,6 @@ impl Pipeline {
         drop(self.wait_until(|state| state.packs_open == 0)?);
         let unnamed = lock(&self.durable).take_unnamed();
         self.save_index(&unnamed)?;
-        // From here on the repository's own index knows them.
-        lock(&self.known).clear();
         Ok(std::mem::take(&mut lock(&self.durable).saved))
     }
 }
