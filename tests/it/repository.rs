@@ -183,7 +183,7 @@ pub(crate) async fn save_dir(repository: &Arc<Repository>, dir: &Path) -> Stored
     let mut tree = save_tree_of(&writer, dir);
     let mut place = dir.to_owned();
     while let Some(name) = place.file_name().map(OsStr::to_owned) {
-        let mut node = read_node(&writer, &place);
+        let mut node = bare_node(&place);
         (node.name, node.subtree) = (name, Some(tree));
         tree = writer.save_tree(&Tree { nodes: vec![node] }).unwrap();
         place.pop();
@@ -207,14 +207,19 @@ fn save_tree_of(writer: &Writer, dir: &Path) -> BlobId {
     writer.save_tree(&tree).unwrap()
 }
 
-fn read_node(writer: &Writer, path: &Path) -> Node {
-    let found = fs::symlink_metadata(path).unwrap();
-    let mut node = Node {
+/// Returns a node without what is below or in it.
+fn bare_node(path: &Path) -> Node {
+    Node {
         name: path.file_name().unwrap().to_owned(),
-        metadata: metadata_of(path, &found),
+        metadata: metadata_of(path, &fs::symlink_metadata(path).unwrap()),
         content: Vec::new(),
         subtree: None,
-    };
+    }
+}
+
+fn read_node(writer: &Writer, path: &Path) -> Node {
+    let mut node = bare_node(path);
+    let found = fs::symlink_metadata(path).unwrap();
     if found.is_dir() {
         node.subtree = Some(save_tree_of(writer, path));
     }
