@@ -3,7 +3,6 @@
 mod file;
 
 use std::collections::HashMap;
-use std::sync::Arc;
 
 use rayon::slice::ParallelSliceMut;
 
@@ -47,7 +46,13 @@ struct Entry {
 
 impl Entry {
     fn new(blob: &PackedBlob, pack: u32) -> Self {
-        Self { id: *blob.id.as_bytes(), pack, offset: blob.offset, length: blob.length, plain: blob.plain.unwrap_or(0) }
+        Self {
+            id: *blob.id.as_bytes(),
+            pack,
+            offset: blob.offset,
+            length: blob.length,
+            plain: blob.plain.unwrap_or(0),
+        }
     }
 
     fn blob(&self, kind: BlobKind) -> PackedBlob {
@@ -76,7 +81,11 @@ impl Section {
         entries.shrink_to_fit();
         // Some eight entries a slot.
         let bits = (entries.len() / 8).checked_ilog2().unwrap_or(0).min(24);
-        let mut section = Self { entries, starts: Vec::new(), bits };
+        let mut section = Self {
+            entries,
+            starts: Vec::new(),
+            bits,
+        };
         section.starts = section.count_starts();
         section
     }
@@ -93,7 +102,9 @@ impl Section {
     }
 
     fn slot(&self, id: &[u8; 32]) -> usize {
-        let first = id.first_chunk().map_or(0, |bytes| u32::from_be_bytes(*bytes));
+        let first = id
+            .first_chunk()
+            .map_or(0, |bytes| u32::from_be_bytes(*bytes));
         let slot = u64::from(first) >> (32 - self.bits);
         usize::try_from(slot).unwrap_or_default()
     }
@@ -106,7 +117,10 @@ impl Section {
         };
         let near = &self.entries[*start as usize..*end as usize];
         let first = near.partition_point(|entry| entry.id < *id);
-        let same = near[first..].iter().take_while(|entry| entry.id == *id).count();
+        let same = near[first..]
+            .iter()
+            .take_while(|entry| entry.id == *id)
+            .count();
         &near[first..first + same]
     }
 }
@@ -150,7 +164,11 @@ impl IndexBuilder {
 
     /// Sorts. Takes a second for some millions of blobs.
     pub(super) fn build(self) -> Index {
-        Index { packs: self.packs, data: Section::new(self.data), trees: Section::new(self.trees) }
+        Index {
+            packs: self.packs,
+            data: Section::new(self.data),
+            trees: Section::new(self.trees),
+        }
     }
 }
 
@@ -169,12 +187,22 @@ impl Index {
     }
 
     fn location(&self, kind: BlobKind, entry: &Entry) -> Location {
-        Location { pack: self.packs[entry.pack as usize], blob: entry.blob(kind) }
+        Location {
+            pack: self.packs[entry.pack as usize],
+            blob: entry.blob(kind),
+        }
     }
 
     /// Returns every pack with all of its blobs, in the order of their offsets.
     fn by_pack(&self) -> Vec<PackContents> {
-        let mut packs: Vec<_> = self.packs.iter().map(|id| PackContents { id: *id, blobs: Vec::new() }).collect();
+        let mut packs: Vec<_> = self
+            .packs
+            .iter()
+            .map(|id| PackContents {
+                id: *id,
+                blobs: Vec::new(),
+            })
+            .collect();
         for kind in [BlobKind::Data, BlobKind::Tree] {
             for entry in &self.section(kind).entries {
                 packs[entry.pack as usize].blobs.push(entry.blob(kind));
@@ -190,44 +218,123 @@ impl Index {
 /// What the index files said when they were loaded, and what this process has saved since.
 #[derive(Debug, Default)]
 pub(super) struct LiveIndex {
-    loaded: Arc<Index>,
-    saved: HashMap<(BlobKind, BlobId), Location>,
+    loaded: Index,
+    saved_packs: Vec<ObjectId>,
+    saved_data: HashMap<[u8; 32], Spot>,
+    saved_trees: HashMap<[u8; 32], Spot>,
+}
+
+/// An entry without its id, which is the key.
+#[derive(Debug, Clone, Copy)]
+struct Spot {
+    pack: u32,
+    offset: u32,
+    length: u32,
+    plain: u32,
 }
 
 impl LiveIndex {
     pub(super) fn replace(&mut self, index: Index) {
-        self.loaded = Arc::new(index);
+        self.loaded = index;
     }
 
     /// Adds a pack that is durable.
     pub(super) fn add(&mut self, pack: &PackContents) {
+        let place = u32::try_from(self.saved_packs.len()).unwrap_or(u32::MAX);
+        self.saved_packs.push(pack.id);
         for blob in &pack.blobs {
-            let location = Location { pack: pack.id, blob: *blob };
-            self.saved.insert((blob.kind, blob.id), location);
+            let Entry {
+                id,
+                pack,
+                offset,
+                length,
+                plain,
+            } = Entry::new(blob, place);
+            let spot = Spot {
+                pack,
+                offset,
+                length,
+                plain,
+            };
+            self.saved_mut(blob.kind).insert(id, spot);
+        }
+    }
+
+    fn saved(&self, kind: BlobKind) -> &HashMap<[u8; 32], Spot> {
+        match kind {
+            BlobKind::Data => &self.saved_data,
+            BlobKind::Tree => &self.saved_trees,
+        }
+    }
+
+    fn saved_mut(&mut self, kind: BlobKind) -> &mut HashMap<[u8; 32], Spot> {
+        match kind {
+            BlobKind::Data => &mut self.saved_data,
+            BlobKind::Tree => &mut self.saved_trees,
+        }
+    }
+
+    fn find_saved(&self, kind: BlobKind, id: &BlobId) -> Option<Location> {
+        let spot = self.saved(kind).get(id.as_bytes())?;
+        Some(self.saved_location(kind, *id.as_bytes(), *spot))
+    }
+
+    fn saved_location(&self, kind: BlobKind, id: [u8; 32], spot: Spot) -> Location {
+        let Spot {
+            pack,
+            offset,
+            length,
+            plain,
+        } = spot;
+        Location {
+            pack: self.saved_packs[pack as usize],
+            blob: Entry {
+                id,
+                pack,
+                offset,
+                length,
+                plain,
+            }
+            .blob(kind),
         }
     }
 
     pub(super) fn find(&self, kind: BlobKind, id: &BlobId) -> Vec<Location> {
         let mut found: Vec<_> = self.loaded.find(kind, id).collect();
-        let saved = self.saved.get(&(kind, *id));
-        found.extend(saved.filter(|saved| !found.contains(saved)).copied().into_iter().collect::<Vec<_>>());
+        if let Some(saved) = self.find_saved(kind, id)
+            && !found.contains(&saved)
+        {
+            found.push(saved);
+        }
         found
     }
 
     pub(super) fn first(&self, kind: BlobKind, id: &BlobId) -> Option<Location> {
-        let loaded = self.loaded.find(kind, id).next();
-        loaded.or_else(|| self.saved.get(&(kind, *id)).copied())
+        self.loaded
+            .find(kind, id)
+            .next()
+            .or_else(|| self.find_saved(kind, id))
     }
 
     pub(super) fn has(&self, kind: BlobKind, id: &BlobId) -> bool {
-        !self.loaded.section(kind).find(id.as_bytes()).is_empty() || self.saved.contains_key(&(kind, *id))
+        !self.loaded.section(kind).find(id.as_bytes()).is_empty()
+            || self.saved(kind).contains_key(id.as_bytes())
     }
 
     pub(super) fn by_pack(&self) -> Vec<PackContents> {
         let mut builder = IndexBuilder::default();
-        self.loaded.by_pack().iter().for_each(|pack| builder.add(pack));
-        for location in self.saved.values() {
-            builder.add(&PackContents { id: location.pack, blobs: vec![location.blob] });
+        self.loaded
+            .by_pack()
+            .iter()
+            .for_each(|pack| builder.add(pack));
+        for kind in [BlobKind::Data, BlobKind::Tree] {
+            for (id, spot) in self.saved(kind) {
+                let location = self.saved_location(kind, *id, *spot);
+                builder.add(&PackContents {
+                    id: location.pack,
+                    blobs: vec![location.blob],
+                });
+            }
         }
         builder.build().by_pack()
     }

@@ -160,7 +160,7 @@ impl Store for LocalStore {
 
 fn temp_name(path: &Path) -> io::Result<PathBuf> {
     let mut random = [0; 8];
-    getrandom::fill(&mut random).map_err(io::Error::other)?;
+    getrandom::fill(&mut random).map_err(|error| io::Error::other(error.to_string()))?;
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(TEMP_MARK);
     name.push(hex::encode(random));

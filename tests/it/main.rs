@@ -3,6 +3,7 @@
 
 mod catalog;
 mod copy;
+mod damage;
 mod dump;
 mod faults;
 mod files;
@@ -13,6 +14,8 @@ mod network;
 mod operator;
 mod policies;
 mod report;
+mod repository;
+mod restic;
 mod retention;
 mod s3;
 mod sandbox;

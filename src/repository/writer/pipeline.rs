@@ -38,7 +38,12 @@ pub(super) struct Job {
 impl Job {
     pub(super) fn new(kind: BlobKind, id: Option<BlobId>, plain: Vec<u8>) -> (Self, Ticket) {
         let (promise, ticket) = Promise::new();
-        let job = Self { kind, id, plain, promise };
+        let job = Self {
+            kind,
+            id,
+            plain,
+            promise,
+        };
         (job, ticket)
     }
 }
@@ -70,11 +75,12 @@ pub(super) struct Pipeline {
     run: Run,
     limits: Limits,
     state: Mutex<State>,
-    /// Something was queued, or the writer closed.
-    arrived: Condvar,
+    /// A job was queued, or the writer closed; likewise for packs.
+    jobs_arrived: Condvar,
+    packs_arrived: Condvar,
     /// Something left a queue, or broke.
     departed: Condvar,
-    /// Blobs that are on their way into a pack of this writer: the second to bring one need not store it.
+    /// Blobs that are on their way into a durable pack: the second to bring one need not store it.
     known: Mutex<HashSet<(BlobKind, BlobId)>>,
     data: Mutex<PackBuilder>,
     trees: Mutex<PackBuilder>,
@@ -93,7 +99,8 @@ impl Pipeline {
             run,
             limits,
             state: Mutex::default(),
-            arrived: Condvar::new(),
+            jobs_arrived: Condvar::new(),
+            packs_arrived: Condvar::new(),
             departed: Condvar::new(),
             known: Mutex::default(),
             data: PackBuilder::new(BlobKind::Data).into(),
@@ -118,7 +125,10 @@ impl Pipeline {
             std::mem::forget(watch);
         });
         if let Err(error) = spawned {
-            self.break_with(RepositoryError::refused("blobs", format!("no thread: {error}")));
+            self.break_with(RepositoryError::refused(
+                "blobs",
+                format!("no thread: {error}"),
+            ));
         }
     }
 
@@ -126,11 +136,13 @@ impl Pipeline {
     pub(super) fn close(&self) {
         let mut state = lock(&self.state);
         state.is_closed = true;
-        let given_up = (std::mem::take(&mut state.jobs), std::mem::take(&mut state.packs));
+        let given_up = (
+            std::mem::take(&mut state.jobs),
+            std::mem::take(&mut state.packs),
+        );
         drop(state);
         drop(given_up);
-        self.arrived.notify_all();
-        self.departed.notify_all();
+        self.wake_all();
     }
 
     /// Makes the first fault stick.
@@ -138,12 +150,20 @@ impl Pipeline {
         let mut state = lock(&self.state);
         state.fault.get_or_insert(error);
         drop(state);
-        self.arrived.notify_all();
+        self.wake_all();
+    }
+
+    fn wake_all(&self) {
+        self.jobs_arrived.notify_all();
+        self.packs_arrived.notify_all();
         self.departed.notify_all();
     }
 
     /// Waits on the state until `is_ready`, and refuses once the writer is broken or the run stopped.
-    fn wait_until(&self, is_ready: impl Fn(&State) -> bool) -> Result<MutexGuard<'_, State>, RepositoryError> {
+    fn wait_until(
+        &self,
+        is_ready: impl Fn(&State) -> bool,
+    ) -> Result<MutexGuard<'_, State>, RepositoryError> {
         let mut state = lock(&self.state);
         loop {
             if let Some(fault) = &state.fault {
@@ -162,18 +182,18 @@ impl Pipeline {
     pub(super) fn push(&self, job: Job) -> Result<(), RepositoryError> {
         self.repository.check_lock()?;
         let (length, bound) = (job.plain.len(), self.limits.in_flight_bytes_max);
-        let mut state = self.wait_until(|state| state.bytes == 0 || state.bytes + length <= bound)?;
+        let mut state =
+            self.wait_until(|state| state.bytes == 0 || state.bytes + length <= bound)?;
         state.bytes += length;
         state.jobs_open += 1;
         state.jobs.push_back(job);
         drop(state);
-        // All: sealers and uploaders wait here, and an uploader that is woken alone leaves the job where it is.
-        self.arrived.notify_all();
+        self.jobs_arrived.notify_one();
         Ok(())
     }
 
     /// Takes from a queue, waiting; `None` once the writer is closed.
-    fn take<T>(&self, pop: impl Fn(&mut State) -> Option<T>) -> Option<T> {
+    fn take<T>(&self, arrived: &Condvar, pop: impl Fn(&mut State) -> Option<T>) -> Option<T> {
         let mut state = lock(&self.state);
         loop {
             if state.is_closed {
@@ -182,14 +202,20 @@ impl Pipeline {
             if let Some(item) = pop(&mut state) {
                 return Some(item);
             }
-            state = self.arrived.wait(state).unwrap_or_else(PoisonError::into_inner);
+            state = arrived.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
     }
 
     /// A sealer's life.
     fn seal_jobs(&self) {
         let mut sealer = None;
-        while let Some(Job { kind, id, plain, promise }) = self.take(|state| state.jobs.pop_front()) {
+        while let Some(Job {
+            kind,
+            id,
+            plain,
+            promise,
+        }) = self.take(&self.jobs_arrived, |state| state.jobs.pop_front())
+        {
             let outcome = self.seal_one(&mut sealer, kind, id, &plain);
             if let Err(error) = &outcome {
                 self.break_with(error.clone());
@@ -222,12 +248,29 @@ impl Pipeline {
             plain: length,
             stored: stored.unwrap_or(0),
         };
-        if self.repository.has(kind, &id) || !lock(&self.known).insert((kind, id)) {
+        if !self.claim(kind, id) {
             return Ok(known(None));
         }
         let stored = self.store_one(sealer, kind, id, plain)?;
-        lock(&self.durable).saved.added += Added { blobs: 1, plain: length, stored };
+        lock(&self.durable).saved.added += Added {
+            blobs: 1,
+            plain: length,
+            stored,
+        };
         Ok(known(Some(stored)))
+    }
+
+    /// Tells whether the blob is ours to store: neither there nor on its way.
+    fn claim(&self, kind: BlobKind, id: BlobId) -> bool {
+        if self.repository.has(kind, &id) || !lock(&self.known).insert((kind, id)) {
+            return false;
+        }
+        // It may have become durable between the two looks; a pack enters the index before its blobs leave `known`.
+        let is_there = self.repository.has(kind, &id);
+        if is_there {
+            lock(&self.known).remove(&(kind, id));
+        }
+        !is_there
     }
 
     /// Seals a blob and adds it to the open pack of its kind; returns its length as stored.
@@ -247,11 +290,17 @@ impl Pipeline {
             BlobKind::Data => Compress::WherePays,
             BlobKind::Tree => Compress::Always,
         };
-        let sealed = sealer.seal(&self.repository.master, compress, plain).map_err(|error| refused(&error))?;
+        let sealed = sealer
+            .seal(&self.repository.master, compress, plain)
+            .map_err(|error| refused(&error))?;
         let length = u32::try_from(plain.len()).map_err(|error| refused(&error))?;
         let mut open = lock(self.open_pack(kind));
         open.add(id, sealed.bytes, sealed.is_compressed.then_some(length))?;
-        let full = if open.is_full(self.limits.pack_size_target) { open.take() } else { None };
+        let full = if open.is_full(self.limits.pack_size_target) {
+            open.take()
+        } else {
+            None
+        };
         drop(open);
         let stored = sealed.bytes.len() as u64;
         full.map_or(Ok(()), |full| self.queue_pack(full))?;
@@ -274,13 +323,13 @@ impl Pipeline {
         state.packs_open += 1;
         state.packs.push_back(pack);
         drop(state);
-        self.arrived.notify_all();
+        self.packs_arrived.notify_one();
         Ok(())
     }
 
     /// An uploader's life.
     fn put_packs(&self) {
-        while let Some(pack) = self.take(|state| state.packs.pop_front()) {
+        while let Some(pack) = self.take(&self.packs_arrived, |state| state.packs.pop_front()) {
             if let Err(error) = self.put_pack(pack) {
                 self.break_with(error);
             }
@@ -292,13 +341,29 @@ impl Pipeline {
     fn put_pack(&self, pack: Pack) -> Result<(), RepositoryError> {
         let key = Key::new(FileKind::Pack, pack.id.to_string());
         self.wait_for(self.repository.store.put(&key, pack.bytes))??;
-        let contents = PackContents { id: pack.id, blobs: pack.blobs };
-        let mut index = self.repository.index.write().unwrap_or_else(PoisonError::into_inner);
+        let contents = PackContents {
+            id: pack.id,
+            blobs: pack.blobs,
+        };
+        let mut index = self
+            .repository
+            .index
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
         index.add(&contents);
         drop(index);
+        let mut known = lock(&self.known);
+        for blob in &contents.blobs {
+            known.remove(&(blob.kind, blob.id));
+        }
+        drop(known);
         let mut durable = lock(&self.durable);
         durable.add(contents);
-        let due = if durable.is_index_due() { durable.take_unnamed() } else { Vec::new() };
+        let due = if durable.is_index_due() {
+            durable.take_unnamed()
+        } else {
+            Vec::new()
+        };
         drop(durable);
         self.save_index(&due)
     }
@@ -313,8 +378,14 @@ impl Pipeline {
     fn save_index(&self, packs: &[PackContents]) -> Result<(), RepositoryError> {
         for packs in files_of(packs) {
             self.repository.check_lock()?;
-            let json = index::print(packs).map_err(|error| RepositoryError::refused("index", error))?;
-            let saved = document::save(&self.repository.store, &self.repository.master, FileKind::Index, &json);
+            let json =
+                index::print(packs).map_err(|error| RepositoryError::refused("index", error))?;
+            let saved = document::save(
+                &self.repository.store,
+                &self.repository.master,
+                FileKind::Index,
+                &json,
+            );
             let id: ObjectId = self.wait_for(saved)??;
             lock(&self.durable).saved.indexes.push(id);
         }
@@ -331,8 +402,6 @@ impl Pipeline {
         drop(self.wait_until(|state| state.packs_open == 0)?);
         let unnamed = lock(&self.durable).take_unnamed();
         self.save_index(&unnamed)?;
-        // From here on the repository's own index knows them.
-        lock(&self.known).clear();
         Ok(std::mem::take(&mut lock(&self.durable).saved))
     }
 }
@@ -342,7 +411,10 @@ struct Watch<'a>(&'a Pipeline);
 
 impl Drop for Watch<'_> {
     fn drop(&mut self) {
-        self.0.break_with(RepositoryError::refused("blobs", "a thread of the writer has panicked"));
+        self.0.break_with(RepositoryError::refused(
+            "blobs",
+            "a thread of the writer has panicked",
+        ));
     }
 }
 
@@ -355,7 +427,9 @@ impl Durable {
     }
 
     fn is_index_due(&self) -> bool {
-        let is_old = self.unnamed_since.is_some_and(|since| since.elapsed() >= INDEX_DELAY);
+        let is_old = self
+            .unnamed_since
+            .is_some_and(|since| since.elapsed() >= INDEX_DELAY);
         is_old || self.unnamed_blobs >= index::BLOBS_MAX
     }
 

@@ -1,0 +1,481 @@
+//! The real `restic`, both versions, as an independent judge of what bkp writes and a source of what it must read.
+//!
+//! `BKP_TEST_RESTIC` and `BKP_TEST_RESTIC019` name the programs; `scripts/lab` sets them.
+
+use std::collections::BTreeMap;
+use std::ffi::{OsStr, OsString};
+use std::fs;
+use std::io::Write;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bkp::id::BlobId;
+use bkp::repository::{BlobKind, LockMode, Repository, RepositoryError};
+use bkp::run::Run;
+use bkp::store::FileKind;
+use bkp::verify::{Level, Options, verify};
+
+use crate::repository::{PASSWORD, local, made, noise, opened, read_all, save_dir, secret};
+use crate::servers::program;
+
+const VERSIONS: [&str; 2] = ["RESTIC", "RESTIC019"];
+
+/// One repository in a temporary directory, and a restic to look at it.
+struct Desk {
+    dir: tempfile::TempDir,
+    restic: PathBuf,
+}
+
+impl Desk {
+    fn new(version: &str) -> Self {
+        Self {
+            dir: tempfile::tempdir().unwrap(),
+            restic: program(version),
+        }
+    }
+
+    fn repository(&self) -> PathBuf {
+        self.dir.path().join("repository")
+    }
+
+    /// Makes a directory with every kind of entry that a user without privileges can make.
+    fn source(&self) -> PathBuf {
+        let source = self.dir.path().join("source");
+        let images = source.join("images/상품 \"1\"");
+        fs::create_dir_all(&images).unwrap();
+        fs::create_dir(source.join("empty dir")).unwrap();
+        fs::write(images.join("small.jpg"), noise(1, 30_000)).unwrap();
+        fs::write(images.join("large.jpg"), noise(2, 5 << 20)).unwrap();
+        fs::write(source.join("empty"), "").unwrap();
+        fs::write(
+            source.join("rows.tsv"),
+            "17\tKim\t12.50\t<b>&amp;\n".repeat(300_000),
+        )
+        .unwrap();
+        let odd = [
+            &b"line\nbreak"[..],
+            b"tab\tbell\x07",
+            b"latin \xe9\xff",
+            b"back\\slash",
+            "zero\u{200b}width".as_bytes(),
+            b"A",
+            b"a",
+            b"a b",
+            b"a.b",
+        ];
+        for name in odd {
+            fs::write(source.join(OsStr::from_bytes(name)), name).unwrap();
+        }
+        fs::write(source.join("setuid"), "x").unwrap();
+        fs::set_permissions(source.join("setuid"), fs::Permissions::from_mode(0o6751)).unwrap();
+        fs::set_permissions(&images, fs::Permissions::from_mode(0o1777)).unwrap();
+        fs::hard_link(images.join("small.jpg"), source.join("hard link")).unwrap();
+        symlink("images/<here>", source.join("link")).unwrap();
+        symlink(
+            OsString::from_vec(b"caf\xe9".to_vec()),
+            source.join("raw link"),
+        )
+        .unwrap();
+        // Where the filesystem has none, there is nothing to keep.
+        let _ = xattr::set(source.join("empty"), "user.color", b"\x00blue\xff");
+        let old = std::time::SystemTime::UNIX_EPOCH + Duration::new(1_000_000_000, 123_456_789);
+        fs::File::options()
+            .write(true)
+            .open(source.join("rows.tsv"))
+            .unwrap()
+            .set_modified(old)
+            .unwrap();
+        source
+    }
+
+    fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(&self.restic);
+        command
+            .args(["--no-cache", "-r"])
+            .arg(self.repository())
+            .args(args);
+        command
+            .env("RESTIC_PASSWORD", PASSWORD)
+            .env("HOME", self.dir.path());
+        command
+    }
+
+    fn run(&self, args: &[&str]) -> Output {
+        self.command(args).output().unwrap()
+    }
+
+    /// Runs restic, which must succeed; returns what it printed.
+    fn restic(&self, args: &[&str]) -> String {
+        let output = self.run(args);
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(
+            output.status.success(),
+            "restic {args:?}: {text}{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        text
+    }
+
+    fn check(&self) {
+        let text = self.restic(&["check", "--read-data"]);
+        assert!(text.contains("no errors were found"), "{text}");
+    }
+
+    fn restore(&self, snapshot: &str) -> PathBuf {
+        let target = self.dir.path().join(format!("restored-{snapshot}"));
+        self.restic(&["restore", snapshot, "--target", target.to_str().unwrap()]);
+        target
+    }
+}
+
+/// What of an entry must come back.
+#[derive(Debug, PartialEq, Eq)]
+struct Look {
+    mode: u32,
+    owner: (u32, u32),
+    mtime: (i64, i64),
+    content: Vec<u8>,
+    xattr: Option<Vec<u8>>,
+    links: u64,
+}
+
+fn look(path: &Path) -> Look {
+    let found = fs::symlink_metadata(path).unwrap();
+    let content = match found.file_type() {
+        kind if kind.is_file() => fs::read(path).unwrap(),
+        kind if kind.is_symlink() => fs::read_link(path).unwrap().into_os_string().into_vec(),
+        _ => Vec::new(),
+    };
+    Look {
+        mode: found.mode(),
+        owner: (found.uid(), found.gid()),
+        mtime: (found.mtime(), found.mtime_nsec()),
+        content,
+        xattr: if found.is_symlink() {
+            None
+        } else {
+            xattr::get(path, "user.color").ok().flatten()
+        },
+        links: if found.is_dir() { 0 } else { found.nlink() },
+    }
+}
+
+fn looks(dir: &Path) -> BTreeMap<PathBuf, Look> {
+    let mut looks = BTreeMap::new();
+    let mut to_do = vec![dir.to_owned()];
+    while let Some(path) = to_do.pop() {
+        if path.symlink_metadata().unwrap().is_dir() {
+            to_do.extend(
+                fs::read_dir(&path)
+                    .unwrap()
+                    .map(|entry| entry.unwrap().path()),
+            );
+        }
+        looks.insert(path.strip_prefix(dir).unwrap().to_owned(), look(&path));
+    }
+    looks
+}
+
+fn assert_same(source: &Path, restored: &Path, skip: impl Fn(&Path) -> bool) {
+    let (mut expected, mut actual) = (looks(source), looks(restored));
+    expected.retain(|path, _| !skip(path));
+    actual.retain(|path, _| !skip(path));
+    let names = |looks: &BTreeMap<PathBuf, Look>| looks.keys().cloned().collect::<Vec<_>>();
+    assert_eq!(names(&actual), names(&expected));
+    for (path, look) in expected {
+        assert!(actual[&path] == look, "{}: differs", path.display());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs the servers of scripts/lab; scripts/test runs it"]
+async fn restic_finds_no_error_and_restores_what_bkp_saved() {
+    for version in VERSIONS {
+        let desk = Desk::new(version);
+        let source = desk.source();
+        let repository = made(&local(&desk.repository())).await;
+        let stored = save_dir(&repository, &source).await;
+        desk.check();
+        let restored = desk
+            .restore(&stored.id.to_string())
+            .join(source.strip_prefix("/").unwrap());
+        // Only restic from 0.16 on reads raw link targets.
+        assert_same(&source, &restored, |path| {
+            version == "RESTIC" && path == Path::new("raw link")
+        });
+        let listed = desk.restic(&["ls", &stored.id.to_string()]);
+        assert!(listed.contains("/images/상품 \"1\"/large.jpg"), "{listed}");
+        let json: serde_json::Value =
+            serde_json::from_str(&desk.restic(&["snapshots", "--json"])).unwrap();
+        assert_eq!(json[0]["id"], stored.id.to_string());
+        assert_eq!(json[0]["tags"][0], "policy=mall");
+        assert_eq!(json[0]["time"], "2026-01-02T03:04:05.678Z");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs the servers of scripts/lab; scripts/test runs it"]
+async fn bkp_reads_what_restic_saved() {
+    for (version, compression) in [
+        ("RESTIC", "off"),
+        ("RESTIC", "auto"),
+        ("RESTIC019", "auto"),
+        ("RESTIC019", "max"),
+    ] {
+        let desk = Desk::new(version);
+        let source = desk.source();
+        desk.restic(&["init", "--repository-version", "2"]);
+        desk.restic(&[
+            "backup",
+            "--compression",
+            compression,
+            source.to_str().unwrap(),
+        ]);
+        let repository = opened(&local(&desk.repository())).await;
+        let report = verify(&repository, DATA, &Run::silent()).await.unwrap();
+        assert!(report.is_sound(), "{report:#?}");
+        let snapshots = repository.snapshots().await.unwrap();
+        let read = read_all(&repository, snapshots[0].snapshot.tree).await;
+        let mut files = 0;
+        for (path, expected) in looks(&source) {
+            let path = source.join(path);
+            if path.symlink_metadata().unwrap().is_file() {
+                assert!(
+                    *read[&path].as_ref().unwrap() == expected.content,
+                    "{}",
+                    path.display()
+                );
+                files += 1;
+            }
+        }
+        assert_eq!(files, 15, "all were compared");
+        // restic 0.14 keeps no raw link target.
+        if version == "RESTIC019" {
+            assert_trees_print_alike(&repository).await;
+        }
+    }
+}
+
+/// restic keeps the device of every entry unless told otherwise; bkp only where a hard link needs it.
+fn without_devices(json: Vec<u8>) -> String {
+    let text = String::from_utf8(json).unwrap();
+    let mut parts = text.split(",\"device_id\":");
+    let first = parts.next().unwrap_or_default().to_owned();
+    let rest = parts.map(|part| part.trim_start_matches(|c: char| c.is_ascii_digit()));
+    first + &rest.collect::<String>()
+}
+
+/// Every tree that restic printed parses, and prints to the same bytes.
+async fn assert_trees_print_alike(repository: &Arc<Repository>) {
+    let blobs = repository.packs().into_iter().flat_map(|pack| pack.blobs);
+    let trees: Vec<_> = blobs.filter(|blob| blob.kind == BlobKind::Tree).collect();
+    assert!(trees.len() >= 5);
+    for blob in trees {
+        let printed = repository.blob(BlobKind::Tree, &blob.id).await.unwrap();
+        let again = repository.tree(&blob.id).await.unwrap().to_json().unwrap();
+        assert_eq!(without_devices(again), without_devices(printed));
+    }
+}
+
+const DATA: Options = Options {
+    level: Level::Data,
+    subset: None,
+};
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs the servers of scripts/lab; scripts/test runs it"]
+async fn restic_and_bkp_save_into_one_repository_by_turns() {
+    for version in VERSIONS {
+        let desk = Desk::new(version);
+        let source = desk.source();
+        let store = local(&desk.repository());
+        save_dir(&made(&store).await, &source).await;
+        desk.restic(&["backup", source.to_str().unwrap()]);
+        fs::write(source.join("later"), noise(5, 3 << 20)).unwrap();
+        let repository = opened(&store).await;
+        let last = save_dir(&repository, &source).await;
+        assert_eq!(opened(&store).await.snapshots().await.unwrap().len(), 3);
+        desk.check();
+        let report = verify(&repository, DATA, &Run::silent()).await.unwrap();
+        assert!(report.is_sound(), "{report:#?}");
+        // A prune by restic rewrites packs and indexes; what bkp saved survives it.
+        let snapshots = repository.snapshots().await.unwrap();
+        let by_restic = snapshots
+            .iter()
+            .find(|stored| stored.snapshot.tags.is_empty());
+        desk.restic(&["forget", &by_restic.unwrap().id.to_string()]);
+        desk.restic(&["prune", "--max-unused", "0"]);
+        desk.check();
+        let repository = opened(&store).await;
+        let read = read_all(&repository, last.snapshot.tree).await;
+        assert!(read.values().all(Result::is_ok));
+        assert_eq!(
+            read[&source.join("later")].as_ref().unwrap(),
+            &noise(5, 3 << 20)
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs the servers of scripts/lab; scripts/test runs it"]
+async fn restic_heeds_bkps_locks() {
+    for version in VERSIONS {
+        let desk = Desk::new(version);
+        let source = desk.source();
+        let repository = made(&local(&desk.repository())).await;
+        let run = Run::silent();
+        let exclusive = repository
+            .lock(LockMode::Exclusive, Duration::ZERO, &run)
+            .await
+            .unwrap();
+        let refused = desk.run(&["backup", source.to_str().unwrap()]);
+        assert!(!refused.status.success());
+        let told = String::from_utf8_lossy(&refused.stderr).into_owned();
+        assert!(told.contains("already locked exclusively"), "{told}");
+        // restic asks whether we live with a SIGHUP, and leaves the lock of the living.
+        desk.restic(&["unlock"]);
+        assert_eq!(
+            repository.store().list(FileKind::Lock).await.unwrap().len(),
+            1
+        );
+        exclusive.release().await.unwrap();
+
+        let shared = repository
+            .lock(LockMode::Shared, Duration::ZERO, &run)
+            .await
+            .unwrap();
+        desk.restic(&["backup", source.to_str().unwrap()]);
+        assert!(!desk.run(&["prune"]).status.success());
+        shared.release().await.unwrap();
+        desk.restic(&["prune"]);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs the servers of scripts/lab; scripts/test runs it"]
+async fn bkp_heeds_restics_locks_and_clears_those_of_the_dead() {
+    for version in VERSIONS {
+        let desk = Desk::new(version);
+        let repository = made(&local(&desk.repository())).await;
+        let run = Run::silent();
+        let mut restic = locking_backup(&desk, &repository).await;
+        let refused = repository
+            .lock(LockMode::Exclusive, Duration::ZERO, &run)
+            .await;
+        assert!(
+            matches!(
+                refused,
+                Err(RepositoryError::Locked {
+                    exclusive: false,
+                    ..
+                })
+            ),
+            "{refused:?}"
+        );
+        repository
+            .lock(LockMode::Shared, Duration::ZERO, &run)
+            .await
+            .unwrap()
+            .release()
+            .await
+            .unwrap();
+        drop(restic.stdin.take());
+        assert!(restic.wait().unwrap().success());
+        assert_eq!(
+            repository.store().list(FileKind::Lock).await.unwrap().len(),
+            0
+        );
+
+        let mut restic = locking_backup(&desk, &repository).await;
+        restic.kill().unwrap();
+        restic.wait().unwrap();
+        assert_eq!(
+            repository.store().list(FileKind::Lock).await.unwrap().len(),
+            1
+        );
+        repository
+            .lock(LockMode::Exclusive, Duration::ZERO, &run)
+            .await
+            .unwrap()
+            .release()
+            .await
+            .unwrap();
+        assert_eq!(
+            repository.store().list(FileKind::Lock).await.unwrap().len(),
+            0
+        );
+    }
+}
+
+/// Starts a backup that holds its lock until its standard input ends.
+async fn locking_backup(desk: &Desk, repository: &Repository) -> Child {
+    let mut command = desk.command(&["backup", "--stdin"]);
+    command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
+    let mut child = command.spawn().unwrap();
+    child.stdin.as_mut().unwrap().write_all(b"rows").unwrap();
+    let start = Instant::now();
+    // A lock is taken once it has stood a while; before that restic looks at the locks of others.
+    while repository
+        .store()
+        .list(FileKind::Lock)
+        .await
+        .unwrap()
+        .is_empty()
+    {
+        assert!(
+            start.elapsed() < Duration::from_secs(60),
+            "restic takes no lock"
+        );
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    child
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs the servers of scripts/lab; scripts/test runs it"]
+async fn restic_finds_what_bkp_finds_damaged() {
+    let desk = Desk::new("RESTIC019");
+    let source = desk.source();
+    let store = local(&desk.repository());
+    save_dir(&made(&store).await, &source).await;
+    let id = BlobId::of(&noise(1, 30_000));
+    let pack = opened(&store).await.locate(BlobKind::Data, &id).unwrap();
+    let name = pack.pack.to_string();
+    let file = desk.repository().join("data").join(&name[..2]).join(&name);
+    let mut bytes = fs::read(&file).unwrap();
+    bytes[pack.blob.offset as usize + 100] ^= 1;
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
+    fs::write(&file, bytes).unwrap();
+    let report = verify(&opened(&store).await, DATA, &Run::silent())
+        .await
+        .unwrap();
+    assert_eq!(report.damaged.len(), 1);
+    assert!(report.damaged[0].object.to_string().ends_with(&name));
+    assert_eq!(report.costs().len(), 2, "the image and its hard link");
+    assert!(!desk.run(&["check", "--read-data"]).status.success());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs the servers of scripts/lab; scripts/test runs it"]
+async fn a_second_password_that_restic_added_opens_the_repository_too() {
+    let desk = Desk::new("RESTIC019");
+    let store = local(&desk.repository());
+    made(&store).await;
+    let file = desk.dir.path().join("second");
+    fs::write(&file, "second password").unwrap();
+    desk.restic(&["key", "add", "--new-password-file", file.to_str().unwrap()]);
+    let second = bkp::secret::Secret::new("second password".to_owned());
+    let run = Run::silent();
+    let by_second = Repository::open(Arc::clone(&store), &second, &run)
+        .await
+        .unwrap();
+    let by_first = Repository::open(store, &secret(), &run).await.unwrap();
+    assert_eq!(by_second.id(), by_first.id());
+}
