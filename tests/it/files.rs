@@ -7,19 +7,23 @@ use std::io::Read;
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use bkp::backup::files::BackupFilesError;
 use bkp::id::BlobId;
 use bkp::policy::FilesGuard;
+use bkp::repository::{Snapshot, StoredSnapshot};
 use bkp::restore::files::{Comparison, RestoreFilesError, What, apply};
 use bkp::source::files::FilesError;
 use bkp::source::files::guard::Guard;
 use bkp::source::files::read::ReadError;
+use bkp::store::local::LocalStore;
 use bkp::target::files::TargetFilesError;
 use chrono::{TimeDelta, Utc};
 
-use world::{World, is_within, noise, touch, write_everything};
+use crate::servers::program;
+use world::{PASSWORD, World, is_within, noise, touch, write_everything};
 
 fn told(comparison: &Comparison) -> Vec<(String, What)> {
     let differences = comparison.differences.iter();
@@ -481,21 +485,82 @@ fn a_lost_pack_costs_its_own_files_and_no_others() {
     let (_, first) = world.backup(None);
     world.write("later/4.jpg", &noise(4, 20_000));
     let (_, snapshot) = world.backup(Some(&first));
-    world.lose_pack_of(&snapshot, "later/4.jpg");
+    let pack = world.lose_pack_of(&snapshot, "later/4.jpg");
     let restored = world.restore(&snapshot);
-    assert_eq!(
-        (restored.files, restored.failures, restored.damaged),
-        (3, 1, 1)
-    );
+    let failures = (restored.files, restored.failures, restored.damaged);
+    assert_eq!(failures, (3, 1, 1));
     assert_eq!(restored.failed[0].0, Path::new("later/4.jpg"));
-    assert_eq!(
-        told(&world.compare(&snapshot, &world.target())),
-        [("later/4.jpg".into(), What::Missing)]
-    );
-    assert_eq!(
-        fs::read_dir(world.target().join("later")).unwrap().count(),
-        0
-    );
+    assert_eq!(fs::read_dir(world.target().join("later")).unwrap().count(), 0);
+
+    // Healed, the same command brings what was missing.
+    world.heal(pack);
+    let restored = world.restore(&snapshot);
+    assert_eq!((restored.files, restored.skipped, restored.failures), (4, 3, 0));
+    assert_eq!(told(&world.compare(&snapshot, &world.target())), []);
+}
+
+#[test]
+fn a_lost_directory_costs_what_is_below_it_and_is_named() {
+    let world = World::with_images();
+    let (_, first) = world.backup(None);
+    world.write("later/4.jpg", &noise(4, 20_000));
+    let (_, snapshot) = world.backup(Some(&first));
+    // The pack of the newer tree, which the older directory `shop` is not in.
+    world.lose_pack_of(&snapshot, "later");
+    let plan = world.plan(&first, world.options(&[])).unwrap();
+    assert_eq!(plan.missing, Vec::<PathBuf>::new());
+    assert_eq!(world.restore(&first).failures, 0);
+    assert!(world.plan(&snapshot, world.options(&[])).is_err());
+}
+
+#[test]
+fn a_wide_tree_needs_few_open_files() {
+    let name = "files::a_wide_tree_needs_few_open_files";
+    if !is_within(name, &["prlimit", "--nofile=256"]) {
+        return;
+    }
+    let world = World::new();
+    for shop in 0..1_500_u64 {
+        world.write(&format!("{shop}/a/1.jpg"), &noise(shop, 100));
+        world.write(&format!("{shop}/2.jpg"), &noise(shop + 9_999, 100));
+    }
+    let (saved, snapshot) = world.backup(None);
+    assert_eq!((saved.counts.files, saved.counts.unreadable), (3_000, 0));
+    let restored = world.restore(&snapshot);
+    assert_eq!((restored.files, restored.failures), (3_000, 0));
+    assert_eq!(told(&world.compare(&snapshot, &world.target())), []);
+}
+
+#[test]
+#[ignore = "needs the servers of scripts/lab; scripts/test runs it"]
+fn restic_finds_no_fault_and_restores_the_same_tree() {
+    let at = tempfile::tempdir().unwrap();
+    let place = at.path().join("repository");
+    let world = World::on(Arc::new(LocalStore::new(&place)));
+    write_everything(&world);
+    let (_, first) = world.backup(None);
+    let restic = |args: &[&str]| {
+        let mut command = Command::new(program("RESTIC"));
+        command.args(["--no-cache", "--repo"]).arg(&place).args(args);
+        let output = command.env("RESTIC_PASSWORD", PASSWORD).output().unwrap();
+        let told = String::from_utf8_lossy(&output.stdout).into_owned();
+        let failed = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "restic {args:?}: {told}{failed}");
+        told
+    };
+    restic(&["check", "--read-data"]);
+    let restored = at.path().join("by restic");
+    restic(&["restore", &first.id.to_string(), "--target", restored.to_str().unwrap()]);
+    let below = world.policy.path.strip_prefix("/").unwrap();
+    assert_eq!(told(&world.compare(&first, &restored.join(below))), []);
+
+    // The other way about: a snapshot by restic is a parent like any.
+    restic(&["backup", world.policy.path.to_str().unwrap()]);
+    let by_restic = world.newest();
+    assert_ne!(by_restic.id, first.id);
+    assert_eq!(told(&world.compare(&by_restic, &world.policy.path)), []);
+    let by_restic = StoredSnapshot { snapshot: Snapshot { time: world.run.now(), ..by_restic.snapshot }, ..by_restic };
+    assert_eq!(world.backup(Some(&by_restic)).0.counts.bytes_read, 0);
 }
 
 #[test]
