@@ -35,11 +35,20 @@ pub enum BackupFilesError {
     #[error(transparent)]
     Source(#[from] FilesError),
     #[error(transparent)]
-    Repository(#[from] RepositoryError),
+    Repository(RepositoryError),
     #[error("start threads that read files: {0}")]
     Threads(#[from] rayon::ThreadPoolBuildError),
     #[error(transparent)]
     Stopped(#[from] Stopped),
+}
+
+impl From<RepositoryError> for BackupFilesError {
+    fn from(error: RepositoryError) -> Self {
+        match error {
+            RepositoryError::Stopped(stopped) => Self::Stopped(stopped),
+            error => Self::Repository(error),
+        }
+    }
 }
 
 impl BackupFilesError {

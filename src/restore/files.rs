@@ -39,7 +39,7 @@ const STACK_BYTES: usize = 16 << 20;
 #[derive(Debug, thiserror::Error)]
 pub enum RestoreFilesError {
     #[error(transparent)]
-    Repository(#[from] RepositoryError),
+    Repository(RepositoryError),
     #[error(transparent)]
     Target(#[from] TargetFilesError),
     /// The directory that a snapshot is compared with.
@@ -53,6 +53,15 @@ pub enum RestoreFilesError {
     Threads(#[from] rayon::ThreadPoolBuildError),
     #[error(transparent)]
     Stopped(#[from] Stopped),
+}
+
+impl From<RepositoryError> for RestoreFilesError {
+    fn from(error: RepositoryError) -> Self {
+        match error {
+            RepositoryError::Stopped(stopped) => Self::Stopped(stopped),
+            error => Self::Repository(error),
+        }
+    }
 }
 
 impl RestoreFilesError {
@@ -161,7 +170,8 @@ pub fn apply(plan: &FilesPlan, repository: &Repository, run: &Run) -> Result<Res
     let task = run.events.task(name, Unit::Bytes, plan.bytes);
     let walk = Walk::new(repository, &target, &options.selection, run, &task);
     pool(options.threads)?.install(|| walk.top(&plan.place))?;
-    target.finish()?;
+    // After a failure the marker stays: once the repository is healed, another run brings what is missing.
+    target.finish(walk.has_failed())?;
     walk.finish_top(&plan.place)?;
     Ok(walk.into_restored())
 }

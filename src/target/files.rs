@@ -136,13 +136,16 @@ impl FilesTarget {
         self.state
     }
 
-    /// Makes everything durable and takes the marker away: the restore is done.
+    /// Makes everything durable and takes the marker away, unless another run is to go on here.
     ///
     /// # Errors
     /// Where the filesystem could not write back what it had taken.
-    pub fn finish(&self) -> Result<(), TargetFilesError> {
+    pub fn finish(&self, goes_on: bool) -> Result<(), TargetFilesError> {
         let synced = self.root.sync_filesystem();
         synced.map_err(io_error("write back", &self.path))?;
+        if goes_on {
+            return Ok(());
+        }
         Marker::remove(&self.root).map_err(io_error("unmark", &self.path))
     }
 }

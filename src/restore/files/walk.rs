@@ -80,6 +80,11 @@ impl<'a> Walk<'a> {
         }
     }
 
+    pub(super) fn has_failed(&self) -> bool {
+        let restored = self.restored.lock();
+        restored.unwrap_or_else(PoisonError::into_inner).failures > 0
+    }
+
     pub(super) fn into_restored(self) -> Restored {
         let restored = self.restored.into_inner();
         let mut restored = restored.unwrap_or_else(PoisonError::into_inner);

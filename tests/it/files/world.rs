@@ -21,9 +21,12 @@ use bkp::secret::Secret;
 use bkp::source::files::{FilesError, FilesSource};
 use bkp::store::memory::MemoryStore;
 use bkp::store::{FileKind, Key, SharedStore};
+use bytes::Bytes;
 use chrono::{DateTime, TimeDelta, Utc};
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
+
+pub(crate) const PASSWORD: &str = "correct horse";
 
 pub(crate) struct World {
     pub(crate) dir: TempDir,
@@ -46,7 +49,7 @@ impl World {
         let clock = FixedClock::at(Utc::now() + TimeDelta::hours(1));
         let run = Run::new(Arc::new(clock.clone()), Events::silent());
         let runtime = Runtime::new().unwrap();
-        let password = Secret::new("correct horse".to_owned());
+        let password = Secret::new(PASSWORD.to_owned());
         let opened = runtime.block_on(Repository::init(store.clone(), &password, &run));
         let policy = policy_of(&dir.path().join("images"));
         fs::create_dir(&policy.path).unwrap();
@@ -145,11 +148,24 @@ impl World {
     }
 
     /// Takes away the pack that holds a file's first blob, or a directory's tree.
-    pub(crate) fn lose_pack_of(&self, of: &StoredSnapshot, name: &str) {
+    pub(crate) fn lose_pack_of(&self, of: &StoredSnapshot, name: &str) -> (Key, Bytes) {
         let (kind, blob) = self.blob_of(of, name);
         let pack = self.repository.pack_of(kind, &blob).unwrap();
         let key = Key::new(FileKind::Pack, pack.to_string());
+        let bytes = self.runtime.block_on(self.store.get(&key)).unwrap();
         self.runtime.block_on(self.store.delete(&key)).unwrap();
+        (key, bytes)
+    }
+
+    pub(crate) fn heal(&self, (key, bytes): (Key, Bytes)) {
+        self.runtime.block_on(self.store.put(&key, bytes)).unwrap();
+    }
+
+    /// Returns the newest snapshot that another program wrote.
+    pub(crate) fn newest(&self) -> StoredSnapshot {
+        self.runtime.block_on(self.repository.load_index(&self.run)).unwrap();
+        let snapshots = self.runtime.block_on(self.repository.snapshots()).unwrap();
+        snapshots.into_iter().find(|stored| stored.snapshot.hostname != "test").unwrap()
     }
 
     fn blob_of(&self, of: &StoredSnapshot, name: &str) -> (bkp::repository::BlobKind, bkp::id::BlobId) {
