@@ -46,13 +46,7 @@ struct Entry {
 
 impl Entry {
     fn new(blob: &PackedBlob, pack: u32) -> Self {
-        Self {
-            id: *blob.id.as_bytes(),
-            pack,
-            offset: blob.offset,
-            length: blob.length,
-            plain: blob.plain.unwrap_or(0),
-        }
+        Self { id: *blob.id.as_bytes(), pack, offset: blob.offset, length: blob.length, plain: blob.plain.unwrap_or(0) }
     }
 
     fn blob(&self, kind: BlobKind) -> PackedBlob {
@@ -81,11 +75,7 @@ impl Section {
         entries.shrink_to_fit();
         // Some eight entries a slot.
         let bits = (entries.len() / 8).checked_ilog2().unwrap_or(0).min(24);
-        let mut section = Self {
-            entries,
-            starts: Vec::new(),
-            bits,
-        };
+        let mut section = Self { entries, starts: Vec::new(), bits };
         section.starts = section.count_starts();
         section
     }
@@ -102,9 +92,7 @@ impl Section {
     }
 
     fn slot(&self, id: &[u8; 32]) -> usize {
-        let first = id
-            .first_chunk()
-            .map_or(0, |bytes| u32::from_be_bytes(*bytes));
+        let first = id.first_chunk().map_or(0, |bytes| u32::from_be_bytes(*bytes));
         let slot = u64::from(first) >> (32 - self.bits);
         usize::try_from(slot).unwrap_or_default()
     }
@@ -117,10 +105,7 @@ impl Section {
         };
         let near = &self.entries[*start as usize..*end as usize];
         let first = near.partition_point(|entry| entry.id < *id);
-        let same = near[first..]
-            .iter()
-            .take_while(|entry| entry.id == *id)
-            .count();
+        let same = near[first..].iter().take_while(|entry| entry.id == *id).count();
         &near[first..first + same]
     }
 }
@@ -164,11 +149,7 @@ impl IndexBuilder {
 
     /// Sorts. Takes a second for some millions of blobs.
     pub(super) fn build(self) -> Index {
-        Index {
-            packs: self.packs,
-            data: Section::new(self.data),
-            trees: Section::new(self.trees),
-        }
+        Index { packs: self.packs, data: Section::new(self.data), trees: Section::new(self.trees) }
     }
 }
 
@@ -187,22 +168,12 @@ impl Index {
     }
 
     fn location(&self, kind: BlobKind, entry: &Entry) -> Location {
-        Location {
-            pack: self.packs[entry.pack as usize],
-            blob: entry.blob(kind),
-        }
+        Location { pack: self.packs[entry.pack as usize], blob: entry.blob(kind) }
     }
 
     /// Returns every pack with all of its blobs, in the order of their offsets.
     fn by_pack(&self) -> Vec<PackContents> {
-        let mut packs: Vec<_> = self
-            .packs
-            .iter()
-            .map(|id| PackContents {
-                id: *id,
-                blobs: Vec::new(),
-            })
-            .collect();
+        let mut packs: Vec<_> = self.packs.iter().map(|id| PackContents { id: *id, blobs: Vec::new() }).collect();
         for kind in [BlobKind::Data, BlobKind::Tree] {
             for entry in &self.section(kind).entries {
                 packs[entry.pack as usize].blobs.push(entry.blob(kind));
@@ -243,19 +214,8 @@ impl LiveIndex {
         let place = u32::try_from(self.saved_packs.len()).unwrap_or(u32::MAX);
         self.saved_packs.push(pack.id);
         for blob in &pack.blobs {
-            let Entry {
-                id,
-                pack,
-                offset,
-                length,
-                plain,
-            } = Entry::new(blob, place);
-            let spot = Spot {
-                pack,
-                offset,
-                length,
-                plain,
-            };
+            let Entry { id, pack, offset, length, plain } = Entry::new(blob, place);
+            let spot = Spot { pack, offset, length, plain };
             self.saved_mut(blob.kind).insert(id, spot);
         }
     }
@@ -280,23 +240,8 @@ impl LiveIndex {
     }
 
     fn saved_location(&self, kind: BlobKind, id: [u8; 32], spot: Spot) -> Location {
-        let Spot {
-            pack,
-            offset,
-            length,
-            plain,
-        } = spot;
-        Location {
-            pack: self.saved_packs[pack as usize],
-            blob: Entry {
-                id,
-                pack,
-                offset,
-                length,
-                plain,
-            }
-            .blob(kind),
-        }
+        let Spot { pack, offset, length, plain } = spot;
+        Location { pack: self.saved_packs[pack as usize], blob: Entry { id, pack, offset, length, plain }.blob(kind) }
     }
 
     pub(super) fn find(&self, kind: BlobKind, id: &BlobId) -> Vec<Location> {
@@ -310,30 +255,20 @@ impl LiveIndex {
     }
 
     pub(super) fn first(&self, kind: BlobKind, id: &BlobId) -> Option<Location> {
-        self.loaded
-            .find(kind, id)
-            .next()
-            .or_else(|| self.find_saved(kind, id))
+        self.loaded.find(kind, id).next().or_else(|| self.find_saved(kind, id))
     }
 
     pub(super) fn has(&self, kind: BlobKind, id: &BlobId) -> bool {
-        !self.loaded.section(kind).find(id.as_bytes()).is_empty()
-            || self.saved(kind).contains_key(id.as_bytes())
+        !self.loaded.section(kind).find(id.as_bytes()).is_empty() || self.saved(kind).contains_key(id.as_bytes())
     }
 
     pub(super) fn by_pack(&self) -> Vec<PackContents> {
         let mut builder = IndexBuilder::default();
-        self.loaded
-            .by_pack()
-            .iter()
-            .for_each(|pack| builder.add(pack));
+        self.loaded.by_pack().iter().for_each(|pack| builder.add(pack));
         for kind in [BlobKind::Data, BlobKind::Tree] {
             for (id, spot) in self.saved(kind) {
                 let location = self.saved_location(kind, *id, *spot);
-                builder.add(&PackContents {
-                    id: location.pack,
-                    blobs: vec![location.blob],
-                });
+                builder.add(&PackContents { id: location.pack, blobs: vec![location.blob] });
             }
         }
         builder.build().by_pack()

@@ -32,10 +32,7 @@ impl Subset {
 
     #[must_use]
     pub fn covers(&self, pack: &ObjectId) -> bool {
-        let first = pack
-            .as_bytes()
-            .first_chunk()
-            .map_or(0, |bytes| u32::from_be_bytes(*bytes));
+        let first = pack.as_bytes().first_chunk().map_or(0, |bytes| u32::from_be_bytes(*bytes));
         first % self.of == self.part - 1
     }
 }
@@ -45,15 +42,10 @@ impl FromStr for Subset {
 
     fn from_str(text: &str) -> Result<Self, SubsetError> {
         let parsed = text.split_once('/').and_then(|(part, of)| {
-            let subset = Self {
-                part: part.parse().ok()?,
-                of: of.parse().ok()?,
-            };
+            let subset = Self { part: part.parse().ok()?, of: of.parse().ok()? };
             (1..=subset.of).contains(&subset.part).then_some(subset)
         });
-        parsed.ok_or_else(|| SubsetError {
-            text: text.to_owned(),
-        })
+        parsed.ok_or_else(|| SubsetError { text: text.to_owned() })
     }
 }
 
@@ -89,15 +81,8 @@ mod tests {
 
     #[test]
     fn a_share_is_written_k_of_n() {
-        assert_eq!(
-            "3/7".parse::<Subset>().map(|subset| subset.to_string()),
-            Ok("3/7".to_owned())
-        );
-        assert!(
-            "1/1"
-                .parse::<Subset>()
-                .is_ok_and(|all| packs().all(|pack| all.covers(&pack)))
-        );
+        assert_eq!("3/7".parse::<Subset>().map(|subset| subset.to_string()), Ok("3/7".to_owned()));
+        assert!("1/1".parse::<Subset>().is_ok_and(|all| packs().all(|pack| all.covers(&pack))));
         for text in ["", "1", "0/7", "8/7", "1/0", "a/b", "-1/7", "1/7/2"] {
             assert!(text.parse::<Subset>().is_err(), "{text}");
         }

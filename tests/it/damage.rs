@@ -12,14 +12,8 @@ use bkp::verify::{Level, Object, Options, Report, Subset, verify, written};
 
 use crate::repository::{made, memory, noise, opened, read_all, save, secret, shop_files};
 
-const STRUCTURE: Options = Options {
-    level: Level::Structure,
-    subset: None,
-};
-const DATA: Options = Options {
-    level: Level::Data,
-    subset: None,
-};
+const STRUCTURE: Options = Options { level: Level::Structure, subset: None };
+const DATA: Options = Options { level: Level::Data, subset: None };
 
 /// A repository with two snapshots that share most.
 async fn shop() -> (SharedStore, [StoredSnapshot; 2]) {
@@ -33,18 +27,13 @@ async fn shop() -> (SharedStore, [StoredSnapshot; 2]) {
 }
 
 async fn verified(store: &SharedStore, options: Options) -> Report {
-    let repository = Repository::open(Arc::clone(store), &secret(), &Run::silent())
-        .await
-        .unwrap();
+    let repository = Repository::open(Arc::clone(store), &secret(), &Run::silent()).await.unwrap();
     verify(&repository, options, &Run::silent()).await.unwrap()
 }
 
 async fn names(store: &SharedStore, kind: FileKind) -> Vec<Key> {
     let listed = store.list(kind).await.unwrap();
-    listed
-        .into_iter()
-        .map(|listed| Key::new(kind, listed.name))
-        .collect()
+    listed.into_iter().map(|listed| Key::new(kind, listed.name)).collect()
 }
 
 /// Flips one bit in the middle.
@@ -65,10 +54,7 @@ fn only(key: &Key) -> BTreeSet<Object> {
 }
 
 fn lost(report: &Report, snapshot: &StoredSnapshot) -> BTreeSet<PathBuf> {
-    let costs = report
-        .costs()
-        .into_iter()
-        .filter(|cost| cost.snapshot == snapshot.id);
+    let costs = report.costs().into_iter().filter(|cost| cost.snapshot == snapshot.id);
     costs.map(|cost| cost.path.clone()).collect()
 }
 
@@ -80,10 +66,7 @@ async fn pack_of(store: &SharedStore, bytes: &[u8]) -> Key {
 }
 
 async fn tree_pack(store: &SharedStore, snapshot: &StoredSnapshot) -> Key {
-    let pack = opened(store)
-        .await
-        .pack_of(BlobKind::Tree, &snapshot.snapshot.tree)
-        .unwrap();
+    let pack = opened(store).await.pack_of(BlobKind::Tree, &snapshot.snapshot.tree).unwrap();
     Key::new(FileKind::Pack, pack.to_string())
 }
 
@@ -97,33 +80,18 @@ async fn a_sound_repository_is_found_sound() {
         assert_eq!(report.checked.snapshots, 2);
         // Root, images, images/1, images/2, mysql, mysql/db1; three of them again in the second snapshot.
         assert_eq!(report.checked.trees, 9);
-        let reads = if options == DATA {
-            report.checked.packs
-        } else {
-            0
-        };
+        let reads = if options == DATA { report.checked.packs } else { 0 };
         assert_eq!(report.checked.packs_read, reads);
     }
 }
 
 #[tokio::test]
 async fn one_bit_in_each_kind_of_file_is_named() {
-    for kind in [
-        FileKind::Config,
-        FileKind::Key,
-        FileKind::Lock,
-        FileKind::Index,
-        FileKind::Snapshot,
-        FileKind::Pack,
-    ] {
+    for kind in [FileKind::Config, FileKind::Key, FileKind::Lock, FileKind::Index, FileKind::Snapshot, FileKind::Pack] {
         let (store, _) = shop().await;
         let repository = opened(&store).await;
         let lock = repository
-            .lock(
-                bkp::repository::LockMode::Shared,
-                std::time::Duration::ZERO,
-                &Run::silent(),
-            )
+            .lock(bkp::repository::LockMode::Shared, std::time::Duration::ZERO, &Run::silent())
             .await
             .unwrap();
         let key = match kind {
@@ -147,34 +115,20 @@ async fn one_bit_in_a_pack_costs_the_files_of_one_blob_and_nothing_else() {
     bytes[100] ^= 1;
     store.put(&key, bytes.into()).await.unwrap();
     let repository = opened(&store).await;
-    let first = repository
-        .packs()
-        .into_iter()
-        .find(|pack| pack.id.to_string() == key.name)
-        .unwrap()
-        .blobs[0];
+    let first = repository.packs().into_iter().find(|pack| pack.id.to_string() == key.name).unwrap().blobs[0];
 
-    assert!(
-        verified(&store, STRUCTURE).await.is_sound(),
-        "sizes and names are right"
-    );
+    assert!(verified(&store, STRUCTURE).await.is_sound(), "sizes and names are right");
     let report = verified(&store, DATA).await;
     assert_eq!(objects(&report), only(&key));
     for snapshot in &snapshots {
         let read = read_all(&repository, snapshot.snapshot.tree).await;
-        let unread: BTreeSet<_> = read
-            .iter()
-            .filter(|(_, bytes)| bytes.is_err())
-            .map(|(path, _)| path.clone())
-            .collect();
+        let unread: BTreeSet<_> =
+            read.iter().filter(|(_, bytes)| bytes.is_err()).map(|(path, _)| path.clone()).collect();
         assert_eq!(lost(&report, snapshot), unread);
         assert!(!unread.is_empty() && unread.len() <= 2, "{unread:?}");
         assert!(read.len() >= 7);
     }
-    assert!(matches!(
-        repository.blob(BlobKind::Data, &first.id).await,
-        Err(RepositoryError::Damaged { .. })
-    ));
+    assert!(matches!(repository.blob(BlobKind::Data, &first.id).await, Err(RepositoryError::Damaged { .. })));
 }
 
 #[tokio::test]
@@ -187,10 +141,7 @@ async fn a_pack_that_is_gone_costs_all_that_only_it_held() {
         assert_eq!(report.missing[0].object, Object::Stored(key.clone()));
         assert_eq!(objects(&report), only(&key));
         assert!(lost(&report, &snapshots[0]).is_empty());
-        assert_eq!(
-            lost(&report, &snapshots[1]),
-            BTreeSet::from(["/images/1/new.jpg".into()])
-        );
+        assert_eq!(lost(&report, &snapshots[1]), BTreeSet::from(["/images/1/new.jpg".into()]));
     }
 }
 
@@ -210,39 +161,24 @@ async fn a_cut_pack_is_named_by_its_size_and_by_its_bytes() {
     let (store, snapshots) = shop().await;
     let key = pack_of(&store, &noise(99, 40_000)).await;
     let bytes = store.get(&key).await.unwrap();
-    store
-        .put(&key, bytes.slice(..bytes.len() / 2))
-        .await
-        .unwrap();
+    store.put(&key, bytes.slice(..bytes.len() / 2)).await.unwrap();
     for options in [STRUCTURE, DATA] {
         let report = verified(&store, options).await;
         assert_eq!(report.damaged[0].object, Object::Stored(key.clone()));
-        assert!(
-            report.damaged[0].what.contains("where the index needs"),
-            "{report:#?}"
-        );
-        assert_eq!(
-            lost(&report, &snapshots[1]),
-            BTreeSet::from(["/images/1/new.jpg".into()])
-        );
+        assert!(report.damaged[0].what.contains("where the index needs"), "{report:#?}");
+        assert_eq!(lost(&report, &snapshots[1]), BTreeSet::from(["/images/1/new.jpg".into()]));
     }
 }
 
 #[tokio::test]
 async fn two_packs_that_were_swapped_are_both_named() {
     let (store, snapshots) = shop().await;
-    let (a, b) = (
-        pack_of(&store, &noise(99, 40_000)).await,
-        tree_pack(&store, &snapshots[0]).await,
-    );
+    let (a, b) = (pack_of(&store, &noise(99, 40_000)).await, tree_pack(&store, &snapshots[0]).await);
     let (bytes_a, bytes_b) = (store.get(&a).await.unwrap(), store.get(&b).await.unwrap());
     store.put(&a, bytes_b).await.unwrap();
     store.put(&b, bytes_a).await.unwrap();
     let report = verified(&store, DATA).await;
-    assert_eq!(
-        objects(&report),
-        BTreeSet::from([Object::Stored(a), Object::Stored(b)])
-    );
+    assert_eq!(objects(&report), BTreeSet::from([Object::Stored(a), Object::Stored(b)]));
 }
 
 #[tokio::test]
@@ -270,12 +206,7 @@ async fn an_index_that_is_gone_leaves_orphans_and_unnamed_blobs() {
     }
     let report = verified(&store, STRUCTURE).await;
     assert!(!report.is_sound());
-    assert!(
-        report
-            .missing
-            .iter()
-            .all(|finding| matches!(finding.object, Object::Blob(BlobKind::Tree, _)))
-    );
+    assert!(report.missing.iter().all(|finding| matches!(finding.object, Object::Blob(BlobKind::Tree, _))));
     assert_eq!(lost(&report, &snapshots[0]), BTreeSet::from(["/".into()]));
     assert_eq!(report.orphans, {
         let mut packs = names(&store, FileKind::Pack).await;
@@ -287,26 +218,16 @@ async fn an_index_that_is_gone_leaves_orphans_and_unnamed_blobs() {
 #[tokio::test]
 async fn a_damaged_snapshot_hides_no_other() {
     let (store, snapshots) = shop().await;
-    flip(
-        &store,
-        &Key::new(FileKind::Snapshot, snapshots[0].id.to_string()),
-    )
-    .await;
+    flip(&store, &Key::new(FileKind::Snapshot, snapshots[0].id.to_string())).await;
     let list = opened(&store).await.list_snapshots().await.unwrap();
-    assert_eq!(
-        (list.found, list.damaged.len()),
-        (vec![snapshots[1].clone()], 1)
-    );
+    assert_eq!((list.found, list.damaged.len()), (vec![snapshots[1].clone()], 1));
 }
 
 #[tokio::test]
 async fn an_orphan_is_told_and_does_no_harm() {
     let (store, _) = shop().await;
     let orphan = Key::new(FileKind::Pack, ObjectId::of(b"left by a kill").to_string());
-    store
-        .put(&orphan, bytes::Bytes::from_static(b"left by a kill"))
-        .await
-        .unwrap();
+    store.put(&orphan, bytes::Bytes::from_static(b"left by a kill")).await.unwrap();
     let report = verified(&store, DATA).await;
     assert!(report.is_sound());
     assert_eq!(report.orphans, [orphan]);
@@ -319,14 +240,7 @@ async fn shares_read_each_pack_once() {
     let mut read = 0;
     for part in 1..=3 {
         let subset: Subset = format!("{part}/3").parse().unwrap();
-        let report = verified(
-            &store,
-            Options {
-                subset: Some(subset),
-                ..DATA
-            },
-        )
-        .await;
+        let report = verified(&store, Options { subset: Some(subset), ..DATA }).await;
         assert!(report.is_sound());
         read += report.checked.packs_read;
     }
@@ -342,18 +256,10 @@ async fn what_a_run_wrote_is_read_back() {
     let saved = writer.finish().await.unwrap();
     let report = written(&repository, &saved, &Run::silent()).await.unwrap();
     assert!(report.is_sound());
-    assert_eq!(
-        (
-            report.checked.packs_read,
-            report.checked.blobs_read,
-            report.checked.indexes
-        ),
-        (1, 1, 1)
-    );
-    for key in [
-        Key::new(FileKind::Pack, saved.packs[0].to_string()),
-        Key::new(FileKind::Index, saved.indexes[0].to_string()),
-    ] {
+    assert_eq!((report.checked.packs_read, report.checked.blobs_read, report.checked.indexes), (1, 1, 1));
+    for key in
+        [Key::new(FileKind::Pack, saved.packs[0].to_string()), Key::new(FileKind::Index, saved.indexes[0].to_string())]
+    {
         let whole = store.get(&key).await.unwrap();
         flip(&store, &key).await;
         let report = written(&repository, &saved, &Run::silent()).await.unwrap();

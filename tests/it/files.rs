@@ -27,9 +27,7 @@ use world::{PASSWORD, World, is_within, noise, touch, write_everything};
 
 fn told(comparison: &Comparison) -> Vec<(String, What)> {
     let differences = comparison.differences.iter();
-    differences
-        .map(|found| (found.path.to_string_lossy().into_owned(), found.what))
-        .collect()
+    differences.map(|found| (found.path.to_string_lossy().into_owned(), found.what)).collect()
 }
 
 #[test]
@@ -40,46 +38,23 @@ fn every_kind_of_entry_comes_back_as_it_was() {
     assert_eq!((&saved.unreadable, &saved.fuzzy), (&vec![], &vec![]));
     let restored = world.restore(&snapshot);
     assert_eq!((&restored.failed, &restored.reduced), (&vec![], &vec![]));
-    assert_eq!(
-        (restored.files, restored.bytes),
-        (saved.counts.files, saved.counts.bytes)
-    );
+    assert_eq!((restored.files, restored.bytes), (saved.counts.files, saved.counts.bytes));
 
     // By a judge that shares no code with bkp.
     let script = "cd \"$1\" && find . -printf '%p %y %m %U %G %s %n %T@ %l\\0' | sort -z && \
                   find . -type f -print0 | sort -z | xargs -0 sha256sum -z";
-    let look = |path: &Path| {
-        Command::new("sh")
-            .args(["-c", script, "look"])
-            .arg(path)
-            .output()
-            .unwrap()
-    };
+    let look = |path: &Path| Command::new("sh").args(["-c", script, "look"]).arg(path).output().unwrap();
     let (then, now) = (look(&world.policy.path), look(&world.target()));
-    assert!(
-        then.status.success(),
-        "{}",
-        String::from_utf8_lossy(&then.stderr)
-    );
-    assert_eq!(
-        String::from_utf8_lossy(&then.stdout),
-        String::from_utf8_lossy(&now.stdout)
-    );
+    assert!(then.status.success(), "{}", String::from_utf8_lossy(&then.stderr));
+    assert_eq!(String::from_utf8_lossy(&then.stdout), String::from_utf8_lossy(&now.stdout));
 
     let xattr = |name: &str, of: &str| xattr::get(world.target().join(name), of).unwrap();
-    assert_eq!(
-        xattr("a/big too", "user.shop").as_deref(),
-        Some(&b"seven\0\xff"[..])
-    );
+    assert_eq!(xattr("a/big too", "user.shop").as_deref(), Some(&b"seven\0\xff"[..]));
     assert_eq!(xattr("empty dir", "user.empty").as_deref(), Some(&b""[..]));
     let inode = |name: &str| fs::metadata(world.target().join(name)).unwrap().ino();
     assert_eq!(inode("big"), inode("links/big again"));
     let sparse = fs::metadata(world.target().join("sparse")).unwrap();
-    assert!(
-        sparse.blocks() * 512 < 1 << 20,
-        "{} bytes on disk",
-        sparse.blocks() * 512
-    );
+    assert!(sparse.blocks() * 512 < 1 << 20, "{} bytes on disk", sparse.blocks() * 512);
     assert_eq!(told(&world.compare(&snapshot, &world.target())), []);
 }
 
@@ -106,14 +81,7 @@ fn only_what_changed_is_read() {
     let (second, snapshot) = world.backup(Some(&parent));
     assert_eq!(second.counts.bytes_read, 70_005);
     let counts = second.counts;
-    assert_eq!(
-        (
-            counts.files_new,
-            counts.files_changed,
-            counts.files_unmodified
-        ),
-        (1, 1, 1)
-    );
+    assert_eq!((counts.files_new, counts.files_changed, counts.files_unmodified), (1, 1, 1));
     assert_eq!(told(&world.compare(&snapshot, &world.policy.path)), []);
 }
 
@@ -136,10 +104,7 @@ fn a_file_written_while_the_parent_ran_is_read_again() {
     let (_, mut parent) = world.backup(None);
     parent.snapshot.time = Utc::now() - TimeDelta::seconds(1);
     let (second, _) = world.backup(Some(&parent));
-    assert_eq!(
-        (second.counts.files_changed, second.counts.files_unmodified),
-        (3, 0)
-    );
+    assert_eq!((second.counts.files_changed, second.counts.files_unmodified), (3, 0));
 }
 
 #[test]
@@ -160,54 +125,27 @@ fn exclude_patterns_and_nothing_else_are_left_out() {
     let (saved, snapshot) = world.backup(None);
     assert_eq!((saved.counts.files, saved.counts.excluded), (2, 2));
     let differences = told(&world.compare(&snapshot, &world.policy.path));
-    assert_eq!(
-        differences,
-        [
-            ("shop/1.jpg".into(), What::Extra),
-            ("shop/cache".into(), What::Extra)
-        ]
-    );
+    assert_eq!(differences, [("shop/1.jpg".into(), What::Extra), ("shop/cache".into(), What::Extra)]);
 }
 
 #[test]
 fn a_guard_that_trips_saves_nothing() {
     let mut world = World::with_images();
-    world.policy.guard = FilesGuard {
-        sentinel: Some(PathBuf::from(".bkp-ok")),
-        files_drop: Some(0.5),
-        ..FilesGuard::default()
-    };
-    assert!(matches!(
-        world.open(),
-        Err(FilesError::Guard(Guard::NoSentinel { .. }))
-    ));
+    world.policy.guard =
+        FilesGuard { sentinel: Some(PathBuf::from(".bkp-ok")), files_drop: Some(0.5), ..FilesGuard::default() };
+    assert!(matches!(world.open(), Err(FilesError::Guard(Guard::NoSentinel { .. }))));
     world.write(".bkp-ok", b"");
     let (_, parent) = world.backup(None);
     fs::remove_dir_all(world.path("shop")).unwrap();
     world.try_save(Some(&parent)).unwrap();
     fs::remove_file(world.path("top.jpg")).unwrap();
     let tripped = world.try_save(Some(&parent)).unwrap_err();
-    let BackupFilesError::Source(FilesError::Guard(guard)) = tripped else {
-        panic!("{tripped}")
-    };
-    assert_eq!(
-        guard,
-        Guard::FilesDropped {
-            before: 4,
-            now: 1,
-            limit: 0.5
-        }
-    );
-    world.policy.guard = FilesGuard {
-        files_min: 2,
-        ..FilesGuard::default()
-    };
+    let BackupFilesError::Source(FilesError::Guard(guard)) = tripped else { panic!("{tripped}") };
+    assert_eq!(guard, Guard::FilesDropped { before: 4, now: 1, limit: 0.5 });
+    world.policy.guard = FilesGuard { files_min: 2, ..FilesGuard::default() };
     assert!(matches!(
         world.try_save(None),
-        Err(BackupFilesError::Source(FilesError::Guard(Guard::TooFew {
-            files: 1,
-            min: 2
-        })))
+        Err(BackupFilesError::Source(FilesError::Guard(Guard::TooFew { files: 1, min: 2 })))
     ));
 }
 
@@ -218,27 +156,18 @@ fn a_directory_is_no_mount_and_another_mount_is_not_walked_into() {
         return;
     }
     let mount = |kind: &str, path: &Path| {
-        let mounted = Command::new("mount")
-            .args(["-t", kind, "none"])
-            .arg(path)
-            .status();
+        let mounted = Command::new("mount").args(["-t", kind, "none"]).arg(path).status();
         assert!(mounted.unwrap().success());
     };
     let mut world = World::with_images();
     world.policy.require_mount = true;
     let unmounted = world.open().unwrap_err();
-    assert!(
-        matches!(unmounted, FilesError::Guard(Guard::NotMounted { .. })),
-        "{unmounted}"
-    );
+    assert!(matches!(unmounted, FilesError::Guard(Guard::NotMounted { .. })), "{unmounted}");
     mount("tmpfs", &world.policy.path);
     world.open().unwrap();
     world.policy.fs_type = Some("nfs4".into());
     let wrong = world.open().unwrap_err();
-    assert!(
-        matches!(&wrong, FilesError::Guard(Guard::WrongType { found, .. }) if found == "tmpfs"),
-        "{wrong}"
-    );
+    assert!(matches!(&wrong, FilesError::Guard(Guard::WrongType { found, .. }) if found == "tmpfs"), "{wrong}");
     world.policy.fs_type = Some("tmpfs".into());
 
     world.write("a.jpg", b"a");
@@ -265,32 +194,19 @@ fn what_cannot_be_read_is_listed_and_kept_as_the_parent_has_it() {
     }
     let world = World::with_images();
     let (first, parent) = world.backup(None);
-    let shut = |path: &str, mode| {
-        fs::set_permissions(world.path(path), fs::Permissions::from_mode(mode)).unwrap()
-    };
+    let shut = |path: &str, mode| fs::set_permissions(world.path(path), fs::Permissions::from_mode(mode)).unwrap();
     world.write("new.jpg", b"never read");
     shut("new.jpg", 0);
     shut("top.jpg", 0);
     shut("shop", 0);
     let (second, snapshot) = world.backup(Some(&parent));
     shut("shop", 0o755);
-    let listed: Vec<String> = second
-        .unreadable
-        .iter()
-        .map(|(path, _)| path.display().to_string())
-        .collect();
+    let listed: Vec<String> = second.unreadable.iter().map(|(path, _)| path.display().to_string()).collect();
     assert_eq!(listed, ["new.jpg", "shop", "top.jpg"]);
-    assert!(
-        second.unreadable[0].1.contains("denied"),
-        "{:?}",
-        second.unreadable[0]
-    );
+    assert!(second.unreadable[0].1.contains("denied"), "{:?}", second.unreadable[0]);
     assert_eq!(second.counts.totals(), first.counts.totals());
     let differences = told(&world.compare(&snapshot, &world.policy.path));
-    assert!(
-        differences.contains(&("new.jpg".into(), What::Extra)),
-        "{differences:?}"
-    );
+    assert!(differences.contains(&("new.jpg".into(), What::Extra)), "{differences:?}");
     assert_eq!(world.restore(&snapshot).files, 3);
 }
 
@@ -298,10 +214,7 @@ fn what_cannot_be_read_is_listed_and_kept_as_the_parent_has_it() {
 fn a_file_is_read_again_until_it_stands_still() {
     let world = World::with_images();
     let source = world.open().unwrap();
-    let shop = source
-        .enter(&source.root().unwrap().dir, "shop".as_ref())
-        .unwrap()
-        .dir;
+    let shop = source.enter(&source.root().unwrap().dir, "shop".as_ref()).unwrap().dir;
     let read = |changes: usize| {
         let mut reads = 0;
         let outcome = source.read(&shop, "1.jpg".as_ref(), &world.run, |reading| {
@@ -316,10 +229,7 @@ fn a_file_is_read_again_until_it_stands_still() {
         (outcome.unwrap(), reads)
     };
     let (settled, reads) = read(1);
-    assert_eq!(
-        (settled.is_fuzzy, reads, settled.value),
-        (false, 2, noise(1, 1_000))
-    );
+    assert_eq!((settled.is_fuzzy, reads, settled.value), (false, 2, noise(1, 1_000)));
     assert_eq!((settled.metadata.size, settled.bytes), (1_000, 41_000));
     let (fuzzy, reads) = read(9);
     assert_eq!((fuzzy.is_fuzzy, reads), (true, 3));
@@ -344,10 +254,7 @@ fn a_file_that_never_stands_still_is_marked_and_read_again_next_time() {
         let _stopper = StopAtEnd(&stop);
         let (begun, begins) = std::sync::mpsc::channel();
         scope.spawn(|| {
-            let board = fs::OpenOptions::new()
-                .write(true)
-                .open(world.path("board"))
-                .unwrap();
+            let board = fs::OpenOptions::new().write(true).open(world.path("board")).unwrap();
             let begun = begun;
             while !stop.load(Ordering::Relaxed) {
                 board.write_all_at(b"!", 0).unwrap();
@@ -377,14 +284,8 @@ fn a_signal_stops_a_backup_and_a_restore() {
         reading.read_to_end(&mut Vec::new())
     });
     assert!(matches!(stopped, Err(ReadError::Stopped(_))));
-    assert!(matches!(
-        world.try_save(None),
-        Err(BackupFilesError::Stopped(_))
-    ));
-    assert!(matches!(
-        apply(&plan, &world.repository, &world.run),
-        Err(RestoreFilesError::Stopped(_))
-    ));
+    assert!(matches!(world.try_save(None), Err(BackupFilesError::Stopped(_))));
+    assert!(matches!(apply(&plan, &world.repository, &world.run), Err(RestoreFilesError::Stopped(_))));
 }
 
 #[test]
@@ -394,31 +295,19 @@ fn a_restore_into_a_full_directory_is_refused_and_changes_nothing() {
     fs::create_dir(world.target()).unwrap();
     fs::write(world.target().join("precious"), b"x").unwrap();
     let refused = world.plan(&snapshot, world.options(&[])).unwrap_err();
-    assert!(matches!(
-        refused,
-        RestoreFilesError::Target(TargetFilesError::NotEmpty { .. })
-    ));
+    assert!(matches!(refused, RestoreFilesError::Target(TargetFilesError::NotEmpty { .. })));
     assert!(refused.hint().unwrap().contains("--overwrite"));
     assert_eq!(fs::read_dir(world.target()).unwrap().count(), 1);
 
-    let options = bkp::restore::files::Options {
-        overwrite: true,
-        ..world.options(&[])
-    };
+    let options = bkp::restore::files::Options { overwrite: true, ..world.options(&[]) };
     fs::create_dir(world.target().join("shop")).unwrap();
     fs::write(world.target().join("shop/1.jpg"), noise(6, 40_000)).unwrap();
-    let mtime = fs::metadata(world.path("shop/1.jpg"))
-        .unwrap()
-        .modified()
-        .unwrap();
+    let mtime = fs::metadata(world.path("shop/1.jpg")).unwrap().modified().unwrap();
     touch(&world.target().join("shop/1.jpg"), mtime.into());
     let restored = world.restore_with(&snapshot, options);
     // Same size and time, other bytes: the look of it is not believed.
     assert_eq!((restored.files, restored.skipped), (3, 0));
-    assert_eq!(
-        told(&world.compare(&snapshot, &world.target())),
-        [("precious".into(), What::Extra)]
-    );
+    assert_eq!(told(&world.compare(&snapshot, &world.target())), [("precious".into(), What::Extra)]);
 }
 
 #[test]
@@ -428,23 +317,12 @@ fn an_interrupted_restore_goes_on_where_it_stopped() {
     world.restore(&snapshot);
     // As a kill leaves it: marker, one file missing, another unfinished.
     fs::remove_file(world.target().join("shop/2.jpg")).unwrap();
-    fs::write(
-        world.target().join("shop/.bkp-restore.0123456789abcdef"),
-        b"half",
-    )
-    .unwrap();
+    fs::write(world.target().join("shop/.bkp-restore.0123456789abcdef"), b"half").unwrap();
     let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap();
-    let marker = format!(
-        "tree {}\nboot {}\nbefore empty\n",
-        world.place(&snapshot).tree,
-        boot.trim()
-    );
+    let marker = format!("tree {}\nboot {}\nbefore empty\n", world.place(&snapshot).tree, boot.trim());
     fs::write(world.target().join(".bkp-restore.marker"), marker).unwrap();
     let restored = world.restore(&snapshot);
-    assert_eq!(
-        (restored.files, restored.skipped, restored.bytes_skipped),
-        (3, 2, 40_010)
-    );
+    assert_eq!((restored.files, restored.skipped, restored.bytes_skipped), (3, 2, 40_010));
     assert_eq!(told(&world.compare(&snapshot, &world.target())), []);
 }
 
@@ -454,28 +332,15 @@ fn chosen_paths_come_back_alone() {
     world.write("other/3.jpg", b"3");
     let (_, snapshot) = world.backup(None);
     let whole = format!("{}/top.jpg", world.policy.path.display());
-    let plan = world
-        .plan(&snapshot, world.options(&["shop/*1.jpg", &whole]))
-        .unwrap();
+    let plan = world.plan(&snapshot, world.options(&["shop/*1.jpg", &whole])).unwrap();
     assert_eq!((plan.files, plan.bytes, plan.dirs), (2, 40_010, 0));
-    let slip = world
-        .plan(&snapshot, world.options(&["shpo/1.jpg"]))
-        .unwrap_err();
-    assert_eq!(
-        slip.to_string(),
-        "find `shpo/1.jpg` in the snapshot: nothing matches it"
-    );
+    let slip = world.plan(&snapshot, world.options(&["shpo/1.jpg"])).unwrap_err();
+    assert_eq!(slip.to_string(), "find `shpo/1.jpg` in the snapshot: nothing matches it");
     let restored = apply(&plan, &world.repository, &world.run).unwrap();
     assert_eq!((restored.files, restored.dirs), (2, 1));
-    let missing = [
-        ("other".into(), What::Missing),
-        ("shop/2.jpg".into(), What::Missing),
-    ];
+    let missing = [("other".into(), What::Missing), ("shop/2.jpg".into(), What::Missing)];
     let differences = told(&world.compare(&snapshot, &world.target()));
-    let differences: Vec<_> = differences
-        .into_iter()
-        .filter(|(_, what)| *what == What::Missing)
-        .collect();
+    let differences: Vec<_> = differences.into_iter().filter(|(_, what)| *what == What::Missing).collect();
     assert_eq!(differences, missing);
 }
 
@@ -572,10 +437,7 @@ fn a_link_planted_in_the_target_leads_nowhere() {
     fs::create_dir(world.target()).unwrap();
     symlink(&outside, world.target().join("shop")).unwrap();
     symlink(outside.join("top.jpg"), world.target().join("top.jpg")).unwrap();
-    let options = bkp::restore::files::Options {
-        overwrite: true,
-        ..world.options(&[])
-    };
+    let options = bkp::restore::files::Options { overwrite: true, ..world.options(&[]) };
     world.restore_with(&snapshot, options);
     assert_eq!(fs::read_dir(&outside).unwrap().count(), 0);
     assert_eq!(told(&world.compare(&snapshot, &world.target())), []);
@@ -613,9 +475,8 @@ fn a_comparison_sees_every_difference() {
         ("a", What::Mtime),
     ] {
         // Of several names of one file, whichever is looked at later is the one that disagrees.
-        let is_found = found.iter().any(|(path, what)| {
-            *what == expected.1 && (path == expected.0 || *what == What::HardLink)
-        });
+        let is_found =
+            found.iter().any(|(path, what)| *what == expected.1 && (path == expected.0 || *what == What::HardLink));
         assert!(is_found, "{expected:?} in {found:?}");
     }
 }

@@ -14,9 +14,7 @@ use bkp::entry::{Kind, Metadata, Xattr};
 use bkp::id::BlobId;
 use bkp::repository::key::Cost;
 use bkp::repository::writer::Limits;
-use bkp::repository::{
-    BlobKind, LockMode, Node, Repository, RepositoryError, Snapshot, StoredSnapshot, Tree, Writer,
-};
+use bkp::repository::{BlobKind, LockMode, Node, Repository, RepositoryError, Snapshot, StoredSnapshot, Tree, Writer};
 use bkp::run::Run;
 use bkp::secret::Secret;
 use bkp::store::faulty::{Fault, Faulty, Operation, Rule};
@@ -29,11 +27,7 @@ use rand::{RngCore, SeedableRng};
 pub(crate) const PASSWORD: &str = "correct horse";
 
 /// Deriving the key takes a millisecond instead of a tenth of a second.
-const CHEAP: Cost = Cost {
-    log_n: 10,
-    r: 8,
-    p: 1,
-};
+const CHEAP: Cost = Cost { log_n: 10, r: 8, p: 1 };
 
 pub(crate) fn secret() -> Secret {
     Secret::new(PASSWORD.to_owned())
@@ -54,9 +48,7 @@ pub(crate) async fn made(store: &SharedStore) -> Arc<Repository> {
 
 pub(crate) async fn opened(store: &SharedStore) -> Arc<Repository> {
     let run = Run::silent();
-    let repository = Repository::open(Arc::clone(store), &secret(), &run)
-        .await
-        .unwrap();
+    let repository = Repository::open(Arc::clone(store), &secret(), &run).await.unwrap();
     repository.load_index(&run).await.unwrap();
     repository
 }
@@ -69,17 +61,11 @@ pub(crate) fn noise(seed: u64, length: usize) -> Vec<u8> {
 
 /// A node of a file, with the metadata that does not matter left plain.
 pub(crate) fn file_node(name: &str, content: Vec<BlobId>, size: u64) -> Node {
-    Node {
-        content,
-        ..node(name, Kind::File, size)
-    }
+    Node { content, ..node(name, Kind::File, size) }
 }
 
 pub(crate) fn dir_node(name: &str, subtree: BlobId) -> Node {
-    Node {
-        subtree: Some(subtree),
-        ..node(name, Kind::Dir, 0)
-    }
+    Node { subtree: Some(subtree), ..node(name, Kind::Dir, 0) }
 }
 
 fn node(name: &str, kind: Kind, size: u64) -> Node {
@@ -123,10 +109,7 @@ pub(crate) fn snapshot(tree: BlobId, path: &str) -> Snapshot {
 }
 
 /// Saves files by path, `/a/b.jpg` → bytes, as one snapshot.
-pub(crate) async fn save(
-    repository: &Arc<Repository>,
-    files: &[(&str, Vec<u8>)],
-) -> StoredSnapshot {
+pub(crate) async fn save(repository: &Arc<Repository>, files: &[(&str, Vec<u8>)]) -> StoredSnapshot {
     let writer = repository.writer(&Run::silent());
     let mut root = Dir::default();
     for (path, bytes) in files {
@@ -151,11 +134,7 @@ struct Dir {
 impl Dir {
     fn add(&mut self, path: &str, blobs: Vec<BlobId>, size: u64) {
         match path.split_once('/') {
-            Some((dir, rest)) => self
-                .dirs
-                .entry(dir.to_owned())
-                .or_default()
-                .add(rest, blobs, size),
+            Some((dir, rest)) => self.dirs.entry(dir.to_owned()).or_default().add(rest, blobs, size),
             None => {
                 self.files.insert(path.to_owned(), (blobs, size));
             }
@@ -163,14 +142,8 @@ impl Dir {
     }
 
     fn save(self, writer: &Writer) -> BlobId {
-        let files = self
-            .files
-            .into_iter()
-            .map(|(name, (blobs, size))| file_node(&name, blobs, size));
-        let dirs = self
-            .dirs
-            .into_iter()
-            .map(|(name, dir)| dir_node(&name, dir.save(writer)));
+        let files = self.files.into_iter().map(|(name, (blobs, size))| file_node(&name, blobs, size));
+        let dirs = self.dirs.into_iter().map(|(name, dir)| dir_node(&name, dir.save(writer)));
         let mut nodes: Vec<_> = files.chain(dirs).collect();
         nodes.sort_by(|a, b| a.name.cmp(&b.name));
         writer.save_tree(&Tree { nodes }).unwrap()
@@ -195,15 +168,10 @@ pub(crate) async fn save_dir(repository: &Arc<Repository>, dir: &Path) -> Stored
 }
 
 fn save_tree_of(writer: &Writer, dir: &Path) -> BlobId {
-    let mut paths: Vec<_> = fs::read_dir(dir)
-        .unwrap()
-        .map(|entry| entry.unwrap().path())
-        .collect();
+    let mut paths: Vec<_> = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path()).collect();
     paths.sort_by(|a, b| a.as_os_str().as_bytes().cmp(b.as_os_str().as_bytes()));
     let nodes = paths.iter().map(|path| read_node(writer, path));
-    let tree = Tree {
-        nodes: nodes.collect(),
-    };
+    let tree = Tree { nodes: nodes.collect() };
     writer.save_tree(&tree).unwrap()
 }
 
@@ -233,13 +201,10 @@ fn read_node(writer: &Writer, path: &Path) -> Node {
 }
 
 fn metadata_of(path: &Path, found: &fs::Metadata) -> Metadata {
-    let time =
-        |seconds, nanos| DateTime::from_timestamp(seconds, u32::try_from(nanos).unwrap()).unwrap();
+    let time = |seconds, nanos| DateTime::from_timestamp(seconds, u32::try_from(nanos).unwrap()).unwrap();
     let kind = match found.file_type() {
         kind if kind.is_dir() => Kind::Dir,
-        kind if kind.is_symlink() => Kind::Symlink {
-            target: fs::read_link(path).unwrap(),
-        },
+        kind if kind.is_symlink() => Kind::Symlink { target: fs::read_link(path).unwrap() },
         kind if kind.is_fifo() => Kind::Fifo,
         _ => Kind::File,
     };
@@ -294,10 +259,7 @@ pub(crate) async fn read_all(
     files
 }
 
-async fn read_content(
-    repository: &Repository,
-    content: &[BlobId],
-) -> Result<Vec<u8>, RepositoryError> {
+async fn read_content(repository: &Repository, content: &[BlobId]) -> Result<Vec<u8>, RepositoryError> {
     let mut bytes = Vec::new();
     for id in content {
         bytes.extend(repository.blob(BlobKind::Data, id).await?);
@@ -313,29 +275,18 @@ pub(crate) fn shop_files() -> Vec<(&'static str, Vec<u8>)> {
         ("/images/2/copy of a.jpg", noise(1, 30_000)),
         ("/images/2/empty", Vec::new()),
         ("/images/한글 상품.png", noise(3, 10)),
-        (
-            "/mysql/db1/orders.tsv",
-            b"17\tKim\t12.50\t2026-01-02\n".repeat(200_000),
-        ),
+        ("/mysql/db1/orders.tsv", b"17\tKim\t12.50\t2026-01-02\n".repeat(200_000)),
         ("/video", noise(4, 9 << 20)),
     ]
 }
 
 fn small_limits() -> Limits {
-    Limits {
-        in_flight_bytes_max: 1 << 20,
-        pack_size_target: 1 << 20,
-        sealers: 3,
-        uploads: 2,
-    }
+    Limits { in_flight_bytes_max: 1 << 20, pack_size_target: 1 << 20, sealers: 3, uploads: 2 }
 }
 
 async fn keys(store: &SharedStore, kind: FileKind) -> Vec<Key> {
     let listed = store.list(kind).await.unwrap();
-    listed
-        .into_iter()
-        .map(|listed| Key::new(kind, listed.name))
-        .collect()
+    listed.into_iter().map(|listed| Key::new(kind, listed.name)).collect()
 }
 
 #[tokio::test]
@@ -349,14 +300,9 @@ async fn what_was_saved_is_read_back_by_another_process() {
         assert_eq!(snapshots[0].snapshot.tag("policy"), Some("mall"));
         assert_eq!(snapshots[0].snapshot.tag("poli"), None);
         let read = read_all(&repository, snapshots[0].snapshot.tree).await;
-        let read: BTreeMap<_, _> = read
-            .into_iter()
-            .map(|(path, bytes)| (path, bytes.unwrap()))
-            .collect();
-        let expected: BTreeMap<_, _> = shop_files()
-            .into_iter()
-            .map(|(path, bytes)| (PathBuf::from(path), bytes))
-            .collect();
+        let read: BTreeMap<_, _> = read.into_iter().map(|(path, bytes)| (path, bytes.unwrap())).collect();
+        let expected: BTreeMap<_, _> =
+            shop_files().into_iter().map(|(path, bytes)| (PathBuf::from(path), bytes)).collect();
         assert_eq!(read, expected);
     }
 }
@@ -390,30 +336,15 @@ async fn of_the_same_blob_from_many_threads_one_is_stored() {
                 scope.spawn(move || {
                     let put = |number| writer.put(BlobKind::Data, noise(number, 10_000)).unwrap();
                     let tickets: Vec<_> = (0..50).map(put).collect();
-                    tickets
-                        .into_iter()
-                        .map(|ticket| ticket.wait().unwrap())
-                        .filter(|saved| saved.is_new)
-                        .count()
+                    tickets.into_iter().map(|ticket| ticket.wait().unwrap()).filter(|saved| saved.is_new).count()
                 })
             })
             .collect();
-        threads
-            .into_iter()
-            .map(|thread| thread.join().unwrap())
-            .sum::<usize>()
+        threads.into_iter().map(|thread| thread.join().unwrap()).sum::<usize>()
     });
     let saved = writer.finish().await.unwrap();
-    assert_eq!(
-        (new, saved.added.blobs, saved.added.plain),
-        (50, 50, 500_000)
-    );
-    let stored: usize = opened(&store)
-        .await
-        .packs()
-        .iter()
-        .map(|pack| pack.blobs.len())
-        .sum();
+    assert_eq!((new, saved.added.blobs, saved.added.plain), (50, 50, 500_000));
+    let stored: usize = opened(&store).await.packs().iter().map(|pack| pack.blobs.len()).sum();
     assert_eq!(stored, 50);
 }
 
@@ -424,22 +355,14 @@ async fn packs_are_of_one_kind_and_of_the_size_asked_for() {
     let writer = repository.writer_with(&Run::silent(), small_limits());
     for number in 0..60 {
         writer.put(BlobKind::Data, noise(number, 100_000)).unwrap();
-        writer
-            .save_tree(&Tree {
-                nodes: vec![file_node(&number.to_string(), Vec::new(), 0)],
-            })
-            .unwrap();
+        writer.save_tree(&Tree { nodes: vec![file_node(&number.to_string(), Vec::new(), 0)] }).unwrap();
     }
     let saved = writer.finish().await.unwrap();
     let packs = opened(&store).await.packs();
     assert_eq!(saved.packs.len(), packs.len());
     assert_eq!(packs.len(), 7, "six of data and one of trees");
     for pack in &packs {
-        assert!(
-            pack.blobs
-                .windows(2)
-                .all(|pair| pair[0].kind == pair[1].kind)
-        );
+        assert!(pack.blobs.windows(2).all(|pair| pair[0].kind == pair[1].kind));
         assert!(pack.size() < 1_200_000);
     }
 }
@@ -452,20 +375,10 @@ async fn a_writer_may_be_finished_more_than_once() {
     assert_eq!(writer.finish().await.unwrap().packs.len(), 0);
     writer.put(BlobKind::Data, noise(1, 10)).unwrap();
     assert_eq!(writer.finish().await.unwrap().packs.len(), 1);
-    assert!(
-        !writer
-            .put(BlobKind::Data, noise(1, 10))
-            .unwrap()
-            .wait()
-            .unwrap()
-            .is_new
-    );
+    assert!(!writer.put(BlobKind::Data, noise(1, 10)).unwrap().wait().unwrap().is_new);
     writer.put(BlobKind::Data, noise(2, 10)).unwrap();
     let again = writer.finish().await.unwrap();
-    assert_eq!(
-        (again.packs.len(), again.indexes.len(), again.added.blobs),
-        (1, 1, 1)
-    );
+    assert_eq!((again.packs.len(), again.indexes.len(), again.added.blobs), (1, 1, 1));
 }
 
 #[tokio::test]
@@ -477,24 +390,11 @@ async fn a_store_that_refuses_a_pack_breaks_the_writer_and_no_index_is_written()
     let repository = opened(&store).await;
     faulty.add(Rule::nth(Operation::Put, 2, Fault::Full));
     let writer = repository.writer_with(&Run::silent(), small_limits());
-    let put = |number| {
-        writer
-            .put(BlobKind::Data, noise(number, 100_000))
-            .and_then(bkp::repository::Ticket::wait)
-    };
+    let put = |number| writer.put(BlobKind::Data, noise(number, 100_000)).and_then(bkp::repository::Ticket::wait);
     let told = (0..200).map(put).find_map(Result::err);
     let finished = writer.finish().await;
-    assert!(
-        matches!(told, Some(RepositoryError::Store(StoreError::Full { .. }))),
-        "{told:?}"
-    );
-    assert!(
-        matches!(
-            finished,
-            Err(RepositoryError::Store(StoreError::Full { .. }))
-        ),
-        "{finished:?}"
-    );
+    assert!(matches!(told, Some(RepositoryError::Store(StoreError::Full { .. }))), "{told:?}");
+    assert!(matches!(finished, Err(RepositoryError::Store(StoreError::Full { .. }))), "{finished:?}");
     assert!(keys(&inner, FileKind::Index).await.is_empty());
 }
 
@@ -506,14 +406,8 @@ async fn a_signal_stops_a_writer_that_waits() {
     let writer = repository.writer(&run);
     writer.put(BlobKind::Data, noise(1, 100)).unwrap();
     run.cancel.cancel();
-    assert!(matches!(
-        writer.put(BlobKind::Data, noise(2, 100)),
-        Err(RepositoryError::Stopped(_))
-    ));
-    assert!(matches!(
-        writer.finish().await,
-        Err(RepositoryError::Stopped(_))
-    ));
+    assert!(matches!(writer.put(BlobKind::Data, noise(2, 100)), Err(RepositoryError::Stopped(_))));
+    assert!(matches!(writer.finish().await, Err(RepositoryError::Stopped(_))));
     assert!(keys(&store, FileKind::Index).await.is_empty());
 }
 
@@ -521,20 +415,11 @@ async fn a_signal_stops_a_writer_that_waits() {
 async fn a_ticket_of_a_writer_that_is_gone_does_not_wait_for_ever() {
     let store = memory();
     let repository = made(&store).await;
-    let limits = Limits {
-        in_flight_bytes_max: 1 << 30,
-        sealers: 1,
-        ..small_limits()
-    };
+    let limits = Limits { in_flight_bytes_max: 1 << 30, sealers: 1, ..small_limits() };
     let writer = repository.writer_with(&Run::silent(), limits);
-    let tickets: Vec<_> = (0..100)
-        .map(|number| writer.put(BlobKind::Data, noise(number, 1 << 20)).unwrap())
-        .collect();
+    let tickets: Vec<_> = (0..100).map(|number| writer.put(BlobKind::Data, noise(number, 1 << 20)).unwrap()).collect();
     drop(writer);
-    let outcomes: Vec<_> = tickets
-        .into_iter()
-        .map(bkp::repository::Ticket::wait)
-        .collect();
+    let outcomes: Vec<_> = tickets.into_iter().map(bkp::repository::Ticket::wait).collect();
     assert!(outcomes.last().unwrap().is_err());
 }
 
@@ -549,14 +434,10 @@ async fn a_place_holds_one_repository() {
 #[tokio::test]
 async fn the_wrong_password_and_the_wrong_place_are_told_apart() {
     let (store, run) = (memory(), Run::silent());
-    let none = Repository::open(Arc::clone(&store), &secret(), &run)
-        .await
-        .unwrap_err();
+    let none = Repository::open(Arc::clone(&store), &secret(), &run).await.unwrap_err();
     assert!(matches!(none, RepositoryError::NoRepository { .. }) && none.hint().is_some());
     made(&store).await;
-    let wrong = Repository::open(store, &Secret::new("guess".to_owned()), &run)
-        .await
-        .unwrap_err();
+    let wrong = Repository::open(store, &Secret::new("guess".to_owned()), &run).await.unwrap_err();
     assert!(matches!(wrong, RepositoryError::WrongPassword { .. }) && wrong.hint().is_some());
     assert!(!format!("{wrong} {wrong:?}").contains("guess"));
 }
@@ -571,10 +452,7 @@ async fn an_init_that_was_killed_before_its_config_is_taken_up() {
     save(&made_again, &shop_files()).await;
     store.delete(&Key::config()).await.unwrap();
     let headless = Repository::init_with(store, &secret(), CHEAP, &Run::silent()).await;
-    assert!(
-        matches!(headless, Err(RepositoryError::Refused { .. })),
-        "its snapshots would be orphaned"
-    );
+    assert!(matches!(headless, Err(RepositoryError::Refused { .. })), "its snapshots would be orphaned");
 }
 
 #[tokio::test]
@@ -582,10 +460,7 @@ async fn a_lost_lock_keeps_the_repository_from_publishing() {
     let store = memory();
     let repository = made(&store).await;
     let run = Run::silent();
-    let held = repository
-        .lock(LockMode::Shared, Duration::ZERO, &run)
-        .await
-        .unwrap();
+    let held = repository.lock(LockMode::Shared, Duration::ZERO, &run).await.unwrap();
     assert_eq!(keys(&store, FileKind::Lock).await.len(), 1);
     held.release().await.unwrap();
     assert!(keys(&store, FileKind::Lock).await.is_empty());
@@ -596,10 +471,8 @@ async fn many_blobs_of_a_pack_are_read_with_few_requests() {
     let inner = memory();
     let repository = made(&inner).await;
     let writer = repository.writer(&Run::silent());
-    let plain: BTreeMap<_, _> = (0..300u64)
-        .map(|number| noise(number, 5000))
-        .map(|bytes| (BlobId::of(&bytes), bytes))
-        .collect();
+    let plain: BTreeMap<_, _> =
+        (0..300u64).map(|number| noise(number, 5000)).map(|bytes| (BlobId::of(&bytes), bytes)).collect();
     for bytes in plain.values() {
         writer.put(BlobKind::Data, bytes.clone()).unwrap();
     }
@@ -612,19 +485,15 @@ async fn many_blobs_of_a_pack_are_read_with_few_requests() {
     let mut read = BTreeMap::new();
     let reading = Arc::clone(&repository);
     let read = tokio::task::spawn_blocking(move || {
-        let unread =
-            reading.blobs_of_pack_blocking(&packs[0].id, &packs[0].blobs, |blob, bytes| {
-                read.insert(blob.id, bytes);
-                Ok::<_, std::convert::Infallible>(())
-            });
+        let unread = reading.blobs_of_pack_blocking(&packs[0].id, &packs[0].blobs, |blob, bytes| {
+            read.insert(blob.id, bytes);
+            Ok::<_, std::convert::Infallible>(())
+        });
         assert!(unread.unwrap().is_empty());
         read
     });
     assert_eq!(read.await.unwrap(), plain);
-    assert_eq!(
-        faulty.count(Operation::Get) + faulty.count(Operation::GetRange) - before,
-        1
-    );
+    assert_eq!(faulty.count(Operation::Get) + faulty.count(Operation::GetRange) - before, 1);
 }
 
 #[tokio::test]
@@ -638,17 +507,11 @@ async fn a_save_that_is_cut_at_any_operation_leaves_the_old_state_or_the_new_one
         faulty.add(Rule::nth(Operation::Any, nth, Fault::Dead));
         let saved = save_lines(&store).await;
         let repository = opened(&inner).await;
-        let report = bkp::verify::verify(&repository, DATA, &Run::silent())
-            .await
-            .unwrap();
+        let report = bkp::verify::verify(&repository, DATA, &Run::silent()).await.unwrap();
         assert!(report.is_sound(), "cut at operation {nth}: {report:#?}");
         let snapshots = repository.snapshots().await.unwrap();
         assert!(snapshots.contains(&old));
-        assert_eq!(
-            snapshots.len(),
-            if saved.is_ok() { 2 } else { 1 },
-            "cut at operation {nth}"
-        );
+        assert_eq!(snapshots.len(), if saved.is_ok() { 2 } else { 1 }, "cut at operation {nth}");
         // The next run succeeds, with what the cut one left lying about.
         save_lines(&inner).await.unwrap();
         cuts += 1;
@@ -659,10 +522,7 @@ async fn a_save_that_is_cut_at_any_operation_leaves_the_old_state_or_the_new_one
     assert!(cuts > 10, "{cuts}");
 }
 
-const DATA: bkp::verify::Options = bkp::verify::Options {
-    level: bkp::verify::Level::Data,
-    subset: None,
-};
+const DATA: bkp::verify::Options = bkp::verify::Options { level: bkp::verify::Level::Data, subset: None };
 
 async fn save_lines(store: &SharedStore) -> Result<(), RepositoryError> {
     let run = Run::silent();
@@ -678,8 +538,5 @@ async fn save_lines(store: &SharedStore) -> Result<(), RepositoryError> {
     }
     let tree = writer.save_tree(&Tree { nodes })?;
     writer.finish().await?;
-    repository
-        .save_snapshot(&snapshot(tree, "/"))
-        .await
-        .map(|_| ())
+    repository.save_snapshot(&snapshot(tree, "/")).await.map(|_| ())
 }

@@ -32,10 +32,7 @@ struct Desk {
 
 impl Desk {
     fn new(version: &str) -> Self {
-        Self {
-            dir: tempfile::tempdir().unwrap(),
-            restic: program(version),
-        }
+        Self { dir: tempfile::tempdir().unwrap(), restic: program(version) }
     }
 
     fn repository(&self) -> PathBuf {
@@ -51,11 +48,7 @@ impl Desk {
         fs::write(images.join("small.jpg"), noise(1, 30_000)).unwrap();
         fs::write(images.join("large.jpg"), noise(2, 5 << 20)).unwrap();
         fs::write(source.join("empty"), "").unwrap();
-        fs::write(
-            source.join("rows.tsv"),
-            "17\tKim\t12.50\t<b>&amp;\n".repeat(300_000),
-        )
-        .unwrap();
+        fs::write(source.join("rows.tsv"), "17\tKim\t12.50\t<b>&amp;\n".repeat(300_000)).unwrap();
         let odd = [
             &b"line\nbreak"[..],
             b"tab\tbell\x07",
@@ -75,32 +68,18 @@ impl Desk {
         fs::set_permissions(&images, fs::Permissions::from_mode(0o1777)).unwrap();
         fs::hard_link(images.join("small.jpg"), source.join("hard link")).unwrap();
         symlink("images/<here>", source.join("link")).unwrap();
-        symlink(
-            OsString::from_vec(b"caf\xe9".to_vec()),
-            source.join("raw link"),
-        )
-        .unwrap();
+        symlink(OsString::from_vec(b"caf\xe9".to_vec()), source.join("raw link")).unwrap();
         // Where the filesystem has none, there is nothing to keep.
         let _ = xattr::set(source.join("empty"), "user.color", b"\x00blue\xff");
         let old = std::time::SystemTime::UNIX_EPOCH + Duration::new(1_000_000_000, 123_456_789);
-        fs::File::options()
-            .write(true)
-            .open(source.join("rows.tsv"))
-            .unwrap()
-            .set_modified(old)
-            .unwrap();
+        fs::File::options().write(true).open(source.join("rows.tsv")).unwrap().set_modified(old).unwrap();
         source
     }
 
     fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(&self.restic);
-        command
-            .args(["--no-cache", "-r"])
-            .arg(self.repository())
-            .args(args);
-        command
-            .env("RESTIC_PASSWORD", PASSWORD)
-            .env("HOME", self.dir.path());
+        command.args(["--no-cache", "-r"]).arg(self.repository()).args(args);
+        command.env("RESTIC_PASSWORD", PASSWORD).env("HOME", self.dir.path());
         command
     }
 
@@ -112,11 +91,7 @@ impl Desk {
     fn restic(&self, args: &[&str]) -> String {
         let output = self.run(args);
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
-        assert!(
-            output.status.success(),
-            "restic {args:?}: {text}{}",
-            String::from_utf8_lossy(&output.stderr)
-        );
+        assert!(output.status.success(), "restic {args:?}: {text}{}", String::from_utf8_lossy(&output.stderr));
         text
     }
 
@@ -155,11 +130,7 @@ fn look(path: &Path) -> Look {
         owner: (found.uid(), found.gid()),
         mtime: (found.mtime(), found.mtime_nsec()),
         content,
-        xattr: if found.is_symlink() {
-            None
-        } else {
-            xattr::get(path, "user.color").ok().flatten()
-        },
+        xattr: if found.is_symlink() { None } else { xattr::get(path, "user.color").ok().flatten() },
         links: if found.is_dir() { 0 } else { found.nlink() },
     }
 }
@@ -169,11 +140,7 @@ fn looks(dir: &Path) -> BTreeMap<PathBuf, Look> {
     let mut to_do = vec![dir.to_owned()];
     while let Some(path) = to_do.pop() {
         if path.symlink_metadata().unwrap().is_dir() {
-            to_do.extend(
-                fs::read_dir(&path)
-                    .unwrap()
-                    .map(|entry| entry.unwrap().path()),
-            );
+            to_do.extend(fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path()));
         }
         looks.insert(path.strip_prefix(dir).unwrap().to_owned(), look(&path));
     }
@@ -200,17 +167,12 @@ async fn restic_finds_no_error_and_restores_what_bkp_saved() {
         let repository = made(&local(&desk.repository())).await;
         let stored = save_dir(&repository, &source).await;
         desk.check();
-        let restored = desk
-            .restore(&stored.id.to_string())
-            .join(source.strip_prefix("/").unwrap());
+        let restored = desk.restore(&stored.id.to_string()).join(source.strip_prefix("/").unwrap());
         // Only restic from 0.16 on reads raw link targets.
-        assert_same(&source, &restored, |path| {
-            version == "RESTIC" && path == Path::new("raw link")
-        });
+        assert_same(&source, &restored, |path| version == "RESTIC" && path == Path::new("raw link"));
         let listed = desk.restic(&["ls", &stored.id.to_string()]);
         assert!(listed.contains("/images/상품 \"1\"/large.jpg"), "{listed}");
-        let json: serde_json::Value =
-            serde_json::from_str(&desk.restic(&["snapshots", "--json"])).unwrap();
+        let json: serde_json::Value = serde_json::from_str(&desk.restic(&["snapshots", "--json"])).unwrap();
         assert_eq!(json[0]["id"], stored.id.to_string());
         assert_eq!(json[0]["tags"][0], "policy=mall");
         assert_eq!(json[0]["time"], "2026-01-02T03:04:05.678Z");
@@ -220,21 +182,11 @@ async fn restic_finds_no_error_and_restores_what_bkp_saved() {
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs the servers of scripts/lab; scripts/test runs it"]
 async fn bkp_reads_what_restic_saved() {
-    for (version, compression) in [
-        ("RESTIC", "off"),
-        ("RESTIC", "auto"),
-        ("RESTIC019", "auto"),
-        ("RESTIC019", "max"),
-    ] {
+    for (version, compression) in [("RESTIC", "off"), ("RESTIC", "auto"), ("RESTIC019", "auto"), ("RESTIC019", "max")] {
         let desk = Desk::new(version);
         let source = desk.source();
         desk.restic(&["init", "--repository-version", "2"]);
-        desk.restic(&[
-            "backup",
-            "--compression",
-            compression,
-            source.to_str().unwrap(),
-        ]);
+        desk.restic(&["backup", "--compression", compression, source.to_str().unwrap()]);
         let repository = opened(&local(&desk.repository())).await;
         let report = verify(&repository, DATA, &Run::silent()).await.unwrap();
         assert!(report.is_sound(), "{report:#?}");
@@ -244,11 +196,7 @@ async fn bkp_reads_what_restic_saved() {
         for (path, expected) in looks(&source) {
             let path = source.join(path);
             if path.symlink_metadata().unwrap().is_file() {
-                assert!(
-                    *read[&path].as_ref().unwrap() == expected.content,
-                    "{}",
-                    path.display()
-                );
+                assert!(*read[&path].as_ref().unwrap() == expected.content, "{}", path.display());
                 files += 1;
             }
         }
@@ -281,10 +229,7 @@ async fn assert_trees_print_alike(repository: &Arc<Repository>) {
     }
 }
 
-const DATA: Options = Options {
-    level: Level::Data,
-    subset: None,
-};
+const DATA: Options = Options { level: Level::Data, subset: None };
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs the servers of scripts/lab; scripts/test runs it"]
@@ -304,19 +249,14 @@ async fn restic_and_bkp_save_into_one_repository_by_turns() {
         assert!(report.is_sound(), "{report:#?}");
         // A prune by restic rewrites packs and indexes; what bkp saved survives it.
         let snapshots = repository.snapshots().await.unwrap();
-        let by_restic = snapshots
-            .iter()
-            .find(|stored| stored.snapshot.tags.is_empty());
+        let by_restic = snapshots.iter().find(|stored| stored.snapshot.tags.is_empty());
         desk.restic(&["forget", &by_restic.unwrap().id.to_string()]);
         desk.restic(&["prune", "--max-unused", "0"]);
         desk.check();
         let repository = opened(&store).await;
         let read = read_all(&repository, last.snapshot.tree).await;
         assert!(read.values().all(Result::is_ok));
-        assert_eq!(
-            read[&source.join("later")].as_ref().unwrap(),
-            &noise(5, 3 << 20)
-        );
+        assert_eq!(read[&source.join("later")].as_ref().unwrap(), &noise(5, 3 << 20));
     }
 }
 
@@ -328,26 +268,17 @@ async fn restic_heeds_bkps_locks() {
         let source = desk.source();
         let repository = made(&local(&desk.repository())).await;
         let run = Run::silent();
-        let exclusive = repository
-            .lock(LockMode::Exclusive, Duration::ZERO, &run)
-            .await
-            .unwrap();
+        let exclusive = repository.lock(LockMode::Exclusive, Duration::ZERO, &run).await.unwrap();
         let refused = desk.run(&["backup", source.to_str().unwrap()]);
         assert!(!refused.status.success());
         let told = String::from_utf8_lossy(&refused.stderr).into_owned();
         assert!(told.contains("already locked exclusively"), "{told}");
         // restic asks whether we live with a SIGHUP, and leaves the lock of the living.
         desk.restic(&["unlock"]);
-        assert_eq!(
-            repository.store().list(FileKind::Lock).await.unwrap().len(),
-            1
-        );
+        assert_eq!(repository.store().list(FileKind::Lock).await.unwrap().len(), 1);
         exclusive.release().await.unwrap();
 
-        let shared = repository
-            .lock(LockMode::Shared, Duration::ZERO, &run)
-            .await
-            .unwrap();
+        let shared = repository.lock(LockMode::Shared, Duration::ZERO, &run).await.unwrap();
         desk.restic(&["backup", source.to_str().unwrap()]);
         assert!(!desk.run(&["prune"]).status.success());
         shared.release().await.unwrap();
@@ -363,76 +294,32 @@ async fn bkp_heeds_restics_locks_and_clears_those_of_the_dead() {
         let repository = made(&local(&desk.repository())).await;
         let run = Run::silent();
         let mut restic = locking_backup(&desk, &repository).await;
-        let refused = repository
-            .lock(LockMode::Exclusive, Duration::ZERO, &run)
-            .await;
-        assert!(
-            matches!(
-                refused,
-                Err(RepositoryError::Locked {
-                    exclusive: false,
-                    ..
-                })
-            ),
-            "{refused:?}"
-        );
-        repository
-            .lock(LockMode::Shared, Duration::ZERO, &run)
-            .await
-            .unwrap()
-            .release()
-            .await
-            .unwrap();
+        let refused = repository.lock(LockMode::Exclusive, Duration::ZERO, &run).await;
+        assert!(matches!(refused, Err(RepositoryError::Locked { exclusive: false, .. })), "{refused:?}");
+        repository.lock(LockMode::Shared, Duration::ZERO, &run).await.unwrap().release().await.unwrap();
         drop(restic.stdin.take());
         assert!(restic.wait().unwrap().success());
-        assert_eq!(
-            repository.store().list(FileKind::Lock).await.unwrap().len(),
-            0
-        );
+        assert_eq!(repository.store().list(FileKind::Lock).await.unwrap().len(), 0);
 
         let mut restic = locking_backup(&desk, &repository).await;
         restic.kill().unwrap();
         restic.wait().unwrap();
-        assert_eq!(
-            repository.store().list(FileKind::Lock).await.unwrap().len(),
-            1
-        );
-        repository
-            .lock(LockMode::Exclusive, Duration::ZERO, &run)
-            .await
-            .unwrap()
-            .release()
-            .await
-            .unwrap();
-        assert_eq!(
-            repository.store().list(FileKind::Lock).await.unwrap().len(),
-            0
-        );
+        assert_eq!(repository.store().list(FileKind::Lock).await.unwrap().len(), 1);
+        repository.lock(LockMode::Exclusive, Duration::ZERO, &run).await.unwrap().release().await.unwrap();
+        assert_eq!(repository.store().list(FileKind::Lock).await.unwrap().len(), 0);
     }
 }
 
 /// Starts a backup that holds its lock until its standard input ends.
 async fn locking_backup(desk: &Desk, repository: &Repository) -> Child {
     let mut command = desk.command(&["backup", "--stdin"]);
-    command
-        .stdin(Stdio::piped())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null());
+    command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
     let mut child = command.spawn().unwrap();
     child.stdin.as_mut().unwrap().write_all(b"rows").unwrap();
     let start = Instant::now();
     // A lock is taken once it has stood a while; before that restic looks at the locks of others.
-    while repository
-        .store()
-        .list(FileKind::Lock)
-        .await
-        .unwrap()
-        .is_empty()
-    {
-        assert!(
-            start.elapsed() < Duration::from_secs(60),
-            "restic takes no lock"
-        );
+    while repository.store().list(FileKind::Lock).await.unwrap().is_empty() {
+        assert!(start.elapsed() < Duration::from_secs(60), "restic takes no lock");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     child
@@ -453,9 +340,7 @@ async fn restic_finds_what_bkp_finds_damaged() {
     bytes[pack.blob.offset as usize + 100] ^= 1;
     fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
     fs::write(&file, bytes).unwrap();
-    let report = verify(&opened(&store).await, DATA, &Run::silent())
-        .await
-        .unwrap();
+    let report = verify(&opened(&store).await, DATA, &Run::silent()).await.unwrap();
     assert_eq!(report.damaged.len(), 1);
     assert!(report.damaged[0].object.to_string().ends_with(&name));
     assert_eq!(report.costs().len(), 2, "the image and its hard link");
@@ -473,9 +358,7 @@ async fn a_second_password_that_restic_added_opens_the_repository_too() {
     desk.restic(&["key", "add", "--new-password-file", file.to_str().unwrap()]);
     let second = bkp::secret::Secret::new("second password".to_owned());
     let run = Run::silent();
-    let by_second = Repository::open(Arc::clone(&store), &second, &run)
-        .await
-        .unwrap();
+    let by_second = Repository::open(Arc::clone(&store), &second, &run).await.unwrap();
     let by_first = Repository::open(store, &secret(), &run).await.unwrap();
     assert_eq!(by_second.id(), by_first.id());
 }

@@ -38,12 +38,7 @@ pub(super) struct Job {
 impl Job {
     pub(super) fn new(kind: BlobKind, id: Option<BlobId>, plain: Vec<u8>) -> (Self, Ticket) {
         let (promise, ticket) = Promise::new();
-        let job = Self {
-            kind,
-            id,
-            plain,
-            promise,
-        };
+        let job = Self { kind, id, plain, promise };
         (job, ticket)
     }
 }
@@ -125,10 +120,7 @@ impl Pipeline {
             std::mem::forget(watch);
         });
         if let Err(error) = spawned {
-            self.break_with(RepositoryError::refused(
-                "blobs",
-                format!("no thread: {error}"),
-            ));
+            self.break_with(RepositoryError::refused("blobs", format!("no thread: {error}")));
         }
     }
 
@@ -136,10 +128,7 @@ impl Pipeline {
     pub(super) fn close(&self) {
         let mut state = lock(&self.state);
         state.is_closed = true;
-        let given_up = (
-            std::mem::take(&mut state.jobs),
-            std::mem::take(&mut state.packs),
-        );
+        let given_up = (std::mem::take(&mut state.jobs), std::mem::take(&mut state.packs));
         drop(state);
         drop(given_up);
         self.wake_all();
@@ -160,10 +149,7 @@ impl Pipeline {
     }
 
     /// Waits on the state until `is_ready`, and refuses once the writer is broken or the run stopped.
-    fn wait_until(
-        &self,
-        is_ready: impl Fn(&State) -> bool,
-    ) -> Result<MutexGuard<'_, State>, RepositoryError> {
+    fn wait_until(&self, is_ready: impl Fn(&State) -> bool) -> Result<MutexGuard<'_, State>, RepositoryError> {
         let mut state = lock(&self.state);
         loop {
             if let Some(fault) = &state.fault {
@@ -182,8 +168,7 @@ impl Pipeline {
     pub(super) fn push(&self, job: Job) -> Result<(), RepositoryError> {
         self.repository.check_lock()?;
         let (length, bound) = (job.plain.len(), self.limits.in_flight_bytes_max);
-        let mut state =
-            self.wait_until(|state| state.bytes == 0 || state.bytes + length <= bound)?;
+        let mut state = self.wait_until(|state| state.bytes == 0 || state.bytes + length <= bound)?;
         state.bytes += length;
         state.jobs_open += 1;
         state.jobs.push_back(job);
@@ -209,12 +194,7 @@ impl Pipeline {
     /// A sealer's life.
     fn seal_jobs(&self) {
         let mut sealer = None;
-        while let Some(Job {
-            kind,
-            id,
-            plain,
-            promise,
-        }) = self.take(&self.jobs_arrived, |state| state.jobs.pop_front())
+        while let Some(Job { kind, id, plain, promise }) = self.take(&self.jobs_arrived, |state| state.jobs.pop_front())
         {
             let outcome = self.seal_one(&mut sealer, kind, id, &plain);
             if let Err(error) = &outcome {
@@ -252,11 +232,7 @@ impl Pipeline {
             return Ok(known(None));
         }
         let stored = self.store_one(sealer, kind, id, plain)?;
-        lock(&self.durable).saved.added += Added {
-            blobs: 1,
-            plain: length,
-            stored,
-        };
+        lock(&self.durable).saved.added += Added { blobs: 1, plain: length, stored };
         Ok(known(Some(stored)))
     }
 
@@ -290,17 +266,11 @@ impl Pipeline {
             BlobKind::Data => Compress::WherePays,
             BlobKind::Tree => Compress::Always,
         };
-        let sealed = sealer
-            .seal(&self.repository.master, compress, plain)
-            .map_err(|error| refused(&error))?;
+        let sealed = sealer.seal(&self.repository.master, compress, plain).map_err(|error| refused(&error))?;
         let length = u32::try_from(plain.len()).map_err(|error| refused(&error))?;
         let mut open = lock(self.open_pack(kind));
         open.add(id, sealed.bytes, sealed.is_compressed.then_some(length))?;
-        let full = if open.is_full(self.limits.pack_size_target) {
-            open.take()
-        } else {
-            None
-        };
+        let full = if open.is_full(self.limits.pack_size_target) { open.take() } else { None };
         drop(open);
         let stored = sealed.bytes.len() as u64;
         full.map_or(Ok(()), |full| self.queue_pack(full))?;
@@ -341,15 +311,8 @@ impl Pipeline {
     fn put_pack(&self, pack: Pack) -> Result<(), RepositoryError> {
         let key = Key::new(FileKind::Pack, pack.id.to_string());
         self.wait_for(self.repository.store.put(&key, pack.bytes))??;
-        let contents = PackContents {
-            id: pack.id,
-            blobs: pack.blobs,
-        };
-        let mut index = self
-            .repository
-            .index
-            .write()
-            .unwrap_or_else(PoisonError::into_inner);
+        let contents = PackContents { id: pack.id, blobs: pack.blobs };
+        let mut index = self.repository.index.write().unwrap_or_else(PoisonError::into_inner);
         index.add(&contents);
         drop(index);
         let mut known = lock(&self.known);
@@ -359,11 +322,7 @@ impl Pipeline {
         drop(known);
         let mut durable = lock(&self.durable);
         durable.add(contents);
-        let due = if durable.is_index_due() {
-            durable.take_unnamed()
-        } else {
-            Vec::new()
-        };
+        let due = if durable.is_index_due() { durable.take_unnamed() } else { Vec::new() };
         drop(durable);
         self.save_index(&due)
     }
@@ -378,14 +337,8 @@ impl Pipeline {
     fn save_index(&self, packs: &[PackContents]) -> Result<(), RepositoryError> {
         for packs in files_of(packs) {
             self.repository.check_lock()?;
-            let json =
-                index::print(packs).map_err(|error| RepositoryError::refused("index", error))?;
-            let saved = document::save(
-                &self.repository.store,
-                &self.repository.master,
-                FileKind::Index,
-                &json,
-            );
+            let json = index::print(packs).map_err(|error| RepositoryError::refused("index", error))?;
+            let saved = document::save(&self.repository.store, &self.repository.master, FileKind::Index, &json);
             let id: ObjectId = self.wait_for(saved)??;
             lock(&self.durable).saved.indexes.push(id);
         }
@@ -411,10 +364,7 @@ struct Watch<'a>(&'a Pipeline);
 
 impl Drop for Watch<'_> {
     fn drop(&mut self) {
-        self.0.break_with(RepositoryError::refused(
-            "blobs",
-            "a thread of the writer has panicked",
-        ));
+        self.0.break_with(RepositoryError::refused("blobs", "a thread of the writer has panicked"));
     }
 }
 
@@ -427,9 +377,7 @@ impl Durable {
     }
 
     fn is_index_due(&self) -> bool {
-        let is_old = self
-            .unnamed_since
-            .is_some_and(|since| since.elapsed() >= INDEX_DELAY);
+        let is_old = self.unnamed_since.is_some_and(|since| since.elapsed() >= INDEX_DELAY);
         is_old || self.unnamed_blobs >= index::BLOBS_MAX
     }
 
