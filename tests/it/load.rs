@@ -72,7 +72,7 @@ async fn a_dump_comes_back_to_the_last_byte_with_all_its_objects() {
         );
         assert_eq!(server.value("SELECT GROUP_CONCAT(ST_AsText(g) ORDER BY id) FROM shop.shapes"), "POINT(1 2)");
         assert_eq!(
-            server.value("SELECT JSON_UNQUOTE(JSON_EXTRACT(j, '$.가')) FROM shop.shapes WHERE id = 1"),
+            server.value("SELECT JSON_UNQUOTE(JSON_EXTRACT(j, '$.\"가\"')) FROM shop.shapes WHERE id = 1"),
             "나\t다"
         );
         assert_eq!(server.value("SELECT total FROM shop.sales_twice"), "18");
