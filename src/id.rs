@@ -103,6 +103,12 @@ impl RunId {
         Self(format!("{}-{random:08x}", start.format("%Y%m%dT%H%M%SZ")))
     }
 
+    /// Takes a run's id as a snapshot's tag tells it.
+    #[must_use]
+    pub fn named(text: &str) -> Self {
+        Self(text.to_owned())
+    }
+
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0

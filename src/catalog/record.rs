@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use crate::drill::outcome::Phase;
 use crate::id::RunId;
 use crate::id::SnapshotId;
+use crate::repository::StoredSnapshot;
 
 /// How a run ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -135,6 +136,23 @@ pub struct SnapshotRecord {
     /// The run that made it, where its tag says so.
     pub run: Option<RunId>,
     pub incomplete: bool,
+}
+
+impl SnapshotRecord {
+    /// Reads the tags of a stored snapshot; `None` for one that bkp did not make.
+    #[must_use]
+    pub fn of(store: &str, stored: &StoredSnapshot) -> Option<Self> {
+        let tag = |name| stored.snapshot.tag(name);
+        Some(Self {
+            store: store.to_owned(),
+            id: stored.id,
+            source: tag("source")?.to_owned(),
+            kind: tag("kind")?.to_owned(),
+            time: stored.snapshot.time,
+            run: tag("run").map(RunId::named),
+            incomplete: tag("incomplete").is_some(),
+        })
+    }
 }
 
 /// What a copy held when it was last complete.

@@ -142,17 +142,7 @@ async fn refill(policy: &Policy, catalog: &Catalog, run: &Run) -> Result<(), Fai
 async fn records_of(policy: &Policy, copy: Option<&str>, run: &Run) -> Result<Vec<SnapshotRecord>, Failure> {
     let repository: std::sync::Arc<Repository> = place::repository_in(policy, copy, run).await?;
     let is_ours = |stored: &&StoredSnapshot| stored.snapshot.tag("policy") == Some(&policy.name);
-    let record = |stored: &StoredSnapshot| {
-        Some(SnapshotRecord {
-            store: copy.unwrap_or(REPOSITORY).to_owned(),
-            id: stored.id,
-            source: stored.snapshot.tag("source")?.to_owned(),
-            kind: stored.snapshot.tag("kind")?.to_owned(),
-            time: stored.snapshot.time,
-            run: stored.snapshot.tag("run").and_then(|run| serde_json::from_value(json!(run)).ok()),
-            incomplete: stored.snapshot.tag("incomplete").is_some(),
-        })
-    };
+    let record = |stored: &StoredSnapshot| SnapshotRecord::of(copy.unwrap_or(REPOSITORY), stored);
     Ok(repository.snapshots().await?.iter().filter(is_ours).filter_map(record).collect())
 }
 

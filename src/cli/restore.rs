@@ -55,7 +55,7 @@ async fn plan_and_apply(
     if args.dry_run {
         return Ok(Answer::new(text, json!({ "dry_run": true, "plan": json })));
     }
-    run.events.note(text.trim_end());
+    text.lines().for_each(|line| run.events.note(line));
     if asks {
         consent(&plan)?;
     }

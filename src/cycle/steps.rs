@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::backup;
-use crate::catalog::{Catalog, CopyRecord};
+use crate::catalog::{Catalog, CopyRecord, SnapshotRecord};
 use crate::copy;
 use crate::copy::Copied;
 use crate::cycle;
@@ -318,6 +318,10 @@ async fn record_copy(
     run: &Run,
 ) -> Result<(), Failure> {
     let snapshots = repository.snapshots().await?;
+    // A complete copy holds all that the repository holds.
+    let held: Vec<SnapshotRecord> =
+        snapshots.iter().filter_map(|stored| SnapshotRecord::of(&copy.name, stored)).collect();
+    catalog.record_snapshots(&held)?;
     let newest = snapshots.iter().max_by_key(|stored| stored.snapshot.time);
     let record = CopyRecord {
         name: copy.name.clone(),

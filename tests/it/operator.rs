@@ -10,6 +10,8 @@ fn a_disaster_and_the_way_back(product: Product) {
     let world = World::ready(product);
     world.bkp(&["doctor", "mall"]).expect(0);
     world.bkp(&["backup", "mall"]).expect(0);
+    let status = world.bkp(&["status", "--json"]).expect(0).json();
+    assert_eq!(status["policies"][0]["copies"][0]["behind"], 0, "{status}");
     world.settle();
 
     world.order(3, 300, 25);
