@@ -405,7 +405,7 @@ fn restic_finds_no_fault_and_restores_the_same_tree() {
     write_everything(&world);
     let (_, first) = world.backup(None);
     let restic = |args: &[&str]| {
-        let mut command = Command::new(program("RESTIC"));
+        let mut command = Command::new(program("RESTIC019"));
         command.args(["--no-cache", "--repo"]).arg(&place).args(args);
         let output = command.env("RESTIC_PASSWORD", PASSWORD).output().unwrap();
         let told = String::from_utf8_lossy(&output.stdout).into_owned();
@@ -417,7 +417,8 @@ fn restic_finds_no_fault_and_restores_the_same_tree() {
     let restored = at.path().join("by restic");
     restic(&["restore", &first.id.to_string(), "--target", restored.to_str().unwrap()]);
     let below = world.policy.path.strip_prefix("/").unwrap();
-    assert_eq!(told(&world.compare(&first, &restored.join(below))), []);
+    // restic makes no sockets; the link's bytes that are no UTF-8 are known to 0.16 and later.
+    assert_eq!(told(&world.compare(&first, &restored.join(below))), [("socket", What::Missing)]);
 
     // The other way about: a snapshot by restic is a parent like any.
     restic(&["backup", world.policy.path.to_str().unwrap()]);
