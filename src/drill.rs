@@ -224,6 +224,7 @@ impl<'a> Rehearsal<'a> {
             phase.rows = Some(loaded.rows);
             phase.detail = Some(chosen.source.clone());
         });
+        self.outcome.checks.push(checks::objects(&chosen.source, &loaded));
         Ok(Recovered { source: chosen.source.clone(), server, manifest, sandbox })
     }
 

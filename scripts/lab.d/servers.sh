@@ -12,7 +12,8 @@ up_mariadb() {
   program=$(program_of BKP_TEST_MARIADBD) || die "no mariadbd: run scripts/lab install --for quickstart"
   client=$(program_of BKP_TEST_MARIADB) || die "no mariadb client: run scripts/lab install --for quickstart"
   if [ ! -d "$dir/data/mysql" ]; then
-    mariadb-install-db --no-defaults "${AS_ROOT[@]}" --datadir="$dir/data" --skip-test-db \
+    # A server that starts elsewhere removes temporary tables in a directory that both share.
+    TMPDIR="$dir/tmp" mariadb-install-db --no-defaults "${AS_ROOT[@]}" --datadir="$dir/data" --skip-test-db \
       --auth-root-authentication-method=normal >"$dir/install.log" 2>&1 || die "mariadb-install-db failed, see $dir/install.log"
   fi
   start_server "$program" --no-defaults --basedir=/usr --binlog-format=ROW "$@"

@@ -21,6 +21,7 @@ use crate::mysql::server::Server;
 use crate::policy::Check;
 use crate::restore::files::Restored;
 use crate::run::Run;
+use crate::target::mysql::Loaded;
 
 /// Names of missing paths that a report shows; the count is always whole.
 const NAMES_SHOWN: usize = 5;
@@ -47,6 +48,19 @@ pub fn tree(source: &str, restored: &Restored, took: Duration) -> CheckResult {
     check.wanted = Some("0 failed".to_owned());
     check.detail = restored.failed.first().map(|(path, reason)| format!("{}: {reason}", path.display()));
     check.duration_ms = crate::backup::millis(took);
+    check
+}
+
+/// Judges what the server made beside the rows: views, routines, triggers, events, accounts.
+#[must_use]
+pub fn objects(source: &str, loaded: &Loaded) -> CheckResult {
+    let state = if loaded.failed.is_empty() { CheckState::Pass } else { CheckState::Fail };
+    let mut check = result(&format!("{source}: every object made"), "objects", state);
+    check.found = Some(format!("{} made, {} refused by the server", loaded.objects, loaded.failed.len()));
+    check.wanted = Some("0 refused".to_owned());
+    let first = loaded.failed.first();
+    check.detail = first.map(|failed| format!("{}: {}", failed.what, crate::human::chain(&failed.error)));
+    check.duration_ms = crate::backup::millis(loaded.objects_took);
     check
 }
 

@@ -45,8 +45,11 @@ fn name(product: Product) -> String {
 
 fn initialise(product: Product, dir: &Path) {
     let datadir = format!("--datadir={}", dir.display());
+    // A server that starts elsewhere removes temporary tables in a directory that both share.
+    let tmp = tempfile::tempdir().unwrap();
     match product {
         Product::MariaDb => run(Command::new(program("MARIADB_INSTALL_DB"))
+            .env("TMPDIR", tmp.path())
             .args(["--no-defaults", &datadir, "--skip-test-db", "--innodb-log-file-size=64M"])
             .args(["--auth-root-authentication-method=normal"])
             .args(as_root())),
