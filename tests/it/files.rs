@@ -418,7 +418,7 @@ fn restic_finds_no_fault_and_restores_the_same_tree() {
     restic(&["restore", &first.id.to_string(), "--target", restored.to_str().unwrap()]);
     let below = world.policy.path.strip_prefix("/").unwrap();
     // restic makes no sockets; the link's bytes that are no UTF-8 are known to 0.16 and later.
-    assert_eq!(told(&world.compare(&first, &restored.join(below))), [("socket", What::Missing)]);
+    assert_eq!(told(&world.compare(&first, &restored.join(below))), [("socket".to_owned(), What::Missing)]);
 
     // The other way about: a snapshot by restic is a parent like any.
     restic(&["backup", world.policy.path.to_str().unwrap()]);
