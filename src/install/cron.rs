@@ -13,7 +13,7 @@ pub(super) fn files(setup: &Setup<'_>) -> Result<Vec<(PathBuf, String)>, Install
          # It looks every minute; what is due, the policy says, and while nothing is, nothing is opened.\n\
          SHELL=/bin/sh\n\
          PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin\n\
-         * * * * * root {program} run --quiet {policy}\n"
+         * * * * * root {program} run --skip-locked --quiet {policy}\n"
     );
     Ok(vec![(path, text)])
 }

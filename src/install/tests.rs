@@ -82,7 +82,7 @@ fn the_cron_line_starts_what_is_due_every_minute() {
         # It looks every minute; what is due, the policy says, and while nothing is, nothing is opened.
         SHELL=/bin/sh
         PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
-        * * * * * root /usr/bin/true run --quiet /etc/bkp/policies/mall.toml
+        * * * * * root /usr/bin/true run --skip-locked --quiet /etc/bkp/policies/mall.toml
     ");
 }
 
@@ -93,13 +93,13 @@ fn a_path_that_cron_or_a_shell_would_read_otherwise_is_quoted() {
     setup.policy_file = PathBuf::from("/etc/bkp/100% the $HOME 'mall'.toml");
     let line = |with| {
         let plan = install(&setup, with).unwrap().to_string();
-        plan.lines().find(|line| line.contains("run --quiet")).unwrap().trim().to_owned()
+        plan.lines().find(|line| line.contains("--quiet ")).unwrap().trim().to_owned()
     };
-    assert_snapshot!(line(With::Cron), @r"* * * * * root /usr/bin/true run --quiet '/etc/bkp/100\% the $HOME '\''mall'\''.toml'");
+    assert_snapshot!(line(With::Cron), @r"* * * * * root /usr/bin/true run --skip-locked --quiet '/etc/bkp/100\% the $HOME '\''mall'\''.toml'");
     assert_snapshot!(line(With::Systemd), @r#"ExecStart=/usr/bin/true run --quiet "/etc/bkp/100%% the $$HOME 'mall'.toml""#);
     // The shell gives back what was quoted, once cron has taken its backslash away.
     let after_cron = line(With::Cron).replace("\\%", "%");
-    let words = after_cron.split_once("run --quiet ").unwrap().1.to_owned();
+    let words = after_cron.split_once("--quiet ").unwrap().1.to_owned();
     let output = Command::new("sh").args(["-c", &format!("printf %s {words}")]).output().unwrap();
     assert_eq!(String::from_utf8_lossy(&output.stdout), setup.policy_file.to_str().unwrap());
     setup.policy_file = PathBuf::from("/etc/bkp/a\nb.toml");
