@@ -319,7 +319,7 @@ async fn locking_backup(desk: &Desk, repository: &Repository) -> Child {
     let start = Instant::now();
     // A lock is taken once it has stood a while; before that restic looks at the locks of others.
     while repository.store().list(FileKind::Lock).await.unwrap().is_empty() {
-        assert!(start.elapsed() < Duration::from_secs(60), "restic takes no lock");
+        assert!(start.elapsed() < Duration::from_mins(1), "restic takes no lock");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     child
