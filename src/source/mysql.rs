@@ -28,6 +28,7 @@ mod scout;
 mod script;
 mod session;
 mod view;
+mod work;
 
 use crate::mysql::server::Server;
 use crate::mysql::wire::Wire;
@@ -93,6 +94,8 @@ impl Snapshot {
             run,
         };
         let (moment, table_locks) = opening.open(&definitions, locks)?;
+        // The short patience was for the locks; definitions are read with the usual one.
+        settle(&mut control, &capabilities)?;
         Ok(Self {
             server: server.clone(),
             source: source.clone(),

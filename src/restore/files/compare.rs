@@ -121,7 +121,8 @@ pub fn compare(
     threads: usize,
     run: &Run,
 ) -> Result<Comparison, RestoreFilesError> {
-    let source = FilesSource::plain(directory)?;
+    let absolute = std::path::absolute(directory).unwrap_or_else(|_| directory.to_owned());
+    let source = FilesSource::plain(&absolute)?;
     let name = format!("compare {}", directory.display());
     let task = run.events.task(name, Unit::Files, 0);
     let compare =

@@ -47,10 +47,12 @@ impl DefinitionLock {
     }
 
     fn take_stage(mut session: Wire, patience: &Patience<'_>) -> Result<Self, MysqlSourceError> {
-        match session.run("BACKUP STAGE START") {
-            Ok(()) => {}
-            Err(error) if error.is_denied() => return Ok(Self::None),
-            Err(error) => return Err(MysqlSourceError::query("begin a backup stage")(error)),
+        match patience.ask(&mut session, "BACKUP STAGE START", "BACKUP STAGE START") {
+            Ok(_) => {}
+            Err(MysqlSourceError::Query { error, .. }) if error.is_denied() => {
+                return Ok(Self::None);
+            }
+            Err(error) => return Err(error),
         }
         // A stage that could not be reached is begun anew: a session keeps the stages before it.
         patience.ask(&mut session, "BACKUP STAGE BLOCK_DDL", "BACKUP STAGE BLOCK_DDL")?;

@@ -58,14 +58,16 @@ impl Queue {
         waited.map_or_else(|poisoned| poisoned.into_inner().0, |(state, _)| state)
     }
 
-    pub(crate) fn push(&self, task: Task) {
+    /// Adds all ranges of locked tables at once: their number tells when the last of them has been read.
+    pub(crate) fn push_locked(&self, tasks: Vec<Task>) {
         let mut state = self.lock();
-        if task.is_locked {
-            state.locked_left += 1;
-            state.locked.push_back(task);
-        } else {
-            state.others.push_back(task);
-        }
+        state.locked_left = tasks.len();
+        state.locked.extend(tasks);
+        self.changed.notify_all();
+    }
+
+    pub(crate) fn push(&self, task: Task) {
+        self.lock().others.push_back(task);
         self.changed.notify_one();
     }
 
@@ -129,8 +131,7 @@ mod tests {
     fn locked_tables_come_first_and_their_end_is_told_once() {
         let queue = Queue::new(1, CancellationToken::new());
         queue.push(task(1, false));
-        queue.push(task(2, true));
-        queue.push(task(3, true));
+        queue.push_locked(vec![task(2, true), task(3, true)]);
         assert!(queue.push_ahead(task(4, false)));
         queue.close();
         let taken: Vec<Task> = std::iter::from_fn(|| queue.pop()).collect();

@@ -51,34 +51,45 @@ pub(crate) struct Scout<'a> {
 }
 
 impl Scout<'_> {
-    /// Fills the queue with the ranges of all tables.
+    /// Fills the queue with the ranges of all tables: those whose writers wait, then small ones, then large ones as they are
+    /// explored.
     pub(crate) fn fill(&self, wire: &mut Wire) -> Result<(), MysqlSourceError> {
+        let mut locked = Vec::new();
+        for (at, _) in self.own_rows().filter(|(_, table)| !table.is_transactional()) {
+            let bounds = self.known_bounds(wire, at)?.unwrap_or_default();
+            locked.extend(tasks(at, &bounds, true));
+        }
+        self.queue.push_locked(locked);
         let mut large = Vec::new();
-        for (at, table) in self.tables.iter().enumerate() {
-            if table.is_hollow() {
-                continue;
-            }
-            let is_locked = !table.is_transactional();
-            let bounds = self.previous.map(|previous| taken_over(wire, previous, table, self.chunk_bytes));
-            if let Some(bounds) = bounds.transpose()?.flatten() {
-                self.push_all(at, &bounds, is_locked);
-            } else if table.key.is_some() && !is_locked && self.is_large(table) {
-                large.push(at);
-            } else {
-                self.push_all(at, &[], is_locked);
+        for (at, table) in self.own_rows().filter(|(_, table)| table.is_transactional()) {
+            match self.known_bounds(wire, at)? {
+                None if table.key.is_some() && self.is_large(table) => large.push(at),
+                bounds => {
+                    for task in tasks(at, &bounds.unwrap_or_default(), false) {
+                        self.queue.push(task);
+                    }
+                }
             }
         }
         large.into_iter().try_for_each(|at| self.explore(wire, at))
     }
 
-    fn is_large(&self, table: &Table) -> bool {
-        table.bytes_estimate > self.chunk_bytes.saturating_add(self.chunk_bytes / 2)
+    /// Returns the tables that hold rows of their own.
+    fn own_rows(&self) -> impl Iterator<Item = (usize, &Table)> {
+        let tables = self.tables.iter().enumerate();
+        tables.filter(|(_, table)| !table.is_hollow())
     }
 
-    fn push_all(&self, table: usize, bounds: &[Vec<String>], is_locked: bool) {
-        for (number, range) in Range::between(bounds).into_iter().enumerate() {
-            self.queue.push(Task { table, range, number, is_locked });
-        }
+    /// Returns the bounds of the dump before, where they fit.
+    fn known_bounds(&self, wire: &mut Wire, at: usize) -> Result<Option<Vec<Vec<String>>>, MysqlSourceError> {
+        let Some(previous) = self.previous else {
+            return Ok(None);
+        };
+        taken_over(wire, previous, &self.tables[at], self.chunk_bytes)
+    }
+
+    fn is_large(&self, table: &Table) -> bool {
+        table.bytes_estimate > self.chunk_bytes.saturating_add(self.chunk_bytes / 2)
     }
 
     /// Steps through a large table's index, and hands on each range as it is found.
@@ -98,6 +109,13 @@ impl Scout<'_> {
         }
         Ok(())
     }
+}
+
+/// Returns the ranges between a table's bounds.
+fn tasks(table: usize, bounds: &[Vec<String>], is_locked: bool) -> Vec<Task> {
+    let ranges = Range::between(bounds).into_iter().enumerate();
+    let task = |(number, range)| Task { table, range, number, is_locked };
+    ranges.map(task).collect()
 }
 
 /// Returns the key so many rows above a bound, or `None` where there are fewer.

@@ -111,12 +111,14 @@ const MANIFEST_VARIABLES: [&str; 12] = [
 
 /// Settings of every connection of a dump, by the server's name for them; those it does not know are left out.
 /// Times in UTC, no limit on how long a statement may take or a connection stand still while another works.
-const SESSION: [(&str, &str); 13] = [
+const SESSION: [(&str, &str); 14] = [
     ("sql_mode", "''"),
     ("time_zone", "'+00:00'"),
     ("wait_timeout", "2147483"),
     ("net_write_timeout", "86400"),
     ("net_read_timeout", "86400"),
+    // A definition that somebody else holds for so long is not waited for.
+    ("lock_wait_timeout", "120"),
     ("max_execution_time", "0"),
     ("max_statement_time", "0"),
     ("idle_transaction_timeout", "0"),
