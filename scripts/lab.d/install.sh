@@ -3,7 +3,7 @@
 
 QUICKSTART_PACKAGES="ca-certificates gcc libc6-dev mariadb-server mariadb-client restic"
 TEST_PACKAGES="$QUICKSTART_PACKAGES chromium iproute2 util-linux"
-BENCH_PACKAGES="$QUICKSTART_PACKAGES mydumper zstd"
+BENCH_PACKAGES="$QUICKSTART_PACKAGES zstd time"
 
 lab_install() {
   local purpose=test
@@ -14,7 +14,7 @@ lab_install() {
   esac
   case $purpose in
     quickstart) install_packages "$QUICKSTART_PACKAGES" ;;
-    bench) install_packages "$BENCH_PACKAGES" ;;
+    bench) install_packages "$BENCH_PACKAGES"; install_unstable ;;
     test) install_packages "$TEST_PACKAGES"; install_unstable ;;
     *) usage ;;
   esac
@@ -70,6 +70,8 @@ lab_env() {
   print_program BKP_TEST_MYSQLBINLOG "$BKP_LAB/mysql/bin/mysqlbinlog"
   print_program BKP_TEST_RESTIC restic
   print_program BKP_TEST_RESTIC019 "$BKP_LAB/restic/bin/restic"
+  print_program BKP_BENCH_MYDUMPER "$BKP_LAB/mydumper/bin/mydumper"
+  print_program BKP_BENCH_MYLOADER "$BKP_LAB/mydumper/bin/myloader"
   print_program BKP_TEST_CHROMIUM chromium
   print_program BKP_TEST_IP ip
 }

@@ -98,7 +98,7 @@ up_s3() {
   take_dir "$1"
   port=$2
   shift 2
-  program=${BKP_LAB_S3:-$ROOT/target/debug/examples/s3}
+  program=${BKP_LAB_S3:-$(cargo_target)/debug/examples/s3}
   [ -x "$program" ] || die "no $program: run cargo build --example s3"
   mkdir -p "$dir/data"
   setsid "$program" --root "$dir/data" --port "$port" "$@" >"$dir/stdout.log" 2>"$dir/error.log" </dev/null 9>&- &

@@ -5,9 +5,9 @@
 # but not installed, and a wrapper starts each program through the tree's own loader and libraries. No root needed,
 # and the system stays as it is.
 
-UNSTABLE_PACKAGES="mysql-server-core mysql-client-core restic"
+UNSTABLE_PACKAGES="mysql-server-core mysql-client-core restic mydumper"
 # One more than the last layout of the tree or the wrappers; an older tree is made anew.
-UNSTABLE_LAYOUT=2
+UNSTABLE_LAYOUT=3
 
 install_unstable() {
   [ "$(cat "$BKP_LAB/unstable/.layout" 2>/dev/null)" = $UNSTABLE_LAYOUT ] && return 0
@@ -73,8 +73,11 @@ write_wrappers() {
   local name loader libraries=("$BKP_LAB"/unstable/usr/lib/*-linux-gnu*)
   loader=$(find "${libraries[0]}" -maxdepth 1 -name 'ld-linux*.so.*' | head -n 1)
   [ -n "$loader" ] || die "no loader in $BKP_LAB/unstable"
-  mkdir -p "$BKP_LAB"/{mysql,restic}/bin
+  mkdir -p "$BKP_LAB"/{mysql,restic,mydumper}/bin
   write_wrapper restic/bin/restic usr/bin/restic ""
+  for name in mydumper myloader; do
+    write_wrapper mydumper/bin/$name usr/bin/$name ""
+  done
   # The system's my.cnf belongs to another product, so these programs read none unless told to. The directory that this
   # build takes for secure-file-priv belongs to a package that is not here: without it the server does not start.
   # shellcheck disable=SC2016
@@ -114,6 +117,9 @@ check_wrappers() {
   local name
   for name in mysqld mysql mysqladmin mysqlbinlog mysqldump; do
     "$BKP_LAB/mysql/bin/$name" --version >&2 || die "$BKP_LAB/mysql/bin/$name does not run"
+  done
+  for name in mydumper myloader; do
+    "$BKP_LAB/mydumper/bin/$name" --version >&2 || die "$BKP_LAB/mydumper/bin/$name does not run"
   done
   "$BKP_LAB/restic/bin/restic" version >&2 || die "$BKP_LAB/restic/bin/restic does not run"
 }

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! cargo run --example mall -- fill     --socket S --size 200MB --images DIR --image-count 5000
+//! cargo run --example mall -- images   --dir DIR --count 60000
 //! cargo run --example mall -- change   --socket S --images DIR --fraction 0.01
 //! cargo run --example mall -- busy     --socket S --images DIR --seconds 60
 //! cargo run --example mall -- checksum --socket S
@@ -43,6 +44,8 @@ struct Cli {
 enum Verb {
     /// Create the schema and fill it and the image tree
     Fill(FillArgs),
+    /// Make an image tree alone, without a database
+    Images(ImagesArgs),
     /// Insert, update and delete a share of rows and images
     Change(ChangeArgs),
     /// Keep writing orders and images until the time is up or SIGTERM comes
@@ -68,6 +71,16 @@ struct FillArgs {
     /// Drop a schema of that name first
     #[arg(long)]
     replace: bool,
+}
+
+#[derive(Debug, Args)]
+struct ImagesArgs {
+    #[arg(long)]
+    dir: PathBuf,
+    #[arg(long)]
+    count: u64,
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
 }
 
 #[derive(Debug, Args)]
@@ -110,6 +123,9 @@ async fn main() -> anyhow::Result<()> {
     let start = Instant::now();
     match Cli::parse().verb {
         Verb::Fill(args) => fill::fill(&args).await?,
+        Verb::Images(args) => {
+            images::write_all(&args.dir, &shape::Shape::new(args.seed, 0, args.count))?;
+        }
         Verb::Change(args) => change::change(&args).await?,
         Verb::Busy(args) => busy::busy(&args).await?,
         Verb::Checksum(ChecksumArgs { images: Some(dir), list, .. }) => checksum::files::print(&dir, list)?,
