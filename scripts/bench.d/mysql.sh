@@ -14,7 +14,7 @@ bench_dump() {
     # shellcheck disable=SC2046
     measure dump "$dumper" "$BKP_BENCH_MYDUMPER" $(mydumper_options) --socket "$source_socket" --user root --database mall \
       --threads "$connections" --outputdir "$work/mydumper" --triggers --routines --events
-    measure dump "mariadb-dump | zstd" bash -c 'set -o pipefail
+    measure dump "mariadb-dump, zstd" bash -c 'set -o pipefail
       mariadb-dump --no-defaults -uroot -S "$1" --single-transaction --quick --routines --events --databases mall |
         zstd -q -T0 >"$2"' - "$source_socket" "$work/mall.sql.zst"
     measure "dump again" bkp "$bin/bkp" backup "$work/db/policy.toml" --quiet
@@ -36,7 +36,7 @@ bench_load() {
     measure load "${dumper/mydumper/myloader}" "$BKP_BENCH_MYLOADER" --socket "$target_socket" --user root --threads "$connections" \
       --directory "$work/mydumper"
     empty_target
-    measure load "zstd | mariadb" bash -c 'set -o pipefail; zstd -dcq "$2" | mariadb --no-defaults -uroot -S "$1"' - \
+    measure load "zstd, mariadb" bash -c 'set -o pipefail; zstd -dcq "$2" | mariadb --no-defaults -uroot -S "$1"' - \
       "$target_socket" "$work/mall.sql.zst"
   done
 }
