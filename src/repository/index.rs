@@ -3,6 +3,7 @@
 mod file;
 
 use std::collections::HashMap;
+use std::ops::Range;
 
 use rayon::slice::ParallelSliceMut;
 
@@ -34,14 +35,14 @@ pub struct Location {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-struct Entry {
+pub(super) struct Entry {
     id: [u8; 32],
     /// Place in the list of packs.
-    pack: u32,
+    pub(super) pack: u32,
     offset: u32,
-    length: u32,
+    pub(super) length: u32,
     /// Zero where the blob is not compressed.
-    plain: u32,
+    pub(super) plain: u32,
 }
 
 impl Entry {
@@ -49,7 +50,7 @@ impl Entry {
         Self { id: *blob.id.as_bytes(), pack, offset: blob.offset, length: blob.length, plain: blob.plain.unwrap_or(0) }
     }
 
-    fn blob(&self, kind: BlobKind) -> PackedBlob {
+    pub(super) fn blob(&self, kind: BlobKind) -> PackedBlob {
         PackedBlob {
             kind,
             id: BlobId::from_bytes(self.id),
@@ -62,8 +63,8 @@ impl Entry {
 
 /// The blobs of one kind, sorted by id, with a table from an id's first bits to where to look.
 #[derive(Debug, Default)]
-struct Section {
-    entries: Vec<Entry>,
+pub(super) struct Section {
+    pub(super) entries: Vec<Entry>,
     starts: Vec<u32>,
     bits: u32,
 }
@@ -98,22 +99,45 @@ impl Section {
     }
 
     /// Returns all places of a blob: more than one where writers met.
-    fn find(&self, id: &[u8; 32]) -> &[Entry] {
+    pub(super) fn places(&self, id: &[u8; 32]) -> Range<usize> {
         let slot = self.slot(id);
         let (Some(start), Some(end)) = (self.starts.get(slot), self.starts.get(slot + 1)) else {
-            return &[];
+            return 0..0;
         };
-        let near = &self.entries[*start as usize..*end as usize];
+        let start = *start as usize;
+        let near = &self.entries[start..*end as usize];
         let first = near.partition_point(|entry| entry.id < *id);
         let same = near[first..].iter().take_while(|entry| entry.id == *id).count();
-        &near[first..first + same]
+        start + first..start + first + same
     }
+
+    fn find(&self, id: &[u8; 32]) -> &[Entry] {
+        &self.entries[self.places(id)]
+    }
+
+    /// Returns the places of each blob, one blob after the other.
+    pub(super) fn groups(&self) -> impl Iterator<Item = Range<usize>> {
+        let mut start = 0;
+        self.entries.chunk_by(|a, b| a.id == b.id).map(move |same| {
+            let places = start..start + same.len();
+            start = places.end;
+            places
+        })
+    }
+}
+
+/// An index file, and the packs that it names by their places in the list of packs.
+#[derive(Debug)]
+pub(super) struct NamedFile {
+    pub(super) name: String,
+    pub(super) packs: Vec<u32>,
 }
 
 /// All that the index files say.
 #[derive(Debug, Default)]
 pub(super) struct Index {
-    packs: Vec<ObjectId>,
+    pub(super) packs: Vec<ObjectId>,
+    pub(super) files: Vec<NamedFile>,
     data: Section,
     trees: Section,
 }
@@ -122,13 +146,21 @@ pub(super) struct Index {
 #[derive(Debug, Default)]
 pub(super) struct IndexBuilder {
     packs: Vec<ObjectId>,
+    files: Vec<NamedFile>,
     places: HashMap<ObjectId, u32>,
     data: Vec<Entry>,
     trees: Vec<Entry>,
 }
 
 impl IndexBuilder {
-    pub(super) fn add(&mut self, pack: &PackContents) {
+    /// Adds all that an index file says.
+    pub(super) fn add_file(&mut self, name: String, packs: &[PackContents]) {
+        let packs = packs.iter().map(|pack| self.add(pack)).collect();
+        self.files.push(NamedFile { name, packs });
+    }
+
+    /// Adds a pack, and returns its place in the list of packs.
+    pub(super) fn add(&mut self, pack: &PackContents) -> u32 {
         let next = u32::try_from(self.packs.len()).unwrap_or(u32::MAX);
         let place = *self.places.entry(pack.id).or_insert_with(|| {
             self.packs.push(pack.id);
@@ -141,6 +173,7 @@ impl IndexBuilder {
             };
             entries.push(Entry::new(blob, place));
         }
+        place
     }
 
     pub(super) fn has_pack(&self, id: &ObjectId) -> bool {
@@ -149,12 +182,17 @@ impl IndexBuilder {
 
     /// Sorts. Takes a second for some millions of blobs.
     pub(super) fn build(self) -> Index {
-        Index { packs: self.packs, data: Section::new(self.data), trees: Section::new(self.trees) }
+        Index {
+            packs: self.packs,
+            files: self.files,
+            data: Section::new(self.data),
+            trees: Section::new(self.trees),
+        }
     }
 }
 
 impl Index {
-    fn section(&self, kind: BlobKind) -> &Section {
+    pub(super) fn section(&self, kind: BlobKind) -> &Section {
         match kind {
             BlobKind::Data => &self.data,
             BlobKind::Tree => &self.trees,
@@ -205,6 +243,11 @@ struct Spot {
 }
 
 impl LiveIndex {
+    /// Returns what the index files said.
+    pub(super) fn loaded(&self) -> &Index {
+        &self.loaded
+    }
+
     pub(super) fn replace(&mut self, index: Index) {
         self.loaded = index;
     }

@@ -1,0 +1,174 @@
+//! The verb that frees what no snapshot needs.
+//!
+//! A plan first: what each snapshot names is needed; packs of which nothing is needed go, and of packs that are mostly dead or
+//! small the rest is copied into new ones. Then, under the exclusive lock, in an order that a kill at any point leaves whole:
+//! new packs, new index files, a proof that both are there, and only then the old index files go, and after them the old packs.
+//! Whatever is in doubt (a damaged snapshot, a blob that no index names, a pack that is gone) stops it before anything is deleted.
+//!
+//! A copy is pruned alone, by the needs of its own snapshots, but the packs that the repository itself holds stay as they are in it:
+//! rewritten, they would be sent again.
+
+pub mod plan;
+mod used;
+
+use std::collections::HashSet;
+
+use crate::event::Unit;
+use crate::id::ObjectId;
+use crate::prune::plan::{Damaged, Limits, PrunePlan};
+use crate::repository::{LockGuard, Repository, RepositoryError};
+use crate::run::{Run, Stopped};
+use crate::store::{FileKind, Key, StoreError};
+
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum PruneError {
+    #[error(transparent)]
+    Repository(#[from] RepositoryError),
+    #[error("plan the prune: {0}, so nobody can tell what is needed")]
+    Doubt(String),
+    #[error("plan the prune: {0}")]
+    Damaged(#[from] Damaged),
+    #[error("prune: a thread broke down: {0}")]
+    Thread(String),
+}
+
+impl From<StoreError> for PruneError {
+    fn from(error: StoreError) -> Self {
+        Self::Repository(error.into())
+    }
+}
+
+impl From<Stopped> for PruneError {
+    fn from(stopped: Stopped) -> Self {
+        Self::Repository(stopped.into())
+    }
+}
+
+impl PruneError {
+    #[must_use]
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::Repository(error) => error.hint(),
+            Self::Doubt(_) | Self::Damaged(_) => Some(
+                "nothing was deleted; `bkp verify` names what is damaged: bring it back from a copy, or forget the snapshots \
+                 that need it"
+                    .to_owned(),
+            ),
+            Self::Thread(_) => None,
+        }
+    }
+}
+
+/// What a prune did.
+#[derive(Debug, Default)]
+pub struct Pruned {
+    pub packs_deleted: u64,
+    pub bytes_deleted: u64,
+    pub packs_written: u64,
+    pub bytes_written: u64,
+    /// What the store would not delete; it frees nothing, and the next prune tries again.
+    pub failed: Vec<(Key, StoreError)>,
+}
+
+/// Computes what a prune would do. Reads snapshots, index and trees, and lists the packs; writes nothing.
+///
+/// # Errors
+/// [`PruneError::Doubt`] and [`PruneError::Damaged`] where something is missing that would tell what is needed.
+pub async fn plan(
+    repository: &std::sync::Arc<Repository>,
+    limits: &Limits,
+    run: &Run,
+) -> Result<PrunePlan, PruneError> {
+    let snapshots = repository.list_snapshots().await?;
+    if let Some(fault) = snapshots.damaged.first() {
+        return Err(PruneError::Doubt(format!("snapshot {} is damaged", fault.object.name)));
+    }
+    repository.load_index(run).await?;
+    if let Some(fault) = repository.index_faults().first() {
+        return Err(PruneError::Doubt(format!("`{}` is damaged", fault.object)));
+    }
+    let roots = snapshots.found.iter().map(|stored| stored.snapshot.tree).collect();
+    let (reader, run) = (repository.clone(), run.clone());
+    let marked = tokio::task::spawn_blocking(move || used::mark(&reader, roots, &run)).await;
+    let mut marks = marked.map_err(|error| PruneError::Thread(error.to_string()))??;
+    let uses = repository.uses(&mut marks, &limits.kept);
+    // Listed last: whatever the index names was put before.
+    let listed = repository.store().list(FileKind::Pack).await?;
+    Ok(PrunePlan::new(&uses, &listed, limits, marks)?)
+}
+
+/// Does what the plan says. The lock is exclusive, and was taken before the plan was made.
+///
+/// # Errors
+/// [`PruneError`] before anything was deleted, or where the lock was lost. What the store would not delete is no error but in
+/// the result.
+pub async fn apply(
+    plan: &PrunePlan,
+    repository: &Repository,
+    lock: &LockGuard,
+    run: &Run,
+) -> Result<Pruned, PruneError> {
+    let gone = plan.gone();
+    let needed = repository.needed(plan.marks(), &plan.repack.iter().map(|pack| pack.id).collect());
+    let written = repository.repack(&needed, run).await?;
+    let reindexed = repository.reindex(&gone, &written, run).await?;
+    repository.prove_reindexed(&reindexed, &gone, plan.marks()).await?;
+    let mut pruned = Pruned {
+        packs_written: written.len() as u64,
+        bytes_written: written.iter().map(crate::repository::PackContents::size).sum(),
+        ..Pruned::default()
+    };
+    let old = reindexed.old.iter().map(|name| (Key::new(FileKind::Index, name), 0));
+    let indexes = delete(repository, lock, old.collect(), run).await?;
+    if !indexes.failed.is_empty() {
+        // An index file that stays names packs that must stay with it.
+        pruned.failed = indexes.failed;
+        return Ok(pruned);
+    }
+    let packs = plan.deleted().map(|pack| (Key::new(FileKind::Pack, pack.id.to_string()), pack.size));
+    let packs = delete(repository, lock, packs.collect(), run).await?;
+    pruned.packs_deleted = packs.done;
+    pruned.bytes_deleted = packs.bytes;
+    pruned.failed = packs.failed;
+    Ok(pruned)
+}
+
+struct Deleted {
+    done: u64,
+    bytes: u64,
+    failed: Vec<(Key, StoreError)>,
+}
+
+/// Deletes objects one after the other; a failure with one does not spare the next.
+async fn delete(
+    repository: &Repository,
+    lock: &LockGuard,
+    objects: Vec<(Key, u64)>,
+    run: &Run,
+) -> Result<Deleted, PruneError> {
+    let task = run.events.task("delete", Unit::Objects, objects.len() as u64);
+    let mut deleted = Deleted { done: 0, bytes: 0, failed: Vec::new() };
+    for (key, size) in objects {
+        run.check()?;
+        lock.prove(repository).await?;
+        match repository.store().delete(&key).await {
+            Ok(()) => {
+                deleted.done += 1;
+                deleted.bytes += size;
+            }
+            Err(error) if error.is_final() && deleted.failed.is_empty() && deleted.done == 0 => return Err(error.into()),
+            Err(error) => deleted.failed.push((key, error)),
+        }
+        task.add(1);
+    }
+    Ok(deleted)
+}
+
+/// Returns the names of a listing's packs.
+///
+/// # Errors
+/// Where the store cannot be listed.
+pub async fn packs_of(repository: &Repository) -> Result<HashSet<ObjectId>, PruneError> {
+    let listed = repository.store().list(FileKind::Pack).await?;
+    Ok(listed.iter().filter_map(|pack| pack.name.parse().ok()).collect())
+}
