@@ -12,11 +12,14 @@ pub mod plan;
 mod used;
 
 use std::collections::HashSet;
+use std::sync::Arc;
+
+use futures_util::{StreamExt, stream};
 
 use crate::event::Unit;
 use crate::id::ObjectId;
 use crate::prune::plan::{Damaged, Limits, PrunePlan};
-use crate::repository::{LockGuard, Repository, RepositoryError};
+use crate::repository::{LockGuard, PackContents, Repository, RepositoryError};
 use crate::run::{Run, Stopped};
 use crate::store::{FileKind, Key, StoreError};
 
@@ -74,11 +77,7 @@ pub struct Pruned {
 ///
 /// # Errors
 /// [`PruneError::Doubt`] and [`PruneError::Damaged`] where something is missing that would tell what is needed.
-pub async fn plan(
-    repository: &std::sync::Arc<Repository>,
-    limits: &Limits,
-    run: &Run,
-) -> Result<PrunePlan, PruneError> {
+pub async fn plan(repository: &Arc<Repository>, limits: &Limits, run: &Run) -> Result<PrunePlan, PruneError> {
     let snapshots = repository.list_snapshots().await?;
     if let Some(fault) = snapshots.damaged.first() {
         return Err(PruneError::Doubt(format!("snapshot {} is damaged", fault.object.name)));
@@ -115,7 +114,7 @@ pub async fn apply(
     repository.prove_reindexed(&reindexed, &gone, plan.marks()).await?;
     let mut pruned = Pruned {
         packs_written: written.len() as u64,
-        bytes_written: written.iter().map(crate::repository::PackContents::size).sum(),
+        bytes_written: written.iter().map(PackContents::size).sum(),
         ..Pruned::default()
     };
     let old = reindexed.old.iter().map(|name| (Key::new(FileKind::Index, name), 0));
@@ -139,7 +138,10 @@ struct Deleted {
     failed: Vec<(Key, StoreError)>,
 }
 
-/// Deletes objects one after the other; a failure with one does not spare the next.
+/// Objects that are deleted at once: on an object store each is a round trip.
+const DELETES_IN_FLIGHT_MAX: usize = 8;
+
+/// Deletes objects; a failure with one does not spare the next, unless every other would fare the same.
 async fn delete(
     repository: &Repository,
     lock: &LockGuard,
@@ -148,16 +150,22 @@ async fn delete(
 ) -> Result<Deleted, PruneError> {
     let task = run.events.task("delete", Unit::Objects, objects.len() as u64);
     let mut deleted = Deleted { done: 0, bytes: 0, failed: Vec::new() };
-    for (key, size) in objects {
+    lock.prove().await?;
+    let delete_one = |(key, size): (Key, u64)| async move {
         run.check()?;
-        lock.prove(repository).await?;
-        match repository.store().delete(&key).await {
-            Ok(()) => {
+        repository.check_lock()?;
+        let gone = repository.store().delete(&key).await;
+        Ok::<_, PruneError>((key, size, gone))
+    };
+    let mut deletes = stream::iter(objects).map(delete_one).buffer_unordered(DELETES_IN_FLIGHT_MAX);
+    while let Some(gone) = deletes.next().await {
+        match gone? {
+            (_, size, Ok(())) => {
                 deleted.done += 1;
                 deleted.bytes += size;
             }
-            Err(error) if error.is_final() && deleted.failed.is_empty() && deleted.done == 0 => return Err(error.into()),
-            Err(error) => deleted.failed.push((key, error)),
+            (_, _, Err(error)) if error.is_final() => return Err(error.into()),
+            (key, _, Err(error)) => deleted.failed.push((key, error)),
         }
         task.add(1);
     }

@@ -77,7 +77,7 @@ impl PrunePlan {
         let planned = |id: &ObjectId| Some(Planned { id: *id, size: *sizes.get(id)? });
         let stays = |pack: &&PackUse| limits.kept.contains(&pack.id);
         let dead = uses.iter().filter(|pack| pack.blobs_needed == 0 && !stays(pack));
-        let (unused, absent): (Vec<_>, Vec<_>) = dead.partition(|pack| sizes.contains_key(&pack.id));
+        let (unused, absent): (Vec<&PackUse>, Vec<&PackUse>) = dead.partition(|pack| sizes.contains_key(&pack.id));
         let orphans = sizes.keys().filter(|id| !named.contains(id) && !limits.kept.contains(id));
         let alive: Vec<&PackUse> = uses.iter().filter(|pack| pack.blobs_needed > 0 || stays(pack)).collect();
         let repack = to_repack(&alive, limits);

@@ -2,12 +2,13 @@
 
 mod file;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+use std::mem;
 use std::ops::Range;
 
 use rayon::slice::ParallelSliceMut;
 
-pub(super) use crate::repository::index::file::{BLOBS_MAX, parse, print};
+pub(super) use crate::repository::index::file::{BLOBS_MAX, files_of, parse, print};
 
 use crate::id::{BlobId, ObjectId};
 use crate::repository::pack::{self, BlobKind, PackedBlob};
@@ -182,12 +183,7 @@ impl IndexBuilder {
 
     /// Sorts. Takes a second for some millions of blobs.
     pub(super) fn build(self) -> Index {
-        Index {
-            packs: self.packs,
-            files: self.files,
-            data: Section::new(self.data),
-            trees: Section::new(self.trees),
-        }
+        Index { packs: self.packs, files: self.files, data: Section::new(self.data), trees: Section::new(self.trees) }
     }
 }
 
@@ -207,6 +203,25 @@ impl Index {
 
     fn location(&self, kind: BlobKind, entry: &Entry) -> Location {
         Location { pack: self.packs[entry.pack as usize], blob: entry.blob(kind) }
+    }
+
+    /// Drops what it says of some packs.
+    fn leave_out(&mut self, packs: &HashSet<ObjectId>) {
+        let places: HashSet<u32> =
+            (0u32..).zip(&self.packs).filter(|(_, id)| packs.contains(id)).map(|it| it.0).collect();
+        for section in [&mut self.data, &mut self.trees] {
+            let mut entries = mem::take(&mut section.entries);
+            entries.retain(|entry| !places.contains(&entry.pack));
+            *section = Section::new(entries);
+        }
+    }
+
+    fn sizes(&self) -> Vec<(ObjectId, u64)> {
+        let mut sizes = vec![pack::size_of(&[]); self.packs.len()];
+        for entry in self.data.entries.iter().chain(&self.trees.entries) {
+            sizes[entry.pack as usize] += pack::share_of(entry.length, entry.plain != 0);
+        }
+        self.packs.iter().copied().zip(sizes).collect()
     }
 
     /// Returns every pack with all of its blobs, in the order of their offsets.
@@ -252,7 +267,17 @@ impl LiveIndex {
         self.loaded = index;
     }
 
-    /// Adds a pack that is durable.
+    /// Drops what the loaded files say of some packs.
+    pub(super) fn leave_out(&mut self, packs: &HashSet<ObjectId>) {
+        self.loaded.leave_out(packs);
+    }
+
+    /// Returns the packs that the loaded files name, and how long each must be.
+    pub(super) fn loaded_sizes(&self) -> Vec<(ObjectId, u64)> {
+        self.loaded.sizes()
+    }
+
+    /// Adds a pack that an index file on the store names.
     pub(super) fn add(&mut self, pack: &PackContents) {
         let place = u32::try_from(self.saved_packs.len()).unwrap_or(u32::MAX);
         self.saved_packs.push(pack.id);
@@ -307,7 +332,9 @@ impl LiveIndex {
 
     pub(super) fn by_pack(&self) -> Vec<PackContents> {
         let mut builder = IndexBuilder::default();
-        self.loaded.by_pack().iter().for_each(|pack| builder.add(pack));
+        for pack in self.loaded.by_pack() {
+            builder.add(&pack);
+        }
         for kind in [BlobKind::Data, BlobKind::Tree] {
             for (id, spot) in self.saved(kind) {
                 let location = self.saved_location(kind, *id, *spot);

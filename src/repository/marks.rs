@@ -253,7 +253,9 @@ mod tests {
 
     fn index(packs: &[PackContents]) -> Index {
         let mut builder = IndexBuilder::default();
-        packs.iter().for_each(|pack| builder.add(pack));
+        for pack in packs {
+            builder.add(pack);
+        }
         builder.build()
     }
 

@@ -72,7 +72,7 @@ impl Repository {
         for name in &reindexed.new {
             let json = document::load(&self.store, &self.master, FileKind::Index, name).await?;
             let damaged = |error| RepositoryError::damaged(Key::new(FileKind::Index, name), error);
-            index::parse(&json).map_err(damaged)?.iter().for_each(|pack| after.add(pack));
+            after.add_file(name.clone(), &index::parse(&json).map_err(damaged)?);
         }
         let after = after.build();
         let live = self.index.read().unwrap_or_else(PoisonError::into_inner);

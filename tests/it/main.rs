@@ -13,6 +13,7 @@ mod mall;
 mod network;
 mod operator;
 mod policies;
+mod prune;
 mod report;
 mod repository;
 mod restic;

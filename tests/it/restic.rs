@@ -22,20 +22,20 @@ use bkp::verify::{Level, Options, verify};
 use crate::repository::{PASSWORD, local, made, noise, opened, read_all, save_dir, secret};
 use crate::servers::program;
 
-const VERSIONS: [&str; 2] = ["RESTIC", "RESTIC019"];
+pub(crate) const VERSIONS: [&str; 2] = ["RESTIC", "RESTIC019"];
 
 /// One repository in a temporary directory, and a restic to look at it.
-struct Desk {
+pub(crate) struct Desk {
     dir: tempfile::TempDir,
     restic: PathBuf,
 }
 
 impl Desk {
-    fn new(version: &str) -> Self {
+    pub(crate) fn new(version: &str) -> Self {
         Self { dir: tempfile::tempdir().unwrap(), restic: program(version) }
     }
 
-    fn repository(&self) -> PathBuf {
+    pub(crate) fn repository(&self) -> PathBuf {
         self.dir.path().join("repository")
     }
 
@@ -88,14 +88,14 @@ impl Desk {
     }
 
     /// Runs restic, which must succeed; returns what it printed.
-    fn restic(&self, args: &[&str]) -> String {
+    pub(crate) fn restic(&self, args: &[&str]) -> String {
         let output = self.run(args);
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
         assert!(output.status.success(), "restic {args:?}: {text}{}", String::from_utf8_lossy(&output.stderr));
         text
     }
 
-    fn check(&self) {
+    pub(crate) fn check(&self) {
         let text = self.restic(&["check", "--read-data"]);
         assert!(text.contains("no errors were found"), "{text}");
     }
