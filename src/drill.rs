@@ -214,7 +214,7 @@ impl<'a> Rehearsal<'a> {
         self.phase("sandbox", began, |phase| phase.detail = Some(format!("{}: {}", chosen.source, sandbox.version())));
         let began = Instant::now();
         let server = sandbox.server();
-        let state = crate::target::mysql::inspect(&server).await.map_err(Box::new)?;
+        let state = crate::target::mysql::inspect(&server, &self.run.cancel).await.map_err(Box::new)?;
         let load = LoadPlan::new(&manifest, &Selection::everything(), &state, false).map_err(Box::new)?;
         let loaded = crate::target::mysql::load(&load, dump, &server, LoadOptions::default(), self.run)
             .await

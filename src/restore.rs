@@ -21,6 +21,7 @@ use crate::policy::MysqlAddress;
 use crate::policy::Policy;
 use crate::repository::Repository;
 use crate::repository::RepositoryError;
+use crate::repository::StoredSnapshot;
 use crate::restore::choose::Chosen;
 use crate::restore::choose::Moment;
 use crate::restore::mysql::RepositoryDump;
@@ -34,6 +35,8 @@ use crate::target::mysql::LoadPlan;
 use crate::target::mysql::Loaded;
 use crate::target::mysql::Mismatch;
 use crate::target::mysql::Selection;
+use crate::target::mysql::TargetState;
+use crate::target::mysql::identity;
 
 /// What an operator asks of a restore.
 #[derive(Debug, Clone)]
@@ -51,6 +54,8 @@ pub struct Request {
     /// The host's name as the operator typed it, where the source itself may be overwritten.
     pub in_place: Option<String>,
     pub users: bool,
+    /// Keep what is loaded out of the target's binlog.
+    pub skip_binlog: bool,
     pub connections: usize,
 }
 
@@ -167,12 +172,13 @@ pub async fn plan(
     let snapshots = repository.snapshots().await?;
     let chosen = choose::choose(&snapshots, &policy.name, &request.sources, &request.moment, run.now())?;
     let chosen = fitting(chosen, request)?;
-    refuse_source_as_target(policy, request)?;
+    refuse_source_as_target(policy, request, run).await?;
     let mut plan = Plan { moment: request.moment.clone(), databases: Vec::new(), trees: Vec::new(), predicted: None };
     let many = chosen.iter().filter(|chosen| chosen.kind == "files").count() > 1;
     for chosen in chosen {
         if let ("mysql", Some(server)) = (chosen.kind.as_str(), &request.to_mysql) {
-            plan.databases.push(plan_database(repository, chosen, server, request).await?);
+            let begun = |id: &str| snapshots.iter().find(|stored| stored.id.to_string() == id);
+            plan.databases.push(plan_database(repository, chosen, begun, server, request, run).await?);
         } else if let Some(dir) = &request.to_dir {
             let dir = if many { dir.join(&chosen.source) } else { dir.clone() };
             plan.trees.push(plan_tree(repository, chosen, dir, request, run).await?);
@@ -206,17 +212,42 @@ fn fitting(chosen: Vec<Chosen>, request: &Request) -> Result<Vec<Chosen>, Restor
 }
 
 /// Refuses to write over a source unless the operator typed its host's name.
-fn refuse_source_as_target(policy: &Policy, request: &Request) -> Result<(), RestoreError> {
-    let database = request.to_mysql.as_ref().and_then(|server| {
-        policy.mysql.values().find(|source| same_address(&source.address, &server.address)).map(|_| server.name())
-    });
-    let tree = request.to_dir.as_ref().and_then(|dir| {
-        policy.files.values().find(|source| overlaps(dir, &source.path)).map(|_| dir.display().to_string())
-    });
-    let Some(target) = database.clone().or(tree) else { return Ok(()) };
+async fn refuse_source_as_target(policy: &Policy, request: &Request, run: &Run) -> Result<(), RestoreError> {
+    if let Some(server) = &request.to_mysql
+        && is_source(policy, server, run).await
+    {
+        return confirm(request, server.name(), Some(server));
+    }
+    let tree = request.to_dir.as_ref().filter(|dir| policy.files.values().any(|source| overlaps(dir, &source.path)));
+    tree.map_or(Ok(()), |dir| confirm(request, dir.display().to_string(), None))
+}
+
+/// Tells whether a server is one of the policy's sources, by whatever name it was given.
+async fn is_source(policy: &Policy, server: &Server, run: &Run) -> bool {
+    if policy.mysql.values().any(|source| same_address(&source.address, &server.address)) {
+        return true;
+    }
+    for (name, source) in &policy.mysql {
+        let same = match Server::of(source, &policy.network) {
+            Ok(source) => identity::is_same(&source, server).await,
+            Err(_) => None,
+        };
+        if same == Some(true) {
+            return true;
+        }
+        if same.is_none() {
+            // After a disaster that is the rule: it is what was lost.
+            run.events.detail(format!("`{name}` cannot be asked whether it is the target: their addresses differ"));
+        }
+    }
+    false
+}
+
+/// Lets a restore go on over the source itself if the operator typed the name of its host.
+fn confirm(request: &Request, target: String, server: Option<&Server>) -> Result<(), RestoreError> {
     let Some(typed) = &request.in_place else { return Err(RestoreError::InPlace(target)) };
-    let host = match request.to_mysql.as_ref().map(|server| &server.address) {
-        Some(MysqlAddress::Tcp { host, .. }) if database.is_some() => host.clone(),
+    let host = match server.map(|server| &server.address) {
+        Some(MysqlAddress::Tcp { host, .. }) => host.clone(),
         _ => rustix::system::uname().nodename().to_string_lossy().into_owned(),
     };
     if *typed == host { Ok(()) } else { Err(RestoreError::WrongHost { typed: typed.clone(), host }) }
@@ -239,14 +270,45 @@ fn overlaps(a: &Path, b: &Path) -> bool {
     a.starts_with(&b) || b.starts_with(&a)
 }
 
-async fn plan_database(
+async fn plan_database<'a>(
     repository: &Arc<Repository>,
     chosen: Chosen,
+    by_id: impl Fn(&str) -> Option<&'a StoredSnapshot>,
+    server: &Server,
+    request: &Request,
+    run: &Run,
+) -> Result<DatabasePlan, RestoreError> {
+    let state = crate::target::mysql::inspect(server, &run.cancel).await.map_err(Box::new)?;
+    let begun = state.progress.as_ref().and_then(|progress| by_id(progress.snapshot.as_deref()?));
+    let begun = begun.filter(|stored| request.moment == Moment::Latest && stored.id != chosen.id());
+    if let Some(older) = begun.and_then(|stored| chosen.instead(stored)) {
+        let (id, time) = (older.id().short(), older.stored.snapshot.time);
+        // Another selection is no continuation: then the target's refusal says what to do.
+        if let Ok(plan) = plan_load(repository, older, &state, server, request).await
+            && plan.load.resumes
+        {
+            run.events.note(format!(
+                "the target holds the beginning of a restore of snapshot {id} of {time}: that one goes on, and not the newer {}",
+                chosen.id().short()
+            ));
+            return Ok(plan);
+        }
+    }
+    plan_load(repository, chosen, &state, server, request).await
+}
+
+async fn plan_load(
+    repository: &Arc<Repository>,
+    chosen: Chosen,
+    state: &TargetState,
     server: &Server,
     request: &Request,
 ) -> Result<DatabasePlan, RestoreError> {
     let dump = Arc::new(open_dump(repository, &chosen).await?);
     let manifest = dump.manifest();
+    if state.server_uuid.as_ref() == Some(&manifest.server) {
+        confirm(request, server.name(), Some(server))?;
+    }
     let is_there =
         |name: &&(String, String)| manifest.tables.iter().any(|t| (&t.schema, &t.name) == (&name.0, &name.1));
     if let Some((schema, table)) = request.tables.iter().find(|name| !is_there(name)) {
@@ -256,8 +318,8 @@ async fn plan_database(
         tables: Some(request.tables.clone()).filter(|tables| !tables.is_empty()),
         accounts: request.users && request.tables.is_empty(),
     };
-    let state = crate::target::mysql::inspect(server).await.map_err(Box::new)?;
-    let load = LoadPlan::new(manifest, &selection, &state, request.overwrite).map_err(Box::new)?;
+    let mut load = LoadPlan::new(manifest, &selection, state, request.overwrite).map_err(Box::new)?;
+    load.snapshot = Some(chosen.id().to_string());
     Ok(DatabasePlan { chosen, server: server.clone(), load, dump })
 }
 
@@ -313,7 +375,8 @@ pub async fn apply(
 ) -> Result<Restored, RestoreError> {
     let mut restored = Restored::default();
     for database in &plan.databases {
-        let options = LoadOptions { connections: request.connections, ..LoadOptions::default() };
+        let (connections, skip_binlog) = (request.connections, request.skip_binlog);
+        let options = LoadOptions { connections, skip_binlog, ..LoadOptions::default() };
         let dump: Arc<dyn DumpReader> = database.dump.clone();
         let loaded =
             crate::target::mysql::load(&database.load, dump, &database.server, options, run).await.map_err(Box::new)?;

@@ -230,6 +230,9 @@ pub struct RestoreArgs {
     /// Leaves users and grants out
     #[arg(long)]
     pub no_users: bool,
+    /// Keeps the restored rows and objects out of the target's binlog, and so from its replicas
+    #[arg(long)]
+    pub no_binlog: bool,
     /// Compares every chunk and file with the snapshot afterwards
     #[arg(long)]
     pub verify: bool,

@@ -385,7 +385,7 @@ pub(super) fn restored(
     for (source, loaded) in &restored.databases {
         line!(text, "{source:<10} loaded {} rows into {} tables", human::count(loaded.rows), loaded.tables);
         for failed in loaded.failed.iter().take(LINES_MAX) {
-            line!(text, "{:<10} refused by the server: {}: {}", "", failed.what, human::chain(&failed.error));
+            line!(text, "{:<10} not restored: {}: {}", "", failed.what, human::chain(&failed.error));
         }
     }
     for (source, tree) in &restored.trees {

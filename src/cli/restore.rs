@@ -83,8 +83,11 @@ async fn plan_and_apply(
 
 /// What could not be restored is damage where its bytes are, and incompleteness where the target refused.
 fn exit_of(restored: &Restored) -> Exit {
-    let is_refused = restored.databases.iter().any(|(_, loaded)| !loaded.failed.is_empty());
-    let mut exit = if is_refused { Exit::Incomplete } else { Exit::Ok };
+    let mut failed = restored.databases.iter().flat_map(|(_, loaded)| &loaded.failed).peekable();
+    let mut exit = if failed.peek().is_some() { Exit::Incomplete } else { Exit::Ok };
+    if failed.any(|failed| failed.error.is_damage()) {
+        exit = exit.max(Exit::Damaged);
+    }
     for (_, tree) in &restored.trees {
         if tree.damaged > 0 {
             exit = exit.max(Exit::Damaged);
@@ -139,6 +142,7 @@ fn request(policy: &Policy, args: &RestoreArgs) -> Result<Request, Failure> {
         overwrite: args.overwrite,
         in_place: args.confirm_host.clone().filter(|_| args.in_place),
         users: !args.no_users,
+        skip_binlog: args.no_binlog,
         connections: usize::from(args.connections),
     })
 }

@@ -32,6 +32,12 @@ impl Chosen {
         self.stored.id
     }
 
+    /// Chooses an older snapshot of the same source in its stead.
+    #[must_use]
+    pub fn instead(&self, stored: &StoredSnapshot) -> Option<Self> {
+        Self::new(stored, self.stored.snapshot.time + self.lost).filter(|older| older.source == self.source)
+    }
+
     fn new(stored: &StoredSnapshot, until: DateTime<Utc>) -> Option<Self> {
         let snapshot = &stored.snapshot;
         Some(Self {

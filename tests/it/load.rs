@@ -5,12 +5,17 @@ mod readers;
 
 use std::sync::Arc;
 
+use bkp::mysql::manifest::ObjectKind;
 use bkp::mysql::server::Server as Address;
 use bkp::policy::{MysqlAddress, Network, Tls};
 use bkp::run::Run;
 use bkp::source::mysql::hash_chunks;
 use bkp::target::mysql::plan::Selection;
-use bkp::target::mysql::{DirDump, DumpReader, LoadError, LoadOptions, LoadPlan, Loaded, compare, inspect, load};
+use bkp::target::mysql::{
+    DirDump, DumpReader, Failed, LoadError, LoadOptions, LoadPlan, Loaded, compare, inspect, load,
+};
+
+use tokio_util::sync::CancellationToken;
 
 use crate::dump::world::DirSink;
 use crate::dump::{fixture, world};
@@ -30,13 +35,13 @@ pub(crate) fn address(server: &Server) -> Address {
 }
 
 async fn plan(server: &Server, dump: &DirDump, overwrite: bool) -> Result<LoadPlan, LoadError> {
-    let state = inspect(&address(server)).await?;
+    let state = inspect(&address(server), &CancellationToken::new()).await?;
     LoadPlan::new(dump.manifest(), &Selection::everything(), &state, overwrite)
 }
 
 /// Plans and loads, with secondary indexes after the rows of every table.
 async fn bring(server: &Server, dump: Arc<dyn DumpReader>, run: &Run) -> Result<Loaded, LoadError> {
-    let state = inspect(&address(server)).await?;
+    let state = inspect(&address(server), &CancellationToken::new()).await?;
     let plan = LoadPlan::new(dump.manifest(), &Selection::everything(), &state, false)?;
     load(&plan, dump, &address(server), options(), run).await
 }
@@ -188,14 +193,37 @@ async fn a_value_that_does_not_fit_is_an_error_and_its_chunk_stays_out() {
         );
         let server = Server::start(product, &[]);
 
-        let error = bring(&server, dump.open(), &Run::silent()).await.unwrap_err();
+        let failed = bring(&server, dump.open(), &Run::silent()).await.unwrap().failed;
 
         assert!(
-            matches!(&error, LoadError::Warnings { count: 1, path, .. } if path == "shop/plain/2.tsv"),
-            "{error:?}"
+            matches!(&failed[..], [Failed { error: LoadError::Warnings { count: 1, path, .. }, what }]
+                if path == "shop/plain/2.tsv" && what == "table `shop`.`plain`"),
+            "{failed:?}"
         );
         assert_eq!(server.value("SELECT COUNT(*) FROM shop.plain WHERE id >= 2000"), "0");
         assert!(plan(&server, &dump.open(), false).await.unwrap().resumes);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs the servers of scripts/lab; scripts/test runs it"]
+async fn an_enums_error_value_comes_back_and_a_word_that_is_no_member_is_an_error() {
+    for product in BOTH {
+        let body = "  `id` int NOT NULL,\n  `kind` enum('a','b') DEFAULT NULL,\n  PRIMARY KEY (`id`)";
+        let dump = || {
+            let table = Dump::new(product).table("kinds", body, &[("id", None), ("kind", None)], &["id"]);
+            table.typed("kind", "enum('a','b')").chunk("kinds", "1\t\n2\tb\n3\t\\N\n4\t\n", 4)
+        };
+        let server = Server::start(product, &[]);
+        bring(&server, dump().open(), &Run::silent()).await.unwrap();
+        let kinds = server.value("SELECT GROUP_CONCAT(COALESCE(kind + 0, 'null') ORDER BY id) FROM shop.kinds");
+        assert_eq!(kinds, "0,2,null,0", "{product:?}");
+
+        let server = Server::start(product, &[]);
+        let mixed = dump().chunk("kinds", "5\t\n6\tc\n", 2).open();
+        let failed = bring(&server, mixed, &Run::silent()).await.unwrap().failed;
+        assert!(matches!(&failed[..], [Failed { error: LoadError::Warnings { count: 2, .. }, .. }]), "{failed:?}");
+        assert_eq!(server.value("SELECT COUNT(*) FROM shop.kinds"), "4");
     }
 }
 
@@ -205,9 +233,10 @@ async fn a_row_that_comes_twice_is_an_error() {
     for product in BOTH {
         let dump = Dump::new(product).numbers("plain", 1, 10).chunk("plain", "3\tagain\n", 1).open();
         let server = Server::start(product, &[]);
-        let error = bring(&server, dump, &Run::silent()).await.unwrap_err();
+        let failed = bring(&server, dump, &Run::silent()).await.unwrap().failed;
+        let error = &failed[0].error;
         assert!(
-            matches!(&error, LoadError::Warnings { .. } | LoadError::Rows { .. } | LoadError::RowCount { .. }),
+            matches!(error, LoadError::Warnings { .. } | LoadError::Rows { .. } | LoadError::RowCount { .. }),
             "{error:?}"
         );
         dumps::assert_numbers(&server, "plain", 10);
@@ -219,8 +248,9 @@ async fn a_row_that_comes_twice_is_an_error() {
 async fn fewer_rows_than_the_manifest_says_are_an_error() {
     let dump = Dump::new(Product::MariaDb).numbers("plain", 1, 10).chunk("plain", "100\tone\n", 2).open();
     let server = Server::mariadb();
-    let error = bring(&server, dump, &Run::silent()).await.unwrap_err();
-    assert!(matches!(&error, LoadError::RowCount { expected: 2, taken: 1, .. }), "{error:?}");
+    let failed = bring(&server, dump, &Run::silent()).await.unwrap().failed;
+    let is_short = matches!(&failed[..], [Failed { error: LoadError::RowCount { expected: 2, taken: 1, .. }, .. }]);
+    assert!(is_short, "{failed:?}");
     dumps::assert_numbers(&server, "plain", 10);
 }
 
@@ -231,8 +261,8 @@ async fn a_damaged_row_file_is_never_committed() {
         let dump = Dump::new(product).numbers("plain", 3, 1_000);
         dump.damage("shop/plain/1.tsv");
         let server = Server::start(product, &[]);
-        let error = bring(&server, dump.open(), &Run::silent()).await.unwrap_err();
-        assert!(error.is_damage(), "{error:?}");
+        let failed = bring(&server, dump.open(), &Run::silent()).await.unwrap().failed;
+        assert!(failed[0].error.is_damage(), "{failed:?}");
         assert_eq!(server.value("SELECT COUNT(*) FROM shop.plain WHERE id BETWEEN 1000 AND 1999"), "0");
     }
 }
@@ -270,7 +300,7 @@ async fn a_target_in_the_middle_of_another_load_is_refused() {
     });
     assert!(matches!(stopped, Err(LoadError::Stopped)));
 
-    assert!(matches!(plan(&server, &other.open(), false).await, Err(LoadError::OtherLoad)));
+    assert!(matches!(plan(&server, &other.open(), false).await, Err(LoadError::OtherLoad { .. })));
     let anew = plan(&server, &other.open(), true).await.unwrap();
     assert!(!anew.resumes);
     load(&anew, other.open(), &address(&server), options(), &Run::silent()).await.unwrap();
@@ -305,7 +335,7 @@ async fn selected_tables_come_with_their_triggers_and_nothing_else() {
         tables: Some(vec![("shop".to_owned(), "orders".to_owned()), ("shop".to_owned(), "log".to_owned())]),
         accounts: true,
     };
-    let state = inspect(&address(&server)).await.unwrap();
+    let state = inspect(&address(&server), &CancellationToken::new()).await.unwrap();
     let plan = LoadPlan::new(dump.manifest(), &selection, &state, false).unwrap();
     let loaded = load(&plan, dump, &address(&server), options(), &Run::silent()).await.unwrap();
 
@@ -325,26 +355,47 @@ async fn selected_tables_come_with_their_triggers_and_nothing_else() {
 async fn an_object_that_the_target_refuses_is_named_and_the_rest_comes() {
     let dump = Dump::new(Product::MariaDb)
         .numbers("plain", 1, 10)
-        .object(
-            bkp::mysql::manifest::ObjectKind::View,
-            Some("shop"),
-            None,
-            "broken",
-            &["CREATE VIEW broken AS SELECT * FROM gone"],
-        )
-        .object(
-            bkp::mysql::manifest::ObjectKind::View,
-            Some("shop"),
-            None,
-            "whole",
-            &["CREATE VIEW whole AS SELECT * FROM plain"],
-        )
+        .object(ObjectKind::View, Some("shop"), None, "broken", &["CREATE VIEW broken AS SELECT * FROM gone"])
+        .object(ObjectKind::View, Some("shop"), None, "whole", &["CREATE VIEW whole AS SELECT * FROM plain"])
         .open();
     let server = Server::mariadb();
     let loaded = bring(&server, dump, &Run::silent()).await.unwrap();
     let failed: Vec<&str> = loaded.failed.iter().map(|failed| failed.what.as_str()).collect();
     assert_eq!(failed, ["view `shop`.`broken`"]);
     assert_eq!(server.value("SELECT COUNT(*) FROM shop.whole"), "10");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs the servers of scripts/lab; scripts/test runs it"]
+async fn tables_that_the_target_refuses_are_named_the_rest_comes_and_a_new_start_tries_those_again() {
+    for product in BOTH {
+        let unknown = "  `id` int NOT NULL,\n  `word` varchar(9) COLLATE no_such_collation,\n  PRIMARY KEY (`id`)";
+        let dump = Dump::new(product)
+            .numbers("plain", 3, 100)
+            .numbers("narrow", 6, 100)
+            .chunk("narrow", "9000\tfar longer than forty characters, which is all it takes\n", 1)
+            .numbers("other", 3, 100)
+            .table("foreign", unknown, &[("id", None), ("word", None)], &["id"])
+            .chunk("foreign", "1\ta\n", 1)
+            .object(ObjectKind::View, Some("shop"), None, "whole", &["CREATE VIEW whole AS SELECT * FROM plain"])
+            .open();
+        let server = Server::start(product, &[]);
+
+        let loaded = bring(&server, dump.clone(), &Run::silent()).await.unwrap();
+
+        let mut failed: Vec<&str> = loaded.failed.iter().map(|failed| failed.what.as_str()).collect();
+        failed.sort_unstable();
+        assert_eq!(failed, ["table `shop`.`foreign`", "table `shop`.`narrow`"], "{:?}", loaded.failed);
+        assert_eq!((loaded.tables, loaded.objects), (2, 1));
+        dumps::assert_numbers(&server, "plain", 300);
+        dumps::assert_numbers(&server, "other", 300);
+        assert_eq!(server.value("SELECT COUNT(*) FROM shop.whole"), "300");
+
+        let rest = plan(&server, &dump, false).await.unwrap();
+        assert!(rest.resumes && rest.objects.is_empty());
+        let pending: Vec<_> = rest.tables.iter().filter(|step| !step.pending.is_empty()).collect();
+        assert!(pending.iter().all(|step| ["narrow", "foreign"].contains(&&*step.table.name)), "{pending:?}");
+    }
 }
 
 /// Loads what the source has dumped, and sets both servers side by side.

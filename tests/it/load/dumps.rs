@@ -85,6 +85,13 @@ impl Dump {
         self
     }
 
+    /// Gives a column of the newest table its type, which the manifest has too.
+    pub(super) fn typed(mut self, column: &str, sql_type: &str) -> Self {
+        let table = self.manifest.tables.last_mut().unwrap();
+        table.columns.iter_mut().find(|other| other.name == column).unwrap().sql_type = sql_type.to_owned();
+        self
+    }
+
     /// Adds a chunk to a table, with the number of rows that the manifest is to claim.
     pub(super) fn chunk(mut self, name: &str, text: impl AsRef<[u8]>, rows: u64) -> Self {
         let text = text.as_ref();

@@ -167,7 +167,7 @@ fn a_table_without_transactions_starts_over_unless_it_was_finished() {
 #[test]
 fn another_load_in_the_middle_is_refused_unless_it_may_be_overwritten() {
     let state = TargetState { progress: Some(Progress::of("another", &[])), ..state() };
-    assert!(matches!(plan(&state), Err(LoadError::OtherLoad)));
+    assert!(matches!(plan(&state), Err(LoadError::OtherLoad { .. })));
     let anew = LoadPlan::new(&manifest(), &Selection::everything(), &state, true).unwrap();
     assert!(!anew.resumes);
 }
