@@ -320,12 +320,10 @@ fn used(chosen: &Chosen) -> DrilledSnapshot {
 
 /// Describes this machine for the report: measured times are true of it alone.
 fn here() -> Place {
-    let memory = std::fs::read_to_string("/proc/meminfo").ok();
-    let kib = memory.as_deref().and_then(|text| text.split_whitespace().nth(1)).and_then(|kib| kib.parse::<u64>().ok());
     Place {
         host: rustix::system::uname().nodename().to_string_lossy().into_owned(),
         sandboxes: Vec::new(),
         cores: std::thread::available_parallelism().map_or(0, |cores| u32::try_from(cores.get()).unwrap_or(u32::MAX)),
-        memory_bytes: kib.unwrap_or(0) * 1024,
+        memory_bytes: crate::sandbox::memory_bytes(),
     }
 }

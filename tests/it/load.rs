@@ -4,12 +4,16 @@ mod dumps;
 mod readers;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bkp::mysql::manifest::ObjectKind;
 use bkp::mysql::server::Server as Address;
-use bkp::policy::{MysqlAddress, Network, Tls};
+use bkp::policy::{MysqlAddress, Network, Tls, TlsMode};
 use bkp::run::Run;
+use bkp::sandbox::{Sandbox, SandboxPlan};
+use bkp::secret::Secret;
 use bkp::source::mysql::hash_chunks;
+use bkp::target::mysql::identity::is_same;
 use bkp::target::mysql::plan::Selection;
 use bkp::target::mysql::{
     DirDump, DumpReader, Failed, LoadError, LoadOptions, LoadPlan, Loaded, compare, inspect, load,
@@ -19,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::dump::world::DirSink;
 use crate::dump::{fixture, world};
-use crate::servers::{Product, Server};
+use crate::servers::{Product, Server, program};
 use dumps::Dump;
 use readers::Gate;
 
@@ -148,6 +152,155 @@ async fn a_connection_lost_in_mid_chunk_costs_a_second_try_and_no_row() {
 
         assert_eq!(loaded.unwrap().retries, 1);
         dumps::assert_numbers(&server, "loose", 150_000);
+    }
+}
+
+/// A restart loses every connection, the one that makes the objects too.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs the servers of scripts/lab; scripts/test runs it"]
+async fn a_target_that_restarts_in_mid_load_is_waited_for() {
+    for product in BOTH {
+        let dump = Dump::new(product)
+            .numbers("plain", 6, 1_000)
+            .object(ObjectKind::View, Some("shop"), None, "whole", &["CREATE VIEW whole AS SELECT * FROM plain"])
+            .open();
+        let mut server = Server::start(product, &[]);
+        let (gate, to) = (Gate::within_chunk(dump, "shop/plain/3.tsv"), address(&server));
+        let state = inspect(&to, &CancellationToken::new()).await.unwrap();
+        let plan = LoadPlan::new(gate.manifest(), &Selection::everything(), &state, false).unwrap();
+        let run = Run::silent();
+        let (loaded, ()) = tokio::join!(load(&plan, gate.clone(), &to, options(), &run), async {
+            gate.reached().await;
+            server.kill();
+            gate.open();
+            // Longer than the tries of a deadlock.
+            tokio::time::sleep(Duration::from_secs(8)).await;
+            tokio::task::block_in_place(|| server.start_again());
+        });
+
+        let loaded = loaded.unwrap();
+        assert!(loaded.retries > 0 && loaded.failed.is_empty(), "{product:?}: {:?}", loaded.failed);
+        dumps::assert_numbers(&server, "plain", 6_000);
+        assert_eq!(server.value("SELECT COUNT(*) FROM shop.whole"), "6000");
+        assert_tidy(&server);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs the servers of scripts/lab; scripts/test runs it"]
+async fn an_index_build_that_loses_its_connection_is_done_again() {
+    for product in BOTH {
+        let dump = Dump::new(product).numbers("plain", 2, 1_000).open();
+        let server = Server::start(product, &[]);
+        let gate = Gate::before_chunk(dump, "shop/plain/1.tsv");
+        let run = Run::silent();
+        let (loaded, ()) = tokio::join!(bring(&server, gate.clone(), &run), async {
+            gate.reached().await;
+            let mut reader = server.connect().await;
+            dumps::run(&mut reader, "START TRANSACTION").await;
+            dumps::run(&mut reader, "SELECT COUNT(*) FROM shop.plain").await;
+            gate.open();
+            let altering = "SELECT MAX(id) FROM information_schema.processlist WHERE info LIKE 'ALTER TABLE%'";
+            readers::until(|| server.query(altering)[0][0].is_some()).await;
+            server.execute(&format!("KILL {}", server.value(altering)));
+            dumps::run(&mut reader, "ROLLBACK").await;
+        });
+
+        let loaded = loaded.unwrap();
+        assert_eq!((loaded.retries, loaded.failed.len()), (1, 0), "{product:?}: {:?}", loaded.failed);
+        let indexes = "SELECT COUNT(DISTINCT index_name) FROM information_schema.statistics WHERE table_name = 'plain'";
+        assert_eq!(server.value(indexes), "2");
+        dumps::assert_numbers(&server, "plain", 2_000);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs the servers of scripts/lab; scripts/test runs it"]
+async fn a_refused_right_costs_no_other_and_a_refused_account_keeps_its_hash_to_itself() {
+    const HASH: &str = "*94BDCEBE19083CE2A1F959FD02F964C7AF4CFC29";
+    for product in BOTH {
+        let broken = format!("CREATE USER 'odd'@'%' IDENTIFIED WITHOUT SENSE AS '{HASH}'");
+        let user = |dump: Dump, name: &str, sql: &str| dump.object(ObjectKind::User, None, None, name, &[sql]);
+        let dump = user(Dump::new(product).numbers("plain", 1, 10), "'odd'@'%'", &broken);
+        let dump = user(dump, "'clerk'@'%'", "CREATE USER 'clerk'@'%'");
+        let rights = ["GRANT FLYING ON *.* TO 'clerk'@'%'", "GRANT SELECT ON shop.* TO 'clerk'@'%'"];
+        let dump = dump.object(ObjectKind::Grant, None, None, "'clerk'@'%'", &rights).open();
+        let server = Server::start(product, &[]);
+
+        let failed = bring(&server, dump, &Run::silent()).await.unwrap().failed;
+
+        let told: Vec<String> = failed.iter().map(|failed| failed.error.in_full()).collect();
+        let refused = |what: &str, of: u8| format!("create {what}: the server refuses 1 of {of} statements");
+        assert!(told[0].starts_with(&refused("user 'odd'@'%'", 1)), "{product:?}: {told:?}");
+        assert!(told[1].starts_with(&refused("grants of 'clerk'@'%'", 2)), "{product:?}: {told:?}");
+        assert!(!format!("{failed:?}").contains(HASH));
+        assert_eq!(server.value("SELECT COUNT(*) FROM mysql.db WHERE user = 'clerk' AND db = 'shop'"), "1");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs the servers of scripts/lab; scripts/test runs it"]
+async fn one_server_is_known_by_socket_and_port_and_two_are_told_apart() {
+    for product in BOTH {
+        let (server, other) = (Server::start(product, &[]), Server::start(product, &[]));
+        let port = |server: &Server| Address {
+            address: MysqlAddress::Tcp { host: "127.0.0.1".to_owned(), port: server.port() },
+            user: "bkp".to_owned(),
+            password: Some(Secret::new("bkp".to_owned())),
+            tls: Tls { mode: TlsMode::Off, ca_file: None },
+            network: Network::default(),
+        };
+        assert_eq!(is_same(&address(&server), &port(&server)).await, Some(true));
+        assert_eq!(is_same(&address(&server), &port(&other)).await, Some(false));
+        let gone = Address { address: MysqlAddress::Socket("/nonexistent".into()), ..address(&server) };
+        assert_eq!(is_same(&gone, &address(&server)).await, None);
+    }
+}
+
+/// A peer that dies without a word is noticed by the kernel's own questions.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs the servers of scripts/lab; scripts/test runs it"]
+async fn a_silent_connection_is_kept_alive_by_the_kernel() {
+    let server = Server::mariadb();
+    let to = Address {
+        address: MysqlAddress::Tcp { host: "127.0.0.1".to_owned(), port: server.port() },
+        user: "bkp".to_owned(),
+        password: Some(Secret::new("bkp".to_owned())),
+        tls: Tls { mode: TlsMode::Off, ca_file: None },
+        network: Network::default(),
+    };
+    let _conn = to.connect().await.unwrap();
+    let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
+    let to_server = format!(":{:04X}", server.port());
+    let ours: Vec<&str> = table
+        .lines()
+        .map(|line| line.split_whitespace().collect::<Vec<_>>())
+        .filter(|fields| fields[2].ends_with(&to_server) && fields[3] == "01")
+        .map(|fields| fields[5])
+        .collect();
+    // The kind of the timer comes first: 02 is keepalive.
+    assert!(!ours.is_empty() && ours.iter().all(|timer| timer.starts_with("02")), "{table}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs the servers of scripts/lab; scripts/test runs it"]
+async fn a_table_with_a_directory_of_its_own_stays_inside_a_sandbox() {
+    for product in BOTH {
+        let outside = tempfile::tempdir().unwrap();
+        std::fs::set_permissions(outside.path(), std::os::unix::fs::PermissionsExt::from_mode(0o777)).unwrap();
+        let body = "  `id` int NOT NULL,\n  PRIMARY KEY (`id`)";
+        let dump = Dump::new(product).table("far", body, &[("id", None)], &["id"]).chunk("far", "1\n", 1);
+        let dump = dump.table_option("far", &format!("DATA DIRECTORY='{}'", outside.path().display())).open();
+        let program = program(if product == Product::MariaDb { "MARIADBD" } else { "MYSQLD" });
+        let plan = SandboxPlan { program: Some(program), ..SandboxPlan::for_dump(dump.manifest()) };
+        let sandbox = Sandbox::start(&plan, &Run::silent()).await.unwrap();
+        let server = sandbox.server();
+        let state = inspect(&server, &CancellationToken::new()).await.unwrap();
+        let plan = LoadPlan::new(dump.manifest(), &Selection::data(), &state, false).unwrap();
+        let loaded = load(&plan, dump, &server, options(), &Run::silent()).await.unwrap();
+        assert!(loaded.failed.is_empty() && loaded.rows == 1, "{product:?}: {:?}", loaded.failed);
+        assert_eq!(std::fs::read_dir(outside.path()).unwrap().count(), 0, "{product:?}");
+        sandbox.stop().unwrap();
     }
 }
 

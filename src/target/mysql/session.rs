@@ -16,6 +16,8 @@ use crate::target::mysql::LoadError;
 pub struct Session {
     assignments: Vec<String>,
     may_skip_binlog: bool,
+    /// The target wants every table in its own directory, whatever the dump says.
+    ignores_dirs: bool,
 }
 
 /// What a load cannot do without, on every product.
@@ -52,12 +54,15 @@ const WANTED: [(&str, &str); 18] = [
 /// Modes that change what an expression of the schema means, so that generated columns come out as they were.
 const MODES_KEPT: [&str; 2] = ["NO_UNSIGNED_SUBTRACTION", "PAD_CHAR_TO_FULL_LENGTH"];
 
+/// The one mode of the target's own that a load keeps.
+const IGNORES_DIRS: &str = "NO_DIR_IN_CREATE";
+
 /// Returns the `sql_mode` to load under. Zero dates, days that no month has and an `AUTO_INCREMENT` of 0 come back; nothing is
 /// strict, because warnings are errors anyway; a missing engine is not replaced by another.
-pub(super) fn load_mode(dumped: &str) -> String {
+fn load_mode(dumped: &str, ignores_dirs: bool) -> String {
     let kept = dumped.split(',').filter(|mode| MODES_KEPT.contains(mode));
     let own = ["NO_AUTO_VALUE_ON_ZERO", "ALLOW_INVALID_DATES", "NO_ENGINE_SUBSTITUTION"];
-    own.into_iter().chain(kept).collect::<Vec<_>>().join(",")
+    own.into_iter().chain(ignores_dirs.then_some(IGNORES_DIRS)).chain(kept).collect::<Vec<_>>().join(",")
 }
 
 /// Finds out which settings a target has and lets this account change. The connection keeps them.
@@ -73,7 +78,9 @@ pub(super) async fn probe(conn: &mut Conn, variables: &BTreeMap<String, String>)
         }
     }
     let may_skip_binlog = set(conn, "sql_log_bin", "0").await.is_ok();
-    Ok(Session { assignments, may_skip_binlog })
+    let mode = variables.get("sql_mode").map_or("", String::as_str);
+    let ignores_dirs = mode.split(',').any(|mode| mode == IGNORES_DIRS);
+    Ok(Session { assignments, may_skip_binlog, ignores_dirs })
 }
 
 async fn set(conn: &mut Conn, name: &str, value: &str) -> mysql_async::Result<()> {
@@ -90,7 +97,7 @@ impl Session {
     /// Returns the one statement that prepares a connection.
     fn statement(&self, settings: &Settings) -> String {
         let mut all = self.assignments.clone();
-        all.push(format!("sql_mode = {}", sql::string(&load_mode(&settings.dumped_mode))));
+        all.push(format!("sql_mode = {}", sql::string(&load_mode(&settings.dumped_mode, self.ignores_dirs))));
         if settings.skip_binlog && self.may_skip_binlog {
             all.push("sql_log_bin = 0".to_owned());
         }
@@ -242,7 +249,7 @@ mod tests {
 
     #[test]
     fn a_load_is_not_strict_and_keeps_what_expressions_mean() {
-        let mode = load_mode("STRICT_TRANS_TABLES,NO_ZERO_DATE,ANSI_QUOTES,NO_UNSIGNED_SUBTRACTION");
+        let mode = load_mode("STRICT_TRANS_TABLES,NO_ZERO_DATE,ANSI_QUOTES,NO_UNSIGNED_SUBTRACTION", false);
         assert_eq!(mode, "NO_AUTO_VALUE_ON_ZERO,ALLOW_INVALID_DATES,NO_ENGINE_SUBSTITUTION,NO_UNSIGNED_SUBTRACTION");
     }
 }

@@ -85,6 +85,14 @@ impl Dump {
         self
     }
 
+    /// Adds an option to a table's statement.
+    pub(super) fn table_option(self, name: &str, option: &str) -> Self {
+        let path = format!("shop/{name}/schema.sql");
+        let create = fs::read_to_string(self.dir.path().join(&path)).unwrap();
+        self.write(&path, format!("{create} {option}"));
+        self
+    }
+
     /// Gives a column of the newest table its type, which the manifest has too.
     pub(super) fn typed(mut self, column: &str, sql_type: &str) -> Self {
         let table = self.manifest.tables.last_mut().unwrap();
