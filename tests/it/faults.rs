@@ -112,8 +112,7 @@ fn a_killed_restore_goes_on_with_the_snapshot_it_began(product: Product) {
     });
     kill(child.id(), "-KILL");
     assert_eq!(child.wait().unwrap().signal(), Some(9), "the restore was over before the kill");
-    let there: u64 = target.value("SELECT COUNT(*) FROM mall.shops").parse().unwrap();
-    assert!(there > 0, "nothing was loaded before the kill");
+    assert_eq!(target.value("SELECT COUNT(*) FROM mall.orders"), "0");
 
     world.order(8, 0, 100);
     world.bkp(&["backup", "mall", "--source", "db1", "--no-copy"]).expect(0);

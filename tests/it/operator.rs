@@ -141,7 +141,8 @@ fn a_drill_and_one_that_fails(product: Product) {
     let drill = world.bkp(&["drill", "mall", "--json"]).expect(0).json();
     let outcome = &drill["steps"][0]["result"]["outcome"];
     let server = &outcome["place"]["sandboxes"][0];
-    assert_eq!(server["version"], world.source.value("SELECT VERSION()").as_str(), "{server}");
+    let version = world.source.value("SELECT VERSION()");
+    assert!(version.starts_with(server["version"].as_str().unwrap()), "{version}: {server}");
     assert!(outcome["rta_ms"].as_u64().unwrap() > 0);
     assert_eq!(outcome["verdict"]["rto"], "met");
     assert_eq!(outcome["verdict"]["checks"], "passed");

@@ -208,7 +208,7 @@ mod tests {
         assert_eq!(queue.next(1), chunk(0, 0));
         queue.done(0);
         assert_eq!(queue.next(1), Next::Finish { table: 0 });
-        assert_eq!(queue.next(1), chunk(1, 6));
+        assert_eq!(queue.next(1), chunk(1, 5));
         queue.fail(1);
         queue.done(1);
         assert_eq!((queue.next(0), queue.next(1)), (Next::Nothing, Next::Nothing));

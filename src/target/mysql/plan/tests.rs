@@ -61,6 +61,7 @@ fn manifest() -> Manifest {
 fn state() -> TargetState {
     TargetState {
         product: Product::MariaDb,
+        server_uuid: None,
         version: "10.11.9-MariaDB".to_owned(),
         local_infile: true,
         lower_case_table_names: 0,
