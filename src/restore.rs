@@ -320,6 +320,10 @@ async fn plan_load(
     };
     let mut load = LoadPlan::new(manifest, &selection, state, request.overwrite).map_err(Box::new)?;
     load.snapshot = Some(chosen.id().to_string());
+    if request.skip_binlog && !state.session.may_skip_binlog() {
+        load.notes
+            .push("the account may not keep the load out of the target's binlog: it will be written there".to_owned());
+    }
     Ok(DatabasePlan { chosen, server: server.clone(), load, dump })
 }
 

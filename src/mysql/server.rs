@@ -22,7 +22,7 @@ use crate::secret::{Secret, SecretError, SecretSource};
 const CONNECT_SECONDS_MAX: u64 = 15;
 
 /// A connection that a router or a crash has cut without a word is noticed within minutes.
-const KEEPALIVE: Duration = Duration::from_secs(60);
+const KEEPALIVE: Duration = Duration::from_mins(1);
 
 /// Nine unanswered questions at this distance end it. (`mysql_async` knows no such setting: there the kernel's 75 s hold.)
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(15);

@@ -86,7 +86,7 @@ fn is_connected(world: &World) -> bool {
 }
 
 fn wait_until(what: &str, is_so: impl Fn() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(60);
+    let deadline = Instant::now() + Duration::from_mins(1);
     while !is_so() {
         assert!(Instant::now() < deadline, "waited in vain for {what}");
         std::thread::sleep(Duration::from_millis(2));
@@ -103,7 +103,7 @@ fn a_killed_restore_goes_on_with_the_snapshot_it_began(product: Product) {
     let begun = rows(&world.source);
 
     let target = Server::start(product, &[]);
-    let mut child = world.command(&world.restore_args(&target, &["--yes", "--connections", "2"])).spawn().unwrap();
+    let mut child = world.restore_command(&target, &["--yes", "--connections", "2"]).spawn().unwrap();
     wait_until("the load to be in the middle", || {
         let loading = "SELECT COUNT(*) FROM information_schema.processlist WHERE info LIKE 'LOAD DATA%orders%' AND info NOT LIKE 'SELECT%'";
         let is_made = "SELECT COUNT(*) FROM information_schema.tables WHERE table_name = 'bkp_restore_progress'";

@@ -204,7 +204,7 @@ checks = [
         panic!("the images were read again by each of 20 runs");
     }
 
-    pub(crate) fn command(&self, args: &[impl AsRef<std::ffi::OsStr>]) -> Command {
+    pub(crate) fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_bkp"));
         command.args(args).arg("--policies").arg(self.path("policies"));
         command.env_remove("AWS_CA_BUNDLE").env("NO_COLOR", "1").stdin(Stdio::null());
@@ -221,16 +221,15 @@ checks = [
         self.command(args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
     }
 
-    /// Returns the arguments that restore the database into a server.
-    pub(crate) fn restore_args(&self, target: &Server, more: &[&str]) -> Vec<String> {
+    /// Returns the command that restores into a server.
+    pub(crate) fn restore_command(&self, target: &Server, more: &[&str]) -> Command {
         let url = format!("mysql://root@localhost?socket={}", target.socket().display());
-        let args = ["restore", "mall", "--to-mysql", &url];
-        args.iter().chain(more).map(|&arg| arg.to_owned()).collect()
+        self.command(&[&["restore", "mall", "--to-mysql", &url], more].concat())
     }
 
-    /// Restores the database into a server.
+    /// Restores into a server.
     pub(crate) fn restore_into(&self, target: &Server, more: &[&str]) -> Ended {
-        self.command(&self.restore_args(target, more)).output().unwrap().into()
+        self.restore_command(target, more).output().unwrap().into()
     }
 
     /// Runs the real `restic` on the repository.

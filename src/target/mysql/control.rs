@@ -3,21 +3,20 @@
 use std::pin::pin;
 use std::time::Duration;
 
-use mysql_async::Conn;
 use mysql_async::prelude::Queryable;
 
 use crate::target::mysql::patience::Patience;
-use crate::target::mysql::session::answered;
+use crate::target::mysql::session::{OwnConn, answered};
 use crate::target::mysql::{Load, LoadError, progress};
 
 /// A server that lost its client a moment ago may still hold that client's lock.
 const LOCK_WAIT_S: u32 = 5;
 
 /// Routers forget a silent connection after some minutes, servers after their `wait_timeout`.
-const PING: Duration = Duration::from_secs(60);
+const PING: Duration = Duration::from_mins(1);
 
 /// Opens the connection, and the table of progress where the load is new.
-pub(super) async fn begin(load: &Load) -> Result<Conn, LoadError> {
+pub(super) async fn begin(load: &Load) -> Result<OwnConn, LoadError> {
     let mut conn = open(load).await?;
     if load.plan.resumes {
         load.run.events.note("the target holds the beginning of this load: it goes on from there");
@@ -27,7 +26,7 @@ pub(super) async fn begin(load: &Load) -> Result<Conn, LoadError> {
     Ok(conn)
 }
 
-async fn open(load: &Load) -> Result<Conn, LoadError> {
+async fn open(load: &Load) -> Result<OwnConn, LoadError> {
     let act = "lock the target against a second load";
     let mut conn = load.opener.open().await?;
     let lock = conn.query_first(format!("SELECT GET_LOCK('bkp_restore', {LOCK_WAIT_S})"));
@@ -36,7 +35,7 @@ async fn open(load: &Load) -> Result<Conn, LoadError> {
 }
 
 /// Waits for the rows, and meanwhile keeps the connection in use. One that does not answer is given up.
-pub(super) async fn awake<T>(load: &Load, conn: Conn, rows: impl Future<Output = T>) -> (T, Option<Conn>) {
+pub(super) async fn awake<T>(load: &Load, conn: OwnConn, rows: impl Future<Output = T>) -> (T, Option<OwnConn>) {
     let (mut rows, mut conn) = (pin!(rows), Some(conn));
     loop {
         tokio::select! {
@@ -51,7 +50,7 @@ pub(super) async fn awake<T>(load: &Load, conn: Conn, rows: impl Future<Output =
 }
 
 /// Returns a connection that still answers.
-async fn pinged(load: &Load, mut conn: Conn) -> Option<Conn> {
+async fn pinged(load: &Load, mut conn: OwnConn) -> Option<OwnConn> {
     if answered("ping the target", conn.ping()).await.is_ok_and(|pong| pong.is_ok()) {
         return Some(conn);
     }
@@ -61,7 +60,7 @@ async fn pinged(load: &Load, mut conn: Conn) -> Option<Conn> {
 }
 
 /// Returns the connection if it answers, else another that holds the lock.
-pub(super) async fn answering(load: &Load, conn: Option<Conn>) -> Result<Conn, LoadError> {
+pub(super) async fn answering(load: &Load, conn: Option<OwnConn>) -> Result<OwnConn, LoadError> {
     if let Some(silent) = conn
         && let Some(conn) = pinged(load, silent).await
     {
@@ -78,13 +77,13 @@ pub(super) async fn answering(load: &Load, conn: Option<Conn>) -> Result<Conn, L
     }
 }
 
-async fn reopen(load: &Load) -> Result<Conn, LoadError> {
+async fn reopen(load: &Load) -> Result<OwnConn, LoadError> {
     load.opener.kill_abandoned().await?;
     open(load).await
 }
 
 /// Ends the load. While tables are missing, the table of progress stays for the next try.
-pub(super) async fn end(load: &Load, mut conn: Conn, is_whole: bool) -> Result<(), LoadError> {
+pub(super) async fn end(load: &Load, mut conn: OwnConn, is_whole: bool) -> Result<(), LoadError> {
     if is_whole {
         progress::end(&mut conn).await?;
     } else {

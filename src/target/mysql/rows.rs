@@ -20,6 +20,7 @@ use crate::target::mysql::plan::{Stage, TableStep};
 use crate::target::mysql::progress;
 use crate::target::mysql::progress::Step;
 use crate::target::mysql::queue::{Next, Queue, TableWork};
+use crate::target::mysql::session::OwnConn;
 use crate::target::mysql::tables::Created;
 use crate::target::mysql::{Load, LoadError};
 
@@ -151,7 +152,7 @@ impl Desk {
     /// Loads a chunk; if it deadlocks or the connection is lost, all of it again on a new one.
     async fn load_chunk(
         &self,
-        conn: &mut Option<Conn>,
+        conn: &mut Option<OwnConn>,
         table: usize,
         chunk: usize,
         tally: &mut Tally,
@@ -187,7 +188,7 @@ impl Desk {
 
     async fn try_chunk(
         &self,
-        conn: &mut Option<Conn>,
+        conn: &mut Option<OwnConn>,
         step: &TableStep,
         chunk: usize,
         counted: &Counted,
@@ -202,7 +203,7 @@ impl Desk {
         outcome
     }
 
-    async fn take(&self, conn: &mut Option<Conn>) -> Result<Conn, LoadError> {
+    async fn take(&self, conn: &mut Option<OwnConn>) -> Result<OwnConn, LoadError> {
         match conn.take() {
             Some(conn) => Ok(conn),
             None => self.load.opener.open().await,
@@ -218,7 +219,7 @@ impl Desk {
     }
 
     /// Builds the late indexes of a table that has all its rows; again where a connection is lost on the way.
-    async fn finish(&self, conn: &mut Option<Conn>, table: usize, tally: &mut Tally) -> Result<(), LoadError> {
+    async fn finish(&self, conn: &mut Option<OwnConn>, table: usize, tally: &mut Tally) -> Result<(), LoadError> {
         let step = &self.load.plan.tables[table];
         if step.stage == Stage::Finished {
             return Ok(());
@@ -235,7 +236,7 @@ impl Desk {
         }
     }
 
-    async fn try_finish(&self, conn: &mut Option<Conn>, table: usize) -> Result<(), LoadError> {
+    async fn try_finish(&self, conn: &mut Option<OwnConn>, table: usize) -> Result<(), LoadError> {
         let mut own = self.take(conn).await?;
         let step = &self.load.plan.tables[table];
         let (schema, name) = (step.table.schema.as_str(), step.table.name.as_str());

@@ -1,6 +1,7 @@
 //! The settings of a loading connection: rows of every kind come back as they were, and nothing is silently made to fit.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::{Deref, DerefMut};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -121,14 +122,34 @@ pub(super) struct Opener {
     sessions: Mutex<Sessions>,
 }
 
-/// Our sessions on the target. Each holds a lock whose name nobody else can guess: who holds it is ours, whatever number the
-/// server gives it; after a restart of the server the same number may be another's.
+/// Names of the locks that our sessions hold.
 #[derive(Debug, Default)]
 struct Sessions {
-    /// Names of locks, by the number of the connection.
-    open: BTreeMap<u32, String>,
+    open: BTreeSet<String>,
     /// Those of sessions that were dropped in the middle of something.
     abandoned: BTreeSet<String>,
+}
+
+/// A prepared connection, whose session holds a lock under a name that nobody else can guess. Who holds it is ours, whatever
+/// number the server gives it: after a restart of the server the same number may be another's.
+#[derive(Debug)]
+pub(super) struct OwnConn {
+    conn: Conn,
+    lock: String,
+}
+
+impl Deref for OwnConn {
+    type Target = Conn;
+
+    fn deref(&self) -> &Conn {
+        &self.conn
+    }
+}
+
+impl DerefMut for OwnConn {
+    fn deref_mut(&mut self) -> &mut Conn {
+        &mut self.conn
+    }
 }
 
 /// A killed session rolls its chunk back; 64 MiB of rows take seconds. After this long we go on: locks that are still held
@@ -144,15 +165,14 @@ impl Opener {
         Self { server: server.clone(), prepare: session.statement(settings), sessions: Mutex::default() }
     }
 
-    pub(super) async fn open(&self) -> Result<Conn, LoadError> {
-        let mut conn = self.server.connect().await?;
-        let name = lock_name();
-        self.sessions().open.insert(conn.id(), name.clone());
+    pub(super) async fn open(&self) -> Result<OwnConn, LoadError> {
+        let mut own = OwnConn { conn: self.server.connect().await?, lock: lock_name() };
+        self.sessions().open.insert(own.lock.clone());
         let act = "prepare a loading session";
-        let locked = conn.query_drop(format!("SELECT GET_LOCK('{name}', 0)"));
+        let locked = own.conn.query_drop(format!("SELECT GET_LOCK('{}', 0)", own.lock));
         answered(act, locked).await?.map_err(LoadError::at(act))?;
-        self.prepare(&mut conn).await?;
-        Ok(conn)
+        self.prepare(&mut own).await?;
+        Ok(own)
     }
 
     /// Gives a connection its settings again, after statements of the dump have changed them.
@@ -161,20 +181,19 @@ impl Opener {
         answered(act, conn.query_drop(&self.prepare)).await?.map_err(LoadError::at(act))
     }
 
-    pub(super) async fn close(&self, conn: Conn) {
-        let id = conn.id();
+    pub(super) async fn close(&self, own: OwnConn) {
         // A connection that does not close well is closed all the same.
-        conn.disconnect().await.ok();
-        self.sessions().open.remove(&id);
+        own.conn.disconnect().await.ok();
+        self.sessions().open.remove(&own.lock);
     }
 
     /// Drops a connection in the middle of whatever it does.
-    pub(super) fn abandon(&self, conn: Conn) {
-        let id = conn.id();
+    pub(super) fn abandon(&self, own: OwnConn) {
+        let OwnConn { conn, lock } = own;
         drop(conn);
         let mut sessions = self.sessions();
-        let name = sessions.open.remove(&id);
-        sessions.abandoned.extend(name);
+        sessions.open.remove(&lock);
+        sessions.abandoned.insert(lock);
     }
 
     /// Ends the sessions whose connections were abandoned, and waits until the server has rolled them back.
@@ -188,7 +207,7 @@ impl Opener {
     /// Ends every session that was not closed: the load is over.
     pub(super) async fn kill_left(&self) -> Result<(), LoadError> {
         let Sessions { open, mut abandoned } = std::mem::take(&mut *self.sessions());
-        abandoned.extend(open.into_values());
+        abandoned.extend(open);
         self.kill(&abandoned).await
     }
 

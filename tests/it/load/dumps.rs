@@ -96,7 +96,8 @@ impl Dump {
     /// Gives a column of the newest table its type, which the manifest has too.
     pub(super) fn typed(mut self, column: &str, sql_type: &str) -> Self {
         let table = self.manifest.tables.last_mut().unwrap();
-        table.columns.iter_mut().find(|other| other.name == column).unwrap().sql_type = sql_type.to_owned();
+        let column = table.columns.iter_mut().find(|other| other.name == column).unwrap();
+        sql_type.clone_into(&mut column.sql_type);
         self
     }
 
