@@ -64,7 +64,7 @@ async fn plan_and_apply(
     let mut exit = exit_of(&restored);
     let mut proof = Vec::new();
     if args.verify {
-        proof = restore::compare(&plan, &repository, run).await?;
+        proof = restore::compare(&plan, &restored, &repository, run).await?;
         if !proof.is_empty() {
             exit = exit.max(Exit::Damaged);
         }

@@ -35,6 +35,7 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
+use crate::mysql::manifest::TableEntry;
 use crate::mysql::server::Server;
 use crate::mysql::sql;
 use crate::run::Run;
@@ -83,10 +84,20 @@ pub struct Loaded {
     pub objects_took: Duration,
 }
 
+impl Loaded {
+    /// Tells whether a table is among those that did not come whole.
+    #[must_use]
+    pub fn lacks(&self, table: &(String, String)) -> bool {
+        self.failed.iter().any(|failed| failed.table.as_ref() == Some(table))
+    }
+}
+
 /// A table or an object that did not come whole.
 #[derive(Debug)]
 pub struct Failed {
     pub what: String,
+    /// Schema and name, where it is a table.
+    pub table: Option<(String, String)>,
     pub error: LoadError,
 }
 
@@ -124,7 +135,7 @@ async fn work(load: &Arc<Load>) -> Result<Loaded, LoadError> {
     let started = load.run.clock.instant();
     let mut conn = control::begin(load).await?;
     tables::drop_replaced(&mut conn, &load.plan).await?;
-    tables::create_schemas(&mut conn, &load.plan).await?;
+    let mut failed = tables::create_schemas(&mut conn, &load.plan).await?;
     let mut made = objects::create_sequences(&mut conn, load).await?;
     let created = tables::create(&mut conn, load).await?;
     let (rows, conn) = control::awake(load, conn, rows::load(load, created)).await;
@@ -133,27 +144,26 @@ async fn work(load: &Arc<Load>) -> Result<Loaded, LoadError> {
     let mut conn = control::answering(load, conn).await?;
     made.extend(objects::create_others(&mut conn, load).await?);
     control::end(load, conn, rows.failed.is_empty()).await?;
+    let tables = load.plan.tables.len() - rows.failed.len();
+    failed.extend(rows.failed.into_iter().map(|(table, error)| failed_table(load, table, error)));
+    failed.extend(made.failed);
     Ok(Loaded {
-        tables: load.plan.tables.len() - rows.failed.len(),
+        tables,
         chunks: rows.tally.chunks,
         rows: rows.tally.rows,
         bytes: rows.tally.bytes,
         retries: rows.tally.retries,
         objects: made.done,
-        failed: rows
-            .failed
-            .into_iter()
-            .map(|(table, error)| failed_table(load, table, error))
-            .chain(made.failed)
-            .collect(),
+        failed,
         rows_took: rows_ended.duration_since(started),
         objects_took: load.run.clock.instant().duration_since(rows_ended),
     })
 }
 
 fn failed_table(load: &Load, table: usize, error: LoadError) -> Failed {
-    let table = &load.plan.tables[table].table;
-    Failed { what: format!("table {}", sql::qualified(&table.schema, &table.name)), error }
+    let TableEntry { schema, name, .. } = &load.plan.tables[table].table;
+    let what = format!("table {}", sql::qualified(schema, name));
+    Failed { what, table: Some((schema.clone(), name.clone())), error }
 }
 
 /// Does a thing, or stops as soon as told to. What is dropped half-done is rolled back when its session is killed.

@@ -349,7 +349,7 @@ async fn a_value_that_does_not_fit_is_an_error_and_its_chunk_stays_out() {
         let failed = bring(&server, dump.open(), &Run::silent()).await.unwrap().failed;
 
         assert!(
-            matches!(&failed[..], [Failed { error: LoadError::Warnings { count: 1, path, .. }, what }]
+            matches!(&failed[..], [Failed { error: LoadError::Warnings { count: 1, path, .. }, what, .. }]
                 if path == "shop/plain/2.tsv" && what == "table `shop`.`plain`"),
             "{failed:?}"
         );
@@ -548,6 +548,21 @@ async fn tables_that_the_target_refuses_are_named_the_rest_comes_and_a_new_start
         assert!(rest.resumes && rest.objects.is_empty());
         let pending: Vec<_> = rest.tables.iter().filter(|step| !step.pending.is_empty()).collect();
         assert!(pending.iter().all(|step| ["narrow", "foreign"].contains(&&*step.table.name)), "{pending:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs the servers of scripts/lab; scripts/test runs it"]
+async fn a_schema_that_the_target_refuses_is_named_with_its_tables_and_the_rest_comes() {
+    for product in BOTH {
+        let dump =
+            Dump::new(product).schema("CREATE DATABASE `shop` COLLATE no_such_collation").numbers("plain", 2, 10);
+        let dump = dump.object(ObjectKind::User, None, None, "'clerk'@'%'", &["CREATE USER 'clerk'@'%'"]).open();
+        let server = Server::start(product, &[]);
+        let failed = bring(&server, dump, &Run::silent()).await.unwrap().failed;
+        let what: Vec<&str> = failed.iter().map(|failed| failed.what.as_str()).collect();
+        assert_eq!(what, ["schema `shop`", "table `shop`.`plain`"], "{failed:?}");
+        assert_eq!(server.value("SELECT COUNT(*) FROM mysql.user WHERE user = 'clerk'"), "1");
     }
 }
 

@@ -60,7 +60,8 @@ async fn create(conn: &mut Conn, load: &Load, is_wanted: impl Fn(ObjectKind) -> 
         made.done += before - refused.len();
         if refused.is_empty() || refused.len() == before {
             let failed = refused.into_iter();
-            made.failed = failed.map(|(step, error)| Failed { what: describe(&step.object), error }).collect();
+            made.failed =
+                failed.map(|(step, error)| Failed { what: describe(&step.object), table: None, error }).collect();
             return Ok(made);
         }
         waiting.extend(refused.into_iter().map(|(step, _)| step));

@@ -12,7 +12,7 @@ use crate::target::mysql::index::Index;
 use crate::target::mysql::plan::{LoadPlan, SchemaStep, Stage, TableStep};
 use crate::target::mysql::progress;
 use crate::target::mysql::progress::Step;
-use crate::target::mysql::{Load, LoadError};
+use crate::target::mysql::{Failed, Load, LoadError};
 
 /// The tables of a plan, made or refused.
 #[derive(Debug, Default)]
@@ -35,15 +35,19 @@ pub(super) async fn drop_replaced(conn: &mut Conn, plan: &LoadPlan) -> Result<()
     Ok(())
 }
 
-pub(super) async fn create_schemas(conn: &mut Conn, plan: &LoadPlan) -> Result<(), LoadError> {
+/// Creates the schemas. Without one that the target refuses its tables cannot come, and the others can.
+pub(super) async fn create_schemas(conn: &mut Conn, plan: &LoadPlan) -> Result<Vec<Failed>, LoadError> {
+    let mut failed = Vec::new();
     for schema in &plan.schemas {
-        if let Some(statement) = schema_statement(schema) {
-            conn.query_drop(statement)
-                .await
-                .map_err(LoadError::at(format!("create schema {}", sql::ident(&schema.name))))?;
+        let Some(statement) = schema_statement(schema) else { continue };
+        let what = format!("schema {}", sql::ident(&schema.name));
+        let made = conn.query_drop(statement).await;
+        match made.map_err(LoadError::at(format!("create {what}"))) {
+            Err(error) if error.is_of_one_table() => failed.push(Failed { what, table: None, error }),
+            made => made?,
         }
     }
-    Ok(())
+    Ok(failed)
 }
 
 /// A schema that is there, but empty, is given the dump's character set and collation; one in use keeps its own.

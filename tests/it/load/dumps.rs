@@ -59,6 +59,12 @@ impl Dump {
         self
     }
 
+    /// Gives the schema another statement.
+    pub(super) fn schema(mut self, create: &str) -> Self {
+        create.clone_into(&mut self.manifest.schemas[0].create);
+        self
+    }
+
     /// Adds a table; `columns` are its names, each with the expression that loads it where there is one.
     pub(super) fn table(mut self, name: &str, body: &str, columns: &[(&str, Option<&str>)], key: &[&str]) -> Self {
         let create = format!("shop/{name}/schema.sql");
