@@ -52,16 +52,18 @@ impl SandboxError {
     pub fn hint(&self) -> Option<String> {
         let hint = match self {
             Self::NoProgram { product: Product::MariaDb } | Self::NoInstaller { .. } => {
-                "install a MariaDB server (apt-get install mariadb-server), or name the program: `drill.mariadbd` in the policy"
+                "install a MariaDB server (apt-get install mariadb-server), or name the program: `drill.sandbox.mariadbd` in the policy"
             }
             Self::NoProgram { product: Product::MySql } => {
-                "install a MySQL server of the source's version, or name the program: `drill.mysqld` in the policy"
+                "install a MySQL server of the source's version, or name the program: `drill.sandbox.mysqld` in the policy"
             }
             Self::OtherProgram { .. } => {
-                "on Debian `mysqld` is MariaDB's; name the right program in the policy's `drill`"
+                "on Debian `mysqld` is MariaDB's; name the right program: `drill.sandbox.mysqld` in the policy"
             }
-            Self::Dir { .. } => "choose a directory that can be written and has room: `drill.work_dir` in the policy",
-            Self::PathTooLong { .. } => "choose a shorter `drill.work_dir` in the policy",
+            Self::Dir { .. } => {
+                "choose a directory that can be written and has room: `drill.sandbox.work_dir` in the policy"
+            }
+            Self::PathTooLong { .. } => "choose a shorter `drill.sandbox.work_dir` in the policy",
             Self::Initialise { .. } | Self::Ended { .. } => {
                 "is there room, and does a security profile (AppArmor, SELinux) keep the server out of this directory?"
             }
