@@ -50,7 +50,7 @@ fn setup<'a>(policy: &'a Policy, root: &Path) -> Setup<'a> {
 /// Does the files of a plan; the commands would reach the running system or need one.
 fn apply_files(plan: &Plan, with: With) {
     let steps = plan.steps.iter().filter(|step| !matches!(step, Step::Run(_))).cloned();
-    Plan { steps: steps.collect() }.apply(with).unwrap();
+    Plan { steps: steps.collect(), notes: Vec::new() }.apply(with).unwrap();
 }
 
 fn listed(root: &Path) -> Vec<String> {
