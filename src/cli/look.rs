@@ -164,7 +164,8 @@ pub(super) fn report(global: &Global, args: &ReportArgs) -> Answered {
     let policy = policies::one(global, &args.policy.policy)?;
     let run = Run::silent();
     let catalog = Catalog::open(&policy.state_dir, &run.events)?;
-    let drills = catalog.drills(DRILLS_LOOKED_AT)?;
+    // A drill that is named may be older than the history that a report shows.
+    let drills = catalog.drills(if args.run.is_some() { u32::MAX } else { DRILLS_LOOKED_AT })?;
     let wanted = |drill: &&DrillOutcome| args.run.as_deref().is_none_or(|id| drill.run.as_str() == id);
     let Some(drill) = drills.iter().find(wanted) else {
         let failure =

@@ -1,6 +1,15 @@
 //! What verbs did, as lines for people and as JSON for machines.
 
-use std::fmt::Write as _;
+macro_rules! line {
+    ($text:expr, $($format:tt)*) => {{
+        // Writing into a String cannot fail.
+        let _infallible = writeln!($text, $($format)*);
+    }};
+}
+
+mod restore;
+
+use std::fmt::{Display, Write as _};
 use std::path::Path;
 use std::time::Duration;
 
@@ -17,25 +26,29 @@ use crate::exit::Failure;
 use crate::forget::{ForgetPlan, Forgotten, Judgement};
 use crate::human;
 use crate::policy::Policy;
-use crate::restore::choose::Moment;
-use crate::restore::{Plan, Restored};
-use crate::target::mysql::LoadPlan;
 use crate::verify;
+
+pub(super) use restore::{restore_plan, restore_plan_json, restored, restored_json, targets};
 
 /// Faults that are listed; the counts are always whole, and `--json` has them all.
 const LINES_MAX: usize = 20;
 
-macro_rules! line {
-    ($text:expr, $($format:tt)*) => {{
-        // Writing into a String cannot fail.
-        let _infallible = writeln!($text, $($format)*);
-    }};
+/// Makes a name from outside harmless to a terminal.
+fn shown(name: impl Display) -> String {
+    human::printable(&name.to_string())
+}
+
+/// Says how many lines were left out of a list.
+fn more(text: &mut String, count: usize) {
+    if count > LINES_MAX {
+        line!(text, "{:<10} … and {} more; `--json` names them", "", count - LINES_MAX);
+    }
 }
 
 pub(super) fn failure(before: &str, failure: &Failure) -> String {
-    let mut text = format!("error: {before}{}\n", failure.message);
+    let mut text = format!("error: {before}{}\n", human::printable_lines(&failure.message));
     if let Some(hint) = &failure.hint {
-        line!(text, "hint: {hint}");
+        line!(text, "hint: {}", human::printable_lines(hint));
     }
     text
 }
@@ -99,8 +112,9 @@ fn one_backup(text: &mut String, policy: &Policy, backed: &Backed) {
         line!(text, "{:<10} writers were held up for {stall:.1} ms", "");
     }
     for left_out in backed.incomplete.iter().take(LINES_MAX) {
-        line!(text, "{:<10} incomplete: {left_out}", "");
+        line!(text, "{:<10} incomplete: {}", "", shown(left_out));
     }
+    more(text, backed.incomplete.len());
 }
 
 fn copies(text: &mut String, copies: &[CopyDone]) {
@@ -124,8 +138,9 @@ fn one_copy(text: &mut String, name: &str, copied: &Copied) {
         human::bytes(copied.bytes)
     );
     for (key, error) in copied.failed.iter().take(LINES_MAX) {
-        line!(text, "{:<10} not sent: {key}: {error}", "");
+        line!(text, "{:<10} not sent: {}: {}", "", shown(key), shown(error));
     }
+    more(text, copied.failed.len());
 }
 
 pub(super) fn copy_plan(name: &str, plan: &CopyPlan) -> String {
@@ -145,14 +160,15 @@ fn verified(text: &mut String, report: &verify::Report) {
         human::bytes(checked.bytes_read)
     );
     for finding in report.damaged.iter().chain(&report.missing).take(LINES_MAX) {
-        line!(text, "           {}: {}", finding.object, finding.what);
+        line!(text, "           {}: {}", shown(&finding.object), shown(&finding.what));
         for cost in finding.costs.iter().take(LINES_MAX) {
-            line!(text, "             costs {} of snapshot {}", cost.path.display(), cost.snapshot.short());
+            line!(text, "             costs {} of snapshot {}", shown(cost.path.display()), cost.snapshot.short());
         }
         if finding.costs_more > 0 {
             line!(text, "             and {} more", finding.costs_more);
         }
     }
+    more(text, report.damaged.len() + report.missing.len());
 }
 
 fn drill(text: &mut String, done: &DrillDone) {
@@ -223,9 +239,16 @@ pub(super) fn forget_plan_json(plan: &ForgetPlan) -> Value {
 pub(super) fn forgotten(forgotten: &Forgotten) -> String {
     let mut text = format!("{} snapshots forgotten\n", forgotten.done.len());
     for (id, error) in forgotten.failed.iter().take(LINES_MAX) {
-        line!(text, "not forgotten: {}: {error}", id.short());
+        line!(text, "not forgotten: {}: {}", id.short(), shown(error));
     }
+    more(&mut text, forgotten.failed.len());
     text
+}
+
+pub(super) fn forgotten_json(forgotten: &Forgotten) -> Value {
+    let failed: Vec<Value> =
+        forgotten.failed.iter().map(|(id, error)| json!({ "id": id, "error": human::chain(error) })).collect();
+    json!({ "done": forgotten.done, "failed": failed })
 }
 
 fn copied_json(name: &str, copied: &Copied) -> Value {
@@ -253,199 +276,4 @@ pub(super) fn policy(policy: &Policy, path: &Path, next: &[(Verb, DateTime<Utc>)
         line!(text, "    next {verb}: {}", human::time(*time, policy.timezone));
     }
     text
-}
-
-pub(super) fn targets(plan: &Plan) -> String {
-    let servers = plan.databases.iter().map(|database| database.server.name());
-    let dirs = plan.trees.iter().map(|tree| tree.dir.display().to_string());
-    servers.chain(dirs).collect::<Vec<_>>().join(" and ")
-}
-
-/// Tells what a restore will do, before it does it.
-pub(super) fn restore_plan(policy: &Policy, plan: &Plan, from: Option<&str>) -> String {
-    let mut text = String::new();
-    let place = from.map_or_else(|| "the repository".to_owned(), |copy| format!("copy `{copy}`"));
-    line!(text, "restore from {place}:");
-    for database in &plan.databases {
-        let chosen = &database.chosen;
-        let time = human::time(chosen.stored.snapshot.time, policy.timezone);
-        line!(text, "  {} of {time} (snapshot {}) into {}", chosen.source, chosen.id().short(), database.server.name());
-        load_plan(&mut text, &database.load);
-    }
-    for tree in &plan.trees {
-        let chosen = &tree.chosen;
-        let time = human::time(chosen.stored.snapshot.time, policy.timezone);
-        line!(text, "  {} of {time} (snapshot {}) into {}", chosen.source, chosen.id().short(), tree.dir.display());
-        let files = &tree.files;
-        line!(
-            text,
-            "    {} files in {} directories, {}",
-            human::count(files.files),
-            human::count(files.dirs),
-            human::bytes(files.bytes)
-        );
-        if !files.missing.is_empty() {
-            line!(text, "    note: {} files cannot be restored, their bytes are missing", files.missing.len());
-        }
-    }
-    recovery_point(&mut text, policy, plan);
-    match plan.predicted {
-        Some(predicted) => {
-            line!(text, "  predicted duration: {} (from the newest drill's rates)", human::duration(predicted));
-        }
-        None => line!(text, "  predicted duration: unknown, no drill has measured it yet"),
-    }
-    text
-}
-
-fn load_plan(text: &mut String, load: &LoadPlan) {
-    let verb = if load.resumes { "go on loading" } else { "load" };
-    let (tables, objects) = (load.tables.len(), load.objects.len());
-    line!(
-        text,
-        "    {verb} {} rows, {}, into {tables} tables of {}; {objects} other objects",
-        human::count(load.rows()),
-        human::bytes(load.bytes()),
-        load.target
-    );
-    for drop in load.drops.iter().take(LINES_MAX) {
-        line!(text, "    drop {} `{}`.`{}` first", drop.holding.keyword().to_lowercase(), drop.schema, drop.name);
-    }
-    for omitted in load.omitted.iter().take(LINES_MAX) {
-        line!(text, "    left out: {}: {}", omitted.what, omitted.why);
-    }
-    for note in &load.notes {
-        line!(text, "    note: {note}");
-    }
-}
-
-/// Names the recovery point and what it loses: until binlogs are captured, all that was written after the snapshot.
-fn recovery_point(text: &mut String, policy: &Policy, plan: &Plan) {
-    let chosen =
-        plan.databases.iter().map(|database| &database.chosen).chain(plan.trees.iter().map(|tree| &tree.chosen));
-    let Some(oldest) = chosen.min_by_key(|chosen| chosen.stored.snapshot.time) else { return };
-    let time = human::time(oldest.stored.snapshot.time, policy.timezone);
-    let lost = human::duration(oldest.lost.to_std().unwrap_or_default());
-    let until = match &plan.moment {
-        Moment::At(time) => human::time(*time, policy.timezone),
-        Moment::Latest | Moment::Snapshot(_) => "now".to_owned(),
-    };
-    line!(text, "  recovery point: {time}; what was written in the {lost} from then until {until} is lost");
-    line!(text, "  (this version restores snapshots; it does not replay binlogs)");
-    if oldest.is_incomplete {
-        line!(text, "  note: a snapshot is incomplete: some entries could not be read when it was made");
-    }
-}
-
-pub(super) fn restore_plan_json(plan: &Plan) -> Value {
-    let databases: Vec<Value> = plan
-        .databases
-        .iter()
-        .map(|database| {
-            json!({
-                "source": database.chosen.source,
-                "snapshot": database.chosen.id(),
-                "time": database.chosen.stored.snapshot.time,
-                "lost_seconds": database.chosen.lost.num_seconds(),
-                "incomplete": database.chosen.is_incomplete,
-                "server": database.server.name(),
-                "bytes": database.load.bytes(),
-                "plan": database.load,
-            })
-        })
-        .collect();
-    let trees: Vec<Value> = plan
-        .trees
-        .iter()
-        .map(|tree| {
-            json!({
-                "source": tree.chosen.source,
-                "snapshot": tree.chosen.id(),
-                "time": tree.chosen.stored.snapshot.time,
-                "lost_seconds": tree.chosen.lost.num_seconds(),
-                "incomplete": tree.chosen.is_incomplete,
-                "dir": tree.dir,
-                "files": tree.files.files,
-                "bytes": tree.files.bytes,
-            })
-        })
-        .collect();
-    json!({ "databases": databases, "trees": trees, "predicted_seconds": plan.predicted.map(|span| span.as_secs()) })
-}
-
-/// Tells what a restore did, what it could not, and what the proof found.
-pub(super) fn restored(
-    policy: &Policy,
-    plan: &Plan,
-    restored: &Restored,
-    proof: Option<&[String]>,
-    took: Duration,
-) -> String {
-    let mut text = String::new();
-    for (source, loaded) in &restored.databases {
-        line!(text, "{source:<10} loaded {} rows into {} tables", human::count(loaded.rows), loaded.tables);
-        for failed in loaded.failed.iter().take(LINES_MAX) {
-            line!(text, "{:<10} refused by the server: {}: {}", "", failed.what, human::chain(&failed.error));
-        }
-    }
-    for (source, tree) in &restored.trees {
-        line!(
-            text,
-            "{source:<10} {} files restored, {}; {} were there already",
-            human::count(tree.files),
-            human::bytes(tree.bytes),
-            human::count(tree.skipped)
-        );
-        for (path, reason) in tree.failed.iter().take(LINES_MAX) {
-            line!(text, "{:<10} not restored: {}: {reason}", "", path.display());
-        }
-        let more = tree.failures.saturating_sub(u64::try_from(LINES_MAX).unwrap_or(u64::MAX));
-        if more > 0 {
-            line!(text, "{:<10} … and {more} more; `--json` names them", "");
-        }
-        for (path, without) in tree.reduced.iter().take(LINES_MAX) {
-            line!(text, "{:<10} restored without {without}: {}", "", path.display());
-        }
-        if tree.owners_lost > 0 {
-            line!(
-                text,
-                "{:<10} {} entries belong to you instead of their owner: only root may give files away",
-                "",
-                tree.owners_lost
-            );
-        }
-    }
-    match proof {
-        None => {}
-        Some([]) => line!(text, "verified: every chunk of rows and every file equals the snapshot"),
-        Some(differences) => {
-            line!(text, "NOT EQUAL to the snapshot in {} places:", differences.len());
-            for difference in differences.iter().take(LINES_MAX) {
-                line!(text, "  {difference}");
-            }
-        }
-    }
-    line!(text, "restored in {}", human::duration(took));
-    recovery_point(&mut text, policy, plan);
-    text
-}
-
-pub(super) fn restored_json(restored: &Restored) -> Value {
-    let databases: Vec<Value> = restored
-        .databases
-        .iter()
-        .map(|(source, loaded)| {
-            let failed: Vec<Value> = loaded
-                .failed
-                .iter()
-                .map(|one| json!({ "what": one.what, "error": human::chain(&one.error) }))
-                .collect();
-            json!({ "source": source, "rows": loaded.rows, "tables": loaded.tables, "failed": failed })
-        })
-        .collect();
-    let trees: Vec<Value> = restored.trees.iter().map(|(source, tree)| {
-        let failed: Vec<Value> = tree.failed.iter().map(|(path, reason)| json!({ "path": path, "reason": reason })).collect();
-        json!({ "source": source, "files": tree.files, "bytes": tree.bytes, "skipped": tree.skipped, "failures": tree.failures, "failed": failed })
-    }).collect();
-    json!({ "databases": databases, "trees": trees })
 }
