@@ -234,25 +234,28 @@ fn refuse_misfits(chosen: &[Chosen], request: &Request) -> Result<(), RestoreErr
 
 /// Refuses to write over a source unless the operator typed the name of each host whose data is overwritten.
 fn refuse_source_as_target(policy: &Policy, request: &Request) -> Result<(), RestoreError> {
-    let this_host = rustix::system::uname().nodename().to_string_lossy().into_owned();
-    let mut sources: Vec<(String, Vec<String>)> = Vec::new();
     if let Some(server) = &request.to_mysql
         && policy.mysql.values().any(|source| same_address(&source.address, &server.address))
     {
-        sources.push((server.name(), hosts_of(&server.address, &this_host)));
+        confirm(request, server.name(), Some(server))?;
     }
     if let Some(dir) = &request.to_dir
         && policy.files.values().any(|source| overlaps(dir, &source.path))
     {
-        sources.push((dir.display().to_string(), vec![this_host]));
-    }
-    for (target, hosts) in sources {
-        let Some(typed) = &request.in_place else { return Err(RestoreError::InPlace(target)) };
-        if !hosts.iter().any(|host| typed.contains(host)) {
-            return Err(RestoreError::WrongHost { target, typed: typed.clone(), hosts });
-        }
+        confirm(request, dir.display().to_string(), None)?;
     }
     Ok(())
+}
+
+/// Lets a restore go on over the source itself if the operator typed the name of its host: a server's, or this one's.
+fn confirm(request: &Request, target: String, server: Option<&Server>) -> Result<(), RestoreError> {
+    let Some(typed) = &request.in_place else { return Err(RestoreError::InPlace(target)) };
+    let this_host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    let hosts = server.map_or_else(|| vec![this_host.clone()], |server| hosts_of(&server.address, &this_host));
+    if hosts.iter().any(|host| typed.contains(host)) {
+        return Ok(());
+    }
+    Err(RestoreError::WrongHost { target, typed: typed.clone(), hosts })
 }
 
 /// Returns the names that the host of a server goes by: the address's, and on this machine the machine's own.
