@@ -390,7 +390,7 @@ pub(super) fn restore_plan_json(plan: &Plan) -> Value {
                 "time": tree.chosen.stored.snapshot.time,
                 "lost_seconds": tree.chosen.lost.num_seconds(),
                 "incomplete": tree.chosen.is_incomplete,
-                "dir": tree.dir,
+                "dir": tree.dir.to_string_lossy(),
                 "files": tree.files.files,
                 "bytes": tree.files.bytes,
                 "missing": tree.files.missing.iter().map(|path| path.to_string_lossy()).collect::<Vec<_>>(),

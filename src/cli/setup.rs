@@ -175,5 +175,5 @@ pub(super) fn man(dir: &Path) -> Answered {
     };
     std::fs::create_dir_all(dir).map_err(refusal)?;
     clap_mangen::generate_to(Cli::command(), dir).map_err(refusal)?;
-    Ok(Answer::new(format!("wrote the manual pages into {}", dir.display()), json!({ "dir": dir })))
+    Ok(Answer::new(format!("wrote the manual pages into {}", dir.display()), json!({ "dir": dir.to_string_lossy() })))
 }

@@ -215,7 +215,7 @@ mod tests {
         // Long after.
         let old = std::time::SystemTime::now() - 2 * UNOWNED_MAX;
         File::open(&kept).unwrap().set_modified(old).unwrap();
-        assert_eq!(sweep(parent.path()), [PathBuf::new(); 0]);
+        assert!(sweep(parent.path()).is_empty());
         assert!(kept.join("images").exists() && !kept.join(OWNER).exists());
     }
 

@@ -5,6 +5,7 @@ mod desk;
 use std::fs;
 use std::io::Write as _;
 use std::net::TcpListener;
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -116,15 +117,25 @@ fn a_name_from_outside_cannot_steer_the_terminal() {
     let desk = Desk::ready();
     desk.write("images/a\u{1b}[2Jb\nc.jpg", &noise(9, 30_000));
     desk.bkp(&["backup", "mall", "--no-copy"]).expect(0);
-    for pack in desk.packs() {
-        flip(&pack);
-    }
+    desk.rot();
     let verified = desk.bkp(&["verify", "mall", "--level", "data"]).expect(13);
     assert!(verified.out.contains("costs"), "{}", verified.out);
     let printed = format!("{}{}", verified.out, verified.err);
     assert!(!printed.contains('\u{1b}'), "{printed:?}");
+    assert!(desk.bkp(&["verify", "mall", "--level", "data", "--json"]).expect(13).out.contains("\\u001b[2Jb"));
     let unknown = desk.bkp(&["snapshots", "m\u{1b}[2Jall"]).expect(2);
     assert!(!unknown.err.contains('\u{1b}'), "{:?}", unknown.err);
+}
+
+#[test]
+fn a_name_that_is_no_text_is_told_as_json_all_the_same() {
+    let desk = Desk::ready();
+    let name = std::ffi::OsStr::from_bytes(b"images/\xff.jpg");
+    fs::write(desk.path("").join(name), noise(9, 30_000)).unwrap();
+    desk.bkp(&["backup", "mall", "--no-copy"]).expect(0);
+    desk.rot();
+    let verified = desk.bkp(&["verify", "mall", "--level", "data", "--json"]).expect(13);
+    assert!(verified.json()["steps"][0]["exit"] == 13 && verified.out.contains("\u{fffd}.jpg"), "{}", verified.out);
 }
 
 #[test]
@@ -294,6 +305,12 @@ fn each_kind_of_refusal_has_its_exit_code_and_a_hint() {
     told(desk.bkp(&["backup", "mall"]).expect(15));
     assert_eq!(desk.snapshots().len(), 0, "a tripped guard made a snapshot");
     desk.write("images/.bkp-ok", b"");
+    // A file server that does not answer is no sentinel that is gone.
+    desk.change_policy(".bkp-ok", "shop0001/1.jpg/.bkp-ok");
+    let unseen = desk.bkp(&["backup", "mall"]).expect(15);
+    assert!(unseen.out.contains("cannot be looked at: Not a directory"), "{}", unseen.out);
+    assert!(!unseen.out.contains("touch"), "{}", unseen.out);
+    desk.change_policy("shop0001/1.jpg/.bkp-ok", ".bkp-ok");
     desk.bkp(&["backup", "mall"]).expect(0);
 
     let pack = desk.packs().pop().unwrap();
@@ -330,7 +347,7 @@ fn a_peer_that_the_policy_excludes_is_exit_17_and_sees_no_connection() {
     // The same listener hears who is allowed.
     desk.change_policy("10.0.30.0/24", "127.0.0.0/8\", \"::1");
     let mut child = desk.command(&["verify", "mall", "--copy", "usb"]).stderr(Stdio::null()).spawn().unwrap();
-    let until = Instant::now() + Duration::from_secs(60);
+    let until = Instant::now() + Duration::from_mins(1);
     let is_heard = std::iter::repeat_with(|| listener.accept().is_ok()).any(|heard| heard || Instant::now() > until);
     child.kill().unwrap();
     child.wait().unwrap();
@@ -410,6 +427,36 @@ fn a_source_without_a_snapshot_is_an_error_and_never_left_out() {
     assert_eq!(failed.len(), 1, "{outcome}");
     assert_eq!(failed[0]["name"], "videos: a snapshot to restore");
     assert!(outcome["rpa_ms"].is_null() && outcome["rta_ms"].is_null(), "{outcome}");
+}
+
+#[test]
+fn a_snapshot_that_is_incomplete_is_told_before_it_is_restored_and_proves_no_recovery() {
+    let desk = Desk::new();
+    desk.write("videos/1.mp4", b"x");
+    let videos = format!("[files.videos]\npath = \"{}\"\n[schedule]", desk.text("videos"));
+    desk.change_policy("[schedule]", &videos);
+    desk.bkp(&["init", "mall"]).expect(0);
+    desk.bkp(&["backup", "mall"]).expect(0);
+    let plan = || desk.bkp(&["restore", "mall", "--to-dir", &desk.text("out"), "--dry-run"]).expect(0);
+    assert!(!plan().out.contains("incomplete"), "{}", plan().out);
+    desk.bkp(&["drill", "mall"]).expect(0);
+
+    // The newest of all, beside an older one that is whole.
+    block_on(async {
+        let policy = Policy::load(&desk.path("policies/mall.toml")).unwrap();
+        let repository = bkp::place::repository(&policy, &Run::silent()).await.unwrap();
+        let stored = repository.snapshots().await.unwrap();
+        let of_videos = stored.into_iter().find(|stored| stored.snapshot.tag("source") == Some("videos"));
+        let mut snapshot = of_videos.unwrap().snapshot;
+        snapshot.time += TimeDelta::milliseconds(1);
+        snapshot.tags.push("incomplete=true".to_owned());
+        repository.save_snapshot(&snapshot).await.unwrap();
+    });
+    let told = plan();
+    assert!(told.out.contains("of videos is incomplete") && !told.out.contains("of images is"), "{}", told.out);
+    let drill = desk.bkp(&["drill", "mall"]).expect(3);
+    assert!(drill.out.contains("NOT PROVED"), "{}", drill.out);
+    assert!(drill.out.contains("videos: everything is in the snapshot"), "{}", drill.out);
 }
 
 #[test]

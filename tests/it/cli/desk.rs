@@ -134,6 +134,16 @@ work_dir = "{dir}"
         self.bkp(&["snapshots", "mall", "--json"]).expect(0).json()["snapshots"].as_array().unwrap().clone()
     }
 
+    /// Flips bits in the largest pack, which holds the files, until each of them is hurt.
+    pub(crate) fn rot(&self) {
+        let size = |pack: &PathBuf| fs::metadata(pack).unwrap().len();
+        let pack = self.packs().into_iter().max_by_key(size).unwrap();
+        let mut bytes = fs::read(&pack).unwrap();
+        bytes.iter_mut().step_by(1_000).for_each(|byte| *byte ^= 1);
+        fs::set_permissions(&pack, fs::Permissions::from_mode(0o600)).unwrap();
+        fs::write(pack, bytes).unwrap();
+    }
+
     /// Returns the packs of the repository.
     pub(crate) fn packs(&self) -> Vec<PathBuf> {
         let mut packs = Vec::new();
