@@ -13,6 +13,7 @@ use crate::doctor;
 use crate::doctor::{Cause, Finding, State};
 use crate::drill::outcome::{DrillOutcome, Judgement};
 use crate::exit::{Exit, Failure};
+use crate::human;
 use crate::place;
 use crate::policy::Policy;
 use crate::report::Report;
@@ -53,7 +54,8 @@ fn findings_text(findings: &[Finding]) -> String {
             State::Warning => "warning",
             State::Bad => "BAD    ",
         };
-        text.push_str(&format!("{mark} {}: {}\n", finding.what, finding.detail));
+        // What servers and stores answer is in it.
+        text.push_str(&format!("{mark} {}: {}\n", finding.what, human::printable(&finding.detail)));
         if let Some(hint) = &finding.hint {
             text.push_str(&format!("        hint: {hint}\n"));
         }

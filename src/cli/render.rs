@@ -224,7 +224,7 @@ pub(super) fn forget_plan(policy: &Policy, plan: &ForgetPlan) -> String {
             ("forget", "no rule holds it".to_owned())
         };
         let time = human::time(verdict.time, policy.timezone);
-        line!(text, "{mark} {} {:<12} {time}  {why}", verdict.id.short(), verdict.source);
+        line!(text, "{mark} {} {:<12} {time}  {why}", verdict.id.short(), shown(&verdict.source));
     }
     text
 }
