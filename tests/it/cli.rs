@@ -308,8 +308,8 @@ fn each_kind_of_refusal_has_its_exit_code_and_a_hint() {
     // A file server that does not answer is no sentinel that is gone.
     desk.change_policy(".bkp-ok", "shop0001/1.jpg/.bkp-ok");
     let unseen = desk.bkp(&["backup", "mall"]).expect(15);
-    assert!(unseen.out.contains("cannot be looked at: Not a directory"), "{}", unseen.out);
-    assert!(!unseen.out.contains("touch"), "{}", unseen.out);
+    let unseen = format!("{}{}", unseen.out, unseen.err);
+    assert!(unseen.contains("cannot be looked at: Not a directory") && !unseen.contains("touch"), "{unseen}");
     desk.change_policy("shop0001/1.jpg/.bkp-ok", ".bkp-ok");
     desk.bkp(&["backup", "mall"]).expect(0);
 
