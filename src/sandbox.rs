@@ -14,16 +14,14 @@ use std::time::{Duration, Instant};
 use mysql_async::prelude::Queryable;
 
 use crate::mysql::manifest::{Manifest, Product};
-use crate::mysql::product;
 use crate::mysql::server::Server;
 use crate::policy::{MysqlAddress, Network, Tls};
 use crate::run::Run;
 use crate::sandbox::dir::Dir;
 use crate::sandbox::process::Process;
 use crate::sandbox::program::Program;
-use crate::target::mysql::plan::series;
 
-pub use dir::sweep;
+pub use dir::{Scratch, sweep};
 pub use error::SandboxError;
 
 /// What kind of server to start.
@@ -93,15 +91,12 @@ impl SandboxPlan {
     }
 }
 
-/// Returns the server programs that a sandbox could be started with; one that is named must be there.
-#[must_use]
-pub fn installed(mariadbd: Option<&Path>, mysqld: Option<&Path>) -> Vec<PathBuf> {
-    let named = [(Product::MariaDb, mariadbd), (Product::MySql, mysqld)];
-    named
-        .into_iter()
-        .filter_map(|(product, path)| Program::find(product, path).ok())
-        .map(|program| program.path().to_owned())
-        .collect()
+/// Returns the server program that a sandbox of a product would be started with; one that is named must be it.
+///
+/// # Errors
+/// Where none is installed, or the named one is no server of the product.
+pub fn program(product: Product, named: Option<&Path>) -> Result<PathBuf, SandboxError> {
+    Program::find(product, named).map(|program| program.path().to_owned())
 }
 
 /// A running server that nobody else knows of.
@@ -110,7 +105,6 @@ pub struct Sandbox {
     // Dropped in this order: first the process, then its files.
     process: Process,
     dir: Dir,
-    product: Product,
     version: String,
 }
 
@@ -129,7 +123,7 @@ impl Sandbox {
         let command = program.command(&dir, &options(plan, &dir));
         let mut process = Process::spawn(command, dir.path())?;
         let version = answer(&mut process, &dir, run, deadline).await?;
-        Ok(Self { process, dir, product: plan.product, version })
+        Ok(Self { process, dir, version })
     }
 
     /// Returns how to reach the server: by its socket, as `root`, without a password.
@@ -153,14 +147,6 @@ impl Sandbox {
     #[must_use]
     pub fn version(&self) -> &str {
         &self.version
-    }
-
-    /// Says so if the dump comes from another series of versions than the sandbox is of.
-    #[must_use]
-    pub fn note(&self, manifest: &Manifest) -> Option<String> {
-        let name = product::name(self.product);
-        (series(&manifest.version) != series(&self.version))
-            .then(|| format!("rehearsed on {name} {}, the source is {}", self.version, manifest.version))
     }
 
     /// Ends the server and removes its directory. Dropping does the same, but cannot say that it failed.

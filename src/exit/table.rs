@@ -185,6 +185,8 @@ coded! {
         | RestoreError::UnknownId(_)
         | RestoreError::AmbiguousId(_)
         | RestoreError::Foreign(_)
+        | RestoreError::OtherSource { .. }
+        | RestoreError::Nothing(_)
         | RestoreError::NoServer(_)
         | RestoreError::NoDir(_)
         | RestoreError::ManyDatabases(..)

@@ -98,7 +98,7 @@ impl ServerError {
             Self::NoAnswer { .. } | Self::Dial { .. } => {
                 Some("check that the server runs and that no firewall stands between".to_owned())
             }
-            Self::Tls { .. } => Some("check `tls.ca_file` in the policy".to_owned()),
+            Self::Tls { .. } => Some("check `tls_ca_file` in the policy, or `--to-mysql-ca`".to_owned()),
             Self::BrokeOff { .. } => None,
         }
     }

@@ -61,7 +61,7 @@ impl SandboxError {
                 "install a MySQL server of the source's version, or name the program: `drill.sandbox.mysqld` in the policy"
             }
             Self::OtherProgram { .. } => {
-                "on Debian `mysqld` is MariaDB's; name the right program in the policy's `drill.sandbox`"
+                "on Debian `mysqld` is MariaDB's; name the right program: `drill.sandbox.mysqld` in the policy"
             }
             Self::Dir { .. } | Self::NoRoom { .. } => {
                 "choose a directory that can be written and has room: `drill.sandbox.work_dir` in the policy"

@@ -296,7 +296,9 @@ async fn a_table_with_a_directory_of_its_own_stays_inside_a_sandbox() {
         let sandbox = Sandbox::start(&plan, &Run::silent()).await.unwrap();
         let server = sandbox.server();
         let state = inspect(&server, &CancellationToken::new()).await.unwrap();
-        let plan = LoadPlan::new(dump.manifest(), &Selection::data(), &state, false).unwrap();
+        let plan =
+            LoadPlan::new(dump.manifest(), &Selection { accounts: false, ..Selection::everything() }, &state, false)
+                .unwrap();
         let loaded = load(&plan, dump, &server, options(), &Run::silent()).await.unwrap();
         assert!(loaded.failed.is_empty() && loaded.rows == 1, "{product:?}: {:?}", loaded.failed);
         assert_eq!(std::fs::read_dir(outside.path()).unwrap().count(), 0, "{product:?}");

@@ -189,7 +189,7 @@ fn a_server_left_behind_is_swept_up_by_the_next_sandbox() {
     let parent = tempfile::tempdir().unwrap();
     let dir: PathBuf = parent.path().join("bkp-sandbox-left");
     std::fs::create_dir(&dir).unwrap();
-    std::fs::write(dir.join("owner"), "4194304").unwrap();
+    std::fs::write(dir.join(".owner"), "4194304").unwrap();
     // Waits at its input, with the directory among its arguments as a server has it.
     let mut server = Command::new("sh").args(["-c", "read -r _"]).arg(&dir).stdin(Stdio::piped()).spawn().unwrap();
     let pid = server.id();

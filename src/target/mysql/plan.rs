@@ -37,12 +37,6 @@ impl Selection {
         Self { tables: None, accounts: true }
     }
 
-    /// Selects all but users, roles and grants: what a sandbox needs.
-    #[must_use]
-    pub fn data() -> Self {
-        Self { tables: None, accounts: false }
-    }
-
     fn has(&self, schema: &str, table: &str) -> bool {
         let is_it = |(s, t): &(String, String)| s == schema && t == table;
         self.tables.as_ref().is_none_or(|tables| tables.iter().any(is_it))
