@@ -7,6 +7,7 @@ use crate::drill::outcome::Phase;
 use crate::id::RunId;
 use crate::id::SnapshotId;
 use crate::repository::StoredSnapshot;
+use crate::verify::{Level, Subset};
 
 /// How a run ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -64,6 +65,30 @@ pub struct RunStart {
     /// `backup`, `copy`, `restore`, `verify`, `forget`, `drill`, …
     pub verb: String,
     pub started: DateTime<Utc>,
+    /// The sources that a backup is to read.
+    pub sources: Vec<String>,
+}
+
+/// How a backup ended for one of its sources.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SourceEnd {
+    pub source: String,
+    pub exit_code: u8,
+    /// The snapshot that it made, where it made one.
+    pub snapshot: Option<SnapshotRecord>,
+}
+
+/// What a verify looked at, and whether that is whole.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VerifyRecord {
+    pub run: RunId,
+    pub started: DateTime<Utc>,
+    /// [`super::REPOSITORY`] or a copy's name.
+    pub store: String,
+    pub level: Level,
+    /// The share of the packs that was read; `None`: all.
+    pub subset: Option<Subset>,
+    pub is_sound: bool,
 }
 
 /// What is known of a run when it has ended.

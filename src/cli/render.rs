@@ -11,8 +11,9 @@ use crate::backup::{Backed, Kind};
 use crate::cli::ink;
 use crate::copy::{Copied, CopyPlan};
 use crate::cycle::Step;
+use crate::cycle::done::{BackupDone, CopyDone, Done, DrillDone};
 use crate::cycle::journal::Verb;
-use crate::cycle::steps::{BackupDone, CopyDone, Done, DrillDone};
+
 use crate::exit::Failure;
 use crate::forget::{ForgetPlan, Forgotten, Judgement};
 use crate::human;
@@ -40,30 +41,44 @@ pub(super) fn failure(before: &str, failure: &Failure) -> String {
     text
 }
 
-/// Tells the steps of one policy's run.
-pub(super) fn steps(policy: &Policy, steps: &[Step]) -> String {
-    let mut text = String::new();
-    for step in steps {
-        match &step.result {
-            Ok(Done::Backup(done)) => backup(&mut text, policy, done),
-            Ok(Done::Copy(done)) => copies(&mut text, done),
-            Ok(Done::Verify(report)) => verified(&mut text, report),
-            Ok(Done::Drill(done)) => drill(&mut text, done),
-            Err(error) => text.push_str(&failure(&format!("{} {}: ", step.verb, policy.name), error)),
-        }
-    }
-    text
+/// What steps came to: lines for standard output, and those for standard error.
+#[derive(Default)]
+pub(super) struct Told {
+    pub(super) text: String,
+    pub(super) errors: String,
 }
 
-fn backup(text: &mut String, policy: &Policy, done: &BackupDone) {
+impl Told {
+    pub(super) fn fail(&mut self, before: &str, error: &Failure) {
+        self.errors.push_str(&failure(before, error));
+    }
+}
+
+/// Tells the steps of one policy's run.
+pub(super) fn steps(told: &mut Told, policy: &Policy, steps: &[Step]) {
+    for step in steps {
+        match &step.result {
+            Ok(Done::Backup(done)) => backup(told, policy, done),
+            Ok(Done::Copy(done)) => copies(told, done),
+            Ok(Done::Verify(report)) => verified(&mut told.text, report),
+            Ok(Done::Drill(done)) => drill(told, done),
+            Err(error) => told.fail(&format!("{} {}: ", step.verb, policy.name), error),
+        }
+        if let Some(error) = &step.unrecorded {
+            told.fail(&format!("record the {} of {}: ", step.verb, policy.name), error);
+        }
+    }
+}
+
+fn backup(told: &mut Told, policy: &Policy, done: &BackupDone) {
     for backed in &done.outcome.done {
-        one_backup(text, policy, backed);
+        one_backup(&mut told.text, policy, backed);
     }
     for (source, error) in &done.outcome.failed {
-        let failed = Failure::from(error);
-        text.push_str(&failure(&format!("back up {source}: "), &failed));
+        told.fail(&format!("back up {source}: "), &Failure::from(error));
     }
-    copies(text, &done.copies);
+    copies(told, &done.copies);
+    let text = &mut told.text;
     match &done.forgotten {
         Ok((plan, forgotten)) => {
             if let Some(freeze) = &plan.frozen {
@@ -73,7 +88,7 @@ fn backup(text: &mut String, policy: &Policy, done: &BackupDone) {
                 line!(text, "retention  {} snapshots forgotten, {kept} kept", forgotten.done.len());
             }
         }
-        Err(error) => text.push_str(&failure("forget: ", error)),
+        Err(error) => told.fail("forget: ", error),
     }
 }
 
@@ -101,15 +116,19 @@ fn one_backup(text: &mut String, policy: &Policy, backed: &Backed) {
     for left_out in backed.incomplete.iter().take(LINES_MAX) {
         line!(text, "{:<10} incomplete: {left_out}", "");
     }
+    let more = backed.incomplete.len().saturating_sub(LINES_MAX);
+    if more > 0 {
+        line!(text, "{:<10} … and {more} more; `--json` names them", "");
+    }
 }
 
-fn copies(text: &mut String, copies: &[CopyDone]) {
+fn copies(told: &mut Told, copies: &[CopyDone]) {
     for copy in copies {
         match &copy.result {
-            Ok(copied) => one_copy(text, &copy.name, copied),
+            Ok(copied) => one_copy(&mut told.text, &copy.name, copied),
             Err(error) => {
-                text.push_str(&failure(&format!("copy to {}: ", copy.name), error));
-                line!(text, "note: the snapshots are kept here, and the next run sends what is missing");
+                told.fail(&format!("copy to {}: ", copy.name), error);
+                line!(told.errors, "note: the snapshots are kept here, and the next run sends what is missing");
             }
         }
     }
@@ -155,12 +174,12 @@ fn verified(text: &mut String, report: &verify::Report) {
     }
 }
 
-fn drill(text: &mut String, done: &DrillDone) {
-    text.push_str(&done.report.text(ink()));
+fn drill(told: &mut Told, done: &DrillDone) {
+    told.text.push_str(&done.report.text(ink()));
     if let Some(error) = &done.failure {
-        text.push_str(&failure("drill: ", error));
+        told.fail("drill: ", error);
     }
-    line!(text, "report     {}", done.files.html.display());
+    line!(told.text, "report     {}", done.files.html.display());
 }
 
 pub(super) fn steps_json(steps: &[Step]) -> Vec<Value> {
@@ -179,7 +198,7 @@ pub(super) fn steps_json(steps: &[Step]) -> Vec<Value> {
             }
             Err(failure) => json!({ "failure": failure }),
         };
-        json!({ "verb": step.verb, "exit": step.exit().code(), "result": what })
+        json!({ "verb": step.verb, "exit": step.exit().code(), "result": what, "unrecorded": step.unrecorded })
     };
     steps.iter().map(of).collect()
 }

@@ -3,6 +3,7 @@
 
 mod catalog;
 mod copy;
+mod cycle;
 mod damage;
 mod dump;
 mod faults;
