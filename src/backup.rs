@@ -342,13 +342,11 @@ pub(crate) async fn joined<T>(
         done = &mut thread => return done.map_err(broke)?,
         () = run.cancel.cancelled() => {}
     }
-    match tokio::time::timeout(grace, thread).await {
-        Ok(done) => done.map_err(broke)?,
-        Err(_) => {
-            run.events.warn("the source does not answer; its reader is left behind");
-            Err(Stopped.into())
-        }
+    if let Ok(done) = tokio::time::timeout(grace, thread).await {
+        return done.map_err(broke)?;
     }
+    run.events.warn("the source does not answer; its reader is left behind");
+    Err(Stopped.into())
 }
 
 /// Names what a snapshot of files does not hold, or holds as it changed while it was read.

@@ -142,15 +142,14 @@ pub async fn run(policy: &Policy, wanted: Wanted, lock_wait: Duration, run: &Run
         Wanted::Due => agenda(policy, run.now())?.verbs,
         Wanted::Everything => everything(policy),
     };
-    let mut steps = Vec::new();
+    let (stamps, mut steps) = (Stamps::load(&policy.state_dir)?, Vec::new());
     for verb in verbs {
         if run.cancel.is_cancelled() {
             break;
         }
         // Each step is a run of its own in the catalog and in the snapshots' tags.
         let run = run.renewed();
-        let task = task_of(verb, &Stamps::load(&policy.state_dir)?);
-        steps.push(stamped(policy, &task, &run).await);
+        steps.push(stamped(policy, &task_of(verb, &stamps), &run).await);
     }
     drop(lock);
     run.check()?;
@@ -221,7 +220,7 @@ fn stamps_of(task: &Task, result: &Result<Done, Failure>) -> Vec<(Verb, bool)> {
         (Task::Backup { options, .. }, Ok(Done::Backup(done))) => {
             // Incomplete sources made their snapshots: another run would say the same again. One that failed did not.
             let is_whole = options.sources.is_empty();
-            let backup = is_whole.then(|| (Verb::Backup, done.outcome.failed.is_empty()));
+            let backup = is_whole.then_some((Verb::Backup, done.outcome.failed.is_empty()));
             let has_copies = !done.copies.is_empty();
             let copy = has_copies.then(|| (Verb::Copy, exit_of_copies(&done.copies) == Exit::Ok));
             backup.into_iter().chain(copy).collect()

@@ -104,23 +104,12 @@ pub struct RunEnd {
     pub bytes_stored: u64,
     /// Bytes sent to copies.
     pub bytes_copied: u64,
-    /// The snapshots that the run made or used.
-    pub snapshots: Vec<RunSnapshot>,
 }
 
 impl RunEnd {
     #[must_use]
     pub fn new(ended: DateTime<Utc>, exit_code: u8) -> Self {
-        Self {
-            ended,
-            exit_code,
-            error: None,
-            phases: Vec::new(),
-            bytes_read: 0,
-            bytes_stored: 0,
-            bytes_copied: 0,
-            snapshots: Vec::new(),
-        }
+        Self { ended, exit_code, error: None, phases: Vec::new(), bytes_read: 0, bytes_stored: 0, bytes_copied: 0 }
     }
 }
 

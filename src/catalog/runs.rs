@@ -49,14 +49,7 @@ impl Catalog {
     /// # Errors
     /// [`CatalogError`] where the file cannot be written, or the run was never begun.
     pub fn end(&self, id: &RunId, end: &RunEnd) -> Result<(), CatalogError> {
-        self.with("write a run's end into", |connection| {
-            let transaction = connection.transaction()?;
-            write_end(&transaction, id, end)?;
-            for snapshot in &end.snapshots {
-                link(&transaction, id, &snapshot.source, &snapshot.id)?;
-            }
-            transaction.commit()
-        })
+        self.with("write a run's end into", |connection| write_end(connection, id, end))
     }
 
     /// Returns the newest runs, newest first.
@@ -176,8 +169,8 @@ fn start_of(id: &RunId) -> Option<DateTime<Utc>> {
     Some(start.and_utc())
 }
 
-fn write_end(transaction: &Transaction<'_>, id: &RunId, end: &RunEnd) -> rusqlite::Result<()> {
-    let changed = transaction.execute(
+fn write_end(connection: &Connection, id: &RunId, end: &RunEnd) -> rusqlite::Result<()> {
+    let changed = connection.execute(
         "UPDATE runs SET ended = ?2, outcome = ?3, exit_code = ?4, error = ?5, phases = ?6,
          bytes_read = ?7, bytes_stored = ?8, bytes_copied = ?9, holder = NULL WHERE id = ?1",
         params![

@@ -78,17 +78,23 @@ fn backup(told: &mut Told, policy: &Policy, done: &BackupDone) {
         told.fail(&format!("back up {source}: "), &Failure::from(error));
     }
     copies(told, &done.copies);
-    let text = &mut told.text;
     match &done.forgotten {
         Ok((plan, forgotten)) => {
             if let Some(freeze) = &plan.frozen {
-                line!(text, "retention  rests: {freeze}");
+                line!(told.text, "retention  rests: {freeze}");
             } else if !forgotten.done.is_empty() {
                 let kept = plan.judgements.iter().filter(|judgement| judgement.keep).count();
-                line!(text, "retention  {} snapshots forgotten, {kept} kept", forgotten.done.len());
+                line!(told.text, "retention  {} snapshots forgotten, {kept} kept", forgotten.done.len());
             }
+            not_forgotten(told, forgotten);
         }
         Err(error) => told.fail("forget: ", error),
+    }
+}
+
+fn not_forgotten(told: &mut Told, forgotten: &Forgotten) {
+    for (id, error) in forgotten.failed.iter().take(LINES_MAX) {
+        told.fail(&format!("forget {}: ", id.short()), &Failure::from(error));
     }
 }
 
@@ -125,7 +131,7 @@ fn one_backup(text: &mut String, policy: &Policy, backed: &Backed) {
 fn copies(told: &mut Told, copies: &[CopyDone]) {
     for copy in copies {
         match &copy.result {
-            Ok(copied) => one_copy(&mut told.text, &copy.name, copied),
+            Ok(copied) => one_copy(told, &copy.name, copied),
             Err(error) => {
                 told.fail(&format!("copy to {}: ", copy.name), error);
                 line!(told.errors, "note: the snapshots are kept here, and the next run sends what is missing");
@@ -134,16 +140,16 @@ fn copies(told: &mut Told, copies: &[CopyDone]) {
     }
 }
 
-fn one_copy(text: &mut String, name: &str, copied: &Copied) {
+fn one_copy(told: &mut Told, name: &str, copied: &Copied) {
     line!(
-        text,
+        told.text,
         "{name:<10} copy: {} packs and {} snapshots sent, {}",
         copied.packs,
         copied.snapshots.len(),
         human::bytes(copied.bytes)
     );
     for (key, error) in copied.failed.iter().take(LINES_MAX) {
-        line!(text, "{:<10} not sent: {key}: {error}", "");
+        line!(told.errors, "error: copy to {name}: {key}: {error}");
     }
 }
 
@@ -239,12 +245,9 @@ pub(super) fn forget_plan_json(plan: &ForgetPlan) -> Value {
     json!({ "frozen": plan.frozen.as_ref().map(ToString::to_string), "snapshots": snapshots, "others": plan.others })
 }
 
-pub(super) fn forgotten(forgotten: &Forgotten) -> String {
-    let mut text = format!("{} snapshots forgotten\n", forgotten.done.len());
-    for (id, error) in forgotten.failed.iter().take(LINES_MAX) {
-        line!(text, "not forgotten: {}: {error}", id.short());
-    }
-    text
+pub(super) fn forgotten(told: &mut Told, forgotten: &Forgotten) {
+    line!(told.text, "{} snapshots forgotten", forgotten.done.len());
+    not_forgotten(told, forgotten);
 }
 
 fn copied_json(name: &str, copied: &Copied) -> Value {

@@ -166,11 +166,13 @@ pub(super) fn forget(global: &Global, args: &ForgetArgs) -> Answered {
         drop(lock);
         let json = json!({ "dry_run": args.dry_run, "plan": render::forget_plan_json(&plan) });
         let text = render::forget_plan(&policy, &plan);
-        Ok(match forgotten {
-            None => Answer::new(text, json),
-            Some(forgotten) => Answer::new(format!("{text}{}", render::forgotten(&forgotten)), json)
-                .with(done::exit_of_forgotten(&forgotten)),
-        })
+        let mut told = Told { text, ..Told::default() };
+        let mut exit = Exit::Ok;
+        if let Some(forgotten) = forgotten {
+            render::forgotten(&mut told, &forgotten);
+            exit = done::exit_of_forgotten(&forgotten);
+        }
+        Ok(Answer::new(told.text, json).telling(told.errors).with(exit))
     })
 }
 

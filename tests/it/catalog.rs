@@ -40,11 +40,10 @@ fn start(verb: &str, time: &str) -> RunStart {
 fn run(catalog: &Catalog, verb: &str, time: &str, source: &str, exit_code: u8) {
     let start = start(verb, time);
     catalog.begin(&start).unwrap();
-    let end = RunEnd {
-        snapshots: vec![RunSnapshot { source: source.to_owned(), id: id(time) }],
-        ..RunEnd::new(start.started + TimeDelta::minutes(5), exit_code)
-    };
-    catalog.end(&start.id, &end).unwrap();
+    let made = SnapshotRecord { run: Some(start.id.clone()), ..snapshot(REPOSITORY, source, time) };
+    let ended = SourceEnd { source: source.to_owned(), exit_code, snapshot: Some(made) };
+    catalog.end_sources(&start.id, &[ended]).unwrap();
+    catalog.end(&start.id, &RunEnd::new(start.started + TimeDelta::minutes(5), exit_code)).unwrap();
 }
 
 fn snapshot(store: &str, source: &str, time: &str) -> SnapshotRecord {
@@ -101,11 +100,13 @@ fn a_run_comes_back_as_it_was_written() {
         bytes_read: 1 << 40,
         bytes_stored: 12,
         bytes_copied: u64::MAX,
-        snapshots: vec![RunSnapshot { source: "db1".to_owned(), id: id("x") }],
         ..RunEnd::new(at("2026-03-01T02:20:00Z"), 3)
     };
     let catalog = open(dir.path());
     catalog.begin(&begun).unwrap();
+    let made = snapshot(REPOSITORY, "db1", "2026-03-01T02:15:00Z");
+    let ended = SourceEnd { source: "db1".to_owned(), exit_code: 0, snapshot: Some(made.clone()) };
+    catalog.end_sources(&begun.id, &[ended]).unwrap();
     catalog.end(&begun.id, &end).unwrap();
     drop(catalog);
 
@@ -119,7 +120,8 @@ fn a_run_comes_back_as_it_was_written() {
     assert_eq!(found.error, end.error);
     assert_eq!(found.phases, end.phases);
     assert_eq!((found.bytes_read, found.bytes_stored), (1 << 40, 12));
-    assert_eq!(found.snapshots, end.snapshots);
+    assert_eq!(found.snapshots, [RunSnapshot { source: "db1".to_owned(), id: made.id }]);
+    assert_eq!(catalog.snapshots().unwrap(), [made]);
 }
 
 #[test]
