@@ -21,7 +21,7 @@ use crate::place;
 use crate::policy::Policy;
 use crate::report::Report;
 use crate::repository::{Repository, StoredSnapshot};
-use crate::run::Run;
+use crate::run::{Run, Stopped};
 use crate::status::{Inputs, NextRun, Status, Verdict};
 
 /// Drills that `status` and `report` look back on.
@@ -160,8 +160,7 @@ async fn refill(policy: &Policy, catalog: &Catalog, run: &Run) -> Result<(), Fai
     let (mut records, mut unread) = (Vec::new(), Vec::new());
     let stores = std::iter::once(None).chain(policy.copies.iter().map(|copy| Some(copy.name.as_str())));
     for copy in stores {
-        let found = records_of(policy, copy, run).await;
-        run.check()?;
+        let found = run.cancel.run_until_cancelled(records_of(policy, copy, run)).await.ok_or(Stopped)?;
         let store = copy.unwrap_or(REPOSITORY);
         match found {
             Ok(found) => records.extend(found),

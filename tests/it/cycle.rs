@@ -278,6 +278,33 @@ fn a_rebuild_without_a_store_forgets_nothing_of_it() {
 }
 
 #[test]
+fn a_signal_in_the_midst_of_a_rebuild_forgets_nothing() {
+    let mall = Mall::ready("");
+    mall.bkp(&["backup", "mall"]).expect(0);
+    mall.status(0);
+    let hanging = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let file = mall.path("policies/mall.toml");
+    let policy = fs::read_to_string(&file).unwrap();
+    let place = format!("path = \"{}\"", mall.path("usb").display());
+    let s3 = format!(
+        "s3 = {{ bucket = \"b\", region = \"r\", endpoint = \"http://{}\", access_key_id = \"k\", \
+         secret_access_key_file = \"{}\" }}",
+        hanging.local_addr().unwrap(),
+        mall.path("repo.key").display()
+    );
+    assert!(policy.contains(&place));
+    fs::write(&file, policy.replace(&place, &s3)).unwrap();
+
+    let child = mall.command(&["status", "mall", "--rebuild"]).stderr(Stdio::piped()).spawn().unwrap();
+    let _connection = hanging.accept().unwrap();
+    assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
+    Ended::from(child.wait_with_output().unwrap()).expect(130);
+    let catalog = rusqlite::Connection::open(mall.path("state-mall/catalog.sqlite")).unwrap();
+    let rows: i64 = catalog.query_row("SELECT count(*) FROM snapshots", [], |row| row.get(0)).unwrap();
+    assert_eq!(rows, 4);
+}
+
+#[test]
 fn a_forget_in_a_copy_is_known_to_the_catalog() {
     let mall = Mall::ready("");
     for _ in 0..2 {
