@@ -164,12 +164,12 @@ pub(super) fn forget(global: &Global, args: &ForgetArgs) -> Answered {
             (plan, has_work.then_some(forgotten))
         };
         drop(lock);
-        let json = json!({ "dry_run": args.dry_run, "plan": render::forget_plan_json(&plan) });
-        let text = render::forget_plan(&policy, &plan);
-        let mut told = Told { text, ..Told::default() };
+        let mut told = Told { text: render::forget_plan(&policy, &plan), ..Told::default() };
+        let mut json = json!({ "dry_run": args.dry_run, "plan": render::forget_plan_json(&plan) });
         let mut exit = Exit::Ok;
         if let Some(forgotten) = forgotten {
             render::forgotten(&mut told, &forgotten);
+            json["forgotten"] = render::forgotten_json(&forgotten);
             exit = done::exit_of_forgotten(&forgotten);
         }
         Ok(Answer::new(told.text, json).telling(told.errors).with(exit))

@@ -211,6 +211,8 @@ async fn rehearse(
     let start = drill::Start { repository: &repository, origin, began, began_at };
     let (outcome, error) = drill::drill(policy, start, keep, run).await;
     place::unlock(lock, run).await;
+    // A drill that was told to stop found nothing out: it counts neither as passed nor as failed.
+    run.check()?;
     let past = catalog.drills(HISTORY_DRILLS_MAX)?;
     catalog.record_drill(&outcome)?;
     let report = Report::new(outcome, &past, context(policy, catalog, run)?);
