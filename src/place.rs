@@ -2,9 +2,10 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::policy::{CopyPlace, CopyTarget, Policy, S3Place};
-use crate::repository::{Repository, RepositoryError};
+use crate::repository::{LockGuard, LockMode, Repository, RepositoryError};
 use crate::run::Run;
 use crate::secret::{Secret, SecretError};
 use crate::store::limit::Limit;
@@ -137,6 +138,33 @@ pub async fn copy_store(policy: &Policy, copy: &CopyPlace, run: &Run) -> Result<
             let s3 = opened.map_err(|error| PlaceError::Copy { copy: copy.name.clone(), error })?;
             Ok(Arc::new(Retry::new(limited(Arc::new(s3)), Backoff::default(), run.cancel.clone())))
         }
+    }
+}
+
+/// Takes a shared lock to read under, so that nothing is pruned meanwhile. Where the store cannot take one (credentials that may
+/// only read, a full or a read-only disk) it warns and goes on: reading needs no more.
+///
+/// # Errors
+/// [`RepositoryError::Locked`] while another works alone on the repository, [`RepositoryError::Stopped`] after a signal.
+pub async fn lock_to_read(repository: &Repository, run: &Run) -> Result<Option<LockGuard>, RepositoryError> {
+    match repository.lock(LockMode::Shared, LOCK_WAIT, run).await {
+        Ok(lock) => Ok(Some(lock)),
+        Err(error @ (RepositoryError::Locked { .. } | RepositoryError::Stopped(_))) => Err(error),
+        Err(error) => {
+            run.events.warn(format!("reading without a lock: {error}; let nobody prune this repository meanwhile"));
+            Ok(None)
+        }
+    }
+}
+
+/// A forget holds its exclusive lock for seconds: long enough to wait for one.
+const LOCK_WAIT: Duration = Duration::from_mins(1);
+
+/// Gives a lock back. One that stays goes stale by itself, and what was done under it is done: a warning says enough.
+pub async fn unlock(lock: impl Into<Option<LockGuard>>, run: &Run) {
+    let Some(lock) = lock.into() else { return };
+    if let Err(error) = lock.release().await {
+        run.events.warn(format!("the repository's lock stays until it is stale: {error}"));
     }
 }
 

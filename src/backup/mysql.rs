@@ -13,6 +13,8 @@ use crate::backup::BackupError;
 use crate::backup::Draft;
 use crate::backup::Job;
 use crate::backup::Kind;
+use crate::backup::STOP_GRACE;
+use crate::backup::joined;
 use crate::entry;
 use crate::entry::Metadata;
 use crate::id::BlobId;
@@ -52,7 +54,7 @@ pub(super) async fn save(job: &Job<'_>, name: &str) -> Result<Backed, BackupErro
             Ok::<_, BackupError>((manifest, sink))
         })
     };
-    let (manifest, sink) = dumped.await.map_err(|error| BackupError::Thread(error.to_string()))??;
+    let (manifest, sink) = joined(dumped, STOP_GRACE, run).await?;
     let root = format!("mysql/{name}");
     let tree = sink.into_tree(&writer, &root, manifest.taken_at)?;
     let written = job.prove(&writer).await?;

@@ -68,9 +68,13 @@ pub enum Command {
     #[command(after_help = "Examples:\n  bkp snapshots mall\n  bkp snapshots mall --source db1 --from offsite")]
     Snapshots(SnapshotsArgs),
     /// Shows on one screen whether backups are good
-    #[command(
-        after_help = "Examples:\n  bkp status\n  bkp status mall --json\n\nExit code 14 where an objective is breached, 1 where the newest run failed."
-    )]
+    #[command(after_help = "\
+Examples:
+  bkp status
+  bkp status mall --json
+
+Exit code 14 where an objective is breached; 1 where anything else is bad: the newest backup failed, a scheduled one was
+missed by five minutes, a copy lags by more than the RPO, a run goes on for longer than a day and the RPO.")]
     Status(StatusArgs),
     /// Restores snapshots into a server and a directory
     #[command(after_help = "\
@@ -136,7 +140,8 @@ pub struct RunArgs {
     /// Policy files or names; none: every one in the policies' directory
     #[arg(value_name = "POLICY")]
     pub policies: Vec<String>,
-    /// Does all that the policy schedules regardless of the time
+    /// Does all that the policy can, whatever the schedule says: backup, copies, retention, verify, and the drill where one is
+    /// scheduled or has checks
     #[arg(long)]
     pub now: bool,
     /// Waits so long for another run of the policy to end (`30s`, `10m`) instead of exiting with 11

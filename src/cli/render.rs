@@ -11,8 +11,9 @@ use crate::backup::{Backed, Kind};
 use crate::cli::ink;
 use crate::copy::{Copied, CopyPlan};
 use crate::cycle::Step;
+use crate::cycle::done::{BackupDone, CopyDone, Done, DrillDone};
 use crate::cycle::journal::Verb;
-use crate::cycle::steps::{BackupDone, CopyDone, Done, DrillDone};
+
 use crate::exit::Failure;
 use crate::forget::{ForgetPlan, Forgotten, Judgement};
 use crate::human;
@@ -52,41 +53,62 @@ pub(super) fn failure(before: &str, failure: &Failure) -> String {
     text
 }
 
-/// Tells the steps of one policy's run.
-pub(super) fn steps(policy: &Policy, steps: &[Step]) -> String {
-    let mut text = String::new();
-    for step in steps {
-        match &step.result {
-            Ok(Done::Backup(done)) => backup(&mut text, policy, done),
-            Ok(Done::Copy(done)) => copies(&mut text, done),
-            Ok(Done::Verify(report)) => verified(&mut text, report),
-            Ok(Done::Drill(done)) => drill(&mut text, done),
-            Err(error) => text.push_str(&failure(&format!("{} {}: ", step.verb, policy.name), error)),
-        }
-    }
-    text
+/// What steps came to: lines for standard output, and those for standard error.
+#[derive(Default)]
+pub(super) struct Told {
+    pub(super) text: String,
+    pub(super) errors: String,
 }
 
-fn backup(text: &mut String, policy: &Policy, done: &BackupDone) {
+impl Told {
+    pub(super) fn fail(&mut self, before: &str, error: &Failure) {
+        self.errors.push_str(&failure(before, error));
+    }
+}
+
+/// Tells the steps of one policy's run.
+pub(super) fn steps(told: &mut Told, policy: &Policy, steps: &[Step]) {
+    for step in steps {
+        match &step.result {
+            Ok(Done::Backup(done)) => backup(told, policy, done),
+            Ok(Done::Copy(done)) => copies(told, done),
+            Ok(Done::Verify(report)) => verified(&mut told.text, report),
+            Ok(Done::Drill(done)) => drill(told, done),
+            Err(error) => told.fail(&format!("{} {}: ", step.verb, policy.name), error),
+        }
+        if let Some(error) = &step.unrecorded {
+            told.fail(&format!("record the {} of {}: ", step.verb, policy.name), error);
+        }
+    }
+}
+
+fn backup(told: &mut Told, policy: &Policy, done: &BackupDone) {
     for backed in &done.outcome.done {
-        one_backup(text, policy, backed);
+        one_backup(&mut told.text, policy, backed);
     }
     for (source, error) in &done.outcome.failed {
-        let failed = Failure::from(error);
-        text.push_str(&failure(&format!("back up {source}: "), &failed));
+        told.fail(&format!("back up {source}: "), &Failure::from(error));
     }
-    copies(text, &done.copies);
+    copies(told, &done.copies);
     match &done.forgotten {
         Ok((plan, forgotten)) => {
             if let Some(freeze) = &plan.frozen {
-                line!(text, "retention  rests: {freeze}");
+                line!(told.text, "retention  rests: {freeze}");
             } else if !forgotten.done.is_empty() {
                 let kept = plan.judgements.iter().filter(|judgement| judgement.keep).count();
-                line!(text, "retention  {} snapshots forgotten, {kept} kept", forgotten.done.len());
+                line!(told.text, "retention  {} snapshots forgotten, {kept} kept", forgotten.done.len());
             }
+            not_forgotten(told, forgotten);
         }
-        Err(error) => text.push_str(&failure("forget: ", error)),
+        Err(error) => told.fail("forget: ", error),
     }
+}
+
+fn not_forgotten(told: &mut Told, forgotten: &Forgotten) {
+    for (id, error) in forgotten.failed.iter().take(LINES_MAX) {
+        told.fail(&format!("forget {}: ", id.short()), &Failure::from(error));
+    }
+    more(&mut told.errors, forgotten.failed.len());
 }
 
 fn one_backup(text: &mut String, policy: &Policy, backed: &Backed) {
@@ -116,30 +138,30 @@ fn one_backup(text: &mut String, policy: &Policy, backed: &Backed) {
     more(text, backed.incomplete.len());
 }
 
-fn copies(text: &mut String, copies: &[CopyDone]) {
+fn copies(told: &mut Told, copies: &[CopyDone]) {
     for copy in copies {
         match &copy.result {
-            Ok(copied) => one_copy(text, &copy.name, copied),
+            Ok(copied) => one_copy(told, &copy.name, copied),
             Err(error) => {
-                text.push_str(&failure(&format!("copy to {}: ", copy.name), error));
-                line!(text, "note: the snapshots are kept here, and the next run sends what is missing");
+                told.fail(&format!("copy to {}: ", copy.name), error);
+                line!(told.errors, "note: the snapshots are kept here, and the next run sends what is missing");
             }
         }
     }
 }
 
-fn one_copy(text: &mut String, name: &str, copied: &Copied) {
+fn one_copy(told: &mut Told, name: &str, copied: &Copied) {
     line!(
-        text,
+        told.text,
         "{name:<10} copy: {} packs and {} snapshots sent, {}",
         copied.packs,
         copied.snapshots.len(),
         human::bytes(copied.bytes)
     );
     for (key, error) in copied.failed.iter().take(LINES_MAX) {
-        line!(text, "{:<10} not sent: {}: {}", "", shown(key), shown(error));
+        line!(told.errors, "error: copy to {name}: {}: {}", shown(key), shown(error));
     }
-    more(text, copied.failed.len());
+    more(&mut told.errors, copied.failed.len());
 }
 
 pub(super) fn copy_plan(name: &str, plan: &CopyPlan) -> String {
@@ -170,12 +192,12 @@ fn verified(text: &mut String, report: &verify::Report) {
     more(text, report.damaged.len() + report.missing.len());
 }
 
-fn drill(text: &mut String, done: &DrillDone) {
-    text.push_str(&done.report.text(ink()));
+fn drill(told: &mut Told, done: &DrillDone) {
+    told.text.push_str(&done.report.text(ink()));
     if let Some(error) = &done.failure {
-        text.push_str(&failure("drill: ", error));
+        told.fail("drill: ", error);
     }
-    line!(text, "report     {}", done.files.html.display());
+    line!(told.text, "report     {}", done.files.html.display());
 }
 
 pub(super) fn steps_json(steps: &[Step]) -> Vec<Value> {
@@ -194,7 +216,7 @@ pub(super) fn steps_json(steps: &[Step]) -> Vec<Value> {
             }
             Err(failure) => json!({ "failure": failure }),
         };
-        json!({ "verb": step.verb, "exit": step.exit().code(), "result": what })
+        json!({ "verb": step.verb, "exit": step.exit().code(), "result": what, "unrecorded": step.unrecorded })
     };
     steps.iter().map(of).collect()
 }
@@ -235,13 +257,9 @@ pub(super) fn forget_plan_json(plan: &ForgetPlan) -> Value {
     json!({ "frozen": plan.frozen.as_ref().map(ToString::to_string), "snapshots": snapshots, "others": plan.others })
 }
 
-pub(super) fn forgotten(forgotten: &Forgotten) -> String {
-    let mut text = format!("{} snapshots forgotten\n", forgotten.done.len());
-    for (id, error) in forgotten.failed.iter().take(LINES_MAX) {
-        line!(text, "not forgotten: {}: {}", id.short(), shown(error));
-    }
-    more(&mut text, forgotten.failed.len());
-    text
+pub(super) fn forgotten(told: &mut Told, forgotten: &Forgotten) {
+    line!(told.text, "{} snapshots forgotten", forgotten.done.len());
+    not_forgotten(told, forgotten);
 }
 
 pub(super) fn forgotten_json(forgotten: &Forgotten) -> Value {

@@ -2,11 +2,13 @@
 
 use std::io::{IsTerminal as _, Write as _};
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use chrono::{DateTime, NaiveDate, NaiveDateTime, Utc};
 use chrono_tz::Tz;
 use serde_json::json;
 
+use crate::catalog::Catalog;
 use crate::cli::args::{Global, RestoreArgs};
 use crate::cli::envelope::{Answer, Answered, wait};
 use crate::cli::{policies, render};
@@ -15,6 +17,7 @@ use crate::exit::{Exit, Failure};
 use crate::mysql::server::Server;
 use crate::place;
 use crate::policy::{MysqlAddress, Policy, Tls, TlsMode};
+use crate::repository::Repository;
 use crate::restore;
 use crate::restore::choose::Moment;
 use crate::restore::{Plan, Rates, Request, Restored};
@@ -31,27 +34,43 @@ pub(super) fn restore(global: &Global, args: &RestoreArgs) -> Answered {
 }
 
 async fn work(policy: &Policy, args: &RestoreArgs, request: &Request, asks: bool, run: &Run) -> Answered {
-    let journal = Journal::begin(policy, if args.dry_run { "restore --dry-run" } else { "restore" }, run)?;
-    let result = plan_and_apply(policy, args, request, asks, &journal, run).await;
+    if args.dry_run {
+        return plan_and_apply(policy, args, request, asks, run).await;
+    }
+    // No state of the catalog stands between an operator and a restore.
+    let unrecorded =
+        |failure: Failure| run.events.warn(format!("the catalog will not know of it: {}", failure.message));
+    let journal = Journal::begin(policy, "restore", Vec::new(), run).map_err(unrecorded);
+    let result = plan_and_apply(policy, args, request, asks, run).await;
     let (exit, error) = match &result {
         Ok(answer) => (answer.exit, None),
         Err(failure) => (failure.exit, Some(failure.message.clone())),
     };
-    journal.end(exit, error)?;
+    if let Ok(journal) = journal {
+        journal.end(exit, error).unwrap_or_else(unrecorded);
+    }
     result
 }
 
-async fn plan_and_apply(
+async fn plan_and_apply(policy: &Policy, args: &RestoreArgs, request: &Request, asks: bool, run: &Run) -> Answered {
+    let repository = place::repository_in(policy, args.from.as_deref(), run).await?;
+    // A plan needs no lock: what is gone when it is carried out is found then.
+    let lock = if args.dry_run { None } else { place::lock_to_read(&repository, run).await? };
+    let answered = plan_and_apply_in(policy, &repository, args, request, asks, run).await;
+    place::unlock(lock, run).await;
+    answered
+}
+
+async fn plan_and_apply_in(
     policy: &Policy,
+    repository: &Arc<Repository>,
     args: &RestoreArgs,
     request: &Request,
     asks: bool,
-    journal: &Journal<'_>,
     run: &Run,
 ) -> Answered {
-    let repository = place::repository_in(policy, args.from.as_deref(), run).await?;
-    let rates = rates(journal)?;
-    let plan = restore::plan(policy, &repository, request, rates, run).await?;
+    let rates = rates(policy, run);
+    let plan = restore::plan(policy, repository, request, rates, run).await?;
     let text = render::restore_plan(policy, &plan, args.from.as_deref());
     let json = render::restore_plan_json(&plan);
     if args.dry_run {
@@ -62,11 +81,11 @@ async fn plan_and_apply(
         consent(&plan)?;
     }
     let began = run.clock.instant();
-    let restored = restore::apply(&plan, &repository, request, run).await?;
+    let restored = restore::apply(&plan, repository, request, run).await?;
     let mut exit = exit_of(&restored);
     let mut proof = Vec::new();
     if args.verify {
-        proof = restore::compare(&plan, &restored, &repository, run).await?;
+        proof = restore::compare(&plan, &restored, repository, run).await?;
         if !proof.is_empty() {
             exit = exit.max(Exit::Damaged);
         }
@@ -120,16 +139,23 @@ fn unconfirmed(message: &str) -> Failure {
     Failure::new(Exit::Usage, message).hinting("add `--yes`, or look first with `--dry-run`")
 }
 
-/// Takes the rates of the newest drill that measured them.
-fn rates(journal: &Journal<'_>) -> Result<Rates, Failure> {
-    let drills = journal.catalog().drills(8)?;
+/// Takes the rates of the newest drill that measured them; none where the catalog cannot tell.
+fn rates(policy: &Policy, run: &Run) -> Rates {
+    if !Catalog::is_in(&policy.state_dir) {
+        return Rates::default();
+    }
+    let drills = Catalog::open(&policy.state_dir, &run.events).and_then(|catalog| catalog.drills(8));
+    let drills = drills.unwrap_or_else(|error| {
+        run.events.warn(format!("the duration cannot be predicted: {error}"));
+        Vec::new()
+    });
     let rate = |name: &str| {
         let phase =
             drills.iter().flat_map(|drill| &drill.phases).find(|phase| phase.name == name && phase.duration_ms > 0)?;
         #[expect(clippy::cast_precision_loss, reason = "a prediction")]
         Some(phase.bytes? as f64 / (phase.duration_ms as f64 / 1_000.0))
     };
-    Ok(Rates { load: rate("load"), files: rate("files") })
+    Rates { load: rate("load"), files: rate("files") }
 }
 
 fn request(policy: &Policy, args: &RestoreArgs) -> Result<Request, Failure> {

@@ -14,7 +14,8 @@ use std::time::{Duration, Instant};
 
 use bkp::catalog::Catalog;
 use bkp::clock::SystemClock;
-use bkp::cycle::steps;
+use bkp::cycle;
+use bkp::cycle::task::Task;
 use bkp::event::{Event, Events, Listener};
 use bkp::exit::Exit;
 use bkp::policy::Policy;
@@ -592,7 +593,8 @@ fn a_drill_that_is_told_to_stop_counts_neither_as_passed_nor_as_failed() {
     let run = Run::new(Arc::new(SystemClock), Events::new(stopper.clone()));
     *stopper.0.lock().unwrap() = Some(run.cancel.clone());
     let policy = Policy::load(&desk.path("policies/mall.toml")).unwrap();
-    let stopped = block_on(steps::rehearse(&policy, None, false, &run)).unwrap_err();
+    let drill = Task::Drill { from: None, keep: false };
+    let stopped = block_on(cycle::by_hand(&policy, &drill, Duration::ZERO, &run)).unwrap_err();
     assert_eq!(stopped.exit, Exit::Interrupted);
     assert!(!desk.path("bkp-drill-left").exists(), "it stopped before the drill began");
     let catalog = Catalog::open(Path::new(&policy.state_dir), &Events::silent()).unwrap();
