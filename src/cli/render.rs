@@ -18,7 +18,7 @@ use crate::forget::{ForgetPlan, Forgotten, Judgement};
 use crate::human;
 use crate::policy::Policy;
 use crate::restore::choose::Moment;
-use crate::restore::{Plan, Restored};
+use crate::restore::{Plan, Proof, Restored};
 use crate::target::mysql::LoadPlan;
 use crate::verify;
 
@@ -378,7 +378,7 @@ pub(super) fn restored(
     policy: &Policy,
     plan: &Plan,
     restored: &Restored,
-    proof: Option<&[String]>,
+    proof: Option<&Proof>,
     took: Duration,
 ) -> String {
     let mut text = String::new();
@@ -417,10 +417,12 @@ pub(super) fn restored(
     }
     match proof {
         None => {}
-        Some([]) => line!(text, "verified: every chunk of rows and every file equals the snapshot"),
-        Some(differences) => {
-            line!(text, "NOT EQUAL to the snapshot in {} places:", differences.len());
-            for difference in differences.iter().take(LINES_MAX) {
+        Some(Proof { differing: 0, .. }) => {
+            line!(text, "verified: every chunk of rows and every file that was restored equals the snapshot");
+        }
+        Some(proof) => {
+            line!(text, "NOT EQUAL to the snapshot in {} places:", human::count(proof.differing));
+            for difference in proof.lines.iter().take(LINES_MAX) {
                 line!(text, "  {difference}");
             }
         }
@@ -445,7 +447,7 @@ pub(super) fn restored_json(restored: &Restored) -> Value {
         .collect();
     let trees: Vec<Value> = restored.trees.iter().map(|(source, tree)| {
         let failed: Vec<Value> = tree.failed.iter().map(|(path, reason)| json!({ "path": path, "reason": reason })).collect();
-        json!({ "source": source, "files": tree.files, "bytes": tree.bytes, "skipped": tree.skipped, "failures": tree.failures, "failed": failed })
+        json!({ "source": source, "files": tree.files, "bytes": tree.bytes, "skipped": tree.skipped, "failures": tree.failures, "failed": failed, "reductions": tree.reductions, "owners_lost": tree.owners_lost })
     }).collect();
     json!({ "databases": databases, "trees": trees })
 }

@@ -144,7 +144,13 @@ impl World {
 
     pub(crate) fn compare(&self, of: &StoredSnapshot, directory: &Path) -> Comparison {
         let place = self.place(of);
-        compare(&self.repository, &place, directory, 4, &self.run).unwrap()
+        compare(&self.repository, &place, &Selection::default(), directory, 4, &self.run).unwrap()
+    }
+
+    /// Compares what was chosen by a plan with where it went.
+    pub(crate) fn compare_chosen(&self, plan: &FilesPlan) -> Comparison {
+        let options = &plan.options;
+        compare(&self.repository, &plan.place, &options.selection, &options.target, 4, &self.run).unwrap()
     }
 
     /// Takes away the pack that holds a file's first blob, or a directory's tree.
