@@ -1,5 +1,6 @@
 //! Image trees: from a directory into a repository and back, and what must not get through.
 
+mod fetch;
 mod world;
 
 use std::fs;

@@ -140,6 +140,10 @@ impl Walk<'_> {
         if self.target.state() == State::Interrupted {
             return Ok(true);
         }
+        // More names than it should have: one of them may be another's file, which is not to be given away.
+        if u64::from(stat.st_nlink) > node.metadata.links.max(1) {
+            return Ok(false);
+        }
         let Ok(mut file) = dir.open_file(&node.name) else {
             return Ok(false);
         };

@@ -138,3 +138,40 @@ fn times(metadata: &Metadata) -> Timestamps {
     };
     Timestamps { last_access: timespec(metadata.atime), last_modification: timespec(metadata.mtime) }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+    use std::path::PathBuf;
+
+    use super::*;
+
+    fn metadata(kind: Kind, mode: u32) -> Metadata {
+        let time = chrono::DateTime::from_timestamp(1_000_000_000, 0).unwrap();
+        let (user, group) = (String::new(), String::new());
+        let (uid, gid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
+        let (mtime, atime, ctime, xattrs) = (time, time, time, Vec::new());
+        let (size, device, inode, links) = (0, 0, 0, 1);
+        Metadata { kind, mode, uid, gid, user, group, size, mtime, atime, ctime, device, inode, links, xattrs }
+    }
+
+    #[test]
+    fn what_was_put_in_an_entrys_place_is_left_alone() {
+        let at = tempfile::tempdir().unwrap();
+        let victim = at.path().join("victim");
+        std::fs::write(&victim, b"").unwrap();
+        std::fs::set_permissions(&victim, std::fs::Permissions::from_mode(0o600)).unwrap();
+        symlink("victim", at.path().join("fifo")).unwrap();
+        let dir = TargetDir::top(at.path()).unwrap();
+        let swapped = give_special(&dir, OsStr::new("fifo"), &metadata(Kind::Fifo, 0o666));
+        assert!(swapped.unwrap_err().to_string().contains("put in its place"));
+        let link = metadata(Kind::Symlink { target: PathBuf::from("victim") }, 0o777);
+        assert_eq!(give_special(&dir, OsStr::new("fifo"), &link).unwrap(), Reduced::default());
+        // The link has its time, and what it points to kept its own.
+        let found = std::fs::metadata(&victim).unwrap();
+        assert_eq!(std::fs::symlink_metadata(at.path().join("fifo")).unwrap().mtime(), 1_000_000_000);
+        assert_eq!(found.permissions().mode() & 0o777, 0o600);
+        assert!(found.mtime() > 1_000_000_000);
+    }
+}

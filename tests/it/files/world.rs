@@ -11,8 +11,9 @@ use std::sync::Arc;
 use bkp::backup::files::{BackupFilesError, FilesSaved, save};
 use bkp::clock::FixedClock;
 use bkp::event::Events;
+use bkp::id::{BlobId, SnapshotId};
 use bkp::policy;
-use bkp::repository::{Repository, Snapshot, StoredSnapshot, Summary};
+use bkp::repository::{Repository, Snapshot, StoredSnapshot, Summary, Writer};
 use bkp::restore::files::{
     Comparison, FilesPlan, Options, Place, RestoreFilesError, Restored, Selection, apply, compare, plan,
 };
@@ -97,21 +98,44 @@ impl World {
         (saved, StoredSnapshot { id, snapshot })
     }
 
+    /// Names a tree of no source by a snapshot.
+    pub(crate) fn save_tree_of(&self, save: impl FnOnce(&Writer) -> BlobId) -> StoredSnapshot {
+        let writer = self.runtime.block_on(async { self.repository.writer(&self.run) });
+        let tree = save(&writer);
+        self.runtime.block_on(writer.finish()).unwrap();
+        self.runtime.block_on(self.repository.load_index(&self.run)).unwrap();
+        let snapshot = Snapshot { paths: Vec::new(), ..self.snapshot(tree) };
+        StoredSnapshot { id: SnapshotId::of(b"no source"), snapshot }
+    }
+
+    /// Opens the repository once more, for another run.
+    pub(crate) fn reopen(&self, run: &Run) -> Arc<Repository> {
+        let password = Secret::new(PASSWORD.to_owned());
+        let repository = self.runtime.block_on(Repository::open(self.store.clone(), &password, run)).unwrap();
+        self.runtime.block_on(repository.load_index(run)).unwrap();
+        repository
+    }
+
     fn snapshot_of(&self, saved: &FilesSaved) -> Snapshot {
+        let summary = Summary {
+            total_files_processed: saved.counts.files,
+            total_bytes_processed: saved.counts.bytes,
+            ..Summary::default()
+        };
+        Snapshot { summary: Some(summary), ..self.snapshot(saved.tree) }
+    }
+
+    fn snapshot(&self, tree: BlobId) -> Snapshot {
         Snapshot {
             time: self.run.now(),
             parent: None,
-            tree: saved.tree,
+            tree,
             paths: vec![self.policy.path.to_str().unwrap().to_owned()],
             hostname: "test".into(),
             username: "root".into(),
             tags: vec!["kind=files".into()],
             program_version: None,
-            summary: Some(Summary {
-                total_files_processed: saved.counts.files,
-                total_bytes_processed: saved.counts.bytes,
-                ..Summary::default()
-            }),
+            summary: None,
         }
     }
 
