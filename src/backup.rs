@@ -29,8 +29,7 @@ use crate::secret::SecretError;
 use crate::source::files::FilesError;
 use crate::source::files::FilesSource;
 use crate::source::mysql::MysqlSourceError;
-use crate::verify;
-use crate::verify::VerifyError;
+use crate::store::{FileKind, Key};
 
 /// What an operator may ask of a backup beside the policy.
 #[derive(Debug, Clone, Default)]
@@ -102,10 +101,6 @@ pub enum BackupError {
     Repository(#[from] RepositoryError),
     #[error("read the password of the database's account")]
     Password(#[from] SecretError),
-    #[error("verify what was written")]
-    Verify(#[from] VerifyError),
-    #[error("verify what was written: {0} objects are damaged or missing, the first is {1}")]
-    Written(usize, String),
     #[error("read the manifest of snapshot {0}: {1}")]
     Manifest(String, String),
     #[error("no source is named `{0}`")]
@@ -125,10 +120,6 @@ impl BackupError {
             Self::SaveFiles(error) => error.hint(),
             Self::Repository(error) => error.hint(),
             Self::Password(error) => error.hint(),
-            Self::Verify(error) => error.hint(),
-            Self::Written(..) => {
-                Some("check the disk under the repository, then run `bkp verify --level data`".to_owned())
-            }
             Self::NoSource(_) => Some("name a [mysql.…] or [files.…] table of the policy".to_owned()),
             Self::Manifest(..) | Self::Thread(_) | Self::Stopped(_) => None,
         }
@@ -148,8 +139,9 @@ pub async fn backup(
 ) -> Result<Outcome, BackupError> {
     refuse_unknown(policy, &options.sources)?;
     let lock = repository.lock(LockMode::Shared, options.lock_wait, run).await?;
-    repository.load_index(run).await?;
     let snapshots = repository.snapshots().await?;
+    repository.load_index(run).await?;
+    mend(repository, run).await?;
     let job = Job { policy, repository, snapshots: &snapshots, run };
     let mut outcome = Outcome::default();
     for name in policy.mysql.keys().filter(|name| options.wants(name)) {
@@ -160,6 +152,25 @@ pub async fn backup(
     }
     lock.release().await?;
     Ok(outcome)
+}
+
+/// Mends what can be mended while the source still has the bytes: packs whose index is damaged get a new one, and those that are gone
+/// or cut are left out of what is known, so that this run saves what they held again.
+async fn mend(repository: &Repository, run: &Run) -> Result<(), RepositoryError> {
+    let named = repository.save_recovered_index().await?;
+    if named > 0 {
+        run.events.warn(format!("a new index names the {named} packs that only a damaged one had named"));
+    }
+    let lost = repository.leave_out_lost_packs().await?;
+    if let Some(first) = lost.first() {
+        run.events.warn(format!(
+            "{} packs that the index names are gone or cut, the first is {}; what they held is read and saved again. \
+             `bkp verify` tells what is lost; `restic repair index` then drops their names",
+            lost.len(),
+            Key::new(FileKind::Pack, first.to_string()),
+        ));
+    }
+    Ok(())
 }
 
 fn refuse_unknown(policy: &Policy, sources: &[String]) -> Result<(), BackupError> {
@@ -205,14 +216,9 @@ impl Job<'_> {
         self.snapshots.iter().filter(is_of).max_by_key(|stored| stored.snapshot.time)
     }
 
-    /// Makes the new packs durable and reads them back before a snapshot may name them.
+    /// Waits until all that is new is durable and was read back, before a snapshot may name it.
     pub(crate) async fn prove(&self, writer: &Writer) -> Result<Saved, BackupError> {
-        let saved = writer.finish().await?;
-        let report = verify::written(self.repository, &saved, self.run).await?;
-        match report.damaged.first() {
-            Some(fault) => Err(BackupError::Written(report.damaged.len(), fault.object.to_string())),
-            None => Ok(saved),
-        }
+        Ok(writer.finish().await?)
     }
 
     pub(crate) fn snapshot(&self, draft: Draft<'_>) -> Snapshot {

@@ -5,23 +5,22 @@
 //! copy resume where it stopped. Nothing is deleted: each store forgets and prunes alone.
 //!
 //! # What is damaged here
-//! Every object is hashed after it is read and before it is sent. A pack that does not hash right is not sent; a snapshot
-//! that needs it is held back and named, and all other snapshots go. The indexes go too, although one of them names the pack: a
-//! copy that lacks it must say so when it is verified, and needs no repair once the pack is healed and sent.
+//! Every object is hashed after it is read and before it is sent. A pack that does not hash right is not sent. Before a snapshot
+//! goes, the target is listed once more: a snapshot is held back and named if a blob of it lies in no pack that is there with its
+//! whole size and is named by an index there; all other snapshots go. The indexes go too, although one of them names a pack that
+//! failed: a copy that lacks it must say so when it is verified, and needs no repair once the pack is healed and sent.
 //!
 //! # Locks
 //! The caller holds a shared lock on the repository here, so that no prune removes what is about to be sent. A copy only adds and
-//! never reads an object twice, so two copies at once do no harm and this verb takes no lock in the target by itself. But a
-//! `restic prune` *of the target* would take packs for orphans whose index has not arrived. So a caller that is
-//! able to open the target locks it, shared, for as long; and at the end the target is listed once more, and what has
-//! vanished is a failure, not a success.
+//! never reads an object twice, so two copies at once do no harm. But a `restic prune` *of the target* would take packs for
+//! orphans whose index has not arrived. So a target that is a repository already is locked, shared, while anything is sent.
 
 mod needs;
 mod plan;
 mod transfer;
 
 use crate::id::SnapshotId;
-use crate::repository::{Repository, RepositoryError};
+use crate::repository::{LockGuard, Repository, RepositoryError};
 use crate::run::{Run, Stopped};
 use crate::store::{FileKind, Key, SharedStore, StoreError};
 
@@ -37,8 +36,14 @@ pub enum CopyError {
     AnotherRepository { place: String },
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// Some packs could not be copied, and the repository here cannot say which snapshots need them.
-    #[error("find the snapshots that need the packs which failed")]
+    #[error("lock the copy at `{place}`")]
+    Lock {
+        place: String,
+        #[source]
+        error: RepositoryError,
+    },
+    /// The repository here cannot say which snapshots need what is not in the target.
+    #[error("find the snapshots whose packs are all in the copy")]
     Needs(#[source] RepositoryError),
     #[error(transparent)]
     Stopped(#[from] Stopped),
@@ -62,7 +67,9 @@ impl CopyError {
             Self::AnotherRepository { .. } => {
                 Some("give this policy's copy a prefix of its own; two repositories cannot share one".to_owned())
             }
-            Self::Store(_) | Self::Needs(_) | Self::Stopped(_) => None,
+            Self::Store(error) => error.hint(),
+            Self::Lock { error, .. } | Self::Needs(error) => error.hint(),
+            Self::Stopped(_) => None,
         }
     }
 }
@@ -72,6 +79,8 @@ impl CopyError {
 pub enum ObjectError {
     #[error("its bytes here do not hash to its name")]
     Damaged,
+    #[error("an index names it, and it is not here with its whole size")]
+    Gone,
     #[error(transparent)]
     Read(StoreError),
     #[error(transparent)]
@@ -106,7 +115,12 @@ impl Copied {
 
     /// Returns the objects here that are damaged.
     pub fn damaged(&self) -> impl Iterator<Item = &Key> {
-        self.failed.iter().filter(|(_, error)| matches!(error, ObjectError::Damaged)).map(|(key, _)| key)
+        let is_damage = |error: &ObjectError| {
+            use StoreError::{Missing, Unreadable};
+            matches!(error, ObjectError::Damaged | ObjectError::Gone)
+                || matches!(error, ObjectError::Read(Missing { .. } | Unreadable { .. }))
+        };
+        self.failed.iter().filter(move |(_, error)| is_damage(error)).map(|(key, _)| key)
     }
 }
 
@@ -118,15 +132,49 @@ impl Copied {
 pub async fn copy(from: &Repository, to: &SharedStore, at_once: usize, run: &Run) -> Result<Copied, CopyError> {
     let plan = plan(from.store(), to, run).await?;
     warn_of_old_keys(&plan, to, run);
-    let mut transfer = Transfer::new(from.store(), to, at_once, &plan, run);
+    let lock = lock(from, to, &plan, run).await?;
+    let copied = send(from, to, at_once, &plan, lock.as_ref(), run).await;
+    if let Some(lock) = lock {
+        let released = lock.release().await.map_err(|error| CopyError::Lock { place: to.location(), error });
+        // The first error is the one to tell.
+        return copied.and_then(|copied| released.map(|()| copied));
+    }
+    copied
+}
+
+/// Sends what a plan says, in the order of publishing.
+async fn send(
+    from: &Repository,
+    to: &SharedStore,
+    at_once: usize,
+    plan: &CopyPlan,
+    lock: Option<&LockGuard>,
+    run: &Run,
+) -> Result<Copied, CopyError> {
+    let mut transfer = Transfer::new(from.store(), to, at_once, plan, run);
     transfer.send(FileKind::Key, &plan.keys).await?;
     transfer.send(FileKind::Config, &plan.config).await?;
     transfer.send(FileKind::Pack, &plan.packs).await?;
     transfer.send(FileKind::Index, &plan.indexes).await?;
-    let held_back = held_back(from, &plan, transfer.failed(), run).await?;
-    let snapshots = plan.snapshots_but(&held_back);
-    transfer.send(FileKind::Snapshot, &snapshots).await?;
-    transfer.finish(&plan, held_back).await
+    let there = transfer.list().await?;
+    let held_back = held_back(from, plan, &there, run).await?;
+    if let Some(lock) = lock {
+        lock.prove().await.map_err(|error| CopyError::Lock { place: to.location(), error })?;
+    }
+    transfer.send(FileKind::Snapshot, &plan.snapshots_but(&held_back.snapshots)).await?;
+    transfer.finish(plan, there, held_back).await
+}
+
+/// Locks the target, where it is a repository and there is anything to send.
+async fn lock(from: &Repository, to: &SharedStore, plan: &CopyPlan, run: &Run) -> Result<Option<LockGuard>, CopyError> {
+    if plan.is_empty() || !plan.config.is_empty() {
+        return Ok(None);
+    }
+    let locked = from.lock_copy(to, run).await;
+    locked.map_err(|error| match error {
+        RepositoryError::Stopped(stopped) => stopped.into(),
+        error => CopyError::Lock { place: to.location(), error },
+    })
 }
 
 /// Compares both sides and returns what [`copy`] would send. `--dry-run` shows it.

@@ -176,8 +176,8 @@ impl<'a> Rehearsal<'a> {
     }
 
     async fn fetch(&mut self, repository: &Arc<Repository>) -> Result<Vec<Chosen>, DrillError> {
-        repository.load_index(self.run).await?;
         let snapshots = repository.snapshots().await?;
+        repository.load_index(self.run).await?;
         let chosen = choose::choose(&snapshots, &self.policy.name, &[], &Moment::Latest, self.outcome.started)?;
         self.outcome.snapshots = chosen.iter().map(used).collect();
         let oldest = chosen.iter().map(|chosen| chosen.stored.snapshot.time).min();

@@ -1,5 +1,6 @@
 //! The stores that a policy names, opened: the repository on this machine and its copies.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::policy::{CopyPlace, CopyTarget, Policy, S3Place};
@@ -30,6 +31,8 @@ pub enum PlaceError {
         #[source]
         error: StoreError,
     },
+    #[error("open copy `{copy}`: there is no directory `{}`", path.display())]
+    NoDir { copy: String, path: PathBuf },
     #[error(transparent)]
     Repository(#[from] RepositoryError),
 }
@@ -41,6 +44,9 @@ impl PlaceError {
             Self::Password(error) | Self::Credentials { error, .. } => error.hint(),
             Self::NoCopy(_) => Some("the names are those of the policy's [[copy]] tables".to_owned()),
             Self::Copy { error, .. } => error.hint(),
+            Self::NoDir { path, .. } => {
+                Some(format!("mount its disk, or make the directory once: `mkdir {}`", path.display()))
+            }
             Self::Repository(error) => error.hint(),
         }
     }
@@ -95,21 +101,24 @@ pub fn find_copy<'a>(policy: &'a Policy, name: &str) -> Result<&'a CopyPlace, Pl
     found.ok_or_else(|| PlaceError::NoCopy(name.to_owned()))
 }
 
-/// Returns the store of a copy: tried again where that may help, and never faster than the policy allows.
+/// Returns the store of a copy: never faster than the policy allows, and tried again where that may help. A try pays for its bytes
+/// as any other, and a wait between two tries keeps nobody else waiting.
 ///
 /// # Errors
-/// [`PlaceError`] where its credentials cannot be read or the network policy refuses it.
+/// [`PlaceError`] where its credentials cannot be read, the network policy refuses it, or a copy's directory is not there.
 pub async fn copy_store(policy: &Policy, copy: &CopyPlace, run: &Run) -> Result<SharedStore, PlaceError> {
-    let store: SharedStore = match &copy.place {
-        CopyTarget::Dir(path) => Arc::new(LocalStore::new(path)),
+    let limited = |store: SharedStore| -> SharedStore { Arc::new(Limit::new(store, copy.bandwidth, copy.uploads)) };
+    match &copy.place {
+        // Never made by us: where the disk of a copy is not mounted, bytes would fill the one below.
+        CopyTarget::Dir(path) if path.is_dir() => Ok(limited(Arc::new(LocalStore::within(path)))),
+        CopyTarget::Dir(path) => Err(PlaceError::NoDir { copy: copy.name.clone(), path: path.clone() }),
         CopyTarget::S3(place) => {
             let credentials = credentials(copy, place)?;
             let opened = S3Store::open(place, credentials, &policy.network, run).await;
             let s3 = opened.map_err(|error| PlaceError::Copy { copy: copy.name.clone(), error })?;
-            Arc::new(Retry::new(Arc::new(s3), Backoff::default(), run.cancel.clone()))
+            Ok(Arc::new(Retry::new(limited(Arc::new(s3)), Backoff::default(), run.cancel.clone())))
         }
-    };
-    Ok(Arc::new(Limit::new(store, copy.bandwidth, copy.uploads)))
+    }
 }
 
 /// Reads the credentials that the policy names; `None` leaves them to the SDK's own chain.

@@ -20,7 +20,7 @@ pub mod tree;
 mod trees;
 pub mod writer;
 
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, RwLock};
 use std::time::Duration;
 
 use tokio::runtime::Handle;
@@ -66,7 +66,9 @@ pub struct Repository {
     index: RwLock<LiveIndex>,
     index_faults: Mutex<Vec<Fault>>,
     trees: TreeCache,
-    lock_lost: Arc<Mutex<Option<RepositoryError>>>,
+    /// Packs that the loaded index has from their own headers, for want of an index file that names them.
+    unnamed: Mutex<Vec<PackContents>>,
+    locks: Arc<lock::Standing>,
     /// The runtime it was opened on: for the threads that read and write without being tasks.
     runtime: Handle,
     /// Ends the waits of those threads.
@@ -94,10 +96,33 @@ impl Repository {
         let place = lock::Place {
             store: Arc::clone(&self.store),
             master: Arc::clone(&self.master),
-            lost: Arc::clone(&self.lock_lost),
+            standing: Arc::clone(&self.locks),
             pace: lock::Pace::DEFAULT,
         };
         lock::acquire(place, mode, wait, run).await
+    }
+
+    /// Takes a shared lock in a copy of this repository, which the same keys open. `None` where the copy's store lets nobody put or
+    /// delete one: read-only credentials are enough to verify a copy, and such as may only add are enough to make one.
+    ///
+    /// # Errors
+    /// Like [`Repository::lock`].
+    pub async fn lock_copy(&self, copy: &SharedStore, run: &Run) -> Result<Option<LockGuard>, RepositoryError> {
+        let place = lock::Place {
+            store: Arc::clone(copy),
+            master: Arc::clone(&self.master),
+            standing: Arc::default(),
+            pace: lock::Pace::DEFAULT,
+        };
+        match lock::acquire(place, LockMode::Shared, Duration::ZERO, run).await {
+            Ok(lock) => Ok(Some(lock.lenient())),
+            Err(error) if lock::is_not_allowed(&error) => {
+                let place = copy.location();
+                run.events.warn(format!("`{place}` takes no lock from us ({error}): nobody must prune it meanwhile"));
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
     }
 
     /// Returns the snapshots that can be read, oldest first. [`Repository::list_snapshots`] tells of the others.
@@ -134,12 +159,12 @@ impl Repository {
         Ok(StoredSnapshot { id: name.parse()?, snapshot: serde_json::from_slice(&json).map_err(damaged)? })
     }
 
-    /// Publishes a snapshot. All that it names must be durable: [`Writer::finish`] comes first.
+    /// Publishes a snapshot and reads it back. All that it names must be durable: [`Writer::finish`] comes first.
     ///
     /// # Errors
     /// Where the store refuses, or the lock was lost.
     pub async fn save_snapshot(&self, snapshot: &Snapshot) -> Result<SnapshotId, RepositoryError> {
-        self.check_lock()?;
+        self.locks.prove(&self.store).await?;
         let json = serde_json::to_vec(snapshot).map_err(|error| RepositoryError::refused("snapshot", error))?;
         document::save(&self.store, &self.master, FileKind::Snapshot, &json).await
     }
@@ -168,8 +193,7 @@ impl Repository {
 
     /// Refuses to go on once a lock was lost: somebody may have taken us for dead and deleted what we are about to name.
     fn check_lock(&self) -> Result<(), RepositoryError> {
-        let lost = self.lock_lost.lock().unwrap_or_else(PoisonError::into_inner);
-        lost.clone().map_or(Ok(()), Err)
+        self.locks.check()
     }
 }
 

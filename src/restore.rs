@@ -163,8 +163,8 @@ pub async fn plan(
     rates: Rates,
     run: &Run,
 ) -> Result<Plan, RestoreError> {
-    repository.load_index(run).await?;
     let snapshots = repository.snapshots().await?;
+    repository.load_index(run).await?;
     let chosen = choose::choose(&snapshots, &policy.name, &request.sources, &request.moment, run.now())?;
     let chosen = fitting(chosen, request)?;
     refuse_source_as_target(policy, request)?;

@@ -15,6 +15,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use crate::id::ObjectId;
+
 /// The kinds of object of a repository, each with a place of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum FileKind {
@@ -84,6 +86,10 @@ pub enum StoreError {
     /// Another try will not succeed.
     #[error("{act} `{thing}`: {reason}")]
     Failed { act: &'static str, thing: String, reason: String },
+    /// The object is there and does not come back whole, while the store itself answers: a bad sector, a cut, an object that only
+    /// others may read. It is lost as far as the reader is concerned; the objects beside it are not.
+    #[error("{act} `{thing}`: {reason}")]
+    Unreadable { act: &'static str, thing: String, reason: String },
     #[error("{act} `{thing}`: no space left on the device")]
     Full { act: &'static str, thing: String },
     #[error("{act} `{thing}`: access denied: {reason}")]
@@ -106,6 +112,9 @@ impl StoreError {
             Self::Protected { .. } => "wait until the store's lock ends",
             Self::Refused { .. } => "see `ip route get ADDRESS`, then correct the route or [network] in the policy",
             Self::Transient { .. } => "run it again: what was sent is not sent twice",
+            Self::Unreadable { .. } => {
+                "check the disk and the object's rights; a copy of the repository may still hold it"
+            }
             Self::Missing { .. } | Self::Failed { .. } => return None,
         };
         Some(text.to_owned())
@@ -136,7 +145,15 @@ pub trait Store: Send + Sync {
     /// Gets an object whole.
     async fn get(&self, key: &Key) -> Result<Bytes, StoreError>;
 
-    /// Gets a stretch of an object; a stretch past its end is an error.
+    /// Returns the hash of an object's bytes as the store now has them: what was just put is not believed to be there because this
+    /// machine still remembers it, as far as that can be.
+    async fn hash(&self, key: &Key) -> Result<ObjectId, StoreError> {
+        let bytes = self.get(key).await?;
+        let hashed = tokio::task::spawn_blocking(move || ObjectId::of(&bytes)).await;
+        hashed.map_err(|error| StoreError::Failed { act: "hash", thing: key.path(), reason: error.to_string() })
+    }
+
+    /// Gets a stretch of an object; a stretch past its end is [`StoreError::Unreadable`].
     async fn get_range(&self, key: &Key, range: Range<u64>) -> Result<Bytes, StoreError>;
 
     /// Lists all objects of a kind, in no order.

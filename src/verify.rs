@@ -18,7 +18,7 @@ pub use crate::verify::report::{Checked, Cost, Finding, Object, Report};
 pub use crate::verify::subset::{Subset, SubsetError};
 
 use crate::id::ObjectId;
-use crate::repository::{Repository, RepositoryError, Saved, SnapshotList};
+use crate::repository::{Repository, RepositoryError, SnapshotList};
 use crate::run::Run;
 use crate::store::{FileKind, Key, StoreError};
 use crate::verify::report::Draft;
@@ -78,25 +78,6 @@ pub async fn verify(repository: &Arc<Repository>, options: Options, run: &Run) -
         }
         let costs = cost::count(&repository, &snapshots, &draft, &run)?;
         Ok(draft.settle(costs))
-    })
-    .await
-}
-
-/// Reads back what a run wrote: its index files, and every byte of its packs.
-///
-/// # Errors
-/// Like [`verify`].
-pub async fn written(repository: &Arc<Repository>, saved: &Saved, run: &Run) -> Result<Report, VerifyError> {
-    let mut draft = Draft::new(Options { level: Level::Data, subset: None });
-    draft.checked.indexes = saved.indexes.len() as u64;
-    for id in &saved.indexes {
-        check_document(repository, Key::new(FileKind::Index, id.to_string()), &mut draft, run).await?;
-    }
-    let (repository, run, ids) = (Arc::clone(repository), run.clone(), saved.packs.clone());
-    blocking(move || {
-        let packs = packs::named(&repository, &ids);
-        packs::read(&repository, &packs, &mut draft, &run)?;
-        Ok(draft.settle(cost::Costs::new()))
     })
     .await
 }

@@ -1,13 +1,12 @@
 //! Which snapshots could not be restored from the target, because something that they need is not there.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
-use crate::copy::ObjectError;
-use crate::copy::plan::CopyPlan;
+use crate::copy::plan::{CopyPlan, Listing};
 use crate::id::{BlobId, ObjectId, SnapshotId};
 use crate::repository::{BlobKind, Repository, RepositoryError};
 use crate::run::{Run, Stopped};
-use crate::store::{FileKind, Key};
+use crate::store::FileKind;
 
 #[derive(Debug, thiserror::Error)]
 pub enum NeedsError {
@@ -17,50 +16,81 @@ pub enum NeedsError {
     Stopped(#[from] Stopped),
 }
 
-/// Returns those of the plan's snapshots that the target could not restore, because of what failed. Where nothing
-/// failed it reads nothing.
+/// The snapshots that must not go, and packs that are to blame and are not even here.
+#[derive(Debug, Default)]
+pub(super) struct HeldBack {
+    pub(super) snapshots: Vec<SnapshotId>,
+    pub(super) gone: Vec<ObjectId>,
+}
+
+/// Returns those of the plan's snapshots that the target, as it was listed after the packs and indexes were sent, could not
+/// restore. Where it has every pack that the index names, no tree is read.
 pub(super) async fn held_back(
     from: &Repository,
     plan: &CopyPlan,
-    failed: &[(Key, ObjectError)],
+    there: &Listing,
     run: &Run,
-) -> Result<Vec<SnapshotId>, NeedsError> {
-    let planned = plan.snapshots.iter();
-    let planned: HashSet<SnapshotId> = planned.filter_map(|it| it.name.parse().ok()).collect();
-    if failed.is_empty() || planned.is_empty() {
-        return Ok(Vec::new());
+) -> Result<HeldBack, NeedsError> {
+    let planned: HashSet<SnapshotId> = plan.snapshots.iter().filter_map(|it| it.name.parse().ok()).collect();
+    if planned.is_empty() {
+        return Ok(HeldBack::default());
     }
-    // Without an index, the config or a key nobody can tell what a snapshot lacks, so none goes.
-    if failed.iter().any(|(key, _)| key.kind != FileKind::Pack) {
-        return Ok(planned.into_iter().collect());
+    from.load_index(run).await?;
+    if !can_be_opened(from, plan, there) {
+        return Ok(HeldBack { snapshots: planned.into_iter().collect(), gone: Vec::new() });
     }
-    let packs = failed.iter().filter_map(|(key, _)| key.name.parse().ok());
-    without_packs(from, &planned, packs.collect(), run).await
+    let absent = absent_packs(from, there);
+    if absent.is_empty() {
+        return Ok(HeldBack::default());
+    }
+    without_packs(from, &planned, absent, plan, run).await
+}
+
+/// Tells whether the target has its config, a key, and every index that is whole here: without them nobody can tell what a snapshot
+/// lacks. Of an index that is damaged here only the packs are missed that no other index names.
+fn can_be_opened(from: &Repository, plan: &CopyPlan, there: &Listing) -> bool {
+    let faults = from.index_faults();
+    let damaged: HashSet<_> = faults.iter().map(|fault| &fault.object).collect();
+    let mut missing = plan.missing_in(there).into_iter().filter(|key| key.kind == FileKind::Index);
+    !there.config.is_empty() && !there.keys.is_empty() && missing.all(|key| damaged.contains(&key))
+}
+
+/// Returns the packs that the target lacks, has with another size, or has without an index that names them.
+fn absent_packs(from: &Repository, there: &Listing) -> HashSet<ObjectId> {
+    let sizes: HashMap<&str, u64> = there.packs.iter().map(|listed| (listed.name.as_str(), listed.size)).collect();
+    let is_there = |id: &ObjectId, size: u64| sizes.get(id.to_string().as_str()) == Some(&size);
+    let absent = from.pack_sizes().into_iter().filter(|(id, size)| !is_there(id, *size)).map(|(id, _)| id);
+    absent.chain(from.packs_without_index()).collect()
 }
 
 async fn without_packs(
     from: &Repository,
     planned: &HashSet<SnapshotId>,
-    failed: HashSet<ObjectId>,
+    absent: HashSet<ObjectId>,
+    plan: &CopyPlan,
     run: &Run,
-) -> Result<Vec<SnapshotId>, NeedsError> {
-    from.load_index(run).await?;
-    let mut walk = Walk { from, failed, whole: HashSet::new() };
-    let mut held_back = Vec::new();
+) -> Result<HeldBack, NeedsError> {
+    let mut walk = Walk { from, absent, whole: HashSet::new(), blamed: HashSet::new() };
+    let mut held_back = HeldBack::default();
     for stored in from.snapshots().await? {
         if planned.contains(&stored.id) && !walk.is_whole(stored.snapshot.tree, run).await? {
-            held_back.push(stored.id);
+            held_back.snapshots.push(stored.id);
         }
     }
+    let gone = walk.blamed.into_iter().filter(|pack| !plan.is_here(FileKind::Pack, &pack.to_string()));
+    held_back.gone = gone.collect();
+    held_back.gone.sort_unstable();
     Ok(held_back)
 }
 
 /// Walks trees, each once however many snapshots share it.
 struct Walk<'a> {
     from: &'a Repository,
-    failed: HashSet<ObjectId>,
-    /// Trees that need no failed pack, nor does anything below them.
+    absent: HashSet<ObjectId>,
+    /// Trees that need no absent pack, nor does anything below them.
     whole: HashSet<BlobId>,
+    /// Absent packs that were needed.
+    blamed: HashSet<ObjectId>,
 }
 
 impl Walk<'_> {
@@ -81,9 +111,9 @@ impl Walk<'_> {
         Ok(true)
     }
 
-    /// Returns the trees below one, `None` where it or a file of it needs a failed pack. A tree that cannot be read
+    /// Returns the trees below one, `None` where it or a file of it needs an absent pack. A tree that cannot be read
     /// is as good as missing.
-    async fn below(&self, id: BlobId) -> Option<Vec<BlobId>> {
+    async fn below(&mut self, id: BlobId) -> Option<Vec<BlobId>> {
         if !self.is_there(BlobKind::Tree, &id) {
             return None;
         }
@@ -95,8 +125,11 @@ impl Walk<'_> {
         Some(tree.nodes.iter().filter_map(|node| node.subtree).collect())
     }
 
-    fn is_there(&self, kind: BlobKind, id: &BlobId) -> bool {
-        let pack = self.from.pack_of(kind, id);
-        pack.is_some_and(|pack| !self.failed.contains(&pack))
+    fn is_there(&mut self, kind: BlobKind, id: &BlobId) -> bool {
+        let is_there = self.from.is_in(kind, id, |pack| !self.absent.contains(pack));
+        if !is_there {
+            self.blamed.extend(self.from.pack_of(kind, id));
+        }
+        is_there
     }
 }

@@ -31,6 +31,17 @@ impl Listing {
         })
     }
 
+    fn of_kind(&self, kind: FileKind) -> &[Listed] {
+        match kind {
+            FileKind::Config => &self.config,
+            FileKind::Key => &self.keys,
+            FileKind::Pack => &self.packs,
+            FileKind::Index => &self.indexes,
+            FileKind::Snapshot => &self.snapshots,
+            FileKind::Lock => &[],
+        }
+    }
+
     fn count(&self) -> usize {
         let Self { config, keys, packs, indexes, snapshots } = self;
         config.len() + keys.len() + packs.len() + indexes.len() + snapshots.len()
@@ -103,6 +114,11 @@ impl CopyPlan {
         let held_back: HashSet<_> = held_back.iter().map(ToString::to_string).collect();
         let go = self.snapshots.iter().filter(|listed| !held_back.contains(&listed.name));
         go.cloned().collect()
+    }
+
+    /// Tells whether an object was listed here.
+    pub(super) fn is_here(&self, kind: FileKind, name: &str) -> bool {
+        self.here.of_kind(kind).iter().any(|listed| listed.name == name)
     }
 
     /// Returns what the target lacks when it is listed once more: all of it when nothing was sent, nothing after a whole copy.

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use futures_util::StreamExt;
 use tokio::sync::Semaphore;
 
+use crate::copy::needs::HeldBack;
 use crate::copy::plan::{CopyPlan, Listing};
 use crate::copy::{Copied, CopyError, ObjectError};
 use crate::event::{TaskGuard, Unit};
@@ -65,17 +66,28 @@ impl<'a> Transfer<'a> {
         Ok(())
     }
 
-    pub(super) fn failed(&self) -> &[(Key, ObjectError)] {
-        &self.copied.failed
+    /// Lists the target as it is now.
+    ///
+    /// # Errors
+    /// [`CopyError::Stopped`], or what the store says.
+    pub(super) async fn list(&self) -> Result<Listing, CopyError> {
+        let listed = self.run.cancel.run_until_cancelled(Listing::of(self.sender.to)).await;
+        Ok(listed.ok_or(Stopped)??)
     }
 
-    /// Lists the target once more and returns what was done: what has vanished meanwhile is a failure.
-    pub(super) async fn finish(self, plan: &CopyPlan, held_back: Vec<SnapshotId>) -> Result<Copied, CopyError> {
+    /// Lists the snapshots of the target as well and returns what was done: what has vanished is a failure.
+    pub(super) async fn finish(
+        self,
+        plan: &CopyPlan,
+        there: Listing,
+        held_back: HeldBack,
+    ) -> Result<Copied, CopyError> {
         let mut copied = self.copied;
-        copied.held_back = held_back;
-        let looked = Listing::of(self.sender.to);
-        let listed = self.run.cancel.run_until_cancelled(looked).await;
-        let vanished = plan.missing_in(&listed.ok_or(Stopped)??);
+        copied.held_back = held_back.snapshots;
+        let gone = held_back.gone.iter().map(|pack| Key::new(FileKind::Pack, pack.to_string()));
+        copied.failed.extend(gone.map(|key| (key, ObjectError::Gone)));
+        let listed = self.run.cancel.run_until_cancelled(self.sender.to.list(FileKind::Snapshot)).await;
+        let vanished = plan.missing_in(&Listing { snapshots: listed.ok_or(Stopped)??, ..there });
         let vanished: Vec<_> = vanished.into_iter().filter(|key| !copied.knows(key)).collect();
         let vanished = vanished.into_iter().map(|key| (key, ObjectError::Vanished));
         copied.failed.extend(vanished);

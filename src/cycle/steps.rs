@@ -368,8 +368,7 @@ async fn try_verify(
     let repository = place::repository_in(policy, copy, run).await?;
     let lock = match copy {
         None => Some(repository.lock(LockMode::Shared, std::time::Duration::ZERO, run).await?),
-        // A copy is only ever added to; credentials that may only read are enough to verify it.
-        Some(_) => None,
+        Some(_) => repository.lock_copy(repository.store(), run).await?,
     };
     let report = verify::verify(&repository, verify::Options { level, subset }, run).await;
     if let Some(lock) = lock {

@@ -87,7 +87,7 @@ coded! {
         LockError::Stopped(_) => Exit::Interrupted,
     };
     StoreError: |error| match error {
-        StoreError::Missing { .. } => Exit::Damaged,
+        StoreError::Missing { .. } | StoreError::Unreadable { .. } => Exit::Damaged,
         StoreError::Transient { .. } | StoreError::Failed { .. } | StoreError::Full { .. } => Exit::Failed,
         StoreError::Denied { .. } => Exit::Password,
         StoreError::Protected { .. } => Exit::Protected,
@@ -97,7 +97,10 @@ coded! {
         RepositoryError::NoRepository { .. } => Exit::NoRepository,
         RepositoryError::WrongPassword { .. } => Exit::Password,
         RepositoryError::Locked { .. } => Exit::Locked,
-        RepositoryError::Damaged { .. } | RepositoryError::MissingBlob { .. } => Exit::Damaged,
+        RepositoryError::Damaged { .. }
+        | RepositoryError::DamagedLock { .. }
+        | RepositoryError::Unproved { .. }
+        | RepositoryError::MissingBlob { .. } => Exit::Damaged,
         RepositoryError::AlreadyThere { .. }
         | RepositoryError::Version { .. }
         | RepositoryError::LockLost { .. }
@@ -108,6 +111,7 @@ coded! {
     PlaceError: |error| match error {
         PlaceError::Password(_) | PlaceError::Credentials { .. } => Exit::Password,
         PlaceError::NoCopy(_) => Exit::Usage,
+        PlaceError::NoDir { .. } => Exit::Failed,
         PlaceError::Copy { error, .. } => error.code(),
         PlaceError::Repository(error) => error.code(),
     };
@@ -138,8 +142,7 @@ coded! {
         BackupError::Files(error) => error.code(),
         BackupError::SaveFiles(error) => error.code(),
         BackupError::Repository(error) => error.code(),
-        BackupError::Verify(error) => error.code(),
-        BackupError::Written(..) | BackupError::Manifest(..) => Exit::Damaged,
+        BackupError::Manifest(..) => Exit::Damaged,
         BackupError::NoSource(_) => Exit::Usage,
         BackupError::Thread(_) => Exit::Failed,
         BackupError::Stopped(_) => Exit::Interrupted,
@@ -152,7 +155,7 @@ coded! {
         CopyError::NoRepository { .. } => Exit::NoRepository,
         CopyError::AnotherRepository { .. } => Exit::Failed,
         CopyError::Store(error) => error.code(),
-        CopyError::Needs(error) => error.code(),
+        CopyError::Lock { error, .. } | CopyError::Needs(error) => error.code(),
         CopyError::Stopped(_) => Exit::Interrupted,
     };
     LoadError: |error| match error {

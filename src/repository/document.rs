@@ -5,7 +5,10 @@ use bytes::Bytes;
 use crate::id::ObjectId;
 use crate::repository::error::RepositoryError;
 use crate::seal::{self, MasterKey};
-use crate::store::{FileKind, Key, SharedStore};
+use crate::store::{FileKind, Key, SharedStore, StoreError};
+
+/// A bit that flipped on its way once does not flip again; a disk that fails twice is for a person.
+const PUTS_MAX: usize = 2;
 
 /// Fetches a document and proves that its bytes are the ones its name says.
 pub(super) async fn load(
@@ -27,7 +30,7 @@ pub(super) fn seal(master: &MasterKey, kind: FileKind, json: &[u8]) -> Result<(O
     Ok((id, Key::new(kind, id.to_string()), sealed.into()))
 }
 
-/// Seals a document and makes it durable.
+/// Seals a document, makes it durable and proves it.
 pub(super) async fn save(
     store: &SharedStore,
     master: &MasterKey,
@@ -35,8 +38,29 @@ pub(super) async fn save(
     json: &[u8],
 ) -> Result<ObjectId, RepositoryError> {
     let (id, key, bytes) = seal(master, kind, json)?;
-    store.put(&key, bytes).await?;
+    put_proved(store, &key, id, bytes).await?;
     Ok(id)
+}
+
+/// Puts an object and has the store hash it: what does not come back as it was sent is deleted and put once more.
+pub(super) async fn put_proved(
+    store: &SharedStore,
+    key: &Key,
+    id: ObjectId,
+    bytes: Bytes,
+) -> Result<(), RepositoryError> {
+    let mut fault = String::new();
+    for _ in 0..PUTS_MAX {
+        store.put(key, bytes.clone()).await?;
+        fault = match store.hash(key).await {
+            Ok(actual) if actual == id => return Ok(()),
+            Ok(actual) => format!("it came back with the hash {}", actual.short()),
+            Err(error @ (StoreError::Missing { .. } | StoreError::Unreadable { .. })) => error.to_string(),
+            Err(error) => return Err(error.into()),
+        };
+        store.delete(key).await?;
+    }
+    Err(RepositoryError::Unproved { thing: key.to_string(), reason: fault })
 }
 
 /// Proves that bytes hash to the name they lie under.

@@ -23,6 +23,12 @@ pub enum RepositoryError {
     LockLost { reason: String },
     #[error("read `{thing}`: {reason}")]
     Damaged { thing: String, reason: String },
+    /// A lock that cannot be read: nobody can tell whether its holder lives.
+    #[error("read the lock `{thing}`: {reason}")]
+    DamagedLock { thing: String, reason: String },
+    /// What was just put did not come back as it was sent, twice.
+    #[error("verify what was written: `{thing}`: {reason}")]
+    Unproved { thing: String, reason: String },
     #[error("read {kind} blob {}: no index names it", id.short())]
     MissingBlob { kind: BlobKind, id: BlobId },
     #[error("save {thing}: {reason}")]
@@ -45,7 +51,12 @@ impl RepositoryError {
     /// Tells whether bytes were lost or changed, as opposed to a store that cannot be reached now.
     #[must_use]
     pub fn is_damage(&self) -> bool {
-        matches!(self, Self::Damaged { .. } | Self::MissingBlob { .. } | Self::Store(StoreError::Missing { .. }))
+        matches!(
+            self,
+            Self::Damaged { .. }
+                | Self::MissingBlob { .. }
+                | Self::Store(StoreError::Missing { .. } | StoreError::Unreadable { .. })
+        )
     }
 
     /// Gives the next step, where there is one.
@@ -63,8 +74,13 @@ impl RepositoryError {
             Self::Damaged { .. } | Self::MissingBlob { .. } => {
                 "run `bkp verify --level data`; a copy of the repository may still hold it".to_owned()
             }
-            Self::Store(StoreError::Full { .. }) => "free space there and run it again: nothing is lost".to_owned(),
-            Self::Refused { .. } | Self::Store(_) | Self::Stopped(_) => return None,
+            Self::DamagedLock { .. } => {
+                "make sure that no other run works on it, then remove all locks with `restic unlock --remove-all`"
+                    .to_owned()
+            }
+            Self::Unproved { .. } => "check the disk under the repository, then run it again".to_owned(),
+            Self::Store(error) => return error.hint(),
+            Self::Refused { .. } | Self::Stopped(_) => return None,
         };
         Some(text)
     }

@@ -11,6 +11,8 @@ pub(super) struct Holder {
     pub(super) pid: i32,
     pub(super) uid: u32,
     pub(super) gid: u32,
+    /// Which kernel, and which of its tables of processes, the number is of; `None` where `/proc` does not say.
+    pub(super) processes: Option<String>,
 }
 
 impl Holder {
@@ -22,8 +24,16 @@ impl Holder {
             pid: getpid().as_raw_nonzero().get(),
             uid,
             gid: getgid().as_raw(),
+            processes: processes(),
         }
     }
+}
+
+/// Names the table in which process ids of this process can be looked up: this boot of the kernel and the namespace.
+fn processes() -> Option<String> {
+    let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
+    let namespace = fs::read_link("/proc/self/ns/pid").ok()?;
+    Some(format!("{}/{}", boot.trim(), namespace.display()))
 }
 
 /// Returns the machine's name as the kernel has it.

@@ -2,13 +2,14 @@
 
 mod file;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+use std::mem;
 use std::ops::Range;
 use std::sync::OnceLock;
 
 use rayon::slice::ParallelSliceMut;
 
-pub(super) use crate::repository::index::file::{BLOBS_MAX, parse, print};
+pub(super) use crate::repository::index::file::{BLOBS_MAX, files_of, parse, print};
 
 use crate::id::{BlobId, ObjectId};
 use crate::repository::pack::{self, BlobKind, PackedBlob};
@@ -195,6 +196,26 @@ impl Index {
         near.reduce(|a, b| a.start.min(b.start)..a.end.max(b.end))
     }
 
+    /// Drops what it says of some packs.
+    fn leave_out(&mut self, packs: &HashSet<ObjectId>) {
+        let places: HashSet<u32> =
+            (0u32..).zip(&self.packs).filter(|(_, id)| packs.contains(id)).map(|it| it.0).collect();
+        for section in [&mut self.data, &mut self.trees] {
+            let mut entries = mem::take(&mut section.entries);
+            entries.retain(|entry| !places.contains(&entry.pack));
+            *section = Section::new(entries);
+        }
+        self.trees_by_place = OnceLock::new();
+    }
+
+    fn sizes(&self) -> Vec<(ObjectId, u64)> {
+        let mut sizes = vec![pack::size_of(&[]); self.packs.len()];
+        for entry in self.data.entries.iter().chain(&self.trees.entries) {
+            sizes[entry.pack as usize] += pack::share_of(entry.length, entry.plain != 0);
+        }
+        self.packs.iter().copied().zip(sizes).collect()
+    }
+
     /// Returns every pack with all of its blobs, in the order of their offsets.
     fn by_pack(&self) -> Vec<PackContents> {
         let mut packs: Vec<_> = self.packs.iter().map(|id| PackContents { id: *id, blobs: Vec::new() }).collect();
@@ -233,7 +254,17 @@ impl LiveIndex {
         self.loaded = index;
     }
 
-    /// Adds a pack that is durable.
+    /// Drops what the loaded files say of some packs.
+    pub(super) fn leave_out(&mut self, packs: &HashSet<ObjectId>) {
+        self.loaded.leave_out(packs);
+    }
+
+    /// Returns the packs that the loaded files name, and how long each must be.
+    pub(super) fn loaded_sizes(&self) -> Vec<(ObjectId, u64)> {
+        self.loaded.sizes()
+    }
+
+    /// Adds a pack that an index file on the store names.
     pub(super) fn add(&mut self, pack: &PackContents) {
         let place = u32::try_from(self.saved_packs.len()).unwrap_or(u32::MAX);
         self.saved_packs.push(pack.id);

@@ -90,8 +90,9 @@ impl Repository {
             index: LiveIndex::default().into(),
             index_faults: Vec::new().into(),
             trees: TreeCache::default(),
-            lock_lost: Arc::default(),
             cancel: run.cancel.clone(),
+            unnamed: Vec::new().into(),
+            locks: Arc::default(),
             runtime: Handle::current(),
         }
     }
@@ -103,7 +104,15 @@ async fn find_key(store: &SharedStore, password: &Secret) -> Result<Keys, Reposi
     let mut found = Keys::None;
     for listed in keys {
         let name = Key::new(FileKind::Key, listed.name);
-        let file = store.get(&name).await?;
+        let file = match store.get(&name).await.map_err(RepositoryError::from) {
+            Ok(file) => file,
+            // One key that rots must not shut out those who have another.
+            Err(error) if error.is_damage() => {
+                found = found.and(Some(error));
+                continue;
+            }
+            Err(error) => return Err(error),
+        };
         let password = password.clone();
         let bytes = file.clone();
         let opened = tokio::task::spawn_blocking(move || key::open(&bytes, &password)).await;

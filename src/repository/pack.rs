@@ -146,13 +146,13 @@ fn header_entry(blob: &PackedBlob) -> Vec<u8> {
 
 /// Returns how long a pack of these blobs is.
 pub(super) fn size_of(blobs: &[PackedBlob]) -> u64 {
-    let entry = |blob: &PackedBlob| match blob.plain {
-        Some(_) => COMPRESSED_ENTRY,
-        None => PLAIN_ENTRY,
-    };
-    let header: usize = blobs.iter().map(entry).sum();
-    let stored: u64 = blobs.iter().map(|blob| u64::from(blob.length)).sum();
-    stored + (header + OVERHEAD + LENGTH_FIELD) as u64
+    let shares: u64 = blobs.iter().map(|blob| share_of(blob.length, blob.plain.is_some())).sum();
+    shares + (OVERHEAD + LENGTH_FIELD) as u64
+}
+
+/// Returns how much of its pack a blob takes: its bytes, and its entry in the header.
+pub(super) fn share_of(length: u32, is_compressed: bool) -> u64 {
+    u64::from(length) + if is_compressed { COMPRESSED_ENTRY } else { PLAIN_ENTRY } as u64
 }
 
 /// How many bytes at a pack's end hold its whole header, told by the last bytes of it.

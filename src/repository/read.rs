@@ -1,5 +1,6 @@
 //! Reads: the index, blobs and trees.
 
+use std::collections::HashSet;
 use std::sync::{Arc, PoisonError};
 
 use bytes::Bytes;
@@ -13,7 +14,7 @@ use crate::repository::pack::{self, BlobKind, PackedBlob};
 use crate::repository::{Fault, Repository, document};
 use crate::run::{Run, Stopped};
 use crate::seal;
-use crate::store::{FileKind, Key, Listed};
+use crate::store::{FileKind, Key, Listed, StoreError};
 
 /// Index files fetched and read at once: each is some 10 MB of JSON in memory.
 const INDEXES_IN_FLIGHT_MAX: usize = 4;
@@ -24,6 +25,14 @@ const INLINE_MAX: usize = 32 << 10;
 /// How much of a pack's end is fetched to read its header: enough for 390 blobs.
 const HEADER_GUESS: u64 = 16 << 10;
 
+/// What became of an index file that was listed.
+enum IndexFile {
+    Read(Vec<PackContents>),
+    Damaged(Fault),
+    /// It was deleted between the list and the look.
+    Gone,
+}
+
 impl Repository {
     /// Loads the index; may be called again to see what others have saved. An index file that is damaged does not hide the packs it
     /// named: their own headers are read instead, and [`Repository::index_faults`] tells of it.
@@ -31,36 +40,70 @@ impl Repository {
     /// # Errors
     /// Where the store cannot be read, or the run was stopped.
     pub async fn load_index(&self, run: &Run) -> Result<(), RepositoryError> {
-        let files = self.store.list(FileKind::Index).await?;
-        let task = run.events.task("load index", Unit::Objects, files.len() as u64);
-        let mut loads =
-            stream::iter(files).map(|listed| self.load_index_file(listed)).buffer_unordered(INDEXES_IN_FLIGHT_MAX);
-        let (mut builder, mut faults) = (IndexBuilder::default(), Vec::new());
-        while let Some(loaded) = loads.next().await {
-            run.check()?;
-            task.add(1);
-            match loaded? {
-                Ok(packs) => packs.iter().for_each(|pack| builder.add(pack)),
-                Err(fault) => faults.push(fault),
+        let task = run.events.task("load index", Unit::Objects, 0);
+        let (mut builder, mut faults, mut seen) = (IndexBuilder::default(), Vec::new(), HashSet::new());
+        loop {
+            let mut files = self.store.list(FileKind::Index).await?;
+            files.retain(|listed| seen.insert(listed.name.clone()));
+            task.set_total(seen.len() as u64);
+            let mut is_anything_gone = false;
+            let mut loads =
+                stream::iter(files).map(|listed| self.load_index_file(listed)).buffer_unordered(INDEXES_IN_FLIGHT_MAX);
+            while let Some(loaded) = loads.next().await {
+                run.check()?;
+                task.add(1);
+                match loaded? {
+                    IndexFile::Read(packs) => packs.iter().for_each(|pack| builder.add(pack)),
+                    IndexFile::Damaged(fault) => faults.push(fault),
+                    IndexFile::Gone => is_anything_gone = true,
+                }
+            }
+            // A prune beside us puts the new files before it takes the old ones away, so another look finds what they name.
+            if !is_anything_gone {
+                break;
             }
         }
-        drop(loads);
-        if !faults.is_empty() {
-            self.recover(&mut builder, &mut faults, run).await?;
-        }
+        let recovered = if faults.is_empty() { Vec::new() } else { self.recover(&builder, &mut faults, run).await? };
+        recovered.iter().for_each(|pack| builder.add(pack));
         let built = tokio::task::spawn_blocking(|| builder.build()).await;
         let built = built.map_err(|error| RepositoryError::refused("index", error))?;
         self.index.write().unwrap_or_else(PoisonError::into_inner).replace(built);
         *self.index_faults.lock().unwrap_or_else(PoisonError::into_inner) = faults;
+        *self.unnamed.lock().unwrap_or_else(PoisonError::into_inner) = recovered;
         Ok(())
     }
 
+    /// Leaves the packs that the index names, and that are gone or of another size, out of the loaded index: what they held is
+    /// saved again where it is met. Returns their names.
+    ///
+    /// # Errors
+    /// Where the packs cannot be listed.
+    pub async fn leave_out_lost_packs(&self) -> Result<Vec<ObjectId>, RepositoryError> {
+        // Listed after the index was loaded: whatever it names was put before.
+        let listed = self.store.list(FileKind::Pack).await?;
+        let listed: HashSet<_> = listed.into_iter().map(|listed| (listed.name, listed.size)).collect();
+        let mut lost = self.pack_sizes();
+        lost.retain(|(id, size)| !listed.contains(&(id.to_string(), *size)));
+        let mut lost: Vec<_> = lost.into_iter().map(|(id, _)| id).collect();
+        if !lost.is_empty() {
+            lost.sort_unstable();
+            let packs = lost.iter().copied().collect();
+            self.index.write().unwrap_or_else(PoisonError::into_inner).leave_out(&packs);
+        }
+        Ok(lost)
+    }
+
+    /// Returns the packs that the loaded index names, and how long each must be.
+    pub(crate) fn pack_sizes(&self) -> Vec<(ObjectId, u64)> {
+        self.index.read().unwrap_or_else(PoisonError::into_inner).loaded_sizes()
+    }
+
     /// Reads one index file; a damaged one is a fault, not an error.
-    async fn load_index_file(&self, listed: Listed) -> Result<Result<Vec<PackContents>, Fault>, RepositoryError> {
+    async fn load_index_file(&self, listed: Listed) -> Result<IndexFile, RepositoryError> {
         let object = Key::new(FileKind::Index, listed.name);
         let sealed = match self.store.get(&object).await.map_err(RepositoryError::from) {
-            // Missing: a prune has put another in its place; the blobs that it still names are in both.
-            Err(error) if error.is_damage() => return Ok(Err(Fault { object, error })),
+            Err(RepositoryError::Store(StoreError::Missing { .. })) => return Ok(IndexFile::Gone),
+            Err(error) if error.is_damage() => return Ok(IndexFile::Damaged(Fault { object, error })),
             sealed => sealed?,
         };
         let master = Arc::clone(&self.master);
@@ -69,7 +112,7 @@ impl Repository {
             let json = document::check_name(&object, &sealed)
                 .and_then(|()| seal::open_document(&master, &sealed).map_err(|error| damaged(&error)));
             let packs = json.and_then(|json| index::parse(&json).map_err(|error| damaged(&error)));
-            packs.map_err(|error| Fault { object, error })
+            packs.map_or_else(|error| IndexFile::Damaged(Fault { object, error }), IndexFile::Read)
         });
         parsed.await.map_err(|error| RepositoryError::refused("index", error))
     }
@@ -77,10 +120,10 @@ impl Repository {
     /// Reads the headers of all packs that no index file names.
     async fn recover(
         &self,
-        builder: &mut IndexBuilder,
+        builder: &IndexBuilder,
         faults: &mut Vec<Fault>,
         run: &Run,
-    ) -> Result<(), RepositoryError> {
+    ) -> Result<Vec<PackContents>, RepositoryError> {
         let packs = self.store.list(FileKind::Pack).await?;
         let unnamed = packs.into_iter().filter_map(|listed| {
             let id = listed.name.parse::<ObjectId>().ok()?;
@@ -92,17 +135,39 @@ impl Repository {
             faults.len(),
             unnamed.len()
         ));
+        let mut recovered = Vec::new();
         for (id, size) in unnamed {
             run.check()?;
             match self.pack_header(&id, size).await {
-                Ok(blobs) => builder.add(&PackContents { id, blobs }),
+                Ok(blobs) => recovered.push(PackContents { id, blobs }),
                 Err(error) if error.is_damage() => {
                     faults.push(Fault { object: Key::new(FileKind::Pack, id.to_string()), error });
                 }
                 Err(error) => return Err(error),
             }
         }
-        Ok(())
+        Ok(recovered)
+    }
+
+    /// Returns the packs that were found without an index file that can be read: the loaded index has them from their own headers.
+    pub(crate) fn packs_without_index(&self) -> Vec<ObjectId> {
+        let unnamed = self.unnamed.lock().unwrap_or_else(PoisonError::into_inner);
+        unnamed.iter().map(|pack| pack.id).collect()
+    }
+
+    /// Writes index files for the packs that were found without one, so that a damaged index file is worth nothing any more and
+    /// copies are whole again. Returns how many packs they name.
+    ///
+    /// # Errors
+    /// Where the store refuses, or the lock was lost.
+    pub async fn save_recovered_index(&self) -> Result<usize, RepositoryError> {
+        let unnamed = std::mem::take(&mut *self.unnamed.lock().unwrap_or_else(PoisonError::into_inner));
+        for packs in index::files_of(&unnamed) {
+            self.check_lock()?;
+            let json = index::print(packs).map_err(|error| RepositoryError::refused("index", error))?;
+            document::save(&self.store, &self.master, FileKind::Index, &json).await?;
+        }
+        Ok(unnamed.len())
     }
 
     /// Reads what a pack itself says it holds. `size` is the pack's, in bytes.
@@ -235,6 +300,11 @@ impl Repository {
     ) -> Result<T, RepositoryError> {
         let done = self.runtime.block_on(self.cancel.run_until_cancelled(reading));
         done.unwrap_or_else(|| Err(Stopped.into()))
+    }
+
+    /// Tells whether a blob lies in any pack that `is_good`.
+    pub(crate) fn is_in(&self, kind: BlobKind, id: &BlobId, is_good: impl Fn(&ObjectId) -> bool) -> bool {
+        self.locations(kind, id).iter().any(|location| is_good(&location.pack))
     }
 
     pub(super) fn locations(&self, kind: BlobKind, id: &BlobId) -> Vec<Location> {

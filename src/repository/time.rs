@@ -2,13 +2,15 @@
 
 use std::fmt;
 
-use chrono::{DateTime, Datelike, Utc};
+use chrono::{DateTime, Datelike, TimeDelta, Utc};
 use serde::{Deserializer, Serializer, de};
 
-/// Prints a time. Years that four digits cannot hold are clamped, as restic does.
+/// Prints a time. Years that four digits cannot hold are clamped, as restic does; a leap day that the clamped year does not have is
+/// the day after, as Go counts it.
 pub(crate) fn print(time: &DateTime<Utc>) -> String {
     let year = time.year().clamp(0, 9999);
-    let mut text = format!("{year:04}{}", time.format("-%m-%dT%H:%M:%S%.9f"));
+    let clamped = time.with_year(year).or_else(|| (*time + TimeDelta::days(1)).with_year(year)).unwrap_or(*time);
+    let mut text = format!("{year:04}{}", clamped.format("-%m-%dT%H:%M:%S%.9f"));
     text.truncate(text.trim_end_matches('0').trim_end_matches('.').len());
     text.push('Z');
     text
@@ -67,5 +69,8 @@ mod tests {
         let far = DateTime::from_timestamp(400_000_000_000, 0).unwrap_or_default();
         assert!(print(&far).starts_with("9999-"), "{}", print(&far));
         assert!(parse(&print(&far)).is_some());
+        let leap_day = DateTime::from_timestamp(316_521_302_400, 5).unwrap_or_default();
+        assert_eq!(leap_day.to_rfc3339(), "+12000-02-29T00:00:00.000000005+00:00");
+        assert_eq!(print(&leap_day), "9999-03-01T00:00:00.000000005Z");
     }
 }

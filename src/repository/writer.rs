@@ -98,16 +98,27 @@ impl Writer {
         Ok(ticket)
     }
 
-    /// Saves a directory's entries. Its id is known at once; what becomes of the blob, `finish` tells.
+    /// Saves plain bytes as one blob. They are hashed here: the id is known at once, and bytes that are there go no further. What
+    /// becomes of others, `finish` tells.
+    ///
+    /// # Errors
+    /// Like [`Writer::put`].
+    pub fn save(&self, kind: BlobKind, plain: Vec<u8>) -> Result<BlobId, RepositoryError> {
+        let id = BlobId::of(&plain);
+        if !self.pipeline.0.knows(kind, id) {
+            let (job, _) = Job::new(kind, Some(id), plain);
+            self.pipeline.0.push(job)?;
+        }
+        Ok(id)
+    }
+
+    /// Saves a directory's entries, as [`Writer::save`] does.
     ///
     /// # Errors
     /// Like [`Writer::put`], or where the tree is not in order.
     pub fn save_tree(&self, tree: &Tree) -> Result<BlobId, RepositoryError> {
         let json = tree.to_json().map_err(|error| RepositoryError::refused("tree", error))?;
-        let id = BlobId::of(&json);
-        let (job, _) = Job::new(BlobKind::Tree, Some(id), json);
-        self.pipeline.0.push(job)?;
-        Ok(id)
+        self.save(BlobKind::Tree, json)
     }
 
     /// Starts a stream that is cut into blobs where its content says so.
@@ -116,7 +127,8 @@ impl Writer {
         FileWriter::new(self.clone(), self.cutter.clone())
     }
 
-    /// Makes all packs durable, then the index that finds them. To be called once all that is to be saved was put.
+    /// Makes all packs durable, then the index that finds them; each is read back from the store. To be called once all that is to
+    /// be saved was put.
     ///
     /// # Errors
     /// Whatever broke the writer: then nothing it saved may be named by a snapshot.

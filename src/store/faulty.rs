@@ -33,6 +33,8 @@ pub enum Fault {
     Denied,
     /// Nothing is done, for want of space.
     Full,
+    /// The object does not come back, as from a bad sector.
+    Unreadable,
     /// It is done, and the answer is lost on the way back.
     AnswerLost,
     /// It is said to be done and is not: a put by a server that lies.
@@ -51,8 +53,9 @@ pub enum Fault {
 #[derive(Debug, Clone)]
 pub struct Rule {
     operation: Operation,
-    /// Of this kind of object only.
+    /// Of this kind of object only, and of this name.
     kind: Option<FileKind>,
+    name: Option<String>,
     /// The how-manieth operation that the rule fits, from 1; `None`: each.
     nth: Option<u64>,
     fault: Fault,
@@ -63,7 +66,7 @@ impl Rule {
     /// The `nth` operation fails, counted from 1 when the rule is added.
     #[must_use]
     pub fn nth(operation: Operation, nth: u64, fault: Fault) -> Self {
-        Self { operation, kind: None, nth: Some(nth), fault, seen: 0 }
+        Self { operation, kind: None, name: None, nth: Some(nth), fault, seen: 0 }
     }
 
     /// Each such operation fails.
@@ -78,10 +81,17 @@ impl Rule {
         Self { kind: Some(kind), ..self }
     }
 
+    /// Narrows the rule down to one object.
+    #[must_use]
+    pub fn on(self, key: &Key) -> Self {
+        Self { name: Some(key.name.clone()), ..self.of(key.kind) }
+    }
+
     /// Counts an operation if the rule fits it, and tells whether it is the one.
-    fn strikes(&mut self, operation: Operation, kind: FileKind) -> bool {
-        let fits =
-            (self.operation == Operation::Any || self.operation == operation) && self.kind.is_none_or(|of| of == kind);
+    fn strikes(&mut self, operation: Operation, kind: FileKind, name: &str) -> bool {
+        let fits = (self.operation == Operation::Any || self.operation == operation)
+            && self.kind.is_none_or(|of| of == kind)
+            && self.name.as_deref().is_none_or(|of| of == name);
         if fits {
             self.seen += 1;
         }
@@ -159,7 +169,7 @@ impl Faulty {
         if state.dead {
             return Some(Fault::Dead);
         }
-        let struck = |rule: &mut Rule| rule.strikes(operation, kind).then(|| rule.fault.clone());
+        let struck = |rule: &mut Rule| rule.strikes(operation, kind, name).then(|| rule.fault.clone());
         // Every rule counts, also past the first that strikes.
         let faults: Vec<_> = state.rules.iter_mut().filter_map(struck).collect();
         let fault = faults.into_iter().next();
@@ -184,6 +194,9 @@ impl Faulty {
             Some(Fault::Dead) => Err(StoreError::Failed { act, thing, reason: "injected death".to_owned() }),
             Some(Fault::Denied) => Err(StoreError::Denied { act, thing, reason: "injected fault".to_owned() }),
             Some(Fault::Full) => Err(StoreError::Full { act, thing }),
+            Some(Fault::Unreadable) => {
+                Err(StoreError::Unreadable { act, thing, reason: "injected bad sector".to_owned() })
+            }
             Some(Fault::Stall) => std::future::pending().await,
             Some(Fault::AnswerLost | Fault::Swallowed | Fault::Flip | Fault::Cut) | None => Ok(()),
         }

@@ -4,7 +4,7 @@
 
 use std::collections::HashSet;
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
-use std::io::{self, ErrorKind, Write};
+use std::io::{self, ErrorKind, Read, Write};
 use std::ops::Range;
 use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -12,11 +12,15 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
+use sha2::{Digest, Sha256};
 
+use crate::id::ObjectId;
 use crate::store::{FileKind, Key, Listed, Store, StoreError};
 
 /// What a file that is still being written has in its name, as restic's.
 const TEMP_MARK: &str = "-tmp-";
+/// Read at a time where a file is only hashed.
+const PIECE_BYTES: usize = 1 << 20;
 /// No put takes a day: a file that old was left by a kill.
 const LEFTOVER_AGE: Duration = Duration::from_hours(24);
 
@@ -24,6 +28,8 @@ const LEFTOVER_AGE: Duration = Duration::from_hours(24);
 #[derive(Debug, Clone)]
 pub struct LocalStore {
     root: PathBuf,
+    /// Whether the first object of a repository may make the root.
+    makes_root: bool,
     /// Directories that were looked through for leftovers.
     tidied: Arc<Mutex<HashSet<PathBuf>>>,
 }
@@ -31,7 +37,12 @@ pub struct LocalStore {
 impl LocalStore {
     /// Names a directory; it is made when a repository is.
     pub fn new(root: impl Into<PathBuf>) -> Self {
-        Self { root: root.into(), tidied: Arc::default() }
+        Self { root: root.into(), makes_root: true, tidied: Arc::default() }
+    }
+
+    /// Names a directory that somebody else makes: where it is not there, nothing is put.
+    pub fn within(root: impl Into<PathBuf>) -> Self {
+        Self { makes_root: false, ..Self::new(root) }
     }
 
     /// Runs file I/O where it may block.
@@ -45,6 +56,20 @@ impl LocalStore {
         let thing = self.root.join(key.path()).display().to_string();
         let done = tokio::task::spawn_blocking(move || work(&store, &store.root.join(key.path()))).await;
         done.map_err(io::Error::other).flatten().map_err(|error| fault(act, thing, &error))
+    }
+
+    /// Like [`Self::blocking`], for reading one object: an error that is about this object alone is told as such.
+    async fn reading<T: Send + 'static>(
+        &self,
+        key: &Key,
+        work: impl FnOnce(&Path) -> io::Result<T> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let read = self.blocking("get", key.clone(), |_, path| Ok(work(path))).await?;
+        let thing = || self.root.join(key.path()).display().to_string();
+        read.map_err(|error| match is_of_the_object(key.kind, &error) {
+            true => StoreError::Unreadable { act: "get", thing: thing(), reason: error.to_string() },
+            false => fault("get", thing(), &error),
+        })
     }
 
     fn write(&self, kind: FileKind, path: &Path, bytes: &[u8]) -> io::Result<()> {
@@ -67,8 +92,8 @@ impl LocalStore {
         if dir.is_dir() {
             return Ok(());
         }
-        if kind == FileKind::Key && !self.root.is_dir() {
-            DirBuilder::new().recursive(true).mode(0o700).create(&self.root)?;
+        if self.makes_root && kind == FileKind::Key && !self.root.is_dir() {
+            make_dirs(&self.root)?;
         }
         let below = dir.strip_prefix(&self.root).unwrap_or(Path::new(""));
         let mut parent = self.root.clone();
@@ -133,11 +158,15 @@ impl Store for LocalStore {
     }
 
     async fn get(&self, key: &Key) -> Result<Bytes, StoreError> {
-        self.blocking("get", key.clone(), |_, path| fs::read(path).map(Bytes::from)).await
+        self.reading(key, |path| fs::read(path).map(Bytes::from)).await
+    }
+
+    async fn hash(&self, key: &Key) -> Result<ObjectId, StoreError> {
+        self.reading(key, hash_of_file).await
     }
 
     async fn get_range(&self, key: &Key, range: Range<u64>) -> Result<Bytes, StoreError> {
-        self.blocking("get", key.clone(), move |_, path| read_range(path, &range)).await
+        self.reading(key, move |path| read_range(path, &range)).await
     }
 
     async fn list(&self, kind: FileKind) -> Result<Vec<Listed>, StoreError> {
@@ -175,6 +204,18 @@ fn write_synced(path: &Path, bytes: &[u8]) -> io::Result<()> {
     file.sync_all()
 }
 
+/// Makes a directory and those above it, each of them durable.
+fn make_dirs(dir: &Path) -> io::Result<()> {
+    let missing: Vec<_> = dir.ancestors().take_while(|dir| !dir.as_os_str().is_empty() && !dir.is_dir()).collect();
+    for dir in missing.into_iter().rev() {
+        match DirBuilder::new().mode(0o700).create(dir) {
+            Err(error) if error.kind() != ErrorKind::AlreadyExists => return Err(error),
+            _ => sync_dir(dir.parent().filter(|above| !above.as_os_str().is_empty()).unwrap_or(Path::new(".")))?,
+        }
+    }
+    Ok(())
+}
+
 fn sync_dir(dir: &Path) -> io::Result<()> {
     File::open(dir)?.sync_all()
 }
@@ -189,6 +230,23 @@ fn read_range(path: &Path, range: &Range<u64>) -> io::Result<Bytes> {
     let mut bytes = vec![0; usize::try_from(length).map_err(io::Error::other)?];
     file.read_exact_at(&mut bytes, range.start)?;
     Ok(bytes.into())
+}
+
+/// Hashes a file in pieces, from the disk: what the kernel still holds of it is dropped first.
+fn hash_of_file(path: &Path) -> io::Result<ObjectId> {
+    let mut file = File::open(path)?;
+    // It was synced, so nothing is lost; where the filesystem does not know how to, memory is hashed.
+    let _ = rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed);
+    let mut hasher = Sha256::new();
+    let mut piece = vec![0; PIECE_BYTES];
+    loop {
+        match file.read(&mut piece) {
+            Ok(0) => return Ok(ObjectId::from_bytes(hasher.finalize().into())),
+            Ok(count) => hasher.update(&piece[..count]),
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
 }
 
 fn size_of_file(path: &Path) -> io::Result<Option<u64>> {
@@ -231,6 +289,16 @@ fn is_leftover(entry: &fs::DirEntry) -> bool {
     let modified = entry.metadata().and_then(|metadata| metadata.modified());
     let age = modified.ok().and_then(|modified| SystemTime::now().duration_since(modified).ok());
     is_temp && age.is_some_and(|age| age > LEFTOVER_AGE)
+}
+
+/// Tells whether an error in reading says something of one object only. The config is read first of all: whoever may not read
+/// that one is the wrong user, and nothing is wrong with the repository.
+fn is_of_the_object(kind: FileKind, error: &io::Error) -> bool {
+    match error.kind() {
+        ErrorKind::UnexpectedEof | ErrorKind::IsADirectory => true,
+        ErrorKind::PermissionDenied => kind != FileKind::Config,
+        _ => error.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error()),
+    }
 }
 
 fn fault(act: &'static str, thing: String, error: &io::Error) -> StoreError {

@@ -50,7 +50,7 @@ impl Store for MemoryStore {
         let stretch = usize::try_from(range.start).ok().zip(usize::try_from(range.end).ok());
         match stretch {
             Some((start, end)) if start <= end && end <= whole.len() => Ok(whole.slice(start..end)),
-            _ => Err(StoreError::Failed {
+            _ => Err(StoreError::Unreadable {
                 act: "get",
                 thing: key.to_string(),
                 reason: format!("bytes {}..{} lie past its end at {}", range.start, range.end, whole.len()),

@@ -137,7 +137,7 @@ fn exhausted(error: StoreError, tries: u32) -> StoreError {
 }
 
 /// Returns a number from 0 to 1; without entropy every wait is the full one.
-fn chance() -> f64 {
+pub(crate) fn chance() -> f64 {
     let mut random = [0; 4];
     getrandom::fill(&mut random).map_or(0.0, |()| f64::from(u32::from_le_bytes(random)) / f64::from(u32::MAX))
 }

@@ -186,7 +186,7 @@ impl Store for S3Store {
         let bytes = self.get_with(&act, key, Some(wanted)).await?;
         if bytes.len() as u64 != range.end - range.start {
             let reason = format!("bytes {}..{} lie past its end", range.start, range.end);
-            return Err(act.failed(reason));
+            return Err(act.unreadable(reason));
         }
         Ok(bytes)
     }

@@ -1,7 +1,5 @@
 //! Checks packs: that they are there, and that every byte of them hashes right.
 
-use std::collections::HashSet;
-
 use bytes::Bytes;
 use rayon::iter::{IntoParallelRefIterator, ParallelIterator};
 use rayon::{ThreadPool, ThreadPoolBuilder};
@@ -51,15 +49,6 @@ fn blobs_of(pack: &PackContents) -> impl Iterator<Item = (BlobKind, crate::id::B
 pub(super) fn chosen(repository: &Repository, subset: Option<Subset>) -> Vec<PackContents> {
     let mut packs = repository.packs();
     packs.retain(|pack| subset.is_none_or(|subset| subset.covers(&pack.id)));
-    packs
-}
-
-/// Returns the packs of these names. One that the index does not know has no blobs, and is a fault by that.
-pub(super) fn named(repository: &Repository, ids: &[ObjectId]) -> Vec<PackContents> {
-    let mut unknown: HashSet<_> = ids.iter().copied().collect();
-    let mut packs = repository.packs();
-    packs.retain(|pack| unknown.remove(&pack.id));
-    packs.extend(unknown.into_iter().map(|id| PackContents { id, blobs: Vec::new() }));
     packs
 }
 

@@ -124,14 +124,16 @@ impl Fault {
     pub(super) fn of(error: &RepositoryError) -> Option<Self> {
         let state = match error {
             RepositoryError::Store(StoreError::Missing { .. }) | RepositoryError::MissingBlob { .. } => State::Missing,
-            // A bad sector, or a file that nobody may read, is as good as damaged.
-            RepositoryError::Damaged { .. }
-            | RepositoryError::Store(StoreError::Failed { .. } | StoreError::Denied { .. }) => State::Damaged,
+            // A bad sector, or a file that nobody may read, is as good as damaged. A store that is away says nothing of its objects.
+            RepositoryError::Damaged { .. } | RepositoryError::Store(StoreError::Unreadable { .. }) => State::Damaged,
             _ => return None,
         };
         let what = match (state, error) {
             (State::Missing, _) => "it is named, but not there".to_owned(),
-            (State::Damaged, RepositoryError::Damaged { reason, .. }) => reason.clone(),
+            (
+                State::Damaged,
+                RepositoryError::Damaged { reason, .. } | RepositoryError::Store(StoreError::Unreadable { reason, .. }),
+            ) => reason.clone(),
             (State::Damaged, error) => error.to_string(),
         };
         Some(Self { state, what, lost: Vec::new() })

@@ -1,16 +1,18 @@
 //! Each way to rot: verify names it and what it costs, and everything else still reads.
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bkp::id::ObjectId;
 use bkp::repository::{BlobKind, Repository, RepositoryError, StoredSnapshot};
 use bkp::run::Run;
+use bkp::store::faulty::{Fault, Faulty, Operation, Rule};
 use bkp::store::{FileKind, Key, SharedStore};
-use bkp::verify::{Level, Object, Options, Report, Subset, verify, written};
+use bkp::verify::{Level, Object, Options, Report, Subset, verify};
 
-use crate::repository::{made, memory, noise, opened, read_all, save, secret, shop_files};
+use crate::repository::{local, made, memory, noise, opened, read_all, save, secret, shop_files};
 
 const STRUCTURE: Options = Options { level: Level::Structure, subset: None };
 const DATA: Options = Options { level: Level::Data, subset: None };
@@ -248,27 +250,109 @@ async fn shares_read_each_pack_once() {
 }
 
 #[tokio::test]
-async fn what_a_run_wrote_is_read_back() {
-    let store = memory();
-    let repository = made(&store).await;
-    let writer = repository.writer(&Run::silent());
-    writer.put(BlobKind::Data, noise(1, 100_000)).unwrap();
-    let saved = writer.finish().await.unwrap();
-    let report = written(&repository, &saved, &Run::silent()).await.unwrap();
-    assert!(report.is_sound());
-    assert_eq!((report.checked.packs_read, report.checked.blobs_read, report.checked.indexes), (1, 1, 1));
-    for key in
-        [Key::new(FileKind::Pack, saved.packs[0].to_string()), Key::new(FileKind::Index, saved.indexes[0].to_string())]
-    {
-        let whole = store.get(&key).await.unwrap();
-        flip(&store, &key).await;
-        let report = written(&repository, &saved, &Run::silent()).await.unwrap();
-        assert_eq!(objects(&report), only(&key));
-        store.delete(&key).await.unwrap();
-        let report = written(&repository, &saved, &Run::silent()).await.unwrap();
-        assert_eq!(report.missing.len(), 1);
-        store.put(&key, whole).await.unwrap();
+async fn one_bad_sector_is_named_and_everything_else_reads() {
+    for kind in [FileKind::Index, FileKind::Snapshot, FileKind::Pack] {
+        let (inner, snapshots) = shop().await;
+        let bad = match kind {
+            FileKind::Pack => pack_of(&inner, &noise(99, 40_000)).await,
+            FileKind::Snapshot => Key::new(kind, snapshots[1].id.to_string()),
+            _ => names(&inner, kind).await.remove(0),
+        };
+        let faulty = Faulty::new(inner);
+        for operation in [Operation::Get, Operation::GetRange] {
+            faulty.add(Rule::every(operation, Fault::Unreadable).on(&bad));
+        }
+        let store: SharedStore = Arc::new(faulty);
+        let report = verified(&store, DATA).await;
+        assert_eq!(objects(&report), only(&bad), "{report:#?}");
+        assert_eq!(report.damaged.len(), 1);
+        assert!(report.damaged[0].what.contains("bad sector"), "{report:#?}");
+        let repository = opened(&store).await;
+        let list = repository.list_snapshots().await.unwrap();
+        assert!(list.found.contains(&snapshots[0]));
+        for stored in &list.found {
+            let read = read_all(&repository, stored.snapshot.tree).await;
+            let unread: Vec<_> = read.iter().filter(|(_, bytes)| bytes.is_err()).map(|(path, _)| path).collect();
+            let is_lost = kind == FileKind::Pack && stored.id == snapshots[1].id;
+            assert_eq!(unread, if is_lost { vec![Path::new("/images/1/new.jpg")] } else { Vec::new() }, "{kind:?}");
+        }
     }
+}
+
+#[tokio::test]
+async fn a_pack_that_was_cut_on_a_real_disk_costs_its_own_files_and_no_others() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = local(dir.path());
+    let repository = made(&store).await;
+    save(&repository, &shop_files()).await;
+    let second = save(&repository, &[("/old.mp4", noise(4, 9 << 20)), ("/new.jpg", noise(99, 40_000))]).await;
+    let key = pack_of(&store, &noise(99, 40_000)).await;
+    let path = dir.path().join(key.path());
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
+    let length = path.metadata().unwrap().len();
+    std::fs::File::options().write(true).open(&path).unwrap().set_len(length / 2).unwrap();
+    let report = verified(&store, DATA).await;
+    assert_eq!(objects(&report), only(&key), "{report:#?}");
+    assert_eq!(lost(&report, &second), BTreeSet::from(["/new.jpg".into()]));
+    let read = read_all(&*opened(&store).await, second.snapshot.tree).await;
+    assert_eq!(read[Path::new("/old.mp4")].as_ref().unwrap(), &noise(4, 9 << 20));
+    assert!(read[Path::new("/new.jpg")].as_ref().unwrap_err().is_damage());
+}
+
+#[tokio::test]
+async fn a_store_that_is_away_is_an_error_and_no_damage() {
+    let (inner, _) = shop().await;
+    let faulty = Arc::new(Faulty::new(inner));
+    let store: SharedStore = faulty.clone();
+    let repository = opened(&store).await;
+    faulty.add(Rule::every(Operation::Get, Fault::Denied).of(FileKind::Pack));
+    let verified = verify(&repository, DATA, &Run::silent()).await;
+    assert!(verified.is_err(), "{verified:#?}");
+}
+
+#[tokio::test]
+async fn packs_that_only_a_damaged_index_named_get_a_new_one() {
+    let (store, snapshots) = shop().await;
+    let indexes = names(&store, FileKind::Index).await;
+    flip(&store, &indexes[0]).await;
+    let repository = opened(&store).await;
+    let named = repository.save_recovered_index().await.unwrap();
+    assert!(named > 0);
+    assert_eq!(repository.save_recovered_index().await.unwrap(), 0, "once");
+    store.delete(&indexes[0]).await.unwrap();
+    let report = verified(&store, DATA).await;
+    assert!(report.is_sound() && report.orphans.is_empty(), "{report:#?}");
+    for stored in &snapshots {
+        assert!(read_all(&*opened(&store).await, stored.snapshot.tree).await.values().all(Result::is_ok));
+    }
+}
+
+#[tokio::test]
+async fn what_a_lost_pack_held_is_saved_again_while_the_source_has_it() {
+    for loss in [Loss::Gone, Loss::Cut] {
+        let (store, snapshots) = shop().await;
+        let key = pack_of(&store, &noise(99, 40_000)).await;
+        let bytes = store.get(&key).await.unwrap();
+        match loss {
+            Loss::Gone => store.delete(&key).await.unwrap(),
+            Loss::Cut => store.put(&key, bytes.slice(..bytes.len() - 1)).await.unwrap(),
+        }
+        let repository = opened(&store).await;
+        let lost = repository.leave_out_lost_packs().await.unwrap();
+        assert_eq!(lost.iter().map(ToString::to_string).collect::<Vec<_>>(), [key.name]);
+        let mut files = shop_files();
+        files.push(("/images/1/new.jpg", noise(99, 40_000)));
+        save(&repository, &files).await;
+        // The old snapshot has its file back, too.
+        let read = read_all(&*opened(&store).await, snapshots[1].snapshot.tree).await;
+        assert!(read.values().all(Result::is_ok));
+        assert!(verified(&store, DATA).await.costs().is_empty());
+    }
+}
+
+enum Loss {
+    Gone,
+    Cut,
 }
 
 #[tokio::test]

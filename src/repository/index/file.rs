@@ -11,6 +11,19 @@ use crate::repository::pack::{BlobKind, PackedBlob};
 /// Blobs in one index file: some 10 MB of JSON, as restic's own.
 pub(crate) const BLOBS_MAX: usize = 50_000;
 
+/// Splits packs over index files. A pack is never split: one of more blobs than a file should have gets a file alone.
+pub(crate) fn files_of(packs: &[PackContents]) -> impl Iterator<Item = &[PackContents]> {
+    let mut blobs = 0;
+    packs.chunk_by(move |_, next| {
+        blobs += next.blobs.len();
+        let fits = blobs < BLOBS_MAX;
+        if !fits {
+            blobs = 0;
+        }
+        fits
+    })
+}
+
 #[derive(Serialize)]
 struct FileOut<'a> {
     packs: Vec<PackOut<'a>>,

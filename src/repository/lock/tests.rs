@@ -3,16 +3,18 @@
 use super::*;
 use crate::clock::FixedClock;
 use crate::event::Events;
+use crate::store::faulty::{Fault, Faulty, Operation, Rule};
 use crate::store::memory::MemoryStore;
 
 fn place() -> Place {
     Place {
         store: Arc::new(MemoryStore::new()),
         master: Arc::new(MasterKey::from_bytes(&[1; 64])),
-        lost: Arc::default(),
+        standing: Arc::default(),
         pace: Pace {
             settle: Duration::from_millis(5),
             refresh: Duration::from_millis(20),
+            patience: Duration::from_secs(10),
             retry: Duration::from_millis(5),
         },
     }
@@ -50,6 +52,7 @@ async fn count(place: &Place) -> usize {
 fn foreign(minutes_ago: i64, run: &Run) -> Lock {
     Lock {
         hostname: "another-machine".to_owned(),
+        processes: Some("another boot/another table".to_owned()),
         time: run.now() - TimeDelta::minutes(minutes_ago),
         ..Lock::new(LockMode::Exclusive, run.now())
     }
@@ -119,6 +122,52 @@ async fn an_old_lock_and_one_of_a_process_that_is_gone_are_cleared_away() {
     guard.release().await.unwrap();
 }
 
+#[test]
+fn a_process_that_cannot_be_seen_from_here_is_not_taken_for_gone() {
+    let (_, run) = fixed();
+    let gone = Lock { pid: i32::MAX, ..Lock::new(LockMode::Exclusive, run.now()) };
+    // A container with the host's name; and restic, whose locks do not say where their number is from.
+    let elsewhere = Lock { processes: Some("this boot/another table".to_owned()), ..gone.clone() };
+    let by_restic = Lock { processes: None, ..gone };
+    for (lock, stale_after) in [(elsewhere, STALE_MINUTES), (by_restic, REFRESH_MISSED_MINUTES)] {
+        let aged = |minutes| Lock { time: run.now() - TimeDelta::minutes(minutes), ..lock.clone() };
+        assert!(!aged(stale_after).is_stale(run.now(), false), "{lock:?}");
+        assert!(aged(stale_after + 1).is_stale(run.now(), false), "{lock:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_lock_that_cannot_be_refreshed_is_lost_before_others_take_it_for_stale() {
+    let (mut place, (clock, run)) = (place(), fixed());
+    let faulty = Arc::new(Faulty::new(Arc::clone(&place.store)));
+    place.store = faulty.clone();
+    place.pace.patience = Duration::from_millis(30);
+    let guard = take(&place, LockMode::Shared, &run).await.unwrap();
+    faulty.add(Rule::every(Operation::Put, Fault::Stall));
+    clock.advance(TimeDelta::minutes(22));
+    guard.prove().await.unwrap();
+    clock.advance(TimeDelta::minutes(1));
+    // At once, by the clock: no refresh has to come back for it.
+    assert!(matches!(guard.prove().await, Err(RepositoryError::LockLost { .. })));
+    // And the keeper does not hang on the store.
+    while faulty.count(Operation::Put) < 2 {
+        tokio::task::yield_now().await;
+    }
+    tokio::time::timeout(Duration::from_secs(10), guard.release()).await.unwrap().unwrap();
+    assert_eq!(count(&place).await, 0);
+}
+
+#[tokio::test]
+async fn a_damaged_lock_says_what_to_do() {
+    let (place, (_, run)) = (place(), fixed());
+    place.put(&Lock::new(LockMode::Exclusive, run.now())).await.unwrap();
+    let name = place.store.list(FileKind::Lock).await.unwrap().remove(0).name;
+    place.store.put(&Key::new(FileKind::Lock, name), Bytes::from_static(b"torn")).await.unwrap();
+    let error = take(&place, LockMode::Shared, &run).await.unwrap_err();
+    assert!(matches!(error, RepositoryError::DamagedLock { .. }), "{error}");
+    assert!(error.hint().unwrap().contains("restic unlock --remove-all"));
+}
+
 #[tokio::test]
 async fn a_lock_that_an_earlier_process_left_under_our_number_is_cleared_away() {
     let (place, (_, run)) = (place(), fixed());
@@ -156,15 +205,14 @@ async fn a_lock_that_somebody_removed_does_not_come_back() {
     let (place, (_, run)) = (place(), fixed());
     let guard = take(&place, LockMode::Shared, &run).await.unwrap();
     // A refresh may come between the look and the deletion: then the one that is there now is removed.
-    while place.lost.lock().unwrap().is_none() {
+    while place.standing.check().is_ok() {
         for listed in place.store.list(FileKind::Lock).await.unwrap() {
             let key = Key::new(FileKind::Lock, listed.name);
             place.store.delete(&key).await.unwrap();
         }
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
-    let lost = place.lost.lock().unwrap().clone();
-    assert!(matches!(lost, Some(RepositoryError::LockLost { .. })));
+    assert!(matches!(place.standing.check(), Err(RepositoryError::LockLost { .. })));
     guard.release().await.unwrap();
     assert_eq!(count(&place).await, 0);
 }
@@ -186,6 +234,7 @@ fn a_lock_prints_as_restic_reads_it() {
         pid: 13607,
         uid: 1000,
         gid: 0,
+        processes: None,
     };
     let json = serde_json::to_string(&lock).unwrap();
     let expected = r#"{"time":"2015-06-27T12:18:51.759239612Z","exclusive":false,"hostname":"kasimir","username":"fd0","pid":13607,"uid":1000}"#;

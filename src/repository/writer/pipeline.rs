@@ -1,8 +1,12 @@
-//! The threads behind a writer: sealers take plain bytes from a queue and fill packs, uploaders put the packs and then the index.
+//! The threads behind a writer: sealers take plain bytes from a queue and fill packs, uploaders put the packs, have the store prove
+//! them, and put the index.
 //!
 //! ```text
 //! put → [jobs: bounded by bytes] → sealers → open pack of each kind → [packs: bounded] → uploaders → index
 //! ```
+//!
+//! A blob is known to this writer alone until an index on the store names it: a writer that breaks takes what it had not named with
+//! it, and nobody else builds on it.
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -11,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use crate::id::{BlobId, ObjectId};
 use crate::repository::error::RepositoryError;
-use crate::repository::index::{self, PackContents};
+use crate::repository::index::{self, PackContents, files_of};
 use crate::repository::pack::{BlobKind, Pack, PackBuilder};
 use crate::repository::writer::ticket::{Promise, SavedBlob, Ticket};
 use crate::repository::writer::{Added, Limits, Saved};
@@ -53,6 +57,8 @@ struct State {
     /// Packs in the queue and in the uploaders' hands.
     packs_open: usize,
     is_closed: bool,
+    /// Threads that wait for something to leave a queue.
+    waiting: usize,
     fault: Option<RepositoryError>,
 }
 
@@ -75,7 +81,7 @@ pub(super) struct Pipeline {
     packs_arrived: Condvar,
     /// Something left a queue, or broke.
     departed: Condvar,
-    /// Blobs that are on their way into a durable pack: the second to bring one need not store it.
+    /// Blobs that are on their way into an index: the second to bring one need not store it.
     known: Mutex<HashSet<(BlobKind, BlobId)>>,
     data: Mutex<PackBuilder>,
     trees: Mutex<PackBuilder>,
@@ -159,8 +165,21 @@ impl Pipeline {
             if is_ready(&state) {
                 return Ok(state);
             }
+            state.waiting += 1;
             let waited = self.departed.wait_timeout(state, LOOK);
             state = waited.unwrap_or_else(PoisonError::into_inner).0;
+            state.waiting -= 1;
+        }
+    }
+
+    /// Changes the state by what has left a queue.
+    fn depart(&self, change: impl FnOnce(&mut State)) {
+        let mut state = lock(&self.state);
+        change(&mut state);
+        let is_awaited = state.waiting > 0;
+        drop(state);
+        if is_awaited {
+            self.departed.notify_all();
         }
     }
 
@@ -201,11 +220,10 @@ impl Pipeline {
                 self.break_with(error.clone());
             }
             promise.settle(outcome);
-            let mut state = lock(&self.state);
-            state.bytes -= plain.len();
-            state.jobs_open -= 1;
-            drop(state);
-            self.departed.notify_all();
+            self.depart(|state| {
+                state.bytes -= plain.len();
+                state.jobs_open -= 1;
+            });
         }
     }
 
@@ -236,12 +254,17 @@ impl Pipeline {
         Ok(known(Some(stored)))
     }
 
+    /// Tells whether the blob is there or on its way: nobody need bring it.
+    pub(super) fn knows(&self, kind: BlobKind, id: BlobId) -> bool {
+        self.repository.has(kind, &id) || lock(&self.known).contains(&(kind, id))
+    }
+
     /// Tells whether the blob is ours to store: neither there nor on its way.
     fn claim(&self, kind: BlobKind, id: BlobId) -> bool {
         if self.repository.has(kind, &id) || !lock(&self.known).insert((kind, id)) {
             return false;
         }
-        // It may have become durable between the two looks; a pack enters the index before its blobs leave `known`.
+        // It may have been named between the two looks; a pack enters the index before its blobs leave `known`.
         let is_there = self.repository.has(kind, &id);
         if is_there {
             lock(&self.known).remove(&(kind, id));
@@ -270,10 +293,14 @@ impl Pipeline {
         let length = u32::try_from(plain.len()).map_err(|error| refused(&error))?;
         let mut open = lock(self.open_pack(kind));
         open.add(id, sealed.bytes, sealed.is_compressed.then_some(length))?;
-        let full = if open.is_full(self.limits.pack_size_target) { open.take() } else { None };
-        drop(open);
         let stored = sealed.bytes.len() as u64;
-        full.map_or(Ok(()), |full| self.queue_pack(full))?;
+        if open.is_full(self.limits.pack_size_target) {
+            // Nobody else fills another pack meanwhile: as many are in memory as may wait, and one of each kind that is open.
+            self.take_place()?;
+            let full = open.take();
+            drop(open);
+            self.queue_pack(full)?;
+        }
         Ok(stored)
     }
 
@@ -284,17 +311,42 @@ impl Pipeline {
         }
     }
 
-    /// Closes a pack and queues it; blocks while as many wait as may.
-    fn queue_pack(&self, full: PackBuilder) -> Result<(), RepositoryError> {
-        let pack = full.finish(&self.repository.master);
-        let pack = pack.map_err(|error| RepositoryError::refused("pack", error))?;
+    /// Takes a place among the packs that wait or are put; blocks while all are taken.
+    fn take_place(&self) -> Result<(), RepositoryError> {
         let bound = self.limits.uploads.max(1) * 2;
         let mut state = self.wait_until(|state| state.packs_open < bound)?;
         state.packs_open += 1;
-        state.packs.push_back(pack);
-        drop(state);
+        Ok(())
+    }
+
+    /// Closes a pack, proves that what was sealed opens, and queues it. Its place was taken before; without a pack it is given back.
+    fn queue_pack(&self, full: Option<PackBuilder>) -> Result<(), RepositoryError> {
+        let Some(full) = full else {
+            self.depart(|state| state.packs_open -= 1);
+            return Ok(());
+        };
+        let pack = full.finish(&self.repository.master);
+        let pack = pack.map_err(|error| RepositoryError::refused("pack", error))?;
+        self.prove_seal(&pack)?;
+        lock(&self.state).packs.push_back(pack);
         self.packs_arrived.notify_one();
         Ok(())
+    }
+
+    /// Reads a pack's header and opens one blob as a restore would. Together with its hash, which the store must answer after the
+    /// put, that proves the whole way but the sealing of the other blobs, which is the same code.
+    fn prove_seal(&self, pack: &Pack) -> Result<(), RepositoryError> {
+        let unproved =
+            |reason: String| RepositoryError::Unproved { thing: format!("pack {}", pack.id.short()), reason };
+        let header = self.repository.read_pack_header(&pack.bytes).map_err(unproved)?;
+        if header != pack.blobs {
+            return Err(unproved("its header does not list its blobs".to_owned()));
+        }
+        let Some(blob) = pack.blobs.first() else { return Ok(()) };
+        let place = |at: u64| usize::try_from(at).unwrap_or(usize::MAX);
+        let sealed = pack.bytes.get(place(blob.range().start)..place(blob.range().end)).unwrap_or_default();
+        let opened = self.repository.open_packed(blob, sealed);
+        opened.map(drop).map_err(|error| unproved(error.to_string()))
     }
 
     /// An uploader's life.
@@ -303,25 +355,15 @@ impl Pipeline {
             if let Err(error) = self.put_pack(pack) {
                 self.break_with(error);
             }
-            lock(&self.state).packs_open -= 1;
-            self.departed.notify_all();
+            self.depart(|state| state.packs_open -= 1);
         }
     }
 
     fn put_pack(&self, pack: Pack) -> Result<(), RepositoryError> {
         let key = Key::new(FileKind::Pack, pack.id.to_string());
-        self.wait_for(self.repository.store.put(&key, pack.bytes))??;
-        let contents = PackContents { id: pack.id, blobs: pack.blobs };
-        let mut index = self.repository.index.write().unwrap_or_else(PoisonError::into_inner);
-        index.add(&contents);
-        drop(index);
-        let mut known = lock(&self.known);
-        for blob in &contents.blobs {
-            known.remove(&(blob.kind, blob.id));
-        }
-        drop(known);
+        self.wait_for(document::put_proved(&self.repository.store, &key, pack.id, pack.bytes))??;
         let mut durable = lock(&self.durable);
-        durable.add(contents);
+        durable.add(PackContents { id: pack.id, blobs: pack.blobs });
         let due = if durable.is_index_due() { durable.take_unnamed() } else { Vec::new() };
         drop(durable);
         self.save_index(&due)
@@ -333,7 +375,7 @@ impl Pipeline {
         self.repository.runtime.block_on(done).ok_or(Stopped)
     }
 
-    /// Writes the index files that name durable packs.
+    /// Writes the index files that name durable packs. From then on all writers of the repository know their blobs.
     fn save_index(&self, packs: &[PackContents]) -> Result<(), RepositoryError> {
         for packs in files_of(packs) {
             self.repository.check_lock()?;
@@ -341,16 +383,28 @@ impl Pipeline {
             let saved = document::save(&self.repository.store, &self.repository.master, FileKind::Index, &json);
             let id: ObjectId = self.wait_for(saved)??;
             lock(&self.durable).saved.indexes.push(id);
+            self.name(packs);
         }
         Ok(())
     }
 
-    /// Makes all durable: waits for the sealers, closes the open packs, waits for the uploaders, writes the index.
+    fn name(&self, packs: &[PackContents]) {
+        let mut index = self.repository.index.write().unwrap_or_else(PoisonError::into_inner);
+        packs.iter().for_each(|pack| index.add(pack));
+        drop(index);
+        let mut known = lock(&self.known);
+        for blob in packs.iter().flat_map(|pack| &pack.blobs) {
+            known.remove(&(blob.kind, blob.id));
+        }
+    }
+
+    /// Makes all durable and proved: waits for the sealers, closes the open packs, waits for the uploaders, writes the index.
     pub(super) fn finish(&self) -> Result<Saved, RepositoryError> {
         drop(self.wait_until(|state| state.jobs_open == 0)?);
         for kind in [BlobKind::Data, BlobKind::Tree] {
+            self.take_place()?;
             let open = lock(self.open_pack(kind)).take();
-            open.map_or(Ok(()), |open| self.queue_pack(open))?;
+            self.queue_pack(open)?;
         }
         drop(self.wait_until(|state| state.packs_open == 0)?);
         let unnamed = lock(&self.durable).take_unnamed();
@@ -386,17 +440,4 @@ impl Durable {
         self.unnamed_since = None;
         std::mem::take(&mut self.unnamed)
     }
-}
-
-/// Splits packs over index files. A pack is never split: one of more blobs than a file should have gets a file alone.
-fn files_of(packs: &[PackContents]) -> impl Iterator<Item = &[PackContents]> {
-    let mut blobs = 0;
-    packs.chunk_by(move |_, next| {
-        blobs += next.blobs.len();
-        let fits = blobs < index::BLOBS_MAX;
-        if !fits {
-            blobs = 0;
-        }
-        fits
-    })
 }

@@ -30,6 +30,10 @@ impl Act {
         StoreError::Transient { act: self.act, thing: self.thing.clone(), reason: reason.into() }
     }
 
+    pub(super) fn unreadable(&self, reason: impl Into<String>) -> StoreError {
+        StoreError::Unreadable { act: self.act, thing: self.thing.clone(), reason: reason.into() }
+    }
+
     fn denied(&self, reason: String) -> StoreError {
         StoreError::Denied { act: self.act, thing: self.thing.clone(), reason }
     }
@@ -88,6 +92,8 @@ impl Act {
             return StoreError::Protected { act, thing };
         }
         match code {
+            // The object lies in an archive, or its own rights or key shut us out: another object may well come.
+            "InvalidObjectState" => return self.unreadable(reason),
             "NoSuchBucket" => return self.failed("there is no such bucket"),
             "RequestTimeTooSkewed" => {
                 return self.failed("this machine's clock differs from the server's");
@@ -115,7 +121,7 @@ impl Act {
             401 | 403 => self.denied(reason),
             507 => StoreError::Full { act, thing },
             408 | 429 | 500..=599 => self.transient(reason),
-            416 => self.failed("the stretch lies past its end"),
+            416 => self.unreadable("the stretch lies past its end"),
             _ => self.failed(reason),
         }
     }
