@@ -37,12 +37,11 @@ impl<'w, 'a> Lister<'w, 'a> {
         self.enter(Spot::top(self.walk.selection.is_all()), tree)?;
         while let Some((spot, nodes)) = self.open.last_mut() {
             let spot = Arc::clone(spot);
-            match nodes.next() {
-                Some(node) => self.node(&spot, node)?,
-                None => {
-                    self.open.pop();
-                    self.walk.done(&spot)?;
-                }
+            if let Some(node) = nodes.next() {
+                self.node(&spot, node)?;
+            } else {
+                self.open.pop();
+                self.walk.done(&spot)?;
             }
         }
         self.send()

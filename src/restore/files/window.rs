@@ -131,7 +131,7 @@ impl Walk<'_> {
             let mut window = Window::default();
             for file in &again {
                 window.add(file);
-                file.parts(self.repository).for_each(|part| window.add_part(part));
+                window.parts.extend(file.parts(self.repository));
             }
             self.fetch(window)?;
         }

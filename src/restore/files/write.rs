@@ -141,7 +141,7 @@ impl Walk<'_> {
             return Ok(true);
         }
         // More names than it should have: one of them may be another's file, which is not to be given away.
-        if u64::from(stat.st_nlink) > node.metadata.links.max(1) {
+        if links(&stat) > node.metadata.links.max(1) {
             return Ok(false);
         }
         let Ok(mut file) = dir.open_file(&node.name) else {
@@ -181,6 +181,11 @@ impl Walk<'_> {
             self.reduced(path, reason);
         }
     }
+}
+
+#[allow(clippy::useless_conversion, reason = "the count of names is 32 bits wide on some machines")]
+fn links(stat: &rustix::fs::Stat) -> u64 {
+    u64::from(stat.st_nlink)
 }
 
 fn looks_same(stat: &rustix::fs::Stat, metadata: &Metadata) -> bool {

@@ -100,13 +100,13 @@ fn a_cut_pack_costs_only_the_files_that_lay_past_its_end() {
     world.heal((key.clone(), bytes.slice(..half)));
     let restored = world.restore(&snapshot);
     assert_eq!(restored.files + restored.failures, 1_000);
-    // Half of the pack, give or take the blob that the cut goes through.
-    assert!((499..=501).contains(&restored.failures), "{} lost", restored.failures);
+    // Half of the pack; its header takes some blobs' worth of it.
+    assert!((490..=501).contains(&restored.failures), "{} lost", restored.failures);
     assert_eq!(restored.damaged, restored.failures);
     world.heal((key, bytes));
     let restored = world.restore(&snapshot);
     assert_eq!((restored.files, restored.failures), (1_000, 0));
-    assert!((499..=501).contains(&restored.skipped), "{} kept", restored.skipped);
+    assert!((499..=510).contains(&restored.skipped), "{} kept", restored.skipped);
     assert_eq!(told(&world.compare(&snapshot, &world.target())), []);
 }
 
@@ -209,8 +209,10 @@ impl Store for Killing {
 
     /// Only what begins a pack comes: the restore writes that, and waits for the rest until it is killed.
     async fn get_range(&self, key: &Key, range: Range<u64>) -> Result<Bytes, StoreError> {
-        let is_later = range.start > 0;
-        while is_later {
+        if range.start == 0 {
+            return self.inner.get_range(key, range).await;
+        }
+        loop {
             let names = fs::read_dir(&self.watched).into_iter().flatten().flatten();
             let written = names.filter(|entry| !entry.file_name().to_string_lossy().starts_with('.')).count();
             if written >= 10 {
@@ -219,7 +221,6 @@ impl Store for Killing {
             }
             tokio::task::yield_now().await;
         }
-        self.inner.get_range(key, range).await
     }
 
     async fn list(&self, kind: FileKind) -> Result<Vec<Listed>, StoreError> {
