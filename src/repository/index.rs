@@ -254,9 +254,13 @@ impl LiveIndex {
         self.loaded = index;
     }
 
-    /// Drops what the loaded files say of some packs.
+    /// Drops what is known of some packs.
     pub(super) fn leave_out(&mut self, packs: &HashSet<ObjectId>) {
         self.loaded.leave_out(packs);
+        let saved_packs = &self.saved_packs;
+        for saved in [&mut self.saved_data, &mut self.saved_trees] {
+            saved.retain(|_, spot| !packs.contains(&saved_packs[spot.pack as usize]));
+        }
     }
 
     /// Returns the packs that the loaded files name, and how long each must be.
