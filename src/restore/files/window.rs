@@ -17,7 +17,7 @@ use crate::repository::Wanted;
 use crate::restore::files::RestoreFilesError;
 use crate::restore::files::below;
 use crate::restore::files::content::ContentError;
-use crate::restore::files::links::Settled;
+use crate::restore::files::links::{self, Settled};
 use crate::restore::files::spot::Spot;
 use crate::restore::files::walk::Walk;
 use crate::target::files::dir::Temp;
@@ -183,6 +183,9 @@ impl Walk<'_> {
 
     /// Settles what follows from a file's other names.
     pub(super) fn settle(&self, file: &File, is_written: bool) -> Result<(), RestoreFilesError> {
+        if links::key(&file.node.metadata).is_none() {
+            return Ok(());
+        }
         let path = file.path();
         match self.links.settle(&file.node.metadata, is_written.then_some(path.as_path())) {
             Settled::Link(names) => names.iter().try_for_each(|name| self.end_link(name, &path)),

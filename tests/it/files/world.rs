@@ -108,6 +108,11 @@ impl World {
         StoredSnapshot { id: SnapshotId::of(b"no source"), snapshot }
     }
 
+    /// The same world to a process that begins: nothing of the repository is in its memory.
+    pub(crate) fn begun_anew(self) -> Self {
+        Self { repository: self.reopen(&self.run), ..self }
+    }
+
     /// Opens the repository once more, for another run.
     pub(crate) fn reopen(&self, run: &Run) -> Arc<Repository> {
         let password = Secret::new(PASSWORD.to_owned());
@@ -199,10 +204,12 @@ impl World {
     }
 
     fn blob_of(&self, of: &StoredSnapshot, name: &str) -> (bkp::repository::BlobKind, bkp::id::BlobId) {
-        let mut tree = self.place(of).tree;
+        // By a look that leaves no tree in the memory of the repository under test.
+        let repository = self.reopen(&self.run);
+        let mut tree = Place::of(&repository, &of.snapshot).unwrap().tree;
         let mut found = None;
         for part in Path::new(name) {
-            let nodes = self.repository.tree_blocking(&tree).unwrap();
+            let nodes = repository.tree_blocking(&tree).unwrap();
             let node = nodes.find(part).unwrap().clone();
             tree = node.subtree.unwrap_or(tree);
             found = Some(node);
