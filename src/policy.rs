@@ -179,7 +179,7 @@ pub struct RepositoryPlace {
 pub struct CopyPlace {
     pub name: String,
     pub place: CopyTarget,
-    /// Bytes a second, for all uploads of this copy together.
+    /// Bytes a second each way: for all uploads of this copy together, and for all reads of it.
     pub bandwidth: Option<u64>,
     /// Uploads at once.
     pub uploads: usize,

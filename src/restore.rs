@@ -456,8 +456,17 @@ async fn restore_tree(
     Ok(applied.await.map_err(|error| RestoreError::Thread(error.to_string()))??)
 }
 
-/// Reads everything that was restored back and compares it with the snapshots. Returns what differs, a line each. What is known
-/// not to have come is not compared.
+/// In what that which was restored differs from the snapshots.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Proof {
+    /// A line for each difference, up to some thousands a tree; `differing` counts them all.
+    pub lines: Vec<String>,
+    pub differing: u64,
+    /// How many are of rows or of content, rather than of an owner, a mode or a time.
+    pub damaged: u64,
+}
+
+/// Reads everything that was restored back and compares it with the snapshots. What is known not to have come is not compared.
 ///
 /// # Errors
 /// [`RestoreError`] where a target cannot be read back at all.
@@ -466,8 +475,8 @@ pub async fn compare(
     restored: &Restored,
     repository: &Arc<Repository>,
     run: &Run,
-) -> Result<Vec<String>, RestoreError> {
-    let mut differences = Vec::new();
+) -> Result<Proof, RestoreError> {
+    let mut proof = Proof::default();
     for (database, (_, loaded)) in plan.databases.iter().zip(&restored.databases) {
         let tables = database.load.tables.iter();
         let tables: BTreeSet<(String, String)> = tables
@@ -475,24 +484,26 @@ pub async fn compare(
             .filter(|table| !loaded.lacks(table))
             .collect();
         let found = row_differences(&database.server, database.dump.manifest(), Some(tables), run).await?;
-        differences.extend(found.iter().map(ToString::to_string));
+        proof.lines.extend(found.iter().map(ToString::to_string));
+        proof.differing += found.len() as u64;
+        proof.damaged += found.len() as u64;
     }
     for tree in &plan.trees {
-        if !tree.files.options.selection.is_all() {
-            run.events.warn(format!(
-                "{}: a part of a tree is not compared; each file was proved as it was written",
-                tree.chosen.source
-            ));
-            continue;
-        }
-        let (place, dir, threads) = (tree.files.place.clone(), tree.dir.clone(), tree.files.options.threads);
+        let (place, dir, options) = (tree.files.place.clone(), tree.dir.clone(), tree.files.options.clone());
         let (repository, run) = (repository.clone(), run.clone());
-        let compared = tokio::task::spawn_blocking(move || files::compare(&repository, &place, &dir, threads, &run));
-        let compared = compared.await.map_err(|error| RestoreError::Thread(error.to_string()))??;
-        let line = |difference: &files::Difference| format!("{}: {}", difference.path.display(), difference.detail);
-        differences.extend(compared.differences.iter().map(line));
+        let compared = tokio::task::spawn_blocking(move || {
+            files::compare(&repository, &place, &options.selection, &dir, options.threads, &run)
+        });
+        let mut compared = compared.await.map_err(|error| RestoreError::Thread(error.to_string()))??;
+        if tree.files.options.overwrite {
+            compared.leave_out_extra();
+        }
+        let line = |difference: &files::Difference| format!("{}: {difference}", tree.chosen.source);
+        proof.lines.extend(compared.differences.iter().map(line));
+        proof.differing += compared.differing;
+        proof.damaged += compared.damaged;
     }
-    Ok(differences)
+    Ok(proof)
 }
 
 /// Reads restored rows back through the dump's own encoder and compares each chunk's hash with the manifest. `tables` of `None`

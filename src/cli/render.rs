@@ -19,7 +19,7 @@ use crate::forget::{ForgetPlan, Forgotten, Judgement};
 use crate::human;
 use crate::policy::Policy;
 use crate::restore::choose::Moment;
-use crate::restore::{Plan, Restored};
+use crate::restore::{Plan, Proof, Restored};
 use crate::target::mysql::LoadPlan;
 use crate::verify;
 
@@ -423,7 +423,7 @@ pub(super) fn restored(
     policy: &Policy,
     plan: &Plan,
     restored: &Restored,
-    proof: Option<&[String]>,
+    proof: Option<&Proof>,
     took: Duration,
 ) -> String {
     let mut text = String::new();
@@ -463,13 +463,15 @@ pub(super) fn restored(
     }
     match proof {
         None => {}
-        Some([]) => line!(text, "verified: every chunk of rows and every file equals the snapshot"),
-        Some(differences) => {
-            line!(text, "NOT EQUAL to the snapshot in {} places:", differences.len());
-            for difference in differences.iter().take(LINES_MAX) {
+        Some(Proof { differing: 0, .. }) => {
+            line!(text, "verified: every chunk of rows and every file that was restored equals the snapshot");
+        }
+        Some(proof) => {
+            line!(text, "NOT EQUAL to the snapshot in {} places:", human::count(proof.differing));
+            for difference in proof.lines.iter().take(LINES_MAX) {
                 line!(text, "  {}", shown(difference));
             }
-            more(&mut text, differences.len());
+            more(&mut text, proof.lines.len());
         }
     }
     line!(text, "restored in {}", human::duration(took));

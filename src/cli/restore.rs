@@ -20,7 +20,7 @@ use crate::policy::{MysqlAddress, Policy, Tls, TlsMode};
 use crate::repository::Repository;
 use crate::restore;
 use crate::restore::choose::Moment;
-use crate::restore::{Plan, Rates, Request, Restored};
+use crate::restore::{Plan, Proof, Rates, Request, Restored};
 use crate::run::Run;
 use crate::secret::SecretSource;
 
@@ -83,19 +83,18 @@ async fn plan_and_apply_in(
     let began = run.clock.instant();
     let restored = restore::apply(&plan, repository, request, run).await?;
     let mut exit = exit_of(&restored);
-    let mut proof = Vec::new();
+    let mut proof = None;
     if args.verify {
-        proof = restore::compare(&plan, &restored, repository, run).await?;
-        if !proof.is_empty() {
-            exit = exit.max(Exit::Damaged);
-        }
+        let found = restore::compare(&plan, &restored, repository, run).await?;
+        exit = exit.max(exit_of_proof(&found));
+        proof = Some(found);
     }
-    let text = render::restored(policy, &plan, &restored, args.verify.then_some(&*proof), began.elapsed());
+    let text = render::restored(policy, &plan, &restored, proof.as_ref(), began.elapsed());
     let json = json!({
         "plan": json,
         "restored": render::restored_json(&restored),
-        "verified": args.verify,
-        "differences": proof,
+        "verified": proof.as_ref().is_some_and(|proof| proof.differing == 0),
+        "differences": proof.map(|proof| proof.lines).unwrap_or_default(),
         "millis": crate::backup::millis(began.elapsed()),
         "exit": exit.code(),
     });
@@ -117,6 +116,15 @@ fn exit_of(restored: &Restored) -> Exit {
         }
     }
     exit
+}
+
+/// Rows and content that differ are damage; an owner, a mode or a time that could not be given back is not.
+fn exit_of_proof(proof: &Proof) -> Exit {
+    match (proof.damaged, proof.differing) {
+        (0, 0) => Exit::Ok,
+        (0, _) => Exit::Incomplete,
+        _ => Exit::Damaged,
+    }
 }
 
 /// Asks on a terminal; elsewhere `--yes` must have been given.

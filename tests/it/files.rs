@@ -1,5 +1,6 @@
 //! Image trees: from a directory into a repository and back, and what must not get through.
 
+mod fetch;
 mod world;
 
 use std::fs;
@@ -389,6 +390,7 @@ fn a_lost_directory_costs_what_is_below_it_and_is_named() {
     world.write("shop/5.jpg", &noise(5, 20_000));
     let (_, snapshot) = world.backup(Some(&first));
     world.lose_pack_of(&first, "later");
+    let world = world.begun_anew();
     let plan = world.plan(&snapshot, world.options(&[])).unwrap();
     assert_eq!(plan.missing, [PathBuf::from("later")]);
     let restored = world.restore(&snapshot);

@@ -139,6 +139,16 @@ fn the_copy_alone_brings_everything_back() {
     world.bkp(&args).expect(0);
     assert_eq!(rows(&target), rows_before);
     assert_eq!(files(&dir), files_before);
+
+    // A part of a tree is compared too, and a verdict is only on what was restored.
+    let part = world.path("part");
+    let args = ["restore", "mall", "--from", "offsite", "--source", "images", "--paths", "shop0001", "--to-dir"];
+    let answer = world.bkp(&[&args[..], &[part.to_str().unwrap(), "--yes", "--verify", "--json"]].concat()).expect(0);
+    assert_eq!(answer.json()["verified"], true);
+    let restored: Vec<_> = files(&part).into_keys().collect();
+    let chosen = files_before.into_keys().filter(|path| path.starts_with("shop0001")).collect::<Vec<_>>();
+    assert!(!chosen.is_empty());
+    assert_eq!(restored, chosen);
 }
 
 #[test]

@@ -12,7 +12,7 @@ use crate::backup::files::BackupFilesError;
 use crate::backup::files::Counts;
 use crate::backup::files::tally::Tally;
 use crate::chunk;
-use crate::entry::{Kind, Metadata};
+use crate::entry::{DEPTH_MAX, Kind, Metadata};
 use crate::id::BlobId;
 use crate::repository::BlobKind;
 use crate::repository::Node;
@@ -27,9 +27,6 @@ use crate::source::files::LeftOut;
 use crate::source::files::dir::{Dir, Listing};
 use crate::source::files::read::{ReadError, Reading};
 use crate::source::files::unchanged::CleanBefore;
-
-/// No tree of images nests as deep; each level holds a directory open.
-pub(super) const DEPTH_MAX: usize = 256;
 
 /// Names that one thread takes at a time: few enough to share out one directory, many enough to be worth the sharing.
 const NAMES_AT_ONCE: usize = 16;
