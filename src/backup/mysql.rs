@@ -37,10 +37,7 @@ pub(super) async fn save(job: &Job<'_>, name: &str) -> Result<Backed, BackupErro
     run.check()?;
     let (began, started) = (run.clock.instant(), run.now());
     let place = job.policy.mysql.get(name).ok_or_else(|| BackupError::NoSource(name.to_owned()))?;
-    let previous = match job.parent(name) {
-        Some(stored) => Some(manifest(job.repository, stored, name).await?),
-        None => None,
-    };
+    let previous = bounds_of_parent(job, name).await?;
     let server = Server::of(place, &job.policy.network)?;
     let writer = job.repository.writer(run);
     let dumped = {
@@ -85,6 +82,23 @@ pub(super) async fn save(job: &Job<'_>, name: &str) -> Result<Backed, BackupErro
         write_stall_ms: Some(manifest.write_stall_ms),
         incomplete: Vec::new(),
     })
+}
+
+/// Returns the dump before, whose bounds are used again where they fit. It is only a hint: where it cannot be read, all is cut anew.
+async fn bounds_of_parent(job: &Job<'_>, name: &str) -> Result<Option<Manifest>, BackupError> {
+    let Some(stored) = job.parent(name) else {
+        return Ok(None);
+    };
+    let read = manifest(job.repository, stored, name).await;
+    job.run.check()?;
+    Ok(read
+        .inspect_err(|error| {
+            let reason = crate::human::chain(error);
+            job.run
+                .events
+                .warn(format!("{name}: the dump before cannot be read, and all rows are stored anew: {reason}"));
+        })
+        .ok())
 }
 
 /// Reads the manifest of a dump out of its snapshot.

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::Duration;
 
-use bkp::mysql::manifest::{Consistency, Manifest};
+use bkp::mysql::manifest::{Chunk, Consistency, Manifest};
 use bkp::mysql::server::Server as Address;
 use bkp::policy::{MysqlAddress, NonTransactional, Tls, TlsMode};
 use bkp::run::Run;
@@ -16,6 +16,7 @@ use bkp::source::mysql::{MysqlSourceError, hash_chunks};
 use tokio_util::sync::CancellationToken;
 
 use crate::servers::{Product, Server, block_on, program};
+use crate::world::World;
 use world::{DirSink, Notes, as_user, by_socket, dump, dump_by, restore, rows_of, source};
 
 const BOTH: [Product; 2] = [Product::MariaDb, Product::MySql];
@@ -267,6 +268,81 @@ fn unchanged_ranges_of_a_second_dump_are_identical_files() {
         assert_eq!(hashes(&second), hashes(&unchanged), "{product:?}");
         assert_eq!(second.rows(), 10_000 - 50 + 60);
     }
+}
+
+#[test]
+#[ignore = "needs the servers of scripts/lab; scripts/test runs it"]
+fn keys_that_differ_in_case_alone_are_dumped_once() {
+    for product in BOTH {
+        let server = Server::start(product, &[]);
+        server.execute(
+            "CREATE DATABASE shop; CREATE TABLE shop.codes (code VARCHAR(20) COLLATE utf8mb4_general_ci NOT NULL, \
+             id INT NOT NULL, v CHAR(80) NOT NULL, PRIMARY KEY (code, id))",
+        );
+        for code in ["caf", "cafe", "sku"] {
+            let spell = |id: u32| if id * 7 % 3 == 0 { code.to_uppercase() } else { code.to_owned() };
+            let rows: Vec<String> = (0..1000).map(|id| format!("('{}', {id}, REPEAT('v', 70))", spell(id))).collect();
+            server.execute(&format!("INSERT INTO shop.codes VALUES {}", rows.join(", ")));
+        }
+        server.execute("ANALYZE TABLE shop.codes");
+        let explored = dump(&server, &DirSink::new(), CHUNK_BYTES, None).unwrap();
+        let dir = DirSink::new();
+        let manifest = dump(&server, &dir, CHUNK_BYTES, Some(&explored)).unwrap();
+        let chunks = &manifest.tables[0].chunks;
+        // Codes of one length are one code here: those of the other length stand between.
+        let has_two_spellings = |chunk: &Chunk| {
+            let [lower, upper] = [&chunk.lower, &chunk.upper].map(|bound| bound.as_ref().map(|key| key[0].clone()));
+            lower.zip(upper).is_some_and(|(lower, upper)| lower != upper && lower.len() == upper.len())
+        };
+        assert!(chunks.iter().any(has_two_spellings), "{product:?}: no chunk has two spellings: {chunks:?}");
+        assert_eq!((explored.rows(), manifest.rows()), (3000, 3000), "{product:?}");
+
+        let restored = Server::start(product, &[]);
+        restore(&restored, dir.path());
+        assert_eq!(rows_of(&server, "shop", "codes"), rows_of(&restored, "shop", "codes"), "{product:?}");
+        assert_eq!(differing(&restored, &manifest, None), BTreeSet::new(), "{product:?}");
+    }
+}
+
+#[test]
+#[ignore = "needs the servers of scripts/lab; scripts/test runs it"]
+fn a_key_that_got_another_character_set_is_cut_anew() {
+    for product in BOTH {
+        let server = Server::start(product, &[]);
+        server.execute(
+            "CREATE DATABASE shop; CREATE TABLE shop.codes \
+             (code VARCHAR(20) CHARACTER SET latin1 PRIMARY KEY, v CHAR(80) NOT NULL)",
+        );
+        let rows: Vec<String> = (0..2000).map(|id| format!("('é{id}', REPEAT('v', 70))")).collect();
+        server.execute(&format!("INSERT INTO shop.codes VALUES {}", rows.join(", ")));
+        server.execute("ANALYZE TABLE shop.codes");
+        let before = dump(&server, &DirSink::new(), CHUNK_BYTES, None).unwrap();
+        assert!(before.tables[0].chunks.len() > 2);
+        server.execute("ALTER TABLE shop.codes CONVERT TO CHARACTER SET utf8mb4 COLLATE utf8mb4_bin");
+        let after = dump(&server, &DirSink::new(), CHUNK_BYTES, Some(&before)).unwrap();
+        assert_eq!(after.rows(), 2000, "{product:?}");
+
+        // A manifest whose bounds name a character set that the server does not compare with.
+        let mut odd = after.clone();
+        for key in odd.tables[0].chunks.iter_mut().filter_map(|chunk| chunk.upper.as_mut()) {
+            key[0].push_str(" COLLATE latin1_bin");
+        }
+        let cut_anew = dump(&server, &DirSink::new(), CHUNK_BYTES, Some(&odd)).unwrap();
+        assert_eq!(cut_anew.rows(), 2000, "{product:?}");
+    }
+}
+
+#[test]
+#[ignore = "needs the servers of scripts/lab; scripts/test runs it"]
+fn a_parent_that_cannot_be_read_costs_its_bounds_and_no_backup() {
+    let world = World::ready(Product::MariaDb);
+    let backup = ["backup", "mall", "--source", "db1", "--no-copy"];
+    world.bkp(&backup).expect(0);
+    let stray = world.path("policies").display().to_string();
+    world.restic(&["backup", "--tag", "policy=mall", "--tag", "source=db1", &stray]).expect(0);
+    let ended = world.bkp(&backup).expect(0);
+    assert!(ended.err.contains("db1: the dump before cannot be read"), "{}", ended.err);
+    assert!(ended.err.contains("no directory `mysql`"), "{}", ended.err);
 }
 
 #[test]

@@ -243,7 +243,7 @@ impl Details {
         Table {
             engine: row.text(3).to_owned(),
             has_history: history.is_some(),
-            key: key.map(|key| key.with_history(row_end.as_deref())),
+            key: key.and_then(|key| key.with_history(row_end.as_deref())),
             columns: dumped.iter().map(|column| manifest_column(column, capabilities)).collect(),
             bytes_estimate: row.number(4),
             row_bytes_estimate: row.number(5),
