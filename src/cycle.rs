@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 
+use crate::backup;
 use crate::cycle::journal::Verb;
 use crate::exit::{Exit, Failure};
 use crate::policy::Policy;
@@ -90,7 +91,13 @@ fn scheduled(policy: &Policy) -> impl Iterator<Item = (Verb, &Cron)> {
 ///
 /// # Errors
 /// [`Failure`] with [`Exit::Locked`] where another run of the policy goes on.
-pub async fn run(policy: &Policy, agenda: &Agenda, lock_wait: Duration, run: &Run) -> Result<Vec<Step>, Failure> {
+pub async fn run(
+    policy: &Policy,
+    agenda: &Agenda,
+    lock_wait: Duration,
+    options: &backup::Options,
+    run: &Run,
+) -> Result<Vec<Step>, Failure> {
     let lock = lock(policy, lock_wait, run).await?;
     let mut steps = Vec::new();
     for verb in &agenda.verbs {
@@ -99,7 +106,7 @@ pub async fn run(policy: &Policy, agenda: &Agenda, lock_wait: Duration, run: &Ru
         }
         // Each step is a run of its own in the catalog and in the snapshots' tags.
         let run = run.renewed();
-        steps.push(Step { verb: *verb, result: steps::take(*verb, policy, &run).await });
+        steps.push(Step { verb: *verb, result: steps::take(*verb, policy, options, &run).await });
     }
     drop(lock);
     run.check()?;

@@ -1,6 +1,7 @@
 //! The dump of a database as a snapshot: row files and statements go straight from the source into the repository.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::ffi::OsString;
 use std::io;
 use std::sync::Mutex;
@@ -16,8 +17,11 @@ use crate::backup::Kind;
 use crate::entry;
 use crate::entry::Metadata;
 use crate::id::BlobId;
+use crate::mysql::manifest::Consistency;
 use crate::mysql::manifest::Manifest;
 use crate::mysql::server::Server;
+use crate::mysql::server::ServerError;
+use crate::net;
 use crate::repository::Content;
 use crate::repository::FileWriter;
 use crate::repository::Repository;
@@ -29,7 +33,9 @@ use crate::repository::tree::Tree;
 use crate::source::FileSink;
 use crate::source::Sink;
 use crate::source::SinkError;
+use crate::source::mysql::MysqlSourceError;
 use crate::source::mysql::Snapshot;
+use crate::source::mysql::Unheld;
 
 /// Saves one database: a window in which all connections see one moment, the rows, the proof, the snapshot.
 pub(super) async fn save(job: &Job<'_>, name: &str) -> Result<Backed, BackupError> {
@@ -42,8 +48,10 @@ pub(super) async fn save(job: &Job<'_>, name: &str) -> Result<Backed, BackupErro
     let writer = job.repository.writer(run);
     let dumped = {
         let (place, writer, run) = (place.clone(), writer.clone(), run.clone());
+        let unheld = if job.allow_inconsistent { Unheld::Allow } else { Unheld::Refuse };
         tokio::task::spawn_blocking(move || {
-            let window = Snapshot::open(&server, &place, &run)?;
+            let mut window = Snapshot::open(&server, &place, unheld, &run)?;
+            check_way_back(&mut window, &server)?;
             let sink = TreeSink::new(writer);
             let manifest = window.dump(&sink, previous.as_ref(), &run)?;
             Ok::<_, BackupError>((manifest, sink))
@@ -60,6 +68,7 @@ pub(super) async fn save(job: &Job<'_>, name: &str) -> Result<Backed, BackupErro
         tree,
         path: format!("/{root}"),
         is_incomplete: false,
+        is_inconsistent: manifest.consistency == Consistency::Inconsistent,
         summary: job.summary(
             started,
             &written,
@@ -82,6 +91,15 @@ pub(super) async fn save(job: &Job<'_>, name: &str) -> Result<Backed, BackupErro
         write_stall_ms: Some(manifest.write_stall_ms),
         incomplete: Vec::new(),
     })
+}
+
+/// Refuses a server that sees us come from elsewhere than the policy says: something in between takes the bytes another way.
+fn check_way_back(window: &mut Snapshot, server: &Server) -> Result<(), MysqlSourceError> {
+    let Some(seen) = window.seen_as()? else {
+        return Ok(());
+    };
+    let checked = tokio::runtime::Handle::current().block_on(net::check_seen(&server.network, &seen));
+    checked.map_err(|error| ServerError::Network { server: server.name(), error }.into())
 }
 
 /// Returns the dump before, whose bounds are used again where they fit. It is only a hint: where it cannot be read, all is cut anew.
@@ -175,8 +193,16 @@ impl FileSink for TreeFile<'_> {
         let content =
             self.writer.finish().map_err(|error| SinkError { path: self.path.clone(), error: Box::new(error) })?;
         let mut files = self.sink.files.lock().unwrap_or_else(PoisonError::into_inner);
-        files.insert(self.path, content);
-        Ok(())
+        match files.entry(self.path) {
+            Entry::Vacant(place) => {
+                place.insert(content);
+                Ok(())
+            }
+            Entry::Occupied(taken) => {
+                let error = io::Error::new(io::ErrorKind::AlreadyExists, "the dump has a file of this name already");
+                Err(SinkError { path: taken.key().clone(), error: Box::new(error) })
+            }
+        }
     }
 }
 

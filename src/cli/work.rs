@@ -34,20 +34,21 @@ pub(super) fn run(global: &Global, args: &RunArgs) -> Answered {
     if due.is_empty() {
         return Ok(Answer::new("", json!({ "ran": [], "next": next })));
     }
-    wait(global, |run| run_all(due, args.skip_locked, args.lock_wait, run))
+    wait(global, |run| run_all(due, args, run))
 }
 
 /// Runs one policy after the other; one that fails does not keep the next from being tried.
-async fn run_all(due: Vec<(Policy, Agenda)>, skip_locked: bool, lock_wait: std::time::Duration, run: Run) -> Answered {
+async fn run_all(due: Vec<(Policy, Agenda)>, args: &RunArgs, run: Run) -> Answered {
+    let options = backup::Options { allow_inconsistent: args.allow_inconsistent, ..backup::Options::default() };
     let (mut exit, mut text, mut ran) = (Exit::Ok, String::new(), Vec::new());
     for (policy, agenda) in due {
-        match cycle::run(&policy, &agenda, lock_wait, &run).await {
+        match cycle::run(&policy, &agenda, args.lock_wait, &options, &run).await {
             Ok(steps) => {
                 exit = exit.max(cycle::exit_of(&steps));
                 text.push_str(&render::steps(&policy, &steps));
                 ran.push(json!({ "policy": policy.name, "steps": render::steps_json(&steps) }));
             }
-            Err(failure) if skip_locked && failure.exit == Exit::Locked => {
+            Err(failure) if args.skip_locked && failure.exit == Exit::Locked => {
                 run.events.detail(format!("{}: {}", policy.name, failure.message));
                 ran.push(json!({ "policy": policy.name, "skipped": failure.message }));
             }
@@ -64,7 +65,11 @@ async fn run_all(due: Vec<(Policy, Agenda)>, skip_locked: bool, lock_wait: std::
 
 pub(super) fn backup(global: &Global, args: &BackupArgs) -> Answered {
     let policy = policies::one(global, &args.policy.policy)?;
-    let options = backup::Options { sources: args.sources.clone(), lock_wait: args.lock_wait };
+    let options = backup::Options {
+        sources: args.sources.clone(),
+        lock_wait: args.lock_wait,
+        allow_inconsistent: args.allow_inconsistent,
+    };
     wait(global, |run| async move {
         let lock = cycle::lock(&policy, args.lock_wait, &run).await?;
         let done = steps::back_up(&policy, &options, !args.no_copy, &run).await;

@@ -144,10 +144,10 @@ pub fn exit_of_report(report: &verify::Report) -> Exit {
 ///
 /// # Errors
 /// [`Failure`] where the step could not begin, or broke before it had anything to tell.
-pub async fn take(verb: Verb, policy: &Policy, run: &Run) -> Result<Done, Failure> {
+pub async fn take(verb: Verb, policy: &Policy, options: &backup::Options, run: &Run) -> Result<Done, Failure> {
     match verb {
         Verb::Backup => {
-            let done = back_up(policy, &backup::Options::default(), true, run).await?;
+            let done = back_up(policy, options, true, run).await?;
             Ok(Done::Backup(Box::new(done)))
         }
         Verb::Copy => copy_all(policy, &[], run).await.map(Done::Copy),

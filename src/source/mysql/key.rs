@@ -18,7 +18,7 @@ pub(crate) struct IndexPart {
     pub(crate) is_usable: bool,
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Key {
     pub(crate) index: String,
     /// The columns that ranges are cut by: the longest head of the index whose values compare as their literals do.
