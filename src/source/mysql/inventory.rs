@@ -156,8 +156,8 @@ impl Inventory {
         let place = (row.text(0).to_owned(), row.text(1).to_owned());
         match row.text(2) {
             "VIEW" | "SYSTEM VIEW" => {
-                // A view that can be read has its kind for a comment.
-                if !row.text(6).is_empty() && row.text(6) != "VIEW" {
+                // The server's word about a view that it cannot open; one about our own rights to run it is no fault of the view.
+                if row.text(6).contains("references invalid") {
                     self.invalid_views.push((format!("{}.{}", place.0, place.1), row.text(6).to_owned()));
                 }
                 self.views.push(place);

@@ -3,7 +3,7 @@
 use bkp::mysql::manifest::{Consistency, ObjectKind};
 use bkp::run::Run;
 
-use super::world::{self, DirSink, as_user, dump_by, dump_unheld, noted, restore, rows_of, source};
+use super::world::{self, DirSink, Notes, as_user, dump_by, dump_unheld, noted, restore, rows_of, source};
 use super::{BOTH, CHUNK_BYTES, fixture};
 use crate::servers::{Product, Server};
 
@@ -69,7 +69,7 @@ fn the_grants_of_the_guide_are_enough_for_all_that_a_server_holds() {
         let dir = DirSink::new();
         let address = as_user(&original, "least", "x");
         let manifest = dump_by(&address, &source(3), &dir, CHUNK_BYTES, None, &run).unwrap();
-        assert_eq!(notes.text(), "", "{product:?}: nothing is left out");
+        assert_eq!(left_out(&notes), [""; 0], "{product:?}");
         assert!(manifest.position.is_some() && manifest.consistency != Consistency::TableLocks, "{product:?}");
 
         let restored = Server::start(product, &[]);
@@ -84,6 +84,12 @@ fn the_grants_of_the_guide_are_enough_for_all_that_a_server_holds() {
             world::objects(&original).symmetric_difference(&world::objects(&restored)).cloned().collect();
         assert_eq!(differing, [""; 0], "{product:?}");
     }
+}
+
+/// Returns what a dump has warned of, but for an account of the test servers themselves that nobody can log in by.
+fn left_out(notes: &Notes) -> Vec<String> {
+    let is_news = |line: &&str| !line.starts_with("the server does not know its own account `root@");
+    notes.text().lines().filter(is_news).map(str::to_owned).collect()
 }
 
 fn make_shop(server: &Server) {
@@ -132,7 +138,7 @@ fn privileges_that_come_by_a_role_count() {
         let (run, notes) = noted();
         let address = as_user(&server, "by_role", "x");
         let manifest = dump_by(&address, &source(1), &DirSink::new(), CHUNK_BYTES, None, &run).unwrap();
-        assert_eq!(notes.text(), "", "{product:?}");
+        assert_eq!(left_out(&notes), [""; 0], "{product:?}");
         assert!(manifest.objects.iter().any(|object| object.kind == ObjectKind::Procedure), "{product:?}");
         assert!(manifest.position.is_some(), "{product:?}");
     }
