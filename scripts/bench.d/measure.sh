@@ -15,8 +15,8 @@ measure() {
     exit 1
   fi
   after=$(server_ticks)
-  awk -v case="$case" -v who="$who" -v ticks=$((after - before)) -v hertz="$(getconf CLK_TCK)" '
-    NF == 4 { printf "%s\t%s\t%.3f\t%.3f\t%d\t%.3f\n", case, who, $1, $2 + $3, $4, ticks / hertz }' "$note" |
+  awk -v what="$case" -v who="$who" -v ticks=$((after - before)) -v hertz="$(getconf CLK_TCK)" '
+    NF == 4 { printf "%s\t%s\t%.3f\t%.3f\t%d\t%.3f\n", what, who, $1, $2 + $3, $4, ticks / hertz }' "$note" |
     tee -a "$results" |
     awk -F'\t' '{ printf "  %-16s %-26s %9.2f s wall %9.2f s cpu %7.0f MiB %9.2f s server\n", $1, $2, $3, $4, $5 / 1024, $6 }' >&2
 }
@@ -51,15 +51,16 @@ print_table() {
     }
     $1 != group_case || $2 != group_who { close_group(); group_case = $1; group_who = $2 }
     { n++; wall[n] = $3; cpu[n] = $4; rss[n] = $5; server[n] = $6 }
+    function seconds(number) { return number > 0 ? sprintf("%.2f", number) : "" }
     function ratio(base, mine) { return mine > 0 && base > 0 ? sprintf("%.2f", base / mine) : "-" }
     END {
       close_group()
       print "| case | program | wall s | cpu s | peak MiB | server cpu s | bkp wall / its | bkp cpu / its |"
       print "| --- | --- | --: | --: | --: | --: | --: | --: |"
       for (key = 1; key <= rows; key++) {
-        case = case_of[key]
-        printf "| %s | %s | %.2f | %.2f | %.0f | %s | %s | %s |\n", case, who_of[key], wall_of[key], cpu_of[key], rss_of[key] / 1024,
-          server_of[key] > 0 ? sprintf("%.2f", server_of[key]) : "", ratio(base_wall[case], wall_of[key]), ratio(base_cpu[case], cpu_of[key])
+        what = case_of[key]
+        printf "| %s | %s | %.2f | %.2f | %.0f | %s | %s | %s |\n", what, who_of[key], wall_of[key], cpu_of[key], rss_of[key] / 1024,
+          seconds(server_of[key]), ratio(base_wall[what], wall_of[key]), ratio(base_cpu[what], cpu_of[key])
       }
     }'
 }

@@ -2,7 +2,8 @@
 # Sourced by scripts/bench: dumps and loads of the mall.
 
 bench_dump() {
-  local round
+  local round dumper
+  dumper=$(mydumper_name)
   need_mall
   for ((round = 0; round < rounds; round++)); do
     measure dump "floor: rows dropped" "$bin/examples/floor" rows --socket "$source_socket" --connections "$connections"
@@ -10,9 +11,10 @@ bench_dump() {
     measure dump "floor: encoded, dropped" "$bin/examples/floor" encode --policy "$work/db/policy.toml" --source db1
     measure dump bkp "$bin/bkp" backup "$work/db/policy.toml" --quiet
     rm -rf "${work:?}/mydumper"
-    measure dump mydumper "$BKP_BENCH_MYDUMPER" --no-defaults --socket "$source_socket" --user root --database mall \
-      --threads "$connections" --compress ZSTD --outputdir "$work/mydumper" --triggers --routines --events
-    measure dump "mariadb-dump | zstd" bash -c 'set -o pipefail
+    # shellcheck disable=SC2046
+    measure dump "$dumper" "$BKP_BENCH_MYDUMPER" $(mydumper_options) --socket "$source_socket" --user root --database mall \
+      --threads "$connections" --outputdir "$work/mydumper" --triggers --routines --events
+    measure dump "mariadb-dump, zstd" bash -c 'set -o pipefail
       mariadb-dump --no-defaults -uroot -S "$1" --single-transaction --quick --routines --events --databases mall |
         zstd -q -T0 >"$2"' - "$source_socket" "$work/mall.sql.zst"
     measure "dump again" bkp "$bin/bkp" backup "$work/db/policy.toml" --quiet
@@ -21,7 +23,8 @@ bench_dump() {
 }
 
 bench_load() {
-  local round
+  local round dumper
+  dumper=$(mydumper_name)
   need_mall
   [ -d "$work/db/repository" ] && [ -d "$work/mydumper" ] && [ -e "$work/mall.sql.zst" ] || rounds=1 bench_dump
   eval "$(start_mariadb target)"
@@ -30,12 +33,25 @@ bench_load() {
     measure load bkp "$bin/bkp" restore "$work/db/policy.toml" --to-mysql "mysql://root@localhost?socket=$target_socket" --no-users \
       --connections "$connections" --yes --quiet
     empty_target
-    measure load myloader "$BKP_BENCH_MYLOADER" --no-defaults --socket "$target_socket" --user root --threads "$connections" \
+    measure load "${dumper/mydumper/myloader}" "$BKP_BENCH_MYLOADER" --socket "$target_socket" --user root --threads "$connections" \
       --directory "$work/mydumper"
     empty_target
-    measure load "zstd | mariadb" bash -c 'set -o pipefail; zstd -dcq "$2" | mariadb --no-defaults -uroot -S "$1"' - \
+    measure load "zstd, mariadb" bash -c 'set -o pipefail; zstd -dcq "$2" | mariadb --no-defaults -uroot -S "$1"' - \
       "$target_socket" "$work/mall.sql.zst"
   done
+}
+
+# Debian has mydumper 0.10, which knows gzip only; BKP_BENCH_MYDUMPER and BKP_BENCH_MYLOADER may name newer ones.
+mydumper_name() {
+  echo "mydumper $("$BKP_BENCH_MYDUMPER" --version | sed 's/^mydumper v\?\([0-9.]*\).*/\1/')"
+}
+
+mydumper_options() {
+  if is_new_mydumper; then echo --compress=zstd --trx-tables; else echo --compress; fi
+}
+
+is_new_mydumper() {
+  "$BKP_BENCH_MYDUMPER" --help | grep -q -- --trx-tables
 }
 
 # Drops the mall and waits until the server has cleaned up behind it.

@@ -3,7 +3,7 @@
 
 clean_up() {
   local status=$? dir
-  for dir in "$work"/source "$work"/target; do
+  for dir in "$work"/source "$work"/target "$work"/s3; do
     if [ -d "$dir" ]; then scripts/lab down "$dir" >/dev/null 2>&1 || true; fi
   done
   if [ "$keep" = 1 ] || [ $status != 0 ]; then echo "bench: everything lies in $work" >&2; else rm -rf "$work"; fi

@@ -3,6 +3,9 @@
 //! It refuses a body whose SHA-256 is not the one that the request names, and keeps nothing of it. Faults come before
 //! the real answer: what the given function says about a request is done to it.
 
+#[path = "objects.rs"]
+mod objects;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use http_body_util::BodyExt as _;
@@ -11,6 +14,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::TokioExecutor;
 use hyper_util::rt::TokioIo;
 use hyper_util::server::conn::auto::Builder;
+use objects::Objects;
 use s3s::Body;
 use s3s::HttpError;
 use s3s::HttpResponse;
@@ -22,7 +26,6 @@ use s3s::dto::ListObjectsInput;
 use s3s::dto::ListObjectsV2Input;
 use s3s::service::S3Service;
 use s3s::service::S3ServiceBuilder;
-use s3s_fs::FileSystem;
 use sha2::Digest as _;
 use sha2::Sha256;
 use std::future::pending;
@@ -55,8 +58,7 @@ pub(crate) struct Keys {
 
 /// Serves `root`, in which each directory is a bucket, until the future is dropped.
 pub(crate) async fn serve(listener: TcpListener, root: &Path, keys: &Keys, faults: Faults) -> io::Result<()> {
-    let files = FileSystem::new(root).map_err(|error| io::Error::other(format!("{error:?}")))?;
-    let mut builder = S3ServiceBuilder::new(files);
+    let mut builder = S3ServiceBuilder::new(Objects::new(root)?);
     builder.set_auth(SimpleAuth::from_single(keys.access.clone(), keys.secret.clone()));
     builder.set_access(PlainLists);
     let service = builder.build();
