@@ -194,8 +194,9 @@ fn connect_readers(
 
 /// Says what the account's privileges leave out, where the dump is good without.
 fn warn_of_gaps(has_definitions: bool, capabilities: &Capabilities, grants: &Grants, run: &Run) {
-    let gaps = grants.gaps(has_definitions, capabilities);
-    gaps.into_iter().for_each(|gap| run.events.warn(gap));
+    for gap in grants.gaps(has_definitions, capabilities) {
+        run.events.warn(gap);
+    }
 }
 
 /// What a look at a server finds before any dump.

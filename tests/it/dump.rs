@@ -312,7 +312,7 @@ fn keys_that_differ_in_case_alone_are_dumped_once() {
              id INT NOT NULL, v CHAR(80) NOT NULL, PRIMARY KEY (code, id))",
         );
         for code in ["caf", "cafe", "sku"] {
-            let spell = |id: u32| if id * 7 % 3 == 0 { code.to_uppercase() } else { code.to_owned() };
+            let spell = |id: u32| if id.is_multiple_of(3) { code.to_uppercase() } else { code.to_owned() };
             let rows: Vec<String> = (0..1000).map(|id| format!("('{}', {id}, REPEAT('v', 70))", spell(id))).collect();
             server.execute(&format!("INSERT INTO shop.codes VALUES {}", rows.join(", ")));
         }

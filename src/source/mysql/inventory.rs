@@ -113,7 +113,7 @@ pub(crate) struct Inventory {
     pub(crate) sequences: Vec<(String, String)>,
     pub(crate) views: Vec<(String, String)>,
     /// Views that the server itself cannot read, and what it says of each.
-    invalid_views: Vec<(String, String)>,
+    pub(crate) invalid_views: Vec<(String, String)>,
 }
 
 impl Inventory {

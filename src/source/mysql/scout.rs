@@ -71,7 +71,9 @@ impl Scout<'_> {
                         known.pop();
                         large.push((at, bounds));
                     }
-                    known.into_iter().for_each(|task| self.queue.push(task));
+                    for task in known {
+                        self.queue.push(task);
+                    }
                 }
             }
         }
