@@ -6,6 +6,7 @@ use bkp::run::Run;
 use super::world::{self, DirSink, Notes, as_user, dump_by, dump_unheld, noted, restore, rows_of, source};
 use super::{BOTH, CHUNK_BYTES, fixture};
 use crate::servers::{Product, Server};
+use crate::world::World;
 
 #[test]
 #[ignore = "needs the servers of scripts/lab; scripts/test runs it"]
@@ -184,4 +185,18 @@ fn what_no_dump_holds_is_said() {
         let grants = std::fs::read_to_string(dir.path().join("@grants/app%40%25.sql")).unwrap();
         assert!(grants.contains("`mysql`.`user`") && !grants.contains("gone"), "{product:?}: {grants}");
     }
+}
+
+#[test]
+#[ignore = "needs the servers of scripts/lab; scripts/test runs it"]
+fn a_dump_without_any_lock_is_made_when_asked_for_and_marked() {
+    let world = World::ready(Product::MariaDb);
+    world.source.execute("REVOKE ALL PRIVILEGES, GRANT OPTION FROM 'dumper'@'%'");
+    world.source.execute("GRANT SELECT, SHOW VIEW, TRIGGER, EVENT ON *.* TO 'dumper'@'%'");
+    let refused = world.bkp(&["backup", "mall", "--source", "db1", "--no-copy"]).expect(1);
+    assert!(refused.out.contains("--allow-inconsistent"), "{}{}", refused.out, refused.err);
+    let made = world.bkp(&["backup", "mall", "--source", "db1", "--no-copy", "--allow-inconsistent"]).expect(0);
+    assert!(made.err.contains("INCONSISTENT, as allowed"), "{}", made.err);
+    let marked = world.restic(&["snapshots", "--tag", "inconsistent=true", "--json"]).expect(0).json();
+    assert_eq!(marked.as_array().unwrap().len(), 1);
 }
