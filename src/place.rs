@@ -10,7 +10,7 @@ use crate::store::limit::Limit;
 use crate::store::local::LocalStore;
 use crate::store::retry::{Backoff, Retry};
 use crate::store::s3::{S3Credentials, S3Store};
-use crate::store::{SharedStore, StoreError};
+use crate::store::{Key, SharedStore, StoreError};
 
 #[derive(Debug, thiserror::Error)]
 pub enum PlaceError {
@@ -38,6 +38,10 @@ impl PlaceError {
     #[must_use]
     pub fn hint(&self) -> Option<String> {
         match self {
+            Self::Password(error) if error.is_missing() => Some(
+                "bring the key back from its copy; `bkp init` makes one only where there is no repository yet"
+                    .to_owned(),
+            ),
             Self::Password(error) | Self::Credentials { error, .. } => error.hint(),
             Self::NoCopy(_) => Some("the names are those of the policy's [[copy]] tables".to_owned()),
             Self::Copy { error, .. } => error.hint(),
@@ -73,7 +77,22 @@ pub fn store(policy: &Policy) -> SharedStore {
 /// # Errors
 /// [`PlaceError`] where the password cannot be read, or is wrong, or there is no repository.
 pub async fn repository(policy: &Policy, run: &Run) -> Result<Arc<Repository>, PlaceError> {
-    Ok(Repository::open(store(policy), &password(policy)?, run).await?)
+    open(policy, store(policy), run).await
+}
+
+async fn open(policy: &Policy, store: SharedStore, run: &Run) -> Result<Arc<Repository>, PlaceError> {
+    let password = match password(policy) {
+        // Where there is neither key nor repository, nothing is lost: `bkp init` makes both.
+        Err(PlaceError::Password(error)) if error.is_missing() && !is_there(&store).await? => {
+            return Err(RepositoryError::NoRepository { place: store.location() }.into());
+        }
+        password => password?,
+    };
+    Ok(Repository::open(store, &password, run).await?)
+}
+
+async fn is_there(store: &SharedStore) -> Result<bool, RepositoryError> {
+    Ok(store.size(&Key::config()).await?.is_some())
 }
 
 /// Opens the repository on this machine, or the copy of that name.
@@ -83,7 +102,7 @@ pub async fn repository(policy: &Policy, run: &Run) -> Result<Arc<Repository>, P
 pub async fn repository_in(policy: &Policy, copy: Option<&str>, run: &Run) -> Result<Arc<Repository>, PlaceError> {
     let Some(name) = copy else { return repository(policy, run).await };
     let store = copy_store(policy, find_copy(policy, name)?, run).await?;
-    Ok(Repository::open(store, &password(policy)?, run).await?)
+    open(policy, store, run).await
 }
 
 /// Finds a copy of a policy by its name.

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use crate::clock::SystemClock;
 use crate::event::Events;
 use crate::exit::{Exit, Failure};
+use crate::human;
 use crate::run::Run;
 
 use crate::cli::args::Global;
@@ -116,8 +117,9 @@ fn print_to_stdout(text: &str) {
 
 fn print_failure(failure: &Failure) {
     let mut err = std::io::stderr().lock();
-    let _closed = writeln!(err, "error: {}", failure.message);
+    // Names from outside are in it, which are not to steer the terminal.
+    let _closed = writeln!(err, "error: {}", human::printable_lines(&failure.message));
     if let Some(hint) = &failure.hint {
-        let _closed = writeln!(err, "hint: {hint}");
+        let _closed = writeln!(err, "hint: {}", human::printable_lines(hint));
     }
 }

@@ -13,6 +13,7 @@ use crate::doctor;
 use crate::doctor::{Cause, Finding, State};
 use crate::drill::outcome::{DrillOutcome, Judgement};
 use crate::exit::{Exit, Failure};
+use crate::human;
 use crate::place;
 use crate::policy::Policy;
 use crate::report::Report;
@@ -53,7 +54,8 @@ fn findings_text(findings: &[Finding]) -> String {
             State::Warning => "warning",
             State::Bad => "BAD    ",
         };
-        text.push_str(&format!("{mark} {}: {}\n", finding.what, finding.detail));
+        // What servers and stores answer is in it.
+        text.push_str(&format!("{mark} {}: {}\n", finding.what, human::printable(&finding.detail)));
         if let Some(hint) = &finding.hint {
             text.push_str(&format!("        hint: {hint}\n"));
         }
@@ -164,7 +166,8 @@ pub(super) fn report(global: &Global, args: &ReportArgs) -> Answered {
     let policy = policies::one(global, &args.policy.policy)?;
     let run = Run::silent();
     let catalog = Catalog::open(&policy.state_dir, &run.events)?;
-    let drills = catalog.drills(DRILLS_LOOKED_AT)?;
+    // A drill that is named may be older than the history that a report shows.
+    let drills = catalog.drills(if args.run.is_some() { u32::MAX } else { DRILLS_LOOKED_AT })?;
     let wanted = |drill: &&DrillOutcome| args.run.as_deref().is_none_or(|id| drill.run.as_str() == id);
     let Some(drill) = drills.iter().find(wanted) else {
         let failure =

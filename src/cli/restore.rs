@@ -24,8 +24,10 @@ use crate::secret::SecretSource;
 pub(super) fn restore(global: &Global, args: &RestoreArgs) -> Answered {
     let policy = policies::one(global, &args.policy.policy)?;
     let request = request(&policy, args)?;
-    let asks = !args.yes && !global.json;
-    wait(global, |run| async move { work(&policy, args, &request, asks, &run).await })
+    if global.json && !args.yes && !args.dry_run {
+        return Err(unconfirmed("restore: with `--json` nobody is asked to confirm the plan"));
+    }
+    wait(global, |run| async move { work(&policy, args, &request, !args.yes, &run).await })
 }
 
 async fn work(policy: &Policy, args: &RestoreArgs, request: &Request, asks: bool, run: &Run) -> Answered {
@@ -64,7 +66,7 @@ async fn plan_and_apply(
     let mut exit = exit_of(&restored);
     let mut proof = Vec::new();
     if args.verify {
-        proof = restore::compare(&plan, &repository, run).await?;
+        proof = restore::compare(&plan, &restored, &repository, run).await?;
         if !proof.is_empty() {
             exit = exit.max(Exit::Damaged);
         }
@@ -83,8 +85,11 @@ async fn plan_and_apply(
 
 /// What could not be restored is damage where its bytes are, and incompleteness where the target refused.
 fn exit_of(restored: &Restored) -> Exit {
-    let is_refused = restored.databases.iter().any(|(_, loaded)| !loaded.failed.is_empty());
-    let mut exit = if is_refused { Exit::Incomplete } else { Exit::Ok };
+    let mut failed = restored.databases.iter().flat_map(|(_, loaded)| &loaded.failed).peekable();
+    let mut exit = if failed.peek().is_some() { Exit::Incomplete } else { Exit::Ok };
+    if failed.any(|failed| failed.error.is_damage()) {
+        exit = exit.max(Exit::Damaged);
+    }
     for (_, tree) in &restored.trees {
         if tree.damaged > 0 {
             exit = exit.max(Exit::Damaged);
@@ -97,18 +102,22 @@ fn exit_of(restored: &Restored) -> Exit {
 
 /// Asks on a terminal; elsewhere `--yes` must have been given.
 fn consent(plan: &Plan) -> Result<(), Failure> {
-    let refusal =
-        |message: &str| Failure::new(Exit::Usage, message).hinting("add `--yes`, or look first with `--dry-run`");
     if !std::io::stdin().is_terminal() {
-        return Err(refusal("restore: nobody is at the terminal to confirm the plan"));
+        return Err(unconfirmed("restore: nobody is at the terminal to confirm the plan"));
     }
     let target = render::targets(plan);
     let mut err = std::io::stderr().lock();
     let asked = write!(err, "Restore into {target}? Type yes: ").and_then(|()| err.flush());
-    asked.map_err(|error| refusal(&format!("restore: ask for consent: {error}")))?;
+    asked.map_err(|error| unconfirmed(&format!("restore: ask for consent: {error}")))?;
     let mut line = String::new();
-    std::io::stdin().read_line(&mut line).map_err(|error| refusal(&format!("restore: read the consent: {error}")))?;
-    if line.trim() == "yes" { Ok(()) } else { Err(refusal("restore: not confirmed, nothing was written")) }
+    std::io::stdin()
+        .read_line(&mut line)
+        .map_err(|error| unconfirmed(&format!("restore: read the consent: {error}")))?;
+    if line.trim() == "yes" { Ok(()) } else { Err(unconfirmed("restore: not confirmed, nothing was written")) }
+}
+
+fn unconfirmed(message: &str) -> Failure {
+    Failure::new(Exit::Usage, message).hinting("add `--yes`, or look first with `--dry-run`")
 }
 
 /// Takes the rates of the newest drill that measured them.
@@ -137,8 +146,9 @@ fn request(policy: &Policy, args: &RestoreArgs) -> Result<Request, Failure> {
         tables: args.tables.iter().map(|name| table(name)).collect::<Result<_, _>>()?,
         paths: args.paths.clone(),
         overwrite: args.overwrite,
-        in_place: args.confirm_host.clone().filter(|_| args.in_place),
+        in_place: args.in_place.then(|| args.confirm_hosts.clone()),
         users: !args.no_users,
+        skip_binlog: args.no_binlog,
         connections: usize::from(args.connections),
     })
 }

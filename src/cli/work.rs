@@ -146,6 +146,7 @@ pub(super) fn forget(global: &Global, args: &ForgetArgs) -> Answered {
         let forgotten = steps::apply_forget(&repository, &plan, catalog, &run).await?;
         drop(lock);
         let exit = steps::exit_of_forgotten(&forgotten);
+        let json = json!({ "dry_run": false, "plan": render::forget_plan_json(&plan), "forgotten": render::forgotten_json(&forgotten) });
         Ok(Answer::new(format!("{text}{}", render::forgotten(&forgotten)), json).with(exit))
     })
 }

@@ -397,6 +397,11 @@ pub async fn rehearse(policy: &Policy, from: Option<&str>, keep: bool, run: &Run
     };
     let start = drill::Start { repository: &repository, origin, began, began_at };
     let (outcome, error) = drill::drill(policy, start, keep, run).await;
+    // A drill that was told to stop found nothing out: it counts neither as passed nor as failed.
+    if let Err(stopped) = run.check() {
+        journal.end(Exit::Interrupted, Some(stopped.to_string()))?;
+        return Err(stopped.into());
+    }
     let past = journal.catalog().drills(HISTORY_DRILLS_MAX)?;
     journal.catalog().record_drill(&outcome)?;
     let report = Report::new(outcome, &past, context(policy, journal.catalog(), run)?);

@@ -76,7 +76,7 @@ impl RestoreFilesError {
             Self::NotInSnapshot { .. } => {
                 Some("`restic ls` or `bkp snapshots` tell what the snapshot holds".to_owned())
             }
-            Self::Threads(_) => Some("lower `threads` in the policy".to_owned()),
+            Self::Threads(_) => Some("give fewer with `--connections`".to_owned()),
             Self::Stopped(_) => Some("run it again: it goes on where it stopped".to_owned()),
         }
     }

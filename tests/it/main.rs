@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::missing_panics_doc)]
 
 mod catalog;
+mod cli;
 mod copy;
 mod damage;
 mod dump;
@@ -19,6 +20,7 @@ mod restic;
 mod retention;
 mod s3;
 mod sandbox;
+mod schedule;
 mod servers;
 mod stores;
 mod world;

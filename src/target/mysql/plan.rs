@@ -37,12 +37,6 @@ impl Selection {
         Self { tables: None, accounts: true }
     }
 
-    /// Selects all but users, roles and grants: what a sandbox needs.
-    #[must_use]
-    pub fn data() -> Self {
-        Self { tables: None, accounts: false }
-    }
-
     fn has(&self, schema: &str, table: &str) -> bool {
         let is_it = |(s, t): &(String, String)| s == schema && t == table;
         self.tables.as_ref().is_none_or(|tables| tables.iter().any(is_it))
@@ -54,6 +48,8 @@ impl Selection {
 pub struct LoadPlan {
     /// Names manifest and selection; a load that was interrupted goes on under the same token only.
     pub token: String,
+    /// The snapshot that the dump lies in, where the caller says so; kept on the target for who must go on with the load.
+    pub snapshot: Option<String>,
     /// The target holds the beginning of this very load.
     pub resumes: bool,
     /// Product and version, for people.
@@ -160,6 +156,7 @@ impl LoadPlan {
         }
         Ok(Self {
             token,
+            snapshot: None,
             resumes: progress.is_some(),
             target: format!("{} {}", product::name(state.product), state.version),
             schemas: schemas(manifest, &tables, &objects, state, progress),
@@ -229,7 +226,7 @@ fn token(manifest: &Manifest, selection: &Selection) -> String {
 fn own_progress<'a>(token: &str, state: &'a TargetState, overwrite: bool) -> Result<Option<&'a Progress>, LoadError> {
     match &state.progress {
         Some(progress) if progress.token == token => Ok(Some(progress)),
-        Some(_) if !overwrite => Err(LoadError::OtherLoad),
+        Some(progress) if !overwrite => Err(LoadError::OtherLoad { snapshot: progress.snapshot.clone() }),
         _ => Ok(None),
     }
 }

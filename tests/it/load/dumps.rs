@@ -60,6 +60,12 @@ impl Dump {
         self
     }
 
+    /// Gives the schema another statement.
+    pub(super) fn schema(mut self, create: &str) -> Self {
+        create.clone_into(&mut self.manifest.schemas[0].create);
+        self
+    }
+
     /// Adds a table; `columns` are its names, each with the expression that loads it where there is one.
     pub(super) fn table(mut self, name: &str, body: &str, columns: &[(&str, Option<&str>)], key: &[&str]) -> Self {
         let create = format!("shop/{name}/schema.sql");
@@ -84,6 +90,22 @@ impl Dump {
             bytes: 0,
             chunks: Vec::new(),
         });
+        self
+    }
+
+    /// Adds an option to a table's statement.
+    pub(super) fn table_option(self, name: &str, option: &str) -> Self {
+        let path = format!("shop/{name}/schema.sql");
+        let create = fs::read_to_string(self.dir.path().join(&path)).unwrap();
+        self.write(&path, format!("{create} {option}"));
+        self
+    }
+
+    /// Gives a column of the newest table its type, which the manifest has too.
+    pub(super) fn typed(mut self, column: &str, sql_type: &str) -> Self {
+        let table = self.manifest.tables.last_mut().unwrap();
+        let column = table.columns.iter_mut().find(|other| other.name == column).unwrap();
+        sql_type.clone_into(&mut column.sql_type);
         self
     }
 

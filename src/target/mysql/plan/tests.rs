@@ -63,6 +63,7 @@ fn manifest() -> Manifest {
 fn state() -> TargetState {
     TargetState {
         product: Product::MariaDb,
+        server_uuid: None,
         version: "10.11.9-MariaDB".to_owned(),
         local_infile: true,
         lower_case_table_names: 0,
@@ -169,7 +170,7 @@ fn a_table_without_transactions_starts_over_unless_it_was_finished() {
 #[test]
 fn another_load_in_the_middle_is_refused_unless_it_may_be_overwritten() {
     let state = TargetState { progress: Some(Progress::of("another", &[])), ..state() };
-    assert!(matches!(plan(&state), Err(LoadError::OtherLoad)));
+    assert!(matches!(plan(&state), Err(LoadError::OtherLoad { .. })));
     let anew = LoadPlan::new(&manifest(), &Selection::everything(), &state, true).unwrap();
     assert!(!anew.resumes);
 }
