@@ -39,6 +39,8 @@ pub struct Options {
     pub sources: Vec<String>,
     /// How long to wait for the repository's lock.
     pub lock_wait: Duration,
+    /// Take tables of different moments over no dump at all, where the account may take no lock.
+    pub allow_inconsistent: bool,
 }
 
 /// One new snapshot.
@@ -143,7 +145,7 @@ pub async fn backup(
     let snapshots = repository.snapshots().await?;
     repository.load_index(run).await?;
     mend(repository, run).await?;
-    let job = Job { policy, repository, snapshots: &snapshots, run };
+    let job = Job { policy, repository, snapshots: &snapshots, allow_inconsistent: options.allow_inconsistent, run };
     let mut outcome = Outcome::default();
     for name in policy.mysql.keys().filter(|name| options.wants(name)) {
         outcome.add(name, mysql::save(&job, name).await);
@@ -208,6 +210,7 @@ pub(crate) struct Job<'a> {
     pub(crate) policy: &'a Policy,
     pub(crate) repository: &'a Arc<Repository>,
     pub(crate) snapshots: &'a [StoredSnapshot],
+    pub(crate) allow_inconsistent: bool,
     pub(crate) run: &'a Run,
 }
 
@@ -234,6 +237,9 @@ impl Job<'_> {
         ];
         if draft.is_incomplete {
             tags.push("incomplete=true".to_owned());
+        }
+        if draft.is_inconsistent {
+            tags.push("inconsistent=true".to_owned());
         }
         Snapshot {
             time: draft.time,
@@ -277,6 +283,8 @@ pub(crate) struct Draft<'a> {
     pub(crate) tree: crate::id::BlobId,
     pub(crate) path: String,
     pub(crate) is_incomplete: bool,
+    /// Its tables are of different moments.
+    pub(crate) is_inconsistent: bool,
     pub(crate) summary: Summary,
 }
 
@@ -315,7 +323,16 @@ async fn save_files(job: &Job<'_>, name: &str) -> Result<Backed, BackupError> {
         ..job.summary(time, &written, counts.files, counts.bytes)
     };
     let is_incomplete = !incomplete.is_empty();
-    let draft = Draft { source: name, kind: Kind::Files, time, tree: saved.tree, path, is_incomplete, summary };
+    let draft = Draft {
+        source: name,
+        kind: Kind::Files,
+        time,
+        tree: saved.tree,
+        path,
+        is_incomplete,
+        is_inconsistent: false,
+        summary,
+    };
     let id = job.repository.save_snapshot(&job.snapshot(draft)).await?;
     Ok(Backed {
         source: name.to_owned(),

@@ -135,7 +135,13 @@ fn scheduled(policy: &Policy) -> impl Iterator<Item = (Verb, &Cron)> {
 ///
 /// # Errors
 /// [`Failure`] with [`Exit::Locked`] where another run of the policy goes on.
-pub async fn run(policy: &Policy, wanted: Wanted, lock_wait: Duration, run: &Run) -> Result<Vec<Step>, Failure> {
+pub async fn run(
+    policy: &Policy,
+    wanted: Wanted,
+    options: &backup::Options,
+    lock_wait: Duration,
+    run: &Run,
+) -> Result<Vec<Step>, Failure> {
     let lock = lock(policy, lock_wait, run).await?;
     let verbs = match wanted {
         // Judged under the lock: whoever held it may have done what was due.
@@ -149,7 +155,7 @@ pub async fn run(policy: &Policy, wanted: Wanted, lock_wait: Duration, run: &Run
         }
         // Each step is a run of its own in the catalog and in the snapshots' tags.
         let run = run.renewed();
-        steps.push(stamped(policy, &task_of(verb, &stamps), &run).await);
+        steps.push(stamped(policy, &task_of(verb, options, &stamps), &run).await);
     }
     drop(lock);
     run.check()?;
@@ -174,9 +180,9 @@ pub async fn by_hand(policy: &Policy, task: &Task, lock_wait: Duration, run: &Ru
 }
 
 /// Returns what the schedule asks of a verb.
-fn task_of(verb: Verb, stamps: &Stamps) -> Task {
+fn task_of(verb: Verb, options: &backup::Options, stamps: &Stamps) -> Task {
     match verb {
-        Verb::Backup => Task::Backup { options: backup::Options::default(), with_copies: true },
+        Verb::Backup => Task::Backup { options: options.clone(), with_copies: true },
         Verb::Copy => Task::Copy { copies: Vec::new() },
         Verb::Verify => {
             let subset = verify::Subset::of_turn(stamps.of(verb.name()).done, VERIFY_SHARES);

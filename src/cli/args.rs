@@ -150,6 +150,9 @@ pub struct RunArgs {
     /// Exits with 0 where another run of the policy goes on: for a crontab that fires every minute
     #[arg(long, conflicts_with = "lock_wait")]
     pub skip_locked: bool,
+    /// Dumps a database even if the account may take no lock; its tables may then be of different moments
+    #[arg(long)]
+    pub allow_inconsistent: bool,
 }
 
 #[derive(Debug, Args)]
@@ -165,6 +168,9 @@ pub struct BackupArgs {
     /// Waits so long for another run of the policy to end
     #[arg(long, value_name = "SPAN", value_parser = span, default_value = "0s")]
     pub lock_wait: Duration,
+    /// Dumps a database even if the account may take no lock; its tables may then be of different moments
+    #[arg(long)]
+    pub allow_inconsistent: bool,
 }
 
 #[derive(Debug, Args)]

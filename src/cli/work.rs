@@ -72,8 +72,9 @@ impl Ran {
 /// Runs one policy after the other; one that fails does not keep the next from being tried.
 async fn run_all(due: Vec<Policy>, args: &RunArgs, mut ran: Ran, run: Run) -> Result<Ran, Failure> {
     let wanted = if args.now { Wanted::Everything } else { Wanted::Due };
+    let options = backup::Options { allow_inconsistent: args.allow_inconsistent, ..backup::Options::default() };
     for policy in due {
-        match cycle::run(&policy, wanted, args.lock_wait, &run).await {
+        match cycle::run(&policy, wanted, &options, args.lock_wait, &run).await {
             Ok(steps) => {
                 ran.exit = ran.exit.max(cycle::exit_of(&steps));
                 render::steps(&mut ran.told, &policy, &steps);
@@ -92,7 +93,11 @@ async fn run_all(due: Vec<Policy>, args: &RunArgs, mut ran: Ran, run: Run) -> Re
 
 pub(super) fn backup(global: &Global, args: &BackupArgs) -> Answered {
     let policy = policies::one(global, &args.policy.policy)?;
-    let options = backup::Options { sources: args.sources.clone(), lock_wait: args.lock_wait };
+    let options = backup::Options {
+        sources: args.sources.clone(),
+        lock_wait: args.lock_wait,
+        allow_inconsistent: args.allow_inconsistent,
+    };
     let task = Task::Backup { options, with_copies: !args.no_copy };
     wait(global, |run| async move { step(&policy, &task, args.lock_wait, &run).await })
 }

@@ -63,7 +63,10 @@ fn seven_verifies_read_every_share_whatever_the_days_between() {
         let mut stamps = stamps(|_| {});
         let mut shares = Vec::new();
         for turn in 0..7 {
-            let Task::Verify { copy: None, options } = task_of(Verb::Verify, &stamps) else { panic!("no verify") };
+            let Task::Verify { copy: None, options } = task_of(Verb::Verify, &backup::Options::default(), &stamps)
+            else {
+                panic!("no verify")
+            };
             shares.push(options.subset.unwrap().to_string());
             stamps.succeed("verify", at("2026-05-03T05:00:00Z") + TimeDelta::days(days * turn));
         }
@@ -75,10 +78,12 @@ fn seven_verifies_read_every_share_whatever_the_days_between() {
 #[test]
 fn a_verify_that_broke_is_tried_again_with_the_same_share() {
     let failed = Err(Failure::new(Exit::Failed, "unreachable"));
-    let task = task_of(Verb::Verify, &Stamps::default());
+    let task = task_of(Verb::Verify, &backup::Options::default(), &Stamps::default());
     assert_eq!(stamps_of(&task, &failed), [(Verb::Verify, false)]);
     let stamps = stamps(|stamps| stamps.fail("verify", at("2026-05-03T05:00:00Z")));
-    let Task::Verify { options, .. } = task_of(Verb::Verify, &stamps) else { panic!("no verify") };
+    let Task::Verify { options, .. } = task_of(Verb::Verify, &backup::Options::default(), &stamps) else {
+        panic!("no verify")
+    };
     assert_eq!(options.subset.unwrap().to_string(), "1/7");
 }
 
@@ -119,7 +124,7 @@ fn backed_up(failed: &[&str]) -> Done {
 
 #[test]
 fn only_a_backup_of_the_whole_policy_is_the_schedules() {
-    let whole = task_of(Verb::Backup, &Stamps::default());
+    let whole = task_of(Verb::Backup, &backup::Options::default(), &Stamps::default());
     let options = backup::Options { sources: vec!["images".to_owned()], ..backup::Options::default() };
     let part = Task::Backup { options, with_copies: true };
     assert_eq!(stamps_of(&whole, &Ok(backed_up(&[]))), [(Verb::Backup, true)]);

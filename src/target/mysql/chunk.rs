@@ -162,6 +162,7 @@ mod tests {
             name: "t`x".to_owned(),
             create: String::new(),
             engine: "InnoDB".to_owned(),
+            history_lost: false,
             columns: vec![
                 column("id", None),
                 column("j", Some("CONVERT(@v USING utf8mb4)")),

@@ -10,7 +10,7 @@ use serde::Serialize;
 use sha2::{Digest, Sha256};
 
 use crate::human;
-use crate::mysql::manifest::{Manifest, ObjectEntry, ObjectKind, SchemaEntry, TableEntry};
+use crate::mysql::manifest::{Consistency, Manifest, ObjectEntry, ObjectKind, SchemaEntry, TableEntry};
 use crate::mysql::product;
 use crate::mysql::sql;
 use crate::target::mysql::LoadError;
@@ -302,6 +302,17 @@ fn notes(manifest: &Manifest, selection: &Selection, state: &TargetState) -> Vec
         ));
     } else if series(&manifest.version) > series(&state.version) {
         notes.push(format!("the dump is of {dumped} and the target is the older {target}"));
+    }
+    if manifest.consistency == Consistency::Inconsistent {
+        notes.push(
+            "the dump was made without a lock, as --allow-inconsistent allows: its tables are of different moments"
+                .to_owned(),
+        );
+    }
+    for table in manifest.tables.iter().filter(|table| table.history_lost && selection.has(&table.schema, &table.name))
+    {
+        let name = sql::qualified(&table.schema, &table.name);
+        notes.push(format!("the dump holds no history of {name}: it was versioned by transactions"));
     }
     if selection.tables.is_some() {
         notes.push(
