@@ -64,7 +64,9 @@ impl Repository {
             }
         }
         let recovered = if faults.is_empty() { Vec::new() } else { self.recover(&builder, &mut faults, run).await? };
-        recovered.iter().for_each(|pack| builder.add(pack));
+        for pack in &recovered {
+            builder.add(pack);
+        }
         let built = tokio::task::spawn_blocking(|| builder.build()).await;
         let built = built.map_err(|error| RepositoryError::refused("index", error))?;
         self.index.write().unwrap_or_else(PoisonError::into_inner).replace(built);
