@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::*;
-use crate::backup::{BackupError, Outcome};
+use crate::backup::{self, BackupError, Outcome};
 use crate::cycle::done::BackupDone;
 use crate::forget::{ForgetPlan, Forgotten};
 
