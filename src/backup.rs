@@ -10,10 +10,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
+use tokio::task::{JoinError, JoinHandle};
 
 use crate::backup::files::FilesSaved;
-use crate::event::Events;
 use crate::id::SnapshotId;
+use crate::place;
 use crate::policy::Policy;
 use crate::repository::LockMode;
 use crate::repository::Repository;
@@ -38,6 +39,8 @@ pub struct Options {
     pub sources: Vec<String>,
     /// How long to wait for the repository's lock.
     pub lock_wait: Duration,
+    /// Take tables of different moments over no dump at all, where the account may take no lock.
+    pub allow_inconsistent: bool,
 }
 
 /// One new snapshot.
@@ -142,7 +145,7 @@ pub async fn backup(
     let snapshots = repository.snapshots().await?;
     repository.load_index(run).await?;
     mend(repository, run).await?;
-    let job = Job { policy, repository, snapshots: &snapshots, run };
+    let job = Job { policy, repository, snapshots: &snapshots, allow_inconsistent: options.allow_inconsistent, run };
     let mut outcome = Outcome::default();
     for name in policy.mysql.keys().filter(|name| options.wants(name)) {
         outcome.add(name, mysql::save(&job, name).await);
@@ -150,7 +153,8 @@ pub async fn backup(
     for name in policy.files.keys().filter(|name| options.wants(name)) {
         outcome.add(name, save_files(&job, name).await);
     }
-    lock.release().await?;
+    // The snapshots are made, whatever becomes of the lock.
+    place::unlock(lock, run).await;
     Ok(outcome)
 }
 
@@ -179,7 +183,9 @@ fn refuse_unknown(policy: &Policy, sources: &[String]) -> Result<(), BackupError
 }
 
 impl Options {
-    fn wants(&self, source: &str) -> bool {
+    /// Tells whether a source is to be backed up.
+    #[must_use]
+    pub fn wants(&self, source: &str) -> bool {
         self.sources.is_empty() || self.sources.iter().any(|name| name == source)
     }
 }
@@ -204,6 +210,7 @@ pub(crate) struct Job<'a> {
     pub(crate) policy: &'a Policy,
     pub(crate) repository: &'a Arc<Repository>,
     pub(crate) snapshots: &'a [StoredSnapshot],
+    pub(crate) allow_inconsistent: bool,
     pub(crate) run: &'a Run,
 }
 
@@ -230,6 +237,9 @@ impl Job<'_> {
         ];
         if draft.is_incomplete {
             tags.push("incomplete=true".to_owned());
+        }
+        if draft.is_inconsistent {
+            tags.push("inconsistent=true".to_owned());
         }
         Snapshot {
             time: draft.time,
@@ -273,6 +283,8 @@ pub(crate) struct Draft<'a> {
     pub(crate) tree: crate::id::BlobId,
     pub(crate) path: String,
     pub(crate) is_incomplete: bool,
+    /// Its tables are of different moments.
+    pub(crate) is_inconsistent: bool,
     pub(crate) summary: Summary,
 }
 
@@ -296,10 +308,9 @@ async fn save_files(job: &Job<'_>, name: &str) -> Result<Backed, BackupError> {
             Ok::<_, BackupError>(files::save(&source, parent.as_ref(), &repository, &writer, &run)?)
         })
     };
-    let saved = reading.await.map_err(|error| BackupError::Thread(error.to_string()))??;
+    let saved = joined(reading, STOP_GRACE, run).await?;
     let written = job.prove(&writer).await?;
     let incomplete = left_out(&saved);
-    warn_all(&run.events, name, &incomplete);
     let path = place.path.to_string_lossy().into_owned();
     let counts = saved.counts;
     let summary = Summary {
@@ -312,7 +323,16 @@ async fn save_files(job: &Job<'_>, name: &str) -> Result<Backed, BackupError> {
         ..job.summary(time, &written, counts.files, counts.bytes)
     };
     let is_incomplete = !incomplete.is_empty();
-    let draft = Draft { source: name, kind: Kind::Files, time, tree: saved.tree, path, is_incomplete, summary };
+    let draft = Draft {
+        source: name,
+        kind: Kind::Files,
+        time,
+        tree: saved.tree,
+        path,
+        is_incomplete,
+        is_inconsistent: false,
+        summary,
+    };
     let id = job.repository.save_snapshot(&job.snapshot(draft)).await?;
     Ok(Backed {
         source: name.to_owned(),
@@ -330,19 +350,90 @@ async fn save_files(job: &Job<'_>, name: &str) -> Result<Backed, BackupError> {
     })
 }
 
+/// How long a thread that reads a source gets to stop by itself.
+pub(crate) const STOP_GRACE: Duration = Duration::from_secs(10);
+
+/// Waits for a thread that reads a source. After a signal it has a while to stop by itself; one that hangs, in a dead file
+/// server's or database's hands, is left behind. It cannot publish anything: only the caller saves snapshots.
+pub(crate) async fn joined<T>(
+    mut thread: JoinHandle<Result<T, BackupError>>,
+    grace: Duration,
+    run: &Run,
+) -> Result<T, BackupError> {
+    let broke = |error: JoinError| BackupError::Thread(error.to_string());
+    tokio::select! {
+        done = &mut thread => return done.map_err(broke)?,
+        () = run.cancel.cancelled() => {}
+    }
+    if let Ok(done) = tokio::time::timeout(grace, thread).await {
+        return done.map_err(broke)?;
+    }
+    run.events.warn("the source does not answer; its reader is left behind");
+    Err(Stopped.into())
+}
+
 /// Names what a snapshot of files does not hold, or holds as it changed while it was read.
 fn left_out(saved: &FilesSaved) -> Vec<String> {
     let unreadable = saved.unreadable.iter().map(|(path, reason)| format!("{}: {reason}", path.display()));
     let fuzzy = saved.fuzzy.iter().map(|path| format!("{}: it changed on every reading", path.display()));
-    unreadable.chain(fuzzy).collect()
+    let nested = saved
+        .other_filesystems
+        .iter()
+        .map(|path| format!("{}: another filesystem; exclude it, or name it as a source of its own", path.display()));
+    let mut lines: Vec<String> = unreadable.chain(fuzzy).chain(nested).collect();
+    let listed = (saved.unreadable.len() + saved.fuzzy.len()) as u64;
+    let unlisted = (saved.counts.unreadable + saved.counts.fuzzy).saturating_sub(listed);
+    if unlisted > 0 {
+        lines.push(format!("and {unlisted} more, which are only counted"));
+    }
+    lines
 }
 
 pub(crate) fn millis(span: Duration) -> u64 {
     u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
 }
 
-fn warn_all(events: &Events, source: &str, lines: &[String]) {
-    for line in lines {
-        events.warn(format!("{source}: {line}"));
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::BlobId;
+
+    #[tokio::test]
+    async fn a_source_that_hangs_does_not_outlast_the_signal() {
+        let run = Run::silent();
+        let (unblock, hanging) = std::sync::mpsc::channel::<()>();
+        let thread = tokio::task::spawn_blocking(move || {
+            let _hung_up = hanging.recv();
+            Ok(())
+        });
+        run.cancel.cancel();
+        let left = joined(thread, Duration::from_millis(20), &run).await;
+        assert!(matches!(left, Err(BackupError::Stopped(_))), "{left:?}");
+        drop(unblock);
+    }
+
+    #[tokio::test]
+    async fn a_source_that_stops_by_itself_says_how() {
+        let run = Run::silent();
+        run.cancel.cancel();
+        let thread = tokio::task::spawn_blocking(|| Err::<(), _>(BackupError::NoSource("images".to_owned())));
+        let stopped = joined(thread, Duration::from_mins(1), &run).await;
+        assert!(matches!(stopped, Err(BackupError::NoSource(_))), "{stopped:?}");
+    }
+
+    #[test]
+    fn what_is_left_out_is_named_and_the_rest_counted() {
+        let counts = files::Counts { unreadable: 7, fuzzy: 1, ..files::Counts::default() };
+        let saved = FilesSaved {
+            tree: BlobId::of(b""),
+            counts,
+            unreadable: vec![("a.jpg".into(), "permission denied".to_owned())],
+            fuzzy: vec!["b.log".into()],
+            other_filesystems: vec!["inner".into()],
+        };
+        let lines = left_out(&saved);
+        assert_eq!(lines.len(), 4, "{lines:?}");
+        assert_eq!(lines[2], "inner: another filesystem; exclude it, or name it as a source of its own");
+        assert_eq!(lines[3], "and 6 more, which are only counted");
     }
 }

@@ -1,8 +1,9 @@
 //! The catalog: a record of runs, drills, copies and of where each snapshot lies.
 //!
-//! It is one SQLite file in the policy's state directory. It serves `status` and reports and decides nothing: what is in the
-//! repositories is the truth, and [`Catalog::rebuild`] takes it over from there. A file that SQLite cannot read is moved aside
-//! and begun anew with a warning, so that a bad catalog never stands between an operator and a restore.
+//! It is one SQLite file in the policy's state directory. It serves `status` and reports, and it remembers what makes
+//! retention rest; what is in the repositories is the truth, and [`Catalog::rebuild`] takes it over from there. A file that
+//! SQLite cannot read is moved aside and begun anew with a warning, so that a bad catalog never stands between an operator
+//! and a restore. One that was begun anew says so until it was filled.
 //!
 //! Opening costs a few milliseconds; a run with nothing due never opens it.
 
@@ -12,6 +13,7 @@ mod record;
 mod runs;
 mod schema;
 mod snapshots;
+mod verifies;
 
 use std::fs;
 use std::io;
@@ -25,7 +27,9 @@ use std::time::Duration;
 use rusqlite::Connection;
 use rusqlite::ErrorCode;
 
-pub use record::{CopyRecord, Outcome, RunEnd, RunRecord, RunSnapshot, RunStart, SnapshotRecord};
+pub use record::{
+    CopyRecord, Outcome, RunEnd, RunRecord, RunSnapshot, RunStart, SnapshotRecord, SourceEnd, VerifyRecord,
+};
 
 use crate::event::Events;
 
@@ -72,10 +76,15 @@ impl CatalogError {
 pub struct Catalog {
     path: PathBuf,
     connection: Mutex<Connection>,
-    is_new: bool,
 }
 
 impl Catalog {
+    /// Tells whether a state directory has a catalog.
+    #[must_use]
+    pub fn is_in(dir: &Path) -> bool {
+        dir.join(FILE).exists()
+    }
+
     /// Opens the catalog of a state directory, and begins one where there is none or where the file is damaged.
     ///
     /// # Errors
@@ -83,21 +92,13 @@ impl Catalog {
     pub fn open(dir: &Path, events: &Events) -> Result<Self, CatalogError> {
         create_dir(dir)?;
         let path = dir.join(FILE);
-        let mut is_new = !path.exists();
         let connection = match connect(&path) {
             Err(CatalogError::Sqlite { source, .. }) if is_damage(&source) => {
-                is_new = true;
                 replace_damaged(dir, &path, &source, events)?
             }
             other => other?,
         };
-        Ok(Self { path, connection: Mutex::new(connection), is_new })
-    }
-
-    /// Tells whether this catalog was begun just now: [`Self::rebuild`] fills in what the repositories know.
-    #[must_use]
-    pub fn is_new(&self) -> bool {
-        self.is_new
+        Ok(Self { path, connection: Mutex::new(connection) })
     }
 
     /// Does one act on the connection, and names it where it fails. A panic elsewhere leaves no half transaction behind.

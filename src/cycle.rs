@@ -1,20 +1,35 @@
 //! What `bkp run` does for one policy: find out what is due, then back up, copy, forget, verify and drill.
 //!
-//! Each step is recorded in the catalog, begin and end; a stamp is set only after success. While nothing is due, nothing is
-//! opened: no connection, no repository, no catalog.
+//! Each step is recorded in the catalog, begin and end, and stamped once it has ended: with a success, or with a failure after
+//! which it rests for a while. While nothing is due, nothing is opened: no connection, no repository, no catalog.
 
+pub mod done;
+pub mod freeze;
 pub mod journal;
 pub mod steps;
+pub mod task;
+#[cfg(test)]
+mod tests;
 
 use std::time::Duration;
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 
-use crate::cycle::journal::Verb;
+use crate::backup;
+use crate::cycle::done::{Done, exit_of_copies};
+use crate::cycle::journal::{Journal, Verb};
+use crate::cycle::task::Task;
 use crate::exit::{Exit, Failure};
 use crate::policy::Policy;
 use crate::run::Run;
-use crate::schedule::{Cron, Due, RunLock, Stamps, due};
+use crate::schedule::{CatchUp, Cron, Due, RunLock, Stamps, due};
+use crate::verify;
+
+/// Scheduled verifies read a share of the packs each, and so many of them read all.
+const VERIFY_SHARES: u32 = 7;
+
+/// A run this late was missed: cron starts within the minute, and a busy machine in the next.
+pub const LATE: TimeDelta = TimeDelta::minutes(5);
 
 /// What is to be done for a policy now.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,20 +39,32 @@ pub struct Agenda {
     pub next: Option<DateTime<Utc>>,
 }
 
+/// Which verbs a run takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wanted {
+    /// Those that are due.
+    Due,
+    /// All that the policy can do, whatever the time.
+    Everything,
+}
+
 /// One step of a policy's run.
 #[derive(Debug)]
 pub struct Step {
     pub verb: Verb,
-    pub result: Result<steps::Done, Failure>,
+    pub result: Result<Done, Failure>,
+    /// Why the catalog or the stamps do not know of it.
+    pub unrecorded: Option<Failure>,
 }
 
 impl Step {
     #[must_use]
     pub fn exit(&self) -> Exit {
-        match &self.result {
+        let exit = match &self.result {
             Ok(done) => done.exit(),
             Err(failure) => failure.exit,
-        }
+        };
+        self.unrecorded.as_ref().map_or(exit, |failure| exit.max(failure.exit))
     }
 }
 
@@ -47,37 +74,55 @@ impl Step {
 /// [`Failure`] where the stamps cannot be read.
 pub fn agenda(policy: &Policy, now: DateTime<Utc>) -> Result<Agenda, Failure> {
     let stamps = Stamps::load(&policy.state_dir)?;
+    if stamps.first_seen.is_none() {
+        make_state_dir(policy)?;
+        Stamps::update(&policy.state_dir, |stamps| {
+            stamps.first_seen.get_or_insert(now);
+        })?;
+    }
+    Ok(agenda_of(policy, &stamps, now))
+}
+
+fn agenda_of(policy: &Policy, stamps: &Stamps, now: DateTime<Utc>) -> Agenda {
     let mut agenda = Agenda { verbs: Vec::new(), next: None };
+    let rests_until = |verb: Verb| stamps.of(verb.name()).failure.and_then(|failure| failure.rests_until(now));
     for (verb, cron) in scheduled(policy) {
         let stamp = stamps.of(verb.name());
         let first_seen = stamps.first_seen.unwrap_or(now);
         match due(cron, policy.timezone, stamp.success, first_seen, now, policy.schedule.catch_up) {
             // A verb that failed is tried again after a while that grows, not each minute.
-            Due::Due { .. } => match stamp.failure.map(|failure| failure.retry_at()) {
-                Some(retry_at) if retry_at > now => {
-                    agenda.next = [agenda.next, Some(retry_at)].into_iter().flatten().min();
-                }
-                _ => agenda.verbs.push(verb),
+            Due::Due { .. } => match rests_until(verb) {
+                Some(until) => agenda.wait_for(Some(until)),
+                None => agenda.verbs.push(verb),
             },
-            Due::NotDue { next } => agenda.next = [agenda.next, next].into_iter().flatten().min(),
+            Due::NotDue { next } => agenda.wait_for(next),
         }
     }
-    let owed = stamps.of(Verb::Copy.name()).failure;
-    if owed.is_some_and(|failure| failure.retry_at() <= now) && !agenda.verbs.contains(&Verb::Backup) {
-        agenda.verbs.push(Verb::Copy);
-    }
-    if stamps.first_seen.is_none() {
-        make_state_dir(policy)?;
-        Stamps { first_seen: Some(now), ..stamps }.save(&policy.state_dir)?;
+    let owes_copies = stamps.of(Verb::Copy.name()).failure.is_some();
+    if owes_copies && !agenda.verbs.contains(&Verb::Backup) {
+        match rests_until(Verb::Copy) {
+            Some(until) => agenda.wait_for(Some(until)),
+            None => agenda.verbs.push(Verb::Copy),
+        }
     }
     agenda.verbs.sort();
-    Ok(agenda)
+    agenda
 }
 
-/// Returns all that a policy schedules: for `bkp run --now`.
+impl Agenda {
+    fn wait_for(&mut self, moment: Option<DateTime<Utc>>) {
+        self.next = [self.next, moment].into_iter().flatten().min();
+    }
+}
+
+/// Returns all that a policy can do: for `bkp run --now`.
 #[must_use]
-pub fn everything(policy: &Policy) -> Agenda {
-    Agenda { verbs: scheduled(policy).map(|(verb, _)| verb).collect(), next: None }
+pub fn everything(policy: &Policy) -> Vec<Verb> {
+    let mut verbs = vec![Verb::Backup, Verb::Verify];
+    if policy.schedule.drill.is_some() || !policy.drill.checks.is_empty() {
+        verbs.push(Verb::Drill);
+    }
+    verbs
 }
 
 fn scheduled(policy: &Policy) -> impl Iterator<Item = (Verb, &Cron)> {
@@ -86,24 +131,114 @@ fn scheduled(policy: &Policy) -> impl Iterator<Item = (Verb, &Cron)> {
     all.into_iter().filter_map(|(verb, cron)| Some((verb, cron.as_ref()?)))
 }
 
-/// Does what is on the agenda of one policy, step by step; a step that fails does not keep the next from being tried.
+/// Does what is wanted of one policy, step by step; a step that fails does not keep the next from being tried.
 ///
 /// # Errors
 /// [`Failure`] with [`Exit::Locked`] where another run of the policy goes on.
-pub async fn run(policy: &Policy, agenda: &Agenda, lock_wait: Duration, run: &Run) -> Result<Vec<Step>, Failure> {
+pub async fn run(
+    policy: &Policy,
+    wanted: Wanted,
+    options: &backup::Options,
+    lock_wait: Duration,
+    run: &Run,
+) -> Result<Vec<Step>, Failure> {
     let lock = lock(policy, lock_wait, run).await?;
-    let mut steps = Vec::new();
-    for verb in &agenda.verbs {
+    let verbs = match wanted {
+        // Judged under the lock: whoever held it may have done what was due.
+        Wanted::Due => agenda(policy, run.now())?.verbs,
+        Wanted::Everything => everything(policy),
+    };
+    let (stamps, mut steps) = (Stamps::load(&policy.state_dir)?, Vec::new());
+    for verb in verbs {
         if run.cancel.is_cancelled() {
             break;
         }
         // Each step is a run of its own in the catalog and in the snapshots' tags.
         let run = run.renewed();
-        steps.push(Step { verb: *verb, result: steps::take(*verb, policy, &run).await });
+        steps.push(stamped(policy, &task_of(verb, options, &stamps), &run).await);
     }
     drop(lock);
     run.check()?;
     Ok(steps)
+}
+
+/// Does one step by hand. A backup or a copy is what the schedule would have done, so it waits for the lock and is stamped; a
+/// verify or a drill by hand takes nothing off the schedule.
+///
+/// # Errors
+/// [`Failure`] with [`Exit::Locked`] where another run of the policy goes on.
+pub async fn by_hand(policy: &Policy, task: &Task, lock_wait: Duration, run: &Run) -> Result<Step, Failure> {
+    let step = match task {
+        Task::Backup { .. } | Task::Copy { .. } => {
+            let _lock = lock(policy, lock_wait, run).await?;
+            stamped(policy, task, run).await
+        }
+        Task::Verify { .. } | Task::Drill { .. } => recorded(policy, task, run).await,
+    };
+    run.check()?;
+    Ok(step)
+}
+
+/// Returns what the schedule asks of a verb.
+fn task_of(verb: Verb, options: &backup::Options, stamps: &Stamps) -> Task {
+    match verb {
+        Verb::Backup => Task::Backup { options: options.clone(), with_copies: true },
+        Verb::Copy => Task::Copy { copies: Vec::new() },
+        Verb::Verify => {
+            let subset = verify::Subset::of_turn(stamps.of(verb.name()).done, VERIFY_SHARES);
+            let options = verify::Options { level: verify::Level::Data, subset: Some(subset) };
+            Task::Verify { copy: None, options }
+        }
+        Verb::Drill => Task::Drill { from: None, keep: false },
+    }
+}
+
+/// Does a step, records it and stamps it, whatever became of it. The caller holds the policy's lock.
+async fn stamped(policy: &Policy, task: &Task, run: &Run) -> Step {
+    let started = run.now();
+    let mut step = recorded(policy, task, run).await;
+    let stamps = stamps_of(task, &step.result);
+    let written = Stamps::update(&policy.state_dir, |all| {
+        for (verb, is_success) in stamps {
+            // The start, so that what came due meanwhile is still due.
+            if is_success { all.succeed(verb.name(), started) } else { all.fail(verb.name(), run.now()) }
+        }
+    });
+    step.unrecorded = step.unrecorded.or(written.err().map(Failure::from));
+    step
+}
+
+/// Does a step and records it.
+async fn recorded(policy: &Policy, task: &Task, run: &Run) -> Step {
+    let verb = task.verb();
+    let journal = match Journal::begin(policy, verb.name(), task.sources(policy), run) {
+        Ok(journal) => journal,
+        Err(failure) => return Step { verb, result: Err(failure), unrecorded: None },
+    };
+    let result = steps::work(task, policy, &journal, run).await;
+    let unrecorded = journal.close(task, &result).err();
+    Step { verb, result, unrecorded }
+}
+
+/// Returns the verbs that a step says something of, and whether they are done.
+fn stamps_of(task: &Task, result: &Result<Done, Failure>) -> Vec<(Verb, bool)> {
+    match (task, result) {
+        (Task::Backup { options, .. }, Ok(Done::Backup(done))) => {
+            // Incomplete sources made their snapshots: another run would say the same again. One that failed did not.
+            let is_whole = options.sources.is_empty();
+            let backup = is_whole.then_some((Verb::Backup, done.outcome.failed.is_empty()));
+            let has_copies = !done.copies.is_empty();
+            let copy = has_copies.then(|| (Verb::Copy, exit_of_copies(&done.copies) == Exit::Ok));
+            backup.into_iter().chain(copy).collect()
+        }
+        (Task::Backup { options, .. }, _) if !options.sources.is_empty() => Vec::new(),
+        (Task::Copy { copies }, _) if !copies.is_empty() => Vec::new(),
+        (Task::Copy { .. }, Ok(Done::Copy(copies))) => vec![(Verb::Copy, exit_of_copies(copies) == Exit::Ok)],
+        // A drill that measured a breach has done its work; one that broke has not.
+        (_, Ok(Done::Drill(done))) => vec![(Verb::Drill, done.failure.is_none())],
+        // So has a verify that found damage; it is the report that is bad.
+        (_, result) => vec![(task.verb(), result.is_ok())],
+    }
 }
 
 /// Takes the lock that keeps two runs of one policy apart.
@@ -135,4 +270,26 @@ pub fn exit_of(steps: &[Step]) -> Exit {
 pub fn next_runs(policy: &Policy, now: DateTime<Utc>) -> Vec<(Verb, DateTime<Utc>)> {
     let next = |(verb, cron): (Verb, &Cron)| Some((verb, cron.next_after(now, policy.timezone)?));
     scheduled(policy).filter_map(next).collect()
+}
+
+/// Returns the verbs that should have been done by now and have not been, and since when; whatever `catch_up` makes of it.
+///
+/// # Errors
+/// [`Failure`] where the stamps cannot be read.
+pub fn missed(policy: &Policy, now: DateTime<Utc>) -> Result<Vec<(Verb, DateTime<Utc>)>, Failure> {
+    let stamps = Stamps::load(&policy.state_dir)?;
+    Ok(missed_of(policy, &stamps, now))
+}
+
+fn missed_of(policy: &Policy, stamps: &Stamps, now: DateTime<Utc>) -> Vec<(Verb, DateTime<Utc>)> {
+    let first_seen = stamps.first_seen.unwrap_or(now);
+    let missed = |(verb, cron): (Verb, &Cron)| {
+        let success = stamps.of(verb.name()).success;
+        let is_due = due(cron, policy.timezone, success, first_seen, now, CatchUp::One);
+        let Due::Due { scheduled_at, .. } = is_due else { return None };
+        let first = cron.next_after(success.unwrap_or(first_seen), policy.timezone);
+        let since = first.filter(|first| *first <= scheduled_at).unwrap_or(scheduled_at);
+        (now - since > LATE).then_some((verb, since))
+    };
+    scheduled(policy).filter_map(missed).collect()
 }

@@ -5,9 +5,14 @@ mod database;
 
 use std::path::Path;
 
+use mysql_async::prelude::Queryable as _;
+
 use crate::human;
+use crate::mysql::manifest::Product;
+use crate::mysql::product;
+use crate::mysql::server::Server;
 use crate::place;
-use crate::policy::{CopyPlace, Policy};
+use crate::policy::{CopyPlace, MysqlSource, Policy};
 use crate::run::Run;
 use crate::sandbox;
 use crate::source::files::FilesSource;
@@ -80,7 +85,7 @@ pub async fn examine(policy: &Policy, run: &Run) -> Vec<Finding> {
         let what = "copies: one is off this site";
         findings.push(Finding::new(State::Warning, what, "the policy names no copy", Some(hint.to_owned())));
     }
-    findings.extend(drill(policy));
+    findings.extend(drill(policy).await);
     findings
 }
 
@@ -179,22 +184,32 @@ async fn copy_store(policy: &Policy, copy: &CopyPlace, run: &Run) -> Finding {
     }
 }
 
-/// Checks that drills find a server to start.
-fn drill(policy: &Policy) -> Vec<Finding> {
-    if policy.mysql.is_empty() || policy.schedule.drill.is_none() {
-        return Vec::new();
+/// Checks that scheduled drills find a server of each source's product to start.
+async fn drill(policy: &Policy) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    if policy.schedule.drill.is_none() {
+        return findings;
     }
-    let what = "drill: a server can be started in a sandbox";
-    let found = sandbox::installed(policy.drill.mariadbd.as_deref(), policy.drill.mysqld.as_deref());
-    if found.is_empty() {
-        let hint = "install mariadb-server or mysql-server here, or set drill.sandbox.mariadbd or .mysqld";
-        return vec![Finding::new(
-            State::Warning,
-            what,
-            "neither mariadbd nor mysqld is installed",
-            Some(hint.to_owned()),
-        )];
+    for (name, place) in &policy.mysql {
+        let what = format!("drill: a server for {name} can be started in a sandbox");
+        // A source that cannot be asked has its own line already.
+        let Some(product) = product_of(place, policy).await else { continue };
+        let named = match product {
+            Product::MariaDb => policy.drill.mariadbd.as_deref(),
+            Product::MySql => policy.drill.mysqld.as_deref(),
+        };
+        findings.push(match sandbox::program(product, named) {
+            Ok(program) => Finding::ok(what, program.display().to_string()),
+            Err(error) => Finding::new(State::Bad, what, human::chain(&error), error.hint()),
+        });
     }
-    let found: Vec<String> = found.iter().map(|path| path.display().to_string()).collect();
-    vec![Finding::ok(what, found.join(", "))]
+    findings
+}
+
+/// Asks a source which of the two products it is.
+async fn product_of(place: &MysqlSource, policy: &Policy) -> Option<Product> {
+    let mut connection = Server::of(place, &policy.network).ok()?.connect().await.ok()?;
+    let rows: Vec<mysql_async::Row> = connection.query(product::PROBE).await.ok()?;
+    let _closed = connection.disconnect().await;
+    Some(product::told_by(rows.len()))
 }

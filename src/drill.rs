@@ -31,13 +31,15 @@ use crate::repository::RepositoryError;
 use crate::restore::RestoreError;
 use crate::restore::choose;
 use crate::restore::choose::Chosen;
-use crate::restore::choose::Moment;
+use crate::restore::choose::Newest;
 use crate::restore::files;
 use crate::run::Run;
 use crate::run::Stopped;
+use crate::sandbox;
 use crate::sandbox::Sandbox;
 use crate::sandbox::SandboxError;
 use crate::sandbox::SandboxPlan;
+use crate::sandbox::Scratch;
 use crate::target::mysql::DumpReader;
 use crate::target::mysql::LoadError;
 use crate::target::mysql::LoadOptions;
@@ -96,7 +98,10 @@ pub async fn drill(policy: &Policy, from: Start<'_>, keep: bool, run: &Run) -> (
         Ok(dir) => {
             let result = rehearsal.go(&from, dir.path()).await;
             if keep {
-                run.events.note(format!("the restored files stay in {}", dir.keep().display()));
+                match dir.keep() {
+                    Ok(kept) => run.events.note(format!("the restored files stay in {}", kept.display())),
+                    Err(error) => run.events.warn(format!("keep the restored files: {error}")),
+                }
             }
             result
         }
@@ -114,6 +119,8 @@ struct Rehearsal<'a> {
     policy: &'a Policy,
     run: &'a Run,
     began: Instant,
+    /// Every source of the policy has a snapshot: only then can recovery end.
+    is_whole: bool,
     outcome: DrillOutcome,
 }
 
@@ -146,13 +153,16 @@ impl<'a> Rehearsal<'a> {
             verdict: Verdict::judge(objectives, None, None, &[]),
             error: None,
         };
-        Self { policy, run, began: from.began, outcome }
+        Self { policy, run, began: from.began, is_whole: false, outcome }
     }
 
-    fn work_dir(&self) -> Result<tempfile::TempDir, DrillError> {
+    fn work_dir(&self) -> Result<Scratch, DrillError> {
         let parent = self.policy.drill.work_dir.clone().unwrap_or_else(std::env::temp_dir);
+        for left in sandbox::sweep(&parent) {
+            self.run.events.note(format!("removed {}, which a run that was killed had left behind", left.display()));
+        }
         let refusal = |error: std::io::Error| DrillError::WorkDir { dir: parent.clone(), reason: error.to_string() };
-        tempfile::Builder::new().prefix("bkp-drill-").tempdir_in(&parent).map_err(refusal)
+        Scratch::for_drill(&parent).map_err(refusal)
     }
 
     /// The story: fetch, then each database, then each tree, then the checks.
@@ -178,11 +188,23 @@ impl<'a> Rehearsal<'a> {
     async fn fetch(&mut self, repository: &Arc<Repository>) -> Result<Vec<Chosen>, DrillError> {
         let snapshots = repository.snapshots().await?;
         repository.load_index(self.run).await?;
-        let chosen = choose::choose(&snapshots, &self.policy.name, &[], &Moment::Latest, self.outcome.started)?;
+        let (policy, sources) = (&self.policy.name, self.policy.sources());
+        let Newest { chosen, absent } = choose::newest(&snapshots, policy, &sources, None, self.outcome.started);
+        if chosen.is_empty() {
+            return Err(RestoreError::NoSnapshot { sources: absent, until: None }.into());
+        }
+        for other in choose::others(&snapshots, policy, &sources) {
+            self.run.events.note(format!("{other} is no source of the policy any more, and is not rehearsed"));
+        }
         self.outcome.snapshots = chosen.iter().map(used).collect();
-        let oldest = chosen.iter().map(|chosen| chosen.stored.snapshot.time).min();
+        self.outcome.checks.extend(absent.iter().map(|source| checks::absent(source)));
+        let incomplete = chosen.iter().filter(|chosen| chosen.is_incomplete);
+        self.outcome.checks.extend(incomplete.map(|chosen| checks::incomplete(&chosen.source)));
+        // A source that does not come back at all has no recovery point.
+        let oldest = chosen.iter().map(|chosen| chosen.stored.snapshot.time).min().filter(|_| absent.is_empty());
         let lost = oldest.map(|oldest| self.outcome.started - oldest);
         self.outcome.rpa_ms = lost.and_then(|lost| u64::try_from(lost.num_milliseconds().max(0)).ok());
+        self.is_whole = absent.is_empty();
         let found = format!("{} snapshots of {}", chosen.len(), snapshots.len());
         self.phase("fetch", self.began, |phase| phase.detail = Some(found));
         Ok(chosen)
@@ -214,7 +236,7 @@ impl<'a> Rehearsal<'a> {
         self.phase("sandbox", began, |phase| phase.detail = Some(format!("{}: {}", chosen.source, sandbox.version())));
         let began = Instant::now();
         let server = sandbox.server();
-        let state = crate::target::mysql::inspect(&server).await.map_err(Box::new)?;
+        let state = crate::target::mysql::inspect(&server, &self.run.cancel).await.map_err(Box::new)?;
         let load = LoadPlan::new(&manifest, &Selection::everything(), &state, false).map_err(Box::new)?;
         let loaded = crate::target::mysql::load(&load, dump, &server, LoadOptions::default(), self.run)
             .await
@@ -272,7 +294,7 @@ impl<'a> Rehearsal<'a> {
         }
         // A policy without checks of its own: the recovery is over when all is restored, and every tree and load came back whole.
         let is_whole = self.policy.drill.checks.is_empty() && self.outcome.checks_in(CheckState::Fail).next().is_none();
-        let green = first_green.or_else(|| is_whole.then_some(restored));
+        let green = first_green.or_else(|| is_whole.then_some(restored)).filter(|_| self.is_whole);
         self.outcome.rta_ms = green.map(crate::backup::millis);
         self.phase("checks", began, |_| {});
     }
@@ -320,12 +342,10 @@ fn used(chosen: &Chosen) -> DrilledSnapshot {
 
 /// Describes this machine for the report: measured times are true of it alone.
 fn here() -> Place {
-    let memory = std::fs::read_to_string("/proc/meminfo").ok();
-    let kib = memory.as_deref().and_then(|text| text.split_whitespace().nth(1)).and_then(|kib| kib.parse::<u64>().ok());
     Place {
         host: rustix::system::uname().nodename().to_string_lossy().into_owned(),
         sandboxes: Vec::new(),
         cores: std::thread::available_parallelism().map_or(0, |cores| u32::try_from(cores.get()).unwrap_or(u32::MAX)),
-        memory_bytes: kib.unwrap_or(0) * 1024,
+        memory_bytes: crate::sandbox::memory_bytes(),
     }
 }

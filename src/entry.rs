@@ -7,6 +7,9 @@ use std::path::PathBuf;
 
 use chrono::{DateTime, Utc};
 
+/// No tree of images nests as deep; each level may hold a directory open, and space on the stack of a thread.
+pub const DEPTH_MAX: usize = 256;
+
 /// What an entry is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Kind {

@@ -3,12 +3,13 @@
 //! The same plan works on a repository and on its copies: each store forgets alone, under the same rules.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 
 use crate::id::SnapshotId;
 use crate::policy::Policy;
-use crate::repository::{LockGuard, Repository, RepositoryError, Snapshot, StoredSnapshot};
+use crate::repository::{LockGuard, LockMode, Repository, RepositoryError, Snapshot, StoredSnapshot};
 use crate::retention::{Candidate, judge};
 use crate::run::Run;
 
@@ -17,18 +18,20 @@ use crate::run::Run;
 pub enum Freeze {
     /// A source looked wrong (too few files, no sentinel, another mount).
     GuardTripped { source: String },
-    /// The newest run of a source failed.
+    /// The newest backup of a source failed, or never came to its end.
     RunFailed { source: String },
-    /// Verify found damage.
-    Damaged,
+    /// A verify found damage, and none that looked as deep has found all whole since.
+    Damaged { store: String },
 }
 
 impl std::fmt::Display for Freeze {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::GuardTripped { source } => write!(f, "a guard of `{source}` has tripped"),
-            Self::RunFailed { source } => write!(f, "the newest run of `{source}` failed"),
-            Self::Damaged => f.write_str("verify found damage"),
+            Self::RunFailed { source } => write!(f, "the newest backup of `{source}` did not succeed"),
+            Self::Damaged { store } => {
+                write!(f, "verify found damage in `{store}`, and none as deep has found it whole since")
+            }
         }
     }
 }
@@ -83,7 +86,7 @@ impl ForgetPlan {
     /// Removes the snapshots that go, the oldest first, so that a forget which is cut leaves the newer ones.
     ///
     /// The exclusive lock is proof that nobody reads or copies meanwhile. A failure with one snapshot does not spare the next.
-    pub async fn apply(&self, repository: &Repository, _lock: &LockGuard, run: &Run) -> Forgotten {
+    pub async fn apply(&self, repository: &Repository, _lock: &Alone, run: &Run) -> Forgotten {
         let mut forgotten = Forgotten::default();
         let mut go: Vec<_> = self.forgotten().collect();
         go.sort_by_key(|it| (it.time, it.id));
@@ -98,6 +101,33 @@ impl ForgetPlan {
             }
         }
         forgotten
+    }
+}
+
+/// An exclusive lock of a repository, as a type of its own: a shared one does not fit where snapshots go.
+#[derive(Debug)]
+pub struct Alone(LockGuard);
+
+impl Alone {
+    /// Takes the lock, or refuses while anybody else holds one.
+    ///
+    /// # Errors
+    /// [`RepositoryError::Locked`], or what the store says.
+    pub async fn take(repository: &Repository, run: &Run) -> Result<Self, RepositoryError> {
+        Ok(Self(repository.lock(LockMode::Exclusive, Duration::ZERO, run).await?))
+    }
+
+    /// Proves that the lock still stands.
+    ///
+    /// # Errors
+    /// [`RepositoryError::LockLost`], or what the store says.
+    pub async fn prove(&self) -> Result<(), RepositoryError> {
+        self.0.prove().await
+    }
+
+    #[must_use]
+    pub fn into_guard(self) -> LockGuard {
+        self.0
     }
 }
 

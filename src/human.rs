@@ -176,6 +176,18 @@ pub fn printable(text: &str) -> String {
     text.chars().map(sign).collect()
 }
 
+/// Does the same to each line of a text that has several.
+#[must_use]
+pub fn printable_lines(text: &str) -> String {
+    text.split('\n').map(printable).collect::<Vec<_>>().join("\n")
+}
+
+/// Lists names in a sentence: `` `db1` and `images` ``.
+#[must_use]
+pub fn quoted(names: &[String]) -> String {
+    names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(" and ")
+}
+
 /// Wraps a text at spaces to lines of at most that many columns; a longer word is cut.
 #[must_use]
 pub fn wrap(text: &str, columns: usize) -> Vec<String> {

@@ -9,7 +9,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::policy::Policy;
+use crate::policy::{CopyTarget, Policy};
 use crate::secret::SecretSource;
 
 mod cron;
@@ -80,10 +80,8 @@ pub fn install(setup: &Setup<'_>, with: With) -> Result<Plan, InstallError> {
         return Err(InstallError::Credential { policy: name.clone(), secret: secret.clone() });
     }
     let mut steps = Vec::new();
-    let state_dir = &setup.policy.state_dir;
-    if !state_dir.exists() && setup.is_here() {
-        steps.push(Step::MakeDir(state_dir.clone()));
-    }
+    let (ours, theirs) = setup.missing_places();
+    steps.extend(ours.into_iter().map(Step::MakeDir));
     for (path, text) in setup.files(with)? {
         refuse_foreign(&path)?;
         if fs::read_to_string(&path).ok().as_deref() != Some(text.as_str()) {
@@ -93,7 +91,8 @@ pub fn install(setup: &Setup<'_>, with: With) -> Result<Plan, InstallError> {
     if with == With::Systemd {
         systemd::add_enabling(setup, &mut steps);
     }
-    Ok(Plan { steps })
+    let notes = theirs.iter().filter(|_| with == With::Systemd).map(|dir| note_missing(setup.policy, dir)).collect();
+    Ok(Plan { steps, notes })
 }
 
 /// Plans the entry's removal.
@@ -111,7 +110,7 @@ pub fn remove(setup: &Setup<'_>, with: With) -> Result<Plan, InstallError> {
     if with == With::Systemd {
         systemd::add_disabling(setup, &mut steps);
     }
-    Ok(Plan { steps })
+    Ok(Plan { steps, notes: Vec::new() })
 }
 
 /// Compares what is there with what would be installed now.
@@ -142,6 +141,25 @@ impl Setup<'_> {
         self.root == Path::new("/")
     }
 
+    /// Returns the directories of the running system that a run writes and that are not there: those that are bkp's own, and
+    /// those that a disk has to be mounted for or that `bkp init` makes.
+    fn missing_places(&self) -> (Vec<PathBuf>, Vec<PathBuf>) {
+        let policy = self.policy;
+        let mut ours = vec![policy.state_dir.clone()];
+        // A report directory in the state directory is made with it.
+        ours.extend(Some(policy.report_dir()).filter(|dir| !dir.starts_with(&policy.state_dir)));
+        let copies = policy.copies.iter().filter_map(|copy| match &copy.place {
+            CopyTarget::Dir(dir) => Some(dir.clone()),
+            CopyTarget::S3(_) => None,
+        });
+        let mut theirs = vec![policy.repository.path.clone()];
+        theirs.extend(policy.drill.work_dir.clone().into_iter().chain(copies));
+        for places in [&mut ours, &mut theirs] {
+            places.retain(|dir| self.is_here() && !dir.exists());
+        }
+        (ours, theirs)
+    }
+
     fn under_root(&self, path: &str) -> PathBuf {
         self.root.join(path.trim_start_matches('/'))
     }
@@ -156,6 +174,12 @@ impl Setup<'_> {
         let copies = self.policy.copies.iter().filter_map(|copy| copy.secret());
         std::iter::once(&self.policy.repository.password).chain(databases).chain(copies)
     }
+}
+
+/// The unit cannot make it: all above is read-only to it.
+fn note_missing(policy: &Policy, dir: &Path) -> String {
+    let remedy = if *dir == policy.repository.path { "run `bkp init`" } else { "make it, or mount its disk," };
+    format!("`{}` is not there: {remedy} before the first run", dir.display())
 }
 
 /// How each of our files begins.

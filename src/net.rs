@@ -1,12 +1,15 @@
 //! The way out: backup bytes leave by the interface and address that the policy names, to the peers that it allows, or not at all.
 //!
 //! [`check`] asks the kernel which way it would take, without sending a packet: a connected UDP socket tells the local
-//! address, and a route request over netlink the interface. [`resolve`] does so for each address of a name.
+//! address, and a route request over netlink the interface. [`resolve`] and [`ways`] do so for each address of a name.
 //! [`check_seen`] compares what a database server sees as our address, which finds a network translation in between.
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
-use std::time::Duration;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs as _, UdpSocket};
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+use tokio_util::sync::CancellationToken;
 
 use crate::policy::Network;
 
@@ -44,6 +47,8 @@ pub enum NetError {
         #[source]
         error: io::Error,
     },
+    #[error("stopped by a signal")]
+    Stopped,
 }
 
 impl NetError {
@@ -64,6 +69,7 @@ impl NetError {
             Self::NoRoute { .. } => Some("see `ip route get ADDRESS` and `ip address`".to_owned()),
             Self::Lookup { .. } => Some("name the host by its address, or correct the name service".to_owned()),
             Self::Interface { interface, .. } => Some(format!("see `ip address show {interface}`")),
+            Self::Stopped => None,
         }
     }
 }
@@ -97,15 +103,36 @@ pub fn check(network: &Network, peer: SocketAddr) -> Result<Route, NetError> {
     }
 }
 
-/// Returns the addresses of a host, each of them checked: one that the policy refuses, refuses the name.
+/// An address of a host, and the one of ours that the policy lets us leave from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Way {
+    pub peer: SocketAddr,
+    pub local: IpAddr,
+}
+
+/// Returns the addresses of a host, each of them checked: one that the policy refuses, refuses the name. Who drops it gives the
+/// look-up up.
 ///
 /// An address without a route is left out where another is left (a name often has an IPv6 address on a network that has none).
 pub async fn resolve(network: &Network, host: &str, port: u16) -> Result<Vec<SocketAddr>, NetError> {
+    let ways = allowed(network, &lookup(host, port).await?)?;
+    Ok(ways.iter().map(|way| way.peer).collect())
+}
+
+/// Returns the ways to a host, as [`resolve`] does, to one who blocks; given up when told to stop.
+///
+/// # Errors
+/// [`NetError::Stopped`] after a signal.
+pub fn ways(network: &Network, host: &str, port: u16, cancel: &CancellationToken) -> Result<Vec<Way>, NetError> {
+    allowed(network, &lookup_blocking(host, port, cancel)?)
+}
+
+fn allowed(network: &Network, peers: &[SocketAddr]) -> Result<Vec<Way>, NetError> {
     let mut ways = Vec::new();
     let mut dead = None;
-    for peer in lookup(host, port).await? {
+    for &peer in peers {
         match check(network, peer) {
-            Ok(_) => ways.push(peer),
+            Ok(route) => ways.push(Way { peer, local: route.local }),
             Err(error @ NetError::NoRoute { .. }) => dead = Some(error),
             Err(error) => return Err(error),
         }
@@ -205,13 +232,43 @@ fn seen_address(seen: &str) -> Result<IpAddr, &str> {
 /// A name service that has not answered by then will not: its own clients give up after 5 s a try.
 const LOOKUP_S_MAX: Duration = Duration::from_secs(15);
 
+/// How often one who waits for the name service looks whether to stop.
+const LOOKUP_POLL: Duration = Duration::from_millis(50);
+
 async fn lookup(host: &str, port: u16) -> Result<Vec<SocketAddr>, NetError> {
+    let found = tokio::time::timeout(LOOKUP_S_MAX, tokio::net::lookup_host((host, port))).await;
+    let found = found.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
+    addresses_found(host, found.map(Iterator::collect))
+}
+
+fn lookup_blocking(host: &str, port: u16, cancel: &CancellationToken) -> Result<Vec<SocketAddr>, NetError> {
+    let (tell, told) = mpsc::sync_channel(1);
+    let name = host.to_owned();
+    // The name service cannot be interrupted: a thread of its own waits for it, to the end if need be.
+    std::thread::spawn(move || tell.send((name.as_str(), port).to_socket_addrs().map(Iterator::collect)).ok());
+    addresses_found(host, answer(&told, LOOKUP_S_MAX, cancel)?)
+}
+
+/// Waits for the answer of another thread.
+fn answer<T>(
+    told: &mpsc::Receiver<io::Result<T>>,
+    wait_max: Duration,
+    cancel: &CancellationToken,
+) -> Result<io::Result<T>, NetError> {
+    let deadline = Instant::now() + wait_max;
+    loop {
+        match told.recv_timeout(LOOKUP_POLL) {
+            Ok(answer) => return Ok(answer),
+            Err(_) if cancel.is_cancelled() => return Err(NetError::Stopped),
+            Err(_) if Instant::now() > deadline => return Ok(Err(io::ErrorKind::TimedOut.into())),
+            Err(_) => {}
+        }
+    }
+}
+
+fn addresses_found(host: &str, found: io::Result<Vec<SocketAddr>>) -> Result<Vec<SocketAddr>, NetError> {
     let failed = |error| NetError::Lookup { host: host.to_owned(), error };
-    let found = tokio::time::timeout(LOOKUP_S_MAX, tokio::net::lookup_host((host, port)))
-        .await
-        .map_err(|_| failed(io::ErrorKind::TimedOut.into()))?
-        .map_err(failed)?;
-    let mut found: Vec<SocketAddr> = found.collect();
+    let mut found = found.map_err(failed)?;
     found.dedup();
     if found.is_empty() {
         return Err(failed(io::ErrorKind::NotFound.into()));

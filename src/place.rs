@@ -2,16 +2,17 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::policy::{CopyPlace, CopyTarget, Policy, S3Place};
-use crate::repository::{Repository, RepositoryError};
+use crate::repository::{LockGuard, LockMode, Repository, RepositoryError};
 use crate::run::Run;
 use crate::secret::{Secret, SecretError};
 use crate::store::limit::Limit;
 use crate::store::local::LocalStore;
 use crate::store::retry::{Backoff, Retry};
 use crate::store::s3::{S3Credentials, S3Store};
-use crate::store::{SharedStore, StoreError};
+use crate::store::{Key, SharedStore, StoreError};
 
 #[derive(Debug, thiserror::Error)]
 pub enum PlaceError {
@@ -41,6 +42,10 @@ impl PlaceError {
     #[must_use]
     pub fn hint(&self) -> Option<String> {
         match self {
+            Self::Password(error) if error.is_missing() => Some(
+                "bring the key back from its copy; `bkp init` makes one only where there is no repository yet"
+                    .to_owned(),
+            ),
             Self::Password(error) | Self::Credentials { error, .. } => error.hint(),
             Self::NoCopy(_) => Some("the names are those of the policy's [[copy]] tables".to_owned()),
             Self::Copy { error, .. } => error.hint(),
@@ -79,7 +84,22 @@ pub fn store(policy: &Policy) -> SharedStore {
 /// # Errors
 /// [`PlaceError`] where the password cannot be read, or is wrong, or there is no repository.
 pub async fn repository(policy: &Policy, run: &Run) -> Result<Arc<Repository>, PlaceError> {
-    Ok(Repository::open(store(policy), &password(policy)?, run).await?)
+    open(policy, store(policy), run).await
+}
+
+async fn open(policy: &Policy, store: SharedStore, run: &Run) -> Result<Arc<Repository>, PlaceError> {
+    let password = match password(policy) {
+        // Where there is neither key nor repository, nothing is lost: `bkp init` makes both.
+        Err(PlaceError::Password(error)) if error.is_missing() && !is_there(&store).await? => {
+            return Err(RepositoryError::NoRepository { place: store.location() }.into());
+        }
+        password => password?,
+    };
+    Ok(Repository::open(store, &password, run).await?)
+}
+
+async fn is_there(store: &SharedStore) -> Result<bool, RepositoryError> {
+    Ok(store.size(&Key::config()).await?.is_some())
 }
 
 /// Opens the repository on this machine, or the copy of that name.
@@ -89,7 +109,7 @@ pub async fn repository(policy: &Policy, run: &Run) -> Result<Arc<Repository>, P
 pub async fn repository_in(policy: &Policy, copy: Option<&str>, run: &Run) -> Result<Arc<Repository>, PlaceError> {
     let Some(name) = copy else { return repository(policy, run).await };
     let store = copy_store(policy, find_copy(policy, name)?, run).await?;
-    Ok(Repository::open(store, &password(policy)?, run).await?)
+    open(policy, store, run).await
 }
 
 /// Finds a copy of a policy by its name.
@@ -118,6 +138,33 @@ pub async fn copy_store(policy: &Policy, copy: &CopyPlace, run: &Run) -> Result<
             let s3 = opened.map_err(|error| PlaceError::Copy { copy: copy.name.clone(), error })?;
             Ok(Arc::new(Retry::new(limited(Arc::new(s3)), Backoff::default(), run.cancel.clone())))
         }
+    }
+}
+
+/// Takes a shared lock to read under, so that nothing is pruned meanwhile. Where the store cannot take one (credentials that may
+/// only read, a full or a read-only disk) it warns and goes on: reading needs no more.
+///
+/// # Errors
+/// [`RepositoryError::Locked`] while another works alone on the repository, [`RepositoryError::Stopped`] after a signal.
+pub async fn lock_to_read(repository: &Repository, run: &Run) -> Result<Option<LockGuard>, RepositoryError> {
+    match repository.lock(LockMode::Shared, LOCK_WAIT, run).await {
+        Ok(lock) => Ok(Some(lock)),
+        Err(error @ (RepositoryError::Locked { .. } | RepositoryError::Stopped(_))) => Err(error),
+        Err(error) => {
+            run.events.warn(format!("reading without a lock: {error}; let nobody prune this repository meanwhile"));
+            Ok(None)
+        }
+    }
+}
+
+/// A forget holds its exclusive lock for seconds: long enough to wait for one.
+const LOCK_WAIT: Duration = Duration::from_mins(1);
+
+/// Gives a lock back. One that stays goes stale by itself, and what was done under it is done: a warning says enough.
+pub async fn unlock(lock: impl Into<Option<LockGuard>>, run: &Run) {
+    let Some(lock) = lock.into() else { return };
+    if let Err(error) = lock.release().await {
+        run.events.warn(format!("the repository's lock stays until it is stale: {error}"));
     }
 }
 

@@ -5,10 +5,10 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::fs;
+use std::fs::{Metadata, OpenOptions};
 use std::io;
 use std::net::IpAddr;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -63,21 +63,21 @@ impl Policy {
     /// Reads a policy's file.
     ///
     /// # Errors
-    /// All faults at once, each with line, key and remedy. A file that anyone can write is refused: it names commands.
+    /// All faults at once, each with line, key and remedy. A file that others can write is refused: it names commands that run
+    /// with our rights.
     pub fn load(path: &Path) -> Result<Self, PolicyError> {
         let read_error = |error| PolicyError::Read { path: path.to_owned(), error };
-        let meta = fs::metadata(path).map_err(read_error)?;
-        if meta.mode() & 0o002 != 0 {
-            let mode = meta.mode() & 0o7777;
-            return Err(PolicyError::Exposed { path: path.to_owned(), mode });
-        }
+        // Without NONBLOCK the open of a FIFO would wait for a writer.
+        let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path).map_err(read_error)?;
+        let meta = file.metadata().map_err(read_error)?;
+        judge(path, Rights::of(&meta), Us::here())?;
         if meta.len() > FILE_BYTES_MAX {
             return Err(read_error(io::Error::new(
                 io::ErrorKind::FileTooLarge,
                 "larger than 1 MiB, which no policy is",
             )));
         }
-        let text = fs::read_to_string(path).map_err(read_error)?;
+        let text = io::read_to_string(file).map_err(read_error)?;
         Self::parse(&text, path)
     }
 
@@ -93,11 +93,58 @@ impl Policy {
         check::policy(raw, file, hash, &places).map_err(wrong)
     }
 
+    /// Returns the names of all sources: databases, then trees.
+    #[must_use]
+    pub fn sources(&self) -> Vec<String> {
+        self.mysql.keys().chain(self.files.keys()).cloned().collect()
+    }
+
     /// Returns where reports are written.
     #[must_use]
     pub fn report_dir(&self) -> PathBuf {
         self.drill.report_dir.clone().unwrap_or_else(|| self.state_dir.join("reports"))
     }
+}
+
+/// Who may write a file.
+#[derive(Debug, Clone, Copy)]
+struct Rights {
+    owner: u32,
+    group: u32,
+    mode: u32,
+}
+
+impl Rights {
+    fn of(meta: &Metadata) -> Self {
+        Self { owner: meta.uid(), group: meta.gid(), mode: meta.mode() & 0o7777 }
+    }
+}
+
+/// As whom we read a policy, and carry out what it says.
+#[derive(Debug, Clone, Copy)]
+struct Us {
+    user: u32,
+    group: u32,
+}
+
+impl Us {
+    fn here() -> Self {
+        Self { user: rustix::process::geteuid().as_raw(), group: rustix::process::getegid().as_raw() }
+    }
+}
+
+/// Refuses a file that anyone but root and us can write.
+fn judge(path: &Path, rights: Rights, us: Us) -> Result<(), PolicyError> {
+    let path = path.to_owned();
+    let Rights { owner, group, mode } = rights;
+    if owner != 0 && owner != us.user {
+        return Err(PolicyError::Foreign { path, owner, us: us.user });
+    }
+    let is_group_ours = group == 0 || group == us.group;
+    if mode & 0o002 != 0 || (mode & 0o020 != 0 && !is_group_ours) {
+        return Err(PolicyError::Exposed { path, mode });
+    }
+    Ok(())
 }
 
 /// Returns the JSON Schema of a policy file.
@@ -132,7 +179,7 @@ pub struct RepositoryPlace {
 pub struct CopyPlace {
     pub name: String,
     pub place: CopyTarget,
-    /// Bytes a second, for all uploads of this copy together.
+    /// Bytes a second each way: for all uploads of this copy together, and for all reads of it.
     pub bandwidth: Option<u64>,
     /// Uploads at once.
     pub uploads: usize,

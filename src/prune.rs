@@ -17,9 +17,10 @@ use std::sync::Arc;
 use futures_util::{StreamExt, stream};
 
 use crate::event::Unit;
+use crate::forget::Alone;
 use crate::id::ObjectId;
 use crate::prune::plan::{Damaged, Limits, PrunePlan};
-use crate::repository::{LockGuard, PackContents, Repository, RepositoryError};
+use crate::repository::{PackContents, Repository, RepositoryError};
 use crate::run::{Run, Stopped};
 use crate::store::{FileKind, Key, StoreError};
 
@@ -101,12 +102,7 @@ pub async fn plan(repository: &Arc<Repository>, limits: &Limits, run: &Run) -> R
 /// # Errors
 /// [`PruneError`] before anything was deleted, or where the lock was lost. What the store would not delete is no error but in
 /// the result.
-pub async fn apply(
-    plan: &PrunePlan,
-    repository: &Repository,
-    lock: &LockGuard,
-    run: &Run,
-) -> Result<Pruned, PruneError> {
+pub async fn apply(plan: &PrunePlan, repository: &Repository, lock: &Alone, run: &Run) -> Result<Pruned, PruneError> {
     let gone = plan.gone();
     let needed = repository.needed(plan.marks(), &plan.repack.iter().map(|pack| pack.id).collect());
     let written = repository.repack(&needed, run).await?;
@@ -144,7 +140,7 @@ const DELETES_IN_FLIGHT_MAX: usize = 8;
 /// Deletes objects; a failure with one does not spare the next, unless every other would fare the same.
 async fn delete(
     repository: &Repository,
-    lock: &LockGuard,
+    lock: &Alone,
     objects: Vec<(Key, u64)>,
     run: &Run,
 ) -> Result<Deleted, PruneError> {

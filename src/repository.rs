@@ -5,6 +5,7 @@
 mod config;
 mod document;
 pub mod error;
+mod fetch;
 mod holder;
 pub mod index;
 pub mod key;
@@ -19,14 +20,17 @@ mod repack;
 pub mod snapshot;
 mod time;
 pub mod tree;
+mod trees;
 pub mod writer;
 
 use std::sync::{Arc, Mutex, RwLock};
 use std::time::Duration;
 
 use tokio::runtime::Handle;
+use tokio_util::sync::CancellationToken;
 
 pub use crate::repository::error::RepositoryError;
+pub use crate::repository::fetch::Wanted;
 pub use crate::repository::index::{Location, PackContents};
 pub use crate::repository::lock::{LockGuard, LockMode};
 pub use crate::repository::marks::{Marked, Marks, PackUse};
@@ -39,6 +43,7 @@ pub use crate::repository::writer::{Added, Content, FileWriter, Saved, SavedBlob
 use crate::id::SnapshotId;
 use crate::repository::config::Config;
 use crate::repository::index::LiveIndex;
+use crate::repository::trees::TreeCache;
 use crate::run::Run;
 use crate::seal::MasterKey;
 use crate::store::{FileKind, Key, SharedStore, StoreError};
@@ -65,11 +70,14 @@ pub struct Repository {
     master: Arc<MasterKey>,
     index: RwLock<LiveIndex>,
     index_faults: Mutex<Vec<Fault>>,
+    trees: TreeCache,
     /// Packs that the loaded index has from their own headers, for want of an index file that names them.
     unnamed: Mutex<Vec<PackContents>>,
     locks: Arc<lock::Standing>,
     /// The runtime it was opened on: for the threads that read and write without being tasks.
     runtime: Handle,
+    /// Ends the waits of those threads.
+    cancel: CancellationToken,
 }
 
 impl Repository {

@@ -15,12 +15,14 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 
 use crate::backup::BackupError;
+use crate::human;
 use crate::mysql::manifest::Manifest;
 use crate::mysql::server::Server;
 use crate::policy::MysqlAddress;
 use crate::policy::Policy;
 use crate::repository::Repository;
 use crate::repository::RepositoryError;
+use crate::repository::StoredSnapshot;
 use crate::restore::choose::Chosen;
 use crate::restore::choose::Moment;
 use crate::restore::mysql::RepositoryDump;
@@ -34,6 +36,8 @@ use crate::target::mysql::LoadPlan;
 use crate::target::mysql::Loaded;
 use crate::target::mysql::Mismatch;
 use crate::target::mysql::Selection;
+use crate::target::mysql::TargetState;
+use crate::target::mysql::identity;
 
 /// What an operator asks of a restore.
 #[derive(Debug, Clone)]
@@ -48,9 +52,11 @@ pub struct Request {
     /// Paths and globs relative to the source's directory; empty: all.
     pub paths: Vec<String>,
     pub overwrite: bool,
-    /// The host's name as the operator typed it, where the source itself may be overwritten.
-    pub in_place: Option<String>,
+    /// The hosts' names as the operator typed them, where a source itself may be overwritten.
+    pub in_place: Option<Vec<String>>,
     pub users: bool,
+    /// Keep what is loaded out of the target's binlog.
+    pub skip_binlog: bool,
     pub connections: usize,
 }
 
@@ -92,14 +98,18 @@ pub struct Restored {
 
 #[derive(Debug, thiserror::Error)]
 pub enum RestoreError {
-    #[error("choose a snapshot of {what}: none is at or before {until}")]
-    NoSnapshot { what: String, until: DateTime<Utc> },
+    #[error("choose a snapshot of {}: {}", human::quoted(sources), none_until(*until))]
+    NoSnapshot { sources: Vec<String>, until: Option<DateTime<Utc>> },
     #[error("choose a snapshot: no id begins with `{0}`")]
     UnknownId(String),
     #[error("choose a snapshot: more than one id begins with `{0}`")]
     AmbiguousId(String),
     #[error("choose a snapshot: {0} was not made by bkp: it names no source")]
     Foreign(String),
+    #[error("choose a snapshot: {id} is one of source `{source_name}`, which `--source` does not name")]
+    OtherSource { id: String, source_name: String },
+    #[error("plan the restore: policy `{0}` has no source that the named target can take")]
+    Nothing(String),
     #[error("plan the restore: source `{0}` is a database, and no server to load it into is named")]
     NoServer(String),
     #[error("plan the restore: source `{0}` is a tree of files, and no directory to restore it into is named")]
@@ -108,8 +118,12 @@ pub enum RestoreError {
     ManyDatabases(usize, String),
     #[error("plan the restore: the target `{0}` is the source itself")]
     InPlace(String),
-    #[error("plan the restore: `{typed}` is not the name of this host, `{host}`")]
-    WrongHost { typed: String, host: String },
+    #[error(
+        "plan the restore: {} is not the name of the host that `{target}` is on: {}",
+        human::quoted(typed),
+        human::quoted(hosts)
+    )]
+    WrongHost { target: String, typed: Vec<String>, hosts: Vec<String> },
     #[error("plan the restore: no table `{0}` is in the snapshot")]
     NoTable(String),
     #[error(transparent)]
@@ -132,14 +146,20 @@ impl RestoreError {
     #[must_use]
     pub fn hint(&self) -> Option<String> {
         let text = match self {
-            Self::NoSnapshot { .. } => "`bkp snapshots` lists what there is; `--from COPY` looks into a copy",
+            Self::NoSnapshot { .. } => {
+                "`bkp snapshots` lists what there is; `--source NAME` restores the others alone, `--from COPY` looks into a copy"
+            }
+            Self::OtherSource { .. } => "leave `--source` out, or choose another snapshot from `bkp snapshots`",
+            Self::Nothing(_) => "databases want `--to-mysql URL`, trees of files `--to-dir DIR`",
             Self::UnknownId(_) | Self::AmbiguousId(_) => "`bkp snapshots` lists the ids",
             Self::Foreign(_) => "restore it with `restic restore`",
             Self::NoServer(_) => "add `--to-mysql URL`, or name other sources with `--source`",
             Self::NoDir(_) => "add `--to-dir DIR`, or name other sources with `--source`",
             Self::ManyDatabases(..) => "name one with `--source`",
-            Self::InPlace(_) => "restore beside it, or add `--in-place --confirm-host NAME` with the source's host",
-            Self::WrongHost { .. } => "type the name that `hostname` prints on the machine that is to be overwritten",
+            Self::InPlace(_) => {
+                "restore beside it, or add `--in-place --confirm-host NAME` with the name of the source's host"
+            }
+            Self::WrongHost { .. } => "give `--confirm-host` for each host whose data is to be overwritten",
             Self::NoTable(_) => "names are `schema.table`, as the server writes them",
             Self::Manifest(error) => return error.hint(),
             Self::Load(error) => return error.hint(),
@@ -165,14 +185,19 @@ pub async fn plan(
 ) -> Result<Plan, RestoreError> {
     let snapshots = repository.snapshots().await?;
     repository.load_index(run).await?;
-    let chosen = choose::choose(&snapshots, &policy.name, &request.sources, &request.moment, run.now())?;
-    let chosen = fitting(chosen, request)?;
-    refuse_source_as_target(policy, request)?;
+    let wanted = wanted(policy, request)?;
+    let chosen = choose::choose(&snapshots, &policy.name, &wanted, &request.moment, run.now())?;
+    for other in choose::others(&snapshots, &policy.name, &policy.sources()) {
+        run.events.detail(format!("{other} is no source of the policy any more; `--source {other}` restores it"));
+    }
+    refuse_misfits(&chosen, request)?;
+    refuse_source_as_target(policy, request, run).await?;
     let mut plan = Plan { moment: request.moment.clone(), databases: Vec::new(), trees: Vec::new(), predicted: None };
     let many = chosen.iter().filter(|chosen| chosen.kind == "files").count() > 1;
     for chosen in chosen {
         if let ("mysql", Some(server)) = (chosen.kind.as_str(), &request.to_mysql) {
-            plan.databases.push(plan_database(repository, chosen, server, request).await?);
+            let begun = |id: &str| snapshots.iter().find(|stored| stored.id.to_string() == id);
+            plan.databases.push(plan_database(repository, chosen, begun, server, request, run).await?);
         } else if let Some(dir) = &request.to_dir {
             let dir = if many { dir.join(&chosen.source) } else { dir.clone() };
             plan.trees.push(plan_tree(repository, chosen, dir, request, run).await?);
@@ -182,71 +207,161 @@ pub async fn plan(
     Ok(plan)
 }
 
-/// Leaves out what no target was named for; a source that was asked for by name must have one.
-fn fitting(chosen: Vec<Chosen>, request: &Request) -> Result<Vec<Chosen>, RestoreError> {
-    let is_named = !request.sources.is_empty() || matches!(request.moment, Moment::Snapshot(_));
-    let mut fitting = Vec::new();
-    for chosen in chosen {
-        let is_database = chosen.kind == "mysql";
-        let has_target = if is_database { request.to_mysql.is_some() } else { request.to_dir.is_some() };
-        let is_nowhere = request.to_mysql.is_none() && request.to_dir.is_none();
-        match (has_target, is_database) {
-            (true, _) => fitting.push(chosen),
-            (false, true) if is_named || is_nowhere => return Err(RestoreError::NoServer(chosen.source)),
-            (false, false) if is_named || is_nowhere => return Err(RestoreError::NoDir(chosen.source)),
-            (false, _) => {}
-        }
-    }
-    let databases: Vec<_> =
-        fitting.iter().filter(|chosen| chosen.kind == "mysql").map(|chosen| &*chosen.source).collect();
-    if databases.len() > 1 {
-        return Err(RestoreError::ManyDatabases(databases.len(), databases.join(", ")));
-    }
-    Ok(fitting)
+fn none_until(until: Option<DateTime<Utc>>) -> String {
+    until.map_or_else(|| "there is none".to_owned(), |until| format!("none is at or before {until}"))
 }
 
-/// Refuses to write over a source unless the operator typed its host's name.
-fn refuse_source_as_target(policy: &Policy, request: &Request) -> Result<(), RestoreError> {
-    let database = request.to_mysql.as_ref().and_then(|server| {
-        policy.mysql.values().find(|source| same_address(&source.address, &server.address)).map(|_| server.name())
-    });
-    let tree = request.to_dir.as_ref().and_then(|dir| {
-        policy.files.values().find(|source| overlaps(dir, &source.path)).map(|_| dir.display().to_string())
-    });
-    let Some(target) = database.clone().or(tree) else { return Ok(()) };
+/// Returns the sources that are to come back: those that were named, or all of the policy that the named targets can take.
+fn wanted(policy: &Policy, request: &Request) -> Result<Vec<String>, RestoreError> {
+    if !request.sources.is_empty() || matches!(request.moment, Moment::Snapshot(_)) {
+        return Ok(request.sources.clone());
+    }
+    // Without any target the first source says which one is missing.
+    let is_nowhere = request.to_mysql.is_none() && request.to_dir.is_none();
+    let databases = policy.mysql.keys().filter(|_| is_nowhere || request.to_mysql.is_some());
+    let trees = policy.files.keys().filter(|_| is_nowhere || request.to_dir.is_some());
+    let wanted: Vec<String> = databases.chain(trees).cloned().collect();
+    if wanted.is_empty() { Err(RestoreError::Nothing(policy.name.clone())) } else { Ok(wanted) }
+}
+
+/// Refuses what no target was named for, and more databases than the one server can take.
+fn refuse_misfits(chosen: &[Chosen], request: &Request) -> Result<(), RestoreError> {
+    let (databases, trees): (Vec<&Chosen>, Vec<&Chosen>) = chosen.iter().partition(|chosen| chosen.kind == "mysql");
+    match (databases.as_slice(), trees.as_slice()) {
+        ([first, ..], _) if request.to_mysql.is_none() => Err(RestoreError::NoServer(first.source.clone())),
+        (_, [first, ..]) if request.to_dir.is_none() => Err(RestoreError::NoDir(first.source.clone())),
+        ([_, _, ..], _) => {
+            let names: Vec<&str> = databases.iter().map(|chosen| chosen.source.as_str()).collect();
+            Err(RestoreError::ManyDatabases(names.len(), names.join(", ")))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Refuses to write over a source unless the operator typed the name of each host whose data is overwritten.
+async fn refuse_source_as_target(policy: &Policy, request: &Request, run: &Run) -> Result<(), RestoreError> {
+    if let Some(server) = &request.to_mysql
+        && is_source(policy, server, run).await
+    {
+        confirm(request, server.name(), Some(server))?;
+    }
+    if let Some(dir) = &request.to_dir
+        && policy.files.values().any(|source| overlaps(dir, &source.path))
+    {
+        confirm(request, dir.display().to_string(), None)?;
+    }
+    Ok(())
+}
+
+/// Tells whether a server is one of the policy's sources, by whatever name it was given.
+async fn is_source(policy: &Policy, server: &Server, run: &Run) -> bool {
+    if policy.mysql.values().any(|source| same_address(&source.address, &server.address)) {
+        return true;
+    }
+    for (name, source) in &policy.mysql {
+        let same = match Server::of(source, &policy.network) {
+            Ok(source) => identity::is_same(&source, server).await,
+            Err(_) => None,
+        };
+        if same == Some(true) {
+            return true;
+        }
+        if same.is_none() {
+            // After a disaster that is the rule: it is what was lost.
+            run.events.detail(format!("`{name}` cannot be asked whether it is the target: their addresses differ"));
+        }
+    }
+    false
+}
+
+/// Lets a restore go on over the source itself if the operator typed the name of its host: a server's, or this one's.
+fn confirm(request: &Request, target: String, server: Option<&Server>) -> Result<(), RestoreError> {
     let Some(typed) = &request.in_place else { return Err(RestoreError::InPlace(target)) };
-    let host = match request.to_mysql.as_ref().map(|server| &server.address) {
-        Some(MysqlAddress::Tcp { host, .. }) if database.is_some() => host.clone(),
-        _ => rustix::system::uname().nodename().to_string_lossy().into_owned(),
-    };
-    if *typed == host { Ok(()) } else { Err(RestoreError::WrongHost { typed: typed.clone(), host }) }
+    let this_host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    let hosts = server.map_or_else(|| vec![this_host.clone()], |server| hosts_of(&server.address, &this_host));
+    if hosts.iter().any(|host| typed.contains(host)) {
+        return Ok(());
+    }
+    Err(RestoreError::WrongHost { target, typed: typed.clone(), hosts })
+}
+
+/// Returns the names that the host of a server goes by: the address's, and on this machine the machine's own.
+fn hosts_of(address: &MysqlAddress, this_host: &str) -> Vec<String> {
+    match address {
+        MysqlAddress::Socket(_) => vec![this_host.to_owned()],
+        MysqlAddress::Tcp { host, .. } if is_loopback(host) => vec![this_host.to_owned(), host.clone()],
+        MysqlAddress::Tcp { host, .. } => vec![host.clone()],
+    }
+}
+
+fn is_loopback(host: &str) -> bool {
+    matches!(host, "localhost" | "127.0.0.1" | "::1")
 }
 
 /// Compares two addresses; every loopback name of one port is the same server.
 fn same_address(a: &MysqlAddress, b: &MysqlAddress) -> bool {
-    let local = |host: &str| matches!(host, "localhost" | "127.0.0.1" | "::1");
     match (a, b) {
         (MysqlAddress::Tcp { host: a, port: p }, MysqlAddress::Tcp { host: b, port: q }) => {
-            p == q && (a == b || (local(a) && local(b)))
+            p == q && (a == b || (is_loopback(a) && is_loopback(b)))
         }
         (a, b) => a == b,
     }
 }
 
+/// Tells whether one directory is the other or in it, wherever links lead.
 fn overlaps(a: &Path, b: &Path) -> bool {
-    let whole = |path: &Path| std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
-    let (a, b) = (whole(a), whole(b));
+    let (a, b) = (resolved(a), resolved(b));
     a.starts_with(&b) || b.starts_with(&a)
 }
 
-async fn plan_database(
+/// Returns where a path leads; of one that is not there yet, where it would be made.
+fn resolved(path: &Path) -> PathBuf {
+    let there = path.ancestors().find_map(|dir| Some((dir, std::fs::canonicalize(dir).ok()?)));
+    match there {
+        Some((dir, canonical)) => canonical.join(path.strip_prefix(dir).unwrap_or(Path::new(""))),
+        None => path.to_owned(),
+    }
+}
+
+async fn plan_database<'a>(
     repository: &Arc<Repository>,
     chosen: Chosen,
+    by_id: impl Fn(&str) -> Option<&'a StoredSnapshot>,
+    server: &Server,
+    request: &Request,
+    run: &Run,
+) -> Result<DatabasePlan, RestoreError> {
+    let state = crate::target::mysql::inspect(server, &run.cancel).await.map_err(Box::new)?;
+    let begun = state.progress.as_ref().and_then(|progress| by_id(progress.snapshot.as_deref()?));
+    let begun = begun.filter(|stored| request.moment == Moment::Latest && stored.id != chosen.id());
+    if let Some(older) = begun.and_then(|stored| chosen.instead(stored)) {
+        let (id, time) = (older.id().short(), older.stored.snapshot.time);
+        // Another selection is no continuation: then the target's refusal says what to do.
+        if let Ok(plan) = plan_load(repository, older, &state, server, request).await
+            && plan.load.resumes
+        {
+            run.events.note(format!(
+                "the target holds the beginning of a restore of snapshot {id} of {time}: that one goes on, and not the newer {}",
+                chosen.id().short()
+            ));
+            return Ok(plan);
+        }
+    }
+    plan_load(repository, chosen, &state, server, request).await
+}
+
+async fn plan_load(
+    repository: &Arc<Repository>,
+    chosen: Chosen,
+    state: &TargetState,
     server: &Server,
     request: &Request,
 ) -> Result<DatabasePlan, RestoreError> {
     let dump = Arc::new(open_dump(repository, &chosen).await?);
     let manifest = dump.manifest();
+    if state.server_uuid.as_ref() == Some(&manifest.server) {
+        confirm(request, server.name(), Some(server))?;
+    }
     let is_there =
         |name: &&(String, String)| manifest.tables.iter().any(|t| (&t.schema, &t.name) == (&name.0, &name.1));
     if let Some((schema, table)) = request.tables.iter().find(|name| !is_there(name)) {
@@ -256,8 +371,12 @@ async fn plan_database(
         tables: Some(request.tables.clone()).filter(|tables| !tables.is_empty()),
         accounts: request.users && request.tables.is_empty(),
     };
-    let state = crate::target::mysql::inspect(server).await.map_err(Box::new)?;
-    let load = LoadPlan::new(manifest, &selection, &state, request.overwrite).map_err(Box::new)?;
+    let mut load = LoadPlan::new(manifest, &selection, state, request.overwrite).map_err(Box::new)?;
+    load.snapshot = Some(chosen.id().to_string());
+    if request.skip_binlog && !state.session.may_skip_binlog() {
+        load.notes
+            .push("the account may not keep the load out of the target's binlog: it will be written there".to_owned());
+    }
     Ok(DatabasePlan { chosen, server: server.clone(), load, dump })
 }
 
@@ -313,7 +432,8 @@ pub async fn apply(
 ) -> Result<Restored, RestoreError> {
     let mut restored = Restored::default();
     for database in &plan.databases {
-        let options = LoadOptions { connections: request.connections, ..LoadOptions::default() };
+        let (connections, skip_binlog) = (request.connections, request.skip_binlog);
+        let options = LoadOptions { connections, skip_binlog, ..LoadOptions::default() };
         let dump: Arc<dyn DumpReader> = database.dump.clone();
         let loaded =
             crate::target::mysql::load(&database.load, dump, &database.server, options, run).await.map_err(Box::new)?;
@@ -336,34 +456,54 @@ async fn restore_tree(
     Ok(applied.await.map_err(|error| RestoreError::Thread(error.to_string()))??)
 }
 
-/// Reads everything that a plan restored back and compares it with the snapshots. Returns what differs, a line each.
+/// In what that which was restored differs from the snapshots.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Proof {
+    /// A line for each difference, up to some thousands a tree; `differing` counts them all.
+    pub lines: Vec<String>,
+    pub differing: u64,
+    /// How many are of rows or of content, rather than of an owner, a mode or a time.
+    pub damaged: u64,
+}
+
+/// Reads everything that was restored back and compares it with the snapshots. What is known not to have come is not compared.
 ///
 /// # Errors
 /// [`RestoreError`] where a target cannot be read back at all.
-pub async fn compare(plan: &Plan, repository: &Arc<Repository>, run: &Run) -> Result<Vec<String>, RestoreError> {
-    let mut differences = Vec::new();
-    for database in &plan.databases {
-        let tables: BTreeSet<(String, String)> =
-            database.load.tables.iter().map(|step| (step.table.schema.clone(), step.table.name.clone())).collect();
+pub async fn compare(
+    plan: &Plan,
+    restored: &Restored,
+    repository: &Arc<Repository>,
+    run: &Run,
+) -> Result<Proof, RestoreError> {
+    let mut proof = Proof::default();
+    for (database, (_, loaded)) in plan.databases.iter().zip(&restored.databases) {
+        let tables = database.load.tables.iter();
+        let tables: BTreeSet<(String, String)> = tables
+            .map(|step| (step.table.schema.clone(), step.table.name.clone()))
+            .filter(|table| !loaded.lacks(table))
+            .collect();
         let found = row_differences(&database.server, database.dump.manifest(), Some(tables), run).await?;
-        differences.extend(found.iter().map(ToString::to_string));
+        proof.lines.extend(found.iter().map(ToString::to_string));
+        proof.differing += found.len() as u64;
+        proof.damaged += found.len() as u64;
     }
     for tree in &plan.trees {
-        if !tree.files.options.selection.is_all() {
-            run.events.warn(format!(
-                "{}: a part of a tree is not compared; each file was proved as it was written",
-                tree.chosen.source
-            ));
-            continue;
-        }
-        let (place, dir, threads) = (tree.files.place.clone(), tree.dir.clone(), tree.files.options.threads);
+        let (place, dir, options) = (tree.files.place.clone(), tree.dir.clone(), tree.files.options.clone());
         let (repository, run) = (repository.clone(), run.clone());
-        let compared = tokio::task::spawn_blocking(move || files::compare(&repository, &place, &dir, threads, &run));
-        let compared = compared.await.map_err(|error| RestoreError::Thread(error.to_string()))??;
-        let line = |difference: &files::Difference| format!("{}: {}", difference.path.display(), difference.detail);
-        differences.extend(compared.differences.iter().map(line));
+        let compared = tokio::task::spawn_blocking(move || {
+            files::compare(&repository, &place, &options.selection, &dir, options.threads, &run)
+        });
+        let mut compared = compared.await.map_err(|error| RestoreError::Thread(error.to_string()))??;
+        if tree.files.options.overwrite {
+            compared.leave_out_extra();
+        }
+        let line = |difference: &files::Difference| format!("{}: {difference}", tree.chosen.source);
+        proof.lines.extend(compared.differences.iter().map(line));
+        proof.differing += compared.differing;
+        proof.damaged += compared.damaged;
     }
-    Ok(differences)
+    Ok(proof)
 }
 
 /// Reads restored rows back through the dump's own encoder and compares each chunk's hash with the manifest. `tables` of `None`
@@ -387,3 +527,28 @@ pub async fn row_differences(
 
 /// Connections that read restored rows back: as many as a small server's cores.
 const CONNECTIONS_READ_BACK: usize = 4;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_directory_below_a_link_into_the_source_is_the_source() -> std::io::Result<()> {
+        let dir = tempfile::tempdir()?;
+        let source = dir.path().join("images");
+        std::fs::create_dir(&source)?;
+        std::os::unix::fs::symlink(&source, dir.path().join("link"))?;
+        assert!(overlaps(&dir.path().join("link/not/there/yet"), &source));
+        assert!(overlaps(dir.path(), &source));
+        assert!(!overlaps(&dir.path().join("images2/new"), &source));
+        Ok(())
+    }
+
+    #[test]
+    fn a_host_is_called_by_its_address_and_this_one_by_its_name_too() {
+        let tcp = |host: &str| MysqlAddress::Tcp { host: host.to_owned(), port: 3306 };
+        assert_eq!(hosts_of(&tcp("db1"), "backup"), ["db1"]);
+        assert_eq!(hosts_of(&tcp("127.0.0.1"), "backup"), ["backup", "127.0.0.1"]);
+        assert_eq!(hosts_of(&MysqlAddress::Socket("/run/s.sock".into()), "backup"), ["backup"]);
+    }
+}

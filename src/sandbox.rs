@@ -14,16 +14,14 @@ use std::time::{Duration, Instant};
 use mysql_async::prelude::Queryable;
 
 use crate::mysql::manifest::{Manifest, Product};
-use crate::mysql::product;
 use crate::mysql::server::Server;
 use crate::policy::{MysqlAddress, Network, Tls};
 use crate::run::Run;
 use crate::sandbox::dir::Dir;
 use crate::sandbox::process::Process;
 use crate::sandbox::program::Program;
-use crate::target::mysql::plan::series;
 
-pub use dir::sweep;
+pub use dir::{Scratch, sweep};
 pub use error::SandboxError;
 
 /// What kind of server to start.
@@ -35,45 +33,70 @@ pub struct SandboxPlan {
     /// Where its directory is made; `None`: the system's temporary directory. Wants room for the restored database.
     pub dir: Option<PathBuf>,
     pub buffer_pool_bytes: u64,
+    /// Has to be as it was where the dump comes from: a row may be too long for smaller pages.
+    pub page_bytes: u32,
+    /// What must be free in the directory.
+    pub room_bytes: u64,
     /// Has to be as it was where the dump comes from.
     pub lower_case_table_names: u8,
     /// How long the server may take to answer.
     pub start_max: Duration,
 }
 
-/// Enough for the pages that a load works on; a drill is not to push the machine's own work out of memory.
-const BUFFER_POOL_BYTES: u64 = 512 << 20;
+/// A load is fastest while its indexes fit; a drill is not to push the machine's own work out of memory.
+fn buffer_pool_bytes(memory: u64) -> u64 {
+    (memory / 4).clamp(128 << 20, 4 << 30)
+}
+
+/// Rows take about as much again for their indexes, and half as much for what a page leaves empty and for logs.
+fn room_bytes(plain: u64) -> u64 {
+    plain.saturating_mul(5) / 2
+}
 
 /// MySQL makes its files in about ten seconds and starts in three; a machine at work takes some times that.
 const START_MAX: Duration = Duration::from_mins(3);
 
 const POLL: Duration = Duration::from_millis(50);
 
+/// Of both products, unless told otherwise.
+const PAGE_BYTES: u32 = 16 << 10;
+
+/// Returns this machine's memory, or what its control group may use of it.
+#[must_use]
+pub fn memory_bytes() -> u64 {
+    let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let kib: u64 = text.split_whitespace().nth(1).and_then(|kib| kib.parse().ok()).unwrap_or(0);
+    let group = std::fs::read_to_string("/sys/fs/cgroup/memory.max").unwrap_or_default();
+    let limit = group.trim().parse().unwrap_or(u64::MAX);
+    (kib * 1024).min(limit)
+}
+
 impl SandboxPlan {
     /// Plans a server of the product that a dump was taken from.
     #[must_use]
     pub fn for_dump(manifest: &Manifest) -> Self {
-        let case = manifest.variables.get("lower_case_table_names");
+        let number = |name: &str| manifest.variables.get(name).and_then(|value| value.parse().ok());
         Self {
             product: manifest.product,
             program: None,
             dir: None,
-            buffer_pool_bytes: BUFFER_POOL_BYTES,
-            lower_case_table_names: case.and_then(|value| value.parse().ok()).unwrap_or(0),
+            buffer_pool_bytes: buffer_pool_bytes(memory_bytes()),
+            page_bytes: number("innodb_page_size").unwrap_or(PAGE_BYTES),
+            room_bytes: room_bytes(manifest.bytes()),
+            lower_case_table_names: number("lower_case_table_names")
+                .and_then(|value| value.try_into().ok())
+                .unwrap_or(0),
             start_max: START_MAX,
         }
     }
 }
 
-/// Returns the server programs that a sandbox could be started with; one that is named must be there.
-#[must_use]
-pub fn installed(mariadbd: Option<&Path>, mysqld: Option<&Path>) -> Vec<PathBuf> {
-    let named = [(Product::MariaDb, mariadbd), (Product::MySql, mysqld)];
-    named
-        .into_iter()
-        .filter_map(|(product, path)| Program::find(product, path).ok())
-        .map(|program| program.path().to_owned())
-        .collect()
+/// Returns the server program that a sandbox of a product would be started with; one that is named must be it.
+///
+/// # Errors
+/// Where none is installed, or the named one is no server of the product.
+pub fn program(product: Product, named: Option<&Path>) -> Result<PathBuf, SandboxError> {
+    Program::find(product, named).map(|program| program.path().to_owned())
 }
 
 /// A running server that nobody else knows of.
@@ -82,7 +105,6 @@ pub struct Sandbox {
     // Dropped in this order: first the process, then its files.
     process: Process,
     dir: Dir,
-    product: Product,
     version: String,
 }
 
@@ -94,13 +116,14 @@ impl Sandbox {
         for left in sweep(&parent) {
             run.events.note(format!("removed {}, which a run that was killed had left behind", left.display()));
         }
+        check_room(&parent, plan.room_bytes)?;
         let dir = Dir::make(&parent)?;
         let deadline = Instant::now() + plan.start_max;
         initialise(&program, plan, &dir, run, deadline).await?;
         let command = program.command(&dir, &options(plan, &dir));
         let mut process = Process::spawn(command, dir.path())?;
         let version = answer(&mut process, &dir, run, deadline).await?;
-        Ok(Self { process, dir, product: plan.product, version })
+        Ok(Self { process, dir, version })
     }
 
     /// Returns how to reach the server: by its socket, as `root`, without a password.
@@ -126,14 +149,6 @@ impl Sandbox {
         &self.version
     }
 
-    /// Says so if the dump comes from another series of versions than the sandbox is of.
-    #[must_use]
-    pub fn note(&self, manifest: &Manifest) -> Option<String> {
-        let name = product::name(self.product);
-        (series(&manifest.version) != series(&self.version))
-            .then(|| format!("rehearsed on {name} {}, the source is {}", self.version, manifest.version))
-    }
-
     /// Ends the server and removes its directory. Dropping does the same, but cannot say that it failed.
     pub fn stop(self) -> Result<(), SandboxError> {
         let Self { process, dir, .. } = self;
@@ -150,6 +165,12 @@ fn server_at(dir: &Dir) -> Server {
         tls: Tls::default(),
         network: Network::default(),
     }
+}
+
+fn check_room(dir: &Path, wanted: u64) -> Result<(), SandboxError> {
+    let system = rustix::fs::statvfs(dir).map_err(|error| SandboxError::dir(dir)(error.into()))?;
+    let free = system.f_bavail.saturating_mul(system.f_frsize);
+    if free < wanted { Err(SandboxError::NoRoom { dir: dir.to_owned(), wanted, free }) } else { Ok(()) }
 }
 
 /// Makes the system tables.
@@ -176,6 +197,14 @@ async fn initialise(
     }
 }
 
+/// What a server is told once it is up.
+const SETTLING: [&str; 2] = [
+    // MySQL: what is thrown away need not survive a crash.
+    "ALTER INSTANCE DISABLE INNODB REDO_LOG",
+    // MariaDB: accounts with this plugin come back only where it is loaded.
+    "INSTALL SONAME 'auth_ed25519'",
+];
+
 /// Waits until the server answers, and returns its version.
 async fn answer(process: &mut Process, dir: &Dir, run: &Run, deadline: Instant) -> Result<String, SandboxError> {
     let server = server_at(dir);
@@ -187,6 +216,10 @@ async fn answer(process: &mut Process, dir: &Dir, run: &Run, deadline: Instant) 
         if let Ok(mut conn) = server.connect().await
             && let Ok(Some(version)) = conn.query_first("SELECT VERSION()").await
         {
+            for statement in SETTLING {
+                // The other product, an older version or a leaner package does not know it, and does without.
+                conn.query_drop(statement).await.ok();
+            }
             conn.disconnect().await.ok();
             return Ok(version);
         }
@@ -213,7 +246,8 @@ fn options_to_keep(plan: &SandboxPlan) -> Vec<String> {
     };
     let fixed = [redo_log, "--skip-innodb-doublewrite", "--innodb-flush-log-at-trx-commit=0"];
     let case = format!("--lower-case-table-names={}", plan.lower_case_table_names);
-    fixed.into_iter().map(str::to_owned).chain([case]).collect()
+    let page = format!("--innodb-page-size={}", plan.page_bytes);
+    fixed.into_iter().map(str::to_owned).chain([case, page]).collect()
 }
 
 fn options(plan: &SandboxPlan, dir: &Dir) -> Vec<String> {
@@ -226,16 +260,18 @@ fn options(plan: &SandboxPlan, dir: &Dir) -> Vec<String> {
         in_dir("secure-file-priv", "tmp"),
         format!("--innodb-buffer-pool-size={}", plan.buffer_pool_bytes),
     ];
-    let only_mysql: &[&str] = match plan.product {
-        Product::MariaDb => &[],
-        Product::MySql => &["--loose-mysqlx=OFF"],
+    let of_product: &[&str] = match plan.product {
+        // Indexes are built after the rows.
+        Product::MariaDb => &["--loose-innodb-sort-buffer-size=64M"],
+        // Accounts of older servers come with the older plugin.
+        Product::MySql => &["--loose-mysqlx=OFF", "--loose-mysql-native-password=ON"],
     };
-    let fixed = OPTIONS.iter().chain(only_mysql).map(|&option| option.to_owned());
+    let fixed = OPTIONS.iter().chain(of_product).map(|&option| option.to_owned());
     fixed.chain(own).chain(options_to_keep(plan)).collect()
 }
 
 /// Options of every sandbox. Nobody comes in but by the socket, whose directory is ours alone.
-const OPTIONS: [&str; 12] = [
+const OPTIONS: [&str; 13] = [
     "--skip-networking",
     "--skip-name-resolve",
     "--event-scheduler=OFF",
@@ -249,4 +285,18 @@ const OPTIONS: [&str; 12] = [
     "--max-allowed-packet=1G",
     "--max-connections=64",
     "--character-set-server=utf8mb4",
+    // A table with a DATA DIRECTORY would be made there, outside of what is thrown away. Loads keep this mode.
+    "--sql-mode=NO_DIR_IN_CREATE,NO_ENGINE_SUBSTITUTION",
 ];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_buffer_pool_is_a_quarter_of_the_memory_within_bounds() {
+        assert_eq!(buffer_pool_bytes(8 << 30), 2 << 30);
+        assert_eq!(buffer_pool_bytes(512 << 30), 4 << 30);
+        assert_eq!(buffer_pool_bytes(0), 128 << 20);
+    }
+}

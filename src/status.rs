@@ -19,6 +19,7 @@ use crate::drill::outcome::DrillOutcome;
 use crate::drill::outcome::Judgement;
 use crate::drill::outcome::ObjectivesMs;
 use crate::drill::outcome::Verdict as DrillVerdict;
+use crate::forget::Freeze;
 use crate::id::RunId;
 use crate::id::SnapshotId;
 use crate::policy::Policy;
@@ -32,11 +33,13 @@ pub struct Inputs<'a> {
     pub policy: &'a Policy,
     /// The snapshots of all stores.
     pub snapshots: &'a [SnapshotRecord],
-    /// The newest runs, newest first.
+    /// The newest run of each verb, and those that have not ended.
     pub runs: &'a [RunRecord],
     /// The newest drills, newest first.
     pub drills: &'a [DrillOutcome],
     pub copies: &'a [CopyRecord],
+    /// Why retention rests.
+    pub freeze: Option<&'a Freeze>,
     pub next_runs: &'a [NextRun],
     pub now: DateTime<Utc>,
 }
@@ -169,7 +172,7 @@ impl Status {
             sources: facts::sources(inputs),
             copies: facts::copies(inputs),
             drill: facts::drill(inputs),
-            retention_freeze: facts::retention_freeze(inputs),
+            retention_freeze: inputs.freeze.map(ToString::to_string),
             last_backup: facts::last_run(inputs, &facts::BACKUP_VERBS),
             last_verify: facts::last_run(inputs, &["verify"]),
             running: facts::running(inputs),

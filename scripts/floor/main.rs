@@ -14,7 +14,7 @@ use anyhow::Context;
 use bkp::mysql::server::Server;
 use bkp::policy::{MysqlAddress, Network, Policy, Tls, TlsMode};
 use bkp::run::Run;
-use bkp::source::mysql::Snapshot;
+use bkp::source::mysql::{Snapshot, Unheld};
 use bkp::source::{FileSink, Sink, SinkError};
 use clap::{Parser, Subcommand};
 use tokio_util::sync::CancellationToken;
@@ -129,7 +129,7 @@ fn encode(policy: &std::path::Path, source: &str) -> anyhow::Result<u64> {
     let place = policy.mysql.get(source).with_context(|| format!("no source is named `{source}`"))?;
     let server = Server::of(place, &policy.network)?;
     let run = Run::silent();
-    let manifest = Snapshot::open(&server, place, &run)?.dump(&Nothing, None, &run)?;
+    let manifest = Snapshot::open(&server, place, Unheld::Refuse, &run)?.dump(&Nothing, None, &run)?;
     Ok(manifest.bytes())
 }
 

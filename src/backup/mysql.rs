@@ -1,6 +1,7 @@
 //! The dump of a database as a snapshot: row files and statements go straight from the source into the repository.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::ffi::OsString;
 use std::io;
 use std::sync::Mutex;
@@ -13,11 +14,16 @@ use crate::backup::BackupError;
 use crate::backup::Draft;
 use crate::backup::Job;
 use crate::backup::Kind;
+use crate::backup::STOP_GRACE;
+use crate::backup::joined;
 use crate::entry;
 use crate::entry::Metadata;
 use crate::id::BlobId;
+use crate::mysql::manifest::Consistency;
 use crate::mysql::manifest::Manifest;
 use crate::mysql::server::Server;
+use crate::mysql::server::ServerError;
+use crate::net;
 use crate::repository::Content;
 use crate::repository::FileWriter;
 use crate::repository::Repository;
@@ -29,7 +35,9 @@ use crate::repository::tree::Tree;
 use crate::source::FileSink;
 use crate::source::Sink;
 use crate::source::SinkError;
+use crate::source::mysql::MysqlSourceError;
 use crate::source::mysql::Snapshot;
+use crate::source::mysql::Unheld;
 
 /// Saves one database: a window in which all connections see one moment, the rows, the proof, the snapshot.
 pub(super) async fn save(job: &Job<'_>, name: &str) -> Result<Backed, BackupError> {
@@ -37,22 +45,21 @@ pub(super) async fn save(job: &Job<'_>, name: &str) -> Result<Backed, BackupErro
     run.check()?;
     let (began, started) = (run.clock.instant(), run.now());
     let place = job.policy.mysql.get(name).ok_or_else(|| BackupError::NoSource(name.to_owned()))?;
-    let previous = match job.parent(name) {
-        Some(stored) => Some(manifest(job.repository, stored, name).await?),
-        None => None,
-    };
+    let previous = bounds_of_parent(job, name).await?;
     let server = Server::of(place, &job.policy.network)?;
     let writer = job.repository.writer(run);
     let dumped = {
         let (place, writer, run) = (place.clone(), writer.clone(), run.clone());
+        let unheld = if job.allow_inconsistent { Unheld::Allow } else { Unheld::Refuse };
         tokio::task::spawn_blocking(move || {
-            let window = Snapshot::open(&server, &place, &run)?;
+            let mut window = Snapshot::open(&server, &place, unheld, &run)?;
+            check_way_back(&mut window, &server)?;
             let sink = TreeSink::new(writer);
             let manifest = window.dump(&sink, previous.as_ref(), &run)?;
             Ok::<_, BackupError>((manifest, sink))
         })
     };
-    let (manifest, sink) = dumped.await.map_err(|error| BackupError::Thread(error.to_string()))??;
+    let (manifest, sink) = joined(dumped, STOP_GRACE, run).await?;
     let root = format!("mysql/{name}");
     let tree = sink.into_tree(&writer, &root, manifest.taken_at)?;
     let written = job.prove(&writer).await?;
@@ -63,6 +70,7 @@ pub(super) async fn save(job: &Job<'_>, name: &str) -> Result<Backed, BackupErro
         tree,
         path: format!("/{root}"),
         is_incomplete: false,
+        is_inconsistent: manifest.consistency == Consistency::Inconsistent,
         summary: job.summary(
             started,
             &written,
@@ -85,6 +93,32 @@ pub(super) async fn save(job: &Job<'_>, name: &str) -> Result<Backed, BackupErro
         write_stall_ms: Some(manifest.write_stall_ms),
         incomplete: Vec::new(),
     })
+}
+
+/// Refuses a server that sees us come from elsewhere than the policy says: something in between takes the bytes another way.
+fn check_way_back(window: &mut Snapshot, server: &Server) -> Result<(), MysqlSourceError> {
+    let Some(seen) = window.seen_as()? else {
+        return Ok(());
+    };
+    let checked = tokio::runtime::Handle::current().block_on(net::check_seen(&server.network, &seen));
+    checked.map_err(|error| ServerError::Network { server: server.name(), error }.into())
+}
+
+/// Returns the dump before, whose bounds are used again where they fit. It is only a hint: where it cannot be read, all is cut anew.
+async fn bounds_of_parent(job: &Job<'_>, name: &str) -> Result<Option<Manifest>, BackupError> {
+    let Some(stored) = job.parent(name) else {
+        return Ok(None);
+    };
+    let read = manifest(job.repository, stored, name).await;
+    job.run.check()?;
+    Ok(read
+        .inspect_err(|error| {
+            let reason = crate::human::chain(error);
+            job.run
+                .events
+                .warn(format!("{name}: the dump before cannot be read, and all rows are stored anew: {reason}"));
+        })
+        .ok())
 }
 
 /// Reads the manifest of a dump out of its snapshot.
@@ -161,8 +195,16 @@ impl FileSink for TreeFile<'_> {
         let content =
             self.writer.finish().map_err(|error| SinkError { path: self.path.clone(), error: Box::new(error) })?;
         let mut files = self.sink.files.lock().unwrap_or_else(PoisonError::into_inner);
-        files.insert(self.path, content);
-        Ok(())
+        match files.entry(self.path) {
+            Entry::Vacant(place) => {
+                place.insert(content);
+                Ok(())
+            }
+            Entry::Occupied(taken) => {
+                let error = io::Error::new(io::ErrorKind::AlreadyExists, "the dump has a file of this name already");
+                Err(SinkError { path: taken.key().clone(), error: Box::new(error) })
+            }
+        }
     }
 }
 

@@ -7,6 +7,7 @@ use crate::drill::outcome::Phase;
 use crate::id::RunId;
 use crate::id::SnapshotId;
 use crate::repository::StoredSnapshot;
+use crate::verify::{Level, Subset};
 
 /// How a run ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -64,6 +65,30 @@ pub struct RunStart {
     /// `backup`, `copy`, `restore`, `verify`, `forget`, `drill`, …
     pub verb: String,
     pub started: DateTime<Utc>,
+    /// The sources that a backup is to read.
+    pub sources: Vec<String>,
+}
+
+/// How a backup ended for one of its sources.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SourceEnd {
+    pub source: String,
+    pub exit_code: u8,
+    /// The snapshot that it made, where it made one.
+    pub snapshot: Option<SnapshotRecord>,
+}
+
+/// What a verify looked at, and whether that is whole.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VerifyRecord {
+    pub run: RunId,
+    pub started: DateTime<Utc>,
+    /// [`super::REPOSITORY`] or a copy's name.
+    pub store: String,
+    pub level: Level,
+    /// The share of the packs that was read; `None`: all.
+    pub subset: Option<Subset>,
+    pub is_sound: bool,
 }
 
 /// What is known of a run when it has ended.
@@ -79,23 +104,12 @@ pub struct RunEnd {
     pub bytes_stored: u64,
     /// Bytes sent to copies.
     pub bytes_copied: u64,
-    /// The snapshots that the run made or used.
-    pub snapshots: Vec<RunSnapshot>,
 }
 
 impl RunEnd {
     #[must_use]
     pub fn new(ended: DateTime<Utc>, exit_code: u8) -> Self {
-        Self {
-            ended,
-            exit_code,
-            error: None,
-            phases: Vec::new(),
-            bytes_read: 0,
-            bytes_stored: 0,
-            bytes_copied: 0,
-            snapshots: Vec::new(),
-        }
+        Self { ended, exit_code, error: None, phases: Vec::new(), bytes_read: 0, bytes_stored: 0, bytes_copied: 0 }
     }
 }
 

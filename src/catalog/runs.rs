@@ -2,14 +2,16 @@
 
 use chrono::{DateTime, SecondsFormat, Utc};
 use rusqlite::Connection;
-use rusqlite::OptionalExtension;
 use rusqlite::Row;
 use rusqlite::Transaction;
 use rusqlite::params;
 use serde::{Deserialize, Serialize};
 
 use crate::catalog::holder;
-use crate::catalog::{Catalog, CatalogError, Outcome, RunEnd, RunRecord, RunSnapshot, RunStart};
+use crate::catalog::snapshots::insert;
+use crate::catalog::{
+    Catalog, CatalogError, Outcome, RunEnd, RunRecord, RunSnapshot, RunStart, SnapshotRecord, SourceEnd,
+};
 use crate::id::RunId;
 use crate::id::SnapshotId;
 
@@ -31,6 +33,12 @@ impl Catalog {
                 "INSERT INTO runs (id, policy, verb, started, holder) VALUES (?1, ?2, ?3, ?4, ?5)",
                 params![run.id.as_str(), run.policy, run.verb, time_text(run.started), holder::this_process()],
             )?;
+            for source in &run.sources {
+                transaction.execute(
+                    "INSERT OR REPLACE INTO run_sources (run, source) VALUES (?1, ?2)",
+                    params![run.id.as_str(), source],
+                )?;
+            }
             drop_oldest(&transaction)?;
             transaction.commit()
         })
@@ -41,14 +49,7 @@ impl Catalog {
     /// # Errors
     /// [`CatalogError`] where the file cannot be written, or the run was never begun.
     pub fn end(&self, id: &RunId, end: &RunEnd) -> Result<(), CatalogError> {
-        self.with("write a run's end into", |connection| {
-            let transaction = connection.transaction()?;
-            write_end(&transaction, id, end)?;
-            for snapshot in &end.snapshots {
-                link(&transaction, id, &snapshot.source, &snapshot.id)?;
-            }
-            transaction.commit()
-        })
+        self.with("write a run's end into", |connection| write_end(connection, id, end))
     }
 
     /// Returns the newest runs, newest first.
@@ -68,20 +69,65 @@ impl Catalog {
         })
     }
 
-    /// Returns when the newest successful run of a verb began; with a source, the newest that made or used a snapshot of it.
+    /// Returns what says how a policy stands: the newest run of each verb that has ended, and all that have not; newest first.
     ///
     /// # Errors
     /// [`CatalogError`] where the file cannot be read.
-    pub fn last_success(&self, verb: &str, source: Option<&str>) -> Result<Option<DateTime<Utc>>, CatalogError> {
+    pub fn standing(&self) -> Result<Vec<RunRecord>, CatalogError> {
         self.with("read runs from", |connection| {
-            connection
-                .query_row(
-                    "SELECT started FROM runs WHERE verb = ?1 AND outcome = 'ok' AND (?2 IS NULL OR id IN
-                     (SELECT run FROM run_snapshots WHERE source = ?2)) ORDER BY started DESC LIMIT 1",
-                    params![verb, source],
-                    |row| time_at(row, 0),
-                )
-                .optional()
+            let query = format!(
+                "SELECT {COLUMNS} FROM runs AS run WHERE ended IS NULL OR started =
+                 (SELECT max(started) FROM runs WHERE verb = run.verb AND ended IS NOT NULL)
+                 ORDER BY started DESC, id DESC"
+            );
+            let mut statement = connection.prepare(&query)?;
+            let rows = statement.query_map([], read_run)?;
+            rows.collect()
+        })
+    }
+
+    /// Notes how a backup ended for its sources, and the snapshots that it made.
+    ///
+    /// # Errors
+    /// [`CatalogError`] where the file cannot be written.
+    pub fn end_sources(&self, run: &RunId, ended: &[SourceEnd]) -> Result<(), CatalogError> {
+        self.with("write a run's sources into", |connection| {
+            let transaction = connection.transaction()?;
+            for SourceEnd { source, exit_code, snapshot } in ended {
+                transaction.execute(
+                    "INSERT OR REPLACE INTO run_sources (run, source, exit_code) VALUES (?1, ?2, ?3)",
+                    params![run.as_str(), source, exit_code],
+                )?;
+                if let Some(snapshot) = snapshot {
+                    insert(&transaction, snapshot)?;
+                    link(&transaction, run, source, &snapshot.id)?;
+                }
+            }
+            transaction.commit()
+        })
+    }
+
+    /// Returns the newest backup that was to read a source, and its exit code for that source; `None` where it never came to
+    /// that. A backup that has not ended counts once it is through with the source.
+    ///
+    /// # Errors
+    /// [`CatalogError`] where the file cannot be read.
+    pub fn newest_of_source(&self, source: &str) -> Result<Option<(RunId, Option<u8>)>, CatalogError> {
+        self.with("read runs from", |connection| {
+            let mut statement = connection.prepare(
+                "SELECT run.id, source.exit_code, run.outcome, run.holder
+                 FROM run_sources AS source JOIN runs AS run ON run.id = source.run
+                 WHERE source.source = ?1 ORDER BY source.run DESC",
+            )?;
+            let mut rows = statement.query([source])?;
+            while let Some(row) = rows.next()? {
+                let code: Option<u8> = row.get(1)?;
+                let (outcome, holder): (Option<String>, Option<String>) = (row.get(2)?, row.get(3)?);
+                if code.is_some() || outcome_of(outcome.as_deref(), holder.as_deref()) != Outcome::Running {
+                    return Ok(Some((run_id_at(row, 0)?, code)));
+                }
+            }
+            Ok(None)
         })
     }
 }
@@ -91,14 +137,19 @@ pub(super) fn infer(
     transaction: &Transaction<'_>,
     policy: &str,
     id: &RunId,
-    at: DateTime<Utc>,
-    is_incomplete: bool,
+    snapshot: &SnapshotRecord,
 ) -> rusqlite::Result<()> {
-    let (outcome, code) = if is_incomplete { (Outcome::Incomplete, 3) } else { (Outcome::Ok, 0) };
+    let (outcome, code) = if snapshot.incomplete { (Outcome::Incomplete, 3) } else { (Outcome::Ok, 0) };
+    let started = time_text(start_of(id).unwrap_or(snapshot.time));
     transaction.execute(
         "INSERT OR IGNORE INTO runs (id, policy, verb, started, ended, outcome, exit_code)
          VALUES (?1, ?2, 'backup', ?3, ?4, ?5, ?6)",
-        params![id.as_str(), policy, time_text(start_of(id).unwrap_or(at)), time_text(at), outcome.as_str(), code],
+        params![id.as_str(), policy, started, time_text(snapshot.time), outcome.as_str(), code],
+    )?;
+    transaction.execute(
+        "INSERT INTO run_sources (run, source, exit_code) VALUES (?1, ?2, ?3)
+         ON CONFLICT DO UPDATE SET exit_code = coalesce(exit_code, excluded.exit_code)",
+        params![id.as_str(), snapshot.source, code],
     )?;
     Ok(())
 }
@@ -118,8 +169,8 @@ fn start_of(id: &RunId) -> Option<DateTime<Utc>> {
     Some(start.and_utc())
 }
 
-fn write_end(transaction: &Transaction<'_>, id: &RunId, end: &RunEnd) -> rusqlite::Result<()> {
-    let changed = transaction.execute(
+fn write_end(connection: &Connection, id: &RunId, end: &RunEnd) -> rusqlite::Result<()> {
+    let changed = connection.execute(
         "UPDATE runs SET ended = ?2, outcome = ?3, exit_code = ?4, error = ?5, phases = ?6,
          bytes_read = ?7, bytes_stored = ?8, bytes_copied = ?9, holder = NULL WHERE id = ?1",
         params![
@@ -144,7 +195,9 @@ fn drop_oldest(transaction: &Transaction<'_>) -> rusqlite::Result<()> {
         [RUNS_MAX],
     )?;
     if dropped > 0 {
-        transaction.execute("DELETE FROM run_snapshots WHERE run NOT IN (SELECT id FROM runs)", [])?;
+        for table in ["run_snapshots", "run_sources"] {
+            transaction.execute(&format!("DELETE FROM {table} WHERE run NOT IN (SELECT id FROM runs)"), [])?;
+        }
     }
     Ok(())
 }

@@ -4,7 +4,8 @@ use rusqlite::Connection;
 use rusqlite::TransactionBehavior;
 
 /// One script for each schema version, in order; `user_version` counts those applied. A published script never changes.
-const STEPS: [&str; 1] = ["
+const STEPS: [&str; 2] = [
+    "
     CREATE TABLE runs (
         id TEXT PRIMARY KEY,
         policy TEXT NOT NULL,
@@ -55,7 +56,29 @@ const STEPS: [&str; 1] = ["
         outcome TEXT NOT NULL
     ) STRICT, WITHOUT ROWID;
     CREATE INDEX drills_by_time ON drills (started);
-"];
+",
+    "
+    CREATE TABLE run_sources (
+        run TEXT NOT NULL,
+        source TEXT NOT NULL,
+        exit_code INTEGER,
+        PRIMARY KEY (source, run)
+    ) STRICT, WITHOUT ROWID;
+
+    CREATE TABLE verifies (
+        run TEXT PRIMARY KEY,
+        started TEXT NOT NULL,
+        store TEXT NOT NULL,
+        is_deep INTEGER NOT NULL,
+        subset TEXT,
+        is_sound INTEGER NOT NULL
+    ) STRICT, WITHOUT ROWID;
+    CREATE INDEX verifies_by_time ON verifies (store, started);
+
+    CREATE TABLE marks (name TEXT PRIMARY KEY) STRICT, WITHOUT ROWID;
+    INSERT INTO marks (name) VALUES ('unfilled');
+",
+];
 
 /// Whether the file now has the tables that this program knows.
 pub(super) enum Migrated {

@@ -4,7 +4,9 @@ use rusqlite::Connection;
 use rusqlite::Row;
 use rusqlite::params;
 
-use crate::catalog::runs::{infer, link, optional_time_at, parse_at, snapshot_id_at, time_at, time_text, to_run_id};
+use crate::catalog::runs::{
+    infer, link, optional_time_at, parse_at, snapshot_id_at, time_at, time_text, to_json, to_run_id,
+};
 use crate::catalog::{Catalog, CatalogError, CopyRecord, REPOSITORY, SnapshotRecord};
 use crate::id::SnapshotId;
 
@@ -52,24 +54,42 @@ impl Catalog {
         })
     }
 
-    /// Takes over what the repositories hold, and drops what they do not. Runs that made a snapshot and are not listed come
-    /// back as far as their snapshots tell. Listed runs, drills and the times of copies stay.
+    /// Takes over what the stores hold, and drops what they do not. What is known of the stores in `unread` stays. Runs that
+    /// made a snapshot and are not listed come back as far as their snapshots tell. Listed runs, drills and the times of copies
+    /// stay.
     ///
     /// # Errors
     /// [`CatalogError`] where the file cannot be written; then nothing has changed.
-    pub fn rebuild(&self, policy: &str, snapshots: &[SnapshotRecord]) -> Result<(), CatalogError> {
+    pub fn rebuild(&self, policy: &str, snapshots: &[SnapshotRecord], unread: &[&str]) -> Result<(), CatalogError> {
         self.with("rebuild", |connection| {
             let transaction = connection.transaction()?;
-            transaction.execute("DELETE FROM snapshots", [])?;
+            transaction.execute(
+                "DELETE FROM snapshots WHERE store NOT IN (SELECT value FROM json_each(?1))",
+                [to_json(&unread)?],
+            )?;
             for snapshot in snapshots {
                 insert(&transaction, snapshot)?;
                 if let Some(run) = &snapshot.run {
-                    infer(&transaction, policy, run, snapshot.time, snapshot.incomplete)?;
+                    infer(&transaction, policy, run, snapshot)?;
                     link(&transaction, run, &snapshot.source, &snapshot.id)?;
                 }
             }
             infer_copies(&transaction)?;
+            if !unread.contains(&REPOSITORY) {
+                transaction.execute("DELETE FROM marks WHERE name = 'unfilled'", [])?;
+            }
             transaction.commit()
+        })
+    }
+
+    /// Tells whether the catalog was begun anew and has not been filled from the repository since: what it does not list may
+    /// well be there.
+    ///
+    /// # Errors
+    /// [`CatalogError`] where the file cannot be read.
+    pub fn is_unfilled(&self) -> Result<bool, CatalogError> {
+        self.with("read", |connection| {
+            connection.query_row("SELECT EXISTS (SELECT 1 FROM marks WHERE name = 'unfilled')", [], |row| row.get(0))
         })
     }
 
@@ -106,7 +126,7 @@ impl Catalog {
     }
 }
 
-fn insert(connection: &Connection, snapshot: &SnapshotRecord) -> rusqlite::Result<()> {
+pub(super) fn insert(connection: &Connection, snapshot: &SnapshotRecord) -> rusqlite::Result<()> {
     connection.execute(
         "INSERT OR REPLACE INTO snapshots (store, id, source, kind, time, run, incomplete)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",

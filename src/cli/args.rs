@@ -65,9 +65,16 @@ pub enum Command {
     #[command(after_help = "Examples:\n  bkp backup mall\n  bkp backup mall --source images")]
     Backup(BackupArgs),
     /// Lists snapshots
+    #[command(after_help = "Examples:\n  bkp snapshots mall\n  bkp snapshots mall --source db1 --from offsite")]
     Snapshots(SnapshotsArgs),
     /// Shows on one screen whether backups are good
-    #[command(after_help = "Exit code 14 where an objective is breached, 1 where the newest run failed.")]
+    #[command(after_help = "\
+Examples:
+  bkp status
+  bkp status mall --json
+
+Exit code 14 where an objective is breached; 1 where anything else is bad: the newest backup failed, a scheduled one was
+missed by five minutes, a copy lags by more than the RPO, a run goes on for longer than a day and the RPO.")]
     Status(StatusArgs),
     /// Restores snapshots into a server and a directory
     #[command(after_help = "\
@@ -82,6 +89,7 @@ Examples:
     #[command(after_help = "Examples:\n  bkp verify mall\n  bkp verify mall --level data --subset 1/7 --copy offsite")]
     Verify(VerifyArgs),
     /// Brings snapshots into the copies
+    #[command(after_help = "Examples:\n  bkp copy mall\n  bkp copy mall --copy offsite --dry-run")]
     Copy(CopyArgs),
     /// Drops snapshots that no keep rule holds
     #[command(after_help = "Example:\n  bkp forget mall --dry-run")]
@@ -90,6 +98,7 @@ Examples:
     #[command(after_help = "Example:\n  bkp drill mall --from offsite")]
     Drill(DrillArgs),
     /// Shows the report of a drill
+    #[command(after_help = "Examples:\n  bkp report mall\n  bkp report mall --format html -o drill.html")]
     Report(ReportArgs),
     /// Installs, shows or removes the crontab line or systemd timer
     #[command(subcommand)]
@@ -98,6 +107,7 @@ Examples:
     #[command(after_help = "Example:\n  bkp completions bash > /etc/bash_completion.d/bkp")]
     Completions { shell: clap_complete::Shell },
     /// Writes the manual pages into a directory
+    #[command(after_help = "Example:\n  bkp man /usr/local/share/man/man1")]
     Man {
         #[arg(value_name = "DIR")]
         dir: PathBuf,
@@ -114,12 +124,14 @@ pub struct PolicyArg {
 #[derive(Debug, Subcommand)]
 pub enum PolicyCommand {
     /// Reads policies and says what is wrong, with file, line, key and remedy
+    #[command(after_help = "Examples:\n  bkp policy check\n  bkp policy check mall ./new.toml")]
     Check {
         /// Policy files or names; none: every one in the policies' directory
         #[arg(value_name = "POLICY")]
         policies: Vec<String>,
     },
     /// Prints the JSON Schema of a policy
+    #[command(after_help = "Example:\n  bkp policy schema > bkp-policy.json")]
     Schema,
 }
 
@@ -128,7 +140,8 @@ pub struct RunArgs {
     /// Policy files or names; none: every one in the policies' directory
     #[arg(value_name = "POLICY")]
     pub policies: Vec<String>,
-    /// Does all that the policy schedules regardless of the time
+    /// Does all that the policy can, whatever the schedule says: backup, copies, retention, verify, and the drill where one is
+    /// scheduled or has checks
     #[arg(long)]
     pub now: bool,
     /// Waits so long for another run of the policy to end (`30s`, `10m`) instead of exiting with 11
@@ -137,6 +150,9 @@ pub struct RunArgs {
     /// Exits with 0 where another run of the policy goes on: for a crontab that fires every minute
     #[arg(long, conflicts_with = "lock_wait")]
     pub skip_locked: bool,
+    /// Dumps a database even if the account may take no lock; its tables may then be of different moments
+    #[arg(long)]
+    pub allow_inconsistent: bool,
 }
 
 #[derive(Debug, Args)]
@@ -152,6 +168,9 @@ pub struct BackupArgs {
     /// Waits so long for another run of the policy to end
     #[arg(long, value_name = "SPAN", value_parser = span, default_value = "0s")]
     pub lock_wait: Duration,
+    /// Dumps a database even if the account may take no lock; its tables may then be of different moments
+    #[arg(long)]
+    pub allow_inconsistent: bool,
 }
 
 #[derive(Debug, Args)]
@@ -210,10 +229,10 @@ pub struct RestoreArgs {
     #[arg(long, value_name = "DIR")]
     pub to_dir: Option<PathBuf>,
     /// Only these tables (`schema.table,…`)
-    #[arg(long, value_name = "TABLES", value_delimiter = ',')]
+    #[arg(long, value_name = "TABLES", value_delimiter = ',', requires = "to_mysql")]
     pub tables: Vec<String>,
     /// Only these paths or globs, relative to the source's directory
-    #[arg(long, value_name = "PATHS", value_delimiter = ',')]
+    #[arg(long, value_name = "PATHS", value_delimiter = ',', requires = "to_dir")]
     pub paths: Vec<String>,
     /// Prints the plan and writes nothing
     #[arg(long)]
@@ -222,14 +241,19 @@ pub struct RestoreArgs {
     #[arg(long)]
     pub overwrite: bool,
     /// Allows the target to be the source itself
-    #[arg(long, requires = "confirm_host")]
+    #[arg(long, requires = "confirm_hosts")]
     pub in_place: bool,
-    /// The host name of the machine that the source is on, typed out
-    #[arg(long, value_name = "NAME", requires = "in_place")]
-    pub confirm_host: Option<String>,
+    /// The name of the host whose data is to be overwritten, typed out (again for each other host)
+    ///
+    /// A server's is the host in its URL; this machine's, for its sockets and directories, is what `hostname` prints.
+    #[arg(long = "confirm-host", value_name = "NAME", requires = "in_place")]
+    pub confirm_hosts: Vec<String>,
     /// Leaves users and grants out
     #[arg(long)]
     pub no_users: bool,
+    /// Keeps the restored rows and objects out of the target's binlog, and so from its replicas
+    #[arg(long)]
+    pub no_binlog: bool,
     /// Compares every chunk and file with the snapshot afterwards
     #[arg(long)]
     pub verify: bool,
@@ -343,6 +367,7 @@ pub struct ScheduleArgs {
 #[derive(Debug, Subcommand)]
 pub enum ScheduleCommand {
     /// Installs it
+    #[command(after_help = "Examples:\n  bkp schedule install mall\n  bkp schedule install mall --with cron --dry-run")]
     Install {
         #[command(flatten)]
         args: ScheduleArgs,
@@ -351,11 +376,13 @@ pub enum ScheduleCommand {
         dry_run: bool,
     },
     /// Says whether it is installed, and the next runs
+    #[command(after_help = "Example:\n  bkp schedule status mall --with cron")]
     Status {
         #[command(flatten)]
         args: ScheduleArgs,
     },
     /// Removes it
+    #[command(after_help = "Example:\n  bkp schedule remove mall --with cron")]
     Remove {
         #[command(flatten)]
         args: ScheduleArgs,

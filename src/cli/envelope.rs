@@ -14,21 +14,28 @@ use crate::run::Run;
 
 use crate::cli::args::Global;
 use crate::cli::progress::{Options, Progress};
+use crate::cli::render;
 
 /// What a command has to say in the end.
 pub(super) struct Answer {
     pub(super) text: String,
+    /// What went wrong on the way, as lines for standard error.
+    pub(super) errors: String,
     pub(super) json: Value,
     pub(super) exit: Exit,
 }
 
 impl Answer {
     pub(super) fn new(text: impl Into<String>, json: Value) -> Self {
-        Self { text: text.into(), json, exit: Exit::Ok }
+        Self { text: text.into(), errors: String::new(), json, exit: Exit::Ok }
     }
 
     pub(super) fn with(self, exit: Exit) -> Self {
         Self { exit, ..self }
+    }
+
+    pub(super) fn telling(self, errors: String) -> Self {
+        Self { errors, ..self }
     }
 }
 
@@ -89,6 +96,7 @@ pub(super) fn print(global: &Global, answered: Answered) -> Exit {
         Ok(answer) => {
             let text = if global.json { pretty(&answer.json) } else { answer.text };
             print_to_stdout(text.trim_end());
+            print_to_stderr(&answer.errors);
             answer.exit
         }
         Err(failure) => {
@@ -96,7 +104,7 @@ pub(super) fn print(global: &Global, answered: Answered) -> Exit {
                 let value = json!({ "error": failure.message, "hint": failure.hint, "exit": failure.exit.code() });
                 print_to_stdout(&pretty(&value));
             }
-            print_failure(&failure);
+            print_to_stderr(&render::failure("", &failure));
             failure.exit
         }
     }
@@ -114,10 +122,7 @@ fn print_to_stdout(text: &str) {
     }
 }
 
-fn print_failure(failure: &Failure) {
+fn print_to_stderr(text: &str) {
     let mut err = std::io::stderr().lock();
-    let _closed = writeln!(err, "error: {}", failure.message);
-    if let Some(hint) = &failure.hint {
-        let _closed = writeln!(err, "hint: {hint}");
-    }
+    let _closed = err.write_all(text.as_bytes());
 }

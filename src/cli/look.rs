@@ -1,27 +1,31 @@
 //! The commands that only look: doctor, snapshots, status, report.
 
+use chrono::{DateTime, Utc};
 use serde_json::{Value, json};
 
-use crate::catalog::{Catalog, REPOSITORY, SnapshotRecord};
+use crate::catalog::{Catalog, Outcome, REPOSITORY, RunRecord, SnapshotRecord};
 use crate::cli::args::{FormatArg, Global, PolicyArg, ReportArgs, SnapshotsArgs, StatusArgs};
 use crate::cli::envelope::{Answer, Answered, wait};
+use crate::cli::render::Told;
 use crate::cli::table::Times;
 use crate::cli::{ink, policies, table};
 use crate::cycle;
+use crate::cycle::freeze::freeze;
+use crate::cycle::journal::Verb;
 use crate::cycle::steps;
 use crate::doctor;
 use crate::doctor::{Cause, Finding, State};
 use crate::drill::outcome::{DrillOutcome, Judgement};
 use crate::exit::{Exit, Failure};
+use crate::human;
 use crate::place;
 use crate::policy::Policy;
 use crate::report::Report;
 use crate::repository::{Repository, StoredSnapshot};
-use crate::run::Run;
+use crate::run::{Run, Stopped};
 use crate::status::{Inputs, NextRun, Status, Verdict};
 
-/// Runs and drills that `status` looks back on.
-const RUNS_LOOKED_AT: u32 = 500;
+/// Drills that `status` and `report` look back on.
 const DRILLS_LOOKED_AT: u32 = 24;
 
 pub(super) fn doctor(global: &Global, args: &PolicyArg) -> Answered {
@@ -53,7 +57,8 @@ fn findings_text(findings: &[Finding]) -> String {
             State::Warning => "warning",
             State::Bad => "BAD    ",
         };
-        text.push_str(&format!("{mark} {}: {}\n", finding.what, finding.detail));
+        // What servers and stores answer is in it.
+        text.push_str(&format!("{mark} {}: {}\n", finding.what, human::printable(&finding.detail)));
         if let Some(hint) = &finding.hint {
             text.push_str(&format!("        hint: {hint}\n"));
         }
@@ -92,51 +97,82 @@ fn snapshot_json(record: &SnapshotRecord) -> Value {
 }
 
 pub(super) fn status(global: &Global, args: &StatusArgs) -> Answered {
-    let policies = policies::all(global, &args.policies)?;
+    let loaded = policies::all(global, &args.policies)?;
     wait(global, |run| async move {
-        let (mut text, mut all, mut exit) = (String::new(), Vec::new(), Exit::Ok);
-        for policy in &policies {
-            let status = look(policy, args.rebuild, &run).await?;
-            exit = exit.max(exit_of_status(&status));
-            text.push_str(&status.text(ink()));
-            all.push(status);
+        let (mut told, mut all, mut exit) = (Told::default(), Vec::new(), Exit::Ok);
+        let mut failures = loaded.bad;
+        for policy in &loaded.good {
+            match look(policy, args.rebuild, &run).await {
+                Ok(status) => {
+                    exit = exit.max(exit_of_status(&status));
+                    told.text.push_str(&status.text(ink()));
+                    all.push(status);
+                }
+                Err(failure) if run.cancel.is_cancelled() => return Err(failure),
+                Err(failure) => {
+                    failures.push(Failure { message: format!("{}: {}", policy.name, failure.message), ..failure });
+                }
+            }
         }
-        let json = json!({ "policies": all, "exit": exit.code() });
-        Ok(Answer::new(text, json).with(exit))
+        for failure in &failures {
+            exit = exit.max(failure.exit);
+            told.fail("", failure);
+        }
+        let json = json!({ "policies": all, "failures": failures, "exit": exit.code() });
+        Ok(Answer::new(told.text, json).telling(told.errors).with(exit))
     })
 }
 
 async fn look(policy: &Policy, rebuild: bool, run: &Run) -> Result<Status, Failure> {
     let catalog = Catalog::open(&policy.state_dir, &run.events)?;
-    if rebuild || catalog.is_new() {
+    if rebuild || catalog.is_unfilled()? {
         refill(policy, &catalog, run).await?;
     }
-    let next: Vec<NextRun> = cycle::next_runs(policy, run.now())
-        .into_iter()
-        .map(|(verb, at)| NextRun { verb: verb.name().to_owned(), at, missed: None })
-        .collect();
+    let runs = catalog.standing()?;
+    let freeze = freeze(policy, REPOSITORY, &catalog)?;
     Ok(Status::new(&Inputs {
         policy,
         snapshots: &catalog.snapshots()?,
-        runs: &catalog.runs(RUNS_LOOKED_AT)?,
+        runs: &runs,
         drills: &catalog.drills(DRILLS_LOOKED_AT)?,
         copies: &catalog.copies()?,
-        next_runs: &next,
+        freeze: freeze.as_ref(),
+        next_runs: &next_runs(policy, &runs, run)?,
         now: run.now(),
     }))
 }
 
-/// Fills the catalog from the repository and the copies. A store that cannot be reached is told and left out.
+/// Returns when each verb is due, and since when it has been missed: not while a run goes on or has only just ended.
+fn next_runs(policy: &Policy, runs: &[RunRecord], run: &Run) -> Result<Vec<NextRun>, Failure> {
+    let now = run.now();
+    let is_busy = runs.iter().any(|run| match run.ended {
+        Some(ended) => now - ended < cycle::LATE,
+        None => run.outcome == Outcome::Running,
+    });
+    let missed = if is_busy { Vec::new() } else { cycle::missed(policy, now)? };
+    let of = |(verb, at): (Verb, DateTime<Utc>)| {
+        let missed = missed.iter().find(|(missed, _)| *missed == verb).map(|(_, since)| *since);
+        NextRun { verb: verb.name().to_owned(), at, missed }
+    };
+    Ok(cycle::next_runs(policy, now).into_iter().map(of).collect())
+}
+
+/// Fills the catalog from the repository and the copies. What is known of a store that cannot be read stays, with a warning.
 async fn refill(policy: &Policy, catalog: &Catalog, run: &Run) -> Result<(), Failure> {
-    let mut records = Vec::new();
+    let (mut records, mut unread) = (Vec::new(), Vec::new());
     let stores = std::iter::once(None).chain(policy.copies.iter().map(|copy| Some(copy.name.as_str())));
     for copy in stores {
-        match records_of(policy, copy, run).await {
+        let found = run.cancel.run_until_cancelled(records_of(policy, copy, run)).await.ok_or(Stopped)?;
+        let store = copy.unwrap_or(REPOSITORY);
+        match found {
             Ok(found) => records.extend(found),
-            Err(error) => run.events.warn(format!("{}: {}", copy.unwrap_or(REPOSITORY), error.message)),
+            Err(error) => {
+                run.events.warn(format!("{store}: {}", error.message));
+                unread.push(store);
+            }
         }
     }
-    Ok(catalog.rebuild(&policy.name, &records)?)
+    Ok(catalog.rebuild(&policy.name, &records, &unread)?)
 }
 
 async fn records_of(policy: &Policy, copy: Option<&str>, run: &Run) -> Result<Vec<SnapshotRecord>, Failure> {
@@ -164,7 +200,8 @@ pub(super) fn report(global: &Global, args: &ReportArgs) -> Answered {
     let policy = policies::one(global, &args.policy.policy)?;
     let run = Run::silent();
     let catalog = Catalog::open(&policy.state_dir, &run.events)?;
-    let drills = catalog.drills(DRILLS_LOOKED_AT)?;
+    // A drill that is named may be older than the history that a report shows.
+    let drills = catalog.drills(if args.run.is_some() { u32::MAX } else { DRILLS_LOOKED_AT })?;
     let wanted = |drill: &&DrillOutcome| args.run.as_deref().is_none_or(|id| drill.run.as_str() == id);
     let Some(drill) = drills.iter().find(wanted) else {
         let failure =

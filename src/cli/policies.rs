@@ -20,35 +20,48 @@ pub(super) fn one(global: &Global, name: &str) -> Result<Policy, Failure> {
     Ok(Policy::load(&policy::find(name, &dirs(global))?)?)
 }
 
-/// Loads the named policies, or every one in the first directory that is there.
-pub(super) fn all(global: &Global, names: &[String]) -> Result<Vec<Policy>, Failure> {
-    paths(global, names)?.iter().map(|path| Ok(Policy::load(path)?)).collect()
+/// The policies that a command is about, and why the others are not among them.
+pub(super) struct Loaded {
+    pub(super) good: Vec<Policy>,
+    pub(super) bad: Vec<Failure>,
 }
 
-/// Returns the files of the named policies, or of every one in the first directory that is there.
+/// Loads the named policies, or every one in the policies' directory. One that is wrong does not stand in the others' way.
+///
+/// # Errors
+/// [`Failure`] where there is none at all to load.
+pub(super) fn all(global: &Global, names: &[String]) -> Result<Loaded, Failure> {
+    let mut loaded = Loaded { good: Vec::new(), bad: Vec::new() };
+    let policies: Vec<Result<Policy, Failure>> = if names.is_empty() {
+        paths(global, names)?.iter().map(|path| Ok(Policy::load(path)?)).collect()
+    } else {
+        names.iter().map(|name| one(global, name)).collect()
+    };
+    for policy in policies {
+        match policy {
+            Ok(policy) => loaded.good.push(policy),
+            Err(failure) => loaded.bad.push(failure),
+        }
+    }
+    Ok(loaded)
+}
+
+/// Returns the files of the named policies, or of every one in the first directory that has any.
+///
+/// # Errors
+/// [`Failure`] where a name means no file, or no directory has one.
 pub(super) fn paths(global: &Global, names: &[String]) -> Result<Vec<PathBuf>, Failure> {
     let dirs = dirs(global);
     if !names.is_empty() {
         return names.iter().map(|name| Ok(policy::find(name, &dirs)?)).collect();
     }
-    let Some(dir) = dirs.iter().find(|dir| dir.is_dir()) else {
-        let places: Vec<String> = dirs.iter().map(|dir| format!("`{}`", dir.display())).collect();
-        let failure = Failure::new(Exit::Usage, format!("find policies: no directory {}", places.join(" or ")));
-        return Err(failure.hinting("name a policy file, or its directory with `--policies DIR`"));
-    };
-    let refusal =
-        |error: std::io::Error| Failure::new(Exit::Usage, format!("list policies in `{}`: {error}", dir.display()));
-    let mut paths = Vec::new();
-    for entry in std::fs::read_dir(dir).map_err(refusal)? {
-        let path = entry.map_err(refusal)?.path();
-        if path.extension().is_some_and(|extension| extension == "toml") {
-            paths.push(path);
-        }
-    }
-    paths.sort();
+    let paths = policy::all(&dirs)?;
     if paths.is_empty() {
-        let failure = Failure::new(Exit::Usage, format!("find policies: no file *.toml in `{}`", dir.display()));
-        return Err(failure.hinting("copy policies/minimal.toml there and fill it in"));
+        let places: Vec<String> = dirs.iter().map(|dir| format!("`{}`", dir.display())).collect();
+        let failure = Failure::new(Exit::Usage, format!("find policies: no file *.toml in {}", places.join(" or ")));
+        return Err(failure.hinting(
+            "copy policies/minimal.toml there and fill it in, or name a policy file, or its directory with `--policies DIR`",
+        ));
     }
     Ok(paths)
 }

@@ -1,6 +1,6 @@
 //! What verbs did, as lines for people and as JSON for machines.
 
-use std::fmt::Write as _;
+use std::fmt::{Display, Write as _};
 use std::path::Path;
 use std::time::Duration;
 
@@ -11,14 +11,15 @@ use crate::backup::{Backed, Kind};
 use crate::cli::ink;
 use crate::copy::{Copied, CopyPlan};
 use crate::cycle::Step;
+use crate::cycle::done::{BackupDone, CopyDone, Done, DrillDone};
 use crate::cycle::journal::Verb;
-use crate::cycle::steps::{BackupDone, CopyDone, Done, DrillDone};
+
 use crate::exit::Failure;
 use crate::forget::{ForgetPlan, Forgotten, Judgement};
 use crate::human;
 use crate::policy::Policy;
 use crate::restore::choose::Moment;
-use crate::restore::{Plan, Restored};
+use crate::restore::{Plan, Proof, Restored};
 use crate::target::mysql::LoadPlan;
 use crate::verify;
 
@@ -32,49 +33,82 @@ macro_rules! line {
     }};
 }
 
+/// Makes a name from outside harmless to a terminal.
+fn shown(name: impl Display) -> String {
+    human::printable(&name.to_string())
+}
+
+/// Says how many lines were left out of a list.
+fn more(text: &mut String, count: usize) {
+    if count > LINES_MAX {
+        line!(text, "{:<10} … and {} more; `--json` names them", "", count - LINES_MAX);
+    }
+}
+
 pub(super) fn failure(before: &str, failure: &Failure) -> String {
-    let mut text = format!("error: {before}{}\n", failure.message);
+    let mut text = format!("error: {before}{}\n", human::printable_lines(&failure.message));
     if let Some(hint) = &failure.hint {
-        line!(text, "hint: {hint}");
+        line!(text, "hint: {}", human::printable_lines(hint));
     }
     text
+}
+
+/// What steps came to: lines for standard output, and those for standard error.
+#[derive(Default)]
+pub(super) struct Told {
+    pub(super) text: String,
+    pub(super) errors: String,
+}
+
+impl Told {
+    pub(super) fn fail(&mut self, before: &str, error: &Failure) {
+        self.errors.push_str(&failure(before, error));
+    }
 }
 
 /// Tells the steps of one policy's run.
-pub(super) fn steps(policy: &Policy, steps: &[Step]) -> String {
-    let mut text = String::new();
+pub(super) fn steps(told: &mut Told, policy: &Policy, steps: &[Step]) {
     for step in steps {
         match &step.result {
-            Ok(Done::Backup(done)) => backup(&mut text, policy, done),
-            Ok(Done::Copy(done)) => copies(&mut text, done),
-            Ok(Done::Verify(report)) => verified(&mut text, report),
-            Ok(Done::Drill(done)) => drill(&mut text, done),
-            Err(error) => text.push_str(&failure(&format!("{} {}: ", step.verb, policy.name), error)),
+            Ok(Done::Backup(done)) => backup(told, policy, done),
+            Ok(Done::Copy(done)) => copies(told, done),
+            Ok(Done::Verify(report)) => verified(&mut told.text, report),
+            Ok(Done::Drill(done)) => drill(told, done),
+            Err(error) => told.fail(&format!("{} {}: ", step.verb, policy.name), error),
+        }
+        if let Some(error) = &step.unrecorded {
+            told.fail(&format!("record the {} of {}: ", step.verb, policy.name), error);
         }
     }
-    text
 }
 
-fn backup(text: &mut String, policy: &Policy, done: &BackupDone) {
+fn backup(told: &mut Told, policy: &Policy, done: &BackupDone) {
     for backed in &done.outcome.done {
-        one_backup(text, policy, backed);
+        one_backup(&mut told.text, policy, backed);
     }
     for (source, error) in &done.outcome.failed {
-        let failed = Failure::from(error);
-        text.push_str(&failure(&format!("back up {source}: "), &failed));
+        told.fail(&format!("back up {source}: "), &Failure::from(error));
     }
-    copies(text, &done.copies);
+    copies(told, &done.copies);
     match &done.forgotten {
         Ok((plan, forgotten)) => {
             if let Some(freeze) = &plan.frozen {
-                line!(text, "retention  rests: {freeze}");
+                line!(told.text, "retention  rests: {freeze}");
             } else if !forgotten.done.is_empty() {
                 let kept = plan.judgements.iter().filter(|judgement| judgement.keep).count();
-                line!(text, "retention  {} snapshots forgotten, {kept} kept", forgotten.done.len());
+                line!(told.text, "retention  {} snapshots forgotten, {kept} kept", forgotten.done.len());
             }
+            not_forgotten(told, forgotten);
         }
-        Err(error) => text.push_str(&failure("forget: ", error)),
+        Err(error) => told.fail("forget: ", error),
     }
+}
+
+fn not_forgotten(told: &mut Told, forgotten: &Forgotten) {
+    for (id, error) in forgotten.failed.iter().take(LINES_MAX) {
+        told.fail(&format!("forget {}: ", id.short()), &Failure::from(error));
+    }
+    more(&mut told.errors, forgotten.failed.len());
 }
 
 fn one_backup(text: &mut String, policy: &Policy, backed: &Backed) {
@@ -99,33 +133,35 @@ fn one_backup(text: &mut String, policy: &Policy, backed: &Backed) {
         line!(text, "{:<10} writers were held up for {stall:.1} ms", "");
     }
     for left_out in backed.incomplete.iter().take(LINES_MAX) {
-        line!(text, "{:<10} incomplete: {left_out}", "");
+        line!(text, "{:<10} incomplete: {}", "", shown(left_out));
     }
+    more(text, backed.incomplete.len());
 }
 
-fn copies(text: &mut String, copies: &[CopyDone]) {
+fn copies(told: &mut Told, copies: &[CopyDone]) {
     for copy in copies {
         match &copy.result {
-            Ok(copied) => one_copy(text, &copy.name, copied),
+            Ok(copied) => one_copy(told, &copy.name, copied),
             Err(error) => {
-                text.push_str(&failure(&format!("copy to {}: ", copy.name), error));
-                line!(text, "note: the snapshots are kept here, and the next run sends what is missing");
+                told.fail(&format!("copy to {}: ", copy.name), error);
+                line!(told.errors, "note: the snapshots are kept here, and the next run sends what is missing");
             }
         }
     }
 }
 
-fn one_copy(text: &mut String, name: &str, copied: &Copied) {
+fn one_copy(told: &mut Told, name: &str, copied: &Copied) {
     line!(
-        text,
+        told.text,
         "{name:<10} copy: {} packs and {} snapshots sent, {}",
         copied.packs,
         copied.snapshots.len(),
         human::bytes(copied.bytes)
     );
     for (key, error) in copied.failed.iter().take(LINES_MAX) {
-        line!(text, "{:<10} not sent: {key}: {error}", "");
+        line!(told.errors, "error: copy to {name}: {}: {}", shown(key), shown(error));
     }
+    more(&mut told.errors, copied.failed.len());
 }
 
 pub(super) fn copy_plan(name: &str, plan: &CopyPlan) -> String {
@@ -145,22 +181,23 @@ fn verified(text: &mut String, report: &verify::Report) {
         human::bytes(checked.bytes_read)
     );
     for finding in report.damaged.iter().chain(&report.missing).take(LINES_MAX) {
-        line!(text, "           {}: {}", finding.object, finding.what);
+        line!(text, "           {}: {}", shown(&finding.object), shown(&finding.what));
         for cost in finding.costs.iter().take(LINES_MAX) {
-            line!(text, "             costs {} of snapshot {}", cost.path.display(), cost.snapshot.short());
+            line!(text, "             costs {} of snapshot {}", shown(cost.path.display()), cost.snapshot.short());
         }
         if finding.costs_more > 0 {
             line!(text, "             and {} more", finding.costs_more);
         }
     }
+    more(text, report.damaged.len() + report.missing.len());
 }
 
-fn drill(text: &mut String, done: &DrillDone) {
-    text.push_str(&done.report.text(ink()));
+fn drill(told: &mut Told, done: &DrillDone) {
+    told.text.push_str(&done.report.text(ink()));
     if let Some(error) = &done.failure {
-        text.push_str(&failure("drill: ", error));
+        told.fail("drill: ", error);
     }
-    line!(text, "report     {}", done.files.html.display());
+    line!(told.text, "report     {}", done.files.html.display());
 }
 
 pub(super) fn steps_json(steps: &[Step]) -> Vec<Value> {
@@ -179,7 +216,7 @@ pub(super) fn steps_json(steps: &[Step]) -> Vec<Value> {
             }
             Err(failure) => json!({ "failure": failure }),
         };
-        json!({ "verb": step.verb, "exit": step.exit().code(), "result": what })
+        json!({ "verb": step.verb, "exit": step.exit().code(), "result": what, "unrecorded": step.unrecorded })
     };
     steps.iter().map(of).collect()
 }
@@ -209,7 +246,7 @@ pub(super) fn forget_plan(policy: &Policy, plan: &ForgetPlan) -> String {
             ("forget", "no rule holds it".to_owned())
         };
         let time = human::time(verdict.time, policy.timezone);
-        line!(text, "{mark} {} {:<12} {time}  {why}", verdict.id.short(), verdict.source);
+        line!(text, "{mark} {} {:<12} {time}  {why}", verdict.id.short(), shown(&verdict.source));
     }
     text
 }
@@ -220,12 +257,15 @@ pub(super) fn forget_plan_json(plan: &ForgetPlan) -> Value {
     json!({ "frozen": plan.frozen.as_ref().map(ToString::to_string), "snapshots": snapshots, "others": plan.others })
 }
 
-pub(super) fn forgotten(forgotten: &Forgotten) -> String {
-    let mut text = format!("{} snapshots forgotten\n", forgotten.done.len());
-    for (id, error) in forgotten.failed.iter().take(LINES_MAX) {
-        line!(text, "not forgotten: {}: {error}", id.short());
-    }
-    text
+pub(super) fn forgotten(told: &mut Told, forgotten: &Forgotten) {
+    line!(told.text, "{} snapshots forgotten", forgotten.done.len());
+    not_forgotten(told, forgotten);
+}
+
+pub(super) fn forgotten_json(forgotten: &Forgotten) -> Value {
+    let failed: Vec<Value> =
+        forgotten.failed.iter().map(|(id, error)| json!({ "id": id, "error": human::chain(error) })).collect();
+    json!({ "done": forgotten.done, "failed": failed })
 }
 
 fn copied_json(name: &str, copied: &Copied) -> Value {
@@ -309,21 +349,24 @@ fn load_plan(text: &mut String, load: &LoadPlan) {
         load.target
     );
     for drop in load.drops.iter().take(LINES_MAX) {
-        line!(text, "    drop {} `{}`.`{}` first", drop.holding.keyword().to_lowercase(), drop.schema, drop.name);
+        let (schema, name) = (shown(&drop.schema), shown(&drop.name));
+        line!(text, "    drop {} `{schema}`.`{name}` first", drop.holding.keyword().to_lowercase());
     }
+    more(text, load.drops.len());
     for omitted in load.omitted.iter().take(LINES_MAX) {
-        line!(text, "    left out: {}: {}", omitted.what, omitted.why);
+        line!(text, "    left out: {}: {}", shown(&omitted.what), shown(&omitted.why));
     }
+    more(text, load.omitted.len());
     for note in &load.notes {
-        line!(text, "    note: {note}");
+        line!(text, "    note: {}", shown(note));
     }
 }
 
 /// Names the recovery point and what it loses: until binlogs are captured, all that was written after the snapshot.
 fn recovery_point(text: &mut String, policy: &Policy, plan: &Plan) {
     let chosen =
-        plan.databases.iter().map(|database| &database.chosen).chain(plan.trees.iter().map(|tree| &tree.chosen));
-    let Some(oldest) = chosen.min_by_key(|chosen| chosen.stored.snapshot.time) else { return };
+        || plan.databases.iter().map(|database| &database.chosen).chain(plan.trees.iter().map(|tree| &tree.chosen));
+    let Some(oldest) = chosen().min_by_key(|chosen| chosen.stored.snapshot.time) else { return };
     let time = human::time(oldest.stored.snapshot.time, policy.timezone);
     let lost = human::duration(oldest.lost.to_std().unwrap_or_default());
     let until = match &plan.moment {
@@ -332,8 +375,9 @@ fn recovery_point(text: &mut String, policy: &Policy, plan: &Plan) {
     };
     line!(text, "  recovery point: {time}; what was written in the {lost} from then until {until} is lost");
     line!(text, "  (this version restores snapshots; it does not replay binlogs)");
-    if oldest.is_incomplete {
-        line!(text, "  note: a snapshot is incomplete: some entries could not be read when it was made");
+    for chosen in chosen().filter(|chosen| chosen.is_incomplete) {
+        let (id, source) = (chosen.id().short(), &chosen.source);
+        line!(text, "  note: snapshot {id} of {source} is incomplete: some entries could not be read when it was made");
     }
 }
 
@@ -364,9 +408,10 @@ pub(super) fn restore_plan_json(plan: &Plan) -> Value {
                 "time": tree.chosen.stored.snapshot.time,
                 "lost_seconds": tree.chosen.lost.num_seconds(),
                 "incomplete": tree.chosen.is_incomplete,
-                "dir": tree.dir,
+                "dir": tree.dir.to_string_lossy(),
                 "files": tree.files.files,
                 "bytes": tree.files.bytes,
+                "missing": tree.files.missing.iter().map(|path| path.to_string_lossy()).collect::<Vec<_>>(),
             })
         })
         .collect();
@@ -378,15 +423,16 @@ pub(super) fn restored(
     policy: &Policy,
     plan: &Plan,
     restored: &Restored,
-    proof: Option<&[String]>,
+    proof: Option<&Proof>,
     took: Duration,
 ) -> String {
     let mut text = String::new();
     for (source, loaded) in &restored.databases {
         line!(text, "{source:<10} loaded {} rows into {} tables", human::count(loaded.rows), loaded.tables);
         for failed in loaded.failed.iter().take(LINES_MAX) {
-            line!(text, "{:<10} refused by the server: {}: {}", "", failed.what, human::chain(&failed.error));
+            line!(text, "{:<10} not restored: {}: {}", "", shown(&failed.what), shown(human::chain(&failed.error)));
         }
+        more(&mut text, loaded.failed.len());
     }
     for (source, tree) in &restored.trees {
         line!(
@@ -397,15 +443,15 @@ pub(super) fn restored(
             human::count(tree.skipped)
         );
         for (path, reason) in tree.failed.iter().take(LINES_MAX) {
-            line!(text, "{:<10} not restored: {}: {reason}", "", path.display());
+            line!(text, "{:<10} not restored: {}: {}", "", shown(path.display()), shown(reason));
         }
-        let more = tree.failures.saturating_sub(u64::try_from(LINES_MAX).unwrap_or(u64::MAX));
-        if more > 0 {
-            line!(text, "{:<10} … and {more} more; `--json` names them", "");
-        }
+        more(&mut text, tree.failed.len());
+        unnamed(&mut text, tree.failures, tree.failed.len());
         for (path, without) in tree.reduced.iter().take(LINES_MAX) {
-            line!(text, "{:<10} restored without {without}: {}", "", path.display());
+            line!(text, "{:<10} restored without {}: {}", "", shown(without), shown(path.display()));
         }
+        more(&mut text, tree.reduced.len());
+        unnamed(&mut text, tree.reductions, tree.reduced.len());
         if tree.owners_lost > 0 {
             line!(
                 text,
@@ -417,12 +463,15 @@ pub(super) fn restored(
     }
     match proof {
         None => {}
-        Some([]) => line!(text, "verified: every chunk of rows and every file equals the snapshot"),
-        Some(differences) => {
-            line!(text, "NOT EQUAL to the snapshot in {} places:", differences.len());
-            for difference in differences.iter().take(LINES_MAX) {
-                line!(text, "  {difference}");
+        Some(Proof { differing: 0, .. }) => {
+            line!(text, "verified: every chunk of rows and every file that was restored equals the snapshot");
+        }
+        Some(proof) => {
+            line!(text, "NOT EQUAL to the snapshot in {} places:", human::count(proof.differing));
+            for difference in proof.lines.iter().take(LINES_MAX) {
+                line!(text, "  {}", shown(difference));
             }
+            more(&mut text, proof.lines.len());
         }
     }
     line!(text, "restored in {}", human::duration(took));
@@ -443,9 +492,40 @@ pub(super) fn restored_json(restored: &Restored) -> Value {
             json!({ "source": source, "rows": loaded.rows, "tables": loaded.tables, "failed": failed })
         })
         .collect();
-    let trees: Vec<Value> = restored.trees.iter().map(|(source, tree)| {
-        let failed: Vec<Value> = tree.failed.iter().map(|(path, reason)| json!({ "path": path, "reason": reason })).collect();
-        json!({ "source": source, "files": tree.files, "bytes": tree.bytes, "skipped": tree.skipped, "failures": tree.failures, "failed": failed })
-    }).collect();
+    let trees: Vec<Value> = restored
+        .trees
+        .iter()
+        .map(|(source, tree)| {
+            let failed: Vec<Value> = tree
+                .failed
+                .iter()
+                .map(|(path, reason)| json!({ "path": path.to_string_lossy(), "reason": reason }))
+                .collect();
+            let reduced: Vec<Value> = tree
+                .reduced
+                .iter()
+                .map(|(path, without)| json!({ "path": path.to_string_lossy(), "without": without }))
+                .collect();
+            json!({
+                "source": source,
+                "files": tree.files,
+                "bytes": tree.bytes,
+                "skipped": tree.skipped,
+                "failures": tree.failures,
+                "failed": failed,
+                "reductions": tree.reductions,
+                "reduced": reduced,
+                "owners_lost": tree.owners_lost,
+            })
+        })
+        .collect();
     json!({ "databases": databases, "trees": trees })
+}
+
+/// Says how many faults were only counted: a restore remembers so many by name.
+fn unnamed(text: &mut String, count: u64, named: usize) {
+    let rest = count.saturating_sub(u64::try_from(named).unwrap_or(u64::MAX));
+    if rest > 0 {
+        line!(text, "{:<10} … and {rest} that were counted and not remembered", "");
+    }
 }

@@ -2,11 +2,13 @@
 
 use std::io::{IsTerminal as _, Write as _};
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use chrono::{DateTime, NaiveDate, NaiveDateTime, Utc};
 use chrono_tz::Tz;
 use serde_json::json;
 
+use crate::catalog::Catalog;
 use crate::cli::args::{Global, RestoreArgs};
 use crate::cli::envelope::{Answer, Answered, wait};
 use crate::cli::{policies, render};
@@ -15,41 +17,60 @@ use crate::exit::{Exit, Failure};
 use crate::mysql::server::Server;
 use crate::place;
 use crate::policy::{MysqlAddress, Policy, Tls, TlsMode};
+use crate::repository::Repository;
 use crate::restore;
 use crate::restore::choose::Moment;
-use crate::restore::{Plan, Rates, Request, Restored};
+use crate::restore::{Plan, Proof, Rates, Request, Restored};
 use crate::run::Run;
 use crate::secret::SecretSource;
 
 pub(super) fn restore(global: &Global, args: &RestoreArgs) -> Answered {
     let policy = policies::one(global, &args.policy.policy)?;
     let request = request(&policy, args)?;
-    let asks = !args.yes && !global.json;
-    wait(global, |run| async move { work(&policy, args, &request, asks, &run).await })
+    if global.json && !args.yes && !args.dry_run {
+        return Err(unconfirmed("restore: with `--json` nobody is asked to confirm the plan"));
+    }
+    wait(global, |run| async move { work(&policy, args, &request, !args.yes, &run).await })
 }
 
 async fn work(policy: &Policy, args: &RestoreArgs, request: &Request, asks: bool, run: &Run) -> Answered {
-    let journal = Journal::begin(policy, if args.dry_run { "restore --dry-run" } else { "restore" }, run)?;
-    let result = plan_and_apply(policy, args, request, asks, &journal, run).await;
+    if args.dry_run {
+        return plan_and_apply(policy, args, request, asks, run).await;
+    }
+    // No state of the catalog stands between an operator and a restore.
+    let unrecorded =
+        |failure: Failure| run.events.warn(format!("the catalog will not know of it: {}", failure.message));
+    let journal = Journal::begin(policy, "restore", Vec::new(), run).map_err(unrecorded);
+    let result = plan_and_apply(policy, args, request, asks, run).await;
     let (exit, error) = match &result {
         Ok(answer) => (answer.exit, None),
         Err(failure) => (failure.exit, Some(failure.message.clone())),
     };
-    journal.end(exit, error)?;
+    if let Ok(journal) = journal {
+        journal.end(exit, error).unwrap_or_else(unrecorded);
+    }
     result
 }
 
-async fn plan_and_apply(
+async fn plan_and_apply(policy: &Policy, args: &RestoreArgs, request: &Request, asks: bool, run: &Run) -> Answered {
+    let repository = place::repository_in(policy, args.from.as_deref(), run).await?;
+    // A plan needs no lock: what is gone when it is carried out is found then.
+    let lock = if args.dry_run { None } else { place::lock_to_read(&repository, run).await? };
+    let answered = plan_and_apply_in(policy, &repository, args, request, asks, run).await;
+    place::unlock(lock, run).await;
+    answered
+}
+
+async fn plan_and_apply_in(
     policy: &Policy,
+    repository: &Arc<Repository>,
     args: &RestoreArgs,
     request: &Request,
     asks: bool,
-    journal: &Journal<'_>,
     run: &Run,
 ) -> Answered {
-    let repository = place::repository_in(policy, args.from.as_deref(), run).await?;
-    let rates = rates(journal)?;
-    let plan = restore::plan(policy, &repository, request, rates, run).await?;
+    let rates = rates(policy, run);
+    let plan = restore::plan(policy, repository, request, rates, run).await?;
     let text = render::restore_plan(policy, &plan, args.from.as_deref());
     let json = render::restore_plan_json(&plan);
     if args.dry_run {
@@ -60,21 +81,20 @@ async fn plan_and_apply(
         consent(&plan)?;
     }
     let began = run.clock.instant();
-    let restored = restore::apply(&plan, &repository, request, run).await?;
+    let restored = restore::apply(&plan, repository, request, run).await?;
     let mut exit = exit_of(&restored);
-    let mut proof = Vec::new();
+    let mut proof = None;
     if args.verify {
-        proof = restore::compare(&plan, &repository, run).await?;
-        if !proof.is_empty() {
-            exit = exit.max(Exit::Damaged);
-        }
+        let found = restore::compare(&plan, &restored, repository, run).await?;
+        exit = exit.max(exit_of_proof(&found));
+        proof = Some(found);
     }
-    let text = render::restored(policy, &plan, &restored, args.verify.then_some(&*proof), began.elapsed());
+    let text = render::restored(policy, &plan, &restored, proof.as_ref(), began.elapsed());
     let json = json!({
         "plan": json,
         "restored": render::restored_json(&restored),
-        "verified": args.verify,
-        "differences": proof,
+        "verified": proof.as_ref().is_some_and(|proof| proof.differing == 0),
+        "differences": proof.map(|proof| proof.lines).unwrap_or_default(),
         "millis": crate::backup::millis(began.elapsed()),
         "exit": exit.code(),
     });
@@ -83,8 +103,11 @@ async fn plan_and_apply(
 
 /// What could not be restored is damage where its bytes are, and incompleteness where the target refused.
 fn exit_of(restored: &Restored) -> Exit {
-    let is_refused = restored.databases.iter().any(|(_, loaded)| !loaded.failed.is_empty());
-    let mut exit = if is_refused { Exit::Incomplete } else { Exit::Ok };
+    let mut failed = restored.databases.iter().flat_map(|(_, loaded)| &loaded.failed).peekable();
+    let mut exit = if failed.peek().is_some() { Exit::Incomplete } else { Exit::Ok };
+    if failed.any(|failed| failed.error.is_damage()) {
+        exit = exit.max(Exit::Damaged);
+    }
     for (_, tree) in &restored.trees {
         if tree.damaged > 0 {
             exit = exit.max(Exit::Damaged);
@@ -95,32 +118,52 @@ fn exit_of(restored: &Restored) -> Exit {
     exit
 }
 
+/// Rows and content that differ are damage; an owner, a mode or a time that could not be given back is not.
+fn exit_of_proof(proof: &Proof) -> Exit {
+    match (proof.damaged, proof.differing) {
+        (0, 0) => Exit::Ok,
+        (0, _) => Exit::Incomplete,
+        _ => Exit::Damaged,
+    }
+}
+
 /// Asks on a terminal; elsewhere `--yes` must have been given.
 fn consent(plan: &Plan) -> Result<(), Failure> {
-    let refusal =
-        |message: &str| Failure::new(Exit::Usage, message).hinting("add `--yes`, or look first with `--dry-run`");
     if !std::io::stdin().is_terminal() {
-        return Err(refusal("restore: nobody is at the terminal to confirm the plan"));
+        return Err(unconfirmed("restore: nobody is at the terminal to confirm the plan"));
     }
     let target = render::targets(plan);
     let mut err = std::io::stderr().lock();
     let asked = write!(err, "Restore into {target}? Type yes: ").and_then(|()| err.flush());
-    asked.map_err(|error| refusal(&format!("restore: ask for consent: {error}")))?;
+    asked.map_err(|error| unconfirmed(&format!("restore: ask for consent: {error}")))?;
     let mut line = String::new();
-    std::io::stdin().read_line(&mut line).map_err(|error| refusal(&format!("restore: read the consent: {error}")))?;
-    if line.trim() == "yes" { Ok(()) } else { Err(refusal("restore: not confirmed, nothing was written")) }
+    std::io::stdin()
+        .read_line(&mut line)
+        .map_err(|error| unconfirmed(&format!("restore: read the consent: {error}")))?;
+    if line.trim() == "yes" { Ok(()) } else { Err(unconfirmed("restore: not confirmed, nothing was written")) }
 }
 
-/// Takes the rates of the newest drill that measured them.
-fn rates(journal: &Journal<'_>) -> Result<Rates, Failure> {
-    let drills = journal.catalog().drills(8)?;
+fn unconfirmed(message: &str) -> Failure {
+    Failure::new(Exit::Usage, message).hinting("add `--yes`, or look first with `--dry-run`")
+}
+
+/// Takes the rates of the newest drill that measured them; none where the catalog cannot tell.
+fn rates(policy: &Policy, run: &Run) -> Rates {
+    if !Catalog::is_in(&policy.state_dir) {
+        return Rates::default();
+    }
+    let drills = Catalog::open(&policy.state_dir, &run.events).and_then(|catalog| catalog.drills(8));
+    let drills = drills.unwrap_or_else(|error| {
+        run.events.warn(format!("the duration cannot be predicted: {error}"));
+        Vec::new()
+    });
     let rate = |name: &str| {
         let phase =
             drills.iter().flat_map(|drill| &drill.phases).find(|phase| phase.name == name && phase.duration_ms > 0)?;
         #[expect(clippy::cast_precision_loss, reason = "a prediction")]
         Some(phase.bytes? as f64 / (phase.duration_ms as f64 / 1_000.0))
     };
-    Ok(Rates { load: rate("load"), files: rate("files") })
+    Rates { load: rate("load"), files: rate("files") }
 }
 
 fn request(policy: &Policy, args: &RestoreArgs) -> Result<Request, Failure> {
@@ -137,8 +180,9 @@ fn request(policy: &Policy, args: &RestoreArgs) -> Result<Request, Failure> {
         tables: args.tables.iter().map(|name| table(name)).collect::<Result<_, _>>()?,
         paths: args.paths.clone(),
         overwrite: args.overwrite,
-        in_place: args.confirm_host.clone().filter(|_| args.in_place),
+        in_place: args.in_place.then(|| args.confirm_hosts.clone()),
         users: !args.no_users,
+        skip_binlog: args.no_binlog,
         connections: usize::from(args.connections),
     })
 }

@@ -18,24 +18,26 @@ use crate::policy;
 use crate::policy::Policy;
 use crate::repository::{Repository, RepositoryError};
 use crate::secret::SecretSource;
+use crate::store::Key;
 
-/// Makes the repository, and before it the key file where the policy names one that is missing.
+/// Makes the repository, and before it the key file where the policy names one that is missing and there is no repository yet.
 pub(super) fn init(global: &Global, args: &PolicyArg) -> Answered {
     let policy = policies::one(global, &args.policy)?;
-    let made_key = make_key(&policy)?;
-    let id = wait(global, |run| async move {
-        let password = place::password(&policy)?;
+    let made = wait(global, |run| async move {
         let store = place::store(&policy);
+        // Before a key is made: a fresh key beside an old repository opens nothing, and hides that the right one is lost.
+        if store.size(&Key::config()).await?.is_some() {
+            return Err(there_already(&policy, &store.location()));
+        }
+        let made_key = make_key(&policy)?;
+        let password = place::password(&policy)?;
         let repository = match Repository::init(store.clone(), &password, &run).await {
-            Err(RepositoryError::AlreadyThere { place }) => {
-                let failure = Failure::new(Exit::Failed, format!("make repository `{place}`: there is one already"));
-                return Err(failure.hinting("nothing has to be done; `bkp doctor` checks it"));
-            }
+            Err(RepositoryError::AlreadyThere { place }) => return Err(there_already(&policy, &place)),
             made => made?,
         };
-        Ok((repository.id().to_owned(), store.location()))
+        Ok((repository.id().to_owned(), store.location(), made_key))
     });
-    let (id, location) = id?;
+    let (id, location, made_key) = made?;
     let mut text = format!("made repository {} at {location}\n", id.get(..8).unwrap_or(&id));
     if let Some(file) = &made_key {
         let file = file.display();
@@ -46,6 +48,22 @@ pub(super) fn init(global: &Global, args: &PolicyArg) -> Answered {
         ));
     }
     Ok(Answer::new(text, json!({ "repository": id, "location": location, "made_key_file": made_key })))
+}
+
+fn there_already(policy: &Policy, location: &str) -> Failure {
+    match &policy.repository.password {
+        SecretSource::File(key) if !key.exists() => {
+            let key = key.display();
+            let what =
+                format!("make repository `{location}`: there is one already, and its key file `{key}` is missing");
+            Failure::new(Exit::Password, what)
+                .hinting("bring the key back from its copy; a new one would not open the repository")
+        }
+        SecretSource::File(_) | SecretSource::Command(_) | SecretSource::Credential(_) => {
+            let failure = Failure::new(Exit::Failed, format!("make repository `{location}`: there is one already"));
+            failure.hinting("nothing has to be done; `bkp doctor` checks it")
+        }
+    }
 }
 
 fn make_key(policy: &Policy) -> Result<Option<std::path::PathBuf>, Failure> {
@@ -122,7 +140,10 @@ fn act_on(plan: &install::Plan, with: With, dry_run: bool) -> Answered {
     if !dry_run {
         plan.apply(with)?;
     }
-    Ok(Answer::new(text.clone(), json!({ "dry_run": dry_run, "steps": plan.steps.len(), "plan": text })))
+    Ok(Answer::new(
+        text.clone(),
+        json!({ "dry_run": dry_run, "steps": plan.steps.len(), "notes": plan.notes, "plan": text }),
+    ))
 }
 
 fn installed(policy: &Policy, state: &install::State) -> Answer {
@@ -154,5 +175,5 @@ pub(super) fn man(dir: &Path) -> Answered {
     };
     std::fs::create_dir_all(dir).map_err(refusal)?;
     clap_mangen::generate_to(Cli::command(), dir).map_err(refusal)?;
-    Ok(Answer::new(format!("wrote the manual pages into {}", dir.display()), json!({ "dir": dir })))
+    Ok(Answer::new(format!("wrote the manual pages into {}", dir.display()), json!({ "dir": dir.to_string_lossy() })))
 }

@@ -1,18 +1,21 @@
 //! The commands that do work: run, backup, copy, verify, forget, drill.
 
-use serde_json::json;
+use std::time::Duration;
+
+use serde_json::{Value, json};
 
 use crate::backup;
-use crate::catalog::Outcome;
+use crate::catalog::{Catalog, REPOSITORY};
 use crate::cli::args::{BackupArgs, CopyArgs, DrillArgs, ForgetArgs, Global, LevelArg, RunArgs, VerifyArgs};
 use crate::cli::envelope::{Answer, Answered, wait};
+use crate::cli::render::Told;
 use crate::cli::{policies, render};
 use crate::copy;
 use crate::cycle;
-use crate::cycle::steps;
-use crate::cycle::{Agenda, Step};
+use crate::cycle::task::Task;
+use crate::cycle::{Step, Wanted};
+use crate::cycle::{done, steps};
 use crate::exit::{Exit, Failure};
-use crate::forget::{ForgetPlan, Freeze};
 use crate::place;
 use crate::policy::Policy;
 use crate::run::Run;
@@ -20,65 +23,97 @@ use crate::verify;
 
 /// Does what is due. While nothing is, no runtime is started and nothing is opened.
 pub(super) fn run(global: &Global, args: &RunArgs) -> Answered {
-    let policies = policies::all(global, &args.policies)?;
+    let loaded = policies::all(global, &args.policies)?;
     let now = chrono::Utc::now();
-    let mut due: Vec<(Policy, Agenda)> = Vec::new();
+    let mut ran = Ran::default();
+    loaded.bad.iter().for_each(|failure| ran.fail(None, failure));
+    let mut due = Vec::new();
     let mut next = None;
-    for policy in policies {
-        let agenda = if args.now { cycle::everything(&policy) } else { cycle::agenda(&policy, now)? };
-        next = [next, agenda.next].into_iter().flatten().min();
-        if !agenda.verbs.is_empty() {
-            due.push((policy, agenda));
+    for policy in loaded.good {
+        match cycle::agenda(&policy, now) {
+            Err(failure) => ran.fail(Some(&policy), &failure),
+            Ok(agenda) => {
+                next = [next, agenda.next].into_iter().flatten().min();
+                if args.now || !agenda.verbs.is_empty() {
+                    due.push(policy);
+                }
+            }
         }
     }
-    if due.is_empty() {
-        return Ok(Answer::new("", json!({ "ran": [], "next": next })));
+    if !due.is_empty() {
+        ran = wait(global, |run| run_all(due, args, ran, run))?;
     }
-    wait(global, |run| run_all(due, args.skip_locked, args.lock_wait, run))
+    let json = json!({ "ran": ran.json, "next": next, "exit": ran.exit.code() });
+    Ok(Answer::new(ran.told.text, json).telling(ran.told.errors).with(ran.exit))
+}
+
+/// What became of the policies so far.
+struct Ran {
+    exit: Exit,
+    told: Told,
+    json: Vec<Value>,
+}
+
+impl Default for Ran {
+    fn default() -> Self {
+        Self { exit: Exit::Ok, told: Told::default(), json: Vec::new() }
+    }
+}
+
+impl Ran {
+    /// Notes that a policy could not be run, or not even be read.
+    fn fail(&mut self, policy: Option<&Policy>, failure: &Failure) {
+        self.exit = self.exit.max(failure.exit);
+        self.told.fail(&policy.map_or_else(String::new, |policy| format!("{}: ", policy.name)), failure);
+        self.json.push(json!({ "policy": policy.map(|policy| &policy.name), "failure": failure }));
+    }
 }
 
 /// Runs one policy after the other; one that fails does not keep the next from being tried.
-async fn run_all(due: Vec<(Policy, Agenda)>, skip_locked: bool, lock_wait: std::time::Duration, run: Run) -> Answered {
-    let (mut exit, mut text, mut ran) = (Exit::Ok, String::new(), Vec::new());
-    for (policy, agenda) in due {
-        match cycle::run(&policy, &agenda, lock_wait, &run).await {
+async fn run_all(due: Vec<Policy>, args: &RunArgs, mut ran: Ran, run: Run) -> Result<Ran, Failure> {
+    let wanted = if args.now { Wanted::Everything } else { Wanted::Due };
+    let options = backup::Options { allow_inconsistent: args.allow_inconsistent, ..backup::Options::default() };
+    for policy in due {
+        match cycle::run(&policy, wanted, &options, args.lock_wait, &run).await {
             Ok(steps) => {
-                exit = exit.max(cycle::exit_of(&steps));
-                text.push_str(&render::steps(&policy, &steps));
-                ran.push(json!({ "policy": policy.name, "steps": render::steps_json(&steps) }));
+                ran.exit = ran.exit.max(cycle::exit_of(&steps));
+                render::steps(&mut ran.told, &policy, &steps);
+                ran.json.push(json!({ "policy": policy.name, "steps": render::steps_json(&steps) }));
             }
-            Err(failure) if skip_locked && failure.exit == Exit::Locked => {
+            Err(failure) if args.skip_locked && failure.exit == Exit::Locked => {
                 run.events.detail(format!("{}: {}", policy.name, failure.message));
-                ran.push(json!({ "policy": policy.name, "skipped": failure.message }));
+                ran.json.push(json!({ "policy": policy.name, "skipped": failure.message }));
             }
             Err(failure) if run.cancel.is_cancelled() => return Err(failure),
-            Err(failure) => {
-                exit = exit.max(failure.exit);
-                text.push_str(&render::failure(&format!("{}: ", policy.name), &failure));
-                ran.push(json!({ "policy": policy.name, "failure": failure }));
-            }
+            Err(failure) => ran.fail(Some(&policy), &failure),
         }
     }
-    Ok(Answer::new(text, json!({ "ran": ran, "exit": exit.code() })).with(exit))
+    Ok(ran)
 }
 
 pub(super) fn backup(global: &Global, args: &BackupArgs) -> Answered {
     let policy = policies::one(global, &args.policy.policy)?;
-    let options = backup::Options { sources: args.sources.clone(), lock_wait: args.lock_wait };
-    wait(global, |run| async move {
-        let lock = cycle::lock(&policy, args.lock_wait, &run).await?;
-        let done = steps::back_up(&policy, &options, !args.no_copy, &run).await;
-        drop(lock);
-        run.check()?;
-        Ok(answer_step(&policy, cycle::journal::Verb::Backup, steps::Done::Backup(Box::new(done?))))
-    })
+    let options = backup::Options {
+        sources: args.sources.clone(),
+        lock_wait: args.lock_wait,
+        allow_inconsistent: args.allow_inconsistent,
+    };
+    let task = Task::Backup { options, with_copies: !args.no_copy };
+    wait(global, |run| async move { step(&policy, &task, args.lock_wait, &run).await })
 }
 
-fn answer_step(policy: &Policy, verb: cycle::journal::Verb, done: steps::Done) -> Answer {
-    let steps = [Step { verb, result: Ok(done) }];
+/// Takes one step by hand.
+async fn step(policy: &Policy, task: &Task, lock_wait: Duration, run: &Run) -> Answered {
+    let step = cycle::by_hand(policy, task, lock_wait, run).await?;
+    if let Step { result: Err(failure), unrecorded: None, .. } = step {
+        return Err(failure);
+    }
+    let steps = [step];
     let exit = cycle::exit_of(&steps);
+    let mut told = Told::default();
+    render::steps(&mut told, policy, &steps);
     let json = json!({ "policy": policy.name, "steps": render::steps_json(&steps), "exit": exit.code() });
-    Answer::new(render::steps(policy, &steps), json).with(exit)
+    Ok(Answer::new(told.text, json).telling(told.errors).with(exit))
 }
 
 pub(super) fn copy(global: &Global, args: &CopyArgs) -> Answered {
@@ -87,15 +122,12 @@ pub(super) fn copy(global: &Global, args: &CopyArgs) -> Answered {
         return Err(Failure::new(Exit::Usage, format!("copy `{}`: the policy names no copy", policy.name))
             .hinting("add a [[copy]] table to the policy"));
     }
+    let task = Task::Copy { copies: args.copies.clone() };
     wait(global, |run| async move {
         if args.dry_run {
             return plan_copies(&policy, &args.copies, &run).await;
         }
-        let lock = cycle::lock(&policy, std::time::Duration::ZERO, &run).await?;
-        let done = steps::copy_all(&policy, &args.copies, &run).await;
-        drop(lock);
-        run.check()?;
-        Ok(answer_step(&policy, cycle::journal::Verb::Copy, steps::Done::Copy(done?)))
+        step(&policy, &task, Duration::ZERO, &run).await
     })
 }
 
@@ -118,50 +150,39 @@ pub(super) fn verify(global: &Global, args: &VerifyArgs) -> Answered {
     };
     let subset = args.subset.as_deref().map(str::parse::<verify::Subset>).transpose();
     let subset = subset.map_err(|error| Failure::new(Exit::Usage, error.to_string()))?;
-    wait(global, |run| async move {
-        let report = steps::verify_store(&policy, args.copy.as_deref(), level, subset, &run).await?;
-        Ok(answer_step(&policy, cycle::journal::Verb::Verify, steps::Done::Verify(Box::new(report))))
-    })
+    let task = Task::Verify { copy: args.copy.clone(), options: verify::Options { level, subset } };
+    wait(global, |run| async move { step(&policy, &task, Duration::ZERO, &run).await })
 }
 
 pub(super) fn forget(global: &Global, args: &ForgetArgs) -> Answered {
     let policy = policies::one(global, &args.policy.policy)?;
+    let store = args.copy.as_deref().unwrap_or(REPOSITORY);
     wait(global, |run| async move {
-        let lock = cycle::lock(&policy, std::time::Duration::ZERO, &run).await?;
+        let lock = cycle::lock(&policy, Duration::ZERO, &run).await?;
         let repository = place::repository_in(&policy, args.copy.as_deref(), &run).await?;
-        let catalog = crate::catalog::Catalog::open(&policy.state_dir, &run.events)?;
-        let freeze = freeze(&catalog)?;
-        let plan = ForgetPlan::new(&repository.snapshots().await?, &policy, freeze, run.now());
-        let text = render::forget_plan(&policy, &plan);
-        let json = json!({ "dry_run": args.dry_run, "plan": render::forget_plan_json(&plan) });
-        if args.dry_run || plan.forgotten().next().is_none() {
-            return Ok(Answer::new(text, json));
-        }
-        let catalog = args.copy.is_none().then_some(&catalog);
-        let forgotten = steps::apply_forget(&repository, &plan, catalog, &run).await?;
+        let catalog = Catalog::open(&policy.state_dir, &run.events)?;
+        let (plan, forgotten) = if args.dry_run {
+            (steps::plan_forget(&policy, &repository, store, &catalog, &run).await?, None)
+        } else {
+            let (plan, forgotten) = steps::forget(&policy, &repository, store, &catalog, &run).await?;
+            let has_work = plan.forgotten().next().is_some();
+            (plan, has_work.then_some(forgotten))
+        };
         drop(lock);
-        let exit = steps::exit_of_forgotten(&forgotten);
-        Ok(Answer::new(format!("{text}{}", render::forgotten(&forgotten)), json).with(exit))
+        let mut told = Told { text: render::forget_plan(&policy, &plan), ..Told::default() };
+        let mut json = json!({ "dry_run": args.dry_run, "plan": render::forget_plan_json(&plan) });
+        let mut exit = Exit::Ok;
+        if let Some(forgotten) = forgotten {
+            render::forgotten(&mut told, &forgotten);
+            json["forgotten"] = render::forgotten_json(&forgotten);
+            exit = done::exit_of_forgotten(&forgotten);
+        }
+        Ok(Answer::new(told.text, json).telling(told.errors).with(exit))
     })
 }
-
-/// Retention rests while the newest backup did not succeed.
-fn freeze(catalog: &crate::catalog::Catalog) -> Result<Option<Freeze>, Failure> {
-    let runs = catalog.runs(RUNS_LOOKED_AT)?;
-    let newest = runs.iter().find(|run| run.verb == "backup");
-    Ok(newest
-        .filter(|run| !matches!(run.outcome, Outcome::Ok | Outcome::Incomplete))
-        .map(|run| Freeze::RunFailed { source: format!("run {}", run.id) }))
-}
-
-/// Enough to hold the newest backup among drills and verifies.
-const RUNS_LOOKED_AT: u32 = 200;
 
 pub(super) fn drill(global: &Global, args: &DrillArgs) -> Answered {
     let policy = policies::one(global, &args.policy.policy)?;
-    wait(global, |run| async move {
-        let done = steps::rehearse(&policy, args.from.as_deref(), args.keep, &run).await?;
-        run.check()?;
-        Ok(answer_step(&policy, cycle::journal::Verb::Drill, steps::Done::Drill(Box::new(done))))
-    })
+    let task = Task::Drill { from: args.from.clone(), keep: args.keep };
+    wait(global, |run| async move { step(&policy, &task, Duration::ZERO, &run).await })
 }

@@ -1,15 +1,16 @@
-//! The record of one step in the catalog, and its stamp.
+//! The record of one step in the catalog.
 
 use std::fmt;
 
 use chrono::{DateTime, Utc};
 
-use crate::backup::Backed;
-use crate::catalog::{Catalog, REPOSITORY, RunEnd, RunSnapshot, RunStart, SnapshotRecord};
+use crate::backup::{Backed, Outcome};
+use crate::catalog::{Catalog, REPOSITORY, RunEnd, RunStart, SnapshotRecord, SourceEnd, VerifyRecord};
+use crate::cycle::done::Done;
+use crate::cycle::task::Task;
 use crate::exit::{Exit, Failure};
 use crate::policy::Policy;
 use crate::run::Run;
-use crate::schedule::Stamps;
 
 /// The verbs that a policy schedules, in the order in which they are done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
@@ -41,23 +42,22 @@ impl fmt::Display for Verb {
 
 /// A step that has begun. A journal that is never closed shows in the catalog as interrupted.
 pub struct Journal<'a> {
-    policy: &'a Policy,
     run: &'a Run,
     catalog: Catalog,
     started: DateTime<Utc>,
 }
 
 impl<'a> Journal<'a> {
-    /// Writes the begin of a step into the catalog.
+    /// Writes the begin of a step into the catalog, with the sources that it is to back up.
     ///
     /// # Errors
     /// [`Failure`] where the catalog cannot be opened or written.
-    pub fn begin(policy: &'a Policy, verb: &str, run: &'a Run) -> Result<Self, Failure> {
+    pub fn begin(policy: &Policy, verb: &str, sources: Vec<String>, run: &'a Run) -> Result<Self, Failure> {
         let catalog = Catalog::open(&policy.state_dir, &run.events)?;
         let started = run.now();
-        let start = RunStart { id: run.id.clone(), policy: policy.name.clone(), verb: verb.to_owned(), started };
-        catalog.begin(&start)?;
-        Ok(Self { policy, run, catalog, started })
+        let (id, policy, verb) = (run.id.clone(), policy.name.clone(), verb.to_owned());
+        catalog.begin(&RunStart { id, policy, verb, started, sources })?;
+        Ok(Self { run, catalog, started })
     }
 
     #[must_use]
@@ -65,31 +65,60 @@ impl<'a> Journal<'a> {
         &self.catalog
     }
 
-    /// Writes the end of a step that reads nothing and makes no snapshot.
+    /// Writes what a backup came to, source by source: at once, so that a kill in the midst of copying does not lose it.
+    ///
+    /// # Errors
+    /// [`Failure`] where the catalog cannot be written.
+    pub fn end_sources(&self, outcome: &Outcome) -> Result<(), Failure> {
+        let done = outcome.done.iter().map(|backed| SourceEnd {
+            source: backed.source.clone(),
+            exit_code: if backed.incomplete.is_empty() { Exit::Ok } else { Exit::Incomplete }.code(),
+            snapshot: Some(self.record(backed)),
+        });
+        let failed = outcome.failed.iter().map(|(source, error)| SourceEnd {
+            source: source.clone(),
+            exit_code: Exit::from(error).code(),
+            snapshot: None,
+        });
+        Ok(self.catalog.end_sources(&self.run.id, &done.chain(failed).collect::<Vec<_>>())?)
+    }
+
+    /// Writes the end of a step.
+    ///
+    /// # Errors
+    /// [`Failure`] where the catalog cannot be written.
+    pub fn close(self, task: &Task, result: &Result<Done, Failure>) -> Result<(), Failure> {
+        let done = match result {
+            Ok(done) => done,
+            Err(failure) => return self.end(failure.exit, Some(failure.message.clone())),
+        };
+        if let (Task::Verify { copy, options }, Done::Verify(report)) = (task, done) {
+            self.catalog.record_verify(&VerifyRecord {
+                run: self.run.id.clone(),
+                started: self.started,
+                store: copy.as_deref().unwrap_or(REPOSITORY).to_owned(),
+                level: options.level,
+                subset: options.subset,
+                is_sound: report.is_sound(),
+            })?;
+        }
+        let backed: &[Backed] = if let Done::Backup(done) = done { &done.outcome.done } else { &[] };
+        let end = RunEnd {
+            error: done.error(),
+            bytes_read: backed.iter().map(|one| one.bytes_read).sum(),
+            bytes_stored: backed.iter().map(|one| one.bytes_stored).sum(),
+            bytes_copied: done.bytes_copied(),
+            ..RunEnd::new(self.run.now(), done.exit().code())
+        };
+        Ok(self.catalog.end(&self.run.id, &end)?)
+    }
+
+    /// Writes the end of a step that backed up nothing.
     ///
     /// # Errors
     /// [`Failure`] where the catalog cannot be written.
     pub fn end(self, exit: Exit, error: Option<String>) -> Result<(), Failure> {
         let end = RunEnd { error, ..RunEnd::new(self.run.now(), exit.code()) };
-        Ok(self.catalog.end(&self.run.id, &end)?)
-    }
-
-    /// Writes the end of a backup: what was read, stored and sent, and the snapshots it made.
-    ///
-    /// # Errors
-    /// [`Failure`] where the catalog cannot be written.
-    pub fn end_backup(self, exit: Exit, error: Option<String>, backed: &[Backed], copied: u64) -> Result<(), Failure> {
-        let records: Vec<SnapshotRecord> = backed.iter().map(|one| self.record(one)).collect();
-        self.catalog.record_snapshots(&records)?;
-        let snapshots = backed.iter().map(|one| RunSnapshot { source: one.source.clone(), id: one.id }).collect();
-        let end = RunEnd {
-            error,
-            bytes_read: backed.iter().map(|one| one.bytes_read).sum(),
-            bytes_stored: backed.iter().map(|one| one.bytes_stored).sum(),
-            bytes_copied: copied,
-            snapshots,
-            ..RunEnd::new(self.run.now(), exit.code())
-        };
         Ok(self.catalog.end(&self.run.id, &end)?)
     }
 
@@ -103,19 +132,5 @@ impl<'a> Journal<'a> {
             run: Some(self.run.id.clone()),
             incomplete: !backed.incomplete.is_empty(),
         }
-    }
-
-    /// Stamps a verb: with success at the step's start, so that what came due meanwhile is still due, or with a failure.
-    ///
-    /// # Errors
-    /// [`Failure`] where the stamps cannot be written.
-    pub fn stamp(&self, verb: Verb, is_success: bool) -> Result<(), Failure> {
-        let mut stamps = Stamps::load(&self.policy.state_dir)?;
-        if is_success {
-            stamps.succeed(verb.name(), self.started);
-        } else {
-            stamps.fail(verb.name(), self.run.now());
-        }
-        Ok(stamps.save(&self.policy.state_dir)?)
     }
 }

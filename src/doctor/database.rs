@@ -5,15 +5,18 @@ use mysql_async::prelude::Queryable as _;
 
 use crate::doctor::{Cause, Finding, State};
 use crate::human;
-use crate::mysql::manifest::Product;
 use crate::mysql::product;
 use crate::mysql::server::Server;
 use crate::net;
 use crate::policy::{MysqlAddress, MysqlSource, NonTransactional, Policy};
 use crate::run::Run;
+use crate::source::mysql::{self, Survey};
 
 /// The server's clock may differ by this much before moments in reports mislead.
 const CLOCK_SECONDS_MAX: i64 = 5;
+
+/// Tables named in a finding.
+const NAMES_SHOWN: usize = 5;
 
 pub(super) async fn examine(name: &str, place: &MysqlSource, policy: &Policy, run: &Run) -> Vec<Finding> {
     let what = format!("{name}: connects");
@@ -65,8 +68,7 @@ async fn look(
     }
     findings.push(clock(name, connection, run).await?);
     findings.push(binlog(name, connection).await?);
-    findings.push(rights(name, product, connection).await?);
-    findings.push(engines(name, place, connection).await?);
+    findings.extend(survey(name, place, server, run).await);
     Ok(())
 }
 
@@ -108,42 +110,44 @@ async fn binlog(name: &str, connection: &mut Conn) -> Result<Finding, mysql_asyn
     })
 }
 
-/// Looks for the privileges that a consistent dump needs among the account's own grants.
-async fn rights(name: &str, product: Product, connection: &mut Conn) -> Result<Finding, mysql_async::Error> {
-    let grants: Vec<String> = connection.query("SHOW GRANTS").await?;
-    let all = grants.join("\n").to_uppercase();
-    let wanted: &[&str] = match product {
-        Product::MySql => &["SELECT", "RELOAD", "BACKUP_ADMIN", "REPLICATION CLIENT", "SHOW VIEW", "TRIGGER", "EVENT"],
-        Product::MariaDb => &["SELECT", "RELOAD", "BINLOG MONITOR", "SHOW VIEW", "TRIGGER", "EVENT"],
-    };
-    let has_all = all.contains("ALL PRIVILEGES ON *.*");
-    let lacks: Vec<&str> = wanted.iter().copied().filter(|right| !has_all && !all.contains(right)).collect();
+/// Looks at the server as a dump does before it takes a lock: rights, schemas, engines.
+async fn survey(name: &str, place: &MysqlSource, server: &Server, run: &Run) -> Vec<Finding> {
     let what = format!("{name}: the account has the rights that a consistent dump needs");
-    Ok(if lacks.is_empty() {
-        Finding::ok(what, if has_all { "all of them and more" } else { "all of them" })
-    } else {
-        let hint = format!("GRANT {} ON *.* TO the account (a role's rights are not looked at)", lacks.join(", "));
-        Finding::new(State::Warning, what, format!("no {}", lacks.join(", ")), Some(hint))
-    })
+    let looking = {
+        let (server, place, run) = (server.clone(), place.clone(), run.clone());
+        tokio::task::spawn_blocking(move || mysql::survey(&server, &place, &run))
+    };
+    let survey = match looking.await {
+        Ok(Ok(survey)) => survey,
+        Ok(Err(error)) => return vec![Finding::new(State::Bad, what, human::chain(&error), error.hint())],
+        Err(error) => return vec![Finding::new(State::Bad, what, human::chain(&error), None)],
+    };
+    let mut findings = Vec::new();
+    if survey.gaps.is_empty() {
+        findings.push(Finding::ok(what.clone(), "all of them"));
+    }
+    for gap in &survey.gaps {
+        let hint = "see `Rights on the source` in the operator's guide".to_owned();
+        findings.push(Finding::new(State::Warning, what.clone(), gap.clone(), Some(hint)));
+    }
+    findings.push(engines(name, place, &survey));
+    findings
 }
 
-/// Names tables whose engine has no transactions: they are consistent only while locked.
-async fn engines(name: &str, place: &MysqlSource, connection: &mut Conn) -> Result<Finding, mysql_async::Error> {
-    let query = "SELECT CONCAT(t.table_schema, '.', t.table_name, ' (', t.engine, ')') FROM information_schema.tables t \
-                 JOIN information_schema.engines e ON e.engine = t.engine \
-                 WHERE t.table_type = 'BASE TABLE' AND COALESCE(e.transactions, 'NO') <> 'YES' \
-                 AND t.table_schema NOT IN ('mysql', 'sys', 'information_schema', 'performance_schema') LIMIT 5";
-    let tables: Vec<String> = connection.query(query).await?;
+/// Names tables to dump whose engine has no transactions: they are consistent only while locked.
+fn engines(name: &str, place: &MysqlSource, survey: &Survey) -> Finding {
     let what = format!("{name}: every table has transactions");
-    Ok(match (tables.as_slice(), place.non_transactional) {
-        ([], _) => Finding::ok(what, "yes"),
-        (some, NonTransactional::Lock) => {
-            Finding::new(State::Warning, what, format!("{}: dumped while locked", some.join(", ")), None)
-        }
-        (some, NonTransactional::Refuse) => {
+    let mut some = survey.non_transactional.iter().take(NAMES_SHOWN).cloned().collect::<Vec<_>>().join(", ");
+    if survey.non_transactional.len() > NAMES_SHOWN {
+        some.push_str(", …");
+    }
+    match place.non_transactional {
+        _ if some.is_empty() => Finding::ok(what, "yes"),
+        NonTransactional::Lock => Finding::new(State::Warning, what, format!("{some}: dumped while locked"), None),
+        NonTransactional::Refuse => {
             let hint =
                 "convert them to InnoDB, leave them out with `exclude`, or set non_transactional = \"lock\"".to_owned();
-            Finding::new(State::Bad, what, some.join(", "), Some(hint))
+            Finding::new(State::Bad, what, some, Some(hint))
         }
-    })
+    }
 }

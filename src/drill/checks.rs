@@ -4,15 +4,21 @@
 
 use std::collections::HashSet;
 use std::ffi::OsStr;
+use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Component;
 use std::path::Path;
+use std::path::PathBuf;
 use std::time::Duration;
 use std::time::Instant;
 
 use futures_util::StreamExt as _;
 use mysql_async::Value;
 use mysql_async::prelude::Queryable as _;
+use rustix::fs::Mode;
+use rustix::fs::OFlags;
+use rustix::fs::ResolveFlags;
+use rustix::io::Errno;
 
 use crate::drill::outcome::CheckResult;
 use crate::drill::outcome::CheckState;
@@ -21,10 +27,14 @@ use crate::mysql::server::Server;
 use crate::policy::Check;
 use crate::restore::files::Restored;
 use crate::run::Run;
+use crate::run::Stopped;
 use crate::target::mysql::Loaded;
 
 /// Names of missing paths that a report shows; the count is always whole.
 const NAMES_SHOWN: usize = 5;
+
+/// A check may read every row of a large table; one that takes longer than this waits for something that never comes.
+const CHECK_MAX: Duration = Duration::from_mins(30);
 
 /// Builds a result whose duration is filled in by the caller.
 fn result(name: &str, kind: &str, state: CheckState) -> CheckResult {
@@ -39,6 +49,22 @@ fn result(name: &str, kind: &str, state: CheckState) -> CheckResult {
     }
 }
 
+/// Fails for a source of the policy that has no snapshot to rehearse with.
+#[must_use]
+pub fn absent(source: &str) -> CheckResult {
+    let mut check = result(&format!("{source}: a snapshot to restore"), "snapshot", CheckState::Fail);
+    check.found = Some("none".to_owned());
+    check.wanted = Some("at least one".to_owned());
+    check
+}
+
+/// Says that a part of a source could not be rehearsed: it was left out when the snapshot was made.
+#[must_use]
+pub fn incomplete(source: &str) -> CheckResult {
+    let reason = "some entries could not be read when the snapshot was made; whether they would come back is not known";
+    not_run(&format!("{source}: everything is in the snapshot"), "snapshot", reason)
+}
+
 /// Judges the restore of a tree: every file came back, each proved by its blobs' hashes.
 #[must_use]
 pub fn tree(source: &str, restored: &Restored, took: Duration) -> CheckResult {
@@ -51,13 +77,13 @@ pub fn tree(source: &str, restored: &Restored, took: Duration) -> CheckResult {
     check
 }
 
-/// Judges what the server made beside the rows: views, routines, triggers, events, accounts.
+/// Judges what the server made: tables, views, routines, triggers, events, accounts.
 #[must_use]
 pub fn objects(source: &str, loaded: &Loaded) -> CheckResult {
     let state = if loaded.failed.is_empty() { CheckState::Pass } else { CheckState::Fail };
-    let mut check = result(&format!("{source}: every object made"), "objects", state);
-    check.found = Some(format!("{} made, {} refused by the server", loaded.objects, loaded.failed.len()));
-    check.wanted = Some("0 refused".to_owned());
+    let mut check = result(&format!("{source}: every table and object made"), "objects", state);
+    check.found = Some(format!("{} objects made, {} tables or objects failed", loaded.objects, loaded.failed.len()));
+    check.wanted = Some("0 failed".to_owned());
     let first = loaded.failed.first();
     check.detail = first.map(|failed| format!("{}: {}", failed.what, crate::human::chain(&failed.error)));
     check.duration_ms = crate::backup::millis(loaded.objects_took);
@@ -108,11 +134,24 @@ pub async fn run(check: &Check, servers: &[(&str, &Server)], dir: &Path, run: &R
 async fn ask(check: &Check, server: &Server, dir: &Path, run: &Run) -> Result<CheckResult, String> {
     match check {
         Check::Sql { name, sql, min, max, equals, .. } => {
-            Ok(judge_value(name, first_value(server, sql).await?, *min, *max, equals.as_deref()))
+            let found = bounded(run, first_value(server, sql)).await?;
+            Ok(judge_value(name, found, *min, *max, equals.as_deref()))
         }
         Check::FilesIn { name, source, sql, missing_max, .. } => {
-            let found = missing(server, sql, &dir.join(source), run).await?;
+            let tree = Tree::open(&dir.join(source))?;
+            let found = bounded(run, missing(server, sql, tree, run)).await?;
             Ok(judge_missing(name, &found, *missing_max))
+        }
+    }
+}
+
+/// Waits for the answer of a check, as long as nobody says to stop and it does not take for ever.
+async fn bounded<T>(run: &Run, asked: impl Future<Output = Result<T, String>>) -> Result<T, String> {
+    tokio::select! {
+        biased;
+        () = run.cancel.cancelled() => Err(Stopped.to_string()),
+        answer = tokio::time::timeout(CHECK_MAX, asked) => {
+            answer.unwrap_or_else(|_| Err(format!("no answer within {} min", CHECK_MAX.as_secs() / 60)))
         }
     }
 }
@@ -167,17 +206,15 @@ struct Missing {
 }
 
 /// Counts the paths that a statement returns and that are not in the restored tree. Rows are streamed, whatever their number.
-async fn missing(server: &Server, sql: &str, root: &Path, run: &Run) -> Result<Missing, String> {
+async fn missing(server: &Server, sql: &str, mut tree: Tree, run: &Run) -> Result<Missing, String> {
     let mut connection = server.connect().await.map_err(|error| error.to_string())?;
     let mut rows = connection.query_stream::<Option<Vec<u8>>, _>(sql).await.map_err(|error| error.to_string())?;
     let mut found = Missing::default();
-    // Neighbouring rows often name one directory: a directory that is gone is looked for once.
-    let mut absent_dirs: HashSet<std::path::PathBuf> = HashSet::new();
     while let Some(row) = rows.next().await {
         run.check().map_err(|stopped| stopped.to_string())?;
         let Some(bytes) = row.map_err(|error| error.to_string())? else { continue };
         found.named += 1;
-        if !is_there(root, Path::new(OsStr::from_bytes(&bytes)), &mut absent_dirs) {
+        if !tree.holds(Path::new(OsStr::from_bytes(&bytes)))? {
             found.missing += 1;
             if found.examples.len() < NAMES_SHOWN {
                 found.examples.push(String::from_utf8_lossy(&bytes).into_owned());
@@ -187,21 +224,48 @@ async fn missing(server: &Server, sql: &str, root: &Path, run: &Run) -> Result<M
     Ok(found)
 }
 
-/// Tells whether a path that a row names is in the tree. A path that climbs out of the tree is not.
-fn is_there(root: &Path, path: &Path, absent_dirs: &mut HashSet<std::path::PathBuf>) -> bool {
-    let below: std::path::PathBuf = path.components().skip_while(|part| matches!(part, Component::RootDir)).collect();
-    if below.as_os_str().is_empty() || below.components().any(|part| matches!(part, Component::ParentDir)) {
-        return false;
+/// A restored tree, in which no path leads out: a link to the living source would prove nothing.
+struct Tree {
+    root: OwnedFd,
+    // Neighbouring rows often name one directory: a directory that is gone is looked for once.
+    absent_dirs: HashSet<PathBuf>,
+}
+
+impl Tree {
+    fn open(root: &Path) -> Result<Self, String> {
+        let opened = rustix::fs::open(root, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
+        let root = opened.map_err(|_| "the tree that it looks into was not restored".to_owned())?;
+        Ok(Self { root, absent_dirs: HashSet::new() })
     }
-    let dir = below.parent().map(Path::to_owned).unwrap_or_default();
-    if absent_dirs.contains(&dir) {
-        return false;
+
+    /// Tells whether a path that a row names is in the tree. Links are followed as long as they stay in it.
+    fn holds(&mut self, path: &Path) -> Result<bool, String> {
+        let below: PathBuf = path.components().skip_while(|part| matches!(part, Component::RootDir)).collect();
+        if below.as_os_str().is_empty() || below.components().any(|part| matches!(part, Component::ParentDir)) {
+            return Ok(false);
+        }
+        let dir = below.parent().map(Path::to_owned).unwrap_or_default();
+        if self.absent_dirs.contains(&dir) {
+            return Ok(false);
+        }
+        let is_there = self.leads_to_something(&below)?;
+        if !is_there && !dir.as_os_str().is_empty() && !self.leads_to_something(&dir)? {
+            self.absent_dirs.insert(dir);
+        }
+        Ok(is_there)
     }
-    let is_there = root.join(&below).symlink_metadata().is_ok();
-    if !is_there && !root.join(&dir).is_dir() {
-        absent_dirs.insert(dir);
+
+    fn leads_to_something(&self, below: &Path) -> Result<bool, String> {
+        let within = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
+        match rustix::fs::openat2(&self.root, below, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), within) {
+            Ok(_) => Ok(true),
+            // Not there, not a path, or (XDEV) a way out of the tree.
+            Err(Errno::NOENT | Errno::NOTDIR | Errno::XDEV | Errno::LOOP | Errno::NAMETOOLONG | Errno::INVAL) => {
+                Ok(false)
+            }
+            Err(error) => Err(format!("look for `{}`: {error}", below.display())),
+        }
     }
-    is_there
 }
 
 fn judge_missing(name: &str, found: &Missing, missing_max: u64) -> CheckResult {
@@ -238,6 +302,22 @@ mod tests {
         assert_eq!(judge(Some("shut"), None, Some("open")), CheckState::Fail);
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn a_statement_that_never_ends_is_given_up_and_a_signal_is_heard() {
+        let run = Run::silent();
+        let never = || std::future::pending::<Result<(), String>>();
+        assert_eq!(bounded(&run, never()).await, Err("no answer within 30 min".to_owned()));
+        assert_eq!(bounded(&run, async { Ok(7) }).await, Ok(7));
+        run.cancel.cancel();
+        assert_eq!(bounded(&run, never()).await, Err("stopped by a signal".to_owned()));
+    }
+
+    #[test]
+    fn what_was_not_in_the_snapshot_is_never_a_pass() {
+        assert_eq!(absent("db1").result, CheckState::Fail);
+        assert_eq!(incomplete("images").result, CheckState::NotRun);
+    }
+
     #[test]
     fn a_statement_that_names_no_path_proves_nothing() {
         assert_eq!(judge_missing("x", &Missing::default(), 0).result, CheckState::NotRun);
@@ -248,12 +328,37 @@ mod tests {
         let dir = tempfile::tempdir()?;
         std::fs::create_dir(dir.path().join("a"))?;
         std::fs::write(dir.path().join("a/b"), "x")?;
-        let mut absent = HashSet::new();
-        assert!(is_there(dir.path(), Path::new("a/b"), &mut absent));
-        assert!(is_there(dir.path(), Path::new("/a/b"), &mut absent));
-        assert!(!is_there(&dir.path().join("a"), Path::new("../a/b"), &mut absent));
-        assert!(!is_there(dir.path(), Path::new("c/d"), &mut absent));
-        assert!(!is_there(dir.path(), Path::new("c/e"), &mut absent));
+        let holds = |root: &Path, path: &str| Tree::open(root).and_then(|mut tree| tree.holds(Path::new(path)));
+        assert_eq!(holds(dir.path(), "a/b"), Ok(true));
+        assert_eq!(holds(dir.path(), "/a/b"), Ok(true));
+        assert_eq!(holds(&dir.path().join("a"), "../a/b"), Ok(false));
+        assert_eq!(holds(dir.path(), "c/d"), Ok(false));
+        assert_eq!(holds(dir.path(), "a/b/c"), Ok(false));
+        assert_eq!(holds(dir.path(), ""), Ok(false));
+        assert!(holds(&dir.path().join("gone"), "a").is_err());
+        Ok(())
+    }
+
+    #[test]
+    fn a_link_counts_only_if_it_stays_in_the_restored_tree() -> std::io::Result<()> {
+        use std::os::unix::fs::symlink;
+        let (source, restored) = (tempfile::tempdir()?, tempfile::tempdir()?);
+        for root in [&source, &restored] {
+            std::fs::create_dir(root.path().join("shop"))?;
+        }
+        // The image is in the source, and its bytes did not come back.
+        std::fs::write(source.path().join("shop/1.jpg"), "x")?;
+        std::fs::write(restored.path().join("shop/2.jpg"), "x")?;
+        symlink(source.path().join("shop"), restored.path().join("absolute"))?;
+        symlink("shop", restored.path().join("relative"))?;
+        symlink("shop/3.jpg", restored.path().join("dangling"))?;
+        let mut tree = Tree::open(restored.path()).map_err(std::io::Error::other)?;
+        let mut holds = |path: &str| tree.holds(Path::new(path));
+        assert_eq!(holds("absolute/1.jpg"), Ok(false));
+        assert_eq!(holds("absolute"), Ok(false));
+        assert_eq!(holds("relative/2.jpg"), Ok(true));
+        assert_eq!(holds("relative/1.jpg"), Ok(false));
+        assert_eq!(holds("dangling"), Ok(false));
         Ok(())
     }
 }

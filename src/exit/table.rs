@@ -162,11 +162,13 @@ coded! {
         LoadError::Server(error) => error.code(),
         LoadError::Dump(error) if error.is_damage() => Exit::Damaged,
         LoadError::Dump(_) => Exit::Failed,
-        LoadError::OtherLoad | LoadError::Busy => Exit::Locked,
+        LoadError::OtherLoad { .. } | LoadError::Busy => Exit::Locked,
         LoadError::NotEmpty { .. } | LoadError::NotInDump { .. } => Exit::Usage,
         LoadError::Stopped => Exit::Interrupted,
         LoadError::GaveUp { source, .. } => source.code(),
         LoadError::Sql { .. }
+        | LoadError::NoAnswer { .. }
+        | LoadError::Account { .. }
         | LoadError::Rows { .. }
         | LoadError::Warnings { .. }
         | LoadError::RowCount { .. }
@@ -186,6 +188,8 @@ coded! {
         | RestoreError::UnknownId(_)
         | RestoreError::AmbiguousId(_)
         | RestoreError::Foreign(_)
+        | RestoreError::OtherSource { .. }
+        | RestoreError::Nothing(_)
         | RestoreError::NoServer(_)
         | RestoreError::NoDir(_)
         | RestoreError::ManyDatabases(..)

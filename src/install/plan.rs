@@ -25,6 +25,8 @@ pub enum Step {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Plan {
     pub steps: Vec<Step>,
+    /// What the operator has to see to before the first run.
+    pub notes: Vec<String>,
 }
 
 impl Plan {
@@ -43,7 +45,7 @@ impl Plan {
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.is_empty() {
-            return writeln!(f, "nothing to do");
+            writeln!(f, "nothing to do")?;
         }
         for step in &self.steps {
             match step {
@@ -56,7 +58,7 @@ impl fmt::Display for Plan {
                 }
             }
         }
-        Ok(())
+        self.notes.iter().try_for_each(|note| writeln!(f, "note: {note}"))
     }
 }
 

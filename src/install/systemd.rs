@@ -154,6 +154,9 @@ fn add_places(setup: &Setup<'_>, text: &mut String) -> Result<(), InstallError> 
     } else {
         text.push_str("PrivateTmp=yes\n");
     }
+    if setup.secrets().any(|secret| matches!(secret, SecretSource::Command(_))) {
+        text.push_str("# A command gives a secret: `pass` and `gpg` lock files in root's keyring.\nReadWritePaths=-/root/.gnupg\n");
+    }
     Ok(())
 }
 

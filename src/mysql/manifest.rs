@@ -53,6 +53,9 @@ pub struct Manifest {
     pub position: Option<Position>,
     /// GTID set executed (MySQL) or `gtid_binlog_pos`-style list (MariaDB) at that moment.
     pub gtid: Option<String>,
+    /// `gtid_slave_pos` of a MariaDB replica at that moment: where to go on following its primary.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gtid_slave_pos: Option<String>,
     /// How long writers were held up, in milliseconds.
     pub write_stall_ms: f64,
     /// Global variables that decide how text is read back (`sql_mode`, `character_set_server`, …).
@@ -76,6 +79,9 @@ pub struct TableEntry {
     /// Path of `schema.sql`: the `CREATE TABLE` statement, exactly as the server prints it.
     pub create: String,
     pub engine: String,
+    /// The table keeps a history of its rows, and the dump does not hold it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub history_lost: bool,
     /// The columns of the row files, in their order; generated columns are left out.
     pub columns: Vec<Column>,
     /// The columns that ranges are cut by; empty for a table without a usable key.

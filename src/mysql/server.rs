@@ -3,7 +3,7 @@
 //! Both ways to connect ask [`crate::net`] first: a peer that the policy does not allow never sees a byte.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
+use std::net::{IpAddr, SocketAddr};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::mysql::tls::{TlsError, authorities, client_config};
 use crate::mysql::wire::{Credentials, Socket, Wire, WireError};
-use crate::net::{NetError, check};
+use crate::net::{self, NetError, Way};
 use crate::policy::{MysqlAddress, MysqlSource, Network, Tls, TlsMode};
 use crate::secret::{Secret, SecretError, SecretSource};
 
@@ -22,7 +22,10 @@ use crate::secret::{Secret, SecretError, SecretSource};
 const CONNECT_SECONDS_MAX: u64 = 15;
 
 /// A connection that a router or a crash has cut without a word is noticed within minutes.
-const KEEPALIVE_SECONDS: u64 = 60;
+const KEEPALIVE: Duration = Duration::from_mins(1);
+
+/// Nine unanswered questions at this distance end it. (`mysql_async` knows no such setting: there the kernel's 75 s hold.)
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(15);
 
 /// The largest packet that the protocol knows: one row or one statement.
 const PACKET_BYTES_MAX: usize = 1 << 30;
@@ -51,8 +54,6 @@ pub enum ServerError {
         #[source]
         error: io::Error,
     },
-    #[error("look up the database server's host `{host}`: it has no address")]
-    NoAddress { host: String },
     #[error("connect to the database server {server}")]
     Connect {
         server: String,
@@ -89,7 +90,7 @@ impl ServerError {
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::Network { error, .. } => error.hint(),
-            Self::Lookup { host, .. } | Self::NoAddress { host } => {
+            Self::Lookup { host, .. } => {
                 Some(format!("check that `{host}` resolves on this machine (getent hosts {host})"))
             }
             Self::Connect { error, .. } => connect_hint(error),
@@ -97,7 +98,7 @@ impl ServerError {
             Self::NoAnswer { .. } | Self::Dial { .. } => {
                 Some("check that the server runs and that no firewall stands between".to_owned())
             }
-            Self::Tls { .. } => Some("check `tls.ca_file` in the policy".to_owned()),
+            Self::Tls { .. } => Some("check `tls_ca_file` in the policy, or `--to-mysql-ca`".to_owned()),
             Self::BrokeOff { .. } => None,
         }
     }
@@ -187,7 +188,11 @@ impl Server {
     /// server knows the account and will not ask for more.
     async fn pass_gate(&self) -> Result<(), ServerError> {
         let server = self.clone();
-        let gate = tokio::task::spawn_blocking(move || server.open_wire(&CancellationToken::new()));
+        let given_up = CancellationToken::new();
+        let cancel = given_up.clone();
+        // Whoever drops this waits no longer: then neither does the thread.
+        let _stops_it = given_up.drop_guard();
+        let gate = tokio::task::spawn_blocking(move || server.open_wire(&cancel));
         let broke_off = |_| ServerError::BrokeOff { server: self.name() };
         gate.await.map_err(broke_off)?.map(drop)
     }
@@ -199,8 +204,9 @@ impl Server {
                 let socket = UnixStream::connect(path).map_err(|error| self.dial_error(error))?;
                 self.log_in(Socket::Unix(socket), false, cancel)
             }
-            MysqlAddress::Tcp { .. } => {
-                let (socket, way) = self.dial_first(&self.ways()?)?;
+            MysqlAddress::Tcp { host, port } => {
+                let ways = net::ways(&self.network, host, *port, cancel).map_err(|error| self.net_error(error))?;
+                let (socket, way) = self.dial_first(&ways)?;
                 self.log_in(socket, way.peer.ip().is_loopback(), cancel)
             }
         }
@@ -224,8 +230,7 @@ impl Server {
         }
         socket.connect_timeout(&SockAddr::from(way.peer), Duration::from_secs(CONNECT_SECONDS_MAX))?;
         socket.set_tcp_nodelay(true)?;
-        let keepalive = Duration::from_secs(KEEPALIVE_SECONDS);
-        socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(keepalive))?;
+        socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE_INTERVAL))?;
         Ok(Socket::Tcp(socket.into()))
     }
 
@@ -258,6 +263,7 @@ impl Server {
             .pass(self.password.as_ref().map(Secret::reveal))
             .prefer_socket(false)
             .tcp_nodelay(true)
+            .tcp_keepalive(Some(KEEPALIVE))
             .max_allowed_packet(Some(PACKET_BYTES_MAX))
             .wait_timeout(Some(28_800));
         match &self.address {
@@ -274,10 +280,11 @@ impl Server {
     }
 
     async fn checked_addresses(&self) -> Result<Vec<IpAddr>, ServerError> {
-        let server = self.clone();
-        let ways = tokio::task::spawn_blocking(move || server.ways()).await;
-        let ways = ways.map_err(|_| ServerError::BrokeOff { server: self.name() })??;
-        Ok(ways.iter().map(|way| way.peer.ip()).collect())
+        let MysqlAddress::Tcp { host, port } = &self.address else {
+            return Ok(Vec::new());
+        };
+        let peers = net::resolve(&self.network, host, *port).await.map_err(|error| self.net_error(error))?;
+        Ok(peers.iter().map(SocketAddr::ip).collect())
     }
 
     fn ssl_options(&self) -> Result<Option<SslOpts>, ServerError> {
@@ -295,39 +302,10 @@ impl Server {
         ServerError::Tls { server: self.name(), error }
     }
 
-    /// Returns the server's addresses, each with the local address to leave from; the policy allows them all. Blocks.
-    fn ways(&self) -> Result<Vec<Way>, ServerError> {
-        let MysqlAddress::Tcp { host, port } = &self.address else {
-            return Ok(Vec::new());
-        };
-        let lookup = |error| ServerError::Lookup { host: host.clone(), error };
-        let peers = (host.as_str(), *port).to_socket_addrs().map_err(lookup)?;
-        let mut ways = Vec::new();
-        let mut dead = None;
-        for peer in peers {
-            match self.way(peer) {
-                Ok(way) => ways.push(way),
-                Err(error) if error.is_network_refused() => return Err(error),
-                // A name often has an IPv6 address on a network that has none: another address may do.
-                Err(error) => dead = Some(error),
-            }
-        }
-        match dead {
-            Some(error) if ways.is_empty() => Err(error),
-            _ if ways.is_empty() => Err(ServerError::NoAddress { host: host.clone() }),
-            _ => Ok(ways),
+    fn net_error(&self, error: NetError) -> ServerError {
+        match error {
+            NetError::Lookup { host, error } => ServerError::Lookup { host, error },
+            error => ServerError::Network { server: self.name(), error },
         }
     }
-
-    fn way(&self, peer: SocketAddr) -> Result<Way, ServerError> {
-        let route = check(&self.network, peer).map_err(|error| ServerError::Network { server: self.name(), error })?;
-        Ok(Way { peer, local: route.local })
-    }
-}
-
-/// An address of the server and the one of ours that the policy lets us leave from.
-#[derive(Debug, Clone, Copy)]
-struct Way {
-    peer: SocketAddr,
-    local: IpAddr,
 }

@@ -1,10 +1,15 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::mpsc;
+use std::time::Duration;
 
 use insta::assert_snapshot;
 
-use crate::net::{NetError, Route, check, check_seen, netlink, resolve};
+use tokio_util::sync::CancellationToken;
+
+use crate::net::{NetError, Route, answer, check, check_seen, netlink, resolve, ways};
 use crate::policy::Network;
 
 const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
@@ -68,6 +73,24 @@ async fn a_host_that_is_none_says_so() {
     assert_eq!(error.to_string(), "look up the host `no such host`");
 }
 
+#[test]
+fn one_who_blocks_gets_the_same_addresses() {
+    let cancel = CancellationToken::new();
+    assert_eq!(ways(&Network::default(), "127.0.0.1", 3306, &cancel).unwrap()[0].peer, peer());
+    let error = ways(&Network::default(), "no such host", 3306, &cancel).unwrap_err();
+    assert_eq!(error.to_string(), "look up the host `no such host`");
+}
+
+#[test]
+fn who_waits_for_the_name_service_hears_the_signal_and_does_not_wait_for_ever() {
+    let cancel = CancellationToken::new();
+    let (_silent, told) = mpsc::sync_channel::<io::Result<()>>(1);
+    let late = answer(&told, Duration::ZERO, &cancel).unwrap().unwrap_err();
+    assert_eq!(late.kind(), io::ErrorKind::TimedOut);
+    cancel.cancel();
+    assert!(matches!(answer(&told, Duration::from_hours(1), &cancel), Err(NetError::Stopped)));
+}
+
 #[tokio::test]
 async fn what_the_server_sees_must_be_the_source() {
     let network = from_source("10.0.30.5");
@@ -76,6 +99,14 @@ async fn what_the_server_sees_must_be_the_source() {
     }
     let error = check_seen(&network, "192.168.1.5:40112").await.unwrap_err();
     assert_snapshot!(error, @"connect to the server: it sees us as `192.168.1.5:40112`, and the policy wants 10.0.30.5");
+}
+
+#[test]
+fn who_waits_for_the_name_service_hears_the_signal() {
+    let cancel = CancellationToken::new();
+    assert_eq!(ways(&Network::default(), "127.0.0.1", 3306, &cancel).unwrap()[0].peer, peer());
+    let error = ways(&Network::default(), "no such host", 3306, &cancel).unwrap_err();
+    assert!(matches!(error, NetError::Lookup { .. }), "{error:?}");
 }
 
 #[tokio::test]

@@ -12,8 +12,10 @@ pub enum PolicyError {
         #[source]
         error: io::Error,
     },
-    #[error("read the policy `{}`: its mode is {mode:04o}, so anyone can write it", path.display())]
+    #[error("read the policy `{}`: its mode is {mode:04o}, so others than its owner can write it", path.display())]
     Exposed { path: PathBuf, mode: u32 },
+    #[error("read the policy `{}`: it belongs to user {owner}, neither to root nor to us (user {us})", path.display())]
+    Foreign { path: PathBuf, owner: u32, us: u32 },
     #[error("find the policy `{name}`: it is not in {}", listed(looked))]
     NotFound {
         name: String,
@@ -56,7 +58,10 @@ impl PolicyError {
             }
             Self::Read { .. } => None,
             Self::Exposed { path, .. } => {
-                Some(format!("run `chmod o-w {}`: a policy names commands that bkp runs", path.display()))
+                Some(format!("run `chmod go-w {}`: a policy names commands that bkp runs", path.display()))
+            }
+            Self::Foreign { path, .. } => {
+                Some(format!("run `chown root {}`: a policy names commands that bkp runs", path.display()))
             }
             Self::NotFound { near: Some(near), .. } => Some(format!("did you mean `{near}`?")),
             Self::NotFound { name, looked, .. } => {

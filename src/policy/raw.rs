@@ -95,7 +95,7 @@ pub(super) struct RawCopy {
     pub(super) s3: Option<RawS3>,
     /// The directory, on another disk than the repository's.
     pub(super) path: Option<String>,
-    /// The most bytes a second that uploads may take (`80MiB/s`). Default: no limit.
+    /// The most bytes a second, each way (`80MiB/s`). Default: no limit.
     pub(super) bandwidth: Option<String>,
     /// Uploads at once, 1 to 64. Default: 4.
     pub(super) uploads: Option<i64>,

@@ -8,7 +8,7 @@ use std::time::Duration;
 use insta::assert_snapshot;
 use tempfile::TempDir;
 
-use crate::policy::{CopyTarget, MysqlAddress, Policy, PolicyError, TlsMode, all, find};
+use crate::policy::{CopyTarget, MysqlAddress, Policy, PolicyError, Rights, TlsMode, Us, all, find, judge};
 
 /// A policy without a fault; each test below spoils it.
 const GOOD: &str = r#"version = 1
@@ -533,7 +533,34 @@ fn a_policy_that_anyone_can_write_is_refused() {
     assert_eq!(Policy::load(&path).unwrap().name, "mall");
     fs::set_permissions(&path, Permissions::from_mode(0o666)).unwrap();
     let error = Policy::load(&path).unwrap_err();
-    assert!(error.to_string().ends_with("its mode is 0666, so anyone can write it"), "{error}");
+    assert!(error.to_string().ends_with("its mode is 0666, so others than its owner can write it"), "{error}");
+}
+
+#[test]
+fn a_policy_that_another_than_root_and_we_can_write_is_refused() {
+    let root = Us { user: 0, group: 0 };
+    let alice = Us { user: 1000, group: 1000 };
+    let table = [
+        (0, 0, 0o644, root, "fine"),
+        (0, 0, 0o664, root, "fine"),
+        (0, 4, 0o640, root, "fine"),
+        (0, 4, 0o664, root, "exposed"),
+        (0, 0, 0o646, root, "exposed"),
+        (1000, 1000, 0o644, root, "foreign"),
+        (1000, 1000, 0o664, alice, "fine"),
+        (0, 0, 0o644, alice, "fine"),
+        (1000, 100, 0o664, alice, "exposed"),
+        (1001, 1000, 0o644, alice, "foreign"),
+    ];
+    for (owner, group, mode, us, wanted) in table {
+        let found = match judge(Path::new("mall.toml"), Rights { owner, group, mode }, us) {
+            Ok(()) => "fine",
+            Err(PolicyError::Exposed { .. }) => "exposed",
+            Err(PolicyError::Foreign { .. }) => "foreign",
+            Err(error) => panic!("{error}"),
+        };
+        assert_eq!(found, wanted, "{owner}:{group} {mode:o} for {us:?}");
+    }
 }
 
 #[test]

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use crate::report::Report;
 use crate::report::index;
 
-/// Owner and group read; the umask may take more away.
+/// A report holds figures and names, no secret: all may read it, and only its owner may write it.
 const FILE_MODE: u32 = 0o644;
 
 #[derive(Debug, thiserror::Error)]

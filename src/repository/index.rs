@@ -5,6 +5,7 @@ mod file;
 use std::collections::{HashMap, HashSet};
 use std::mem;
 use std::ops::Range;
+use std::sync::OnceLock;
 
 use rayon::slice::ParallelSliceMut;
 
@@ -141,6 +142,8 @@ pub(super) struct Index {
     pub(super) files: Vec<NamedFile>,
     data: Section,
     trees: Section,
+    /// Places in the section of trees, in the order in which the trees lie in packs; sorted when it is first asked for.
+    trees_by_place: OnceLock<Vec<u32>>,
 }
 
 /// Gathers the contents of many index files.
@@ -183,7 +186,8 @@ impl IndexBuilder {
 
     /// Sorts. Takes a second for some millions of blobs.
     pub(super) fn build(self) -> Index {
-        Index { packs: self.packs, files: self.files, data: Section::new(self.data), trees: Section::new(self.trees) }
+        let (data, trees) = (Section::new(self.data), Section::new(self.trees));
+        Index { packs: self.packs, files: self.files, data, trees, trees_by_place: OnceLock::new() }
     }
 }
 
@@ -205,6 +209,25 @@ impl Index {
         Location { pack: self.packs[entry.pack as usize], blob: entry.blob(kind) }
     }
 
+    /// Returns the stretch of the pack that holds the trees around this one: all that begin in the same `block` bytes.
+    fn trees_near(&self, location: &Location, block: u32) -> Option<Range<u64>> {
+        let entries = &self.trees.entries;
+        let here = |entry: &&Entry| self.location(BlobKind::Tree, entry) == *location;
+        let here = self.trees.find(location.blob.id.as_bytes()).iter().find(here)?;
+        let place = |at: &u32| (entries[*at as usize].pack, entries[*at as usize].offset);
+        let sorted = self.trees_by_place.get_or_init(|| {
+            let mut sorted: Vec<u32> = (0..u32::try_from(entries.len()).unwrap_or(u32::MAX)).collect();
+            sorted.par_sort_unstable_by_key(place);
+            sorted
+        });
+        let start = (here.pack, here.offset / block * block);
+        let first = sorted.partition_point(|at| place(at) < start);
+        let is_near = |at: &&u32| place(at).0 == here.pack && place(at).1 / block == here.offset / block;
+        let near =
+            sorted[first..].iter().take_while(is_near).map(|at| entries[*at as usize].blob(BlobKind::Tree).range());
+        near.reduce(|a, b| a.start.min(b.start)..a.end.max(b.end))
+    }
+
     /// Drops what it says of some packs.
     fn leave_out(&mut self, packs: &HashSet<ObjectId>) {
         let places: HashSet<u32> =
@@ -214,6 +237,7 @@ impl Index {
             entries.retain(|entry| !places.contains(&entry.pack));
             *section = Section::new(entries);
         }
+        self.trees_by_place = OnceLock::new();
     }
 
     fn sizes(&self) -> Vec<(ObjectId, u64)> {
@@ -267,9 +291,13 @@ impl LiveIndex {
         self.loaded = index;
     }
 
-    /// Drops what the loaded files say of some packs.
+    /// Drops what is known of some packs.
     pub(super) fn leave_out(&mut self, packs: &HashSet<ObjectId>) {
         self.loaded.leave_out(packs);
+        let saved_packs = &self.saved_packs;
+        for saved in [&mut self.saved_data, &mut self.saved_trees] {
+            saved.retain(|_, spot| !packs.contains(&saved_packs[spot.pack as usize]));
+        }
     }
 
     /// Returns the packs that the loaded files name, and how long each must be.
@@ -324,6 +352,11 @@ impl LiveIndex {
 
     pub(super) fn first(&self, kind: BlobKind, id: &BlobId) -> Option<Location> {
         self.loaded.find(kind, id).next().or_else(|| self.find_saved(kind, id))
+    }
+
+    /// Returns the stretch of the pack to read where a tree is wanted: its neighbours will be wanted too.
+    pub(super) fn trees_near(&self, location: &Location, block: u32) -> Range<u64> {
+        self.loaded.trees_near(location, block).unwrap_or_else(|| location.blob.range())
     }
 
     pub(super) fn has(&self, kind: BlobKind, id: &BlobId) -> bool {

@@ -9,6 +9,7 @@ use crate::repository::config::Config;
 use crate::repository::document::check_name;
 use crate::repository::error::RepositoryError;
 use crate::repository::key::{self, Cost, Opened};
+use crate::repository::trees::TreeCache;
 use crate::repository::{LiveIndex, Repository};
 use crate::run::Run;
 use crate::seal::{MasterKey, open_document};
@@ -57,7 +58,7 @@ impl Repository {
         encrypted.map_err(|error| RepositoryError::refused("config", error))?;
         // Last, because its presence is what makes the place a repository.
         store.put(&Key::config(), sealed.into()).await?;
-        Ok(Arc::new(Self::assemble(store, config, master)))
+        Ok(Arc::new(Self::assemble(store, config, master, run)))
     }
 
     /// Opens a repository. The index is not loaded yet.
@@ -78,16 +79,18 @@ impl Repository {
         };
         let json = open_document(&master, &sealed).map_err(|error| RepositoryError::damaged(Key::config(), error))?;
         let config = Config::from_json(&json, &place)?;
-        Ok(Arc::new(Self::assemble(store, config, master)))
+        Ok(Arc::new(Self::assemble(store, config, master, run)))
     }
 
-    fn assemble(store: SharedStore, config: Config, master: MasterKey) -> Self {
+    fn assemble(store: SharedStore, config: Config, master: MasterKey, run: &Run) -> Self {
         Self {
             store,
             config,
             master: Arc::new(master),
             index: LiveIndex::default().into(),
             index_faults: Vec::new().into(),
+            trees: TreeCache::default(),
+            cancel: run.cancel.clone(),
             unnamed: Vec::new().into(),
             locks: Arc::default(),
             runtime: Handle::current(),

@@ -11,7 +11,6 @@ use crate::id::{BlobId, ObjectId};
 use crate::repository::error::RepositoryError;
 use crate::repository::index::{self, IndexBuilder, Location, PackContents};
 use crate::repository::pack::{self, BlobKind, PackedBlob};
-use crate::repository::tree::Tree;
 use crate::repository::{Fault, Repository, document};
 use crate::run::{Run, Stopped};
 use crate::seal;
@@ -281,17 +280,31 @@ impl Repository {
     /// Like [`Repository::blob`], from a thread that is no task's.
     ///
     /// # Errors
-    /// Like [`Repository::blob`].
+    /// Like [`Repository::blob`]; [`RepositoryError::Stopped`] once the run that opened the repository was told to stop.
     pub fn blob_blocking(&self, kind: BlobKind, id: &BlobId) -> Result<Vec<u8>, RepositoryError> {
         let mut fault = RepositoryError::MissingBlob { kind, id: *id };
         for location in self.locations(kind, id) {
-            let fetched = self.runtime.block_on(self.fetch(&location));
-            match fetched.and_then(|sealed| self.open_at(&location, &sealed)) {
+            match self.read_at_blocking(&location) {
                 Ok(plain) => return Ok(plain),
-                Err(error) => fault = error,
+                Err(error) if error.is_damage() => fault = error,
+                Err(error) => return Err(error),
             }
         }
         Err(fault)
+    }
+
+    pub(super) fn read_at_blocking(&self, location: &Location) -> Result<Vec<u8>, RepositoryError> {
+        let sealed = self.wait(self.fetch(location))?;
+        self.open_at(location, &sealed)
+    }
+
+    /// Waits on a thread that is no task's, unless the run is stopped meanwhile.
+    pub(super) fn wait<T>(
+        &self,
+        reading: impl Future<Output = Result<T, RepositoryError>>,
+    ) -> Result<T, RepositoryError> {
+        let done = self.runtime.block_on(self.cancel.run_until_cancelled(reading));
+        done.unwrap_or_else(|| Err(Stopped.into()))
     }
 
     /// Tells whether a blob lies in any pack that `is_good`.
@@ -321,88 +334,4 @@ impl Repository {
         let opened = opened.map_err(|error| RepositoryError::refused("blob", error))?;
         opened.map_err(|error| RepositoryError::damaged(key, error))
     }
-
-    /// Reads a directory's entries.
-    ///
-    /// # Errors
-    /// Like [`Repository::blob`], or where the blob is no tree.
-    pub async fn tree(&self, id: &BlobId) -> Result<Tree, RepositoryError> {
-        parse_tree(id, &self.blob(BlobKind::Tree, id).await?)
-    }
-
-    /// Like [`Repository::tree`], from a thread that is no task's.
-    ///
-    /// # Errors
-    /// Like [`Repository::tree`].
-    pub fn tree_blocking(&self, id: &BlobId) -> Result<Tree, RepositoryError> {
-        parse_tree(id, &self.blob_blocking(BlobKind::Tree, id)?)
-    }
-
-    /// Reads many blobs that lie in one pack with few requests; each is handed to `take` with its hash proved, in no promised order.
-    /// What cannot be read is returned.
-    ///
-    /// # Errors
-    /// Where `take` fails.
-    pub fn blobs_of_pack_blocking<E>(
-        &self,
-        pack: &ObjectId,
-        blobs: &[PackedBlob],
-        mut take: impl FnMut(&PackedBlob, Vec<u8>) -> Result<(), E>,
-    ) -> Result<Vec<(BlobId, RepositoryError)>, E> {
-        let mut unread = Vec::new();
-        for stretch in stretches(blobs) {
-            let key = Key::new(FileKind::Pack, pack.to_string());
-            let start = stretch[0].range().start;
-            let end = stretch.iter().map(|blob| blob.range().end).max().unwrap_or(start);
-            let fetched = self.runtime.block_on(self.store.get_range(&key, start..end));
-            for blob in &stretch {
-                let opened = match &fetched {
-                    Ok(bytes) => {
-                        let place = |at: u64| usize::try_from(at - start).unwrap_or(usize::MAX);
-                        let range = place(blob.range().start)..place(blob.range().end);
-                        let location = Location { pack: *pack, blob: *blob };
-                        self.open_at(&location, bytes.get(range).unwrap_or_default())
-                    }
-                    Err(error) => Err(error.clone().into()),
-                };
-                // Another pack may hold what this one has lost.
-                match opened.or_else(|_| self.blob_blocking(blob.kind, &blob.id)) {
-                    Ok(plain) => take(blob, plain)?,
-                    Err(error) => unread.push((blob.id, error)),
-                }
-            }
-        }
-        Ok(unread)
-    }
-}
-
-fn parse_tree(id: &BlobId, json: &[u8]) -> Result<Tree, RepositoryError> {
-    Tree::from_json(json).map_err(|error| RepositoryError::damaged(format!("tree {}", id.short()), error))
-}
-
-/// Bytes between two wanted blobs that are read along rather than asked for apart: a request costs more.
-const GAP_MAX: u64 = 256 << 10;
-/// The longest stretch read at once, a bound on memory.
-const STRETCH_MAX: u64 = 24 << 20;
-
-/// Groups blobs of one pack into stretches that are read at once.
-pub(super) fn stretches(blobs: &[PackedBlob]) -> Vec<Vec<PackedBlob>> {
-    let mut sorted = blobs.to_vec();
-    let mut seen = HashSet::new();
-    sorted.retain(|blob| seen.insert((blob.id, blob.offset)));
-    sorted.sort_by_key(|blob| blob.offset);
-    let mut stretches: Vec<Vec<PackedBlob>> = Vec::new();
-    for blob in sorted {
-        let range = blob.range();
-        match stretches.last_mut() {
-            Some(stretch)
-                if range.start.saturating_sub(stretch[stretch.len() - 1].range().end) <= GAP_MAX
-                    && range.end - stretch[0].range().start <= STRETCH_MAX =>
-            {
-                stretch.push(blob);
-            }
-            _ => stretches.push(vec![blob]),
-        }
-    }
-    stretches
 }

@@ -1,27 +1,22 @@
 //! Copies what is needed of some packs into new ones. The sealed bytes go over as they are, once they have been opened and proved.
 
+use std::iter;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
 
 use crate::event::Unit;
-use crate::id::ObjectId;
 use crate::repository::error::RepositoryError;
+use crate::repository::fetch::{Wanted, fetch, stretches};
 use crate::repository::pack::{self, BlobKind, PackBuilder, PackedBlob};
-use crate::repository::{PackContents, Repository, document};
+use crate::repository::{Location, PackContents, Repository, document};
 use crate::run::Run;
-use crate::seal;
+use crate::seal::{self, MasterKey};
 use crate::store::{FileKind, Key};
 
-/// Stretches of packs that are fetched ahead.
+/// Stretches of packs that are fetched ahead, of 8 MiB at most.
 const FETCHED_AHEAD: usize = 4;
-
-/// Blobs of one pack that are fetched in one go.
-struct Stretch {
-    pack: ObjectId,
-    blobs: Vec<PackedBlob>,
-}
 
 /// New packs on their way.
 struct Repacker<'a> {
@@ -37,22 +32,29 @@ impl Repository {
     /// Where a blob does not open in any pack that holds it, where the store refuses, or where the run was stopped. Then what was
     /// written is named by nothing.
     pub async fn repack(&self, packs: &[PackContents], run: &Run) -> Result<Vec<PackContents>, RepositoryError> {
-        let stretches = packs.iter().flat_map(|pack| {
-            let of_pack = |blobs| Stretch { pack: pack.id, blobs };
-            super::read::stretches(&pack.blobs).into_iter().map(of_pack)
-        });
-        let bytes = packs.iter().flat_map(|pack| &pack.blobs).map(|blob| u64::from(blob.length)).sum();
+        let blobs = |pack: &PackContents| {
+            let (pack, blobs) = (pack.id, pack.blobs.clone());
+            blobs.into_iter().map(move |blob| (Location { pack, blob }, ()))
+        };
+        let mut wanted: Vec<Wanted<()>> = packs.iter().flat_map(blobs).collect();
+        wanted.sort_by_key(|(location, ())| (location.pack, location.blob.offset));
+        let bytes = wanted.iter().map(|(location, ())| u64::from(location.blob.length)).sum();
         let task = run.events.task("repack", Unit::Bytes, bytes);
         let mut repacker = Repacker {
             repository: self,
             open: [PackBuilder::new(BlobKind::Data), PackBuilder::new(BlobKind::Tree)],
             written: Vec::new(),
         };
-        let mut fetched = stream::iter(stretches).map(|stretch| self.fetch_stretch(stretch)).buffered(FETCHED_AHEAD);
+        let fetched = stretches(&wanted).into_iter().map(|stretch| async move {
+            let bytes = fetch(Arc::clone(&self.store), stretch.clone()).await;
+            (stretch, bytes)
+        });
+        let mut fetched = stream::iter(fetched).buffered(FETCHED_AHEAD);
         while let Some((stretch, bytes)) = fetched.next().await {
             run.check()?;
             self.check_lock()?;
-            for (blob, sealed) in self.prove(stretch, bytes).await? {
+            let places = wanted[stretch.wanted].iter().map(|(location, ())| *location).collect();
+            for (blob, sealed) in self.prove(places, stretch.range.start, bytes).await? {
                 repacker.add(&blob, &sealed).await?;
                 task.add(u64::from(blob.length));
             }
@@ -60,18 +62,11 @@ impl Repository {
         repacker.finish().await
     }
 
-    async fn fetch_stretch(&self, stretch: Stretch) -> (Stretch, Result<Bytes, RepositoryError>) {
-        let key = Key::new(FileKind::Pack, stretch.pack.to_string());
-        let start = stretch.blobs.first().map_or(0, |blob| blob.range().start);
-        let end = stretch.blobs.iter().map(|blob| blob.range().end).max().unwrap_or(start);
-        let bytes = self.store.get_range(&key, start..end).await;
-        (stretch, bytes.map_err(Into::into))
-    }
-
     /// Opens each blob of a stretch: what does not open here is taken from another pack that holds it.
     async fn prove(
         &self,
-        stretch: Stretch,
+        places: Vec<Location>,
+        start: u64,
         fetched: Result<Bytes, RepositoryError>,
     ) -> Result<Vec<(PackedBlob, Bytes)>, RepositoryError> {
         let fetched = match fetched {
@@ -79,42 +74,43 @@ impl Repository {
             fetched => fetched.unwrap_or_default(),
         };
         let master = Arc::clone(&self.master);
-        let (pack, blobs) = (stretch.pack, stretch.blobs);
         let opened = tokio::task::spawn_blocking(move || {
-            let start = blobs.first().map_or(0, |blob| blob.range().start);
-            let sealed = |blob: &PackedBlob| {
-                let at = |offset: u64| usize::try_from(offset - start).unwrap_or(usize::MAX);
-                let range = at(blob.range().start)..at(blob.range().end);
-                let bytes = (range.end <= fetched.len()).then(|| fetched.slice(range))?;
-                seal::open(&master, &blob.id, &bytes, blob.plain).is_ok().then_some(bytes)
-            };
-            blobs.into_iter().map(|blob| (blob, sealed(&blob))).collect::<Vec<_>>()
+            let open = |place: Location| (place, sealed_within(&fetched, start, &place.blob, &master));
+            places.into_iter().map(open).collect::<Vec<_>>()
         });
         let opened = opened.await.map_err(|error| RepositoryError::refused("blobs", error))?;
         let mut proved = Vec::with_capacity(opened.len());
-        for (blob, sealed) in opened {
+        for (place, sealed) in opened {
             proved.push(match sealed {
-                Some(sealed) => (blob, sealed),
-                None => self.from_elsewhere(pack, blob).await?,
+                Some(sealed) => (place.blob, sealed),
+                None => self.sealed_elsewhere(place).await?,
             });
         }
         Ok(proved)
     }
 
-    async fn from_elsewhere(&self, pack: ObjectId, blob: PackedBlob) -> Result<(PackedBlob, Bytes), RepositoryError> {
-        let lost = format!("blob {} does not open", blob.id.short());
-        let mut fault = RepositoryError::damaged(Key::new(FileKind::Pack, pack.to_string()), lost);
-        for location in self.locations(blob.kind, &blob.id).into_iter().filter(|location| location.pack != pack) {
-            match self.fetch(&location).await {
-                Ok(sealed) => match self.open_at(&location, &sealed) {
-                    Ok(_) => return Ok((location.blob, sealed)),
-                    Err(error) => fault = error,
-                },
-                Err(error) => fault = error,
+    /// Reads a blob that did not come whole: alone, and then from the other packs that hold it.
+    async fn sealed_elsewhere(&self, place: Location) -> Result<(PackedBlob, Bytes), RepositoryError> {
+        let mut fault = RepositoryError::MissingBlob { kind: place.blob.kind, id: place.blob.id };
+        let others = self.locations(place.blob.kind, &place.blob.id).into_iter().filter(|other| *other != place);
+        for location in iter::once(place).chain(others) {
+            let sealed = self.fetch(&location).await;
+            match sealed.and_then(|sealed| self.open_at(&location, &sealed).map(|_| sealed)) {
+                Ok(sealed) => return Ok((location.blob, sealed)),
+                Err(error) if error.is_damage() => fault = error,
+                Err(error) => return Err(error),
             }
         }
         Err(fault)
     }
+}
+
+/// Returns a blob as it is sealed in the bytes of its pack from `start`, if it opens to what its id names.
+fn sealed_within(bytes: &Bytes, start: u64, blob: &PackedBlob, master: &MasterKey) -> Option<Bytes> {
+    let place = |at: u64| usize::try_from(at - start).ok();
+    let (first, end) = (place(blob.range().start)?, place(blob.range().end)?);
+    let sealed = (end <= bytes.len()).then(|| bytes.slice(first..end))?;
+    seal::open(master, &blob.id, &sealed, blob.plain).is_ok().then_some(sealed)
 }
 
 impl Repacker<'_> {

@@ -7,11 +7,13 @@ pub mod compare;
 mod content;
 mod fault;
 mod links;
-mod pack;
+mod list;
 mod place;
 mod plan;
 mod selection;
+mod spot;
 mod walk;
+mod window;
 mod write;
 
 use std::path::{Path, PathBuf};
@@ -76,7 +78,7 @@ impl RestoreFilesError {
             Self::NotInSnapshot { .. } => {
                 Some("`restic ls` or `bkp snapshots` tell what the snapshot holds".to_owned())
             }
-            Self::Threads(_) => Some("lower `threads` in the policy".to_owned()),
+            Self::Threads(_) => Some("give fewer with `--connections`".to_owned()),
             Self::Stopped(_) => Some("run it again: it goes on where it stopped".to_owned()),
         }
     }
@@ -169,7 +171,7 @@ pub fn apply(plan: &FilesPlan, repository: &Repository, run: &Run) -> Result<Res
     let name = format!("restore {}", options.target.display());
     let task = run.events.task(name, Unit::Bytes, plan.bytes);
     let walk = Walk::new(repository, &target, &options.selection, run, &task);
-    pool(options.threads)?.install(|| walk.top(&plan.place))?;
+    walk.top(&plan.place, &pool(options.threads)?)?;
     // After a failure the marker stays: once the repository is healed, another run brings what is missing.
     target.finish(walk.has_failed())?;
     walk.finish_top(&plan.place)?;

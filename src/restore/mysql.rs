@@ -17,8 +17,11 @@ use crate::repository::tree::Tree;
 use crate::target::mysql::DumpReadError;
 use crate::target::mysql::DumpReader;
 
-/// Blobs of one row file that are fetched ahead of the server: at about 1 MiB each a connection holds a few MiB.
-const BLOBS_AHEAD: usize = 3;
+/// Plain bytes of a row file that are fetched together: neighbours in a pack come with one request.
+const STRETCH_BYTES: u64 = 4 << 20;
+
+/// Such stretches that each connection has fetched or in flight, beside the one that it sends.
+const STRETCHES_AHEAD: usize = 2;
 
 /// A dump whose files lie in a snapshot.
 pub struct RepositoryDump {
@@ -82,20 +85,39 @@ impl DumpReader for RepositoryDump {
             Err(error) => return stream::once(async { Err(error) }).boxed(),
         };
         let (repository, path) = (self.repository.clone(), path.to_owned());
-        let fetch = move |id: BlobId| {
+        let stretches = stretches(&blobs, |id| repository.blob_size(BlobKind::Data, id));
+        let fetch = move |ids: Vec<BlobId>| {
             let (repository, path) = (repository.clone(), path.clone());
             // A task of its own, so that opening blobs runs on other threads than the connection that sends them.
             async move {
-                let opened = tokio::spawn(async move { repository.blob(BlobKind::Data, &id).await }).await;
+                let opened = tokio::spawn(async move { repository.data_blobs(&ids).await }).await;
                 match opened {
-                    Ok(Ok(bytes)) => Ok(Bytes::from(bytes)),
-                    Ok(Err(error)) => Err(unreadable(&path, error)),
-                    Err(error) => Err(DumpReadError::Other { path, source: Box::new(error) }),
+                    Ok(Ok(plain)) => plain.into_iter().map(|bytes| Ok(Bytes::from(bytes))).collect(),
+                    Ok(Err(error)) => vec![Err(unreadable(&path, error))],
+                    Err(error) => vec![Err(DumpReadError::Other { path, source: Box::new(error) })],
                 }
             }
         };
-        stream::iter(blobs).map(fetch).buffered(BLOBS_AHEAD).boxed()
+        stream::iter(stretches).map(fetch).buffered(STRETCHES_AHEAD).flat_map(stream::iter).boxed()
     }
+}
+
+/// Groups a file's blobs, in their order, into stretches of some MiB. A blob that nobody knows the size of is found missing later.
+fn stretches(blobs: &[BlobId], size: impl Fn(&BlobId) -> Option<u64>) -> Vec<Vec<BlobId>> {
+    let mut stretches: Vec<Vec<BlobId>> = Vec::new();
+    let mut bytes = 0;
+    for id in blobs {
+        let more = size(id).unwrap_or_default();
+        match stretches.last_mut() {
+            Some(stretch) if bytes + more <= STRETCH_BYTES => stretch.push(*id),
+            _ => {
+                bytes = 0;
+                stretches.push(vec![*id]);
+            }
+        }
+        bytes += more;
+    }
+    stretches
 }
 
 /// Tells damage, which no new try mends, from a store that cannot be reached now.
@@ -105,5 +127,20 @@ fn unreadable(path: &str, error: RepositoryError) -> DumpReadError {
         DumpReadError::Damaged { path, source: Some(Box::new(error)) }
     } else {
         DumpReadError::Other { path, source: Box::new(error) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stretches_keep_the_order_and_the_bound() {
+        let blobs: Vec<BlobId> = (0..10_u8).map(|number| BlobId::of(&[number])).collect();
+        let sizes = [1, 1, 2, 9, 1, 3, 1, 0, 4, 1_u64];
+        let size = |id: &BlobId| blobs.iter().position(|blob| blob == id).map(|at| sizes[at] << 20);
+        let cut = stretches(&blobs, size);
+        assert_eq!(cut.concat(), blobs);
+        assert_eq!(cut.iter().map(Vec::len).collect::<Vec<_>>(), [3, 1, 2, 2, 1, 1]);
     }
 }

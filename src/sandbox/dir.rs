@@ -1,4 +1,4 @@
-//! The directory of a sandbox: ours alone, locked as long as we live, swept up when we do not.
+//! Directories that are thrown away: ours alone, locked as long as we live, swept up when we do not.
 
 use std::fs;
 use std::fs::File;
@@ -13,9 +13,13 @@ use tempfile::TempDir;
 
 use crate::sandbox::SandboxError;
 
-const PREFIX: &str = "bkp-sandbox-";
+/// What the names begin with of all directories that are swept up.
+const SANDBOX: &str = "bkp-sandbox-";
+const DRILL: &str = "bkp-drill-";
+/// What the name begins with of one that stays.
+const KEPT: &str = "bkp-kept-";
 /// Locked while its owner lives; it holds the owner's process id once it is.
-const OWNER: &str = "owner";
+const OWNER: &str = ".owner";
 pub(super) const PID_FILE: &str = "server.pid";
 pub(super) const ERROR_LOG: &str = "error.log";
 
@@ -28,24 +32,54 @@ const UNOWNED_MAX: Duration = Duration::from_mins(10);
 /// So much of the end of a log goes into an error.
 const LOG_LINES: usize = 12;
 
+/// A directory that goes when its value does, and is swept up if we are killed.
 #[derive(Debug)]
-pub(super) struct Dir {
+pub struct Scratch {
     dir: TempDir,
     /// Held for its lock.
     _owner: File,
 }
+
+impl Scratch {
+    /// Makes one for what a drill restores.
+    pub fn for_drill(parent: &Path) -> io::Result<Self> {
+        Self::make(parent, DRILL)
+    }
+
+    fn make(parent: &Path, prefix: &str) -> io::Result<Self> {
+        // The server inside has no password, and restored files may be nobody else's business.
+        let own_only = fs::Permissions::from_mode(0o700);
+        let dir = tempfile::Builder::new().prefix(prefix).permissions(own_only).tempdir_in(parent)?;
+        let owner = own(dir.path())?;
+        Ok(Self { dir, _owner: owner })
+    }
+
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// Leaves the directory for a look, under a name that no sweep takes, and returns it.
+    pub fn keep(self) -> io::Result<PathBuf> {
+        let path = self.dir.keep();
+        let name = path.file_name().unwrap_or_default().to_string_lossy().replacen(DRILL, KEPT, 1);
+        let kept = path.with_file_name(name);
+        fs::rename(&path, &kept)?;
+        fs::remove_file(kept.join(OWNER))?;
+        Ok(kept)
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct Dir(Scratch);
 
 impl Dir {
     pub(super) fn make(parent: &Path) -> Result<Self, SandboxError> {
         let at = || SandboxError::dir(parent);
         // The server runs in another working directory.
         let parent = fs::canonicalize(parent).map_err(at())?;
-        // The server inside has no password.
-        let own_only = fs::Permissions::from_mode(0o700);
-        let dir = tempfile::Builder::new().prefix(PREFIX).permissions(own_only).tempdir_in(&parent).map_err(at())?;
-        let owner = own(dir.path()).map_err(at())?;
-        fs::create_dir(dir.path().join("tmp")).map_err(at())?;
-        let made = Self { dir, _owner: owner };
+        let made = Self(Scratch::make(&parent, SANDBOX).map_err(at())?);
+        fs::create_dir(made.path().join("tmp")).map_err(at())?;
         if made.socket().as_os_str().len() > SOCKET_BYTES_MAX {
             return Err(SandboxError::PathTooLong { dir: parent, max: SOCKET_BYTES_MAX });
         }
@@ -53,7 +87,7 @@ impl Dir {
     }
 
     pub(super) fn path(&self) -> &Path {
-        self.dir.path()
+        self.0.path()
     }
 
     pub(super) fn data(&self) -> PathBuf {
@@ -75,7 +109,7 @@ impl Dir {
 
     pub(super) fn remove(self) -> Result<(), SandboxError> {
         let path = self.path().to_owned();
-        self.dir.close().map_err(SandboxError::dir(&path))
+        self.0.dir.close().map_err(SandboxError::dir(&path))
     }
 }
 
@@ -86,13 +120,14 @@ fn own(dir: &Path) -> io::Result<File> {
     Ok(owner)
 }
 
-/// Removes the sandboxes in a directory whose owners are gone, with their servers, and returns them.
+/// Removes the sandboxes and drills in a directory whose owners are gone, with their servers, and returns them.
 ///
 /// What cannot be looked at or removed is left alone: it may be another user's.
 #[must_use]
 pub fn sweep(parent: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(parent).into_iter().flatten().flatten();
-    let named = entries.filter(|entry| entry.file_name().as_encoded_bytes().starts_with(PREFIX.as_bytes()));
+    let is_ours = |name: &[u8]| [SANDBOX, DRILL].iter().any(|prefix| name.starts_with(prefix.as_bytes()));
+    let named = entries.filter(|entry| is_ours(entry.file_name().as_encoded_bytes()));
     let stale = named.map(|entry| entry.path()).filter(|dir| is_stale(dir).unwrap_or(false));
     stale.filter(|dir| remove_left(dir).is_ok()).collect()
 }
@@ -144,14 +179,19 @@ mod tests {
     fn a_sandbox_whose_owner_lives_is_not_swept_and_one_whose_owner_is_gone_is() {
         let parent = tempfile::tempdir().unwrap();
         let alive = Dir::make(parent.path()).unwrap();
-        let gone = parent.path().join("bkp-sandbox-gone");
-        fs::create_dir(&gone).unwrap();
-        fs::write(gone.join(OWNER), "4194304").unwrap();
+        let drill = Scratch::for_drill(parent.path()).unwrap();
+        let gone = ["bkp-drill-gone", "bkp-sandbox-gone"].map(|name| parent.path().join(name));
+        for gone in &gone {
+            fs::create_dir_all(gone.join("images/shop0001")).unwrap();
+            fs::write(gone.join(OWNER), "4194304").unwrap();
+        }
         fs::create_dir(parent.path().join("bkp-sandbox-new")).unwrap();
         fs::create_dir(parent.path().join("another")).unwrap();
 
-        assert_eq!(sweep(parent.path()), [gone]);
-        assert!(alive.path().exists());
+        let mut swept = sweep(parent.path());
+        swept.sort();
+        assert_eq!(swept, gone);
+        assert!(alive.path().exists() && drill.path().exists());
         assert!(parent.path().join("bkp-sandbox-new").exists());
         assert!(parent.path().join("another").exists());
     }
@@ -160,7 +200,23 @@ mod tests {
     fn a_directory_is_its_owners_alone() {
         let parent = tempfile::tempdir().unwrap();
         let dir = Dir::make(parent.path()).unwrap();
-        assert_eq!(fs::metadata(dir.path()).unwrap().mode() & 0o777, 0o700);
+        let drill = Scratch::for_drill(parent.path()).unwrap();
+        for path in [dir.path(), drill.path()] {
+            assert_eq!(fs::metadata(path).unwrap().mode() & 0o777, 0o700);
+        }
+    }
+
+    #[test]
+    fn what_is_kept_for_a_look_is_not_swept() {
+        let parent = tempfile::tempdir().unwrap();
+        let drill = Scratch::for_drill(parent.path()).unwrap();
+        fs::create_dir(drill.path().join("images")).unwrap();
+        let kept = drill.keep().unwrap();
+        // Long after.
+        let old = std::time::SystemTime::now() - 2 * UNOWNED_MAX;
+        File::open(&kept).unwrap().set_modified(old).unwrap();
+        assert!(sweep(parent.path()).is_empty());
+        assert!(kept.join("images").exists() && !kept.join(OWNER).exists());
     }
 
     #[test]

@@ -4,6 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 
+use crate::human;
 use crate::mysql::manifest::Product;
 use crate::mysql::product;
 
@@ -29,6 +30,8 @@ pub enum SandboxError {
     },
     #[error("use `{dir}` for a sandbox: the path of a socket in it would be longer than {max} bytes")]
     PathTooLong { dir: PathBuf, max: usize },
+    #[error("use `{dir}` for a sandbox: the restored data needs about {}, and {} are free", human::bytes(*.wanted), human::bytes(*.free))]
+    NoRoom { dir: PathBuf, wanted: u64, free: u64 },
     #[error("make the files of a sandbox: its program ended with {status}\n{log}")]
     Initialise { status: ExitStatus, log: String },
     #[error("start a sandbox: the server ended with {status}\n{log}")]
@@ -52,16 +55,18 @@ impl SandboxError {
     pub fn hint(&self) -> Option<String> {
         let hint = match self {
             Self::NoProgram { product: Product::MariaDb } | Self::NoInstaller { .. } => {
-                "install a MariaDB server (apt-get install mariadb-server), or name the program: `drill.mariadbd` in the policy"
+                "install a MariaDB server (apt-get install mariadb-server), or name the program: `drill.sandbox.mariadbd` in the policy"
             }
             Self::NoProgram { product: Product::MySql } => {
-                "install a MySQL server of the source's version, or name the program: `drill.mysqld` in the policy"
+                "install a MySQL server of the source's version, or name the program: `drill.sandbox.mysqld` in the policy"
             }
             Self::OtherProgram { .. } => {
-                "on Debian `mysqld` is MariaDB's; name the right program in the policy's `drill`"
+                "on Debian `mysqld` is MariaDB's; name the right program: `drill.sandbox.mysqld` in the policy"
             }
-            Self::Dir { .. } => "choose a directory that can be written and has room: `drill.work_dir` in the policy",
-            Self::PathTooLong { .. } => "choose a shorter `drill.work_dir` in the policy",
+            Self::Dir { .. } | Self::NoRoom { .. } => {
+                "choose a directory that can be written and has room: `drill.sandbox.work_dir` in the policy"
+            }
+            Self::PathTooLong { .. } => "choose a shorter `drill.sandbox.work_dir` in the policy",
             Self::Initialise { .. } | Self::Ended { .. } => {
                 "is there room, and does a security profile (AppArmor, SELinux) keep the server out of this directory?"
             }

@@ -39,6 +39,11 @@ const GRACE: TimeDelta = TimeDelta::minutes(2);
 /// in the future is from a wrong clock and counts as none, or it would stop backups until then.
 const STEP_BACK_MAX: TimeDelta = TimeDelta::hours(1);
 
+/// Tells whether a stamp can be of this clock.
+pub(super) fn is_sane(stamped: DateTime<Utc>, now: DateTime<Utc>) -> bool {
+    stamped - now <= STEP_BACK_MAX
+}
+
 /// Tells whether a run is due at `now`.
 ///
 /// `last_success` is when the last run that succeeded *started*: its data is of that moment. `first_seen` is when this
@@ -56,7 +61,7 @@ pub fn due(
     let Some(scheduled_at) = cron.previous_before(now + TimeDelta::nanoseconds(1), tz) else {
         return not_due;
     };
-    let is_sane = |time: &DateTime<Utc>| *time - now <= STEP_BACK_MAX;
+    let is_sane = |time: &DateTime<Utc>| is_sane(*time, now);
     let since = last_success.filter(is_sane).or(Some(first_seen).filter(is_sane));
     let is_late = now - scheduled_at > GRACE;
     match since {

@@ -1,7 +1,8 @@
 //! The stamps: when each verb last succeeded, in `<state_dir>/stamps.json`.
 //!
 //! A plain file, because `bkp run` reads it every minute and opens nothing else while nothing is due. It is written only
-//! after a run: a success is stamped when everything else is on disk.
+//! after a run: a success is stamped when everything else is on disk. Whoever writes it reads it first, under a lock of its
+//! own ([`Stamps::update`]).
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -10,6 +11,8 @@ use std::path::{Path, PathBuf};
 
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
+
+use crate::schedule::due::is_sane;
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stamps {
@@ -26,6 +29,9 @@ pub struct Stamp {
     pub success: Option<DateTime<Utc>>,
     /// The runs that failed since.
     pub failure: Option<Failure>,
+    /// How many runs have succeeded: whose turn it is, where each run does a share of the work.
+    #[serde(default)]
+    pub done: u32,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -80,10 +86,16 @@ impl Stamps {
         }
     }
 
-    /// Writes the stamps beside their place and renames them there.
-    pub fn save(&self, state_dir: &Path) -> Result<(), StampError> {
+    /// Reads the stamps, changes them and writes them, one process at a time.
+    pub fn update(state_dir: &Path, change: impl FnOnce(&mut Self)) -> Result<(), StampError> {
         let path = path_in(state_dir);
-        self.write(state_dir, &path).map_err(|error| StampError::Write { path, error })
+        let write_error = |error| StampError::Write { path: path.clone(), error };
+        let lock = File::options().write(true).create(true).truncate(false).open(state_dir.join("stamps.lock"));
+        let lock = lock.map_err(write_error)?;
+        lock.lock().map_err(write_error)?;
+        let mut stamps = Self::load(state_dir)?;
+        change(&mut stamps);
+        stamps.write(state_dir, &path).map_err(write_error)
     }
 
     #[must_use]
@@ -93,7 +105,8 @@ impl Stamps {
 
     /// Notes a success of a run that started at `started`.
     pub fn succeed(&mut self, verb: &str, started: DateTime<Utc>) {
-        let stamp = Stamp { success: Some(started), failure: None };
+        let done = self.of(verb).done.wrapping_add(1);
+        let stamp = Stamp { success: Some(started), failure: None, done };
         self.verbs.insert(verb.to_owned(), stamp);
     }
 
@@ -104,6 +117,7 @@ impl Stamps {
         stamp.failure = Some(Failure { at: ended, count });
     }
 
+    /// Writes the stamps beside their place and renames them there.
     fn write(&self, state_dir: &Path, path: &Path) -> io::Result<()> {
         let mut file = tempfile::NamedTempFile::new_in(state_dir)?;
         serde_json::to_writer_pretty(&mut file, self)?;
@@ -115,10 +129,17 @@ impl Stamps {
 }
 
 impl Failure {
+    /// Returns until when the verb rests; `None` where it may be tried now. A failure from a wrong clock, which would make it
+    /// rest for years, counts as none.
+    #[must_use]
+    pub fn rests_until(&self, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
+        let retry_at = self.retry_at();
+        (is_sane(self.at, now) && retry_at > now).then_some(retry_at)
+    }
+
     /// Returns when to try again: soon at first, for a failure often passes, then every hour, so that a database in trouble is
     /// not asked each minute.
-    #[must_use]
-    pub fn retry_at(&self) -> DateTime<Utc> {
+    fn retry_at(self) -> DateTime<Utc> {
         let minutes = match self.count {
             0 | 1 => 1,
             2 => 5,

@@ -298,20 +298,51 @@ fn a_stamp_from_a_wrong_clock_does_not_stop_backups() {
 #[test]
 fn stamps_come_back_and_a_failure_keeps_the_success_before_it() {
     let dir = TempDir::new().unwrap();
-    let mut stamps = Stamps::load(dir.path()).unwrap();
-    assert_eq!(stamps, Stamps::default());
-    stamps.first_seen = Some(at("2026-05-01T12:00:00Z"));
-    stamps.succeed("backup", at("2026-05-02T02:00:00Z"));
-    stamps.fail("backup", at("2026-05-03T02:05:00Z"));
-    stamps.fail("backup", at("2026-05-03T02:06:00Z"));
-    stamps.save(dir.path()).unwrap();
-    let read = Stamps::load(dir.path()).unwrap();
-    assert_eq!(read, stamps);
+    assert_eq!(Stamps::load(dir.path()).unwrap(), Stamps::default());
+    let update = |change: &dyn Fn(&mut Stamps)| {
+        Stamps::update(dir.path(), change).unwrap();
+        Stamps::load(dir.path()).unwrap()
+    };
+    update(&|stamps| stamps.first_seen = Some(at("2026-05-01T12:00:00Z")));
+    update(&|stamps| stamps.succeed("backup", at("2026-05-02T02:00:00Z")));
+    update(&|stamps| stamps.fail("backup", at("2026-05-03T02:05:00Z")));
+    let read = update(&|stamps| stamps.fail("backup", at("2026-05-03T02:06:00Z")));
+    assert_eq!(read.first_seen, Some(at("2026-05-01T12:00:00Z")));
     assert_eq!(read.of("backup").success, Some(at("2026-05-02T02:00:00Z")));
-    assert_eq!(read.of("backup").failure.unwrap().retry_at(), at("2026-05-03T02:11:00Z"));
-    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "no temp file stays");
-    stamps.succeed("backup", at("2026-05-03T02:20:00Z"));
-    assert_eq!(stamps.of("backup").failure, None);
+    let failure = read.of("backup").failure.unwrap();
+    assert_eq!(failure.rests_until(at("2026-05-03T02:07:00Z")), Some(at("2026-05-03T02:11:00Z")));
+    assert_eq!(failure.rests_until(at("2026-05-03T02:11:00Z")), None);
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 2, "no temp file stays");
+    let read = update(&|stamps| stamps.succeed("backup", at("2026-05-03T02:20:00Z")));
+    assert_eq!((read.of("backup").failure, read.of("backup").done), (None, 2));
+}
+
+#[test]
+fn a_failure_from_a_wrong_clock_does_not_stop_backups() {
+    let mut stamps = Stamps::default();
+    stamps.fail("backup", at("2099-01-01T00:00:00Z"));
+    let failure = stamps.of("backup").failure.unwrap();
+    assert_eq!(failure.rests_until(at("2026-05-03T02:00:00Z")), None);
+    stamps.fail("backup", at("2026-05-03T02:00:05Z"));
+    let failure = stamps.of("backup").failure.unwrap();
+    assert!(failure.rests_until(at("2026-05-03T02:00:00Z")).is_some(), "a small step back is waited out");
+}
+
+#[test]
+fn stamps_of_two_verbs_at_once_lose_neither() {
+    let dir = TempDir::new().unwrap();
+    std::thread::scope(|scope| {
+        for verb in ["backup", "verify", "drill"] {
+            let dir = dir.path();
+            scope.spawn(move || {
+                for _ in 0..20 {
+                    Stamps::update(dir, |stamps| stamps.succeed(verb, at("2026-05-02T02:00:00Z"))).unwrap();
+                }
+            });
+        }
+    });
+    let stamps = Stamps::load(dir.path()).unwrap();
+    assert_eq!(["backup", "verify", "drill"].map(|verb| stamps.of(verb).done), [20; 3]);
 }
 
 #[test]

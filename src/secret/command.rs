@@ -42,10 +42,42 @@ pub(super) fn output_of(command: &str) -> Result<Zeroizing<Vec<u8>>, SecretError
     Ok(output)
 }
 
-/// Returns the program's name: the first word that is not a variable's setting.
-pub(super) fn program_of(command: &str) -> &str {
-    let mut words = command.split_whitespace();
-    words.find(|word| !word.contains('=')).unwrap_or("sh")
+/// Returns the program's name: the first word that is not a variable's setting. Where the shell would have more to do than to
+/// split and unquote words, what stands there may be a secret, and the name is the shell's.
+pub(super) fn program_of(command: &str) -> String {
+    let is_simple = |c: char| c.is_ascii_alphanumeric() || "/._-+".contains(c);
+    let program = words(command).and_then(|words| words.into_iter().find(|word| !is_setting(word)));
+    program.filter(|word| !word.is_empty() && word.chars().all(is_simple)).unwrap_or_else(|| "sh".to_owned())
+}
+
+fn is_setting(word: &str) -> bool {
+    let name = word.split_once('=').map(|(name, _)| name);
+    name.is_some_and(|name| !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_'))
+}
+
+/// Splits a command into words as the shell does, up to the first sign of its grammar; `None` where a quote does not end or a
+/// value is computed.
+fn words(command: &str) -> Option<Vec<String>> {
+    let (mut words, mut word, mut quote) = (Vec::new(), None::<String>, None);
+    let mut letters = command.chars();
+    while let Some(letter) = letters.next() {
+        match (quote, letter) {
+            (None | Some('"'), '`') => return None,
+            (None | Some('"'), '$') if letters.as_str().starts_with('(') => return None,
+            (None | Some('"'), '\\') => word.get_or_insert_default().push(letters.next()?),
+            (Some(end), _) if letter == end => quote = None,
+            (Some(_), _) => word.get_or_insert_default().push(letter),
+            (None, '"' | '\'') => {
+                quote = Some(letter);
+                word.get_or_insert_default();
+            }
+            (None, ';' | '|' | '&' | '<' | '>' | '\n') => break,
+            (None, _) if letter.is_whitespace() => words.extend(word.take()),
+            (None, _) => word.get_or_insert_default().push(letter),
+        }
+    }
+    words.extend(word);
+    quote.is_none().then_some(words)
 }
 
 /// Reads a pipe to its end on a thread of its own, and keeps a little more than a secret may have.

@@ -34,13 +34,19 @@ pub enum SecretError {
 }
 
 impl SecretError {
+    /// Tells whether the file that should hold the secret is not there.
+    #[must_use]
+    pub fn is_missing(&self) -> bool {
+        matches!(self, Self::Read { error, .. } if error.kind() == io::ErrorKind::NotFound)
+    }
+
     /// Returns the next step for the operator.
     #[must_use]
     pub fn hint(&self) -> Option<String> {
         match self {
-            Self::Read { error, .. } if error.kind() == io::ErrorKind::NotFound => {
-                Some("check the path; `bkp init` makes a missing repository key".to_owned())
-            }
+            Self::Read { .. } if self.is_missing() => Some(
+                "check the path in the policy, and that the file was not left behind on another machine".to_owned(),
+            ),
             Self::Exposed { path, .. } => {
                 Some(format!("run `chmod 600 {0}`, and change the secret if others may have read it", path.display()))
             }

@@ -136,6 +136,27 @@ fn a_secret_and_its_source_print_nothing_secret() {
 }
 
 #[test]
+fn of_a_command_only_the_program_is_told_however_its_words_are_quoted() {
+    let table = [
+        ("pass show bkp/full", "pass"),
+        ("PASS=hunter2 get", "get"),
+        ("PASS=\"my hunter2\" get", "get"),
+        ("PASS='my hunter2' A=b /usr/bin/get --now", "/usr/bin/get"),
+        ("PASS=my\\ hunter2 get", "get"),
+        ("PASS=$(echo my hunter2) get", "sh"),
+        ("PASS=`echo my hunter2` get", "sh"),
+        ("PASS=\"my hunter2", "sh"),
+        ("PASS=hunter2; get", "sh"),
+        ("(PASS=my hunter2 get)", "sh"),
+        ("", "sh"),
+    ];
+    for (command, program) in table {
+        let told = SecretSource::Command(command.to_owned()).to_string();
+        assert_eq!(told, format!("command `{program}`"), "{command}");
+    }
+}
+
+#[test]
 fn a_credential_name_cannot_leave_its_directory() {
     for name in ["../etc/shadow", "/etc/shadow", "a/b", "", ".", ".."] {
         let error = SecretSource::Credential(name.into()).read().unwrap_err();

@@ -272,7 +272,11 @@ impl FilesSource {
             return Ok(());
         };
         let found = again_if_stale(|| self.root.stat(sentinel.as_os_str()));
-        found.map(drop).map_err(|_| Guard::NoSentinel { path: self.path.join(sentinel) })
+        let path = || self.path.join(sentinel);
+        found.map(drop).map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound => Guard::NoSentinel { path: path() },
+            _ => Guard::UnseenSentinel { path: path(), reason: error.to_string() },
+        })
     }
 
     fn metadata(&self, stat: &rustix::fs::Stat, target: impl FnOnce() -> io::Result<PathBuf>) -> io::Result<Metadata> {

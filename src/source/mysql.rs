@@ -15,6 +15,7 @@ mod dump;
 mod error;
 mod grants;
 mod hash;
+mod hold;
 mod inventory;
 mod key;
 mod layout;
@@ -30,13 +31,18 @@ mod session;
 mod view;
 mod work;
 
+use std::sync::Arc;
+
+use tokio_util::sync::CancellationToken;
+
 use crate::mysql::server::Server;
 use crate::mysql::wire::Wire;
-use crate::policy::MysqlSource;
+use crate::policy::{MysqlAddress, MysqlSource};
 use crate::run::Run;
 use crate::source::mysql::grants::Grants;
-use crate::source::mysql::inventory::Inventory;
-use crate::source::mysql::lock::{DefinitionLock, Patience};
+use crate::source::mysql::hold::{Holds, Keeper};
+use crate::source::mysql::inventory::{Inventory, New};
+use crate::source::mysql::lock::{Patience, lock_definitions};
 use crate::source::mysql::session::{Capabilities, connect, settle, want_raw_bytes};
 use crate::source::mysql::view::Opening;
 
@@ -47,17 +53,26 @@ pub use moment::Moment;
 /// Row files end near this size: large enough to load fast, small enough to try again and to share out.
 pub const CHUNK_BYTES: u64 = 64 * 1024 * 1024;
 
+/// What becomes of a dump whose tables no lock can hold still while the read views open.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unheld {
+    Refuse,
+    /// The operator takes tables of different moments over no dump at all.
+    Allow,
+}
+
 /// A server held at one moment, ready to be read.
 pub struct Snapshot {
     server: Server,
     source: MysqlSource,
     capabilities: Capabilities,
     grants: Grants,
-    /// Metadata is read here; on MySQL it also holds the lock on definitions.
+    /// Metadata is read here.
     control: Wire,
-    definitions: DefinitionLock,
-    /// Holds the read locks on tables that no read view holds still.
-    table_locks: Option<Wire>,
+    holds: Arc<Holds>,
+    keeper: Keeper,
+    /// Cancelled by a lock that is lost.
+    cancel: CancellationToken,
     /// The last one scouts for the others.
     readers: Vec<Wire>,
     inventory: Inventory,
@@ -69,21 +84,25 @@ impl Snapshot {
     /// Opens the read views. Writers wait for milliseconds, if at all.
     ///
     /// # Errors
-    /// A missing privilege with the GRANT to run, tables without transactions, a lock that was not free, a broken connection.
-    pub fn open(server: &Server, source: &MysqlSource, run: &Run) -> Result<Self, MysqlSourceError> {
+    /// A missing privilege with the GRANT to run, tables without transactions, a lock that was not free, a broken connection, a
+    /// table that was altered meanwhile.
+    pub fn open(server: &Server, source: &MysqlSource, unheld: Unheld, run: &Run) -> Result<Self, MysqlSourceError> {
         let mut control = connect(server, run)?;
         let capabilities = Capabilities::probe(&mut control)?;
         settle(&mut control, &capabilities)?;
-        let grants = Grants::read(&mut control)?;
+        let grants = Grants::read(&mut control, capabilities.product)?;
         let mut readers = connect_readers(server, source.connections.max(1) + 1, &capabilities, run)?;
-        let [mut stage, mut locks] = [connect(server, run)?, connect(server, run)?];
-        settle(&mut stage, &capabilities)?;
-        settle(&mut locks, &capabilities)?;
-        let patience = Patience { wait: source.lock_wait, run };
-        let definitions = DefinitionLock::take(&mut control, stage, &capabilities, &patience)?;
+        let [mut definitions, mut tables] = [connect(server, run)?, connect(server, run)?];
+        settle(&mut definitions, &capabilities)?;
+        settle(&mut tables, &capabilities)?;
+        let patience = Patience::new(source.lock_wait, run);
+        let holds = Arc::new(Holds::new(lock_definitions(definitions, &capabilities, &patience)?));
+        let cancel = run.cancel.child_token();
+        let keeper = Keeper::start(holds.clone(), cancel.clone());
         let inventory = Inventory::list(&mut control, &capabilities, &source.schemas, &source.exclude)?;
-        grants.check(inventory.schema_names())?;
-        warn_of_gaps(&definitions, &capabilities, &grants, run);
+        grants.check(&inventory, &source.schemas)?;
+        warn_of_gaps(holds.has_definitions(), &capabilities, &grants, run);
+        inventory.warn_of_losses(&run.events);
         let mut opening = Opening {
             control: &mut control,
             readers: &mut readers,
@@ -91,24 +110,44 @@ impl Snapshot {
             grants: &grants,
             source,
             inventory: &inventory,
+            unheld,
             run,
         };
-        let (moment, table_locks) = opening.open(&definitions, locks)?;
+        let (moment, tables) = opening.open(tables)?;
+        if let Some(tables) = tables {
+            holds.take_tables(tables);
+        }
         // The short patience was for the locks; definitions are read with the usual one.
         settle(&mut control, &capabilities)?;
-        Ok(Self {
-            server: server.clone(),
+        let server = server.clone();
+        let mut snapshot = Self {
+            server,
             source: source.clone(),
             capabilities,
             grants,
             control,
-            definitions,
-            table_locks,
+            holds,
+            keeper,
+            cancel,
             readers,
             inventory,
             moment,
             chunk_bytes: CHUNK_BYTES,
-        })
+        };
+        if !snapshot.holds.has_definitions() {
+            snapshot.refuse_changes(New::Refused)?;
+        }
+        Ok(snapshot)
+    }
+
+    /// Proves that nobody has changed the tables to dump since they were listed.
+    fn refuse_changes(&mut self, new: New) -> Result<(), MysqlSourceError> {
+        let (schemas, exclude) = (&self.source.schemas, &self.source.exclude);
+        let now = Inventory::list(&mut self.control, &self.capabilities, schemas, exclude)?;
+        match self.inventory.changed(&now, new) {
+            Some(table) => Err(MysqlSourceError::TableChanged { table }),
+            None => Ok(()),
+        }
     }
 
     /// Returns the moment that the dump will be true of.
@@ -125,11 +164,14 @@ impl Snapshot {
     }
 
     /// Returns the address that the server sees us come from, for [`crate::net::check_seen`]; `None` by socket.
+    ///
+    /// # Errors
+    /// Those of the connection.
     pub fn seen_as(&mut self) -> Result<Option<String>, MysqlSourceError> {
         let statement = "SELECT HOST FROM information_schema.PROCESSLIST WHERE ID = CONNECTION_ID()";
         let found = session::rows(&mut self.control, "ask how the server sees us", statement)?;
         let host = found.first().map(|row| row.text(0).to_owned());
-        Ok(host.filter(|host| host.contains(':')))
+        Ok(host.filter(|_| matches!(self.server.address, MysqlAddress::Tcp { .. })))
     }
 }
 
@@ -151,15 +193,38 @@ fn connect_readers(
 }
 
 /// Says what the account's privileges leave out, where the dump is good without.
-fn warn_of_gaps(definitions: &DefinitionLock, capabilities: &Capabilities, grants: &Grants, run: &Run) {
-    if matches!(definitions, DefinitionLock::None) && grants.has("RELOAD") {
-        run.events.warn("the account lacks BACKUP_ADMIN: a table altered during the dump makes it fail");
+fn warn_of_gaps(has_definitions: bool, capabilities: &Capabilities, grants: &Grants, run: &Run) {
+    for gap in grants.gaps(has_definitions, capabilities) {
+        run.events.warn(gap);
     }
-    if capabilities.has_binlog() && !grants.sees_position(capabilities.product) {
-        run.events
-            .warn("the account lacks REPLICATION CLIENT (BINLOG MONITOR): the dump may not know its binlog position");
+}
+
+/// What a look at a server finds before any dump.
+#[derive(Debug)]
+pub struct Survey {
+    /// What the account's privileges leave out, where a dump is good without.
+    pub gaps: Vec<String>,
+    /// Tables of engines without transactions, among those to dump: name and engine.
+    pub non_transactional: Vec<String>,
+}
+
+/// Looks at a server as a dump does before it takes a lock; takes none. Blocks.
+///
+/// # Errors
+/// What would keep a dump from being made: above all a missing privilege, with the GRANT to run.
+pub fn survey(server: &Server, source: &MysqlSource, run: &Run) -> Result<Survey, MysqlSourceError> {
+    let mut control = connect(server, run)?;
+    let capabilities = Capabilities::probe(&mut control)?;
+    settle(&mut control, &capabilities)?;
+    let grants = Grants::read(&mut control, capabilities.product)?;
+    let inventory = Inventory::list(&mut control, &capabilities, &source.schemas, &source.exclude)?;
+    grants.check(&inventory, &source.schemas)?;
+    if !grants.may_lock(inventory.schema_names()) {
+        return Err(grants.may_not_lock());
     }
-    if !grants.sees_accounts() {
-        run.events.warn("the account lacks SELECT on mysql.*: users, roles and grants are not in the dump");
-    }
+    let unprotected = inventory.unprotected();
+    Ok(Survey {
+        gaps: grants.gaps(grants.may_lock_definitions(), &capabilities),
+        non_transactional: unprotected.map(|table| format!("{} ({})", table.title(), table.engine)).collect(),
+    })
 }

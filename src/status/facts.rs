@@ -119,19 +119,6 @@ pub(super) fn drill(inputs: &Inputs<'_>) -> Option<DrillStatus> {
     })
 }
 
-/// Retention rests while the newest backup is not known to have gone well: what it would drop may be all there is.
-pub(super) fn retention_freeze(inputs: &Inputs<'_>) -> Option<String> {
-    let run = newest_ended(inputs, &BACKUP_VERBS)?;
-    let why = match (run.outcome, run.exit_code) {
-        (Outcome::Failed, Some(15)) => "a guard refused a source",
-        (Outcome::Failed, _) => "the newest backup failed",
-        (Outcome::Interrupted, _) => "the newest backup was interrupted",
-        (Outcome::Stopped, _) => "the newest backup was stopped",
-        (Outcome::Ok | Outcome::Incomplete | Outcome::Running, _) => return None,
-    };
-    Some(why.to_owned())
-}
-
 fn newest_ended<'a>(inputs: &Inputs<'a>, verbs: &[&str]) -> Option<&'a RunRecord> {
     let ended = inputs.runs.iter().filter(|run| run.outcome != Outcome::Running && verbs.contains(&run.verb.as_str()));
     ended.max_by_key(|run| run.started)

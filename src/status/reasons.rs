@@ -5,11 +5,15 @@ use crate::catalog::REPOSITORY;
 use crate::drill::outcome::ChecksVerdict;
 use crate::drill::outcome::Judgement;
 use crate::human;
-use crate::status::{CopyStatus, DrillStatus, Reason, RunStatus, SourceStatus, Status, Verdict};
+use crate::status::facts::age_ms;
+use crate::status::{CopyStatus, DrillStatus, NextRun, Reason, RunStatus, SourceStatus, Status, Verdict};
 
 /// Exit codes that say more than "failed" (see `exit`): they are published and never change.
 const EXIT_DAMAGED: u8 = 13;
 const EXIT_GUARD: u8 = 15;
+
+/// A first backup or a restore of many terabytes may take this long.
+const DAY_MS: u64 = 24 * 60 * 60 * 1_000;
 
 /// Returns the reasons, the worst first.
 pub(super) fn of(status: &Status) -> Vec<Reason> {
@@ -23,12 +27,8 @@ pub(super) fn of(status: &Status) -> Vec<Reason> {
         reasons.extend(of_copy(status, copy));
     }
     reasons.extend(of_drill(status.drill.as_ref()));
-    for next in &status.next_runs {
-        reasons.extend(next.missed.map(|missed| {
-            let due = human::time(missed, status.timezone);
-            warning(format!("`{}` was due at {due} and has not run", next.verb))
-        }));
-    }
+    reasons.extend(status.running.iter().filter_map(|run| of_running(status, run)));
+    reasons.extend(status.next_runs.iter().filter_map(|next| of_missed(status, next)));
     reasons.sort_by_key(|reason| std::cmp::Reverse(reason.verdict));
     reasons
 }
@@ -77,12 +77,11 @@ fn of_source(status: &Status, source: &SourceStatus) -> Vec<Reason> {
 fn of_backup(run: &RunStatus) -> Option<Reason> {
     let why = because(run);
     match (run.outcome, run.exit_code) {
-        (Outcome::Failed, Some(EXIT_GUARD)) => {
-            Some(bad(format!("a guard refused the last backup, and retention is frozen{why}")))
-        }
+        (Outcome::Failed, Some(EXIT_GUARD)) => Some(bad(format!("a guard refused the last backup{why}"))),
         (Outcome::Failed, Some(EXIT_DAMAGED)) => {
             Some(bad(format!("the last backup met damage in the repository{why}")))
         }
+        (Outcome::Failed, _) => Some(bad(format!("the last backup failed{why}"))),
         _ => of_ended("backup", run),
     }
 }
@@ -107,6 +106,21 @@ fn of_ended(verb: &str, run: &RunStatus) -> Option<Reason> {
     }
 }
 
+/// A run that hangs holds its policy's lock, and none comes after it.
+fn of_running(status: &Status, run: &RunStatus) -> Option<Reason> {
+    let longest = status.objectives.rpo_ms.unwrap_or(0).max(DAY_MS);
+    let age = age_ms(run.started, status.time);
+    let text = || format!("a {} has been running for {}: it may hang", run.verb, human::millis(age));
+    (age > longest).then(|| bad(text()))
+}
+
+/// A backup that was missed is what this program is for; a verify or a drill can wait for a person.
+fn of_missed(status: &Status, next: &NextRun) -> Option<Reason> {
+    let due = human::time(next.missed?, status.timezone);
+    let text = format!("`{}` was due at {due} and has not been done since", next.verb);
+    Some(if next.verb == "backup" { bad(text) } else { warning(text) })
+}
+
 fn because(run: &RunStatus) -> String {
     let error = run.error.as_ref();
     error.map_or_else(String::new, |error| format!(": {error}"))
@@ -117,14 +131,12 @@ fn of_copy(status: &Status, copy: &CopyStatus) -> Option<Reason> {
     if copy.behind == 0 {
         return None;
     }
-    if copy.newest.is_none() {
-        return Some(warning(format!("copy `{name}` holds no snapshot yet")));
-    }
-    let text = format!(
-        "copy `{name}` is {} behind, the oldest since {}",
-        human::counted(copy.behind as u64, "snapshot", "snapshots"),
-        human::millis(copy.lag_ms)
-    );
+    let waiting = human::counted(copy.behind as u64, "snapshot", "snapshots");
+    let lag = human::millis(copy.lag_ms);
+    let text = match copy.newest {
+        None => format!("copy `{name}` holds no snapshot yet; the oldest here is {lag} old"),
+        Some(_) => format!("copy `{name}` is {waiting} behind, the oldest since {lag}"),
+    };
     let is_late = status.objectives.rpo_ms.is_some_and(|rpo| copy.lag_ms > rpo);
     Some(if is_late { bad(text) } else { warning(text) })
 }

@@ -110,6 +110,7 @@ struct Mall {
     snapshots: Vec<SnapshotRecord>,
     runs: Vec<RunRecord>,
     drills: Vec<DrillOutcome>,
+    freeze: Option<Freeze>,
     next_runs: Vec<NextRun>,
 }
 
@@ -120,6 +121,7 @@ impl Mall {
             snapshots: vec![snapshot(REPOSITORY, 9), snapshot("offsite", 9)],
             runs: vec![run("backup", Outcome::Ok, Some(0))],
             drills: vec![drill()],
+            freeze: None,
             next_runs: vec![NextRun { verb: "backup".to_owned(), at: at("2026-03-01T17:15:00Z"), missed: None }],
         }
     }
@@ -131,6 +133,7 @@ impl Mall {
             runs: &self.runs,
             drills: &self.drills,
             copies: &[],
+            freeze: self.freeze.as_ref(),
             next_runs: &self.next_runs,
             now: now(),
         })
@@ -209,22 +212,50 @@ fn a_copy_later_than_the_rpo_is_bad() {
 }
 
 #[test]
-fn a_tripped_guard_is_bad_and_freezes_retention() {
+fn a_copy_that_never_was_is_bad_once_it_is_later_than_the_rpo() {
     let mut mall = Mall::well();
-    mall.runs.push(run("backup", Outcome::Failed, Some(15)));
-    mall.runs.remove(0);
-    assert_said(&mall, Verdict::Bad, "a guard refused the last backup");
-    assert!(mall.status().retention_freeze.is_some());
+    mall.snapshots = vec![snapshot(REPOSITORY, 9)];
+    assert_said(&mall, Verdict::Warning, "copy `offsite` holds no snapshot yet");
+    mall.snapshots.push(snapshot(REPOSITORY, 30));
+    assert_said(&mall, Verdict::Bad, "copy `offsite` holds no snapshot yet; the oldest here is 1 d 6 h old");
 }
 
 #[test]
-fn a_backup_that_did_not_end_well_warns_and_freezes_retention() {
-    for (outcome, code) in [(Outcome::Failed, Some(1)), (Outcome::Interrupted, None), (Outcome::Stopped, Some(130))] {
-        let mut mall = Mall::well();
+fn a_tripped_guard_is_bad() {
+    let mut mall = Mall::well();
+    mall.runs = vec![run("backup", Outcome::Failed, Some(15))];
+    assert_said(&mall, Verdict::Bad, "a guard refused the last backup");
+}
+
+#[test]
+fn a_backup_that_failed_is_bad_and_one_that_was_cut_warns() {
+    let mut mall = Mall::well();
+    mall.runs = vec![run("backup", Outcome::Failed, Some(1))];
+    assert_said(&mall, Verdict::Bad, "the last backup failed: read `/mnt/images`: stale file handle");
+    for (outcome, code) in [(Outcome::Interrupted, None), (Outcome::Stopped, Some(130))] {
         mall.runs = vec![run("backup", outcome, code)];
         assert_said(&mall, Verdict::Warning, "the last backup ");
-        assert!(mall.status().retention_freeze.is_some(), "{outcome:?}");
     }
+}
+
+#[test]
+fn the_screen_says_why_retention_rests() {
+    let mut mall = Mall::well();
+    mall.freeze = Some(Freeze::GuardTripped { source: "images".to_owned() });
+    let screen = mall.status().text(Ink::plain());
+    assert!(screen.contains("Retention frozen: a guard of `images` has tripped"), "{screen}");
+}
+
+#[test]
+fn a_run_that_goes_on_for_longer_than_a_day_and_the_rpo_is_bad() {
+    let mut mall = Mall::well();
+    let mut hangs = run("backup", Outcome::Running, None);
+    hangs.started = now() - TimeDelta::hours(24);
+    mall.runs.push(hangs.clone());
+    assert_eq!(mall.said().0, Verdict::Ok);
+    hangs.started = now() - TimeDelta::hours(25);
+    mall.runs.push(hangs);
+    assert_said(&mall, Verdict::Bad, "a backup has been running for 1 d 1 h: it may hang");
 }
 
 #[test]
@@ -271,16 +302,18 @@ fn a_drill_that_left_a_check_undone_is_no_pass() {
 }
 
 #[test]
-fn a_missed_run_warns_with_the_time_in_the_policys_zone() {
+fn a_missed_backup_is_bad_and_a_missed_drill_warns() {
     let mut mall = Mall::well();
     mall.next_runs[0].missed = Some(at("2026-02-28T17:15:00Z"));
-    assert_said(&mall, Verdict::Warning, "due at 2026-03-01 02:15 KST and has not run");
+    assert_said(&mall, Verdict::Bad, "`backup` was due at 2026-03-01 02:15 KST and has not been done since");
+    mall.next_runs[0].verb = "drill".to_owned();
+    assert_said(&mall, Verdict::Warning, "`drill` was due at 2026-03-01 02:15 KST");
 }
 
 #[test]
 fn the_worst_reason_comes_first() {
     let mut mall = Mall::well();
-    mall.runs = vec![run("backup", Outcome::Failed, Some(1))];
+    mall.runs = vec![run("backup", Outcome::Stopped, Some(130))];
     mall.drills[0].verdict.rto = Judgement::Breached;
     let verdicts: Vec<Verdict> = mall.status().reasons.iter().map(|reason| reason.verdict).collect();
     assert_eq!(verdicts, [Verdict::Bad, Verdict::Warning]);

@@ -66,9 +66,11 @@ impl LocalStore {
     ) -> Result<T, StoreError> {
         let read = self.blocking("get", key.clone(), |_, path| Ok(work(path))).await?;
         let thing = || self.root.join(key.path()).display().to_string();
-        read.map_err(|error| match is_of_the_object(key.kind, &error) {
-            true => StoreError::Unreadable { act: "get", thing: thing(), reason: error.to_string() },
-            false => fault("get", thing(), &error),
+        read.map_err(|error| {
+            if is_of_the_object(key.kind, &error) {
+                return StoreError::Unreadable { act: "get", thing: thing(), reason: error.to_string() };
+            }
+            fault("get", thing(), &error)
         })
     }
 

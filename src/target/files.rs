@@ -16,6 +16,7 @@ use std::fs::DirBuilder;
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use crate::id::BlobId;
 use crate::target::files::dir::TargetDir;
@@ -65,7 +66,7 @@ pub enum State {
 #[derive(Debug)]
 pub struct FilesTarget {
     path: PathBuf,
-    root: TargetDir,
+    root: Arc<TargetDir>,
     state: State,
 }
 
@@ -108,10 +109,8 @@ impl FilesTarget {
     /// # Errors
     /// As [`look`], and where it cannot be written.
     pub fn open(path: &Path, tree: &BlobId, overwrite: bool) -> Result<Self, TargetFilesError> {
-        let mut builder = DirBuilder::new();
-        let made = builder.recursive(true).mode(0o700).create(path);
-        made.map_err(io_error("make the directory", path))?;
-        let root = TargetDir::top(path).map_err(io_error("open", path))?;
+        make(path).map_err(io_error("make the directory", path))?;
+        let root = Arc::new(TargetDir::top(path).map_err(io_error("open", path))?);
         let names = root.names().map_err(io_error("list", path))?;
         let state = judge(path, &root, &names, tree, overwrite)?;
         let cleaned = root.remove_unfinished();
@@ -122,7 +121,7 @@ impl FilesTarget {
     }
 
     #[must_use]
-    pub fn root(&self) -> &TargetDir {
+    pub fn root(&self) -> &Arc<TargetDir> {
         &self.root
     }
 
@@ -148,6 +147,14 @@ impl FilesTarget {
         }
         Marker::remove(&self.root).map_err(io_error("unmark", &self.path))
     }
+}
+
+/// Makes the target where it is missing, closed to others until it is done; the directories above it are made as by `mkdir -p`.
+fn make(path: &Path) -> io::Result<()> {
+    if let Some(above) = path.parent() {
+        std::fs::create_dir_all(above)?;
+    }
+    DirBuilder::new().recursive(true).mode(0o700).create(path)
 }
 
 fn io_error(act: &'static str, path: &Path) -> impl FnOnce(io::Error) -> TargetFilesError {

@@ -9,17 +9,21 @@
 
 pub mod dir;
 pub mod dump;
+pub mod identity;
 pub mod plan;
 pub mod state;
 
 mod account;
 mod chunk;
 mod compare;
+mod control;
+mod enums;
 mod error;
 mod fault;
 mod feed;
 mod index;
 mod objects;
+mod patience;
 mod progress;
 mod queue;
 mod rows;
@@ -29,11 +33,11 @@ mod tables;
 use std::sync::Arc;
 use std::time::Duration;
 
-use mysql_async::Conn;
-use mysql_async::prelude::Queryable;
 use tokio_util::sync::CancellationToken;
 
+use crate::mysql::manifest::TableEntry;
 use crate::mysql::server::Server;
+use crate::mysql::sql;
 use crate::run::Run;
 use crate::target::mysql::session::{Opener, Settings};
 
@@ -72,7 +76,7 @@ pub struct Loaded {
     /// Chunks that had to be sent again.
     pub retries: u64,
     pub objects: usize,
-    /// Objects that the target refused. The rows are all there; this is a partial success.
+    /// Tables and objects that did not come whole. This is a partial success.
     pub failed: Vec<Failed>,
     /// From the first statement to the last row and index.
     pub rows_took: Duration,
@@ -80,10 +84,20 @@ pub struct Loaded {
     pub objects_took: Duration,
 }
 
-/// An object that the target refused.
+impl Loaded {
+    /// Tells whether a table is among those that did not come whole.
+    #[must_use]
+    pub fn lacks(&self, table: &(String, String)) -> bool {
+        self.failed.iter().any(|failed| failed.table.as_ref() == Some(table))
+    }
+}
+
+/// A table or an object that did not come whole.
 #[derive(Debug)]
 pub struct Failed {
     pub what: String,
+    /// Schema and name, where it is a table.
+    pub table: Option<(String, String)>,
     pub error: LoadError,
 }
 
@@ -119,50 +133,37 @@ struct Load {
 
 async fn work(load: &Arc<Load>) -> Result<Loaded, LoadError> {
     let started = load.run.clock.instant();
-    let mut conn = begin(load).await?;
+    let mut conn = control::begin(load).await?;
     tables::drop_replaced(&mut conn, &load.plan).await?;
-    tables::create_schemas(&mut conn, &load.plan).await?;
+    let mut failed = tables::create_schemas(&mut conn, &load.plan).await?;
     let mut made = objects::create_sequences(&mut conn, load).await?;
-    let indexes = tables::create(&mut conn, load).await?;
-    let rows = rows::load(load, indexes).await?;
+    let created = tables::create(&mut conn, load).await?;
+    let (rows, conn) = control::awake(load, conn, rows::load(load, created)).await;
+    let rows = rows?;
     let rows_ended = load.run.clock.instant();
+    let mut conn = control::answering(load, conn).await?;
     made.extend(objects::create_others(&mut conn, load).await?);
-    end(load, conn).await?;
+    control::end(load, conn, rows.failed.is_empty()).await?;
+    let tables = load.plan.tables.len() - rows.failed.len();
+    failed.extend(rows.failed.into_iter().map(|(table, error)| failed_table(load, table, error)));
+    failed.extend(made.failed);
     Ok(Loaded {
-        tables: load.plan.tables.len(),
-        chunks: rows.chunks,
-        rows: rows.rows,
-        bytes: rows.bytes,
-        retries: rows.retries,
+        tables,
+        chunks: rows.tally.chunks,
+        rows: rows.tally.rows,
+        bytes: rows.tally.bytes,
+        retries: rows.tally.retries,
         objects: made.done,
-        failed: made.failed,
+        failed,
         rows_took: rows_ended.duration_since(started),
         objects_took: load.run.clock.instant().duration_since(rows_ended),
     })
 }
 
-/// Opens the connection that makes everything but rows. It holds a lock by name, so that a target has one load at a time.
-async fn begin(load: &Load) -> Result<Conn, LoadError> {
-    let mut conn = load.opener.open().await?;
-    let got: Option<Option<u8>> = conn
-        .query_first("SELECT GET_LOCK('bkp_restore', 0)")
-        .await
-        .map_err(LoadError::at("lock the target against a second load"))?;
-    if got.flatten() != Some(1) {
-        return Err(LoadError::Busy);
-    }
-    if load.plan.resumes {
-        load.run.events.note("the target holds the beginning of this load: it goes on from there");
-    } else {
-        progress::begin(&mut conn, &load.plan.token).await?;
-    }
-    Ok(conn)
-}
-
-async fn end(load: &Load, mut conn: Conn) -> Result<(), LoadError> {
-    progress::end(&mut conn).await?;
-    load.opener.close(conn).await;
-    Ok(())
+fn failed_table(load: &Load, table: usize, error: LoadError) -> Failed {
+    let TableEntry { schema, name, .. } = &load.plan.tables[table].table;
+    let what = format!("table {}", sql::qualified(schema, name));
+    Failed { what, table: Some((schema.clone(), name.clone())), error }
 }
 
 /// Does a thing, or stops as soon as told to. What is dropped half-done is rolled back when its session is killed.

@@ -3,6 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
 
+use crate::entry::DEPTH_MAX;
 use crate::id::{BlobId, SnapshotId};
 use crate::repository::{BlobKind, Node, Repository, SnapshotList};
 use crate::run::Run;
@@ -11,6 +12,9 @@ use crate::verify::report::{Cost, Draft, Object};
 
 /// Paths that a finding lists; further ones are counted.
 const PATHS_MAX: usize = 1000;
+
+/// As deep as a source may be, below a path that may itself be as deep: the search is a recursion on the stack.
+const TREES_DEEP_MAX: usize = 2 * DEPTH_MAX;
 
 /// The paths that one finding costs.
 #[derive(Debug, Default)]
@@ -48,7 +52,7 @@ pub(super) fn count(
     let mut search = Search { repository, run, lost, whole: HashSet::new(), costs: Costs::new() };
     if !search.lost.is_empty() {
         for stored in &snapshots.found {
-            search.tree(stored.id, &stored.snapshot.tree, Path::new("/"))?;
+            search.tree(stored.id, &stored.snapshot.tree, Path::new("/"), 0)?;
         }
     }
     Ok(search.costs)
@@ -77,9 +81,9 @@ struct Search<'a> {
 }
 
 impl Search<'_> {
-    /// Notes what is lost below a tree; tells whether nothing is.
-    fn tree(&mut self, snapshot: SnapshotId, id: &BlobId, path: &Path) -> Result<bool, VerifyError> {
-        if self.whole.contains(id) {
+    /// Notes what is lost below a tree; tells whether nothing is. Past the depth that is restored nothing can be lost.
+    fn tree(&mut self, snapshot: SnapshotId, id: &BlobId, path: &Path, depth: usize) -> Result<bool, VerifyError> {
+        if self.whole.contains(id) || depth > TREES_DEEP_MAX {
             return Ok(true);
         }
         self.run.check().map_err(crate::repository::RepositoryError::from)?;
@@ -92,7 +96,7 @@ impl Search<'_> {
         };
         let mut is_whole = true;
         for node in &tree.nodes {
-            is_whole &= self.node(snapshot, node, &path.join(&node.name))?;
+            is_whole &= self.node(snapshot, node, &path.join(&node.name), depth)?;
         }
         if is_whole {
             self.whole.insert(*id);
@@ -100,13 +104,13 @@ impl Search<'_> {
         Ok(is_whole)
     }
 
-    fn node(&mut self, snapshot: SnapshotId, node: &Node, path: &Path) -> Result<bool, VerifyError> {
+    fn node(&mut self, snapshot: SnapshotId, node: &Node, path: &Path, depth: usize) -> Result<bool, VerifyError> {
         let mut is_whole = true;
         for id in &node.content {
             is_whole &= !self.note(snapshot, (BlobKind::Data, *id), path);
         }
         if let Some(subtree) = &node.subtree {
-            is_whole &= self.tree(snapshot, subtree, path)?;
+            is_whole &= self.tree(snapshot, subtree, path, depth + 1)?;
         }
         Ok(is_whole)
     }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::{Serialize, Serializer};
 
@@ -55,7 +55,13 @@ impl Serialize for Object {
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 pub struct Cost {
     pub snapshot: SnapshotId,
+    #[serde(serialize_with = "as_text")]
     pub path: PathBuf,
+}
+
+/// A path is bytes and JSON is text: what is none shows as signs of replacement.
+fn as_text<S: Serializer>(path: &Path, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&path.to_string_lossy())
 }
 
 /// An object that is damaged or missing.

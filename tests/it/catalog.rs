@@ -5,11 +5,13 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use bkp::catalog::{
-    Catalog, CatalogError, CopyRecord, Outcome, REPOSITORY, RunEnd, RunSnapshot, RunStart, SnapshotRecord,
+    Catalog, CatalogError, CopyRecord, Outcome, REPOSITORY, RunEnd, RunSnapshot, RunStart, SnapshotRecord, SourceEnd,
+    VerifyRecord,
 };
 use bkp::drill::outcome::{DrillOutcome, ObjectivesMs, Origin, Phase, Place, Verdict};
 use bkp::event::{Event, Events, Listener};
 use bkp::id::{ObjectId, RunId, SnapshotId};
+use bkp::verify::Level;
 use chrono::{DateTime, TimeDelta, Utc};
 
 fn at(text: &str) -> DateTime<Utc> {
@@ -25,18 +27,23 @@ fn open(dir: &Path) -> Catalog {
 }
 
 fn start(verb: &str, time: &str) -> RunStart {
-    RunStart { id: RunId::new(at(time), 7), policy: "mall".to_owned(), verb: verb.to_owned(), started: at(time) }
+    RunStart {
+        id: RunId::new(at(time), 7),
+        policy: "mall".to_owned(),
+        verb: verb.to_owned(),
+        started: at(time),
+        sources: Vec::new(),
+    }
 }
 
 /// Writes a whole run of a verb that made a snapshot of a source.
 fn run(catalog: &Catalog, verb: &str, time: &str, source: &str, exit_code: u8) {
     let start = start(verb, time);
     catalog.begin(&start).unwrap();
-    let end = RunEnd {
-        snapshots: vec![RunSnapshot { source: source.to_owned(), id: id(time) }],
-        ..RunEnd::new(start.started + TimeDelta::minutes(5), exit_code)
-    };
-    catalog.end(&start.id, &end).unwrap();
+    let made = SnapshotRecord { run: Some(start.id.clone()), ..snapshot(REPOSITORY, source, time) };
+    let ended = SourceEnd { source: source.to_owned(), exit_code, snapshot: Some(made) };
+    catalog.end_sources(&start.id, &[ended]).unwrap();
+    catalog.end(&start.id, &RunEnd::new(start.started + TimeDelta::minutes(5), exit_code)).unwrap();
 }
 
 fn snapshot(store: &str, source: &str, time: &str) -> SnapshotRecord {
@@ -93,17 +100,17 @@ fn a_run_comes_back_as_it_was_written() {
         bytes_read: 1 << 40,
         bytes_stored: 12,
         bytes_copied: u64::MAX,
-        snapshots: vec![RunSnapshot { source: "db1".to_owned(), id: id("x") }],
         ..RunEnd::new(at("2026-03-01T02:20:00Z"), 3)
     };
     let catalog = open(dir.path());
-    assert!(catalog.is_new());
     catalog.begin(&begun).unwrap();
+    let made = snapshot(REPOSITORY, "db1", "2026-03-01T02:15:00Z");
+    let ended = SourceEnd { source: "db1".to_owned(), exit_code: 0, snapshot: Some(made.clone()) };
+    catalog.end_sources(&begun.id, &[ended]).unwrap();
     catalog.end(&begun.id, &end).unwrap();
     drop(catalog);
 
     let catalog = open(dir.path());
-    assert!(!catalog.is_new());
     let [found] = &catalog.runs(9).unwrap()[..] else { panic!("not one run") };
     assert_eq!(found.id, begun.id);
     assert_eq!(found.started, begun.started);
@@ -113,7 +120,8 @@ fn a_run_comes_back_as_it_was_written() {
     assert_eq!(found.error, end.error);
     assert_eq!(found.phases, end.phases);
     assert_eq!((found.bytes_read, found.bytes_stored), (1 << 40, 12));
-    assert_eq!(found.snapshots, end.snapshots);
+    assert_eq!(found.snapshots, [RunSnapshot { source: "db1".to_owned(), id: made.id }]);
+    assert_eq!(catalog.snapshots().unwrap(), [made]);
 }
 
 #[test]
@@ -128,21 +136,72 @@ fn the_newest_runs_come_first_and_a_limit_holds() {
     assert_eq!(days, [at("2026-03-03T00:00:00Z"), at("2026-03-02T00:00:00Z")]);
 }
 
+/// Begins a backup of sources, and ends it for those that have a code.
+fn backup(catalog: &Catalog, time: &str, sources: &[(&str, Option<u8>)]) {
+    let names = sources.iter().map(|(name, _)| (*name).to_owned()).collect();
+    let start = RunStart { sources: names, ..start("backup", time) };
+    catalog.begin(&start).unwrap();
+    let ended = sources.iter().filter_map(|(source, code)| {
+        Some(SourceEnd { source: (*source).to_owned(), exit_code: (*code)?, snapshot: None })
+    });
+    catalog.end_sources(&start.id, &ended.collect::<Vec<_>>()).unwrap();
+}
+
 #[test]
-fn only_a_success_of_that_verb_and_source_counts() {
+fn the_newest_backup_of_a_source_is_not_hidden_by_one_of_another() {
     let dir = tempfile::tempdir().unwrap();
     let catalog = open(dir.path());
-    run(&catalog, "backup", "2026-03-01T00:00:00Z", "db1", 0);
-    run(&catalog, "backup", "2026-03-02T00:00:00Z", "images", 0);
-    run(&catalog, "backup", "2026-03-03T00:00:00Z", "db1", 3);
-    run(&catalog, "verify", "2026-03-04T00:00:00Z", "db1", 0);
-    catalog.begin(&start("backup", "2026-03-05T00:00:00Z")).unwrap();
+    backup(&catalog, "2026-03-01T00:00:00Z", &[("db1", Some(0)), ("images", Some(15))]);
+    backup(&catalog, "2026-03-02T00:00:00Z", &[("db1", Some(0))]);
+    // It runs: nothing is known yet of what it reads.
+    backup(&catalog, "2026-03-03T00:00:00Z", &[("images", None)]);
+    let newest = |source| catalog.newest_of_source(source).unwrap().map(|(_, code)| code);
+    assert_eq!(newest("db1"), Some(Some(0)));
+    assert_eq!(newest("images"), Some(Some(15)));
+    assert_eq!(newest("other"), None);
+    // It has failed before it came to the images.
+    let run = RunId::new(at("2026-03-03T00:00:00Z"), 7);
+    catalog.end(&run, &RunEnd::new(at("2026-03-03T00:01:00Z"), 1)).unwrap();
+    assert_eq!(newest("images"), Some(None));
+}
 
-    let success = |verb, source| catalog.last_success(verb, source).unwrap();
-    assert_eq!(success("backup", Some("db1")), Some(at("2026-03-01T00:00:00Z")));
-    assert_eq!(success("backup", None), Some(at("2026-03-02T00:00:00Z")));
-    assert_eq!(success("verify", None), Some(at("2026-03-04T00:00:00Z")));
-    assert_eq!(success("drill", None), None);
+#[test]
+fn what_stands_is_the_newest_end_of_each_verb_and_what_has_not_ended() {
+    let dir = tempfile::tempdir().unwrap();
+    let catalog = open(dir.path());
+    run(&catalog, "verify", "2026-03-01T00:00:00Z", "db1", 13);
+    for day in 2..=9 {
+        run(&catalog, "backup", &format!("2026-03-0{day}T00:00:00Z"), "db1", 0);
+    }
+    catalog.begin(&start("backup", "2026-03-10T00:00:00Z")).unwrap();
+    let standing = catalog.standing().unwrap();
+    let found: Vec<_> = standing.iter().map(|run| (run.verb.as_str(), run.started, run.outcome)).collect();
+    let wanted = [
+        ("backup", at("2026-03-10T00:00:00Z"), Outcome::Running),
+        ("backup", at("2026-03-09T00:00:00Z"), Outcome::Ok),
+        ("verify", at("2026-03-01T00:00:00Z"), Outcome::Failed),
+    ];
+    assert_eq!(found, wanted);
+}
+
+#[test]
+fn verifies_come_back_by_store_newest_first() {
+    let dir = tempfile::tempdir().unwrap();
+    let catalog = open(dir.path());
+    let verify = |time: &str, store: &str, subset: Option<&str>| VerifyRecord {
+        run: RunId::new(at(time), 2),
+        started: at(time),
+        store: store.to_owned(),
+        level: if subset.is_some() { Level::Data } else { Level::Structure },
+        subset: subset.map(|text| text.parse().unwrap()),
+        is_sound: subset.is_some(),
+    };
+    let old = verify("2026-03-01T00:00:00Z", REPOSITORY, None);
+    let new = verify("2026-03-03T00:00:00Z", REPOSITORY, Some("3/7"));
+    for one in [&new, &old, &verify("2026-03-02T00:00:00Z", "offsite", None)] {
+        catalog.record_verify(one).unwrap();
+    }
+    assert_eq!(catalog.verifies(REPOSITORY).unwrap(), [new, old]);
 }
 
 #[test]
@@ -187,7 +246,7 @@ fn a_damaged_file_is_kept_aside_and_a_new_one_begins_with_a_warning() {
 
         let heard = Arc::new(Warnings::default());
         let catalog = Catalog::open(dir.path(), &Events::new(heard.clone())).unwrap();
-        assert!(catalog.is_new());
+        assert!(catalog.is_unfilled().unwrap());
         assert_eq!(catalog.runs(9).unwrap(), []);
         let warnings = heard.0.lock().unwrap();
         assert_eq!(warnings.len(), 1);
@@ -209,8 +268,8 @@ fn damage_in_the_middle_of_the_file_is_found_when_it_is_opened() {
     let mut bytes = fs::read(&file).unwrap();
     bytes[8192..20_480].fill(0xa5);
     fs::write(&file, bytes).unwrap();
-    assert!(open(dir.path()).is_new());
-    assert!(!open(dir.path()).is_new());
+    assert_eq!(open(dir.path()).runs(9).unwrap(), []);
+    assert!(dir.path().join("catalog.sqlite.damaged-1").exists());
 }
 
 #[test]
@@ -237,15 +296,17 @@ fn a_rebuild_takes_over_what_the_repositories_hold() {
         snapshot("offsite", "db1", "2026-03-01T00:00:00Z"),
         snapshot(REPOSITORY, "db1", "2026-03-02T00:00:00Z"),
     ];
-    catalog.rebuild("mall", &listed).unwrap();
-    catalog.rebuild("mall", &listed).unwrap();
+    assert!(catalog.is_unfilled().unwrap());
+    catalog.rebuild("mall", &listed, &[]).unwrap();
+    catalog.rebuild("mall", &listed, &[]).unwrap();
+    assert!(!open(dir.path()).is_unfilled().unwrap());
 
     let mut found = catalog.snapshots().unwrap();
     found.sort_by_key(|snapshot| (snapshot.time, snapshot.store == "offsite"));
     assert_eq!(found, listed);
-    let success = catalog.last_success("backup", Some("db1")).unwrap();
-    assert_eq!(success, Some(at("2026-03-02T00:00:00Z")));
     assert_eq!(catalog.runs(9).unwrap().len(), 2);
+    let newest = catalog.newest_of_source("db1").unwrap();
+    assert_eq!(newest, Some((RunId::new(at("2026-03-02T00:00:00Z"), 9), Some(0))));
     let copy = CopyRecord {
         name: "offsite".to_owned(),
         completed: None,
@@ -253,6 +314,21 @@ fn a_rebuild_takes_over_what_the_repositories_hold() {
         snapshot_time: Some(listed[1].time),
     };
     assert_eq!(catalog.copies().unwrap(), [copy]);
+}
+
+#[test]
+fn a_rebuild_keeps_what_it_knows_of_a_store_that_was_not_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let catalog = open(dir.path());
+    let time = "2026-03-01T00:00:00Z";
+    let both = [snapshot(REPOSITORY, "db1", time), snapshot("offsite", "db1", time)];
+    catalog.record_snapshots(&both).unwrap();
+    catalog.rebuild("mall", &[], &[REPOSITORY]).unwrap();
+    assert_eq!(catalog.snapshots().unwrap(), both[..1]);
+    assert!(catalog.is_unfilled().unwrap(), "the repository was not read");
+    catalog.rebuild("mall", &[], &["offsite"]).unwrap();
+    assert_eq!(catalog.snapshots().unwrap(), []);
+    assert!(!catalog.is_unfilled().unwrap());
 }
 
 #[test]

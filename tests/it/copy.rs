@@ -9,6 +9,8 @@ use bkp::copy::{Copied, CopyError, ObjectError, copy, plan};
 use bkp::entry::{Kind, Metadata};
 use bkp::event::{Event, Events, Listener};
 use bkp::id::{ObjectId, SnapshotId};
+use bkp::place;
+use bkp::policy::Policy;
 use bkp::repository::key::Cost;
 use bkp::repository::{BlobKind, LockMode, Node, Repository, Snapshot, Tree};
 use bkp::run::Run;
@@ -469,6 +471,79 @@ async fn a_limited_copy_keeps_to_its_uploads_at_once_and_is_whole() {
     log.heal();
     assert!(copied(&from, &to).await.is_complete());
     assert_eq!(objects(from.store()).await, objects(&to).await);
+}
+
+/// A policy with one copy; nothing of it but the copy's place is used.
+fn policy_with(copy: &str) -> Policy {
+    let text = format!(
+        "version = 1\nname = \"mall\"\ntimezone = \"UTC\"\n\
+         [repository]\npath = \"/backup/mall\"\npassword_file = \"/etc/key\"\n\
+         [files.images]\npath = \"/images\"\n[retention]\nlast = 3\n\
+         [[copy]]\nname = \"there\"\nuploads = 1\n{copy}\n"
+    );
+    Policy::parse(&text, std::path::Path::new("mall.toml")).unwrap()
+}
+
+#[tokio::test]
+async fn a_copy_whose_disk_is_not_mounted_fails_and_makes_no_directory() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path().join("usb");
+    let policy = policy_with(&format!("path = \"{}\"", root.display()));
+    let Err(error) = place::copy_store(&policy, &policy.copies[0], &Run::silent()).await else {
+        panic!("a store without its directory");
+    };
+    assert!(error.hint().unwrap().ends_with(&format!("`mkdir {}`", root.display())), "{error}");
+    let found = bkp::doctor::examine(&policy, &Run::silent()).await;
+    let found = found.iter().find(|finding| finding.what.starts_with("copy there")).unwrap();
+    assert_eq!(found.state, bkp::doctor::State::Bad, "{found:?}");
+    assert!(!root.exists());
+
+    std::fs::create_dir(&root).unwrap();
+    let from = three_snapshots().await;
+    let to = place::copy_store(&policy, &policy.copies[0], &Run::silent()).await.unwrap();
+    assert!(copied(&from, &to).await.is_complete());
+    // Unplugged while the store is open.
+    std::fs::remove_dir_all(&root).unwrap();
+    let failed = copied(&from, &to).await;
+    assert_eq!(failed.held_back.len(), 3, "{failed:?}");
+    assert!(!root.exists());
+}
+
+#[tokio::test]
+async fn a_copy_that_waits_to_try_again_lets_others_pass() {
+    let server = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let policy = policy_with(&format!(
+        "[copy.s3]\nbucket = \"b\"\nregion = \"us-east-1\"\nendpoint = \"http://{}\"\n\
+         access_key_id = \"k\"\nsecret_access_key_command = \"echo s\"",
+        server.local_addr().unwrap()
+    ));
+    let run = Run::silent();
+    let store = place::copy_store(&policy, &policy.copies[0], &run).await.unwrap();
+    let keys = [Key::config(), Key::new(FileKind::Key, "ab".repeat(32))];
+    let asked = async {
+        // Every connection is cut: both operations are tried again and again, and one place is free between two tries.
+        let mut asked = Vec::new();
+        while asked.len() < 2 {
+            let (mut socket, _) = server.accept().await.unwrap();
+            let mut line = [0; 16];
+            tokio::io::AsyncReadExt::read_exact(&mut socket, &mut line).await.unwrap();
+            asked.push(line);
+        }
+        asked
+    };
+    let (put, asked) = tokio::join!(
+        run.cancel.run_until_cancelled(async {
+            tokio::join!(store.put(&keys[0], Bytes::new()), store.put(&keys[1], Bytes::new()))
+        }),
+        async {
+            let asked = asked.await;
+            run.cancel.cancel();
+            asked
+        }
+    );
+    assert!(put.is_none_or(|(a, b)| a.is_err() && b.is_err()));
+    let told: BTreeSet<_> = asked.iter().map(|line| String::from_utf8_lossy(line).into_owned()).collect();
+    assert_eq!(told.len(), 2, "{told:?}");
 }
 
 #[derive(Default)]

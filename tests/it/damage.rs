@@ -3,9 +3,14 @@
 use std::collections::BTreeSet;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
+use bkp::backup::{self, Outcome};
+use bkp::clock::SystemClock;
+use bkp::event::{Event, Events, Listener};
+use bkp::exit::Exit;
 use bkp::id::ObjectId;
+use bkp::policy::Policy;
 use bkp::repository::{BlobKind, Repository, RepositoryError, StoredSnapshot};
 use bkp::run::Run;
 use bkp::store::faulty::{Fault, Faulty, Operation, Rule};
@@ -353,6 +358,77 @@ async fn what_a_lost_pack_held_is_saved_again_while_the_source_has_it() {
 enum Loss {
     Gone,
     Cut,
+}
+
+/// A policy of one tree of files, and the repository that it names.
+async fn files_policy(dir: &Path) -> (Policy, Arc<Repository>, Arc<Faulty>) {
+    std::fs::create_dir(dir.join("images")).unwrap();
+    std::fs::write(dir.join("images/1.jpg"), noise(1, 40_000)).unwrap();
+    let dir = dir.display();
+    let text = format!(
+        "version = 1\nname = \"mall\"\ntimezone = \"UTC\"\nstate_dir = \"{dir}/state\"\n\
+         [repository]\npath = \"{dir}/repository\"\npassword_file = \"{dir}/key\"\n\
+         [files.images]\npath = \"{dir}/images\"\n[retention]\nlast = 3\n"
+    );
+    let faulty = Arc::new(Faulty::new(memory()));
+    let store: SharedStore = faulty.clone();
+    (Policy::parse(&text, Path::new("mall.toml")).unwrap(), made(&store).await, faulty)
+}
+
+async fn back_up(policy: &Policy, repository: &Arc<Repository>, run: &Run) -> Outcome {
+    backup::backup(policy, repository, &backup::Options::default(), run).await.unwrap()
+}
+
+#[derive(Default)]
+struct Ear(Mutex<Vec<String>>);
+
+impl Listener for Ear {
+    fn hear(&self, event: &Event) {
+        if let Event::Warning(text) = event {
+            self.0.lock().unwrap().push(text.clone());
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_backup_that_cannot_prove_what_it_wrote_fails_and_the_next_one_starts_afresh() {
+    let dir = tempfile::tempdir().unwrap();
+    let (policy, repository, faulty) = files_policy(dir.path()).await;
+    faulty.add(Rule::every(Operation::Put, Fault::Flip).of(FileKind::Pack));
+    let failed = back_up(&policy, &repository, &Run::silent()).await;
+    assert_eq!(Exit::from(&failed.failed[0].1), Exit::Damaged, "{failed:?}");
+    assert!(failed.done.is_empty() && repository.snapshots().await.unwrap().is_empty());
+    faulty.heal();
+    let done = back_up(&policy, &repository, &Run::silent()).await;
+    assert!(done.is_complete() && done.done[0].bytes_stored >= 40_000, "{done:?}");
+    let report = verified(repository.store(), DATA).await;
+    assert!(report.is_sound() && report.checked.snapshots == 1, "{report:#?}");
+}
+
+#[tokio::test]
+async fn a_backup_mends_what_the_repository_has_lost_and_says_so() {
+    let dir = tempfile::tempdir().unwrap();
+    let (policy, repository, _) = files_policy(dir.path()).await;
+    let first = back_up(&policy, &repository, &Run::silent()).await;
+    let store = repository.store();
+    let pack = pack_of(store, &noise(1, 40_000)).await;
+    store.delete(&pack).await.unwrap();
+    let ear = Arc::new(Ear::default());
+    let run = Run::new(Arc::new(SystemClock), Events::new(ear.clone()));
+    assert!(back_up(&policy, &repository, &run).await.is_complete());
+    let told = ear.0.lock().unwrap().join("\n");
+    assert!(told.contains(&pack.to_string()), "{told}");
+    let list = opened(store).await.snapshots().await.unwrap();
+    let old = list.iter().find(|stored| stored.id == first.done[0].id).unwrap();
+    assert!(read_all(&*opened(store).await, old.snapshot.tree).await.values().all(Result::is_ok));
+
+    let index = names(store, FileKind::Index).await.remove(0);
+    flip(store, &index).await;
+    assert!(back_up(&policy, &repository, &run).await.is_complete());
+    let told = ear.0.lock().unwrap().join("\n");
+    assert!(told.contains("a new index names"), "{told}");
+    store.delete(&index).await.unwrap();
+    assert!(verified(store, DATA).await.costs().is_empty());
 }
 
 #[tokio::test]

@@ -1,5 +1,6 @@
 //! Image trees: from a directory into a repository and back, and what must not get through.
 
+mod fetch;
 mod world;
 
 use std::fs;
@@ -365,7 +366,7 @@ fn a_lost_pack_costs_its_own_files_and_no_others() {
 }
 
 #[test]
-fn a_lost_directory_costs_what_is_below_it_and_is_named() {
+fn trees_that_only_one_snapshot_names_cost_no_other() {
     let world = World::with_images();
     let (_, first) = world.backup(None);
     world.write("later/4.jpg", &noise(4, 20_000));
@@ -375,7 +376,26 @@ fn a_lost_directory_costs_what_is_below_it_and_is_named() {
     let plan = world.plan(&first, world.options(&[])).unwrap();
     assert_eq!(plan.missing, Vec::<PathBuf>::new());
     assert_eq!(world.restore(&first).failures, 0);
-    assert!(world.plan(&snapshot, world.options(&[])).is_err());
+    // The top of the newer snapshot went with that pack, and with it all of that snapshot.
+    let refused = world.plan(&snapshot, world.options(&[])).unwrap_err();
+    assert!(refused.to_string().contains("data/"), "{refused}");
+}
+
+#[test]
+fn a_lost_directory_costs_what_is_below_it_and_is_named() {
+    let world = World::with_images();
+    world.write("later/4.jpg", &noise(4, 20_000));
+    let (_, first) = world.backup(None);
+    // A second snapshot whose new trees are in a pack of their own: all but `later`, which it shares with the first.
+    world.write("shop/5.jpg", &noise(5, 20_000));
+    let (_, snapshot) = world.backup(Some(&first));
+    world.lose_pack_of(&first, "later");
+    let world = world.begun_anew();
+    let plan = world.plan(&snapshot, world.options(&[])).unwrap();
+    assert_eq!(plan.missing, [PathBuf::from("later")]);
+    let restored = world.restore(&snapshot);
+    assert_eq!((restored.files, restored.failures, restored.damaged), (4, 1, 1));
+    assert_eq!(restored.failed[0].0, Path::new("later"));
 }
 
 #[test]

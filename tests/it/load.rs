@@ -4,17 +4,26 @@ mod dumps;
 mod readers;
 
 use std::sync::Arc;
+use std::time::Duration;
 
+use bkp::mysql::manifest::ObjectKind;
 use bkp::mysql::server::Server as Address;
-use bkp::policy::{MysqlAddress, Network, Tls};
+use bkp::policy::{MysqlAddress, Network, Tls, TlsMode};
 use bkp::run::Run;
+use bkp::sandbox::{Sandbox, SandboxPlan};
+use bkp::secret::Secret;
 use bkp::source::mysql::hash_chunks;
+use bkp::target::mysql::identity::is_same;
 use bkp::target::mysql::plan::Selection;
-use bkp::target::mysql::{DirDump, DumpReader, LoadError, LoadOptions, LoadPlan, Loaded, compare, inspect, load};
+use bkp::target::mysql::{
+    DirDump, DumpReader, Failed, LoadError, LoadOptions, LoadPlan, Loaded, compare, inspect, load,
+};
+
+use tokio_util::sync::CancellationToken;
 
 use crate::dump::world::DirSink;
 use crate::dump::{fixture, world};
-use crate::servers::{Product, Server};
+use crate::servers::{Product, Server, program};
 use dumps::Dump;
 use readers::Gate;
 
@@ -30,13 +39,13 @@ pub(crate) fn address(server: &Server) -> Address {
 }
 
 async fn plan(server: &Server, dump: &DirDump, overwrite: bool) -> Result<LoadPlan, LoadError> {
-    let state = inspect(&address(server)).await?;
+    let state = inspect(&address(server), &CancellationToken::new()).await?;
     LoadPlan::new(dump.manifest(), &Selection::everything(), &state, overwrite)
 }
 
 /// Plans and loads, with secondary indexes after the rows of every table.
 async fn bring(server: &Server, dump: Arc<dyn DumpReader>, run: &Run) -> Result<Loaded, LoadError> {
-    let state = inspect(&address(server)).await?;
+    let state = inspect(&address(server), &CancellationToken::new()).await?;
     let plan = LoadPlan::new(dump.manifest(), &Selection::everything(), &state, false)?;
     load(&plan, dump, &address(server), options(), run).await
 }
@@ -146,6 +155,157 @@ async fn a_connection_lost_in_mid_chunk_costs_a_second_try_and_no_row() {
     }
 }
 
+/// A restart loses every connection, the one that makes the objects too.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs the servers of scripts/lab; scripts/test runs it"]
+async fn a_target_that_restarts_in_mid_load_is_waited_for() {
+    for product in BOTH {
+        let dump = Dump::new(product)
+            .numbers("plain", 6, 1_000)
+            .object(ObjectKind::View, Some("shop"), None, "whole", &["CREATE VIEW whole AS SELECT * FROM plain"])
+            .open();
+        let mut server = Server::start(product, &[]);
+        let (gate, to) = (Gate::within_chunk(dump, "shop/plain/3.tsv"), address(&server));
+        let state = inspect(&to, &CancellationToken::new()).await.unwrap();
+        let plan = LoadPlan::new(gate.manifest(), &Selection::everything(), &state, false).unwrap();
+        let run = Run::silent();
+        let (loaded, ()) = tokio::join!(load(&plan, gate.clone(), &to, options(), &run), async {
+            gate.reached().await;
+            server.kill();
+            gate.open();
+            // Longer than the tries of a deadlock.
+            tokio::time::sleep(Duration::from_secs(8)).await;
+            tokio::task::block_in_place(|| server.start_again());
+        });
+
+        let loaded = loaded.unwrap();
+        assert!(loaded.retries > 0 && loaded.failed.is_empty(), "{product:?}: {:?}", loaded.failed);
+        dumps::assert_numbers(&server, "plain", 6_000);
+        assert_eq!(server.value("SELECT COUNT(*) FROM shop.whole"), "6000");
+        assert_tidy(&server);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs the servers of scripts/lab; scripts/test runs it"]
+async fn an_index_build_that_loses_its_connection_is_done_again() {
+    for product in BOTH {
+        let dump = Dump::new(product).numbers("plain", 2, 1_000).open();
+        let server = Server::start(product, &[]);
+        let gate = Gate::before_chunk(dump, "shop/plain/1.tsv");
+        let run = Run::silent();
+        let (loaded, ()) = tokio::join!(bring(&server, gate.clone(), &run), async {
+            gate.reached().await;
+            let mut reader = server.connect().await;
+            dumps::run(&mut reader, "START TRANSACTION").await;
+            dumps::run(&mut reader, "SELECT COUNT(*) FROM shop.plain").await;
+            gate.open();
+            let altering = "SELECT MAX(id) FROM information_schema.processlist WHERE info LIKE 'ALTER TABLE%'";
+            readers::until(|| server.query(altering)[0][0].is_some()).await;
+            server.execute(&format!("KILL {}", server.value(altering)));
+            dumps::run(&mut reader, "ROLLBACK").await;
+        });
+
+        let loaded = loaded.unwrap();
+        assert_eq!((loaded.retries, loaded.failed.len()), (1, 0), "{product:?}: {:?}", loaded.failed);
+        let indexes = "SELECT COUNT(DISTINCT index_name) FROM information_schema.statistics WHERE table_name = 'plain'";
+        assert_eq!(server.value(indexes), "2");
+        dumps::assert_numbers(&server, "plain", 2_000);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs the servers of scripts/lab; scripts/test runs it"]
+async fn a_refused_right_costs_no_other_and_a_refused_account_keeps_its_hash_to_itself() {
+    const HASH: &str = "*94BDCEBE19083CE2A1F959FD02F964C7AF4CFC29";
+    for product in BOTH {
+        let broken = format!("CREATE USER 'odd'@'%' IDENTIFIED WITHOUT SENSE AS '{HASH}'");
+        let user = |dump: Dump, name: &str, sql: &str| dump.object(ObjectKind::User, None, None, name, &[sql]);
+        let dump = user(Dump::new(product).numbers("plain", 1, 10), "'odd'@'%'", &broken);
+        let dump = user(dump, "'clerk'@'%'", "CREATE USER 'clerk'@'%'");
+        let rights = ["GRANT FLYING ON *.* TO 'clerk'@'%'", "GRANT SELECT ON shop.* TO 'clerk'@'%'"];
+        let dump = dump.object(ObjectKind::Grant, None, None, "'clerk'@'%'", &rights).open();
+        let server = Server::start(product, &[]);
+
+        let failed = bring(&server, dump, &Run::silent()).await.unwrap().failed;
+
+        let told: Vec<String> = failed.iter().map(|failed| failed.error.in_full()).collect();
+        let refused = |what: &str, of: u8| format!("create {what}: the server refuses 1 of {of} statements");
+        assert!(told[0].starts_with(&refused("user 'odd'@'%'", 1)), "{product:?}: {told:?}");
+        assert!(told[1].starts_with(&refused("grants of 'clerk'@'%'", 2)), "{product:?}: {told:?}");
+        assert!(!format!("{failed:?}").contains(HASH));
+        assert_eq!(server.value("SELECT COUNT(*) FROM mysql.db WHERE user = 'clerk' AND db = 'shop'"), "1");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs the servers of scripts/lab; scripts/test runs it"]
+async fn one_server_is_known_by_socket_and_port_and_two_are_told_apart() {
+    for product in BOTH {
+        let (server, other) = (Server::start(product, &[]), Server::start(product, &[]));
+        let port = |server: &Server| Address {
+            address: MysqlAddress::Tcp { host: "127.0.0.1".to_owned(), port: server.port() },
+            user: "bkp".to_owned(),
+            password: Some(Secret::new("bkp".to_owned())),
+            tls: Tls { mode: TlsMode::Off, ca_file: None },
+            network: Network::default(),
+        };
+        assert_eq!(is_same(&address(&server), &port(&server)).await, Some(true));
+        assert_eq!(is_same(&address(&server), &port(&other)).await, Some(false));
+        let gone = Address { address: MysqlAddress::Socket("/nonexistent".into()), ..address(&server) };
+        assert_eq!(is_same(&gone, &address(&server)).await, None);
+    }
+}
+
+/// A peer that dies without a word is noticed by the kernel's own questions.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs the servers of scripts/lab; scripts/test runs it"]
+async fn a_silent_connection_is_kept_alive_by_the_kernel() {
+    let server = Server::mariadb();
+    let to = Address {
+        address: MysqlAddress::Tcp { host: "127.0.0.1".to_owned(), port: server.port() },
+        user: "bkp".to_owned(),
+        password: Some(Secret::new("bkp".to_owned())),
+        tls: Tls { mode: TlsMode::Off, ca_file: None },
+        network: Network::default(),
+    };
+    let _conn = to.connect().await.unwrap();
+    let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
+    let to_server = format!(":{:04X}", server.port());
+    let ours: Vec<&str> = table
+        .lines()
+        .map(|line| line.split_whitespace().collect::<Vec<_>>())
+        .filter(|fields| fields[2].ends_with(&to_server) && fields[3] == "01")
+        .map(|fields| fields[5])
+        .collect();
+    // The kind of the timer comes first: 02 is keepalive.
+    assert!(!ours.is_empty() && ours.iter().all(|timer| timer.starts_with("02")), "{table}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs the servers of scripts/lab; scripts/test runs it"]
+async fn a_table_with_a_directory_of_its_own_stays_inside_a_sandbox() {
+    for product in BOTH {
+        let outside = tempfile::tempdir().unwrap();
+        std::fs::set_permissions(outside.path(), std::os::unix::fs::PermissionsExt::from_mode(0o777)).unwrap();
+        let body = "  `id` int NOT NULL,\n  PRIMARY KEY (`id`)";
+        let dump = Dump::new(product).table("far", body, &[("id", None)], &["id"]).chunk("far", "1\n", 1);
+        let dump = dump.table_option("far", &format!("DATA DIRECTORY='{}'", outside.path().display())).open();
+        let program = program(if product == Product::MariaDb { "MARIADBD" } else { "MYSQLD" });
+        let plan = SandboxPlan { program: Some(program), ..SandboxPlan::for_dump(dump.manifest()) };
+        let sandbox = Sandbox::start(&plan, &Run::silent()).await.unwrap();
+        let server = sandbox.server();
+        let state = inspect(&server, &CancellationToken::new()).await.unwrap();
+        let plan =
+            LoadPlan::new(dump.manifest(), &Selection { accounts: false, ..Selection::everything() }, &state, false)
+                .unwrap();
+        let loaded = load(&plan, dump, &server, options(), &Run::silent()).await.unwrap();
+        assert!(loaded.failed.is_empty() && loaded.rows == 1, "{product:?}: {:?}", loaded.failed);
+        assert_eq!(std::fs::read_dir(outside.path()).unwrap().count(), 0, "{product:?}");
+        sandbox.stop().unwrap();
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs the servers of scripts/lab; scripts/test runs it"]
 async fn a_deadlock_costs_a_second_try_and_no_row() {
@@ -188,14 +348,37 @@ async fn a_value_that_does_not_fit_is_an_error_and_its_chunk_stays_out() {
         );
         let server = Server::start(product, &[]);
 
-        let error = bring(&server, dump.open(), &Run::silent()).await.unwrap_err();
+        let failed = bring(&server, dump.open(), &Run::silent()).await.unwrap().failed;
 
         assert!(
-            matches!(&error, LoadError::Warnings { count: 1, path, .. } if path == "shop/plain/2.tsv"),
-            "{error:?}"
+            matches!(&failed[..], [Failed { error: LoadError::Warnings { count: 1, path, .. }, what, .. }]
+                if path == "shop/plain/2.tsv" && what == "table `shop`.`plain`"),
+            "{failed:?}"
         );
         assert_eq!(server.value("SELECT COUNT(*) FROM shop.plain WHERE id >= 2000"), "0");
         assert!(plan(&server, &dump.open(), false).await.unwrap().resumes);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs the servers of scripts/lab; scripts/test runs it"]
+async fn an_enums_error_value_comes_back_and_a_word_that_is_no_member_is_an_error() {
+    for product in BOTH {
+        let body = "  `id` int NOT NULL,\n  `kind` enum('a','b') DEFAULT NULL,\n  PRIMARY KEY (`id`)";
+        let dump = || {
+            let table = Dump::new(product).table("kinds", body, &[("id", None), ("kind", None)], &["id"]);
+            table.typed("kind", "enum('a','b')").chunk("kinds", "1\t\n2\tb\n3\t\\N\n4\t\n", 4)
+        };
+        let server = Server::start(product, &[]);
+        bring(&server, dump().open(), &Run::silent()).await.unwrap();
+        let kinds = server.value("SELECT GROUP_CONCAT(COALESCE(kind + 0, 'null') ORDER BY id) FROM shop.kinds");
+        assert_eq!(kinds, "0,2,null,0", "{product:?}");
+
+        let server = Server::start(product, &[]);
+        let mixed = dump().chunk("kinds", "5\t\n6\tc\n", 2).open();
+        let failed = bring(&server, mixed, &Run::silent()).await.unwrap().failed;
+        assert!(matches!(&failed[..], [Failed { error: LoadError::Warnings { count: 2, .. }, .. }]), "{failed:?}");
+        assert_eq!(server.value("SELECT COUNT(*) FROM shop.kinds"), "4");
     }
 }
 
@@ -205,9 +388,10 @@ async fn a_row_that_comes_twice_is_an_error() {
     for product in BOTH {
         let dump = Dump::new(product).numbers("plain", 1, 10).chunk("plain", "3\tagain\n", 1).open();
         let server = Server::start(product, &[]);
-        let error = bring(&server, dump, &Run::silent()).await.unwrap_err();
+        let failed = bring(&server, dump, &Run::silent()).await.unwrap().failed;
+        let error = &failed[0].error;
         assert!(
-            matches!(&error, LoadError::Warnings { .. } | LoadError::Rows { .. } | LoadError::RowCount { .. }),
+            matches!(error, LoadError::Warnings { .. } | LoadError::Rows { .. } | LoadError::RowCount { .. }),
             "{error:?}"
         );
         dumps::assert_numbers(&server, "plain", 10);
@@ -219,8 +403,9 @@ async fn a_row_that_comes_twice_is_an_error() {
 async fn fewer_rows_than_the_manifest_says_are_an_error() {
     let dump = Dump::new(Product::MariaDb).numbers("plain", 1, 10).chunk("plain", "100\tone\n", 2).open();
     let server = Server::mariadb();
-    let error = bring(&server, dump, &Run::silent()).await.unwrap_err();
-    assert!(matches!(&error, LoadError::RowCount { expected: 2, taken: 1, .. }), "{error:?}");
+    let failed = bring(&server, dump, &Run::silent()).await.unwrap().failed;
+    let is_short = matches!(&failed[..], [Failed { error: LoadError::RowCount { expected: 2, taken: 1, .. }, .. }]);
+    assert!(is_short, "{failed:?}");
     dumps::assert_numbers(&server, "plain", 10);
 }
 
@@ -231,8 +416,8 @@ async fn a_damaged_row_file_is_never_committed() {
         let dump = Dump::new(product).numbers("plain", 3, 1_000);
         dump.damage("shop/plain/1.tsv");
         let server = Server::start(product, &[]);
-        let error = bring(&server, dump.open(), &Run::silent()).await.unwrap_err();
-        assert!(error.is_damage(), "{error:?}");
+        let failed = bring(&server, dump.open(), &Run::silent()).await.unwrap().failed;
+        assert!(failed[0].error.is_damage(), "{failed:?}");
         assert_eq!(server.value("SELECT COUNT(*) FROM shop.plain WHERE id BETWEEN 1000 AND 1999"), "0");
     }
 }
@@ -270,7 +455,7 @@ async fn a_target_in_the_middle_of_another_load_is_refused() {
     });
     assert!(matches!(stopped, Err(LoadError::Stopped)));
 
-    assert!(matches!(plan(&server, &other.open(), false).await, Err(LoadError::OtherLoad)));
+    assert!(matches!(plan(&server, &other.open(), false).await, Err(LoadError::OtherLoad { .. })));
     let anew = plan(&server, &other.open(), true).await.unwrap();
     assert!(!anew.resumes);
     load(&anew, other.open(), &address(&server), options(), &Run::silent()).await.unwrap();
@@ -305,7 +490,7 @@ async fn selected_tables_come_with_their_triggers_and_nothing_else() {
         tables: Some(vec![("shop".to_owned(), "orders".to_owned()), ("shop".to_owned(), "log".to_owned())]),
         accounts: true,
     };
-    let state = inspect(&address(&server)).await.unwrap();
+    let state = inspect(&address(&server), &CancellationToken::new()).await.unwrap();
     let plan = LoadPlan::new(dump.manifest(), &selection, &state, false).unwrap();
     let loaded = load(&plan, dump, &address(&server), options(), &Run::silent()).await.unwrap();
 
@@ -325,26 +510,62 @@ async fn selected_tables_come_with_their_triggers_and_nothing_else() {
 async fn an_object_that_the_target_refuses_is_named_and_the_rest_comes() {
     let dump = Dump::new(Product::MariaDb)
         .numbers("plain", 1, 10)
-        .object(
-            bkp::mysql::manifest::ObjectKind::View,
-            Some("shop"),
-            None,
-            "broken",
-            &["CREATE VIEW broken AS SELECT * FROM gone"],
-        )
-        .object(
-            bkp::mysql::manifest::ObjectKind::View,
-            Some("shop"),
-            None,
-            "whole",
-            &["CREATE VIEW whole AS SELECT * FROM plain"],
-        )
+        .object(ObjectKind::View, Some("shop"), None, "broken", &["CREATE VIEW broken AS SELECT * FROM gone"])
+        .object(ObjectKind::View, Some("shop"), None, "whole", &["CREATE VIEW whole AS SELECT * FROM plain"])
         .open();
     let server = Server::mariadb();
     let loaded = bring(&server, dump, &Run::silent()).await.unwrap();
     let failed: Vec<&str> = loaded.failed.iter().map(|failed| failed.what.as_str()).collect();
     assert_eq!(failed, ["view `shop`.`broken`"]);
     assert_eq!(server.value("SELECT COUNT(*) FROM shop.whole"), "10");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs the servers of scripts/lab; scripts/test runs it"]
+async fn tables_that_the_target_refuses_are_named_the_rest_comes_and_a_new_start_tries_those_again() {
+    for product in BOTH {
+        let unknown = "  `id` int NOT NULL,\n  `word` varchar(9) COLLATE no_such_collation,\n  PRIMARY KEY (`id`)";
+        let dump = Dump::new(product)
+            .numbers("plain", 3, 100)
+            .numbers("narrow", 6, 100)
+            .chunk("narrow", "9000\tfar longer than forty characters, which is all it takes\n", 1)
+            .numbers("other", 3, 100)
+            .table("foreign", unknown, &[("id", None), ("word", None)], &["id"])
+            .chunk("foreign", "1\ta\n", 1)
+            .object(ObjectKind::View, Some("shop"), None, "whole", &["CREATE VIEW whole AS SELECT * FROM plain"])
+            .open();
+        let server = Server::start(product, &[]);
+
+        let loaded = bring(&server, dump.clone(), &Run::silent()).await.unwrap();
+
+        let mut failed: Vec<&str> = loaded.failed.iter().map(|failed| failed.what.as_str()).collect();
+        failed.sort_unstable();
+        assert_eq!(failed, ["table `shop`.`foreign`", "table `shop`.`narrow`"], "{:?}", loaded.failed);
+        assert_eq!((loaded.tables, loaded.objects), (2, 1));
+        dumps::assert_numbers(&server, "plain", 300);
+        dumps::assert_numbers(&server, "other", 300);
+        assert_eq!(server.value("SELECT COUNT(*) FROM shop.whole"), "300");
+
+        let rest = plan(&server, &dump, false).await.unwrap();
+        assert!(rest.resumes && rest.objects.is_empty());
+        let pending: Vec<_> = rest.tables.iter().filter(|step| !step.pending.is_empty()).collect();
+        assert!(pending.iter().all(|step| ["narrow", "foreign"].contains(&&*step.table.name)), "{pending:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs the servers of scripts/lab; scripts/test runs it"]
+async fn a_schema_that_the_target_refuses_is_named_with_its_tables_and_the_rest_comes() {
+    for product in BOTH {
+        let dump =
+            Dump::new(product).schema("CREATE DATABASE `shop` COLLATE no_such_collation").numbers("plain", 2, 10);
+        let dump = dump.object(ObjectKind::User, None, None, "'clerk'@'%'", &["CREATE USER 'clerk'@'%'"]).open();
+        let server = Server::start(product, &[]);
+        let failed = bring(&server, dump, &Run::silent()).await.unwrap().failed;
+        let what: Vec<&str> = failed.iter().map(|failed| failed.what.as_str()).collect();
+        assert_eq!(what, ["schema `shop`", "table `shop`.`plain`"], "{failed:?}");
+        assert_eq!(server.value("SELECT COUNT(*) FROM mysql.user WHERE user = 'clerk'"), "1");
+    }
 }
 
 /// Loads what the source has dumped, and sets both servers side by side.

@@ -2,7 +2,9 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::missing_panics_doc)]
 
 mod catalog;
+mod cli;
 mod copy;
+mod cycle;
 mod damage;
 mod dump;
 mod faults;
@@ -20,6 +22,7 @@ mod restic;
 mod retention;
 mod s3;
 mod sandbox;
+mod schedule;
 mod servers;
 mod stores;
 mod world;

@@ -4,8 +4,9 @@
 //! themselves, and the peer's interfaces count what arrives.
 
 use std::net::{IpAddr, SocketAddr, TcpStream};
-use std::process::Command;
-use std::time::Duration;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use bkp::net::{NetError, check, check_seen, resolve};
 use bkp::policy::Network;
@@ -34,6 +35,71 @@ fn the_policys_way_is_taken_and_another_is_refused_before_a_byte_is_sent() {
     world.route(PEER, "bkp-lan", None);
     world.child(test, "wrong");
     assert_eq!(world.arrived(), before, "a packet reached the peer");
+}
+
+/// The real program: by the right way it knocks at the peer, by the wrong one it exits with 17 and not a packet leaves.
+#[test]
+#[ignore = "needs root and ip netns; scripts/test runs it"]
+fn the_program_sends_nothing_to_a_server_or_a_store_by_the_wrong_way() {
+    let world = World::up("prog");
+    let dir = tempfile::tempdir().unwrap();
+    write_policy(dir.path());
+    world.route(PEER, "bkp-san", None);
+    world.bkp(dir.path(), &["init", "far"], 0);
+    let commands: [&[&str]; 3] = [
+        &["backup", "far", "--source", "db1", "--no-copy"],
+        &["snapshots", "far", "--from", "offsite"],
+        &["verify", "far", "--copy", "offsite"],
+    ];
+    for command in commands {
+        // Nobody listens there, so it goes on knocking.
+        let before = world.arrived();
+        let mut knocking = world.command(dir.path(), command).stderr(Stdio::null()).spawn().unwrap();
+        let deadline = Instant::now() + Duration::from_mins(1);
+        while world.arrived() == before {
+            assert!(Instant::now() < deadline, "{command:?}: nothing was sent by the right way");
+        }
+        knocking.kill().unwrap();
+        knocking.wait().unwrap();
+    }
+    world.route(PEER, "bkp-lan", None);
+    for command in commands {
+        let before = world.arrived();
+        world.bkp(dir.path(), command, 17);
+        assert_eq!(world.arrived(), before, "{command:?}: a packet reached the peer");
+    }
+}
+
+fn write_policy(dir: &Path) {
+    let at = dir.display();
+    let text = format!(
+        r#"version = 1
+name = "far"
+timezone = "UTC"
+objectives = {{ rpo = "25h", rto = "1h" }}
+state_dir = "{at}/state"
+[network]
+interface = "bkp-san"
+[repository]
+path = "{at}/repository"
+password_file = "{at}/key"
+[[copy]]
+name = "offsite"
+s3 = {{ bucket = "b", region = "us-east-1", endpoint = "http://{PEER}:9000", path_style = true, access_key_id = "a", secret_access_key_file = "{at}/key" }}
+[mysql.db1]
+host = "{PEER}"
+user = "x"
+password_file = "{at}/key"
+tls = "off"
+[schedule]
+backup = "15 2 * * *"
+[retention]
+last = 2
+"#
+    );
+    std::fs::write(dir.join("far.toml"), text).unwrap();
+    std::fs::write(dir.join("key"), "secret\n").unwrap();
+    std::fs::set_permissions(dir.join("key"), std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
 }
 
 #[test]
@@ -202,6 +268,19 @@ impl World {
         let told = String::from_utf8_lossy(&output.stdout);
         let is_run = told.contains("1 passed");
         assert!(output.status.success() && is_run, "{told}{}", String::from_utf8_lossy(&output.stderr));
+    }
+
+    /// Returns the program, to run inside our namespace.
+    fn command(&self, policies: &Path, args: &[&str]) -> Command {
+        let mut command = Command::new("ip");
+        command.args(["netns", "exec", &self.ours, env!("CARGO_BIN_EXE_bkp")]).args(args);
+        command.arg("--policies").arg(policies).stdin(Stdio::null());
+        command
+    }
+
+    fn bkp(&self, policies: &Path, args: &[&str], code: i32) {
+        let output = self.command(policies, args).output().unwrap();
+        assert_eq!(output.status.code(), Some(code), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
     }
 
     /// Proves that the count moves when something is sent, or it could not tell that nothing was.

@@ -1,13 +1,21 @@
 //! What an operator does, with the real program on real servers.
 
+use std::collections::BTreeSet;
 use std::fs;
+use std::process::Child;
 
-use crate::servers::{Product, Server};
-use crate::world::{DATABASE_PASSWORD, REPOSITORY_PASSWORD, World, files, rows};
+use crate::servers::{Product, Server, program};
+use crate::world::{DATABASE_PASSWORD, Ended, REPOSITORY_PASSWORD, World, files, rows};
 
 /// Backs up twice, loses everything, and gets it back.
 fn a_disaster_and_the_way_back(product: Product) {
     let world = World::ready(product);
+    if product == Product::MySql {
+        // On Debian `mysqld` is MariaDB's, and no drill can be until the policy names another.
+        let doctor = world.bkp(&["doctor", "mall"]).expect(1);
+        assert!(doctor.out.contains("BAD     drill: a server for db1 can be started"), "{}", doctor.out);
+        world.write_policy(&format!("sandbox = {{ mysqld = \"{}\" }}", program("MYSQLD").display()));
+    }
     world.bkp(&["doctor", "mall"]).expect(0);
     world.bkp(&["backup", "mall"]).expect(0);
     let status = world.bkp(&["status", "--json"]).expect(0).json();
@@ -59,6 +67,64 @@ fn what_was_lost_comes_back_row_by_row_and_file_by_file_on_mysql() {
 
 #[test]
 #[ignore = "needs the servers of scripts/lab; scripts/test runs it"]
+fn the_source_is_known_by_another_address_too_and_is_not_written_over() {
+    for product in [Product::MariaDb, Product::MySql] {
+        let world = World::ready(product);
+        world.bkp(&["backup", "mall", "--source", "db1", "--no-copy"]).expect(0);
+        let before = rows(&world.source);
+        // The policy names a port, the operator the socket.
+        let refused = world.restore_into(&world.source, &["--overwrite", "--yes"]).expect(2);
+        assert!(refused.err.contains("is the source itself"), "{refused:?}");
+        // A source that lets the policy's account in no more is MySQL's to name all the same.
+        if product == Product::MySql {
+            world.source.execute("ALTER USER 'dumper'@'%' ACCOUNT LOCK");
+            let refused = world.restore_into(&world.source, &["--overwrite", "--yes"]).expect(2);
+            assert!(refused.err.contains("is the source itself"), "{refused:?}");
+        }
+        assert_eq!(rows(&world.source), before);
+        let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+        let consent = ["--overwrite", "--yes", "--in-place", "--confirm-host", &host];
+        world.source.execute("DELETE FROM mall.orders WHERE shop_id = 1");
+        world.restore_into(&world.source, &consent).expect(0);
+        assert_eq!(rows(&world.source), before);
+    }
+}
+
+#[test]
+#[ignore = "needs the servers of scripts/lab; scripts/test runs it"]
+fn a_table_that_the_target_does_not_take_is_exit_3_and_all_else_is_there() {
+    let world = World::ready(Product::MariaDb);
+    let before = rows(&world.source);
+    world.source.execute("CREATE TABLE mall.words (id INT PRIMARY KEY, w VARCHAR(9)) COLLATE utf8mb4_uca1400_ai_ci");
+    world.source.execute("INSERT INTO mall.words VALUES (1, 'a')");
+    world.bkp(&["backup", "mall", "--source", "db1", "--no-copy"]).expect(0);
+    // MySQL does not know MariaDB's newest collations.
+    let target = Server::start(Product::MySql, &[]);
+    let ended = world.restore_into(&target, &["--yes", "--verify"]).expect(3);
+    assert!(ended.out.contains("not restored: table `mall`.`words`"), "{ended:?}");
+    assert_eq!(rows(&target), before);
+    assert_eq!(target.value("SELECT COUNT(*) FROM mall.turnover"), "5");
+}
+
+#[test]
+#[ignore = "needs the servers of scripts/lab; scripts/test runs it"]
+fn a_restore_stays_out_of_the_targets_binlog_on_request() {
+    let world = World::ready(Product::MySql);
+    world.bkp(&["backup", "mall", "--source", "db1", "--no-copy"]).expect(0);
+    let written = |more: &[&str]| {
+        let target = Server::start(Product::MySql, &[]);
+        let executed = || target.value("SELECT @@gtid_executed");
+        let before = executed();
+        world.restore_into(&target, more).expect(0);
+        assert_eq!(target.value("SELECT COUNT(*) FROM mall.orders"), "1500");
+        executed() != before
+    };
+    assert!(written(&["--yes"]));
+    assert!(!written(&["--yes", "--no-binlog"]));
+}
+
+#[test]
+#[ignore = "needs the servers of scripts/lab; scripts/test runs it"]
 fn the_copy_alone_brings_everything_back() {
     let world = World::ready(Product::MariaDb);
     world.bkp(&["backup", "mall"]).expect(0);
@@ -73,15 +139,42 @@ fn the_copy_alone_brings_everything_back() {
     world.bkp(&args).expect(0);
     assert_eq!(rows(&target), rows_before);
     assert_eq!(files(&dir), files_before);
+
+    // A part of a tree is compared too, and a verdict is only on what was restored.
+    let part = world.path("part");
+    let args = ["restore", "mall", "--from", "offsite", "--source", "images", "--paths", "shop0001", "--to-dir"];
+    let answer = world.bkp(&[&args[..], &[part.to_str().unwrap(), "--yes", "--verify", "--json"]].concat()).expect(0);
+    assert_eq!(answer.json()["verified"], true);
+    let restored: Vec<_> = files(&part).into_keys().collect();
+    let chosen = files_before.into_keys().filter(|path| path.starts_with("shop0001")).collect::<Vec<_>>();
+    assert!(!chosen.is_empty());
+    assert_eq!(restored, chosen);
 }
 
 #[test]
 #[ignore = "needs the servers of scripts/lab; scripts/test runs it"]
-fn a_drill_measures_the_recovery_and_runs_the_policys_checks() {
-    let world = World::ready(Product::MariaDb);
+fn a_drill_measures_the_recovery_and_runs_the_policys_checks_on_mariadb() {
+    a_drill_and_one_that_fails(Product::MariaDb);
+}
+
+#[test]
+#[ignore = "needs the servers of scripts/lab; scripts/test runs it"]
+fn a_drill_measures_the_recovery_and_runs_the_policys_checks_on_mysql() {
+    a_drill_and_one_that_fails(Product::MySql);
+}
+
+fn a_drill_and_one_that_fails(product: Product) {
+    let world = World::ready(product);
+    // On Debian `mysqld` is MariaDB's, so the policy names the programs.
+    let (mariadbd, mysqld) = (program("MARIADBD"), program("MYSQLD"));
+    let programs = format!("sandbox = {{ mariadbd = \"{}\", mysqld = \"{}\" }}", mariadbd.display(), mysqld.display());
+    world.write_policy(&programs);
     world.bkp(&["backup", "mall"]).expect(0);
     let drill = world.bkp(&["drill", "mall", "--json"]).expect(0).json();
     let outcome = &drill["steps"][0]["result"]["outcome"];
+    let server = &outcome["place"]["sandboxes"][0];
+    let version = world.source.value("SELECT VERSION()");
+    assert!(version.starts_with(server["version"].as_str().unwrap()), "{version}: {server}");
     assert!(outcome["rta_ms"].as_u64().unwrap() > 0);
     assert_eq!(outcome["verdict"]["rto"], "met");
     assert_eq!(outcome["verdict"]["checks"], "passed");
@@ -138,8 +231,10 @@ fn a_guard_that_trips_means_no_snapshot_and_no_forgetting() {
 #[test]
 #[ignore = "needs the servers of scripts/lab; scripts/test runs it"]
 fn no_secret_is_in_any_output_file_or_process_list() {
+    // What a process was started with, arguments and environment, is what others may see of it.
     let world = World::ready(Product::MariaDb);
     let mut said = String::new();
+    let mut seen = BTreeSet::new();
     for args in [
         vec!["doctor", "mall", "-v"],
         vec!["backup", "mall", "-v"],
@@ -149,14 +244,19 @@ fn no_secret_is_in_any_output_file_or_process_list() {
         vec!["snapshots", "mall", "--json"],
         vec!["verify", "mall", "--level", "data", "--copy", "offsite"],
     ] {
-        let ended = world.bkp(&args).expect(0);
+        let child = world.spawn(&args);
+        let ended = watched(child, &mut seen).expect(0);
         said.push_str(&ended.out);
         said.push_str(&ended.err);
     }
     fs::write(world.path("db.pw"), "wrong-pw-Ab3dEf6\n").unwrap();
-    let refused = world.bkp(&["backup", "mall", "--source", "db1", "-v"]).expect(12);
+    let refused = watched(world.spawn(&["backup", "mall", "--source", "db1", "-v"]), &mut seen).expect(12);
     said.push_str(&refused.out);
     said.push_str(&refused.err);
+    for name in ["bkp", "mariadbd", "bkp-sandbox-guard"] {
+        assert!(seen.iter().any(|line| line.contains(name)), "`{name}` was never seen at work");
+    }
+    said.extend(seen);
 
     let secrets = [DATABASE_PASSWORD, REPOSITORY_PASSWORD, crate::servers::S3::SECRET_KEY, "wrong-pw-Ab3dEf6"];
     for secret in secrets {
@@ -167,5 +267,29 @@ fn no_secret_is_in_any_output_file_or_process_list() {
             let is_there = bytes.windows(secret.len()).any(|window| window == secret.as_bytes());
             assert!(!is_there, "{secret} is in {}", path.display());
         }
+    }
+}
+
+/// Waits for a program, and collects the command lines and environments of it and its children meanwhile.
+fn watched(child: Child, seen: &mut BTreeSet<String>) -> Ended {
+    let pid = child.id();
+    let ended = std::thread::scope(|scope| {
+        let waiting = scope.spawn(|| child.wait_with_output().unwrap());
+        while !waiting.is_finished() {
+            collect(pid, seen);
+        }
+        waiting.join().unwrap()
+    });
+    ended.into()
+}
+
+fn collect(pid: u32, seen: &mut BTreeSet<String>) {
+    let text = |path: String| String::from_utf8_lossy(&fs::read(path).unwrap_or_default()).replace('\0', " ");
+    // A process may be gone by now, and then there is nothing to be seen of it.
+    seen.insert(text(format!("/proc/{pid}/cmdline")) + &text(format!("/proc/{pid}/environ")));
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    for thread in threads {
+        let children = fs::read_to_string(thread.path().join("children")).unwrap_or_default();
+        children.split_whitespace().filter_map(|child| child.parse().ok()).for_each(|child| collect(child, seen));
     }
 }

@@ -21,7 +21,9 @@ fn full() -> String {
 fn every_shipped_policy_holds_together_and_has_a_next_run() {
     let now: DateTime<Utc> = "2026-05-01T12:00:00Z".parse().unwrap();
     for file in files() {
-        let policy = Policy::load(&file).unwrap_or_else(|error| panic!("{error}\n{:?}", error.hint()));
+        // Not loaded: whose files a checkout's are, and who may write them, is no matter here.
+        let text = fs::read_to_string(&file).unwrap();
+        let policy = Policy::parse(&text, &file).unwrap_or_else(|error| panic!("{error}\n{:?}", error.hint()));
         let backup = policy.schedule.backup.expect("a backup schedule");
         let next = backup.next_after(now, policy.timezone).unwrap();
         assert!(next > now && next < now + chrono::TimeDelta::days(1), "{}", file.display());
@@ -73,6 +75,19 @@ fn every_misspelled_key_names_itself_its_line_and_the_right_one() {
         count += 1;
     }
     assert!(count > 60, "only {count} keys were tried");
+}
+
+#[test]
+fn a_copy_that_is_called_as_the_repository_is_refused() {
+    let full = full();
+    let name = format!("name = \"{}\"", bkp::catalog::REPOSITORY);
+    let text = full.replace("name = \"usb\"", &name);
+    let line = text.lines().position(|line| line.starts_with(&name)).unwrap() + 1;
+    let error = Policy::parse(&text, Path::new("full.toml")).unwrap_err();
+    let wanted =
+        format!("read the policy `full.toml`, line {line}: `copy[1].name` is what the repository itself is called");
+    assert_eq!(error.to_string(), wanted);
+    assert!(error.hint().unwrap().starts_with("choose another"));
 }
 
 #[test]

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bkp::forget::Alone;
 use bkp::prune::plan::{Limits, PrunePlan};
 use bkp::prune::{self, PruneError, Pruned};
 use bkp::repository::{LockMode, Repository, RepositoryError, StoredSnapshot};
@@ -40,10 +41,10 @@ async fn plan(repository: &Arc<Repository>, limits: &Limits) -> Result<PrunePlan
 async fn prune(store: &SharedStore, limits: &Limits) -> Result<Pruned, PruneError> {
     let run = Run::silent();
     let repository = Repository::open(Arc::clone(store), &crate::repository::secret(), &run).await?;
-    let lock = repository.lock(LockMode::Exclusive, Duration::ZERO, &run).await?;
+    let lock = Alone::take(&repository, &run).await?;
     let plan = plan(&repository, limits).await?;
     let pruned = prune::apply(&plan, &repository, &lock, &run).await;
-    lock.release().await?;
+    lock.into_guard().release().await?;
     pruned
 }
 
@@ -130,7 +131,7 @@ async fn damage_in_what_is_to_be_moved_stops_it_before_anything_is_deleted() {
     let store: SharedStore = faulty.clone();
     with_one_forgotten(&store).await;
     let repository = opened(&store).await;
-    let lock = repository.lock(LockMode::Exclusive, Duration::ZERO, &Run::silent()).await.unwrap();
+    let lock = Alone::take(&repository, &Run::silent()).await.unwrap();
     let plan = plan(&repository, &thorough()).await.unwrap();
     let packs = stored(&store).await;
     faulty.take_log();

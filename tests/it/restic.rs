@@ -13,11 +13,14 @@ use std::process::{Child, Command, Output, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use bkp::clock::FixedClock;
+use bkp::event::Events;
 use bkp::id::BlobId;
 use bkp::repository::{BlobKind, LockMode, Repository, RepositoryError};
 use bkp::run::Run;
 use bkp::store::FileKind;
 use bkp::verify::{Level, Options, verify};
+use chrono::TimeDelta;
 
 use crate::repository::{PASSWORD, local, made, noise, opened, read_all, save_dir, secret};
 use crate::servers::program;
@@ -305,6 +308,11 @@ async fn bkp_heeds_restics_locks_and_clears_those_of_the_dead() {
         restic.kill().unwrap();
         restic.wait().unwrap();
         assert_eq!(repository.store().list(FileKind::Lock).await.unwrap().len(), 1);
+        // It may live in a container with this host's name, until it misses its refresh.
+        let refused = repository.lock(LockMode::Exclusive, Duration::ZERO, &run).await;
+        assert!(matches!(refused, Err(RepositoryError::Locked { .. })), "{refused:?}");
+        let later = FixedClock::at(run.now() + TimeDelta::minutes(11));
+        let run = Run::new(Arc::new(later), Events::silent());
         repository.lock(LockMode::Exclusive, Duration::ZERO, &run).await.unwrap().release().await.unwrap();
         assert_eq!(repository.store().list(FileKind::Lock).await.unwrap().len(), 0);
     }

@@ -1,13 +1,12 @@
 //! Forget drops what no rule keeps, and nothing else: not another policy's, not while frozen, not a pack.
 
 use std::collections::BTreeSet;
-use std::time::Duration;
 
 use bkp::copy::copy;
-use bkp::forget::{ForgetPlan, Forgotten, Freeze};
+use bkp::forget::{Alone, ForgetPlan, Forgotten, Freeze};
 use bkp::id::SnapshotId;
 use bkp::policy::{CatchUp, DrillPlan, Keep, Network, Objectives, Policy, RepositoryPlace, Schedule};
-use bkp::repository::{LockMode, Repository};
+use bkp::repository::Repository;
 use bkp::run::Run;
 use bkp::secret::SecretSource;
 use bkp::store::FileKind;
@@ -58,9 +57,9 @@ async fn planned(repository: &Repository, freeze: Option<Freeze>) -> ForgetPlan 
 
 async fn applied(plan: &ForgetPlan, repository: &Repository) -> Forgotten {
     let run = Run::silent();
-    let lock = repository.lock(LockMode::Exclusive, Duration::ZERO, &run).await.unwrap();
+    let lock = Alone::take(repository, &run).await.unwrap();
     let forgotten = plan.apply(repository, &lock, &run).await;
-    lock.release().await.unwrap();
+    lock.into_guard().release().await.unwrap();
     forgotten
 }
 
@@ -166,10 +165,10 @@ async fn a_signal_ends_a_forget_between_two_snapshots() {
         save(&repository, seed, &IMAGES).await;
     }
     let run = Run::silent();
-    let lock = repository.lock(LockMode::Exclusive, Duration::ZERO, &run).await.unwrap();
+    let lock = Alone::take(&repository, &run).await.unwrap();
     run.cancel.cancel();
     let forgotten = planned(&repository, None).await.apply(&repository, &lock, &run).await;
     assert!(forgotten.stopped && forgotten.done.is_empty());
     assert_eq!(ids(&repository).await.len(), 3);
-    lock.release().await.unwrap();
+    lock.into_guard().release().await.unwrap();
 }

@@ -120,7 +120,7 @@ async fn a_stretch_past_the_end_is_an_error() {
     store.put(&key, bytes).await.unwrap();
     for range in [8..12, 10..11, 20..30] {
         let error = store.get_range(&key, range.clone()).await.unwrap_err();
-        assert!(matches!(error, StoreError::Failed { .. }), "{range:?}: {error}");
+        assert!(matches!(error, StoreError::Unreadable { .. }), "{range:?}: {error}");
     }
 }
 

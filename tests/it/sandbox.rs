@@ -23,6 +23,8 @@ fn plan(product: Product, dir: &Path) -> SandboxPlan {
         program: Some(program(name)),
         dir: Some(dir.to_owned()),
         buffer_pool_bytes: 64 << 20,
+        page_bytes: 16 << 10,
+        room_bytes: 0,
         lower_case_table_names: 1,
         start_max: Duration::from_mins(3),
     }
@@ -69,6 +71,32 @@ async fn a_sandbox_of_each_product_answers_and_leaves_nothing_behind() {
         assert!(!is_alive(pid));
         assert!(is_empty(parent.path()));
     }
+}
+
+#[tokio::test]
+#[ignore = "needs the servers of scripts/lab; scripts/test runs it"]
+async fn a_sandbox_has_the_pages_of_the_source_and_does_not_last() {
+    let parent = tempfile::tempdir().unwrap();
+    let plugin = "SELECT plugin_name, plugin_status FROM information_schema.plugins WHERE plugin_name = 'ed25519'";
+    let redo_log = "SHOW GLOBAL STATUS LIKE 'Innodb_redo_log_enabled'";
+    for (product, asked, wanted) in [(Product::MariaDb, plugin, "ACTIVE"), (Product::MySql, redo_log, "OFF")] {
+        let plan = SandboxPlan { page_bytes: 8 << 10, ..plan(product, parent.path()) };
+        let sandbox = Sandbox::start(&plan, &Run::silent()).await.unwrap();
+        let mut conn = sandbox.server().connect().await.unwrap();
+        let page: Option<u32> = conn.query_first("SELECT @@innodb_page_size").await.unwrap();
+        let told: Option<(String, String)> = conn.query_first(asked).await.unwrap();
+        assert_eq!((page, told.unwrap().1.as_str()), (Some(8192), wanted), "{product:?}");
+    }
+}
+
+#[tokio::test]
+#[ignore = "needs the servers of scripts/lab; scripts/test runs it"]
+async fn a_disk_without_room_is_refused_before_anything_is_made() {
+    let parent = tempfile::tempdir().unwrap();
+    let plan = SandboxPlan { room_bytes: 1 << 60, ..plan(Product::MariaDb, parent.path()) };
+    let error = Sandbox::start(&plan, &Run::silent()).await.unwrap_err();
+    assert!(error.to_string().contains("EiB, and ") && error.hint().is_some(), "{error}");
+    assert!(is_empty(parent.path()));
 }
 
 #[tokio::test]
@@ -161,7 +189,7 @@ fn a_server_left_behind_is_swept_up_by_the_next_sandbox() {
     let parent = tempfile::tempdir().unwrap();
     let dir: PathBuf = parent.path().join("bkp-sandbox-left");
     std::fs::create_dir(&dir).unwrap();
-    std::fs::write(dir.join("owner"), "4194304").unwrap();
+    std::fs::write(dir.join(".owner"), "4194304").unwrap();
     // Waits at its input, with the directory among its arguments as a server has it.
     let mut server = Command::new("sh").args(["-c", "read -r _"]).arg(&dir).stdin(Stdio::piped()).spawn().unwrap();
     let pid = server.id();

@@ -221,6 +221,17 @@ checks = [
         self.command(args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
     }
 
+    /// Returns the command that restores into a server.
+    pub(crate) fn restore_command(&self, target: &Server, more: &[&str]) -> Command {
+        let url = format!("mysql://root@localhost?socket={}", target.socket().display());
+        self.command(&[&["restore", "mall", "--to-mysql", &url], more].concat())
+    }
+
+    /// Restores into a server.
+    pub(crate) fn restore_into(&self, target: &Server, more: &[&str]) -> Ended {
+        self.restore_command(target, more).output().unwrap().into()
+    }
+
     /// Runs the real `restic` on the repository.
     pub(crate) fn restic(&self, args: &[&str]) -> Ended {
         let mut command = Command::new("restic");

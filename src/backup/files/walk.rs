@@ -12,7 +12,7 @@ use crate::backup::files::BackupFilesError;
 use crate::backup::files::Counts;
 use crate::backup::files::tally::Tally;
 use crate::chunk;
-use crate::entry::{Kind, Metadata};
+use crate::entry::{DEPTH_MAX, Kind, Metadata};
 use crate::id::BlobId;
 use crate::repository::BlobKind;
 use crate::repository::Node;
@@ -27,9 +27,6 @@ use crate::source::files::LeftOut;
 use crate::source::files::dir::{Dir, Listing};
 use crate::source::files::read::{ReadError, Reading};
 use crate::source::files::unchanged::CleanBefore;
-
-/// No tree of images nests as deep; each level holds a directory open.
-pub(super) const DEPTH_MAX: usize = 256;
 
 /// Names that one thread takes at a time: few enough to share out one directory, many enough to be worth the sharing.
 const NAMES_AT_ONCE: usize = 16;
@@ -90,11 +87,8 @@ impl<'a> Walk<'a> {
             .with_max_len(NAMES_AT_ONCE)
             .map(|name| self.entry(&dir, name, find(&old, name)))
             .collect::<Result<Vec<Option<Node>>, _>>()?;
-        let nodes: Vec<Node> = nodes.into_iter().flatten().collect();
-        let tree = match parent {
-            Some(parent) if self.is_still(&parent, &old, &nodes) => parent,
-            _ => self.writer.save_tree(&Tree { nodes })?,
-        };
+        let nodes = nodes.into_iter().flatten().collect();
+        let tree = self.writer.save_tree(&Tree { nodes })?;
         self.tally.count(|counts| {
             counts.dirs += 1;
             match parent {
@@ -104,17 +98,6 @@ impl<'a> Walk<'a> {
             }
         });
         Ok(tree)
-    }
-
-    /// Tells whether the parent's tree stands for a directory as it is now, so that it need not be printed and hashed. Only a tree
-    /// that bkp wrote: another program may know more of an entry than we would say again.
-    fn is_still(&self, parent: &BlobId, old: &[Node], nodes: &[Node]) -> bool {
-        let program = self.parent.as_ref().and_then(|parent| parent.snapshot.snapshot.program_version.as_deref());
-        // One that could not be read has no entries either.
-        !nodes.is_empty()
-            && nodes == old
-            && program.is_some_and(|program| program.starts_with("bkp "))
-            && self.repository.has(BlobKind::Tree, parent)
     }
 
     fn entry(&self, dir: &Dir, name: &OsStr, old: Option<&Node>) -> Entry {

@@ -10,6 +10,10 @@ pub(crate) fn push_int(line: &mut Vec<u8>, value: impl itoa::Integer) {
 /// Appends the shortest text that reads back to the same number, also by way of a double, as servers read it.
 pub(crate) fn push_f32(line: &mut Vec<u8>, value: f32) {
     let magnitude = value.abs();
+    if magnitude >= f32::MAX {
+        // Its shortest text, 3.4028235e38, is a double beyond it, and servers then warn that they cut the value.
+        return push_f64(line, f64::from(value));
+    }
     // Writing into a Vec does not fail.
     let _infallible = if magnitude == 0.0 || (1e-5..1e16).contains(&magnitude) {
         write!(line, "{value}")

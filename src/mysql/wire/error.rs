@@ -72,7 +72,7 @@ impl WireError {
             Self::Lost { .. } | Self::Closed | Self::Silent { .. } => {
                 "see the server's error log and the network between"
             }
-            Self::Tls(_) => "check `tls.ca_file` in the policy",
+            Self::Tls(_) => "check `tls_ca_file` in the policy, or `--to-mysql-ca`",
             _ => return None,
         };
         Some(hint.to_owned())

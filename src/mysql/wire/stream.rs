@@ -17,6 +17,9 @@ const SLICE: Duration = Duration::from_secs(1);
 /// A payload of this size says that another packet continues it.
 const CONTINUED: usize = 0xFF_FFFF;
 
+/// The largest `max_allowed_packet` that a server takes: one row or one statement.
+const PAYLOAD_BYTES_MAX: usize = 1 << 30;
+
 /// What a connection holds of bytes read ahead: a few thousand rows at each system call.
 const BUFFER_BYTES: usize = 256 * 1024;
 
@@ -127,7 +130,13 @@ impl PacketStream {
     }
 
     /// Goes on under TLS. The handshake runs with the next bytes written.
+    ///
+    /// What has come before it in the clear and was not asked for is nobody's word: left in the buffer, it would be taken for the
+    /// server's under TLS.
     pub(crate) fn secure(&mut self, config: Arc<ClientConfig>, host: &str) -> Result<(), WireError> {
+        if self.start != self.end {
+            return Err(WireError::Protocol { what: "bytes in the clear came where TLS should begin" });
+        }
         let name = rustls::pki_types::ServerName::try_from(host.to_owned())
             .map_err(|_| WireError::TlsName { host: host.to_owned() })?;
         let client = ClientConnection::new(config, name).map_err(crate::mysql::tls::TlsError::from)?;
@@ -195,6 +204,9 @@ impl PacketStream {
         self.joined.clear();
         self.joined.shrink_to(BUFFER_BYTES_KEPT);
         loop {
+            if self.joined.len() + length > PAYLOAD_BYTES_MAX {
+                return Err(WireError::Protocol { what: "a packet is larger than the protocol's largest" });
+            }
             self.fill(length)?;
             self.joined.extend_from_slice(&self.buffer[self.start..self.start + length]);
             self.start += length;
@@ -279,6 +291,7 @@ impl PacketStream {
 #[allow(clippy::expect_used, reason = "a test may panic")]
 mod tests {
     use super::*;
+    use crate::policy::{Tls, TlsMode};
 
     fn pair() -> (UnixStream, PacketStream) {
         let (theirs, ours) = UnixStream::pair().expect("a pair of sockets");
@@ -338,6 +351,34 @@ mod tests {
         let (mut theirs, mut stream) = pair();
         theirs.write_all(&packet(1, b"x")).expect("written");
         assert!(matches!(stream.packet(), Err(WireError::Protocol { .. })));
+    }
+
+    #[test]
+    fn what_came_in_the_clear_is_not_taken_for_the_server_s_under_tls() {
+        let tls = Tls { mode: TlsMode::Verify, ca_file: None };
+        let config = crate::mysql::tls::client_config(&tls).expect("the system's authorities");
+        let (mut theirs, mut stream) = pair();
+        theirs.write_all(&packet(0, b"greeting")).expect("written");
+        assert_eq!(stream.packet().expect("a packet"), b"greeting");
+        stream.secure(config.clone(), "db").expect("nothing stands before TLS");
+
+        let (mut theirs, mut stream) = pair();
+        theirs.write_all(&[packet(0, b"greeting"), packet(2, b"OK")].concat()).expect("written");
+        assert_eq!(stream.packet().expect("a packet"), b"greeting");
+        assert!(matches!(stream.secure(config, "db"), Err(WireError::Protocol { .. })));
+    }
+
+    #[test]
+    fn a_payload_has_an_end() {
+        let (mut theirs, mut stream) = pair();
+        let writer = std::thread::spawn(move || {
+            let full = vec![7; CONTINUED];
+            (0..=u8::MAX).try_for_each(|sequence| theirs.write_all(&packet(sequence, &full)))
+        });
+        let refused = stream.packet().map(<[u8]>::len);
+        assert!(matches!(refused, Err(WireError::Protocol { .. })), "{refused:?}");
+        drop(stream);
+        assert!(writer.join().expect("the writer ends").is_err(), "nobody reads on");
     }
 
     #[test]

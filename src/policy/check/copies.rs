@@ -7,6 +7,9 @@ use crate::policy::raw::{RawCopy, RawS3};
 use crate::policy::units;
 use crate::policy::{CopyPlace, CopyTarget, S3Place};
 
+/// What catalog, status and reports call the store that is not a copy.
+const REPOSITORY: &str = "repository";
+
 impl Checker<'_> {
     pub(super) fn copies(&mut self, raw: Vec<RawCopy>) -> Vec<CopyPlace> {
         let copies = raw.into_iter().enumerate();
@@ -15,6 +18,13 @@ impl Checker<'_> {
 
     fn copy(&mut self, key: &str, raw: RawCopy) -> CopyPlace {
         self.name(&format!("{key}.name"), &raw.name);
+        if raw.name == REPOSITORY {
+            self.fault(
+                &format!("{key}.name"),
+                "is what the repository itself is called",
+                "choose another, as \"offsite\"",
+            );
+        }
         let bandwidth = raw.bandwidth.and_then(|text| self.unit(&format!("{key}.bandwidth"), &text, units::rate));
         CopyPlace {
             name: raw.name,

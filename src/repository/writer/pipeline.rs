@@ -390,7 +390,9 @@ impl Pipeline {
 
     fn name(&self, packs: &[PackContents]) {
         let mut index = self.repository.index.write().unwrap_or_else(PoisonError::into_inner);
-        packs.iter().for_each(|pack| index.add(pack));
+        for pack in packs {
+            index.add(pack);
+        }
         drop(index);
         let mut known = lock(&self.known);
         for blob in packs.iter().flat_map(|pack| &pack.blobs) {
@@ -404,7 +406,7 @@ impl Pipeline {
         for kind in [BlobKind::Data, BlobKind::Tree] {
             self.take_place()?;
             let open = lock(self.open_pack(kind)).take();
-            self.queue_pack(open)?;
+            self.queue_pack(open).inspect_err(|error| self.break_with(error.clone()))?;
         }
         drop(self.wait_until(|state| state.packs_open == 0)?);
         let unnamed = lock(&self.durable).take_unnamed();

@@ -10,16 +10,18 @@ use std::sync::{Mutex, PoisonError};
 
 use rayon::iter::{IntoParallelRefIterator, ParallelIterator};
 
-use crate::entry::{Kind, Metadata};
+use crate::entry::{DEPTH_MAX, Kind, Metadata};
 use crate::event::{Task, Unit};
 use crate::id::BlobId;
 use crate::repository::Node;
 use crate::repository::Repository;
+use crate::repository::Tree;
 use crate::restore::files::RestoreFilesError;
 use crate::restore::files::below;
 use crate::restore::files::content::{self, ContentError, Unproved};
 use crate::restore::files::links;
 use crate::restore::files::place::Place;
+use crate::restore::files::selection::{Meant, Selection};
 use crate::run::Run;
 use crate::source::files::FilesSource;
 use crate::source::files::dir::{Dir, Listing};
@@ -61,6 +63,12 @@ pub struct Difference {
 }
 
 impl What {
+    /// Tells whether content is not what it was, rather than something about it.
+    #[must_use]
+    pub fn is_of_content(self) -> bool {
+        matches!(self, Self::Missing | Self::Kind | Self::Size | Self::Content | Self::Target)
+    }
+
     /// Returns the word for people.
     #[must_use]
     pub fn word(self) -> &'static str {
@@ -99,6 +107,10 @@ pub struct Comparison {
     /// Sorted by path; the first 10,000 of `differing`.
     pub differences: Vec<Difference>,
     pub differing: u64,
+    /// How many of them are of content.
+    pub damaged: u64,
+    /// How many of them are entries that the snapshot does not have.
+    pub extra: u64,
 }
 
 impl Comparison {
@@ -106,9 +118,17 @@ impl Comparison {
     pub fn is_equal(&self) -> bool {
         self.differing == 0
     }
+
+    /// Forgives what is there besides: a restore into a directory that was not empty leaves it.
+    pub fn leave_out_extra(&mut self) {
+        self.differences.retain(|difference| difference.what != What::Extra);
+        self.differing -= self.extra;
+        self.extra = 0;
+    }
 }
 
-/// Compares a directory with a place in a snapshot. Blocks: call it from a thread that may.
+/// Compares what is meant of a place in a snapshot with a directory. What else is there counts only in directories that are meant as
+/// a whole. Blocks: call it from a thread that may.
 ///
 /// Access and change times, inodes and owners' names are not compared: no restore can give them back.
 ///
@@ -117,6 +137,7 @@ impl Comparison {
 pub fn compare(
     repository: &Repository,
     place: &Place,
+    selection: &Selection,
     directory: &Path,
     threads: usize,
     run: &Run,
@@ -125,13 +146,13 @@ pub fn compare(
     let source = FilesSource::plain(&absolute)?;
     let name = format!("compare {}", directory.display());
     let task = run.events.task(name, Unit::Files, 0);
-    let compare =
-        Compare { repository, source: &source, run, task: &task, names: Names::default(), found: Mutex::default() };
+    let (names, found) = (Names::default(), Mutex::default());
+    let compare = Compare { repository, selection, source: &source, run, task: &task, names, found };
     let top = source.root()?;
-    if let Some(metadata) = &place.metadata {
+    if let Some(metadata) = place.metadata.as_ref().filter(|_| selection.is_all()) {
         compare.top(&top.dir, metadata);
     }
-    super::pool(threads)?.install(|| compare.directory(&top, &place.tree))?;
+    super::pool(threads)?.install(|| compare.directory(&top, &place.tree, selection.is_all()))?;
     let mut found = compare.found.into_inner().unwrap_or_else(PoisonError::into_inner);
     found.differences.sort_unstable();
     Ok(found)
@@ -139,6 +160,7 @@ pub fn compare(
 
 struct Compare<'a> {
     repository: &'a Repository,
+    selection: &'a Selection,
     source: &'a FilesSource,
     run: &'a Run,
     task: &'a Task,
@@ -166,37 +188,81 @@ impl Compare<'_> {
         }
     }
 
-    fn directory(&self, listing: &Listing, tree: &BlobId) -> Result<(), RestoreFilesError> {
-        self.run.check()?;
-        let tree = match self.repository.tree_blocking(tree) {
-            Ok(tree) => tree,
-            Err(error) if error.is_damage() => {
-                self.differs(listing.dir.path(), What::Unreadable, error.to_string());
-                return Ok(());
-            }
-            Err(error) => return Err(error.into()),
-        };
+    fn directory(&self, listing: &Listing, tree: &BlobId, is_meant: bool) -> Result<(), RestoreFilesError> {
+        let Some(tree) = self.tree(listing.dir.path(), listing.dir.depth(), tree)? else { return Ok(()) };
         let known: HashSet<&OsStr> = tree.nodes.iter().map(|node| node.name.as_os_str()).collect();
-        for name in &listing.names {
+        for name in listing.names.iter().filter(|_| is_meant) {
             let is_the_systems = listing.dir.depth() == 0 && name == "lost+found";
             if !known.contains(name.as_os_str()) && !is_the_systems {
                 self.differs(&listing.dir.path().join(name), What::Extra, String::new());
             }
         }
-        tree.nodes.par_iter().try_for_each(|node| self.node(&listing.dir, node))
+        tree.nodes.par_iter().try_for_each(|node| {
+            let path = below(listing.dir.path(), node);
+            let meant = if is_meant { Meant::All } else { self.selection.means(&path) };
+            match (meant, &node.subtree) {
+                (Meant::All, _) => self.node(&listing.dir, node, &path),
+                (Meant::Below, Some(tree)) => self.on_the_way(&listing.dir, node, &path, tree),
+                _ => Ok(()),
+            }
+        })
     }
 
-    fn node(&self, dir: &Dir, node: &Node) -> Result<(), RestoreFilesError> {
+    /// Reads a directory of the snapshot, unless that proves nothing.
+    fn tree(&self, path: &Path, depth: usize, tree: &BlobId) -> Result<Option<Tree>, RestoreFilesError> {
         self.run.check()?;
-        let path = below(dir.path(), node);
+        if depth > DEPTH_MAX {
+            self.differs(path, What::Unreadable, format!("deeper than {DEPTH_MAX} directories"));
+            return Ok(None);
+        }
+        match self.repository.tree_blocking(tree) {
+            Ok(tree) => Ok(Some(tree)),
+            Err(error) if error.is_damage() => {
+                self.differs(path, What::Unreadable, error.to_string());
+                Ok(None)
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Compares what is meant below a directory that is not meant itself: it need not be there for nothing.
+    fn on_the_way(&self, dir: &Dir, node: &Node, path: &Path, tree: &BlobId) -> Result<(), RestoreFilesError> {
+        use std::io::ErrorKind::{NotADirectory, NotFound};
+        match self.source.enter(dir, &node.name) {
+            Ok(listing) => self.directory(&listing, tree, false),
+            Err(error) if matches!(error.kind(), NotFound | NotADirectory) => {
+                self.missing_below(path, dir.depth() + 1, tree)
+            }
+            Err(error) => {
+                self.differs(path, What::Unreadable, error.to_string());
+                Ok(())
+            }
+        }
+    }
+
+    fn missing_below(&self, path: &Path, depth: usize, tree: &BlobId) -> Result<(), RestoreFilesError> {
+        let Some(tree) = self.tree(path, depth, tree)? else { return Ok(()) };
+        for node in &tree.nodes {
+            let path = below(path, node);
+            match (self.selection.means(&path), &node.subtree) {
+                (Meant::All, _) => self.differs(&path, What::Missing, String::new()),
+                (Meant::Below, Some(tree)) => self.missing_below(&path, depth + 1, tree)?,
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn node(&self, dir: &Dir, node: &Node, path: &Path) -> Result<(), RestoreFilesError> {
+        self.run.check()?;
         let now = match self.source.look(dir, &node.name) {
             Ok(now) => now,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                self.differs(&path, What::Missing, String::new());
+                self.differs(path, What::Missing, String::new());
                 return Ok(());
             }
             Err(error) => {
-                self.differs(&path, What::Unreadable, error.to_string());
+                self.differs(path, What::Unreadable, error.to_string());
                 return Ok(());
             }
         };
@@ -205,13 +271,13 @@ impl Compare<'_> {
         let then = &node.metadata;
         if std::mem::discriminant(&then.kind) != std::mem::discriminant(&now.kind) {
             let detail = format!("{:?}, not {:?}", now.kind, then.kind);
-            self.differs(&path, What::Kind, detail);
+            self.differs(path, What::Kind, detail);
             return Ok(());
         }
-        self.metadata(&path, then, &now);
+        self.metadata(path, then, &now);
         match then.kind {
-            Kind::File => self.file(dir, node, &path, &now),
-            Kind::Dir => self.subdirectory(dir, node, &path),
+            Kind::File => self.file(dir, node, path, &now),
+            Kind::Dir => self.subdirectory(dir, node, path),
             _ => {
                 self.count(|found| found.others += 1);
                 Ok(())
@@ -222,7 +288,7 @@ impl Compare<'_> {
     fn subdirectory(&self, dir: &Dir, node: &Node, path: &Path) -> Result<(), RestoreFilesError> {
         self.count(|found| found.dirs += 1);
         match (self.source.enter(dir, &node.name), node.subtree) {
-            (Ok(listing), Some(tree)) => return self.directory(&listing, &tree),
+            (Ok(listing), Some(tree)) => return self.directory(&listing, &tree, true),
             (Ok(_), None) => {
                 self.differs(path, What::Unreadable, "its tree is not named".to_owned());
             }
@@ -298,6 +364,8 @@ impl Compare<'_> {
     fn differs(&self, path: &Path, what: What, detail: String) {
         self.count(|found| {
             found.differing += 1;
+            found.damaged += u64::from(what.is_of_content());
+            found.extra += u64::from(what == What::Extra);
             if found.differences.len() < LISTED_MAX {
                 let path = path.to_owned();
                 found.differences.push(Difference { path, what, detail });

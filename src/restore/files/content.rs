@@ -1,6 +1,5 @@
 //! A file's bytes, between the repository and a directory.
 
-use std::fs::File;
 use std::io::{self, Read};
 
 use crate::id::BlobId;
@@ -8,7 +7,6 @@ use crate::repository::BlobKind;
 use crate::repository::Repository;
 use crate::repository::RepositoryError;
 use crate::run::{Run, Stopped};
-use crate::target::files::sparse;
 
 #[derive(Debug)]
 pub(super) enum ContentError {
@@ -21,28 +19,6 @@ impl From<Stopped> for ContentError {
     fn from(stopped: Stopped) -> Self {
         Self::Stopped(stopped)
     }
-}
-
-/// Writes blobs one after the other into an empty file, zeros as holes; tells each one's length. The repository proves
-/// every blob by its hash.
-pub(super) fn write(
-    repository: &Repository,
-    file: &File,
-    content: &[BlobId],
-    run: &Run,
-    written: impl Fn(u64),
-) -> Result<u64, ContentError> {
-    let mut size = 0;
-    for id in content {
-        run.check()?;
-        let bytes = repository.blob_blocking(BlobKind::Data, id).map_err(ContentError::Repository)?;
-        sparse::write_at(file, &bytes, size).map_err(ContentError::File)?;
-        size += bytes.len() as u64;
-        written(bytes.len() as u64);
-    }
-    // A hole at the end is not written, and not there yet.
-    file.set_len(size).map_err(ContentError::File)?;
-    Ok(size)
 }
 
 /// Why a file was not proved to hold a content.

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use rayon::iter::{IntoParallelRefIterator, ParallelIterator};
 
-use crate::entry::Kind;
+use crate::entry::{DEPTH_MAX, Kind};
 use crate::id::BlobId;
 use crate::repository::BlobKind;
 use crate::repository::Node;
@@ -53,31 +53,32 @@ pub(super) fn sum(
     run: &Run,
 ) -> Result<Sum, RestoreFilesError> {
     let walk = Walk { repository, selection, run };
-    walk.directory(Path::new(""), &place.tree, selection.is_all())
+    walk.directory(Path::new(""), 0, &place.tree, selection.is_all())
 }
 
 impl Walk<'_> {
-    fn directory(&self, path: &Path, tree: &BlobId, is_meant: bool) -> Result<Sum, RestoreFilesError> {
+    fn directory(&self, path: &Path, depth: usize, tree: &BlobId, is_meant: bool) -> Result<Sum, RestoreFilesError> {
         self.run.check()?;
+        let missing = || Ok(Sum { missing: vec![path.to_owned()], ..Sum::default() });
+        if depth > DEPTH_MAX {
+            return missing();
+        }
         let tree = match self.repository.tree_blocking(tree) {
             Ok(tree) => tree,
-            Err(error) if error.is_damage() => {
-                let missing = vec![path.to_owned()];
-                return Ok(Sum { missing, ..Sum::default() });
-            }
+            Err(error) if error.is_damage() => return missing(),
             Err(error) => return Err(error.into()),
         };
-        let sums = tree.nodes.par_iter().map(|node| self.node(&below(path, node), node, is_meant));
+        let sums = tree.nodes.par_iter().map(|node| self.node(&below(path, node), depth, node, is_meant));
         sums.try_reduce(Sum::default, |a, b| Ok(a.and(b)))
     }
 
-    fn node(&self, path: &Path, node: &Node, is_meant: bool) -> Result<Sum, RestoreFilesError> {
+    fn node(&self, path: &Path, depth: usize, node: &Node, is_meant: bool) -> Result<Sum, RestoreFilesError> {
         let meant = if is_meant { Meant::All } else { self.selection.means(path) };
         let mut sum = Sum::default();
         match (meant, &node.metadata.kind, node.subtree) {
             (Meant::No, _, _) => {}
             (_, Kind::Dir, Some(tree)) => {
-                sum = self.directory(path, &tree, meant == Meant::All)?;
+                sum = self.directory(path, depth + 1, &tree, meant == Meant::All)?;
                 sum.dirs += u64::from(meant == Meant::All);
             }
             (Meant::Below, _, _) => {}

@@ -1,40 +1,28 @@
-//! The walk that writes a tree, directory by directory, on many threads.
-//!
-//! A directory's own metadata is given when all below it is done: writing into it moves its times.
+//! The walk that writes a tree: one thread lists it and gathers files into windows, many write a window's files as their bytes come.
 
-use std::ffi::OsStr;
-use std::io;
-use std::path::{Path, PathBuf};
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::thread;
 
-use rayon::iter::{IndexedParallelIterator, IntoParallelRefIterator, ParallelIterator};
+use rayon::ThreadPool;
 
-use crate::entry::{Kind, Metadata};
 use crate::event::Task;
-use crate::id::BlobId;
-use crate::repository::Node;
 use crate::repository::Repository;
 use crate::restore::files::RestoreFilesError;
 use crate::restore::files::Restored;
-use crate::restore::files::below;
-use crate::restore::files::content::ContentError;
 use crate::restore::files::fault::Fault;
 use crate::restore::files::links::Links;
-use crate::restore::files::pack::Work;
+use crate::restore::files::list::Lister;
 use crate::restore::files::place::Place;
-use crate::restore::files::selection::{Meant, Selection};
+use crate::restore::files::selection::Selection;
+use crate::restore::files::spot::OpenDirs;
+use crate::restore::files::window::File;
 use crate::restore::files::write::Done;
 use crate::run::Run;
 use crate::target::files::FilesTarget;
-use crate::target::files::State;
-use crate::target::files::dir::{TargetDir, check_name};
-use crate::target::files::is_full;
 
 /// As many paths of a kind are kept for the report.
 const LISTED_MAX: usize = 10_000;
-
-/// Entries, or packs' worth of them, that one thread takes at a time.
-const WORK_AT_ONCE: usize = 2;
 
 pub(super) struct Walk<'a> {
     pub(super) repository: &'a Repository,
@@ -43,16 +31,10 @@ pub(super) struct Walk<'a> {
     pub(super) run: &'a Run,
     pub(super) task: &'a Task,
     pub(super) links: Links,
+    pub(super) open_dirs: OpenDirs,
+    /// Names to write because the first name of their file could not be.
+    again: Mutex<Vec<Arc<File>>>,
     restored: Mutex<Restored>,
-}
-
-/// A directory of the target, made once something in it is meant.
-pub(super) struct Spot<'a> {
-    /// The directory above, and this one's own entry there; none for the top.
-    above: Option<(&'a Spot<'a>, &'a Node)>,
-    pub(super) path: PathBuf,
-    made: OnceLock<io::Result<TargetDir>>,
-    pub(super) is_meant: bool,
 }
 
 impl<'a> Walk<'a> {
@@ -63,13 +45,30 @@ impl<'a> Walk<'a> {
         run: &'a Run,
         task: &'a Task,
     ) -> Self {
-        Self { repository, target, selection, run, task, links: Links::default(), restored: Mutex::default() }
+        let (links, open_dirs) = (Links::default(), OpenDirs::default());
+        let (again, restored) = (Mutex::default(), Mutex::default());
+        Self { repository, target, selection, run, task, links, open_dirs, again, restored }
     }
 
-    /// Writes all that is meant.
-    pub(super) fn top(&self, place: &Place) -> Result<(), RestoreFilesError> {
-        let top = Spot { above: None, path: PathBuf::new(), made: OnceLock::new(), is_meant: self.selection.is_all() };
-        self.directory(&top, &place.tree)
+    /// Writes all that is meant. While one window is written, the next is gathered.
+    pub(super) fn top(&self, place: &Place, pool: &ThreadPool) -> Result<(), RestoreFilesError> {
+        thread::scope(|scope| {
+            let (sender, windows) = mpsc::sync_channel(0);
+            let lister = scope.spawn(|| Lister::new(self, sender).list(&place.tree));
+            for window in &windows {
+                pool.install(|| self.window(window))?;
+            }
+            drop(windows);
+            lister.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        })
+    }
+
+    pub(super) fn write_again(&self, file: Arc<File>) {
+        self.again.lock().unwrap_or_else(PoisonError::into_inner).push(file);
+    }
+
+    pub(super) fn take_again(&self) -> Vec<Arc<File>> {
+        std::mem::take(&mut *self.again.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Gives the target's own directory the metadata of the snapshot's, once nothing more is written into it.
@@ -91,102 +90,6 @@ impl<'a> Walk<'a> {
         restored.failed.sort_unstable();
         restored.reduced.sort_unstable();
         restored
-    }
-
-    fn directory(&self, spot: &Spot<'_>, tree: &BlobId) -> Result<(), RestoreFilesError> {
-        self.run.check()?;
-        let tree = match self.repository.tree_blocking(tree) {
-            Ok(tree) => tree,
-            Err(error) => {
-                let fault = self.fault(&spot.path, ContentError::Repository(error));
-                return self.note(&spot.path, fault.of_all_below());
-            }
-        };
-        let work = self.share_out(spot, &tree.nodes);
-        let work = work.par_iter().with_max_len(WORK_AT_ONCE);
-        work.try_for_each(|work| match work {
-            Work::Pack(pack, nodes) => self.pack(spot, pack, nodes),
-            Work::Entry(node) => self.node(spot, node),
-        })
-    }
-
-    pub(super) fn node(&self, spot: &Spot<'_>, node: &Node) -> Result<(), RestoreFilesError> {
-        self.run.check()?;
-        let path = below(&spot.path, node);
-        let meant = if spot.is_meant { Meant::All } else { self.selection.means(&path) };
-        if meant == Meant::No {
-            return Ok(());
-        }
-        if let Err(reason) = check_name(&node.name) {
-            return self.note(&path, Fault::entry(reason));
-        }
-        match (meant, &node.metadata.kind) {
-            (_, Kind::Dir) => self.subdirectory(spot, node, path, meant == Meant::All),
-            (Meant::All, Kind::File) => match self.file(spot, node, &path) {
-                Ok(done) => {
-                    self.count_file(&done);
-                    Ok(())
-                }
-                Err(fault) => self.note(&path, fault),
-            },
-            (Meant::All, _) => match self.special(spot, node, &path) {
-                Ok(()) => {
-                    self.count(|restored| restored.others += 1);
-                    Ok(())
-                }
-                Err(fault) => self.note(&path, fault),
-            },
-            _ => Ok(()),
-        }
-    }
-
-    fn subdirectory(
-        &self,
-        above: &Spot<'_>,
-        node: &Node,
-        path: PathBuf,
-        is_meant: bool,
-    ) -> Result<(), RestoreFilesError> {
-        let spot = Spot { above: Some((above, node)), path, made: OnceLock::new(), is_meant };
-        if is_meant && let Err(fault) = self.dir(&spot) {
-            return self.note(&spot.path, fault.of_all_below());
-        }
-        match &node.subtree {
-            Some(tree) => self.directory(&spot, tree)?,
-            None => self.note(&spot.path, Fault::damage("its tree is not named"))?,
-        }
-        match spot.made.get() {
-            Some(Ok(dir)) => {
-                self.count(|restored| restored.dirs += 1);
-                self.finish_dir(dir, &spot.path, &node.metadata)
-            }
-            _ => Ok(()),
-        }
-    }
-
-    /// Returns the open directory, made with those above it when it is asked for first.
-    pub(super) fn dir<'s>(&'s self, spot: &'s Spot<'_>) -> Result<&'s TargetDir, Fault> {
-        let Some((above, node)) = spot.above else {
-            return Ok(self.target.root());
-        };
-        let above = self.dir(above)?;
-        let replace = self.target.state() == State::Foreign;
-        let made = spot.made.get_or_init(|| above.enter(&node.name, replace));
-        made.as_ref().map_err(|error| {
-            let told = io::Error::new(error.kind(), format!("make its directory: {error}"));
-            self.fault(&spot.path, ContentError::File(told))
-        })
-    }
-
-    fn finish_dir(&self, dir: &TargetDir, path: &Path, metadata: &Metadata) -> Result<(), RestoreFilesError> {
-        match self.give(dir, OsStr::new("."), path, metadata) {
-            Ok(()) => Ok(()),
-            Err(error) if is_full(&error) => self.note(path, self.fault(path, ContentError::File(error))),
-            Err(error) => {
-                self.reduced(path, format!("its mode and times: {error}"));
-                Ok(())
-            }
-        }
     }
 
     /// Notes what is not there, and goes on unless nothing more can be done.

@@ -23,6 +23,8 @@ pub enum Guard {
     WrongType { path: PathBuf, wanted: String, found: String },
     #[error("the sentinel `{path}` is not there")]
     NoSentinel { path: PathBuf },
+    #[error("the sentinel `{path}` cannot be looked at: {reason}")]
+    UnseenSentinel { path: PathBuf, reason: String },
     #[error("{files} files are fewer than the {min} that the policy wants at least")]
     TooFew { files: u64, min: u64 },
     #[error("files fell from {before} to {now}, by more than {}", percent(*.limit))]
@@ -39,6 +41,7 @@ impl Guard {
             Self::NotMounted { .. } => "mount it, or set `require_mount = false`",
             Self::WrongType { .. } => "mount what the policy names, or correct `fs_type`",
             Self::NoSentinel { .. } => "check that the right tree is mounted, then `touch` the sentinel",
+            Self::UnseenSentinel { .. } => "the mount is there and does not answer: check the file server",
             Self::TooFew { .. } => "check that the tree is whole, or lower `guard.files_min`",
             Self::FilesDropped { .. } => "if the files were meant to go, raise `guard.files_drop` for one run",
             Self::BytesDropped { .. } => "if the bytes were meant to go, raise `guard.bytes_drop` for one run",

@@ -5,7 +5,7 @@ use crate::mysql::manifest::ObjectKind;
 use crate::mysql::sql::{account, ident};
 use crate::mysql::wire::Wire;
 use crate::source::mysql::error::MysqlSourceError;
-use crate::source::mysql::inventory::Inventory;
+use crate::source::mysql::inventory::{Inventory, SYSTEM_SCHEMAS};
 use crate::source::mysql::objects::Object;
 use crate::source::mysql::session::{Capabilities, rows, text_rows};
 
@@ -25,6 +25,8 @@ struct Account {
 pub(crate) struct AccountReader<'a> {
     pub(crate) wire: &'a mut Wire,
     pub(crate) inventory: &'a Inventory,
+    /// Those of the dump so far: what may be granted on, beside tables.
+    pub(crate) objects: &'a [Object],
     pub(crate) capabilities: &'a Capabilities,
     pub(crate) events: &'a Events,
 }
@@ -87,7 +89,7 @@ impl AccountReader<'_> {
         let name = format!("{}@{}", user.user, user.host);
         let shown = self.wire.query(&format!("SHOW CREATE USER {quoted}"));
         let found = match shown {
-            Ok(found) => text_rows(found),
+            Ok(found) => text_rows(&format!("read the account `{name}`"), found)?,
             Err(error) if error.code() == Some(NO_SUCH_ACCOUNT) => {
                 // A host's name, where the server does not resolve names: nobody can log in by it.
                 self.events.warn(format!("the server does not know its own account `{name}`: it is not in the dump"));
@@ -114,7 +116,12 @@ impl AccountReader<'_> {
     fn grants(&mut self, quoted: &str, name: &str, more: Vec<String>) -> Result<Option<Object>, MysqlSourceError> {
         let found = rows(self.wire, &format!("read the grants of `{name}`"), &format!("SHOW GRANTS FOR {quoted}"))?;
         let lines = found.iter().map(|row| without_password(row.text(0)));
-        let mut statements: Vec<String> = lines.filter(|line| self.is_dumped(line)).collect();
+        let (mut statements, left_out): (Vec<String>, Vec<String>) = lines.partition(|line| self.is_dumped(line));
+        for (schema, object) in left_out.iter().filter_map(|line| granted_on(line)) {
+            self.events.warn(format!(
+                "`{name}` holds a grant on `{schema}.{object}`, which is not in the dump: the grant is left out, too"
+            ));
+        }
         statements.extend(more);
         Ok((!statements.is_empty()).then(|| Object {
             kind: ObjectKind::Grant,
@@ -126,12 +133,48 @@ impl AccountReader<'_> {
         }))
     }
 
-    /// Tells whether what is granted on exists after a restore: a grant on a table that is not there is refused.
+    /// Tells whether what is granted on exists after a restore: a grant on a table that is not there is refused. (MySQL keeps
+    /// the grants of a table that is dropped.)
     fn is_dumped(&self, line: &str) -> bool {
         let Some((schema, object)) = granted_on(line) else {
             return true;
         };
-        object == "*" || self.inventory.schema_names().any(|name| name == schema)
+        let is_routine = |other: &Object| {
+            let is_in = other.schema.as_ref().is_some_and(|other| other.eq_ignore_ascii_case(&schema));
+            matches!(other.kind, ObjectKind::Function | ObjectKind::Procedure | ObjectKind::Package)
+                && is_in
+                && other.name.eq_ignore_ascii_case(&object)
+        };
+        object == "*"
+            || SYSTEM_SCHEMAS.contains(&schema.to_ascii_lowercase().as_str())
+            || self.inventory.has(&schema, &object)
+            || self.objects.iter().any(is_routine)
+    }
+
+    /// Says what a server has beside schemas and accounts, and no dump holds.
+    pub(crate) fn warn_of_losses(&mut self) -> Result<(), MysqlSourceError> {
+        let lists = [
+            ("functions of a shared library (CREATE FUNCTION … SONAME)", "SELECT name FROM mysql.func"),
+            ("servers (CREATE SERVER)", "SELECT Server_name FROM mysql.servers"),
+            (
+                "general tablespaces",
+                "SELECT NAME FROM information_schema.INNODB_TABLESPACES WHERE SPACE_TYPE = 'General' AND NAME <> 'mysql'",
+            ),
+        ];
+        let count = if self.capabilities.is_mariadb() { 2 } else { 3 };
+        for (what, statement) in lists.into_iter().take(count) {
+            let found = match rows(self.wire, "look for what is left out", statement) {
+                // Where the account may not look, nothing can be said.
+                Err(MysqlSourceError::Query { error, .. }) if error.is_denied() => continue,
+                found => found?,
+            };
+            if !found.is_empty() {
+                let names: Vec<&str> = found.iter().map(|row| row.text(0)).collect();
+                self.events
+                    .warn(format!("not in the dump, to be made by hand after a restore: {what}: {}", names.join(", ")));
+            }
+        }
+        Ok(())
     }
 }
 

@@ -1,7 +1,7 @@
 //! Bounds taken over from the dump before: where they still fit, unchanged rows make the same files, known by their hash.
 
 use crate::mysql::manifest::{Chunk, Manifest, TableEntry};
-use crate::mysql::row::KeyKind;
+use crate::mysql::row::{KeyColumn, KeyKind};
 use crate::mysql::wire::Wire;
 use crate::source::mysql::error::MysqlSourceError;
 use crate::source::mysql::inventory::Table;
@@ -29,7 +29,7 @@ pub(crate) fn taken_over(
         return Ok(None);
     }
     let bounds = merged(&entry.chunks, chunk_bytes);
-    if bounds.is_empty() || bounds.iter().any(|bound| bound.len() != key.columns.len()) {
+    if bounds.is_empty() || !bounds.iter().all(|bound| is_bound_of(key, bound)) {
         return Ok(None);
     }
     Ok(is_in_order(wire, key, &bounds)?.then_some(bounds))
@@ -42,6 +42,15 @@ fn is_cut_alike(entry: &TableEntry, table: &Table, key: &Key) -> bool {
     };
     entry.key == key.columns
         && key.columns.iter().all(|name| sql_type(&entry.columns, name) == sql_type(&table.columns, name))
+}
+
+/// Tells whether a bound has a value for each column, and each text in the character set that its column has now.
+fn is_bound_of(key: &Key, bound: &[String]) -> bool {
+    let fits = |(value, part): (&String, &KeyColumn)| match &part.kind {
+        KeyKind::Text { charset } => value.starts_with(&format!("_{charset} ")),
+        _ => true,
+    };
+    bound.len() == key.parts.len() && bound.iter().zip(&key.parts).all(fits)
 }
 
 /// Returns the upper bounds of chunks, without those between small neighbours that now fit into one.
@@ -74,9 +83,14 @@ fn is_in_order(wire: &mut Wire, key: &Key, bounds: &[Vec<String>]) -> Result<boo
     let tuples: Vec<String> = bounds.iter().map(|bound| tuple(key, bound)).collect();
     let pairs: Vec<String> = tuples.windows(2).map(|pair| format!("{} < {}", pair[0], pair[1])).collect();
     for some in pairs.chunks(COMPARED_AT_ONCE) {
-        let found = rows(wire, "compare the bounds of the last dump", &format!("SELECT {}", some.join(" AND ")))?;
-        if found.first().is_none_or(|row| row.text(0) != "1") {
-            return Ok(false);
+        match rows(wire, "compare the bounds of the last dump", &format!("SELECT {}", some.join(" AND "))) {
+            Ok(found) if found.first().is_some_and(|row| row.text(0) == "1") => {}
+            Ok(_) => return Ok(false),
+            // What the server cannot compare, it cannot cut by.
+            Err(MysqlSourceError::Query { error, .. }) if error.code().is_some() && !error.is_lost() => {
+                return Ok(false);
+            }
+            Err(error) => return Err(error),
         }
     }
     Ok(true)

@@ -13,12 +13,11 @@ use crate::source::Sink;
 use crate::source::mysql::Snapshot;
 use crate::source::mysql::accounts::AccountReader;
 use crate::source::mysql::error::MysqlSourceError;
-use crate::source::mysql::inventory::{Exclude, Table};
+use crate::source::mysql::inventory::{Exclude, HOLLOW, New, SYSTEM_SCHEMAS, TRANSACTIONAL, Table};
 use crate::source::mysql::layout;
-use crate::source::mysql::lock::DefinitionLock;
 use crate::source::mysql::objects::{Object, ObjectReader};
 use crate::source::mysql::script::{TableScript, write_readme, write_restore, write_script};
-use crate::source::mysql::session::{rows, run_sql};
+use crate::source::mysql::session::{Capabilities, TextRow, in_list, rows, run_sql};
 use crate::source::mysql::work::Work;
 
 /// What a dump holds beside rows.
@@ -43,6 +42,8 @@ impl Snapshot {
         run: &Run,
     ) -> Result<Manifest, MysqlSourceError> {
         let dumped = self.dump_all(sink, previous, run);
+        // A lost lock stops the readers: it is the reason, and their stopping is not.
+        let dumped = self.keeper.lost().map_or(dumped, Err);
         if dumped.is_err() {
             self.kill_readers();
         }
@@ -56,8 +57,12 @@ impl Snapshot {
         run: &Run,
     ) -> Result<Manifest, MysqlSourceError> {
         let definitions = self.read_definitions(run)?;
+        self.free_writers_of_others(run)?;
         let chunks = self.read_rows(sink, previous, run)?;
-        self.check_locks()?;
+        self.holds.check()?;
+        if !self.holds.has_definitions() {
+            self.refuse_changes(New::Fine)?;
+        }
         let manifest = self.manifest(&definitions, chunks);
         write_definitions(sink, &manifest, &definitions)?;
         self.write_scripts(sink, &manifest, &definitions)?;
@@ -65,20 +70,30 @@ impl Snapshot {
         Ok(manifest)
     }
 
+    /// Gives MariaDB's lock on definitions up where it costs more than it brings: as long as it is held, whoever writes to a
+    /// table without transactions waits, in every schema. Tables that change from here on are noticed at the end.
+    fn free_writers_of_others(&mut self, run: &Run) -> Result<(), MysqlSourceError> {
+        if !self.capabilities.is_mariadb() || !self.holds.has_definitions() {
+            return Ok(());
+        }
+        if has_unprotected(&mut self.control)? {
+            run.events.detail("the server has tables without transactions: definitions are not held still any longer");
+            self.holds.free_definitions(&self.capabilities)?;
+        }
+        Ok(())
+    }
+
     fn read_definitions(&mut self, run: &Run) -> Result<Definitions, MysqlSourceError> {
         let mut definitions = Definitions { schemas: Vec::new(), tables: Vec::new(), objects: Vec::new() };
         for schema in &self.inventory.schemas {
             let statement = format!("SHOW CREATE DATABASE IF NOT EXISTS {}", ident(&schema.name));
             let found = rows(&mut self.control, &format!("read the definition of `{}`", schema.name), &statement)?;
-            definitions.schemas.push(SchemaEntry {
-                name: schema.name.clone(),
-                create: found.first().map(|row| row.text(1).to_owned()).unwrap_or_default(),
-            });
+            definitions.schemas.push(SchemaEntry { name: schema.name.clone(), create: shown(&found, &schema.name)? });
         }
         for table in &self.inventory.tables {
             let statement = format!("SHOW CREATE TABLE {}", qualified(&table.schema, &table.name));
             let found = rows(&mut self.control, &format!("read the definition of `{}`", table.title()), &statement)?;
-            definitions.tables.push(found.first().map(|row| row.text(1).to_owned()).unwrap_or_default());
+            definitions.tables.push(shown(&found, &table.title())?);
         }
         definitions.objects = self.read_objects(run)?;
         Ok(definitions)
@@ -96,10 +111,13 @@ impl Snapshot {
             let mut reader = AccountReader {
                 wire: &mut self.control,
                 inventory: &self.inventory,
+                objects: &objects,
                 capabilities: &self.capabilities,
                 events: &run.events,
             };
-            objects.extend(reader.read()?);
+            reader.warn_of_losses()?;
+            let accounts = reader.read()?;
+            objects.extend(accounts);
             // Stable: events are enabled when all else is there.
             objects.sort_by_key(|object| object.is_last);
         }
@@ -113,27 +131,18 @@ impl Snapshot {
         previous: Option<&Manifest>,
         run: &Run,
     ) -> Result<Vec<Vec<Chunk>>, MysqlSourceError> {
-        let cancel = run.cancel.child_token();
+        let cancel = self.cancel.child_token();
         self.readers.iter_mut().for_each(|reader| reader.set_cancel(cancel.clone()));
         let tables = &self.inventory.tables;
         let estimate = tables.iter().map(|table| table.bytes_estimate).sum();
         let progress = run.events.task("dump rows", Unit::Bytes, estimate);
-        let work =
-            Work::new(tables, self.readers.len(), self.chunk_bytes, sink, &progress, self.table_locks.take(), cancel);
+        let work = Work::new(tables, self.readers.len(), self.chunk_bytes, sink, &progress, &self.holds, cancel);
         work.run(&mut self.readers, previous);
-        run.check().map_err(|_| MysqlSourceError::Stopped)?;
+        if self.cancel.is_cancelled() {
+            return Err(MysqlSourceError::Stopped);
+        }
         progress.set_total(progress.done());
         work.finish()
-    }
-
-    /// Proves that definitions were held still to the end.
-    fn check_locks(&mut self) -> Result<(), MysqlSourceError> {
-        let act = "hold the definitions still";
-        run_sql(&mut self.control, act, "DO 1")?;
-        match &mut self.definitions {
-            DefinitionLock::Stage(session) => run_sql(session, act, "DO 1"),
-            DefinitionLock::Instance | DefinitionLock::None => Ok(()),
-        }
     }
 
     fn manifest(&self, definitions: &Definitions, chunks: Vec<Vec<Chunk>>) -> Manifest {
@@ -147,6 +156,7 @@ impl Snapshot {
             consistency: self.moment.consistency,
             position: self.moment.position.clone(),
             gtid: self.moment.gtid.clone(),
+            gtid_slave_pos: self.moment.gtid_slave_pos.clone(),
             write_stall_ms: self.moment.write_stall_ms,
             variables: self.capabilities.for_manifest(),
             schemas: definitions.schemas.clone(),
@@ -171,17 +181,47 @@ impl Snapshot {
 
     /// Ends what still runs on the server: a statement does not notice that its reader has gone until it sends.
     fn kill_readers(&mut self) {
-        let busy: Vec<u32> = self.readers.iter().filter(|reader| reader.is_busy()).map(Wire::id).collect();
-        if busy.is_empty() {
-            return;
-        }
-        // The dump has failed already; what cannot be killed ends by itself when it sends.
-        if let Ok(mut wire) = self.server.open_wire(&CancellationToken::new()) {
-            for id in busy {
-                let _gone_already = wire.run(&format!("KILL {id}"));
-            }
+        let busy: Vec<String> =
+            self.readers.iter().filter(|reader| reader.is_busy()).map(|reader| reader.id().to_string()).collect();
+        if !busy.is_empty() {
+            // The dump has failed already; what cannot be killed ends by itself when it sends.
+            let _ends_by_itself = self.kill(&busy);
         }
     }
+
+    /// Kills sessions that are ours: after a restart, or behind an address of several servers, the number may be another's.
+    fn kill(&self, ids: &[String]) -> Result<(), MysqlSourceError> {
+        let act = "end what the dump still reads";
+        let mut wire = self.server.open_wire(&CancellationToken::new())?;
+        if !Capabilities::probe(&mut wire)?.is_of_same_server(&self.capabilities) {
+            return Ok(());
+        }
+        let statement = format!(
+            "SELECT ID FROM information_schema.PROCESSLIST WHERE ID IN ({}) AND USER = SUBSTRING_INDEX(USER(), '@', 1) \
+             AND INFO LIKE 'SELECT `%` FROM `%'",
+            ids.join(", ")
+        );
+        for row in rows(&mut wire, act, &statement)? {
+            run_sql(&mut wire, act, &format!("KILL {}", row.text(0)))?;
+        }
+        Ok(())
+    }
+}
+
+/// Returns the second column of what SHOW CREATE answers.
+fn shown(found: &[TextRow], name: &str) -> Result<String, MysqlSourceError> {
+    let create = found.first().and_then(|row| row.option(1)).map(str::to_owned);
+    create.ok_or_else(|| MysqlSourceError::no_definition(name))
+}
+
+/// Tells whether any schema of the server's users has a table without transactions.
+fn has_unprotected(control: &mut Wire) -> Result<bool, MysqlSourceError> {
+    let statement = format!(
+        "SELECT 1 FROM information_schema.TABLES WHERE TABLE_SCHEMA NOT {} AND UPPER(ENGINE) NOT {} LIMIT 1",
+        in_list(SYSTEM_SCHEMAS),
+        in_list(TRANSACTIONAL.into_iter().chain(HOLLOW))
+    );
+    Ok(!rows(control, "look for tables without transactions", &statement)?.is_empty())
 }
 
 fn table_entry(table: &Table, chunks: Vec<Chunk>) -> TableEntry {
@@ -190,6 +230,7 @@ fn table_entry(table: &Table, chunks: Vec<Chunk>) -> TableEntry {
         name: table.name.clone(),
         create: layout::definition(&table.schema, &table.name),
         engine: table.engine.clone(),
+        history_lost: table.history_lost,
         columns: table.columns.clone(),
         key: table.key.as_ref().map(|key| key.columns.clone()).unwrap_or_default(),
         rows: chunks.iter().map(|chunk| chunk.rows).sum(),

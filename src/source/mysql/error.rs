@@ -21,8 +21,16 @@ pub enum MysqlSourceError {
         #[source]
         error: WireError,
     },
-    #[error("read `{table}`: its definition changed under the read view")]
+    #[error("read `{table}`: its definition changed during the dump")]
     TableChanged { table: String },
+    #[error("{act}: the server's answer is not UTF-8")]
+    NotText { act: String },
+    #[error("ask for the server's time: it says `{text}`")]
+    Clock { text: String },
+    #[error(
+        "dump the server to one moment: the account lacks both RELOAD and LOCK TABLES, one of which stops writers for a moment"
+    )]
+    MayNotLock { grant: String },
     #[error("dump the server: the account lacks {what}")]
     Privilege { what: String, grant: String },
     #[error("dump the server to one moment: {count} tables are of engines without transactions: {tables}")]
@@ -80,6 +88,10 @@ impl MysqlSourceError {
         }
     }
 
+    pub(crate) fn no_definition(name: &str) -> Self {
+        Self::Unsupported { table: name.to_owned(), problem: "the server shows no definition".to_owned() }
+    }
+
     /// Returns the next step for the operator.
     #[must_use]
     pub fn hint(&self) -> Option<String> {
@@ -91,6 +103,12 @@ impl MysqlSourceError {
             ),
             Self::TableChanged { .. } => {
                 Some("run the backup again when no migration runs".to_owned())
+            }
+            Self::MayNotLock { grant } => Some(format!(
+                "run `{grant}` on the server as an administrator; `--allow-inconsistent` dumps without, and tables may then be of different moments"
+            )),
+            Self::NotText { .. } => {
+                Some("make it again in a session with SET NAMES utf8mb4, or `exclude` it".to_owned())
             }
             Self::Privilege { grant, .. } => Some(format!("run `{grant}` on the server as an administrator")),
             Self::NonTransactional { .. } => Some(

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::event::Events;
 use crate::mysql::manifest::Column;
 use crate::mysql::wire::Wire;
 use crate::source::mysql::error::MysqlSourceError;
@@ -9,13 +10,13 @@ use crate::source::mysql::key::{IndexPart, Key};
 use crate::source::mysql::session::{Capabilities, TextRow, in_list, rows};
 
 /// Schemas that belong to the server.
-const SYSTEM_SCHEMAS: [&str; 4] = ["information_schema", "mysql", "performance_schema", "sys"];
+pub(crate) const SYSTEM_SCHEMAS: [&str; 4] = ["information_schema", "mysql", "performance_schema", "sys"];
 
 /// Engines with read views that a consistent snapshot opens.
-const TRANSACTIONAL: [&str; 3] = ["INNODB", "ROCKSDB", "TOKUDB"];
+pub(crate) const TRANSACTIONAL: [&str; 3] = ["INNODB", "ROCKSDB", "TOKUDB"];
 
 /// Engines whose rows are not theirs: only the definition is dumped.
-const HOLLOW: [&str; 6] = ["MRG_MYISAM", "FEDERATED", "BLACKHOLE", "CONNECT", "SPIDER", "SEQUENCE"];
+pub(crate) const HOLLOW: [&str; 6] = ["MRG_MYISAM", "FEDERATED", "BLACKHOLE", "CONNECT", "SPIDER", "SEQUENCE"];
 
 /// A column as the server describes it.
 #[derive(Debug, Clone)]
@@ -50,6 +51,8 @@ pub(crate) struct Table {
     pub(crate) engine: String,
     /// The row's history is dumped with it (MariaDB's system versioning).
     pub(crate) has_history: bool,
+    /// It has a history that cannot be loaded again, and the dump holds the rows of today only.
+    pub(crate) history_lost: bool,
     pub(crate) columns: Vec<Column>,
     pub(crate) key: Option<Key>,
     /// What the server believes the table to hold, in bytes.
@@ -61,6 +64,19 @@ impl Table {
     /// Returns the name for people.
     pub(crate) fn title(&self) -> String {
         format!("{}.{}", self.schema, self.name)
+    }
+
+    fn place(&self) -> (&str, &str) {
+        (&self.schema, &self.name)
+    }
+
+    /// Tells whether both are read and loaded alike; how large they are may differ.
+    fn is_shaped_as(&self, other: &Self) -> bool {
+        self.place() == other.place()
+            && self.engine == other.engine
+            && self.has_history == other.has_history
+            && self.columns == other.columns
+            && self.key == other.key
     }
 
     pub(crate) fn is_transactional(&self) -> bool {
@@ -79,6 +95,15 @@ pub(crate) struct Schema {
     pub(crate) collation: String,
 }
 
+/// What a table that was not there before means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum New {
+    /// The read views may see it and the dump would lack it.
+    Refused,
+    /// It came after the read views.
+    Fine,
+}
+
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Inventory {
     pub(crate) schemas: Vec<Schema>,
@@ -87,6 +112,8 @@ pub(crate) struct Inventory {
     /// Schema and name.
     pub(crate) sequences: Vec<(String, String)>,
     pub(crate) views: Vec<(String, String)>,
+    /// Views that the server itself cannot read, and what it says of each.
+    pub(crate) invalid_views: Vec<(String, String)>,
 }
 
 impl Inventory {
@@ -118,7 +145,7 @@ impl Inventory {
 
     fn list_tables(&self, wire: &mut Wire) -> Result<Vec<TextRow>, MysqlSourceError> {
         let statement = format!(
-            "SELECT TABLE_SCHEMA, TABLE_NAME, TABLE_TYPE, ENGINE, DATA_LENGTH, AVG_ROW_LENGTH \
+            "SELECT TABLE_SCHEMA, TABLE_NAME, TABLE_TYPE, ENGINE, DATA_LENGTH, AVG_ROW_LENGTH, TABLE_COMMENT \
              FROM information_schema.TABLES WHERE TABLE_SCHEMA {} ORDER BY TABLE_SCHEMA, TABLE_NAME",
             in_list(self.schemas.iter().map(|schema| schema.name.as_str()))
         );
@@ -128,13 +155,61 @@ impl Inventory {
     fn add(&mut self, row: &TextRow, details: &Details, capabilities: &Capabilities) {
         let place = (row.text(0).to_owned(), row.text(1).to_owned());
         match row.text(2) {
-            "VIEW" | "SYSTEM VIEW" => self.views.push(place),
+            "VIEW" | "SYSTEM VIEW" => {
+                // The server's word about a view that it cannot open; one about our own rights to run it is no fault of the view.
+                if row.text(6).contains("references invalid") {
+                    self.invalid_views.push((format!("{}.{}", place.0, place.1), row.text(6).to_owned()));
+                }
+                self.views.push(place);
+            }
             "SEQUENCE" => self.sequences.push(place),
             kind => {
                 let is_versioned = kind == "SYSTEM VERSIONED";
                 self.tables.push(details.table(row, place, is_versioned, capabilities));
             }
         }
+    }
+
+    /// Says what of the tables no dump holds.
+    pub(crate) fn warn_of_losses(&self, events: &Events) {
+        for table in self.tables.iter().filter(|table| table.history_lost) {
+            events.warn(format!(
+                "`{}` is versioned by transactions: its history cannot be loaded again and is not in the dump",
+                table.title()
+            ));
+        }
+        for (view, problem) in &self.invalid_views {
+            events.warn(format!("the view `{view}` is broken on the server and will be after a restore: {problem}"));
+        }
+        for table in self.tables.iter().filter(|table| table.is_hollow()) {
+            events.warn(format!(
+                "`{}` keeps its rows elsewhere ({}): only its definition is in the dump",
+                table.title(),
+                table.engine
+            ));
+        }
+    }
+
+    /// Tells whether the dump holds a table, view or sequence of this name, whatever its case.
+    pub(crate) fn has(&self, schema: &str, name: &str) -> bool {
+        let is_it = |place: (&str, &str)| place.0.eq_ignore_ascii_case(schema) && place.1.eq_ignore_ascii_case(name);
+        let others = self.views.iter().chain(&self.sequences).map(|(schema, name)| (schema.as_str(), name.as_str()));
+        self.tables.iter().map(Table::place).chain(others).any(is_it)
+    }
+
+    /// Returns the tables that no read view holds still.
+    pub(crate) fn unprotected(&self) -> impl Iterator<Item = &Table> {
+        self.tables.iter().filter(|table| !table.is_transactional() && !table.is_hollow())
+    }
+
+    /// Returns the first table that is not as it was, or has gone, or has come where that counts.
+    pub(crate) fn changed(&self, now: &Self, new: New) -> Option<String> {
+        let shapes: BTreeMap<_, &Table> = now.tables.iter().map(|table| (table.place(), table)).collect();
+        let is_other = |table: &&Table| shapes.get(&table.place()).is_none_or(|now| !now.is_shaped_as(table));
+        let known: BTreeSet<_> = self.tables.iter().map(Table::place).collect();
+        let is_new = |table: &&Table| new == New::Refused && !known.contains(&table.place());
+        let changed = self.tables.iter().find(is_other).or_else(|| now.tables.iter().find(is_new));
+        changed.map(Table::title)
     }
 
     pub(crate) fn schema_names(&self) -> impl Iterator<Item = &str> {
@@ -243,7 +318,8 @@ impl Details {
         Table {
             engine: row.text(3).to_owned(),
             has_history: history.is_some(),
-            key: key.map(|key| key.with_history(row_end.as_deref())),
+            history_lost: is_versioned && history.is_none(),
+            key: key.and_then(|key| key.with_history(row_end.as_deref())),
             columns: dumped.iter().map(|column| manifest_column(column, capabilities)).collect(),
             bytes_estimate: row.number(4),
             row_bytes_estimate: row.number(5),

@@ -18,7 +18,7 @@ pub(crate) struct IndexPart {
     pub(crate) is_usable: bool,
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Key {
     pub(crate) index: String,
     /// The columns that ranges are cut by: the longest head of the index whose values compare as their literals do.
@@ -68,7 +68,18 @@ impl Key {
             key.collations.push(dumped[at].collation.clone());
         }
         key.is_unique = key.columns.len() == key.order.len();
-        (!key.columns.is_empty()).then_some(key)
+        key.cut_plainly()
+    }
+
+    /// Where rows share a key, they must stay in one file, and only literals that are equal byte for byte say so.
+    fn cut_plainly(mut self) -> Option<Self> {
+        if !self.is_unique {
+            let plain = self.parts.iter().take_while(|part| !is_loose(&part.kind)).count();
+            self.columns.truncate(plain);
+            self.parts.truncate(plain);
+            self.collations.truncate(plain);
+        }
+        (!self.columns.is_empty()).then_some(self)
     }
 
     /// Returns the parts as they stand in a row of the key's columns alone.
@@ -78,14 +89,14 @@ impl Key {
     }
 
     /// Takes in that a row has several lives, told apart by when each ended.
-    pub(crate) fn with_history(mut self, row_end: Option<&str>) -> Self {
+    pub(crate) fn with_history(mut self, row_end: Option<&str>) -> Option<Self> {
         if let Some(row_end) = row_end
             && !self.order.iter().any(|name| name == row_end)
         {
             self.order.push(row_end.to_owned());
             self.is_unique = false;
         }
-        self
+        self.cut_plainly()
     }
 }
 
@@ -121,6 +132,11 @@ fn literal_kind(column: &ColumnInfo) -> Option<KeyKind> {
         "date" | "time" | "datetime" | "timestamp" | "uuid" | "inet4" | "inet6" => KeyKind::Quoted,
         _ => return None,
     })
+}
+
+/// Tells whether literals of other bytes may be one value: texts that a collation holds for equal, a double's two zeros.
+pub(crate) fn is_loose(kind: &KeyKind) -> bool {
+    matches!(kind, KeyKind::Text { .. } | KeyKind::Double)
 }
 
 #[cfg(test)]
@@ -187,8 +203,16 @@ mod tests {
     fn history_makes_a_key_ambiguous() {
         let columns = [column("id", "int")];
         let key = choose(&[("PRIMARY", vec![part("id")])], &columns).expect("a key");
-        let key = key.with_history(Some("row_end"));
+        let key = key.with_history(Some("row_end")).expect("a key still");
         assert!(!key.is_unique);
         assert_eq!(key.order, ["id", "row_end"]);
+    }
+    #[test]
+    fn rows_that_share_a_key_are_not_told_apart_by_a_text() {
+        let columns = [column("shop", "int"), column("code", "varchar"), column("kind", "enum")];
+        let key = choose(&[("PRIMARY", vec![part("shop"), part("code"), part("kind")])], &columns).expect("a key");
+        assert_eq!((key.columns.len(), key.parts.len(), key.collations.len()), (1, 1, 1));
+        let key = choose(&[("PRIMARY", vec![part("code")])], &columns).expect("a key");
+        assert!(key.is_unique && key.with_history(Some("row_end")).is_none());
     }
 }

@@ -4,11 +4,15 @@ use std::fmt::Write;
 use std::time::{Duration, Instant};
 
 use crate::mysql::sql::qualified;
-use crate::mysql::wire::Wire;
+use crate::mysql::wire::{Wire, WireError};
 use crate::run::Run;
 use crate::source::mysql::error::MysqlSourceError;
-use crate::source::mysql::grants::Grants;
 use crate::source::mysql::session::{Capabilities, rows, run_sql};
+
+const TABLES: &str = "the tables' read locks";
+
+/// Of a statement in the way: enough to know it by.
+const STATEMENT_CHARS_SHOWN: usize = 80;
 
 /// How often a lock is asked for before the dump gives way to the shop. The waits between double from a second.
 const TRIES_MAX: u32 = 5;
@@ -16,91 +20,108 @@ const TRIES_MAX: u32 = 5;
 /// A server drops a session that holds the global lock and says nothing for so long: we may be gone.
 const LOCKED_SILENCE_SECONDS: u64 = 60;
 
-/// How definitions are kept from changing while rows are read.
-#[derive(Debug)]
-pub(crate) enum DefinitionLock {
-    /// MySQL's `LOCK INSTANCE FOR BACKUP`, on the control connection.
-    Instance,
-    /// MariaDB's `BACKUP STAGE BLOCK_DDL`, in a session of its own.
-    Stage(Wire),
-    /// The account may take neither; changes are noticed where they hit a read view.
-    None,
+/// A server drops a session that holds a lock of the whole dump and says nothing for so long. [`crate::source::mysql::hold`]
+/// speaks up well before.
+const HELD_SILENCE_SECONDS: u64 = 300;
+
+/// A lock: the statements that take it, one after the other, and what takes the first of them back.
+struct Lock<'a> {
+    name: &'a str,
+    statements: &'a [&'a str],
+    undo: Option<&'a str>,
 }
 
-impl DefinitionLock {
-    /// Takes the product's own lock on definitions; `None` where the account may not.
-    pub(crate) fn take(
-        control: &mut Wire,
-        spare: Wire,
-        capabilities: &Capabilities,
-        patience: &Patience<'_>,
-    ) -> Result<Self, MysqlSourceError> {
-        if capabilities.is_mariadb() {
-            return Self::take_stage(spare, patience);
-        }
-        let taken = patience.ask(control, "LOCK INSTANCE FOR BACKUP", "LOCK INSTANCE FOR BACKUP");
-        match taken {
-            Ok(_) => Ok(Self::Instance),
-            Err(MysqlSourceError::Query { error, .. }) if error.is_denied() => Ok(Self::None),
-            Err(error) => Err(error),
-        }
-    }
+/// MariaDB's stages one after the other: a session may not begin with the last. The stage before it stops writers of tables
+/// without transactions, so one that was not reached is begun anew after the wait.
+const STAGE: Lock<'_> = Lock {
+    name: "BACKUP STAGE BLOCK_DDL",
+    statements: &["BACKUP STAGE START", "BACKUP STAGE BLOCK_DDL"],
+    undo: Some(END_STAGE),
+};
+const END_STAGE: &str = "BACKUP STAGE END";
+const INSTANCE: Lock<'_> =
+    Lock { name: "LOCK INSTANCE FOR BACKUP", statements: &["LOCK INSTANCE FOR BACKUP"], undo: None };
+const GLOBAL: Lock<'_> =
+    Lock { name: "the global read lock", statements: &["FLUSH TABLES WITH READ LOCK"], undo: None };
 
-    fn take_stage(mut session: Wire, patience: &Patience<'_>) -> Result<Self, MysqlSourceError> {
-        match patience.ask(&mut session, "BACKUP STAGE START", "BACKUP STAGE START") {
-            Ok(_) => {}
-            Err(MysqlSourceError::Query { error, .. }) if error.is_denied() => {
-                return Ok(Self::None);
-            }
-            Err(error) => return Err(error),
-        }
-        // A stage that could not be reached is begun anew: a session keeps the stages before it.
-        patience.ask(&mut session, "BACKUP STAGE BLOCK_DDL", "BACKUP STAGE BLOCK_DDL")?;
-        Ok(Self::Stage(session))
+/// Takes the product's own lock on definitions, in a session of its own that is returned; `None` where the account may not.
+pub(crate) fn lock_definitions(
+    mut session: Wire,
+    capabilities: &Capabilities,
+    patience: &Patience<'_>,
+) -> Result<Option<Wire>, MysqlSourceError> {
+    drop_when_silent(&mut session)?;
+    let lock = if capabilities.is_mariadb() { STAGE } else { INSTANCE };
+    match patience.ask(&mut session, &lock) {
+        Ok(_) => Ok(Some(session)),
+        Err(MysqlSourceError::Query { error, .. }) if error.is_denied() => Ok(None),
+        Err(error) => Err(error),
     }
+}
+
+/// Lets definitions be changed again.
+pub(crate) fn free_definitions(session: &mut Wire, capabilities: &Capabilities) -> Result<(), MysqlSourceError> {
+    let statement = if capabilities.is_mariadb() { END_STAGE } else { "UNLOCK INSTANCE" };
+    run_sql(session, "free the definitions", statement)
+}
+
+/// Has the server free what a session holds when we are gone without a word.
+fn drop_when_silent(session: &mut Wire) -> Result<(), MysqlSourceError> {
+    run_sql(session, "set up the connection", &format!("SET SESSION wait_timeout = {HELD_SILENCE_SECONDS}"))
 }
 
 /// How long, how often and before whom a lock gives way.
+#[derive(Clone, Copy)]
 pub(crate) struct Patience<'a> {
-    pub(crate) wait: Duration,
-    pub(crate) run: &'a Run,
+    wait: Duration,
+    tries: u32,
+    run: &'a Run,
 }
 
-impl Patience<'_> {
+impl<'a> Patience<'a> {
+    pub(crate) fn new(wait: Duration, run: &'a Run) -> Self {
+        Self { wait, tries: TRIES_MAX, run }
+    }
+
+    /// While another lock is held, nothing is waited for twice.
+    fn once(self) -> Self {
+        Self { tries: 1, ..self }
+    }
+
     fn seconds(&self) -> u64 {
         self.wait.as_secs().max(1)
     }
 
     /// Asks for a lock, backs off where it is held, and names who holds it.
-    pub(crate) fn ask(&self, wire: &mut Wire, statement: &str, name: &str) -> Result<Held, MysqlSourceError> {
+    fn ask(&self, wire: &mut Wire, lock: &Lock<'_>) -> Result<Held, MysqlSourceError> {
         run_sql(wire, "set up the connection", &format!("SET SESSION lock_wait_timeout = {}", self.seconds()))?;
         let mut wasted = Duration::ZERO;
-        for attempt in 1..=TRIES_MAX {
+        let mut attempt = 1;
+        loop {
             let start = Instant::now();
-            match wire.run(statement) {
-                Ok(()) => {
-                    return Ok(Held { since: start, wasted });
-                }
+            match take(wire, lock) {
+                Ok(()) => return Ok(Held { since: start, wasted }),
                 Err(error) if error.code() == Some(1205) => wasted += start.elapsed(),
-                Err(error) => return Err(MysqlSourceError::query(format!("take {name}"))(error)),
+                Err(error) => return Err(MysqlSourceError::query(format!("take {}", lock.name))(error)),
             }
-            let blocker = blocker(wire)?;
-            if attempt == TRIES_MAX {
+            let blocker = blocker(wire);
+            if attempt >= self.tries {
                 return Err(self.gave_up(&blocker));
             }
-            let seconds = self.seconds();
-            self.run.events.note(format!("{name} was not free within {seconds} s{blocker}; trying again"));
-            self.pause(Duration::from_secs(1 << (attempt - 1)))?;
+            self.back_off(lock.name, &blocker, attempt)?;
+            attempt += 1;
         }
-        Err(self.gave_up(""))
     }
 
     fn gave_up(&self, blocker: &str) -> MysqlSourceError {
-        MysqlSourceError::Locked { tries: TRIES_MAX, seconds: self.seconds(), blocker: blocker.to_owned() }
+        MysqlSourceError::Locked { tries: self.tries, seconds: self.seconds(), blocker: blocker.to_owned() }
     }
 
-    /// Waits with nothing locked, and hears the signal to stop.
-    fn pause(&self, time: Duration) -> Result<(), MysqlSourceError> {
+    /// Waits before the next try with nothing locked, and hears the signal to stop.
+    fn back_off(&self, name: &str, blocker: &str, attempt: u32) -> Result<(), MysqlSourceError> {
+        let seconds = self.seconds();
+        self.run.events.note(format!("{name} was not free within {seconds} s{blocker}; trying again"));
+        let time = Duration::from_secs(1 << (attempt - 1));
         let slice = Duration::from_millis(100);
         let start = Instant::now();
         while start.elapsed() < time {
@@ -111,25 +132,64 @@ impl Patience<'_> {
     }
 }
 
+/// Takes a lock, or holds nothing of it.
+fn take(wire: &mut Wire, lock: &Lock<'_>) -> Result<(), WireError> {
+    for (at, statement) in lock.statements.iter().enumerate() {
+        if let Err(error) = wire.run(statement) {
+            if let Some(undo) = lock.undo.filter(|_| at > 0 && error.code().is_some()) {
+                wire.run(undo)?;
+            }
+            return Err(error);
+        }
+    }
+    Ok(())
+}
+
 /// Names the statement or transaction that is most likely in the way, as `; held up by …`.
-fn blocker(wire: &mut Wire) -> Result<String, MysqlSourceError> {
-    let act = "look for who holds the lock";
+fn blocker(wire: &mut Wire) -> String {
     let own = wire.id().to_string();
-    let sessions = rows(wire, act, "SHOW FULL PROCESSLIST")?;
+    // Others' statements may be no text; then nobody is named.
+    let Ok(sessions) = rows(wire, "look for who holds the lock", "SHOW FULL PROCESSLIST") else {
+        return String::new();
+    };
     let busy = sessions.iter().filter(|row| {
         let is_waiting = row.text(6).starts_with("Waiting for");
         row.text(0) != own && matches!(row.text(4), "Query" | "Execute") && !is_waiting
     });
     if let Some(row) = busy.max_by_key(|row| row.number(5)) {
-        let statement: String = row.text(7).chars().take(80).collect();
-        return Ok(format!(
-            "; held up by session {} of {} for {} s: {statement}",
-            row.text(0),
-            row.text(1),
-            row.text(5)
-        ));
+        let statement: String = outline(row.text(7)).chars().take(STATEMENT_CHARS_SHOWN).collect();
+        return format!("; held up by session {} of {} for {} s: {statement}", row.text(0), row.text(1), row.text(5));
     }
-    Ok(open_transaction(wire, &own))
+    open_transaction(wire, &own)
+}
+
+/// Returns a statement without its values, which are the shop's and its customers' and no business of a log.
+fn outline(statement: &str) -> String {
+    let mut outline = String::with_capacity(statement.len());
+    let mut rest = statement.chars().peekable();
+    while let Some(character) = rest.next() {
+        match character {
+            '\'' | '"' => {
+                while let Some(inner) = rest.next().filter(|inner| *inner != character) {
+                    // Whatever an escape stands before is no end.
+                    if inner == '\\' {
+                        rest.next();
+                    }
+                }
+                outline.push('?');
+            }
+            digit if digit.is_ascii_digit() && !outline.ends_with(is_of_name) => {
+                while rest.next_if(|next| is_of_name(*next) || *next == '.').is_some() {}
+                outline.push('?');
+            }
+            other => outline.push(other),
+        }
+    }
+    outline
+}
+
+fn is_of_name(character: char) -> bool {
+    character.is_alphanumeric() || matches!(character, '_' | '$' | '`')
 }
 
 /// Names the oldest open transaction of another session; nothing where we may not look.
@@ -162,16 +222,55 @@ impl Held {
     }
 }
 
-/// Stops all writers. Where the account may not, says which privilege it lacks.
-pub(crate) fn lock_all(wire: &mut Wire, patience: &Patience<'_>, grants: &Grants) -> Result<Held, MysqlSourceError> {
+/// Stops all writers; `None` where the account may not.
+pub(crate) fn lock_all(wire: &mut Wire, patience: &Patience<'_>) -> Result<Option<Held>, MysqlSourceError> {
     // The server frees the lock by itself if we are gone.
     let silence = format!("SET SESSION wait_timeout = {LOCKED_SILENCE_SECONDS}");
     run_sql(wire, "set up the connection", &silence)?;
-    match patience.ask(wire, "FLUSH TABLES WITH READ LOCK", "the global read lock") {
-        Err(MysqlSourceError::Query { error, .. }) if error.is_denied() => {
-            Err(grants.lacks("RELOAD, which stops writers for a moment", "RELOAD"))
+    if_allowed(patience.ask(wire, &GLOBAL))
+}
+
+fn if_allowed(asked: Result<Held, MysqlSourceError>) -> Result<Option<Held>, MysqlSourceError> {
+    match asked {
+        Ok(held) => Ok(Some(held)),
+        Err(MysqlSourceError::Query { error, .. }) if error.is_denied() => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Stops all writers, then those of some tables by a lock that stays in a session of its own when all others go on; `None`
+/// where the account may not. Where that lock is not free, everybody goes on before the next try.
+pub(crate) fn lock_all_and_tables(
+    wire: &mut Wire,
+    session: &mut Wire,
+    tables: &[(String, String)],
+    patience: &Patience<'_>,
+) -> Result<Option<Held>, MysqlSourceError> {
+    let mut wasted = Duration::ZERO;
+    let mut attempt = 1;
+    loop {
+        let Some(mut held) = lock_all(wire, patience)? else {
+            return Ok(None);
+        };
+        match lock_tables(session, tables, &patience.once()) {
+            Ok(Some(_)) => {
+                held.wasted += wasted;
+                return Ok(Some(held));
+            }
+            Ok(None) => {
+                free_all(wire, &held)?;
+                return Ok(None);
+            }
+            Err(MysqlSourceError::Locked { blocker, .. }) => {
+                wasted += Duration::from_secs_f64(free_all(wire, &held)? / 1000.0);
+                if attempt >= patience.tries {
+                    return Err(patience.gave_up(&blocker));
+                }
+                patience.back_off(TABLES, &blocker, attempt)?;
+                attempt += 1;
+            }
+            Err(error) => return Err(error),
         }
-        asked => asked,
     }
 }
 
@@ -183,23 +282,31 @@ pub(crate) fn free_all(wire: &mut Wire, held: &Held) -> Result<f64, MysqlSourceE
     Ok(stall)
 }
 
-/// Locks tables against writers, in a session of its own, until that session ends or unlocks.
-pub(crate) fn lock_tables<'a>(
+/// Locks tables against writers, until the session ends or unlocks; `None` where the account may not.
+pub(crate) fn lock_tables(
     session: &mut Wire,
-    tables: impl Iterator<Item = (&'a str, &'a str)>,
+    tables: &[(String, String)],
     patience: &Patience<'_>,
-    grants: &Grants,
-) -> Result<Held, MysqlSourceError> {
+) -> Result<Option<Held>, MysqlSourceError> {
+    drop_when_silent(session)?;
     let mut statement = "LOCK TABLES".to_owned();
-    for (at, (schema, name)) in tables.enumerate() {
+    for (at, (schema, name)) in tables.iter().enumerate() {
         let comma = if at > 0 { "," } else { "" };
         // Writing into a String does not fail.
         let _infallible = write!(statement, "{comma} {} READ", qualified(schema, name));
     }
-    match patience.ask(session, &statement, "the tables' read locks") {
-        Err(MysqlSourceError::Query { error, .. }) if error.is_denied() => {
-            Err(grants.lacks("both RELOAD and LOCK TABLES, one of which stops writers for a moment", "RELOAD"))
-        }
-        asked => asked,
+    if_allowed(patience.ask(session, &Lock { name: TABLES, statements: &[&statement], undo: None }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_statement_of_others_is_shown_without_their_values() {
+        let shown =
+            outline(r#"UPDATE t1 SET name = 'O\'Neil', pin=1234, `c2` = "x", h = 0xFF WHERE id IN (7,8.5) -- é"#);
+        assert_eq!(shown, "UPDATE t1 SET name = ?, pin=?, `c2` = ?, h = ? WHERE id IN (?,?) -- é");
+        assert_eq!(outline("SELECT 'it''s', 'open"), "SELECT ??, ?");
     }
 }

@@ -88,10 +88,7 @@ impl ObjectReader<'_> {
     fn show(&mut self, what: &str, schema: &str, name: &str) -> Result<TextRow, MysqlSourceError> {
         let act = format!("read the definition of `{schema}.{name}`");
         let found = rows(self.wire, &act, &format!("SHOW CREATE {what} {}", qualified(schema, name)))?;
-        found.into_iter().next().ok_or_else(|| MysqlSourceError::Unsupported {
-            table: format!("{schema}.{name}"),
-            problem: "the server shows no definition".to_owned(),
-        })
+        found.into_iter().next().ok_or_else(|| MysqlSourceError::no_definition(&format!("{schema}.{name}")))
     }
 
     fn sequences(&mut self) -> Result<Vec<Object>, MysqlSourceError> {

@@ -3,8 +3,10 @@
 //! A tuple comparison is written as a chain of disjoint intervals: servers turn `(a, b) > (1, 2)` into a scan of the whole
 //! table, and `(a = 1 AND b > 2) OR a > 1` into two steps of the index.
 
+use crate::mysql::row::KeyColumn;
 use crate::mysql::sql::{ident, idents, qualified};
 use crate::source::mysql::inventory::Table;
+use crate::source::mysql::key::{Key, is_loose};
 
 /// The rows with `lower < key <= upper`.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -22,8 +24,8 @@ impl Range {
     }
 
     /// Returns the condition on the key's columns, or `None` where all rows are meant.
-    pub(crate) fn condition(&self, columns: &[String]) -> Option<String> {
-        let columns: Vec<String> = columns.iter().map(|name| ident(name)).collect();
+    pub(crate) fn condition(&self, key: &Key) -> Option<String> {
+        let columns: Vec<Column> = key.columns.iter().zip(&key.parts).map(Column::new).collect();
         match (&self.lower, &self.upper) {
             (None, None) => None,
             (Some(lower), None) => Some(above(&columns, lower)),
@@ -33,44 +35,62 @@ impl Range {
     }
 }
 
+/// A column of the key, as conditions see it.
+struct Column {
+    /// Quoted.
+    name: String,
+    /// Two literals of other bytes may be one value: a collation takes `a` for `A`, a double has two zeros.
+    is_loose: bool,
+}
+
+impl Column {
+    fn new((name, part): (&String, &KeyColumn)) -> Self {
+        Self { name: ident(name), is_loose: is_loose(&part.kind) }
+    }
+}
+
 /// `key > bound`.
-fn above(columns: &[String], bound: &[String]) -> String {
+fn above(columns: &[Column], bound: &[String]) -> String {
     match (columns, bound) {
-        ([column], [value]) => format!("{column} > {value}"),
-        ([column, columns @ ..], [value, bound @ ..]) => {
-            format!("(({column} = {value} AND {}) OR {column} > {value})", above(columns, bound))
+        ([Column { name, .. }], [value]) => format!("{name} > {value}"),
+        ([Column { name, .. }, columns @ ..], [value, bound @ ..]) => {
+            format!("(({name} = {value} AND {}) OR {name} > {value})", above(columns, bound))
         }
         _ => "TRUE".to_owned(),
     }
 }
 
 /// `key <= bound`.
-fn up_to(columns: &[String], bound: &[String]) -> String {
+fn up_to(columns: &[Column], bound: &[String]) -> String {
     match (columns, bound) {
-        ([column], [value]) => format!("{column} <= {value}"),
-        ([column, columns @ ..], [value, bound @ ..]) => {
-            format!("({column} < {value} OR ({column} = {value} AND {}))", up_to(columns, bound))
+        ([Column { name, .. }], [value]) => format!("{name} <= {value}"),
+        ([Column { name, .. }, columns @ ..], [value, bound @ ..]) => {
+            format!("({name} < {value} OR ({name} = {value} AND {}))", up_to(columns, bound))
         }
         _ => "TRUE".to_owned(),
     }
 }
 
 /// `lower < key <= upper`, the equal head of the two taken out.
-fn between(columns: &[String], lower: &[String], upper: &[String]) -> String {
-    let ([column, columns @ ..], [low, lower @ ..], [high, upper @ ..]) = (columns, lower, upper) else {
+fn between(columns: &[Column], lower: &[String], upper: &[String]) -> String {
+    let ([Column { name, is_loose }, tail @ ..], [low, lows @ ..], [high, highs @ ..]) = (columns, lower, upper) else {
         // Equal bounds hold nothing.
         return "FALSE".to_owned();
     };
     if low == high {
-        return format!("({column} = {low} AND {})", between(columns, lower, upper));
+        return format!("({name} = {low} AND {})", between(tail, lows, highs));
     }
-    if columns.is_empty() {
-        return format!("({column} > {low} AND {column} <= {high})");
+    if tail.is_empty() {
+        return format!("({name} > {low} AND {name} <= {high})");
+    }
+    if *is_loose {
+        // The server may hold the two for equal, and then each alternative below would take all rows of this one value.
+        return format!("({} AND {})", above(columns, lower), up_to(columns, upper));
     }
     format!(
-        "(({column} = {low} AND {}) OR ({column} > {low} AND {column} < {high}) OR ({column} = {high} AND {}))",
-        above(columns, lower),
-        up_to(columns, upper)
+        "(({name} = {low} AND {}) OR ({name} > {low} AND {name} < {high}) OR ({name} = {high} AND {}))",
+        above(tail, lows),
+        up_to(tail, highs)
     )
 }
 
@@ -99,7 +119,7 @@ fn from_where(table: &Table, range: &Range) -> String {
     sql.push_str(" FORCE INDEX (");
     sql.push_str(&ident(&key.index));
     sql.push(')');
-    if let Some(condition) = range.condition(&key.columns) {
+    if let Some(condition) = range.condition(key) {
         sql.push_str(" WHERE ");
         sql.push_str(&condition);
     }
@@ -112,6 +132,7 @@ fn from_where(table: &Table, range: &Range) -> String {
 #[allow(clippy::expect_used, reason = "a test may panic")]
 mod tests {
     use super::*;
+    use crate::mysql::row::KeyKind;
 
     fn texts(values: &[&str]) -> Vec<String> {
         values.iter().map(|value| (*value).to_owned()).collect()
@@ -120,7 +141,20 @@ mod tests {
     fn condition(lower: &[&str], upper: &[&str]) -> String {
         let bound = |values: &[&str]| (!values.is_empty()).then(|| texts(values));
         let range = Range { lower: bound(lower), upper: bound(upper) };
-        range.condition(&texts(&["a", "b", "c"])).unwrap_or_default()
+        range.condition(&key(&KeyKind::Number)).unwrap_or_default()
+    }
+
+    /// Returns a key of three columns, the first of this kind.
+    fn key(first: &KeyKind) -> Key {
+        let kinds = [first.clone(), KeyKind::Number, KeyKind::Number];
+        Key {
+            index: "PRIMARY".to_owned(),
+            columns: texts(&["a", "b", "c"]),
+            parts: kinds.into_iter().enumerate().map(|(index, kind)| KeyColumn { index, kind }).collect(),
+            order: texts(&["a", "b", "c"]),
+            is_unique: true,
+            collations: vec![None; 3],
+        }
     }
 
     #[test]
@@ -140,6 +174,11 @@ mod tests {
     fn holds(condition: &str, key: [i32; 3]) -> bool {
         let mut rest = condition;
         parse_or(&mut rest, key)
+    }
+
+    /// What a collation makes of a literal: 2 is 3, as `a` is `A`.
+    fn collated(literal: i32) -> i32 {
+        literal / 2
     }
 
     fn parse_or(rest: &mut &str, key: [i32; 3]) -> bool {
@@ -187,16 +226,49 @@ mod tests {
     #[test]
     fn ranges_between_bounds_hold_every_key_once() {
         let bounds = [[0, 1, 1], [0, 2, 0], [1, 0, 2], [1, 0, 3], [2, 2, 2]];
-        let literals: Vec<Vec<String>> =
-            bounds.iter().map(|bound| bound.map(|value| value.to_string()).to_vec()).collect();
-        let ranges = Range::between(&literals);
+        let key_of_numbers = key(&KeyKind::Number);
+        let ranges = ranges(&bounds);
         for number in 0..64 {
             let key = [number / 16, number / 4 % 4, number % 4];
             let place = bounds.iter().filter(|bound| **bound < key).count();
             let found: Vec<usize> = (0..ranges.len())
-                .filter(|at| holds(&ranges[*at].condition(&texts(&["a", "b", "c"])).expect("a condition"), key))
+                .filter(|at| holds(&ranges[*at].condition(&key_of_numbers).expect("a condition"), key))
                 .collect();
             assert_eq!(found, [place], "{key:?}");
         }
+    }
+    fn ranges(bounds: &[[i32; 3]]) -> Vec<Range> {
+        let literals: Vec<Vec<String>> =
+            bounds.iter().map(|bound| bound.map(|value| value.to_string()).to_vec()).collect();
+        Range::between(&literals)
+    }
+
+    #[test]
+    fn bounds_of_one_value_in_two_spellings_hold_every_key_once() {
+        let bounds = [[2, 1, 1], [3, 2, 0], [2, 2, 3], [4, 0, 2], [5, 0, 3]];
+        let text = key(&KeyKind::Text { charset: "latin1".to_owned() });
+        let ranges = ranges(&bounds);
+        for number in 0..96 {
+            let row = [number / 16, number / 4 % 4, number % 4];
+            let value = |[a, b, c]: [i32; 3]| [collated(a), b, c];
+            let place = bounds.iter().filter(|bound| value(**bound) < value(row)).count();
+            let is_in = |at: &usize| {
+                let condition = ranges[*at].condition(&text).expect("a condition");
+                holds(&spelt_alike(&condition), value(row))
+            };
+            assert_eq!((0..ranges.len()).filter(is_in).collect::<Vec<_>>(), [place], "{row:?}");
+        }
+    }
+
+    /// Puts the value of each literal of column `a` in its place.
+    fn spelt_alike(condition: &str) -> String {
+        let mut spelt = condition.to_owned();
+        for operator in ["=", "<", ">", "<="] {
+            for literal in (2..=5).rev() {
+                let of = |literal: i32| format!("`a` {operator} {literal}");
+                spelt = spelt.replace(&of(literal), &of(collated(literal)).replace('`', "\""));
+            }
+        }
+        spelt.replace('"', "`")
     }
 }

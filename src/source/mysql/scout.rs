@@ -63,15 +63,33 @@ impl Scout<'_> {
         let mut large = Vec::new();
         for (at, table) in self.own_rows().filter(|(_, table)| table.is_transactional()) {
             match self.known_bounds(wire, at)? {
-                None if table.key.is_some() && self.is_large(table) => large.push(at),
+                None if table.key.is_some() && self.is_large(table) => large.push((at, Vec::new())),
                 bounds => {
-                    for task in tasks(at, &bounds.unwrap_or_default(), false) {
+                    let bounds = bounds.unwrap_or_default();
+                    let mut known = tasks(at, &bounds, false);
+                    if self.has_outgrown(wire, at, bounds.last())? {
+                        known.pop();
+                        large.push((at, bounds));
+                    }
+                    for task in known {
                         self.queue.push(task);
                     }
                 }
             }
         }
-        large.into_iter().try_for_each(|at| self.explore(wire, at))
+        large.into_iter().try_for_each(|(at, bounds)| self.explore(wire, at, bounds))
+    }
+
+    /// Tells whether a table has grown by more than one reader's share above the last bound of the dump before.
+    fn has_outgrown(&self, wire: &mut Wire, at: usize, last: Option<&Vec<String>>) -> Result<bool, MysqlSourceError> {
+        // The reader cuts what is only a little more, and so the files of a table that has not grown stay as they are.
+        let rows = self.rows_in_chunk(at).saturating_mul(2);
+        Ok(last.is_some() && next_bound(wire, &self.tables[at], last, rows)?.is_some())
+    }
+
+    fn rows_in_chunk(&self, at: usize) -> u64 {
+        let estimate = self.tables[at].row_bytes_estimate;
+        self.measured[at].rows_in(self.chunk_bytes, if estimate > 0 { estimate } else { ROW_BYTES_GUESS })
     }
 
     /// Returns the tables that hold rows of their own.
@@ -92,14 +110,13 @@ impl Scout<'_> {
         table.bytes_estimate > self.chunk_bytes.saturating_add(self.chunk_bytes / 2)
     }
 
-    /// Steps through a large table's index, and hands on each range as it is found.
-    fn explore(&self, wire: &mut Wire, at: usize) -> Result<(), MysqlSourceError> {
-        let table = &self.tables[at];
-        let guess = if table.row_bytes_estimate > 0 { table.row_bytes_estimate } else { ROW_BYTES_GUESS };
-        let mut lower = None;
-        for number in 0.. {
-            let rows = self.measured[at].rows_in(self.chunk_bytes, guess);
-            let upper = next_bound(wire, table, lower.as_ref(), rows)?;
+    /// Steps through a large table's index, above the bounds that are known, and hands on each range as it is found.
+    fn explore(&self, wire: &mut Wire, at: usize, mut known: Vec<Vec<String>>) -> Result<(), MysqlSourceError> {
+        let first = known.len();
+        let mut lower = known.pop();
+        for number in first.. {
+            let rows = self.rows_in_chunk(at);
+            let upper = next_bound(wire, &self.tables[at], lower.as_ref(), rows)?;
             let is_last = upper.is_none();
             let range = Range { lower: std::mem::replace(&mut lower, upper.clone()), upper };
             let task = Task { table: at, range, number, is_locked: false };

@@ -7,7 +7,7 @@ use crate::mysql::manifest::Product;
 use crate::mysql::product;
 use crate::mysql::server::Server;
 use crate::mysql::sql;
-use crate::mysql::wire::Wire;
+use crate::mysql::wire::{TextRows, Wire};
 use crate::run::Run;
 use crate::source::mysql::error::MysqlSourceError;
 
@@ -33,12 +33,14 @@ impl TextRow {
 /// Runs a statement and returns its rows as texts.
 pub(crate) fn rows(wire: &mut Wire, act: &str, statement: &str) -> Result<Vec<TextRow>, MysqlSourceError> {
     let rows = wire.query(statement).map_err(MysqlSourceError::query(act))?;
-    Ok(text_rows(rows))
+    text_rows(act, rows)
 }
 
-pub(crate) fn text_rows(rows: crate::mysql::wire::TextRows) -> Vec<TextRow> {
-    let text = |value: Option<Vec<u8>>| value.map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
-    rows.into_iter().map(|row| TextRow(row.into_iter().map(text).collect())).collect()
+/// Takes the values for texts. A definition of other bytes than UTF-8 would be another definition when it is written out.
+pub(crate) fn text_rows(act: &str, rows: TextRows) -> Result<Vec<TextRow>, MysqlSourceError> {
+    let not_text = |_| MysqlSourceError::NotText { act: act.to_owned() };
+    let text = |value: Option<Vec<u8>>| value.map(|bytes| String::from_utf8(bytes).map_err(not_text)).transpose();
+    rows.into_iter().map(|row| row.into_iter().map(text).collect::<Result<_, _>>().map(TextRow)).collect()
 }
 
 pub(crate) fn run_sql(wire: &mut Wire, act: &str, statement: &str) -> Result<(), MysqlSourceError> {
@@ -77,8 +79,19 @@ impl Capabilities {
         self.variables.get(name).map(String::as_str)
     }
 
+    pub(crate) fn is_on(&self, name: &str) -> bool {
+        self.variable(name).is_some_and(|value| value.eq_ignore_ascii_case("ON"))
+    }
+
     pub(crate) fn has_binlog(&self) -> bool {
-        self.variable("log_bin").is_some_and(|value| value.eq_ignore_ascii_case("ON"))
+        self.is_on("log_bin")
+    }
+
+    /// Tells whether both are of one server, as far as servers tell: behind one address there may be several.
+    pub(crate) fn is_of_same_server(&self, other: &Self) -> bool {
+        ["server_uuid", "server_uid", "server_id", "hostname", "port"]
+            .iter()
+            .all(|name| self.variable(name) == other.variable(name))
     }
 
     /// Returns MySQL's UUID, or MariaDB's number.
@@ -146,7 +159,9 @@ pub(crate) fn settle(wire: &mut Wire, capabilities: &Capabilities) -> Result<(),
         // Writing into a String does not fail.
         let _infallible = write!(statement, ", SESSION {name} = {value}");
     }
-    run_sql(wire, act, &statement)
+    run_sql(wire, act, &statement)?;
+    // A MySQL session begins without the roles that are granted and no default; MariaDB's has its one default role.
+    if capabilities.is_mariadb() { Ok(()) } else { run_sql(wire, act, "SET ROLE ALL") }
 }
 
 /// Lets texts come as they are stored, in each column's own character set.
@@ -158,4 +173,18 @@ pub(crate) fn want_raw_bytes(wire: &mut Wire) -> Result<(), MysqlSourceError> {
 pub(crate) fn in_list<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
     let quoted: Vec<String> = names.into_iter().map(sql::string).collect();
     format!("IN ({})", quoted.join(", "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_definition_that_is_no_text_is_refused_and_not_mended() {
+        let refused = text_rows("read the definition of `s.v`", vec![vec![None, Some(b"caf\xE9".to_vec())]]);
+        assert_eq!(
+            refused.map_err(|error| error.to_string()).map(|rows| rows.len()),
+            Err("read the definition of `s.v`: the server's answer is not UTF-8".to_owned())
+        );
+    }
 }

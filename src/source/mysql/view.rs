@@ -1,15 +1,18 @@
 //! Opens the read views of all connections at one moment.
 
+use chrono::{DateTime, Utc};
+
 use crate::mysql::manifest::{Consistency, Position};
 use crate::mysql::wire::{Wire, WireError};
 use crate::policy::{MysqlSource, NonTransactional};
 use crate::run::Run;
+use crate::source::mysql::Unheld;
 use crate::source::mysql::error::MysqlSourceError;
 use crate::source::mysql::grants::Grants;
 use crate::source::mysql::inventory::{Inventory, Table};
-use crate::source::mysql::lock::{DefinitionLock, Patience, free_all, lock_all, lock_tables};
+use crate::source::mysql::lock::{Patience, free_all, lock_all, lock_all_and_tables, lock_tables};
 use crate::source::mysql::moment::{self, Moment};
-use crate::source::mysql::session::{Capabilities, run_sql, text_rows};
+use crate::source::mysql::session::{Capabilities, TextRow, rows, run_sql, text_rows};
 
 const BEGIN: &str = "START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY";
 
@@ -27,35 +30,38 @@ pub(crate) struct Opening<'a> {
     pub(crate) grants: &'a Grants,
     pub(crate) source: &'a MysqlSource,
     pub(crate) inventory: &'a Inventory,
+    pub(crate) unheld: Unheld,
     pub(crate) run: &'a Run,
 }
 
+/// Tables by schema and name.
+type Names = Vec<(String, String)>;
+
 impl<'a> Opening<'a> {
     /// Opens the read views. The session returned holds locks on tables until they are read.
-    pub(crate) fn open(
-        &mut self,
-        definitions: &DefinitionLock,
-        mut spare: Wire,
-    ) -> Result<(Moment, Option<Wire>), MysqlSourceError> {
+    ///
+    /// Whether the account may take a lock, the server's answer says: what its grants promise is not always so (hosted servers
+    /// refuse the global read lock to everybody).
+    pub(crate) fn open(&mut self, mut spare: Wire) -> Result<(Moment, Option<Wire>), MysqlSourceError> {
         let unprotected = self.unprotected()?;
-        if matches!(definitions, DefinitionLock::None) && !self.grants.has("RELOAD") {
-            return self.under_table_locks(spare, !unprotected.is_empty());
-        }
         if unprotected.is_empty()
-            && self.capabilities.is_mariadb()
-            && self.capabilities.has_binlog()
+            && self.binlog_tells_all()?
             && let Some(moment) = self.without_lock()?
         {
             return Ok((moment, None));
         }
-        let moment = self.under_global_lock(&mut spare, &unprotected)?;
-        Ok((moment, (!unprotected.is_empty()).then_some(spare)))
+        if let Some(moment) = self.under_global_lock(&mut spare, &unprotected)? {
+            return Ok((moment, (!unprotected.is_empty()).then_some(spare)));
+        }
+        if let Some(moment) = self.under_table_locks(&mut spare, unprotected.is_empty())? {
+            return Ok((moment, (!unprotected.is_empty()).then_some(spare)));
+        }
+        self.unheld().map(|moment| (moment, None))
     }
 
     /// Returns the tables that a read view does not hold still.
-    fn unprotected(&self) -> Result<Vec<(String, String)>, MysqlSourceError> {
-        let is_unprotected = |table: &&Table| !table.is_transactional() && !table.is_hollow();
-        let tables: Vec<&Table> = self.inventory.tables.iter().filter(is_unprotected).collect();
+    fn unprotected(&self) -> Result<Names, MysqlSourceError> {
+        let tables: Vec<&Table> = self.inventory.unprotected().collect();
         if !tables.is_empty() && self.source.non_transactional == NonTransactional::Refuse {
             let mut names: Vec<String> = tables
                 .iter()
@@ -71,7 +77,7 @@ impl<'a> Opening<'a> {
     }
 
     fn patience(&self) -> Patience<'a> {
-        Patience { wait: self.source.lock_wait, run: self.run }
+        Patience::new(self.source.lock_wait, self.run)
     }
 
     /// Begins on all connections at once: each has been asked before the first has answered.
@@ -89,14 +95,58 @@ impl<'a> Opening<'a> {
         self.readers.iter_mut().try_for_each(&mut step).map_err(MysqlSourceError::query(act))
     }
 
+    /// Tells whether whatever changes a table moves the binlog's position, which then proves read views equal. (A session may
+    /// keep itself out of the binlog by `sql_log_bin = 0`, and none can see it: README.md tells administrators.)
+    fn binlog_tells_all(&mut self) -> Result<bool, MysqlSourceError> {
+        if !self.capabilities.is_mariadb() || !self.capabilities.has_binlog() {
+            return Ok(false);
+        }
+        let why = match self.binlog_filters()? {
+            None => "the account may not see whether the binlog leaves schemas out",
+            Some(true) => "the binlog leaves schemas out",
+            Some(false) if self.capabilities.is_on("log_slave_updates") => return Ok(true),
+            Some(false) if self.capabilities.is_on("wsrep_on") => {
+                "the cluster's changes are not in this server's binlog"
+            }
+            Some(false) if self.may_replicate()? => "what is replicated is not in this server's binlog",
+            Some(false) => return Ok(true),
+        };
+        self.run.events.detail(format!("{why}: taking the global read lock for a moment"));
+        Ok(false)
+    }
+
+    /// Tells whether only some schemas' changes are written to the binlog; `None` where the account may not know.
+    fn binlog_filters(&mut self) -> Result<Option<bool>, MysqlSourceError> {
+        let act = "read the binlog's filters";
+        match self.control.query("SHOW MASTER STATUS") {
+            Ok(found) => {
+                Ok(text_rows(act, found)?.first().map(|row| !row.text(2).is_empty() || !row.text(3).is_empty()))
+            }
+            Err(error) if error.is_denied() => Ok(None),
+            Err(error) => Err(MysqlSourceError::query(act)(error)),
+        }
+    }
+
+    /// Tells whether the server follows another, or whether the account could not see it.
+    fn may_replicate(&mut self) -> Result<bool, MysqlSourceError> {
+        let act = "ask whether the server is a replica";
+        let statement = "SELECT @@global.gtid_slave_pos, \
+                         (SELECT COUNT(*) FROM information_schema.PROCESSLIST WHERE COMMAND LIKE 'Slave\\_%')";
+        let found = rows(self.control, act, statement)?;
+        let is_quiet = |row: &TextRow| row.text(0).is_empty() && row.text(1) == "0";
+        Ok(!self.grants.has("PROCESS") || !found.first().is_some_and(is_quiet))
+    }
+
     /// MariaDB tells each read view's place in the binlog: where all are at one place, they see one moment.
     fn without_lock(&mut self) -> Result<Option<Moment>, MysqlSourceError> {
         for attempt in 1..=LOCK_FREE_TRIES_MAX {
             self.run.check().map_err(|_| MysqlSourceError::Stopped)?;
+            // Before: a row committed in between is not in the views, and the moment must not promise it.
+            let taken_at = moment::clock(self.control)?;
             self.begin()?;
             if let Some(position) = self.common_position()? {
                 self.run.events.detail(format!("read views at one position without a lock, try {attempt}"));
-                return self.moment_at(position).map(Some);
+                return self.moment_at(taken_at, position).map(Some);
             }
         }
         self.run.events.detail("no try found the read views at one position: taking the global read lock");
@@ -108,7 +158,7 @@ impl<'a> Opening<'a> {
         self.each(act, |reader| reader.send("SHOW STATUS LIKE 'binlog_snapshot_%'"))?;
         let mut positions = Vec::new();
         for reader in self.readers.iter_mut() {
-            let rows = text_rows(reader.rows().map_err(MysqlSourceError::query(act))?);
+            let rows = text_rows(act, reader.rows().map_err(MysqlSourceError::query(act))?)?;
             let value = |name: &str| {
                 let row = rows.iter().find(|row| row.text(0).eq_ignore_ascii_case(name));
                 row.map_or("", |row| row.text(1)).to_owned()
@@ -124,46 +174,77 @@ impl<'a> Opening<'a> {
         Ok(offset.parse().ok().map(|offset| Position { file: file.clone(), offset }))
     }
 
-    fn moment_at(&mut self, position: Position) -> Result<Moment, MysqlSourceError> {
+    fn moment_at(&mut self, taken_at: DateTime<Utc>, position: Position) -> Result<Moment, MysqlSourceError> {
         Ok(Moment {
-            taken_at: moment::clock(self.control)?,
+            taken_at,
             consistency: Consistency::LockFree,
             gtid: moment::gtid_at(self.control, &position)?,
             position: Some(position),
+            // What a replica has applied is in the binlog, too, where this way is taken at all.
+            gtid_slave_pos: None,
             write_stall_ms: 0.0,
         })
     }
 
-    /// Stops writers, opens the views, reads the position, and lets writers go on.
+    /// Stops writers, opens the views, reads the position, and lets writers go on; `None` where the account may not stop them.
     fn under_global_lock(
         &mut self,
         session: &mut Wire,
-        unprotected: &[(String, String)],
-    ) -> Result<Moment, MysqlSourceError> {
+        unprotected: &Names,
+    ) -> Result<Option<Moment>, MysqlSourceError> {
         let patience = self.patience();
-        let held = lock_all(self.control, &patience, self.grants)?;
-        if !unprotected.is_empty() {
-            let tables = unprotected.iter().map(|(schema, name)| (schema.as_str(), name.as_str()));
-            lock_tables(session, tables, &patience, self.grants)?;
-        }
+        let held = if unprotected.is_empty() {
+            lock_all(self.control, &patience)?
+        } else {
+            lock_all_and_tables(self.control, session, unprotected, &patience)?
+        };
+        let Some(held) = held else {
+            return Ok(None);
+        };
         self.begin()?;
-        let mut moment = moment::read(self.control, self.capabilities, self.grants, Consistency::GlobalLock)?;
+        let mut moment = self.moment(Consistency::GlobalLock)?;
         moment.write_stall_ms = free_all(self.control, &held)?;
-        Ok(moment)
+        Ok(Some(moment))
     }
 
-    /// The way of an account that may not stop all writers: it stops those of the tables to dump.
-    fn under_table_locks(&mut self, mut session: Wire, keep: bool) -> Result<(Moment, Option<Wire>), MysqlSourceError> {
-        self.run.events.warn("the account lacks RELOAD: the tables are locked one by one while the read views open");
+    /// The way of an account that may not stop all writers: it stops those of the tables to dump. `None` where it may not even.
+    fn under_table_locks(&mut self, session: &mut Wire, free: bool) -> Result<Option<Moment>, MysqlSourceError> {
         let tables = self.inventory.tables.iter().filter(|table| !table.is_hollow());
-        let tables = tables.map(|table| (table.schema.as_str(), table.name.as_str()));
-        let held = lock_tables(&mut session, tables, &self.patience(), self.grants)?;
+        let tables: Names = tables.map(|table| (table.schema.clone(), table.name.clone())).collect();
+        if tables.is_empty() {
+            self.begin()?;
+            return self.moment(Consistency::TableLocks).map(Some);
+        }
+        let Some(held) = lock_tables(session, &tables, &self.patience())? else {
+            return Ok(None);
+        };
+        self.run.events.warn(
+            "the account may not stop all writers (RELOAD): those of the tables were, while the read views opened",
+        );
         self.begin()?;
-        let mut moment = moment::read(self.control, self.capabilities, self.grants, Consistency::TableLocks)?;
-        if !keep {
-            run_sql(&mut session, "free the tables", "UNLOCK TABLES")?;
+        let mut moment = self.moment(Consistency::TableLocks)?;
+        if free {
+            run_sql(session, "free the tables", "UNLOCK TABLES")?;
         }
         moment.write_stall_ms = held.stall_ms();
-        Ok((moment, keep.then_some(session)))
+        Ok(Some(moment))
+    }
+
+    /// The way of an account that may stop nobody: only when asked for.
+    fn unheld(&mut self) -> Result<Moment, MysqlSourceError> {
+        if self.unheld == Unheld::Refuse {
+            return Err(self.grants.may_not_lock());
+        }
+        self.run.events.warn(
+            "INCONSISTENT, as allowed: the account may take no lock (RELOAD, LOCK TABLES), and tables may be of different moments",
+        );
+        self.begin()?;
+        let moment = self.moment(Consistency::Inconsistent)?;
+        // A replay from here would apply some changes twice and others never.
+        Ok(Moment { position: None, gtid: None, gtid_slave_pos: None, ..moment })
+    }
+
+    fn moment(&mut self, consistency: Consistency) -> Result<Moment, MysqlSourceError> {
+        moment::read(self.control, self.capabilities, self.grants, consistency)
     }
 }

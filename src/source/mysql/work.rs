@@ -9,11 +9,11 @@ use crate::mysql::manifest::{Chunk, Manifest};
 use crate::mysql::wire::Wire;
 use crate::source::Sink;
 use crate::source::mysql::error::MysqlSourceError;
+use crate::source::mysql::hold::Holds;
 use crate::source::mysql::inventory::Table;
 use crate::source::mysql::queue::{Queue, Task};
 use crate::source::mysql::read::{RangeReader, in_order};
 use crate::source::mysql::scout::{Measured, Scout};
-use crate::source::mysql::session::run_sql;
 
 /// The scout may be so many ranges ahead for each reader.
 const AHEAD_MAX: usize = 2;
@@ -29,7 +29,7 @@ pub(crate) struct Work<'a> {
     chunk_bytes: u64,
     sink: &'a dyn Sink,
     progress: &'a Progress,
-    table_locks: Mutex<Option<Wire>>,
+    holds: &'a Holds,
     /// By table: the number of a range, and its chunks.
     chunks: Mutex<Vec<RangeChunks>>,
     failure: Failure,
@@ -42,7 +42,7 @@ impl<'a> Work<'a> {
         chunk_bytes: u64,
         sink: &'a dyn Sink,
         progress: &'a Progress,
-        table_locks: Option<Wire>,
+        holds: &'a Holds,
         cancel: CancellationToken,
     ) -> Self {
         Self {
@@ -52,7 +52,7 @@ impl<'a> Work<'a> {
             chunk_bytes,
             sink,
             progress,
-            table_locks: Mutex::new(table_locks),
+            holds,
             chunks: Mutex::new(tables.iter().map(|_| Vec::new()).collect()),
             failure: Failure { first: Mutex::new(None), cancel },
         }
@@ -113,15 +113,7 @@ impl<'a> Work<'a> {
             self.measured[task.table].add(chunk.rows, chunk.bytes);
         }
         lock(&self.chunks)[task.table].push((task.number, chunks));
-        if self.queue.done(task) { self.free_tables() } else { Ok(()) }
-    }
-
-    /// Lets the writers of locked tables go on.
-    fn free_tables(&self) -> Result<(), MysqlSourceError> {
-        match lock(&self.table_locks).take() {
-            Some(mut session) => run_sql(&mut session, "hold the tables still", "UNLOCK TABLES"),
-            None => Ok(()),
-        }
+        if self.queue.done(task) { self.holds.free_tables() } else { Ok(()) }
     }
 
     /// Returns the chunks of each table, in their order.

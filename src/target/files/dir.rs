@@ -6,6 +6,8 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Component, Path};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, RawDir, Stat};
 use rustix::io::Errno;
@@ -34,12 +36,12 @@ impl AsFd for TargetDir {
 
 /// A file, link or device under a name of bkp's own; removed unless it is published.
 #[derive(Debug)]
-pub struct Temp<'a, T> {
-    dir: &'a TargetDir,
+pub struct Temp<T> {
+    dir: Arc<TargetDir>,
     name: OsString,
     what: T,
     is_link: bool,
-    is_published: bool,
+    is_published: AtomicBool,
 }
 
 /// Tells whether a tree's name can be one entry of a directory, and not one of bkp's own.
@@ -149,6 +151,12 @@ impl TargetDir {
         Ok(File::from(fd))
     }
 
+    /// Opens an entry of any kind as it is, only to be asked and told about itself.
+    pub(super) fn handle(&self, name: &OsStr) -> io::Result<OwnedFd> {
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        Ok(rustix::fs::openat(&self.fd, name, flags, Mode::empty())?)
+    }
+
     pub(super) fn remove_file(&self, name: &OsStr) -> io::Result<()> {
         match rustix::fs::unlinkat(&self.fd, name, AtFlags::empty()) {
             Ok(()) | Err(Errno::NOENT) => Ok(()),
@@ -164,7 +172,7 @@ impl TargetDir {
     ///
     /// # Errors
     /// Where the directory cannot be written.
-    pub fn temp_file(&self) -> io::Result<Temp<'_, File>> {
+    pub fn temp_file(self: &Arc<Self>) -> io::Result<Temp<File>> {
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         self.temp(|name| {
             let fd = rustix::fs::openat(&self.fd, name, flags, Mode::RUSR | Mode::WUSR)?;
@@ -176,7 +184,7 @@ impl TargetDir {
     ///
     /// # Errors
     /// Where that is gone, or the filesystem has no more room for names.
-    pub fn temp_link(&self, of: &Self, name: &OsStr) -> io::Result<Temp<'_, ()>> {
+    pub fn temp_link(self: &Arc<Self>, of: &Self, name: &OsStr) -> io::Result<Temp<()>> {
         let linked = self.temp(|temp| rustix::fs::linkat(&of.fd, name, &self.fd, temp, AtFlags::empty()));
         linked.map(|mut temp| {
             temp.is_link = true;
@@ -188,7 +196,7 @@ impl TargetDir {
     ///
     /// # Errors
     /// Where only root may do so, or the kind is made otherwise.
-    pub fn temp_special(&self, metadata: &Metadata) -> io::Result<Temp<'_, ()>> {
+    pub fn temp_special(self: &Arc<Self>, metadata: &Metadata) -> io::Result<Temp<()>> {
         let mode = Mode::RUSR | Mode::WUSR;
         let node = |kind, device| self.temp(|name| rustix::fs::mknodat(&self.fd, name, kind, mode, device));
         match &metadata.kind {
@@ -201,12 +209,13 @@ impl TargetDir {
         }
     }
 
-    fn temp<T>(&self, make: impl Fn(&OsStr) -> Result<T, Errno>) -> io::Result<Temp<'_, T>> {
+    fn temp<T>(self: &Arc<Self>, make: impl Fn(&OsStr) -> Result<T, Errno>) -> io::Result<Temp<T>> {
         for _ in 0..NAMES_TRIED_MAX {
             let name = temp_name()?;
             match make(&name) {
                 Ok(what) => {
-                    return Ok(Temp { dir: self, name, what, is_link: false, is_published: false });
+                    let dir = Arc::clone(self);
+                    return Ok(Temp { dir, name, what, is_link: false, is_published: AtomicBool::new(false) });
                 }
                 Err(Errno::EXIST) => {}
                 Err(error) => return Err(error.into()),
@@ -224,13 +233,14 @@ fn temp_name() -> io::Result<OsString> {
     Ok(OsString::from_vec(name))
 }
 
-impl Temp<'_, File> {
-    pub fn file(&mut self) -> &mut File {
-        &mut self.what
+impl Temp<File> {
+    #[must_use]
+    pub fn file(&self) -> &File {
+        &self.what
     }
 }
 
-impl<T> Temp<'_, T> {
+impl<T> Temp<T> {
     #[must_use]
     pub fn name(&self) -> &OsStr {
         &self.name
@@ -240,17 +250,17 @@ impl<T> Temp<'_, T> {
     ///
     /// # Errors
     /// Where a directory stands in the way.
-    pub fn publish(mut self, name: &OsStr) -> io::Result<()> {
+    pub fn publish(&self, name: &OsStr) -> io::Result<()> {
         rustix::fs::renameat(&self.dir.fd, &self.name, &self.dir.fd, name)?;
-        self.is_published = !self.is_link;
+        self.is_published.store(!self.is_link, Ordering::Relaxed);
         // Renaming one name of a file onto another name of the same file does nothing and leaves both: dropping cleans up.
         Ok(())
     }
 }
 
-impl<T> Drop for Temp<'_, T> {
+impl<T> Drop for Temp<T> {
     fn drop(&mut self) {
-        if !self.is_published {
+        if !*self.is_published.get_mut() {
             // What stays here is removed by the next restore into this directory.
             drop(self.dir.remove_file(&self.name));
         }

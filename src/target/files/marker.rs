@@ -2,6 +2,7 @@
 
 use std::ffi::OsStr;
 use std::io::{self, Read, Write};
+use std::sync::Arc;
 
 use crate::id::BlobId;
 use crate::target::files::State;
@@ -42,8 +43,8 @@ impl Marker {
         Ok(Self::parse(&text))
     }
 
-    pub(super) fn write(&self, root: &TargetDir) -> io::Result<()> {
-        let mut temp = root.temp_file()?;
+    pub(super) fn write(&self, root: &Arc<TargetDir>) -> io::Result<()> {
+        let temp = root.temp_file()?;
         temp.file().write_all(self.text().as_bytes())?;
         temp.file().sync_all()?;
         temp.publish(name())

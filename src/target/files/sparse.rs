@@ -19,6 +19,14 @@ pub fn write_at(file: &File, bytes: &[u8], offset: u64) -> io::Result<()> {
     Ok(())
 }
 
+/// Ends a file where its content does: a hole at the end is not written, and not there yet.
+///
+/// # Errors
+/// Those of cutting or stretching.
+pub fn end_at(file: &File, size: u64) -> io::Result<()> {
+    if file.metadata()?.len() == size { Ok(()) } else { file.set_len(size) }
+}
+
 /// Returns the stretches that hold anything but zeros, by the file's blocks.
 fn runs(bytes: &[u8], offset: u64) -> Vec<Range<usize>> {
     let into_block = usize::try_from(offset % BLOCK as u64).unwrap_or(0);

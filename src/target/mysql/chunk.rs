@@ -10,6 +10,7 @@ use crate::mysql::manifest::{Chunk, Column, TableEntry};
 use crate::mysql::sql;
 use crate::target::mysql::LoadError;
 use crate::target::mysql::dump::DumpReader;
+use crate::target::mysql::enums;
 use crate::target::mysql::fault;
 use crate::target::mysql::feed::{Counted, Feed};
 use crate::target::mysql::progress;
@@ -43,7 +44,7 @@ pub(super) async fn load(
         Err(error) => return Err(at(error)),
     }
     send(conn, dump, table, chunk, counted).await?;
-    check(conn, table, chunk).await?;
+    check(conn, dump, table, chunk).await?;
     conn.query_drop("COMMIT").await.map_err(at)?;
     Ok(Outcome::Loaded)
 }
@@ -70,12 +71,15 @@ async fn send(
 }
 
 /// Asks the server what it made of the rows, before they are committed.
-async fn check(conn: &mut Conn, table: &TableEntry, chunk: &Chunk) -> Result<(), LoadError> {
+async fn check(conn: &mut Conn, dump: &dyn DumpReader, table: &TableEntry, chunk: &Chunk) -> Result<(), LoadError> {
     let taken = conn.affected_rows();
     let (path, name) = (chunk.path.clone(), sql::qualified(&table.schema, &table.name));
     if conn.get_warnings() > 0 {
-        let (count, first) = warnings(conn).await.map_err(|source| rows_error(table, chunk, source))?;
-        return Err(LoadError::Warnings { path, table: name, count, first });
+        let warnings = Warnings::ask(conn).await.map_err(|source| rows_error(table, chunk, source))?;
+        if !warnings.are_of_enums(dump, table, chunk).await? {
+            let Warnings { count, first, .. } = warnings;
+            return Err(LoadError::Warnings { path, table: name, count, first });
+        }
     }
     if taken != chunk.rows {
         return Err(LoadError::RowCount { path, table: name, expected: chunk.rows, taken });
@@ -83,11 +87,31 @@ async fn check(conn: &mut Conn, table: &TableEntry, chunk: &Chunk) -> Result<(),
     Ok(())
 }
 
-async fn warnings(conn: &mut Conn) -> Result<(u64, String), Error> {
-    let count: Option<u64> = conn.query_first("SELECT @@warning_count").await?;
-    let first: Option<(String, u16, String)> = conn.query_first("SHOW WARNINGS LIMIT 1").await?;
-    let first = first.map(|(_, code, text)| format!("{text} ({code})"));
-    Ok((count.unwrap_or(0), first.unwrap_or_default()))
+/// What the server has to say about a statement.
+struct Warnings {
+    count: u64,
+    first: String,
+    /// Those that the server still knows (the first 64).
+    codes: Vec<u16>,
+}
+
+impl Warnings {
+    async fn ask(conn: &mut Conn) -> Result<Self, Error> {
+        let count: Option<u64> = conn.query_first("SELECT @@warning_count").await?;
+        let known: Vec<(String, u16, String)> = conn.query("SHOW WARNINGS").await?;
+        let first = known.first().map(|(_, code, text)| format!("{text} ({code})"));
+        let codes = known.into_iter().map(|(_, code, _)| code).collect();
+        Ok(Self { count: count.unwrap_or(0), first: first.unwrap_or_default(), codes })
+    }
+
+    /// Tells whether they are those that ENUM columns give for their error value, and no other.
+    async fn are_of_enums(&self, dump: &dyn DumpReader, table: &TableEntry, chunk: &Chunk) -> Result<bool, LoadError> {
+        let columns = enums::columns(&table.columns);
+        if columns.is_empty() || self.codes.iter().any(|code| *code != enums::TRUNCATED) {
+            return Ok(false);
+        }
+        Ok(self.count == enums::count_empty(dump.stream(&chunk.path), &columns).await?)
+    }
 }
 
 fn rows_error(table: &TableEntry, chunk: &Chunk, source: Error) -> LoadError {
@@ -138,6 +162,7 @@ mod tests {
             name: "t`x".to_owned(),
             create: String::new(),
             engine: "InnoDB".to_owned(),
+            history_lost: false,
             columns: vec![
                 column("id", None),
                 column("j", Some("CONVERT(@v USING utf8mb4)")),

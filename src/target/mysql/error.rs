@@ -20,6 +20,11 @@ pub enum LoadError {
         #[source]
         source: Box<mysql_async::Error>,
     },
+    #[error("{act}: no answer within {seconds} s")]
+    NoAnswer { act: String, seconds: u64 },
+    /// Without the server's words: they quote the statement, and with it the hash of a password.
+    #[error("{act}: the server refuses {refused} of {statements} statements, the first with error {code}")]
+    Account { act: String, refused: usize, statements: usize, code: u16 },
     #[error("load `{path}` into {table}")]
     Rows {
         path: String,
@@ -42,7 +47,7 @@ pub enum LoadError {
     #[error("load into a target that is not empty: it holds {}", list(.holdings))]
     NotEmpty { holdings: Vec<Drop> },
     #[error("load into a target that is in the middle of another load")]
-    OtherLoad,
+    OtherLoad { snapshot: Option<String> },
     #[error("load into a target that another `bkp` is loading into")]
     Busy,
     #[error("load into a target that refuses `LOAD DATA LOCAL`")]
@@ -81,13 +86,37 @@ impl LoadError {
         match self {
             Self::Server(error) => !error.is_access_denied() && !error.is_network_refused(),
             Self::Sql { source, .. } | Self::Rows { source, .. } => fault::is_passing(source),
+            Self::NoAnswer { .. } => true,
+            _ => false,
+        }
+    }
+
+    /// Tells whether another session was in the way, as against a connection that was lost.
+    pub(super) fn is_conflict(&self) -> bool {
+        match self {
+            Self::Sql { source, .. } | Self::Rows { source, .. } => fault::is_conflict(source),
             _ => false,
         }
     }
 
     /// Tells whether the server understood and said no.
     pub(super) fn is_refusal(&self) -> bool {
-        matches!(self, Self::Sql { source, .. } if matches!(**source, mysql_async::Error::Server(_)) && !self.is_passing())
+        match self {
+            Self::Sql { source, .. } => matches!(**source, mysql_async::Error::Server(_)) && !self.is_passing(),
+            Self::Account { .. } => true,
+            _ => false,
+        }
+    }
+
+    /// Tells whether it stands in the way of one table only, so that the others may well come.
+    pub(super) fn is_of_one_table(&self) -> bool {
+        match self {
+            Self::Warnings { .. } | Self::RowCount { .. } => true,
+            Self::Dump(error) => error.is_damage(),
+            Self::Sql { source, .. } | Self::Rows { source, .. } => fault::is_of_statement(source),
+            Self::GaveUp { source, .. } => source.is_of_one_table(),
+            _ => false,
+        }
     }
 
     /// Returns the message with those of its causes.
@@ -108,7 +137,12 @@ impl LoadError {
             Self::Server(error) => return error.hint(),
             Self::Dump(error) => return error.hint(),
             Self::NotEmpty { .. } => "choose an empty target, or say that it may be overwritten",
-            Self::OtherLoad => {
+            Self::OtherLoad { snapshot: Some(id) } => {
+                return Some(format!(
+                    "continue that load with `--snapshot {id}` and its own selection, or drop the schema `bkp_restore` and what it has loaded"
+                ));
+            }
+            Self::OtherLoad { snapshot: None } => {
                 "continue that load with its own snapshot and selection, or drop the schema `bkp_restore` and what it has loaded"
             }
             Self::Busy => "wait for it, or stop it: what it has loaded stays, and a new start goes on from there",
@@ -118,8 +152,14 @@ impl LoadError {
             Self::Warnings { .. } => {
                 "is the target of another product, version or max_allowed_packet than the source was?"
             }
-            Self::GaveUp { .. } | Self::Stopped | Self::Rows { .. } => "start it again: it goes on where it stopped",
-            Self::Sql { source, .. } => return sql_hint(source).map(str::to_owned),
+            Self::GaveUp { .. } | Self::NoAnswer { .. } | Self::Stopped | Self::Rows { .. } => {
+                "start it again: it goes on where it stopped"
+            }
+            Self::Sql { source, .. } => match &**source {
+                mysql_async::Error::Server(error) => return code_hint(error.code).map(str::to_owned),
+                _ => return None,
+            },
+            Self::Account { code, .. } => return code_hint(*code).map(str::to_owned),
             Self::RowCount { .. } | Self::BrokeOff => return None,
         };
         Some(hint.to_owned())
@@ -136,17 +176,17 @@ impl LoadError {
     }
 }
 
-fn sql_hint(error: &mysql_async::Error) -> Option<&'static str> {
-    let mysql_async::Error::Server(error) = error else {
-        return None;
-    };
-    match error.code {
+fn code_hint(code: u16) -> Option<&'static str> {
+    match code {
         1044 | 1142 | 1143 | 1227 | 1370 => {
             Some("give the account that restores all privileges on the target (GRANT ALL ON *.*)")
         }
         1273 | 1115 => {
             Some("the target does not know this collation or character set: use one of the dump's product and version")
         }
+        1524 => Some(
+            "the target lacks the plugin that checks this account's password: install it there, or make the account anew",
+        ),
         1286 => Some("the target lacks this storage engine: install it, or use a target that has it"),
         1114 | 1021 => Some("free space on the target, then start it again: it goes on where it stopped"),
         1290 => Some("the target is read-only: SET GLOBAL read_only = 0, if it is the right server"),

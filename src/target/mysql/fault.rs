@@ -11,12 +11,26 @@ pub(super) fn is_passing(error: &Error) -> bool {
     }
 }
 
-fn is_passing_code(code: u16) -> bool {
+const LOCK_WAIT: u16 = 1205;
+const DEADLOCK: u16 = 1213;
+
+/// Tells whether another session was in the way.
+pub(super) fn is_conflict(error: &Error) -> bool {
+    matches!(error, Error::Server(error) if matches!(error.code, LOCK_WAIT | DEADLOCK))
+}
+
+/// Tells whether the server refuses this very statement and may well take one on another table: it still answers, and what it
+/// complains of is not itself (no disk, no memory, read-only) nor the account.
+pub(super) fn is_of_statement(error: &Error) -> bool {
+    let is_of_server =
+        |code| matches!(code, 1021 | 1037 | 1038 | 1041 | 1044 | 1045 | 1114 | 1142 | 1227 | 1290 | 1836);
+    matches!(error, Error::Server(error) if !is_of_server(error.code)) && (!is_passing(error) || is_conflict(error))
+}
+
+pub(super) fn is_passing_code(code: u16) -> bool {
     const TOO_MANY_CONNECTIONS: u16 = 1040;
     const SHUTDOWN: u16 = 1053;
     const NETWORK: std::ops::RangeInclusive<u16> = 1153..=1161;
-    const LOCK_WAIT: u16 = 1205;
-    const DEADLOCK: u16 = 1213;
     const QUERY_INTERRUPTED: u16 = 1317;
     const KILLED: u16 = 1927;
     const GONE_AWAY: u16 = 2006;
@@ -54,6 +68,17 @@ mod tests {
 
     fn server(code: u16) -> Error {
         Error::Server(mysql_async::ServerError { code, message: String::new(), state: String::new() })
+    }
+
+    #[test]
+    fn a_refused_value_is_the_tables_own_fault_and_a_full_disk_or_a_lost_connection_is_not() {
+        for code in [1062, 1273, 1366, 1205] {
+            assert!(is_of_statement(&server(code)), "{code}");
+        }
+        for code in [1021, 1114, 1290, 1142, 2013, 1053] {
+            assert!(!is_of_statement(&server(code)), "{code}");
+        }
+        assert!(!is_of_statement(&Error::Driver(DriverError::ConnectionClosed)));
     }
 
     #[test]

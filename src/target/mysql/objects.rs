@@ -2,14 +2,15 @@
 
 use std::collections::VecDeque;
 
-use mysql_async::Conn;
 use mysql_async::prelude::Queryable;
+use mysql_async::{Conn, Error};
 
 use crate::event::Unit;
 use crate::mysql::manifest::{ObjectEntry, ObjectKind};
 use crate::mysql::sql;
 use crate::target::mysql::account;
 use crate::target::mysql::dump::DumpReadError;
+use crate::target::mysql::fault;
 use crate::target::mysql::plan::{Making, ObjectStep, describe};
 use crate::target::mysql::progress;
 use crate::target::mysql::progress::Step;
@@ -59,7 +60,8 @@ async fn create(conn: &mut Conn, load: &Load, is_wanted: impl Fn(ObjectKind) -> 
         made.done += before - refused.len();
         if refused.is_empty() || refused.len() == before {
             let failed = refused.into_iter();
-            made.failed = failed.map(|(step, error)| Failed { what: describe(&step.object), error }).collect();
+            made.failed =
+                failed.map(|(step, error)| Failed { what: describe(&step.object), table: None, error }).collect();
             return Ok(made);
         }
         waiting.extend(refused.into_iter().map(|(step, _)| step));
@@ -81,11 +83,33 @@ async fn create_one(conn: &mut Conn, load: &Load, step: &ObjectStep) -> Result<(
         conn.query_drop(drop).await.map_err(at())?;
     }
     progress::note(conn, Step::Making(&object.statements)).await?;
-    for statement in statements(load, object).await? {
-        conn.query_drop(statement).await.map_err(at())?;
+    let statements = statements(load, object).await?;
+    match object.kind {
+        ObjectKind::Role | ObjectKind::User | ObjectKind::Grant => make_account(conn, object, &statements).await?,
+        _ => {
+            for statement in &statements {
+                conn.query_drop(statement).await.map_err(at())?;
+            }
+        }
     }
     load.opener.prepare(conn).await?;
     progress::note(conn, Step::Made(&object.statements)).await
+}
+
+/// Runs every statement of an account: a right that the target does not know must not cost the others.
+async fn make_account(conn: &mut Conn, object: &ObjectEntry, statements: &[String]) -> Result<(), LoadError> {
+    let act = format!("create {}", describe(object));
+    let mut codes = Vec::new();
+    for statement in statements {
+        match conn.query_drop(statement).await {
+            Err(Error::Server(error)) if !fault::is_passing_code(error.code) => codes.push(error.code),
+            made => made.map_err(LoadError::at(&act))?,
+        }
+    }
+    match codes.first() {
+        None => Ok(()),
+        Some(&code) => Err(LoadError::Account { act, refused: codes.len(), statements: statements.len(), code }),
+    }
 }
 
 async fn statements(load: &Load, object: &ObjectEntry) -> Result<Vec<String>, LoadError> {

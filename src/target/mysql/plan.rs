@@ -10,7 +10,7 @@ use serde::Serialize;
 use sha2::{Digest, Sha256};
 
 use crate::human;
-use crate::mysql::manifest::{Manifest, ObjectEntry, ObjectKind, SchemaEntry, TableEntry};
+use crate::mysql::manifest::{Consistency, Manifest, ObjectEntry, ObjectKind, SchemaEntry, TableEntry};
 use crate::mysql::product;
 use crate::mysql::sql;
 use crate::target::mysql::LoadError;
@@ -37,12 +37,6 @@ impl Selection {
         Self { tables: None, accounts: true }
     }
 
-    /// Selects all but users, roles and grants: what a sandbox needs.
-    #[must_use]
-    pub fn data() -> Self {
-        Self { tables: None, accounts: false }
-    }
-
     fn has(&self, schema: &str, table: &str) -> bool {
         let is_it = |(s, t): &(String, String)| s == schema && t == table;
         self.tables.as_ref().is_none_or(|tables| tables.iter().any(is_it))
@@ -54,6 +48,8 @@ impl Selection {
 pub struct LoadPlan {
     /// Names manifest and selection; a load that was interrupted goes on under the same token only.
     pub token: String,
+    /// The snapshot that the dump lies in, where the caller says so; kept on the target for who must go on with the load.
+    pub snapshot: Option<String>,
     /// The target holds the beginning of this very load.
     pub resumes: bool,
     /// Product and version, for people.
@@ -160,6 +156,7 @@ impl LoadPlan {
         }
         Ok(Self {
             token,
+            snapshot: None,
             resumes: progress.is_some(),
             target: format!("{} {}", product::name(state.product), state.version),
             schemas: schemas(manifest, &tables, &objects, state, progress),
@@ -229,7 +226,7 @@ fn token(manifest: &Manifest, selection: &Selection) -> String {
 fn own_progress<'a>(token: &str, state: &'a TargetState, overwrite: bool) -> Result<Option<&'a Progress>, LoadError> {
     match &state.progress {
         Some(progress) if progress.token == token => Ok(Some(progress)),
-        Some(_) if !overwrite => Err(LoadError::OtherLoad),
+        Some(progress) if !overwrite => Err(LoadError::OtherLoad { snapshot: progress.snapshot.clone() }),
         _ => Ok(None),
     }
 }
@@ -305,6 +302,17 @@ fn notes(manifest: &Manifest, selection: &Selection, state: &TargetState) -> Vec
         ));
     } else if series(&manifest.version) > series(&state.version) {
         notes.push(format!("the dump is of {dumped} and the target is the older {target}"));
+    }
+    if manifest.consistency == Consistency::Inconsistent {
+        notes.push(
+            "the dump was made without a lock, as --allow-inconsistent allows: its tables are of different moments"
+                .to_owned(),
+        );
+    }
+    for table in manifest.tables.iter().filter(|table| table.history_lost && selection.has(&table.schema, &table.name))
+    {
+        let name = sql::qualified(&table.schema, &table.name);
+        notes.push(format!("the dump holds no history of {name}: it was versioned by transactions"));
     }
     if selection.tables.is_some() {
         notes.push(

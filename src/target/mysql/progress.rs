@@ -10,8 +10,8 @@ use mysql_async::{Conn, Error};
 use sha2::{Digest, Sha256};
 
 use crate::mysql::sql;
-use crate::target::mysql::LoadError;
 use crate::target::mysql::fault;
+use crate::target::mysql::{LoadError, LoadPlan};
 
 pub(super) const SCHEMA: &str = "bkp_restore";
 const TABLE: &str = "`bkp_restore`.`bkp_restore_progress`";
@@ -21,6 +21,8 @@ const TABLE: &str = "`bkp_restore`.`bkp_restore_progress`";
 pub struct Progress {
     /// Names the manifest and the selection that were being loaded.
     pub token: String,
+    /// The snapshot that the dump came from, where the one who loaded told it.
+    pub snapshot: Option<String>,
     items: BTreeSet<String>,
 }
 
@@ -29,6 +31,8 @@ pub struct Progress {
 pub(super) enum Step<'a> {
     /// The load of this token has begun.
     Load(&'a str),
+    /// It loads a dump from this snapshot.
+    Snapshot(&'a str),
     /// From here on the table of this name is ours.
     Begun { schema: &'a str, name: &'a str },
     /// It is there, without rows.
@@ -47,6 +51,7 @@ impl Step<'_> {
     fn word(self) -> &'static str {
         match self {
             Self::Load(_) => "load",
+            Self::Snapshot(_) => "snapshot",
             Self::Begun { .. } => "begun",
             Self::Created { .. } => "created",
             Self::Chunk(_) => "chunk",
@@ -56,10 +61,12 @@ impl Step<'_> {
         }
     }
 
-    /// Returns the name for people, and for [`Step::Load`] the token.
+    /// Returns the name for people, and for [`Step::Load`] and [`Step::Snapshot`] what they carry.
     fn label(self) -> String {
         match self {
-            Self::Load(text) | Self::Chunk(text) | Self::Making(text) | Self::Made(text) => text.to_owned(),
+            Self::Load(text) | Self::Snapshot(text) | Self::Chunk(text) | Self::Making(text) | Self::Made(text) => {
+                text.to_owned()
+            }
             Self::Begun { schema, name } | Self::Created { schema, name } | Self::Finished { schema, name } => {
                 sql::qualified(schema, name)
             }
@@ -80,7 +87,7 @@ impl Progress {
 
     #[cfg(test)]
     pub(super) fn of(token: &str, steps: &[Step<'_>]) -> Self {
-        Self { token: token.to_owned(), items: steps.iter().map(|step| step.item()).collect() }
+        Self { token: token.to_owned(), snapshot: None, items: steps.iter().map(|step| step.item()).collect() }
     }
 }
 
@@ -92,14 +99,17 @@ pub(super) async fn read(conn: &mut Conn) -> Result<Option<Progress>, LoadError>
         Err(Error::Server(error)) if fault::is_absent(error.code) => return Ok(None),
         Err(error) => return Err(LoadError::at("read the progress of an earlier load")(error)),
     };
-    let token = rows.iter().find(|(_, step, _)| step == "load");
-    let token = token.map(|(_, _, token)| token.clone());
+    let name = |wanted: &str| {
+        let found = rows.iter().find(|(_, step, _)| step == wanted);
+        found.map(|(_, _, name)| name.clone())
+    };
+    let (token, snapshot) = (name("load"), name("snapshot"));
     let items = rows.into_iter().map(|(item, _, _)| item).collect();
-    Ok(token.map(|token| Progress { token, items }))
+    Ok(token.map(|token| Progress { token, snapshot, items }))
 }
 
 /// Makes an empty table of progress for a new load. What another load left in it is forgotten.
-pub(super) async fn begin(conn: &mut Conn, token: &str) -> Result<(), LoadError> {
+pub(super) async fn begin(conn: &mut Conn, plan: &LoadPlan) -> Result<(), LoadError> {
     let make = format!(
         "CREATE TABLE IF NOT EXISTS {TABLE} (item CHAR(64) CHARACTER SET ascii COLLATE ascii_bin NOT NULL PRIMARY KEY, \
          step VARCHAR(16) CHARACTER SET ascii NOT NULL, name TEXT CHARACTER SET utf8mb4 NOT NULL) ENGINE=InnoDB"
@@ -108,9 +118,10 @@ pub(super) async fn begin(conn: &mut Conn, token: &str) -> Result<(), LoadError>
         format!("CREATE DATABASE IF NOT EXISTS {}", sql::ident(SCHEMA)),
         make,
         format!("DELETE FROM {TABLE}"),
-        insert(Step::Load(token)),
+        insert(Step::Load(&plan.token)),
     ];
-    for statement in statements {
+    let snapshot = plan.snapshot.as_deref().map(|id| insert(Step::Snapshot(id)));
+    for statement in statements.into_iter().chain(snapshot) {
         conn.query_drop(statement)
             .await
             .map_err(LoadError::at("keep the load's progress on the target, in schema `bkp_restore`"))?;

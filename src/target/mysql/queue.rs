@@ -96,6 +96,14 @@ impl Queue {
         }
     }
 
+    /// Gives a table up: no chunk of it is given out any more, and it is never finished.
+    pub(super) fn fail(&mut self, index: usize) {
+        self.untouched.retain(|other| *other != index);
+        self.full.retain(|other| *other != index);
+        // A chunk that another connection is at still ends; the failed one never does, so the table is never full.
+        self.lanes.iter_mut().filter(|lane| lane.table == index).for_each(|lane| lane.chunks.clear());
+    }
+
     fn take_table(&mut self, worker: usize) -> bool {
         let Some(table) = self.untouched.pop() else {
             return false;
@@ -189,6 +197,29 @@ mod tests {
         queue.done(0);
         assert_eq!(queue.next(1), Next::Finish { table: 0 });
         assert_eq!(queue.next(1), Next::Nothing);
+    }
+
+    #[test]
+    fn a_table_that_is_given_up_gives_out_nothing_more_and_is_not_finished() {
+        let mut queue = Queue::new(vec![table(1, false), table(9, false)], 2);
+        assert_eq!(queue.next(0), chunk(1, 0));
+        queue.done(1);
+        assert_eq!(queue.next(0), chunk(1, 1));
+        assert_eq!(queue.next(1), chunk(0, 0));
+        queue.done(0);
+        assert_eq!(queue.next(1), Next::Finish { table: 0 });
+        assert_eq!(queue.next(1), chunk(1, 5));
+        queue.fail(1);
+        queue.done(1);
+        assert_eq!((queue.next(0), queue.next(1)), (Next::Nothing, Next::Nothing));
+    }
+
+    #[test]
+    fn a_table_that_was_never_made_is_not_touched() {
+        let mut queue = Queue::new(vec![table(0, false), table(3, false)], 1);
+        queue.fail(0);
+        queue.fail(1);
+        assert_eq!(queue.next(0), Next::Nothing);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! All rows, over several connections, and after the rows of a table its late indexes.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -15,20 +15,17 @@ use crate::target::mysql::chunk;
 use crate::target::mysql::chunk::Outcome;
 use crate::target::mysql::feed::Counted;
 use crate::target::mysql::index::Index;
+use crate::target::mysql::patience::Patience;
 use crate::target::mysql::plan::{Stage, TableStep};
 use crate::target::mysql::progress;
 use crate::target::mysql::progress::Step;
 use crate::target::mysql::queue::{Next, Queue, TableWork};
-use crate::target::mysql::tables::LateIndexes;
+use crate::target::mysql::session::OwnConn;
+use crate::target::mysql::tables::Created;
 use crate::target::mysql::{Load, LoadError};
 
-/// A chunk that deadlocks or loses its connection so often does not do so by chance.
-const TRIES_MAX: u32 = 6;
-/// The wait before the second try; it doubles with each.
-const RETRY_DELAY: Duration = Duration::from_millis(200);
-
 /// What the connections have done together.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Default)]
 pub(super) struct Tally {
     pub(super) chunks: usize,
     pub(super) rows: u64,
@@ -36,40 +33,59 @@ pub(super) struct Tally {
     pub(super) retries: u64,
 }
 
+/// The rows of a load, as far as they came.
+#[derive(Debug, Default)]
+pub(super) struct Rows {
+    pub(super) tally: Tally,
+    /// Tables that did not come whole, by their places in the plan.
+    pub(super) failed: BTreeMap<usize, LoadError>,
+}
+
 /// What the workers share.
 struct Desk {
     load: Arc<Load>,
-    late: LateIndexes,
+    late: Vec<Vec<Index>>,
     queue: Mutex<Queue>,
+    failed: Mutex<BTreeMap<usize, LoadError>>,
     /// A chunk has ended: who waits looks again.
     moved: Notify,
     task: Task,
 }
 
-/// Loads the rows of every table of the plan. The first error stops all; what is committed stays.
-pub(super) async fn load(load: &Arc<Load>, late: LateIndexes) -> Result<Tally, LoadError> {
+/// Loads the rows of every table that was made. What stands in the way of one table does not stop the others; what the server
+/// itself lacks stops all, and what is committed stays.
+pub(super) async fn load(load: &Arc<Load>, created: Created) -> Result<Rows, LoadError> {
     let steps = load.plan.tables.iter();
     let chunks: usize = steps.clone().map(|step| step.pending.len()).sum();
     let workers = load.options.connections.clamp(1, chunks.max(1));
     let task = load.run.events.task("load rows", Unit::Bytes, load.plan.bytes());
+    let mut queue = Queue::new(steps.map(work_of).collect(), workers);
+    created.failed.keys().for_each(|table| queue.fail(*table));
     let desk = Arc::new(Desk {
         load: load.clone(),
-        late,
-        queue: Mutex::new(Queue::new(steps.map(work_of).collect(), workers)),
+        late: created.late,
+        queue: Mutex::new(queue),
+        failed: Mutex::new(created.failed),
         moved: Notify::new(),
         task: task.clone(),
     });
-    // Dropped on the first error, or by a stop: the others are aborted where they wait.
+    // Dropped on an error, or by a stop: the others are aborted where they wait.
     let mut tasks: JoinSet<_> = (0..workers).map(|worker| serve(desk.clone(), worker)).collect();
-    let mut tally = Tally::default();
+    let mut rows = Rows::default();
     while let Some(done) = tasks.join_next().await {
-        let done = done.map_err(|_| LoadError::BrokeOff)??;
-        tally.chunks += done.chunks;
-        tally.rows += done.rows;
-        tally.bytes += done.bytes;
-        tally.retries += done.retries;
+        rows.tally.add(&done.map_err(|_| LoadError::BrokeOff)??);
     }
-    Ok(tally)
+    rows.failed = std::mem::take(&mut *desk.failed());
+    Ok(rows)
+}
+
+impl Tally {
+    fn add(&mut self, other: &Self) {
+        self.chunks += other.chunks;
+        self.rows += other.rows;
+        self.bytes += other.bytes;
+        self.retries += other.retries;
+    }
 }
 
 fn work_of(step: &TableStep) -> TableWork {
@@ -89,11 +105,16 @@ async fn serve(desk: Arc<Desk>, worker: usize) -> Result<Tally, LoadError> {
         let next = desk.queue().next(worker);
         match next {
             Next::Chunk { table, chunk } => {
-                desk.load_chunk(&mut conn, table, chunk, &mut tally).await?;
-                desk.queue().done(table);
+                let loaded = desk.load_chunk(&mut conn, table, chunk, &mut tally).await;
+                if desk.goes_on(table, loaded)? {
+                    desk.queue().done(table);
+                }
                 desk.moved.notify_waiters();
             }
-            Next::Finish { table } => desk.finish(&mut conn, table).await?,
+            Next::Finish { table } => {
+                let finished = desk.finish(&mut conn, table, &mut tally).await;
+                desk.goes_on(table, finished)?;
+            }
             Next::Wait => moved.await,
             Next::Nothing => break,
         }
@@ -110,17 +131,35 @@ impl Desk {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn failed(&self) -> MutexGuard<'_, BTreeMap<usize, LoadError>> {
+        self.failed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Gives a table up where its own fault stopped it, and tells whether it goes on.
+    fn goes_on(&self, table: usize, done: Result<(), LoadError>) -> Result<bool, LoadError> {
+        match done {
+            Ok(()) => Ok(true),
+            Err(error) if error.is_of_one_table() => {
+                self.queue().fail(table);
+                self.load.run.events.warn(format!("{}: the other tables go on", error.in_full()));
+                self.failed().entry(table).or_insert(error);
+                Ok(false)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
     /// Loads a chunk; if it deadlocks or the connection is lost, all of it again on a new one.
     async fn load_chunk(
         &self,
-        conn: &mut Option<Conn>,
+        conn: &mut Option<OwnConn>,
         table: usize,
         chunk: usize,
         tally: &mut Tally,
     ) -> Result<(), LoadError> {
         let step = &self.load.plan.tables[table];
         let entry = &step.table.chunks[chunk];
-        let mut tries = 1;
+        let mut patience = Patience::default();
         let outcome = loop {
             let counted = Counted::new(self.task.clone());
             let error = match self.try_chunk(conn, step, chunk, &counted).await {
@@ -132,11 +171,10 @@ impl Desk {
             if !error.is_passing() || !step.is_transactional {
                 return Err(error);
             }
-            if tries == TRIES_MAX {
-                return Err(gave_up(step, chunk, error));
-            }
-            self.before_retry(tries, &error).await?;
-            tries += 1;
+            let Some(delay) = patience.after(&error) else {
+                return Err(gave_up(step, chunk, patience.tries(), error));
+            };
+            self.before_retry(delay, &error).await?;
             tally.retries += 1;
         };
         if outcome == Outcome::WasThere {
@@ -150,7 +188,7 @@ impl Desk {
 
     async fn try_chunk(
         &self,
-        conn: &mut Option<Conn>,
+        conn: &mut Option<OwnConn>,
         step: &TableStep,
         chunk: usize,
         counted: &Counted,
@@ -165,33 +203,53 @@ impl Desk {
         outcome
     }
 
-    async fn take(&self, conn: &mut Option<Conn>) -> Result<Conn, LoadError> {
+    async fn take(&self, conn: &mut Option<OwnConn>) -> Result<OwnConn, LoadError> {
         match conn.take() {
             Some(conn) => Ok(conn),
             None => self.load.opener.open().await,
         }
     }
 
-    async fn before_retry(&self, tries: u32, error: &LoadError) -> Result<(), LoadError> {
+    async fn before_retry(&self, delay: Duration, error: &LoadError) -> Result<(), LoadError> {
         let events = &self.load.run.events;
-        events.detail(format!("{}: once more, from the chunk's first row", error.in_full()));
-        tokio::time::sleep(RETRY_DELAY * 2_u32.pow(tries - 1)).await;
+        events.detail(format!("{}: once more, in {:.1} s", error.in_full(), delay.as_secs_f64()));
+        tokio::time::sleep(delay).await;
         // A server that is just coming back is asked again by the next try.
         self.load.opener.kill_abandoned().await.or_else(|error| if error.is_passing() { Ok(()) } else { Err(error) })
     }
 
-    /// Builds the late indexes of a table that has all its rows.
-    async fn finish(&self, conn: &mut Option<Conn>, table: usize) -> Result<(), LoadError> {
+    /// Builds the late indexes of a table that has all its rows; again where a connection is lost on the way.
+    async fn finish(&self, conn: &mut Option<OwnConn>, table: usize, tally: &mut Tally) -> Result<(), LoadError> {
         let step = &self.load.plan.tables[table];
         if step.stage == Stage::Finished {
             return Ok(());
         }
+        let mut patience = Patience::default();
+        loop {
+            let error = match self.try_finish(conn, table).await {
+                Ok(()) => return Ok(()),
+                Err(error) => error,
+            };
+            let Some(delay) = patience.after(&error) else { return Err(error) };
+            self.before_retry(delay, &error).await?;
+            tally.retries += 1;
+        }
+    }
+
+    async fn try_finish(&self, conn: &mut Option<OwnConn>, table: usize) -> Result<(), LoadError> {
         let mut own = self.take(conn).await?;
+        let step = &self.load.plan.tables[table];
         let (schema, name) = (step.table.schema.as_str(), step.table.name.as_str());
-        self.build(&mut own, schema, name, &self.late[table]).await?;
-        progress::note(&mut own, Step::Finished { schema, name }).await?;
-        *conn = Some(own);
-        Ok(())
+        let built = self.build(&mut own, schema, name, &self.late[table]).await;
+        let noted = match built {
+            Ok(()) => progress::note(&mut own, Step::Finished { schema, name }).await,
+            Err(error) => Err(error),
+        };
+        match noted {
+            Ok(()) => *conn = Some(own),
+            Err(_) => self.load.opener.abandon(own),
+        }
+        noted
     }
 
     async fn build(&self, conn: &mut Conn, schema: &str, name: &str, late: &[Index]) -> Result<(), LoadError> {
@@ -219,11 +277,11 @@ impl Desk {
     }
 }
 
-fn gave_up(step: &TableStep, chunk: usize, error: LoadError) -> LoadError {
+fn gave_up(step: &TableStep, chunk: usize, tries: u32, error: LoadError) -> LoadError {
     LoadError::GaveUp {
         path: step.table.chunks[chunk].path.clone(),
         table: sql::qualified(&step.table.schema, &step.table.name),
-        tries: TRIES_MAX,
+        tries,
         source: Box::new(error),
     }
 }

@@ -1,19 +1,21 @@
 //! What the target server is and holds, as far as a load must know.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use mysql_async::Conn;
 use mysql_async::prelude::Queryable;
+use tokio_util::sync::CancellationToken;
 
 use crate::mysql::manifest::Product;
 use crate::mysql::product;
 use crate::mysql::server::Server;
-use crate::target::mysql::LoadError;
 use crate::target::mysql::account;
 use crate::target::mysql::progress;
 use crate::target::mysql::progress::Progress;
 use crate::target::mysql::session;
 use crate::target::mysql::session::Session;
+use crate::target::mysql::{LoadError, until_stopped};
 
 /// A thing that a dump might want to create anew.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
@@ -50,6 +52,8 @@ pub struct TargetState {
     pub product: Product,
     /// As `SELECT VERSION()` says.
     pub version: String,
+    /// MySQL's own name for itself.
+    pub server_uuid: Option<String>,
     /// The server takes `LOAD DATA LOCAL`.
     pub local_infile: bool,
     /// Other than 0: names of schemas and tables are compared without regard to case.
@@ -69,12 +73,19 @@ pub struct TargetState {
 /// Schemas that belong to the server (and ours).
 const OWN_SCHEMAS: [&str; 5] = ["mysql", "information_schema", "performance_schema", "sys", progress::SCHEMA];
 
+/// A server with many thousand tables needs minutes to list them; one that takes longer hangs.
+const LOOK_MAX: Duration = Duration::from_mins(10);
+
 /// Looks at a target; changes nothing.
-pub async fn inspect(server: &Server) -> Result<TargetState, LoadError> {
-    let mut conn = server.connect().await?;
-    let state = look(&mut conn).await;
-    conn.disconnect().await.ok();
-    state
+pub async fn inspect(server: &Server, cancel: &CancellationToken) -> Result<TargetState, LoadError> {
+    let looked = tokio::time::timeout(LOOK_MAX, async {
+        let mut conn = server.connect().await?;
+        let state = look(&mut conn).await;
+        conn.disconnect().await.ok();
+        state
+    });
+    let silent = || LoadError::NoAnswer { act: "look at the target".to_owned(), seconds: LOOK_MAX.as_secs() };
+    until_stopped(cancel, async { looked.await.unwrap_or_else(|_| Err(silent())) }).await
 }
 
 async fn look(conn: &mut Conn) -> Result<TargetState, LoadError> {
@@ -85,6 +96,7 @@ async fn look(conn: &mut Conn) -> Result<TargetState, LoadError> {
     Ok(TargetState {
         product,
         version,
+        server_uuid: variables.get("server_uuid").cloned(),
         local_infile: is_on("local_infile"),
         lower_case_table_names: number("lower_case_table_names").unwrap_or(0),
         event_scheduler: is_on("event_scheduler"),

@@ -12,10 +12,16 @@ use crate::target::mysql::index::Index;
 use crate::target::mysql::plan::{LoadPlan, SchemaStep, Stage, TableStep};
 use crate::target::mysql::progress;
 use crate::target::mysql::progress::Step;
-use crate::target::mysql::{Load, LoadError};
+use crate::target::mysql::{Failed, Load, LoadError};
 
-/// The indexes to build after the rows, for each table of the plan.
-pub(super) type LateIndexes = Vec<Vec<Index>>;
+/// The tables of a plan, made or refused.
+#[derive(Debug, Default)]
+pub(super) struct Created {
+    /// The indexes to build after the rows, for each table of the plan.
+    pub(super) late: Vec<Vec<Index>>,
+    /// Tables that could not be made, by their places in the plan.
+    pub(super) failed: BTreeMap<usize, LoadError>,
+}
 
 /// Drops what the operator agreed to lose.
 pub(super) async fn drop_replaced(conn: &mut Conn, plan: &LoadPlan) -> Result<(), LoadError> {
@@ -29,15 +35,19 @@ pub(super) async fn drop_replaced(conn: &mut Conn, plan: &LoadPlan) -> Result<()
     Ok(())
 }
 
-pub(super) async fn create_schemas(conn: &mut Conn, plan: &LoadPlan) -> Result<(), LoadError> {
+/// Creates the schemas. Without one that the target refuses its tables cannot come, and the others can.
+pub(super) async fn create_schemas(conn: &mut Conn, plan: &LoadPlan) -> Result<Vec<Failed>, LoadError> {
+    let mut failed = Vec::new();
     for schema in &plan.schemas {
-        if let Some(statement) = schema_statement(schema) {
-            conn.query_drop(statement)
-                .await
-                .map_err(LoadError::at(format!("create schema {}", sql::ident(&schema.name))))?;
+        let Some(statement) = schema_statement(schema) else { continue };
+        let what = format!("schema {}", sql::ident(&schema.name));
+        let made = conn.query_drop(statement).await;
+        match made.map_err(LoadError::at(format!("create {what}"))) {
+            Err(error) if error.is_of_one_table() => failed.push(Failed { what, table: None, error }),
+            made => made?,
         }
     }
-    Ok(())
+    Ok(failed)
 }
 
 /// A schema that is there, but empty, is given the dump's character set and collation; one in use keeps its own.
@@ -51,12 +61,12 @@ fn schema_statement(schema: &SchemaStep) -> Option<String> {
     (!is_plain && !is_used).then(|| format!("ALTER DATABASE {}{defaults}", sql::ident(name)))
 }
 
-/// Creates the tables that are not there yet, and returns the indexes that their rows come before.
-pub(super) async fn create(conn: &mut Conn, load: &Load) -> Result<LateIndexes, LoadError> {
+/// Creates the tables that are not there yet. One that the target refuses does not keep the others from coming.
+pub(super) async fn create(conn: &mut Conn, load: &Load) -> Result<Created, LoadError> {
     let texts = texts(load).await?;
     let referenced = referenced(&load.plan, &texts);
-    let mut late = Vec::with_capacity(texts.len());
-    for (step, text) in load.plan.tables.iter().zip(texts) {
+    let mut created = Created::default();
+    for (index, (step, text)) in load.plan.tables.iter().zip(texts).enumerate() {
         let name = format!("{}.{}", step.table.schema, step.table.name);
         let none = BTreeSet::new();
         // A table that an interrupted load has made may lack its indexes, whatever it was told then.
@@ -65,11 +75,14 @@ pub(super) async fn create(conn: &mut Conn, load: &Load) -> Result<LateIndexes, 
             (may_lack && step.is_transactional).then(|| index::split(&text, referenced.get(&name).unwrap_or(&none)));
         let (create, deferred) = split.map_or((text, Vec::new()), |split| (split.create, split.deferred));
         if matches!(step.stage, Stage::Untouched | Stage::Begun) {
-            create_one(conn, step, &create).await?;
+            match create_one(conn, step, &create).await {
+                Err(error) if error.is_of_one_table() => drop(created.failed.insert(index, error)),
+                made => made?,
+            }
         }
-        late.push(deferred);
+        created.late.push(deferred);
     }
-    Ok(late)
+    Ok(created)
 }
 
 async fn texts(load: &Load) -> Result<Vec<String>, LoadError> {

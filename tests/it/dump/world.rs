@@ -5,8 +5,8 @@ use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::Mutex;
 use std::sync::mpsc::SyncSender;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bkp::event::{Event, Listener};
@@ -15,7 +15,7 @@ use bkp::mysql::server::Server as Address;
 use bkp::policy::{MysqlAddress, MysqlSource, Network, NonTransactional, Tls, TlsMode};
 use bkp::run::Run;
 use bkp::secret::Secret;
-use bkp::source::mysql::{MysqlSourceError, Snapshot};
+use bkp::source::mysql::{MysqlSourceError, Snapshot, Unheld};
 use bkp::source::{FileSink, Sink, SinkError};
 use tempfile::TempDir;
 
@@ -97,10 +97,16 @@ impl Notes {
 
 impl Listener for Notes {
     fn hear(&self, event: &Event) {
-        if let Event::Note(text) = event {
-            self.0.lock().unwrap().push_str(text);
+        if let Event::Note(text) | Event::Warning(text) = event {
+            self.0.lock().unwrap().push_str(&format!("{text}\n"));
         }
     }
+}
+
+/// Returns a run and what it notes.
+pub(crate) fn noted() -> (Run, Arc<Notes>) {
+    let notes = Arc::new(Notes::default());
+    (Run::new(Arc::new(bkp::clock::SystemClock), bkp::event::Events::new(notes.clone())), notes)
 }
 
 pub(crate) fn by_socket(server: &Server) -> Address {
@@ -155,8 +161,13 @@ pub(crate) fn dump_by(
     previous: Option<&Manifest>,
     run: &Run,
 ) -> Result<Manifest, MysqlSourceError> {
-    let snapshot = Snapshot::open(address, source, run)?;
+    let snapshot = Snapshot::open(address, source, Unheld::Refuse, run)?;
     snapshot.with_chunk_bytes(chunk_bytes).dump(sink, previous, run)
+}
+
+/// Dumps as `dump_by` where the account may take no lock.
+pub(crate) fn dump_unheld(address: &Address, sink: &DirSink, run: &Run) -> Result<Manifest, MysqlSourceError> {
+    Snapshot::open(address, &source(1), Unheld::Allow, run)?.dump(sink, None, run)
 }
 
 /// Loads a dump as its README says, and takes no warning from the client.

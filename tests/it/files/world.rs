@@ -11,8 +11,9 @@ use std::sync::Arc;
 use bkp::backup::files::{BackupFilesError, FilesSaved, save};
 use bkp::clock::FixedClock;
 use bkp::event::Events;
+use bkp::id::{BlobId, SnapshotId};
 use bkp::policy;
-use bkp::repository::{Repository, Snapshot, StoredSnapshot, Summary};
+use bkp::repository::{Repository, Snapshot, StoredSnapshot, Summary, Writer};
 use bkp::restore::files::{
     Comparison, FilesPlan, Options, Place, RestoreFilesError, Restored, Selection, apply, compare, plan,
 };
@@ -97,21 +98,49 @@ impl World {
         (saved, StoredSnapshot { id, snapshot })
     }
 
+    /// Names a tree of no source by a snapshot.
+    pub(crate) fn save_tree_of(&self, save: impl FnOnce(&Writer) -> BlobId) -> StoredSnapshot {
+        let writer = self.runtime.block_on(async { self.repository.writer(&self.run) });
+        let tree = save(&writer);
+        self.runtime.block_on(writer.finish()).unwrap();
+        self.runtime.block_on(self.repository.load_index(&self.run)).unwrap();
+        let snapshot = Snapshot { paths: Vec::new(), ..self.snapshot(tree) };
+        StoredSnapshot { id: SnapshotId::of(b"no source"), snapshot }
+    }
+
+    /// The same world to a process that begins: nothing of the repository is in its memory.
+    pub(crate) fn begun_anew(self) -> Self {
+        Self { repository: self.reopen(&self.run), ..self }
+    }
+
+    /// Opens the repository once more, for another run.
+    pub(crate) fn reopen(&self, run: &Run) -> Arc<Repository> {
+        let password = Secret::new(PASSWORD.to_owned());
+        let repository = self.runtime.block_on(Repository::open(self.store.clone(), &password, run)).unwrap();
+        self.runtime.block_on(repository.load_index(run)).unwrap();
+        repository
+    }
+
     fn snapshot_of(&self, saved: &FilesSaved) -> Snapshot {
+        let summary = Summary {
+            total_files_processed: saved.counts.files,
+            total_bytes_processed: saved.counts.bytes,
+            ..Summary::default()
+        };
+        Snapshot { summary: Some(summary), ..self.snapshot(saved.tree) }
+    }
+
+    fn snapshot(&self, tree: BlobId) -> Snapshot {
         Snapshot {
             time: self.run.now(),
             parent: None,
-            tree: saved.tree,
+            tree,
             paths: vec![self.policy.path.to_str().unwrap().to_owned()],
             hostname: "test".into(),
             username: "root".into(),
             tags: vec!["kind=files".into()],
             program_version: None,
-            summary: Some(Summary {
-                total_files_processed: saved.counts.files,
-                total_bytes_processed: saved.counts.bytes,
-                ..Summary::default()
-            }),
+            summary: None,
         }
     }
 
@@ -144,7 +173,13 @@ impl World {
 
     pub(crate) fn compare(&self, of: &StoredSnapshot, directory: &Path) -> Comparison {
         let place = self.place(of);
-        compare(&self.repository, &place, directory, 4, &self.run).unwrap()
+        compare(&self.repository, &place, &Selection::default(), directory, 4, &self.run).unwrap()
+    }
+
+    /// Compares what was chosen by a plan with where it went.
+    pub(crate) fn compare_chosen(&self, plan: &FilesPlan) -> Comparison {
+        let options = &plan.options;
+        compare(&self.repository, &plan.place, &options.selection, &options.target, 4, &self.run).unwrap()
     }
 
     /// Takes away the pack that holds a file's first blob, or a directory's tree.
@@ -169,10 +204,12 @@ impl World {
     }
 
     fn blob_of(&self, of: &StoredSnapshot, name: &str) -> (bkp::repository::BlobKind, bkp::id::BlobId) {
-        let mut tree = self.place(of).tree;
+        // By a look that leaves no tree in the memory of the repository under test.
+        let repository = self.reopen(&self.run);
+        let mut tree = Place::of(&repository, &of.snapshot).unwrap().tree;
         let mut found = None;
         for part in Path::new(name) {
-            let nodes = self.repository.tree_blocking(&tree).unwrap();
+            let nodes = repository.tree_blocking(&tree).unwrap();
             let node = nodes.find(part).unwrap().clone();
             tree = node.subtree.unwrap_or(tree);
             found = Some(node);

@@ -45,6 +45,7 @@ impl Dump {
                 consistency: Consistency::GlobalLock,
                 position: None,
                 gtid: None,
+                gtid_slave_pos: None,
                 write_stall_ms: 0.0,
                 variables: BTreeMap::from([("sql_mode".to_owned(), "STRICT_TRANS_TABLES,NO_ZERO_DATE".to_owned())]),
                 schemas: vec![schema],
@@ -56,6 +57,12 @@ impl Dump {
 
     pub(super) fn engine(mut self, engine: &'static str) -> Self {
         self.engine = engine;
+        self
+    }
+
+    /// Gives the schema another statement.
+    pub(super) fn schema(mut self, create: &str) -> Self {
+        create.clone_into(&mut self.manifest.schemas[0].create);
         self
     }
 
@@ -76,12 +83,29 @@ impl Dump {
             name: name.to_owned(),
             create,
             engine: self.engine.to_owned(),
+            history_lost: false,
             columns: columns.iter().map(column).collect(),
             key: key.iter().map(|&column| column.to_owned()).collect(),
             rows: 0,
             bytes: 0,
             chunks: Vec::new(),
         });
+        self
+    }
+
+    /// Adds an option to a table's statement.
+    pub(super) fn table_option(self, name: &str, option: &str) -> Self {
+        let path = format!("shop/{name}/schema.sql");
+        let create = fs::read_to_string(self.dir.path().join(&path)).unwrap();
+        self.write(&path, format!("{create} {option}"));
+        self
+    }
+
+    /// Gives a column of the newest table its type, which the manifest has too.
+    pub(super) fn typed(mut self, column: &str, sql_type: &str) -> Self {
+        let table = self.manifest.tables.last_mut().unwrap();
+        let column = table.columns.iter_mut().find(|other| other.name == column).unwrap();
+        sql_type.clone_into(&mut column.sql_type);
         self
     }
 

@@ -147,6 +147,12 @@ impl Server {
         block_on(run).unwrap_or_else(|error| panic!("{sql}: {error}"));
     }
 
+    /// Runs as [`Server::execute`] what may be refused.
+    pub(crate) fn try_execute(&self, sql: &str) -> Result<(), String> {
+        let run = async { self.connect().await.query_iter(sql).await?.drop_result().await };
+        block_on(run).map_err(|error: mysql_async::Error| error.to_string())
+    }
+
     /// Returns the rows of one statement as text; NULL is `None`.
     pub(crate) fn query(&self, sql: &str) -> Vec<Vec<Option<String>>> {
         let run = async { self.connect().await.query::<Row, _>(sql).await };

@@ -14,6 +14,7 @@ fn table(name: &str, engine: &str) -> TableEntry {
         name: name.to_owned(),
         create: String::new(),
         engine: engine.to_owned(),
+        history_lost: false,
         columns: Vec::new(),
         key: vec!["id".to_owned()],
         rows: 20,
@@ -44,6 +45,7 @@ fn manifest() -> Manifest {
         consistency: Consistency::LockFree,
         position: None,
         gtid: None,
+        gtid_slave_pos: None,
         write_stall_ms: 0.0,
         variables: BTreeMap::new(),
         schemas: vec![SchemaEntry { name: "shop".to_owned(), create: "CREATE DATABASE `shop`".to_owned() }],
@@ -61,6 +63,7 @@ fn manifest() -> Manifest {
 fn state() -> TargetState {
     TargetState {
         product: Product::MariaDb,
+        server_uuid: None,
         version: "10.11.9-MariaDB".to_owned(),
         local_infile: true,
         lower_case_table_names: 0,
@@ -167,7 +170,7 @@ fn a_table_without_transactions_starts_over_unless_it_was_finished() {
 #[test]
 fn another_load_in_the_middle_is_refused_unless_it_may_be_overwritten() {
     let state = TargetState { progress: Some(Progress::of("another", &[])), ..state() };
-    assert!(matches!(plan(&state), Err(LoadError::OtherLoad)));
+    assert!(matches!(plan(&state), Err(LoadError::OtherLoad { .. })));
     let anew = LoadPlan::new(&manifest(), &Selection::everything(), &state, true).unwrap();
     assert!(!anew.resumes);
 }
@@ -254,4 +257,15 @@ fn an_event_is_enabled_when_all_else_is_there_even_after_an_interruption() {
     let events: Vec<_> = rest.objects.iter().filter(|step| step.object.kind == ObjectKind::Event).collect();
     assert_eq!(events.len(), 1);
     assert_eq!((events[0].object.statements.as_str(), events[0].making), ("enable", Making::Alters));
+}
+
+#[test]
+fn a_dump_that_is_less_than_it_looks_says_so_in_the_plan() {
+    let mut manifest = manifest();
+    assert!(notes(&manifest, &Selection::everything(), &state()).is_empty());
+    manifest.consistency = Consistency::Inconsistent;
+    manifest.tables[0].history_lost = true;
+    let notes = notes(&manifest, &Selection::everything(), &state()).join("\n");
+    assert!(notes.contains("its tables are of different moments"), "{notes}");
+    assert!(notes.contains("no history of `shop`.`orders`"), "{notes}");
 }

@@ -1,0 +1,157 @@
+//! What the steps of a run did, and with which exit code.
+
+use crate::backup;
+use crate::copy::Copied;
+use crate::exit::{Exit, Failure};
+use crate::forget::{ForgetPlan, Forgotten};
+use crate::human;
+use crate::report::{Report, Written};
+use crate::verify;
+
+/// What a step did.
+#[derive(Debug)]
+pub enum Done {
+    Backup(Box<BackupDone>),
+    Copy(Vec<CopyDone>),
+    Verify(Box<verify::Report>),
+    Drill(Box<DrillDone>),
+}
+
+#[derive(Debug)]
+pub struct BackupDone {
+    pub outcome: backup::Outcome,
+    pub copies: Vec<CopyDone>,
+    pub forgotten: Result<(ForgetPlan, Forgotten), Failure>,
+}
+
+#[derive(Debug)]
+pub struct CopyDone {
+    pub name: String,
+    pub result: Result<Copied, Failure>,
+}
+
+#[derive(Debug)]
+pub struct DrillDone {
+    pub report: Report,
+    pub failure: Option<Failure>,
+    pub files: Written,
+}
+
+impl Done {
+    #[must_use]
+    pub fn exit(&self) -> Exit {
+        match self {
+            Self::Backup(done) => done.exit(),
+            Self::Copy(copies) => exit_of_copies(copies),
+            Self::Verify(report) => exit_of_report(report),
+            Self::Drill(done) => done.exit(),
+        }
+    }
+
+    /// Says why the step is not simply "ok".
+    #[must_use]
+    pub fn error(&self) -> Option<String> {
+        let lines = match self {
+            Self::Backup(done) => done.errors(),
+            Self::Copy(copies) => copies.iter().filter_map(CopyDone::error).collect(),
+            Self::Verify(report) => faults(report).into_iter().collect(),
+            Self::Drill(done) => done.report.outcome.error.iter().cloned().collect(),
+        };
+        (!lines.is_empty()).then(|| lines.join("; "))
+    }
+
+    /// Returns the bytes that copies got.
+    #[must_use]
+    pub fn bytes_copied(&self) -> u64 {
+        let copies = match self {
+            Self::Backup(done) => &done.copies,
+            Self::Copy(copies) => copies,
+            Self::Verify(_) | Self::Drill(_) => return 0,
+        };
+        copies.iter().filter_map(|copy| copy.result.as_ref().ok()).map(|copied| copied.bytes).sum()
+    }
+}
+
+impl BackupDone {
+    /// A source that broke decides; then what is left out, in a snapshot or in a copy.
+    #[must_use]
+    pub fn exit(&self) -> Exit {
+        let failed = self.outcome.failed.iter().map(|(_, error)| Exit::from(error)).max();
+        let partial = !self.outcome.is_complete();
+        let copies = exit_of_copies(&self.copies);
+        let forgotten = self.forgotten.as_ref().map_or(Exit::Incomplete, |(_, forgotten)| exit_of_forgotten(forgotten));
+        let rest = copies.max(forgotten).max(if partial { Exit::Incomplete } else { Exit::Ok });
+        failed.unwrap_or(Exit::Ok).max(rest)
+    }
+
+    fn errors(&self) -> Vec<String> {
+        let failed = self.outcome.failed.iter().map(|(source, error)| format!("{source}: {}", human::chain(error)));
+        let incomplete = self.outcome.done.iter().filter_map(|backed| {
+            let first = backed.incomplete.first()?;
+            let count = human::counted(backed.incomplete.len() as u64, "entry is", "entries are");
+            Some(format!("{}: {count} left out or changed while read, the first is {first}", backed.source))
+        });
+        let copies = self.copies.iter().filter_map(CopyDone::error);
+        let forgotten = match &self.forgotten {
+            Err(failure) => Some(format!("forget: {}", failure.message)),
+            Ok((_, forgotten)) => forgotten.failed.first().map(|(id, error)| {
+                let count = human::counted(forgotten.failed.len() as u64, "snapshot was", "snapshots were");
+                format!("forget: {count} not dropped, the first is {}: {error}", id.short())
+            }),
+        };
+        failed.chain(incomplete).chain(copies).chain(forgotten).collect()
+    }
+}
+
+impl CopyDone {
+    fn error(&self) -> Option<String> {
+        match &self.result {
+            Err(failure) => Some(format!("copy {}: {}", self.name, failure.message)),
+            Ok(copied) if copied.is_complete() => None,
+            Ok(copied) => Some(format!("copy {}: {} objects were not sent", self.name, copied.failed.len())),
+        }
+    }
+}
+
+impl DrillDone {
+    /// A drill that broke, then a check that failed, then an objective that was missed, then what could not be proved.
+    #[must_use]
+    pub fn exit(&self) -> Exit {
+        match &self.failure {
+            Some(failure) => failure.exit,
+            None if self.report.outcome.checks_failed() => Exit::CheckFailed,
+            None if self.report.outcome.breached() => Exit::Breached,
+            None if self.report.outcome.unproved() => Exit::Incomplete,
+            None => Exit::Ok,
+        }
+    }
+}
+
+fn faults(report: &verify::Report) -> Option<String> {
+    let count = report.damaged.len() + report.missing.len();
+    (count > 0).then(|| format!("{count} objects are damaged or missing"))
+}
+
+/// A copy that fails leaves the run incomplete: the snapshot is kept here, and the next run catches up. Only a network policy
+/// that refuses the copy's store is told as what it is.
+#[must_use]
+pub fn exit_of_copies(copies: &[CopyDone]) -> Exit {
+    let of = |copy: &CopyDone| match &copy.result {
+        Err(failure) if failure.exit == Exit::Network => Exit::Network,
+        Ok(copied) if copied.is_complete() => Exit::Ok,
+        Ok(_) | Err(_) => Exit::Incomplete,
+    };
+    copies.iter().map(of).max().unwrap_or(Exit::Ok)
+}
+
+/// Snapshots that the store would not drop are told; those that its own lock protects with a code of their own.
+#[must_use]
+pub fn exit_of_forgotten(forgotten: &Forgotten) -> Exit {
+    let of = |(_, error): &(_, _)| Exit::from(error).max(Exit::Incomplete);
+    forgotten.failed.iter().map(of).max().unwrap_or(Exit::Ok)
+}
+
+#[must_use]
+pub fn exit_of_report(report: &verify::Report) -> Exit {
+    if report.is_sound() { Exit::Ok } else { Exit::Damaged }
+}

@@ -1,0 +1,49 @@
+//! What a step of a run is asked to do.
+
+use crate::backup;
+use crate::cycle::journal::Verb;
+use crate::policy::Policy;
+use crate::verify;
+
+/// What a step is asked to do.
+#[derive(Debug, Clone)]
+pub enum Task {
+    Backup {
+        options: backup::Options,
+        with_copies: bool,
+    },
+    Copy {
+        /// Empty: all.
+        copies: Vec<String>,
+    },
+    Verify {
+        /// `None`: the repository.
+        copy: Option<String>,
+        options: verify::Options,
+    },
+    Drill {
+        /// `None`: what the policy says.
+        from: Option<String>,
+        keep: bool,
+    },
+}
+
+impl Task {
+    #[must_use]
+    pub fn verb(&self) -> Verb {
+        match self {
+            Self::Backup { .. } => Verb::Backup,
+            Self::Copy { .. } => Verb::Copy,
+            Self::Verify { .. } => Verb::Verify,
+            Self::Drill { .. } => Verb::Drill,
+        }
+    }
+
+    /// Returns the sources that it backs up.
+    #[must_use]
+    pub fn sources(&self, policy: &Policy) -> Vec<String> {
+        let Self::Backup { options, .. } = self else { return Vec::new() };
+        let all = policy.mysql.keys().chain(policy.files.keys());
+        all.filter(|name| options.wants(name)).cloned().collect()
+    }
+}
