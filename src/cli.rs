@@ -40,6 +40,7 @@ fn dispatch(cli: &Cli) -> Answered {
         Command::Copy(args) => work::copy(global, args),
         Command::Verify(args) => work::verify(global, args),
         Command::Forget(args) => work::forget(global, args),
+        Command::Prune(args) => work::prune(global, args),
         Command::Drill(args) => work::drill(global, args),
         Command::Restore(args) => restore::restore(global, args),
         Command::Doctor(args) => look::doctor(global, args),

@@ -1,4 +1,4 @@
-//! What `bkp run` does for one policy: find out what is due, then back up, copy, forget, verify and drill.
+//! What `bkp run` does for one policy: find out what is due, then back up, copy, forget, verify, prune and drill.
 //!
 //! Each step is recorded in the catalog, begin and end, and stamped once it has ended: with a success, or with a failure after
 //! which it rests for a while. While nothing is due, nothing is opened: no connection, no repository, no catalog.
@@ -21,6 +21,7 @@ use crate::cycle::journal::{Journal, Verb};
 use crate::cycle::task::Task;
 use crate::exit::{Exit, Failure};
 use crate::policy::Policy;
+use crate::prune::plan::Limits;
 use crate::run::Run;
 use crate::schedule::{CatchUp, Cron, Due, RunLock, Stamps, due};
 use crate::verify;
@@ -119,6 +120,9 @@ impl Agenda {
 #[must_use]
 pub fn everything(policy: &Policy) -> Vec<Verb> {
     let mut verbs = vec![Verb::Backup, Verb::Verify];
+    if policy.schedule.prune.is_some() {
+        verbs.push(Verb::Prune);
+    }
     if policy.schedule.drill.is_some() || !policy.drill.checks.is_empty() {
         verbs.push(Verb::Drill);
     }
@@ -127,7 +131,12 @@ pub fn everything(policy: &Policy) -> Vec<Verb> {
 
 fn scheduled(policy: &Policy) -> impl Iterator<Item = (Verb, &Cron)> {
     let schedule = &policy.schedule;
-    let all = [(Verb::Backup, &schedule.backup), (Verb::Verify, &schedule.verify), (Verb::Drill, &schedule.drill)];
+    let all = [
+        (Verb::Backup, &schedule.backup),
+        (Verb::Verify, &schedule.verify),
+        (Verb::Prune, &schedule.prune),
+        (Verb::Drill, &schedule.drill),
+    ];
     all.into_iter().filter_map(|(verb, cron)| Some((verb, cron.as_ref()?)))
 }
 
@@ -162,14 +171,14 @@ pub async fn run(
     Ok(steps)
 }
 
-/// Does one step by hand. A backup or a copy is what the schedule would have done, so it waits for the lock and is stamped; a
-/// verify or a drill by hand takes nothing off the schedule.
+/// Does one step by hand. A backup, a copy or a prune of the repository is what the schedule would have done, so it waits for the
+/// lock and is stamped; a verify or a drill by hand takes nothing off the schedule.
 ///
 /// # Errors
 /// [`Failure`] with [`Exit::Locked`] where another run of the policy goes on.
 pub async fn by_hand(policy: &Policy, task: &Task, lock_wait: Duration, run: &Run) -> Result<Step, Failure> {
     let step = match task {
-        Task::Backup { .. } | Task::Copy { .. } => {
+        Task::Backup { .. } | Task::Copy { .. } | Task::Prune { .. } => {
             let _lock = lock(policy, lock_wait, run).await?;
             stamped(policy, task, run).await
         }
@@ -189,6 +198,7 @@ fn task_of(verb: Verb, options: &backup::Options, stamps: &Stamps) -> Task {
             let options = verify::Options { level: verify::Level::Data, subset: Some(subset) };
             Task::Verify { copy: None, options }
         }
+        Verb::Prune => Task::Prune { copy: None, unused_percent_max: Limits::default().unused_percent_max },
         Verb::Drill => Task::Drill { from: None, keep: false },
     }
 }
@@ -234,6 +244,7 @@ fn stamps_of(task: &Task, result: &Result<Done, Failure>) -> Vec<(Verb, bool)> {
         (Task::Backup { options, .. }, _) if !options.sources.is_empty() => Vec::new(),
         (Task::Copy { copies }, _) if !copies.is_empty() => Vec::new(),
         (Task::Copy { .. }, Ok(Done::Copy(copies))) => vec![(Verb::Copy, exit_of_copies(copies) == Exit::Ok)],
+        (Task::Prune { copy: Some(_), .. }, _) => Vec::new(),
         // A drill that measured a breach has done its work; one that broke has not.
         (_, Ok(Done::Drill(done))) => vec![(Verb::Drill, done.failure.is_none())],
         // So has a verify that found damage; it is the report that is bad.

@@ -1,4 +1,4 @@
-//! Drops snapshots that no keep rule needs, and only snapshots: their packs are freed by a prune, a later verb.
+//! Drops snapshots that no keep rule needs, and only snapshots: what no other needs of their packs, a prune frees.
 //!
 //! The same plan works on a repository and on its copies: each store forgets alone, under the same rules.
 

@@ -310,6 +310,7 @@ pub struct FilesGuard {
 pub struct Schedule {
     pub backup: Option<Cron>,
     pub verify: Option<Cron>,
+    pub prune: Option<Cron>,
     pub drill: Option<Cron>,
     pub catch_up: CatchUp,
 }

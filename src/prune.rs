@@ -22,7 +22,7 @@ use crate::id::ObjectId;
 use crate::prune::plan::{Damaged, Limits, PrunePlan};
 use crate::repository::{PackContents, Repository, RepositoryError};
 use crate::run::{Run, Stopped};
-use crate::store::{FileKind, Key, StoreError};
+use crate::store::{FileKind, Key, SharedStore, StoreError};
 
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum PruneError {
@@ -106,7 +106,8 @@ pub async fn apply(plan: &PrunePlan, repository: &Repository, lock: &Alone, run:
     let gone = plan.gone();
     let needed = repository.needed(plan.marks(), &plan.repack.iter().map(|pack| pack.id).collect());
     let written = repository.repack(&needed, run).await?;
-    let reindexed = repository.reindex(&gone, &written, run).await?;
+    // A copy's small index files are those of the repository: merged, they would be sent again.
+    let reindexed = repository.reindex(&gone, &written, !plan.is_of_copy(), run).await?;
     repository.prove_reindexed(&reindexed, &gone, plan.marks()).await?;
     let mut pruned = Pruned {
         packs_written: written.len() as u64,
@@ -168,11 +169,11 @@ async fn delete(
     Ok(deleted)
 }
 
-/// Returns the names of a listing's packs.
+/// Returns the packs that a store holds.
 ///
 /// # Errors
-/// Where the store cannot be listed.
-pub async fn packs_of(repository: &Repository) -> Result<HashSet<ObjectId>, PruneError> {
-    let listed = repository.store().list(FileKind::Pack).await?;
+/// Where it cannot be listed.
+pub async fn packs_of(store: &SharedStore) -> Result<HashSet<ObjectId>, PruneError> {
+    let listed = store.list(FileKind::Pack).await?;
     Ok(listed.iter().filter_map(|pack| pack.name.parse().ok()).collect())
 }

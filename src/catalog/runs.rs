@@ -117,7 +117,7 @@ impl Catalog {
             let mut statement = connection.prepare(
                 "SELECT run.id, source.exit_code, run.outcome, run.holder
                  FROM run_sources AS source JOIN runs AS run ON run.id = source.run
-                 WHERE source.source = ?1 ORDER BY source.run DESC",
+                 WHERE source.source = ?1 ORDER BY run.started DESC, run.id DESC",
             )?;
             let mut rows = statement.query([source])?;
             while let Some(row) = rows.next()? {

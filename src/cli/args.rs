@@ -94,6 +94,16 @@ Examples:
     /// Drops snapshots that no keep rule holds
     #[command(after_help = "Example:\n  bkp forget mall --dry-run")]
     Forget(ForgetArgs),
+    /// Frees what no snapshot needs
+    #[command(after_help = "\
+Examples:
+  bkp prune mall --dry-run
+  bkp prune mall
+  bkp prune mall --copy offsite
+
+`bkp forget` drops snapshots; this frees the packs that none of the others needs. Nothing old is deleted before the new
+packs and the new index have been read back. It rests while retention rests, and stops where anything is damaged.")]
+    Prune(PruneArgs),
     /// Rehearses the recovery in a sandbox and measures it
     #[command(after_help = "Example:\n  bkp drill mall --from offsite")]
     Drill(DrillArgs),
@@ -310,6 +320,24 @@ pub struct ForgetArgs {
     /// Forgets in this copy instead of the repository
     #[arg(long, value_name = "NAME")]
     pub copy: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub struct PruneArgs {
+    #[command(flatten)]
+    pub policy: PolicyArg,
+    /// Says what would be freed and rewritten, and changes nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Prunes this copy instead of the repository
+    #[arg(long, value_name = "NAME")]
+    pub copy: Option<String>,
+    /// Leaves so much unused in packs that are needed, in hundredths of what is needed: less costs more rewriting
+    #[arg(long, value_name = "PERCENT", default_value_t = 5, value_parser = clap::value_parser!(u64).range(0..=100))]
+    pub max_unused: u64,
+    /// Waits so long for another run of the policy to end
+    #[arg(long, value_name = "SPAN", value_parser = span, default_value = "0s")]
+    pub lock_wait: Duration,
 }
 
 #[derive(Debug, Args)]

@@ -11,13 +11,13 @@ use crate::backup::{Backed, Kind};
 use crate::cli::ink;
 use crate::copy::{Copied, CopyPlan};
 use crate::cycle::Step;
-use crate::cycle::done::{BackupDone, CopyDone, Done, DrillDone};
+use crate::cycle::done::{BackupDone, CopyDone, Done, DrillDone, PruneDone};
 use crate::cycle::journal::Verb;
-
 use crate::exit::Failure;
 use crate::forget::{ForgetPlan, Forgotten, Judgement};
 use crate::human;
 use crate::policy::Policy;
+use crate::prune::plan::{Planned, PrunePlan};
 use crate::restore::choose::Moment;
 use crate::restore::{Plan, Proof, Restored};
 use crate::target::mysql::LoadPlan;
@@ -73,6 +73,7 @@ pub(super) fn steps(told: &mut Told, policy: &Policy, steps: &[Step]) {
             Ok(Done::Backup(done)) => backup(told, policy, done),
             Ok(Done::Copy(done)) => copies(told, done),
             Ok(Done::Verify(report)) => verified(&mut told.text, report),
+            Ok(Done::Prune(done)) => pruned(told, done),
             Ok(Done::Drill(done)) => drill(told, done),
             Err(error) => told.fail(&format!("{} {}: ", step.verb, policy.name), error),
         }
@@ -211,6 +212,7 @@ pub(super) fn steps_json(steps: &[Step]) -> Vec<Value> {
             }),
             Ok(Done::Copy(done)) => json!({ "copies": copies_json(done) }),
             Ok(Done::Verify(report)) => json!({ "sound": report.is_sound(), "report": report }),
+            Ok(Done::Prune(done)) => pruned_json(done),
             Ok(Done::Drill(done)) => {
                 json!({ "outcome": done.report.outcome, "failure": done.failure, "files": done.files })
             }
@@ -232,6 +234,96 @@ fn copies_json(copies: &[CopyDone]) -> Vec<Value> {
         Err(failure) => json!({ "copy": copy.name, "complete": false, "failure": failure }),
     };
     copies.iter().map(of).collect()
+}
+
+pub(super) fn prune_plan(plan: &PrunePlan) -> String {
+    let mut text = String::new();
+    if plan.is_empty() {
+        line!(text, "nothing to free: {} in {} packs are needed", human::bytes(plan.bytes_kept), plan.packs_kept);
+        return text;
+    }
+    let mut told = |what: &str, packs: &[Planned]| {
+        let bytes: u64 = packs.iter().map(|pack| pack.size).sum();
+        if !packs.is_empty() {
+            line!(text, "{what:<10} {}, {}", human::counted(packs.len() as u64, "pack", "packs"), human::bytes(bytes));
+        }
+    };
+    told("unused", &plan.unused);
+    told("orphans", &plan.orphans);
+    told("repack", &plan.repack);
+    line!(text, "{:<10} {} into new packs", "write", human::bytes(plan.bytes_repacked));
+    line!(
+        text,
+        "{:<10} {}; {} stay, {} of them unused",
+        "frees",
+        human::bytes(plan.bytes_freed()),
+        human::bytes(plan.bytes_kept + plan.bytes_repacked),
+        human::bytes(plan.bytes_unused_kept)
+    );
+    text
+}
+
+pub(super) fn prune_plan_json(plan: &PrunePlan) -> Value {
+    let of = |packs: &[Planned]| -> Vec<Value> {
+        packs.iter().map(|pack| json!({ "pack": pack.id, "bytes": pack.size })).collect()
+    };
+    json!({
+        "unused": of(&plan.unused),
+        "orphans": of(&plan.orphans),
+        "repack": of(&plan.repack),
+        "bytes_repacked": plan.bytes_repacked,
+        "bytes_freed": plan.bytes_freed(),
+        "packs_kept": plan.packs_kept,
+        "bytes_kept": plan.bytes_kept,
+        "bytes_unused_kept": plan.bytes_unused_kept,
+    })
+}
+
+fn pruned(told: &mut Told, done: &PruneDone) {
+    let (plan, pruned) = match done {
+        PruneDone::Rested(freeze) => {
+            line!(told.text, "prune      rests: {freeze}");
+            return;
+        }
+        PruneDone::Pruned { plan, pruned } => (plan, pruned),
+    };
+    if plan.is_empty() {
+        told.text.push_str(&prune_plan(plan));
+        return;
+    }
+    line!(
+        told.text,
+        "prune      {} deleted, {} freed; {} written into {}",
+        human::counted(pruned.packs_deleted, "pack", "packs"),
+        human::bytes(pruned.bytes_deleted.saturating_sub(pruned.bytes_written)),
+        human::bytes(pruned.bytes_written),
+        human::counted(pruned.packs_written, "new pack", "new packs")
+    );
+    for (key, error) in pruned.failed.iter().take(LINES_MAX) {
+        told.fail(&format!("delete {key}: "), &Failure::from(error));
+    }
+    more(&mut told.errors, pruned.failed.len());
+}
+
+fn pruned_json(done: &PruneDone) -> Value {
+    match done {
+        PruneDone::Rested(freeze) => json!({ "rests": freeze.to_string() }),
+        PruneDone::Pruned { plan, pruned } => {
+            let failed: Vec<Value> = pruned
+                .failed
+                .iter()
+                .map(|(key, error)| json!({ "object": key.to_string(), "error": error.to_string() }))
+                .collect();
+            json!({
+                "plan": prune_plan_json(plan),
+                "packs_deleted": pruned.packs_deleted,
+                "bytes_deleted": pruned.bytes_deleted,
+                "packs_written": pruned.packs_written,
+                "bytes_written": pruned.bytes_written,
+                "failed": failed,
+            })
+        }
+    }
 }
 
 pub(super) fn forget_plan(policy: &Policy, plan: &ForgetPlan) -> String {

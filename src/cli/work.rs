@@ -1,4 +1,4 @@
-//! The commands that do work: run, backup, copy, verify, forget, drill.
+//! The commands that do work: run, backup, copy, verify, forget, prune, drill.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::backup;
 use crate::catalog::{Catalog, REPOSITORY};
-use crate::cli::args::{BackupArgs, CopyArgs, DrillArgs, ForgetArgs, Global, LevelArg, RunArgs, VerifyArgs};
+use crate::cli::args::{BackupArgs, CopyArgs, DrillArgs, ForgetArgs, Global, LevelArg, PruneArgs, RunArgs, VerifyArgs};
 use crate::cli::envelope::{Answer, Answered, wait};
 use crate::cli::render::Told;
 use crate::cli::{policies, render};
@@ -18,6 +18,7 @@ use crate::cycle::{done, steps};
 use crate::exit::{Exit, Failure};
 use crate::place;
 use crate::policy::Policy;
+use crate::prune;
 use crate::run::Run;
 use crate::verify;
 
@@ -179,6 +180,29 @@ pub(super) fn forget(global: &Global, args: &ForgetArgs) -> Answered {
         }
         Ok(Answer::new(told.text, json).telling(told.errors).with(exit))
     })
+}
+
+pub(super) fn prune(global: &Global, args: &PruneArgs) -> Answered {
+    let policy = policies::one(global, &args.policy.policy)?;
+    let task = Task::Prune { copy: args.copy.clone(), unused_percent_max: args.max_unused };
+    wait(global, |run| async move {
+        if args.dry_run {
+            return plan_prune(&policy, args, &run).await;
+        }
+        step(&policy, &task, args.lock_wait, &run).await
+    })
+}
+
+/// Makes the plan beside whoever else works on the repository: what they add meanwhile is not in it.
+async fn plan_prune(policy: &Policy, args: &PruneArgs, run: &Run) -> Answered {
+    let copy = args.copy.as_deref();
+    let limits = steps::prune_limits(policy, copy, args.max_unused).await?;
+    let repository = place::repository_in(policy, copy, run).await?;
+    let lock = place::lock_to_read(&repository, run).await?;
+    let plan = prune::plan(&repository, &limits, run).await;
+    place::unlock(lock, run).await;
+    let plan = plan?;
+    Ok(Answer::new(render::prune_plan(&plan), json!({ "dry_run": true, "plan": render::prune_plan_json(&plan) })))
 }
 
 pub(super) fn drill(global: &Global, args: &DrillArgs) -> Answered {

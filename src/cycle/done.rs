@@ -3,8 +3,10 @@
 use crate::backup;
 use crate::copy::Copied;
 use crate::exit::{Exit, Failure};
-use crate::forget::{ForgetPlan, Forgotten};
+use crate::forget::{ForgetPlan, Forgotten, Freeze};
 use crate::human;
+use crate::prune::Pruned;
+use crate::prune::plan::PrunePlan;
 use crate::report::{Report, Written};
 use crate::verify;
 
@@ -14,6 +16,7 @@ pub enum Done {
     Backup(Box<BackupDone>),
     Copy(Vec<CopyDone>),
     Verify(Box<verify::Report>),
+    Prune(Box<PruneDone>),
     Drill(Box<DrillDone>),
 }
 
@@ -31,6 +34,16 @@ pub struct CopyDone {
 }
 
 #[derive(Debug)]
+pub enum PruneDone {
+    /// Retention rests, and with it what would make its losses final.
+    Rested(Freeze),
+    Pruned {
+        plan: PrunePlan,
+        pruned: Pruned,
+    },
+}
+
+#[derive(Debug)]
 pub struct DrillDone {
     pub report: Report,
     pub failure: Option<Failure>,
@@ -44,6 +57,7 @@ impl Done {
             Self::Backup(done) => done.exit(),
             Self::Copy(copies) => exit_of_copies(copies),
             Self::Verify(report) => exit_of_report(report),
+            Self::Prune(done) => done.exit(),
             Self::Drill(done) => done.exit(),
         }
     }
@@ -55,6 +69,7 @@ impl Done {
             Self::Backup(done) => done.errors(),
             Self::Copy(copies) => copies.iter().filter_map(CopyDone::error).collect(),
             Self::Verify(report) => faults(report).into_iter().collect(),
+            Self::Prune(done) => done.error().into_iter().collect(),
             Self::Drill(done) => done.report.outcome.error.iter().cloned().collect(),
         };
         (!lines.is_empty()).then(|| lines.join("; "))
@@ -66,7 +81,7 @@ impl Done {
         let copies = match self {
             Self::Backup(done) => &done.copies,
             Self::Copy(copies) => copies,
-            Self::Verify(_) | Self::Drill(_) => return 0,
+            Self::Verify(_) | Self::Prune(_) | Self::Drill(_) => return 0,
         };
         copies.iter().filter_map(|copy| copy.result.as_ref().ok()).map(|copied| copied.bytes).sum()
     }
@@ -110,6 +125,23 @@ impl CopyDone {
             Ok(copied) if copied.is_complete() => None,
             Ok(copied) => Some(format!("copy {}: {} objects were not sent", self.name, copied.failed.len())),
         }
+    }
+}
+
+impl PruneDone {
+    /// What the store would not delete is told; what its own lock protects with a code of its own.
+    #[must_use]
+    pub fn exit(&self) -> Exit {
+        let Self::Pruned { pruned, .. } = self else { return Exit::Ok };
+        let of = |(_, error): &(_, _)| Exit::from(error).max(Exit::Incomplete);
+        pruned.failed.iter().map(of).max().unwrap_or(Exit::Ok)
+    }
+
+    fn error(&self) -> Option<String> {
+        let Self::Pruned { pruned, .. } = self else { return None };
+        let (key, error) = pruned.failed.first()?;
+        let count = human::counted(pruned.failed.len() as u64, "object was", "objects were");
+        Some(format!("{count} not deleted, the first is {key}: {error}"))
     }
 }
 

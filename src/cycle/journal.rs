@@ -19,6 +19,7 @@ pub enum Verb {
     Backup,
     Copy,
     Verify,
+    Prune,
     Drill,
 }
 
@@ -29,6 +30,7 @@ impl Verb {
             Self::Backup => "backup",
             Self::Copy => "copy",
             Self::Verify => "verify",
+            Self::Prune => "prune",
             Self::Drill => "drill",
         }
     }

@@ -1,5 +1,6 @@
 //! The steps that a run consists of. The commands of the same names take the very same steps.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -8,7 +9,7 @@ use crate::catalog::{Catalog, CopyRecord, REPOSITORY, SnapshotRecord};
 use crate::copy;
 use crate::copy::Copied;
 use crate::cycle;
-use crate::cycle::done::{BackupDone, CopyDone, Done, DrillDone};
+use crate::cycle::done::{BackupDone, CopyDone, Done, DrillDone, PruneDone};
 use crate::cycle::freeze::freeze;
 use crate::cycle::journal::{Journal, Verb};
 use crate::cycle::task::Task;
@@ -18,6 +19,8 @@ use crate::exit::Failure;
 use crate::forget::{Alone, ForgetPlan, Forgotten};
 use crate::place;
 use crate::policy::{CopyPlace, Policy};
+use crate::prune;
+use crate::prune::plan::Limits;
 use crate::report::{Context, Report};
 use crate::repository::{LockMode, Repository};
 use crate::run::Run;
@@ -40,6 +43,10 @@ pub async fn work(task: &Task, policy: &Policy, journal: &Journal<'_>, run: &Run
         Task::Verify { copy, options } => {
             let report = verify_store(policy, copy.as_deref(), *options, run).await?;
             Ok(Done::Verify(Box::new(report)))
+        }
+        Task::Prune { copy, unused_percent_max } => {
+            let done = free(policy, copy.as_deref(), *unused_percent_max, journal.catalog(), run).await?;
+            Ok(Done::Prune(Box::new(done)))
         }
         Task::Drill { from, keep } => {
             let done = rehearse(policy, from.as_deref(), *keep, journal.catalog(), run).await?;
@@ -193,6 +200,48 @@ async fn verify_store(
     let report = verify::verify(&repository, options, run).await;
     place::unlock(lock, run).await;
     Ok(report?)
+}
+
+/// Returns what a prune of a store may leave as it is: in a copy, the packs that the repository itself holds.
+///
+/// # Errors
+/// [`Failure`] where the repository cannot be listed.
+pub async fn prune_limits(policy: &Policy, copy: Option<&str>, unused_percent_max: u64) -> Result<Limits, Failure> {
+    let kept = match copy {
+        Some(_) => prune::packs_of(&place::store(policy)).await?,
+        None => HashSet::new(),
+    };
+    Ok(Limits { unused_percent_max, kept })
+}
+
+/// Frees what no snapshot needs, under an exclusive lock that stands before the plan is made; rests while retention does.
+async fn free(
+    policy: &Policy,
+    copy: Option<&str>,
+    unused_percent_max: u64,
+    catalog: &Catalog,
+    run: &Run,
+) -> Result<PruneDone, Failure> {
+    if let Some(freeze) = freeze(policy, copy.unwrap_or(REPOSITORY), catalog)? {
+        return Ok(PruneDone::Rested(freeze));
+    }
+    let limits = prune_limits(policy, copy, unused_percent_max).await?;
+    let repository = place::repository_in(policy, copy, run).await?;
+    let lock = Alone::take(&repository, run).await?;
+    let pruned = plan_and_apply(&repository, &limits, &lock, run).await;
+    place::unlock(lock.into_guard(), run).await;
+    pruned
+}
+
+async fn plan_and_apply(
+    repository: &Arc<Repository>,
+    limits: &Limits,
+    lock: &Alone,
+    run: &Run,
+) -> Result<PruneDone, Failure> {
+    let plan = prune::plan(repository, limits, run).await?;
+    let pruned = prune::apply(&plan, repository, lock, run).await?;
+    Ok(PruneDone::Pruned { plan, pruned })
 }
 
 /// Rehearses a recovery and writes its report; what broke in the drill is in [`DrillDone`].

@@ -21,6 +21,12 @@ pub enum Task {
         copy: Option<String>,
         options: verify::Options,
     },
+    Prune {
+        /// `None`: the repository.
+        copy: Option<String>,
+        /// See [`prune::plan::Limits`].
+        unused_percent_max: u64,
+    },
     Drill {
         /// `None`: what the policy says.
         from: Option<String>,
@@ -35,6 +41,7 @@ impl Task {
             Self::Backup { .. } => Verb::Backup,
             Self::Copy { .. } => Verb::Copy,
             Self::Verify { .. } => Verb::Verify,
+            Self::Prune { .. } => Verb::Prune,
             Self::Drill { .. } => Verb::Drill,
         }
     }

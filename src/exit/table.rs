@@ -11,6 +11,7 @@ use crate::install::InstallError;
 use crate::mysql::server::ServerError;
 use crate::place::PlaceError;
 use crate::policy::PolicyError;
+use crate::prune::PruneError;
 use crate::report::ReportError;
 use crate::repository::RepositoryError;
 use crate::restore::RestoreError;
@@ -107,6 +108,11 @@ coded! {
         | RepositoryError::Refused { .. } => Exit::Failed,
         RepositoryError::Store(error) => error.code(),
         RepositoryError::Stopped(_) => Exit::Interrupted,
+    };
+    PruneError: |error| match error {
+        PruneError::Repository(error) => error.code(),
+        PruneError::Doubt(_) | PruneError::Damaged(_) => Exit::Damaged,
+        PruneError::Thread(_) => Exit::Failed,
     };
     PlaceError: |error| match error {
         PlaceError::Password(_) | PlaceError::Credentials { .. } => Exit::Password,

@@ -113,6 +113,7 @@ impl Checker<'_> {
         Schedule {
             backup: self.cron("schedule.backup", raw.backup.as_deref()),
             verify: self.cron("schedule.verify", raw.verify.as_deref()),
+            prune: self.cron("schedule.prune", raw.prune.as_deref()),
             drill: self.cron("schedule.drill", raw.drill.as_deref()),
             catch_up: catch_up.unwrap_or_default(),
         }

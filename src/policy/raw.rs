@@ -209,6 +209,8 @@ pub(super) struct RawSchedule {
     pub(super) backup: Option<String>,
     /// When the repository is verified beyond what each backup does.
     pub(super) verify: Option<String>,
+    /// When what no snapshot needs is freed. It rests while retention rests.
+    pub(super) prune: Option<String>,
     /// When recovery is rehearsed.
     pub(super) drill: Option<String>,
     /// What becomes of missed runs: `one` run makes up for them, or `none`. Default: `one`.

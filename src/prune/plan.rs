@@ -53,6 +53,7 @@ pub struct PrunePlan {
     pub bytes_kept: u64,
     /// Unused bytes in the packs that stay.
     pub bytes_unused_kept: u64,
+    is_of_copy: bool,
     marks: Marks,
 }
 
@@ -92,6 +93,7 @@ impl PrunePlan {
             packs_kept: left().count() as u64,
             bytes_kept: left().map(|pack| pack.size).sum(),
             bytes_unused_kept: left().map(|pack| pack.bytes_unused).sum(),
+            is_of_copy: !limits.kept.is_empty(),
             marks,
         };
         for packs in [&mut plan.unused, &mut plan.orphans] {
@@ -122,6 +124,11 @@ impl PrunePlan {
     pub fn gone(&self) -> HashSet<ObjectId> {
         let named = self.unused.iter().chain(&self.repack).map(|pack| pack.id);
         named.chain(self.absent.iter().copied()).collect()
+    }
+
+    /// Tells whether packs of another store were to stay as they are.
+    pub(super) fn is_of_copy(&self) -> bool {
+        self.is_of_copy
     }
 
     pub(super) fn marks(&self) -> &Marks {

@@ -28,8 +28,8 @@ pub struct Reindexed {
 }
 
 impl Repository {
-    /// Writes index files that name `added` and no pack of `gone`, in the place of those that name one of `gone`. The old ones
-    /// are still there.
+    /// Writes index files that name `added` and no pack of `gone`, in the place of those that name one of `gone`, and with `merges`
+    /// in the place of small ones where these are many. The old ones are still there.
     ///
     /// # Errors
     /// Where the store refuses or the lock was lost.
@@ -37,9 +37,10 @@ impl Repository {
         &self,
         gone: &HashSet<ObjectId>,
         added: &[PackContents],
+        merges: bool,
         run: &Run,
     ) -> Result<Reindexed, RepositoryError> {
-        let (old, kept) = self.files_to_replace(gone);
+        let (old, kept) = self.files_to_replace(gone, merges);
         let mut contents = self.with_index(|index| index.contents(&kept, |_, _| true));
         contents.extend_from_slice(added);
         let task = run.events.task("write index", Unit::Objects, old.len() as u64);
@@ -94,10 +95,11 @@ impl Repository {
     }
 
     /// Returns the index files that have to go, and the packs that they name and that stay.
-    fn files_to_replace(&self, gone: &HashSet<ObjectId>) -> (Vec<String>, HashSet<ObjectId>) {
+    fn files_to_replace(&self, gone: &HashSet<ObjectId>, merges: bool) -> (Vec<String>, HashSet<ObjectId>) {
         let live = self.index.read().unwrap_or_else(PoisonError::into_inner);
         let index = live.loaded();
-        let merges = index.files.iter().filter(|file| file.packs.len() < SMALL_PACKS).count() > FILES_MAX;
+        let small = index.files.iter().filter(|file| file.packs.len() < SMALL_PACKS).count();
+        let merges = merges && small > FILES_MAX;
         let (mut old, mut kept) = (Vec::new(), HashSet::new());
         for file in &index.files {
             let packs = || file.packs.iter().map(|pack| index.packs[*pack as usize]);

@@ -34,7 +34,7 @@ impl Mall {
     /// A mall with its repository made; `more` is appended to its policy.
     fn ready(more: &str) -> Self {
         let mall = Self { dir: tempfile::tempdir().unwrap() };
-        for dir in ["policies", "images", "logos"] {
+        for dir in ["policies", "images", "logos", "usb"] {
             fs::create_dir(mall.path(dir)).unwrap();
         }
         fs::write(mall.path("images/.bkp-ok"), "").unwrap();
@@ -208,9 +208,11 @@ fn a_tripped_guard_freezes_retention_until_that_very_source_is_well() {
 #[test]
 fn damage_freezes_retention_until_a_verify_as_deep_is_sound() {
     let mall = Mall::ready("");
+    fs::write(mall.path("images/large.jpg"), crate::world::noise(1, 60_000)).unwrap();
     mall.bkp(&["backup", "mall"]).expect(0);
     let packs = crate::world::files(&mall.path("repository/data"));
-    let (name, (whole, ..)) = packs.iter().next().unwrap();
+    // The largest holds the image, and no tree: the structure looks whole.
+    let (name, (whole, ..)) = packs.iter().max_by_key(|(_, (bytes, ..))| bytes.len()).unwrap();
     let pack = mall.path("repository/data").join(name);
     let mut rotten = whole.clone();
     rotten[0] ^= 1;
@@ -319,6 +321,78 @@ fn a_forget_in_a_copy_is_known_to_the_catalog() {
     assert_eq!(rows, 2);
 }
 
+fn packs(dir: &Path) -> u64 {
+    crate::world::files(&dir.join("data")).values().map(|(bytes, ..)| bytes.len() as u64).sum()
+}
+
+/// A mall whose older snapshots, with two images of 60,000 bytes in them, were forgotten.
+fn with_dead_packs(more: &str) -> Mall {
+    let mall = Mall::ready(more);
+    for seed in [1, 2, 3] {
+        fs::write(mall.path("images/large.jpg"), crate::world::noise(seed, 60_000)).unwrap();
+        mall.bkp(&["backup", "mall"]).expect(0);
+    }
+    mall
+}
+
+#[test]
+fn a_prune_says_what_it_would_free_and_then_frees_it() {
+    let mall = with_dead_packs("");
+    let before = packs(&mall.path("repository"));
+    let dry = mall.bkp(&["prune", "mall", "--dry-run", "--json"]).expect(0).json();
+    assert_eq!(packs(&mall.path("repository")), before);
+    let freed = dry["plan"]["bytes_freed"].as_u64().unwrap();
+    assert!(freed > 120_000, "{dry}");
+    let pruned = mall.bkp(&["prune", "mall", "--max-unused", "0"]).expect(0);
+    assert!(pruned.out.contains("deleted") && pruned.out.contains("freed"), "{}", pruned.out);
+    let after = packs(&mall.path("repository"));
+    assert!(before - after > 119_000 && after > 60_000, "{before} -> {after}");
+    mall.bkp(&["verify", "mall", "--level", "data"]).expect(0);
+    let restored = mall.path("restored").display().to_string();
+    mall.bkp(&["restore", "mall", "--source", "images", "--to-dir", &restored, "--yes"]).expect(0);
+    assert_eq!(fs::read(mall.path("restored/large.jpg")).unwrap(), crate::world::noise(3, 60_000));
+    let again = mall.bkp(&["prune", "mall"]).expect(0);
+    assert!(again.out.contains("nothing to free"), "{}", again.out);
+    mall.bkp(&["backup", "mall"]).expect(0);
+    mall.bkp(&["verify", "mall", "--level", "data"]).expect(0);
+}
+
+#[test]
+fn a_copy_is_pruned_alone_and_nothing_is_sent_again() {
+    let mall = with_dead_packs("");
+    mall.bkp(&["prune", "mall"]).expect(0);
+    mall.bkp(&["backup", "mall"]).expect(0);
+    mall.bkp(&["forget", "mall", "--copy", "usb"]).expect(0);
+    let before = packs(&mall.path("usb"));
+    mall.bkp(&["prune", "mall", "--copy", "usb", "--max-unused", "0"]).expect(0);
+    assert!(before - packs(&mall.path("usb")) > 119_000);
+    let copied = mall.bkp(&["copy", "mall", "--json"]).expect(0).json();
+    assert_eq!(copied["steps"][0]["result"]["copies"][0]["packs"], 0, "{copied}");
+    mall.bkp(&["verify", "mall", "--level", "data", "--copy", "usb"]).expect(0);
+}
+
+#[test]
+fn a_prune_rests_while_retention_does() {
+    let mall = with_dead_packs("");
+    mall.trip_the_guard();
+    mall.bkp(&["backup", "mall"]).expect(15);
+    let before = packs(&mall.path("repository"));
+    let pruned = mall.bkp(&["prune", "mall"]).expect(0);
+    assert!(pruned.out.contains("rests: a guard of `images` has tripped"), "{}", pruned.out);
+    assert_eq!(packs(&mall.path("repository")), before);
+}
+
+#[test]
+fn a_run_prunes_on_its_schedule() {
+    let mall = with_dead_packs("schedule = { prune = \"30 6 * * sat\" }");
+    let before = packs(&mall.path("repository"));
+    let ran = mall.bkp(&["run", "mall", "--now", "--json"]).expect(0).json();
+    let verbs: Vec<_> = ran["ran"][0]["steps"].as_array().unwrap().iter().map(|step| step["verb"].clone()).collect();
+    assert_eq!(verbs, ["backup", "verify", "prune"]);
+    assert!(before - packs(&mall.path("repository")) > 119_000);
+    assert!(mall.stamps()["verbs"]["prune"]["success"].is_string(), "{}", mall.stamps());
+}
+
 #[test]
 fn no_state_of_the_catalog_stands_in_a_restores_way() {
     let mall = Mall::ready("");
@@ -339,7 +413,7 @@ fn no_state_of_the_catalog_stands_in_a_restores_way() {
 #[test]
 fn a_copy_that_cannot_be_sent_leaves_the_snapshots_recorded() {
     let mall = Mall::ready("");
-    fs::write(mall.path("usb"), "no directory").unwrap();
+    fs::remove_dir(mall.path("usb")).unwrap();
     let failed = mall.bkp(&["backup", "mall"]).expect(3);
     assert!(failed.err.contains("error: copy to usb:"), "{failed:?}");
     let status = mall.status(0);

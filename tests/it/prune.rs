@@ -228,13 +228,15 @@ async fn index_files_of_many_runs_become_few() {
     }
     let many = store.list(FileKind::Index).await.unwrap().len();
     assert!(many >= 40, "{many}");
-    for stored in repository.snapshots().await.unwrap().iter().take(10) {
+    let newest = newest.unwrap();
+    let old = repository.snapshots().await.unwrap().into_iter().filter(|stored| stored.id != newest.id);
+    for stored in old.take(10) {
         repository.remove_snapshot(&stored.id).await.unwrap();
     }
     prune(&store, &thorough()).await.unwrap();
     assert_eq!(store.list(FileKind::Index).await.unwrap().len(), 1);
     assert!(store.list(FileKind::Pack).await.unwrap().len() <= 2);
-    assert_eq!(files(&store, &newest.unwrap()).await.len(), 1);
+    assert_eq!(files(&store, &newest).await.len(), 1);
     assert_sound(&store).await;
 }
 

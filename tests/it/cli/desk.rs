@@ -23,6 +23,7 @@ impl Desk {
             desk.write(&format!("images/shop0001/{n}.jpg"), &noise(n, 20_000));
         }
         desk.write("images/.bkp-ok", b"");
+        fs::create_dir(desk.path("usb")).unwrap();
         desk.write_policy("");
         desk
     }

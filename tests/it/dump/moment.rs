@@ -191,7 +191,7 @@ fn a_server_that_sees_us_come_from_elsewhere_is_refused_before_a_row_is_read() {
     assert_ne!(text, through);
     std::fs::write(&policy, format!("{through}{network}")).unwrap();
     let refused = world.bkp(&backup).expect(17);
-    assert!(refused.out.contains("127.0.0.2"), "{}{}", refused.out, refused.err);
+    assert!(refused.err.contains("127.0.0.2"), "{}{}", refused.out, refused.err);
     let snapshots = world.restic(&["snapshots", "--json"]).expect(0).json();
     assert_eq!(snapshots.as_array().unwrap().len(), 1);
 }

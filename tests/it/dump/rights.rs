@@ -194,7 +194,7 @@ fn a_dump_without_any_lock_is_made_when_asked_for_and_marked() {
     world.source.execute("REVOKE ALL PRIVILEGES, GRANT OPTION FROM 'dumper'@'%'");
     world.source.execute("GRANT SELECT, SHOW VIEW, TRIGGER, EVENT ON *.* TO 'dumper'@'%'");
     let refused = world.bkp(&["backup", "mall", "--source", "db1", "--no-copy"]).expect(1);
-    assert!(refused.out.contains("--allow-inconsistent"), "{}{}", refused.out, refused.err);
+    assert!(refused.err.contains("--allow-inconsistent"), "{}{}", refused.out, refused.err);
     let made = world.bkp(&["backup", "mall", "--source", "db1", "--no-copy", "--allow-inconsistent"]).expect(0);
     assert!(made.err.contains("INCONSISTENT, as allowed"), "{}", made.err);
     let marked = world.restic(&["snapshots", "--tag", "inconsistent=true", "--json"]).expect(0).json();
