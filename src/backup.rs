@@ -169,7 +169,7 @@ async fn mend(repository: &Repository, run: &Run) -> Result<(), RepositoryError>
     if let Some(first) = lost.first() {
         run.events.warn(format!(
             "{} packs that the index names are gone or cut, the first is {}; what they held is read and saved again. \
-             `bkp verify` tells what is lost; `restic repair index` then drops their names",
+             `bkp verify` tells what is lost; `bkp prune` then drops their names",
             lost.len(),
             Key::new(FileKind::Pack, first.to_string()),
         ));

@@ -151,7 +151,7 @@ fn free_space(path: &Path) -> Finding {
             if share >= FREE_SHARE_MIN {
                 Finding::ok(what, detail)
             } else {
-                let hint = "free space, or keep fewer snapshots and prune with `restic prune`";
+                let hint = "free space, or keep fewer snapshots and run `bkp prune`";
                 Finding::new(State::Warning, what, detail, Some(hint.to_owned()))
             }
         }

@@ -200,6 +200,8 @@ impl<'a> Rehearsal<'a> {
         self.outcome.checks.extend(absent.iter().map(|source| checks::absent(source)));
         let incomplete = chosen.iter().filter(|chosen| chosen.is_incomplete);
         self.outcome.checks.extend(incomplete.map(|chosen| checks::incomplete(&chosen.source)));
+        let inconsistent = chosen.iter().filter(|chosen| chosen.is_inconsistent);
+        self.outcome.checks.extend(inconsistent.map(|chosen| checks::inconsistent(&chosen.source)));
         // A source that does not come back at all has no recovery point.
         let oldest = chosen.iter().map(|chosen| chosen.stored.snapshot.time).min().filter(|_| absent.is_empty());
         let lost = oldest.map(|oldest| self.outcome.started - oldest);

@@ -20,6 +20,8 @@ pub enum Freeze {
     GuardTripped { source: String },
     /// The newest backup of a source failed, or never came to its end.
     RunFailed { source: String },
+    /// The newest run of a source was stopped before it came to an end.
+    RunStopped { source: String },
     /// A verify found damage, and none that looked as deep has found all whole since.
     Damaged { store: String },
 }
@@ -29,6 +31,7 @@ impl std::fmt::Display for Freeze {
         match self {
             Self::GuardTripped { source } => write!(f, "a guard of `{source}` has tripped"),
             Self::RunFailed { source } => write!(f, "the newest backup of `{source}` did not succeed"),
+            Self::RunStopped { source } => write!(f, "the newest backup of `{source}` was stopped"),
             Self::Damaged { store } => {
                 write!(f, "verify found damage in `{store}`, and none as deep has found it whole since")
             }
@@ -159,7 +162,8 @@ fn candidate(stored: &StoredSnapshot) -> Candidate {
     Candidate {
         id: stored.id,
         time: stored.snapshot.time,
-        complete: stored.snapshot.tag("incomplete") != Some("true"),
+        // A dump of several moments is no substitute for a consistent one either.
+        complete: ["incomplete", "inconsistent"].iter().all(|tag| stored.snapshot.tag(tag) != Some("true")),
         held: is_held(&stored.snapshot),
     }
 }

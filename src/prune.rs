@@ -54,8 +54,8 @@ impl PruneError {
         match self {
             Self::Repository(error) => error.hint(),
             Self::Doubt(_) | Self::Damaged(_) => Some(
-                "nothing was deleted; `bkp verify` names what is damaged: bring it back from a copy, or forget the snapshots \
-                 that need it"
+                "nothing was deleted; `bkp verify` names what is damaged: bring it back from where it is whole (`bkp copy` for a \
+                 copy, `restic repair index` for an index), or forget the snapshots that need it"
                     .to_owned(),
             ),
             Self::Thread(_) => None,
@@ -91,9 +91,13 @@ pub async fn plan(repository: &Arc<Repository>, limits: &Limits, run: &Run) -> R
     let (reader, run) = (repository.clone(), run.clone());
     let marked = tokio::task::spawn_blocking(move || used::mark(&reader, roots, &run)).await;
     let mut marks = marked.map_err(|error| PruneError::Thread(error.to_string()))??;
-    let uses = repository.uses(&mut marks, &limits.kept);
-    // Listed last: whatever the index names was put before.
+    // Listed after the index was loaded: whatever it names was put before.
     let listed = repository.store().list(FileKind::Pack).await?;
+    let there: HashSet<(&str, u64)> = listed.iter().map(|pack| (pack.name.as_str(), pack.size)).collect();
+    let mut whole = repository.pack_sizes();
+    whole.retain(|(id, size)| there.contains(&(id.to_string().as_str(), *size)));
+    let whole = whole.into_iter().map(|(id, _)| id).collect();
+    let uses = repository.uses(&mut marks, &whole, &limits.kept);
     Ok(PrunePlan::new(&uses, &listed, limits, marks)?)
 }
 
@@ -106,9 +110,9 @@ pub async fn apply(plan: &PrunePlan, repository: &Repository, lock: &Alone, run:
     let gone = plan.gone();
     let needed = repository.needed(plan.marks(), &plan.repack.iter().map(|pack| pack.id).collect());
     let written = repository.repack(&needed, run).await?;
-    // A copy's small index files are those of the repository: merged, they would be sent again.
-    let reindexed = repository.reindex(&gone, &written, !plan.is_of_copy(), run).await?;
+    let reindexed = repository.reindex(&gone, &written, plan.merges_index(), run).await?;
     repository.prove_reindexed(&reindexed, &gone, plan.marks()).await?;
+    repository.prove_last_places(plan.marks(), &gone, run).await?;
     let mut pruned = Pruned {
         packs_written: written.len() as u64,
         bytes_written: written.iter().map(PackContents::size).sum(),

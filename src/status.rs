@@ -40,6 +40,8 @@ pub struct Inputs<'a> {
     pub copies: &'a [CopyRecord],
     /// Why retention rests.
     pub freeze: Option<&'a Freeze>,
+    /// Stores in which a verify found damage that no later one has found mended.
+    pub damaged: &'a [String],
     pub next_runs: &'a [NextRun],
     pub now: DateTime<Utc>,
 }
@@ -178,7 +180,7 @@ impl Status {
             running: facts::running(inputs),
             next_runs: inputs.next_runs.to_vec(),
         };
-        status.reasons = reasons::of(&status);
+        status.reasons = reasons::of(&status, inputs);
         status.verdict = status.reasons.iter().map(|reason| reason.verdict).max().unwrap_or(Verdict::Ok);
         status
     }

@@ -56,7 +56,7 @@ pub enum Command {
     /// Checks everything that a run needs, one line for each assertion; sends no backup
     #[command(after_help = "Example:\n  bkp doctor mall")]
     Doctor(PolicyArg),
-    /// Does what is due: backup, copies, verify, retention, drill
+    /// Does what is due: backup, copies, retention, verify, prune, drill
     #[command(
         after_help = "Examples:\n  bkp run              every policy, what is due (the cron line)\n  bkp run mall --now   all of it at once"
     )]
@@ -150,8 +150,8 @@ pub struct RunArgs {
     /// Policy files or names; none: every one in the policies' directory
     #[arg(value_name = "POLICY")]
     pub policies: Vec<String>,
-    /// Does all that the policy can, whatever the schedule says: backup, copies, retention, verify, and the drill where one is
-    /// scheduled or has checks
+    /// Does all that the policy can, whatever the schedule says: backup, copies, retention, verify, a prune where one
+    /// is scheduled, and the drill where one is scheduled or has checks
     #[arg(long)]
     pub now: bool,
     /// Waits so long for another run of the policy to end (`30s`, `10m`) instead of exiting with 11
@@ -172,7 +172,7 @@ pub struct BackupArgs {
     /// Only this source (may be given again)
     #[arg(long = "source", value_name = "NAME")]
     pub sources: Vec<String>,
-    /// Leaves the copies for the next run
+    /// Leaves the copies for the next backup, or for `bkp copy`
     #[arg(long)]
     pub no_copy: bool,
     /// Waits so long for another run of the policy to end
@@ -347,7 +347,7 @@ pub struct DrillArgs {
     /// Restores from this copy instead of what the policy says
     #[arg(long, value_name = "COPY")]
     pub from: Option<String>,
-    /// Leaves the restored files and the sandbox's directory for a look
+    /// Leaves the restored files for a look; the sandbox's databases go
     #[arg(long)]
     pub keep: bool,
 }

@@ -10,7 +10,7 @@ use crate::cli::render::Told;
 use crate::cli::table::Times;
 use crate::cli::{ink, policies, table};
 use crate::cycle;
-use crate::cycle::freeze::freeze;
+use crate::cycle::freeze::{damaged, freeze};
 use crate::cycle::journal::Verb;
 use crate::cycle::steps;
 use crate::doctor;
@@ -137,21 +137,24 @@ async fn look(policy: &Policy, rebuild: bool, run: &Run) -> Result<Status, Failu
         drills: &catalog.drills(DRILLS_LOOKED_AT)?,
         copies: &catalog.copies()?,
         freeze: freeze.as_ref(),
+        damaged: &damaged(policy, &catalog)?,
         next_runs: &next_runs(policy, &runs, run)?,
         now: run.now(),
     }))
 }
 
-/// Returns when each verb is due, and since when it has been missed: not while a run goes on or has only just ended.
+/// Returns when each verb is due, and since when it has been missed: not while a run goes on, or one of that very verb has only just ended.
 fn next_runs(policy: &Policy, runs: &[RunRecord], run: &Run) -> Result<Vec<NextRun>, Failure> {
     let now = run.now();
-    let is_busy = runs.iter().any(|run| match run.ended {
-        Some(ended) => now - ended < cycle::LATE,
-        None => run.outcome == Outcome::Running,
-    });
-    let missed = if is_busy { Vec::new() } else { cycle::missed(policy, now)? };
+    let is_busy = |verb: Verb| {
+        runs.iter().any(|run| match run.ended {
+            Some(ended) => run.verb == verb.name() && now - ended < cycle::LATE,
+            None => run.outcome == Outcome::Running,
+        })
+    };
+    let missed = cycle::missed(policy, now)?;
     let of = |(verb, at): (Verb, DateTime<Utc>)| {
-        let missed = missed.iter().find(|(missed, _)| *missed == verb).map(|(_, since)| *since);
+        let missed = missed.iter().find(|(missed, _)| *missed == verb && !is_busy(verb)).map(|(_, since)| *since);
         NextRun { verb: verb.name().to_owned(), at, missed }
     };
     Ok(cycle::next_runs(policy, now).into_iter().map(of).collect())

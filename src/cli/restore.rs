@@ -20,8 +20,8 @@ use crate::policy::{MysqlAddress, Policy, Tls, TlsMode};
 use crate::repository::Repository;
 use crate::restore;
 use crate::restore::choose::Moment;
-use crate::restore::{Plan, Proof, Rates, Request, Restored};
-use crate::run::Run;
+use crate::restore::{Proof, Rates, Request, Restored};
+use crate::run::{Run, Stopped};
 use crate::secret::SecretSource;
 
 pub(super) fn restore(global: &Global, args: &RestoreArgs) -> Answered {
@@ -78,7 +78,7 @@ async fn plan_and_apply_in(
     }
     text.lines().for_each(|line| run.events.note(line));
     if asks {
-        consent(&plan)?;
+        consent(render::targets(&plan), run).await?;
     }
     let began = run.clock.instant();
     let restored = restore::apply(&plan, repository, request, run).await?;
@@ -128,11 +128,17 @@ fn exit_of_proof(proof: &Proof) -> Exit {
 }
 
 /// Asks on a terminal; elsewhere `--yes` must have been given.
-fn consent(plan: &Plan) -> Result<(), Failure> {
+/// Asks the person at the terminal; a signal meanwhile is a no, and gives the lock back.
+async fn consent(target: String, run: &Run) -> Result<(), Failure> {
+    let asked = tokio::task::spawn_blocking(move || ask(&target));
+    let answer = run.cancel.run_until_cancelled(asked).await.ok_or(Stopped)?;
+    answer.unwrap_or_else(|error| Err(unconfirmed(&format!("restore: ask for consent: {error}"))))
+}
+
+fn ask(target: &str) -> Result<(), Failure> {
     if !std::io::stdin().is_terminal() {
         return Err(unconfirmed("restore: nobody is at the terminal to confirm the plan"));
     }
-    let target = render::targets(plan);
     let mut err = std::io::stderr().lock();
     let asked = write!(err, "Restore into {target}? Type yes: ").and_then(|()| err.flush());
     asked.map_err(|error| unconfirmed(&format!("restore: ask for consent: {error}")))?;

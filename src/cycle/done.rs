@@ -38,7 +38,7 @@ pub enum PruneDone {
     /// Retention rests, and with it what would make its losses final.
     Rested(Freeze),
     Pruned {
-        plan: PrunePlan,
+        plan: Box<PrunePlan>,
         pruned: Pruned,
     },
 }

@@ -1,6 +1,6 @@
 //! Whether retention rests: from what the catalog remembers of each source's newest backup, and of the verifies.
 
-use crate::catalog::{Catalog, VerifyRecord};
+use crate::catalog::{Catalog, REPOSITORY, VerifyRecord};
 use crate::exit::{Exit, Failure};
 use crate::forget::Freeze;
 use crate::policy::Policy;
@@ -21,16 +21,34 @@ pub fn freeze(policy: &Policy, store: &str, catalog: &Catalog) -> Result<Option<
     Ok(is_damaged.then(|| Freeze::Damaged { store: store.to_owned() }))
 }
 
+/// Returns the stores in which a verify found damage that no later one has found mended.
+///
+/// # Errors
+/// [`Failure`] where the catalog cannot be read.
+pub fn damaged(policy: &Policy, catalog: &Catalog) -> Result<Vec<String>, Failure> {
+    let stores = std::iter::once(REPOSITORY).chain(policy.copies.iter().map(|copy| copy.name.as_str()));
+    let mut damaged = Vec::new();
+    for store in stores {
+        if is_damaged(&catalog.verifies(store)?) {
+            damaged.push(store.to_owned());
+        }
+    }
+    Ok(damaged)
+}
+
 /// Judges the newest backup of a source by its exit code; `None` where it never came to one.
 fn of_backup(source: &str, code: Option<u8>) -> Option<Freeze> {
     const OK: u8 = Exit::Ok.code();
     const INCOMPLETE: u8 = Exit::Incomplete.code();
     const GUARD: u8 = Exit::Guard.code();
+    const INTERRUPTED: u8 = Exit::Interrupted.code();
+    const TERMINATED: u8 = Exit::Terminated.code();
     let source = source.to_owned();
     match code {
         Some(OK | INCOMPLETE) => None,
         Some(GUARD) => Some(Freeze::GuardTripped { source }),
-        Some(_) | None => Some(Freeze::RunFailed { source }),
+        Some(INTERRUPTED | TERMINATED) | None => Some(Freeze::RunStopped { source }),
+        Some(_) => Some(Freeze::RunFailed { source }),
     }
 }
 
@@ -98,6 +116,8 @@ mod tests {
         assert_eq!(of_backup("images", Some(3)), None);
         assert_eq!(of_backup("images", Some(15)), Some(Freeze::GuardTripped { source: source.clone() }));
         assert_eq!(of_backup("images", Some(1)), Some(Freeze::RunFailed { source: source.clone() }));
-        assert_eq!(of_backup("images", None), Some(Freeze::RunFailed { source }));
+        for stopped in [Some(130), Some(143), None] {
+            assert_eq!(of_backup("images", stopped), Some(Freeze::RunStopped { source: source.clone() }));
+        }
     }
 }

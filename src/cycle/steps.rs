@@ -1,6 +1,5 @@
 //! The steps that a run consists of. The commands of the same names take the very same steps.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -22,8 +21,9 @@ use crate::policy::{CopyPlace, Policy};
 use crate::prune;
 use crate::prune::plan::Limits;
 use crate::report::{Context, Report};
-use crate::repository::{LockMode, Repository};
+use crate::repository::{LockMode, Repository, RepositoryError};
 use crate::run::Run;
+use crate::store::Key;
 use crate::verify;
 
 /// How many drills a report's history shows.
@@ -205,13 +205,17 @@ async fn verify_store(
 /// Returns what a prune of a store may leave as it is: in a copy, the packs that the repository itself holds.
 ///
 /// # Errors
-/// [`Failure`] where the repository cannot be listed.
+/// [`Failure`] where the repository cannot be listed, or is not there: what it holds would be rewritten, and sent again.
 pub async fn prune_limits(policy: &Policy, copy: Option<&str>, unused_percent_max: u64) -> Result<Limits, Failure> {
-    let kept = match copy {
-        Some(_) => prune::packs_of(&place::store(policy)).await?,
-        None => HashSet::new(),
-    };
-    Ok(Limits { unused_percent_max, kept })
+    let limits = Limits { unused_percent_max, ..Limits::default() };
+    if copy.is_none() {
+        return Ok(limits);
+    }
+    let store = place::store(policy);
+    if store.size(&Key::config()).await?.is_none() {
+        return Err(RepositoryError::NoRepository { place: store.location() }.into());
+    }
+    Ok(Limits { kept: prune::packs_of(&store).await?, merges_index: false, ..limits })
 }
 
 /// Frees what no snapshot needs, under an exclusive lock that stands before the plan is made; rests while retention does.
@@ -241,7 +245,7 @@ async fn plan_and_apply(
 ) -> Result<PruneDone, Failure> {
     let plan = prune::plan(repository, limits, run).await?;
     let pruned = prune::apply(&plan, repository, lock, run).await?;
-    Ok(PruneDone::Pruned { plan, pruned })
+    Ok(PruneDone::Pruned { plan: Box::new(plan), pruned })
 }
 
 /// Rehearses a recovery and writes its report; what broke in the drill is in [`DrillDone`].

@@ -65,6 +65,13 @@ pub fn incomplete(source: &str) -> CheckResult {
     not_run(&format!("{source}: everything is in the snapshot"), "snapshot", reason)
 }
 
+/// Says that a dump was made without any lock: its rows come back, and need not fit together.
+#[must_use]
+pub fn inconsistent(source: &str) -> CheckResult {
+    let reason = "the dump was made with `--allow-inconsistent`: whether its tables are of one moment is not known";
+    not_run(&format!("{source}: the dump is of one moment"), "snapshot", reason)
+}
+
 /// Judges the restore of a tree: every file came back, each proved by its blobs' hashes.
 #[must_use]
 pub fn tree(source: &str, restored: &Restored, took: Duration) -> CheckResult {

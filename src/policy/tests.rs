@@ -128,9 +128,9 @@ fn a_wrong_key_names_itself_and_the_right_one() {
     read the policy `mall.toml`, line 4: `objectives.rp0` is no key of a policy
         hint: did you mean `rpo`?
     read the policy `mall.toml`, line 25: `schedule.colour` is no key of a policy
-        hint: the keys here are backup, verify, drill, catch_up
+        hint: the keys here are backup, verify, prune, drill, catch_up
     read the policy `mall.toml`, line 27: `schedule.hourly` is no key of a policy
-        hint: the keys here are backup, verify, drill, catch_up
+        hint: the keys here are backup, verify, prune, drill, catch_up
     ");
 }
 

@@ -20,12 +20,14 @@ pub struct Limits {
     pub unused_percent_max: u64,
     /// Packs that stay as they are whatever is in them.
     pub kept: HashSet<ObjectId>,
+    /// Put many small index files together. Not in a copy: they are the repository's own, and would be sent again.
+    pub merges_index: bool,
 }
 
 impl Default for Limits {
     /// Five in a hundred, as restic has it: to free the last of it would mean to write nearly everything anew.
     fn default() -> Self {
-        Self { unused_percent_max: 5, kept: HashSet::new() }
+        Self { unused_percent_max: 5, kept: HashSet::new(), merges_index: true }
     }
 }
 
@@ -53,7 +55,7 @@ pub struct PrunePlan {
     pub bytes_kept: u64,
     /// Unused bytes in the packs that stay.
     pub bytes_unused_kept: u64,
-    is_of_copy: bool,
+    merges_index: bool,
     marks: Marks,
 }
 
@@ -93,7 +95,7 @@ impl PrunePlan {
             packs_kept: left().count() as u64,
             bytes_kept: left().map(|pack| pack.size).sum(),
             bytes_unused_kept: left().map(|pack| pack.bytes_unused).sum(),
-            is_of_copy: !limits.kept.is_empty(),
+            merges_index: limits.merges_index,
             marks,
         };
         for packs in [&mut plan.unused, &mut plan.orphans] {
@@ -126,9 +128,8 @@ impl PrunePlan {
         named.chain(self.absent.iter().copied()).collect()
     }
 
-    /// Tells whether packs of another store were to stay as they are.
-    pub(super) fn is_of_copy(&self) -> bool {
-        self.is_of_copy
+    pub(super) fn merges_index(&self) -> bool {
+        self.merges_index
     }
 
     pub(super) fn marks(&self) -> &Marks {
@@ -214,7 +215,7 @@ mod tests {
     #[test]
     fn the_deadest_packs_are_repacked_until_the_limit_holds() {
         let packs = [pack(1, 100, 0), pack(2, 15, 1), pack(3, 4, 12), pack(4, 8, 8)];
-        let plan_of = |percent| plan(&packs, &Limits { unused_percent_max: percent, kept: HashSet::new() });
+        let plan_of = |percent| plan(&packs, &Limits { unused_percent_max: percent, ..Limits::default() });
         // 127 MiB are needed, 21 MiB are dead.
         assert!(plan_of(20).repack.is_empty());
         assert_eq!(ids(&plan_of(10).repack), [packs[2].id]);
@@ -234,7 +235,8 @@ mod tests {
     #[test]
     fn packs_that_the_repository_holds_stay_in_its_copy() {
         let packs = [pack(1, 1, 15), pack(2, 0, 16)];
-        let limits = Limits { unused_percent_max: 0, kept: packs.iter().map(|pack| pack.id).collect() };
+        let kept = packs.iter().map(|pack| pack.id).collect();
+        let limits = Limits { unused_percent_max: 0, kept, merges_index: false };
         let plan = plan(&packs, &limits);
         assert!(plan.is_empty());
         assert_eq!(plan.bytes_unused_kept, 31 * MIB);

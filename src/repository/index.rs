@@ -205,7 +205,7 @@ impl Index {
         entries.iter().map(move |entry| self.location(kind, entry))
     }
 
-    fn location(&self, kind: BlobKind, entry: &Entry) -> Location {
+    pub(super) fn location(&self, kind: BlobKind, entry: &Entry) -> Location {
         Location { pack: self.packs[entry.pack as usize], blob: entry.blob(kind) }
     }
 

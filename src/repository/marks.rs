@@ -5,10 +5,18 @@
 use std::collections::HashSet;
 use std::sync::PoisonError;
 
+use futures_util::{StreamExt, stream};
+
+use crate::event::Unit;
 use crate::id::{BlobId, ObjectId};
+use crate::repository::error::RepositoryError;
 use crate::repository::index::Index;
 use crate::repository::pack::{self, BlobKind};
-use crate::repository::{PackContents, Repository};
+use crate::repository::{Location, PackContents, Repository};
+use crate::run::Run;
+
+/// Blobs that are opened at once to prove that they may be the last of their kind.
+const PROVED_AT_ONCE: usize = 8;
 
 /// A bit for each entry of the loaded index. It is of no use once the index was loaded again.
 #[derive(Debug, Clone)]
@@ -110,9 +118,9 @@ impl Index {
         }
     }
 
-    /// Moves the mark of each blob that lies in several packs to the one that will stay anyway: one of `kept`, else the one that
+    /// Moves the mark of each blob that lies in several packs to the best: one that is `whole`, then one of `kept`, then the one that
     /// holds the most of what lies nowhere else.
-    fn settle(&self, marks: &mut Marks, kept: &HashSet<ObjectId>) {
+    fn settle(&self, marks: &mut Marks, whole: &HashSet<ObjectId>, kept: &HashSet<ObjectId>) {
         let mut alone = vec![0u64; self.packs.len()];
         for kind in KINDS {
             let (section, bits) = (self.section(kind), marks.of(kind));
@@ -130,7 +138,8 @@ impl Index {
                 bits.clear(places.start);
                 let worth = |at: &usize| {
                     let pack = section.entries[*at].pack as usize;
-                    (kept.contains(&self.packs[pack]), alone[pack])
+                    let id = &self.packs[pack];
+                    (whole.contains(id), kept.contains(id), alone[pack])
                 };
                 if let Some(best) = places.max_by_key(worth) {
                     bits.set(best);
@@ -185,8 +194,24 @@ impl Index {
             }
         }
         let mut found: Vec<PackContents> = found.into_iter().flatten().filter(|pack| !pack.blobs.is_empty()).collect();
-        found.iter_mut().for_each(|pack| pack.blobs.sort_by_key(|blob| blob.offset));
+        for pack in &mut found {
+            pack.blobs.sort_by_key(|blob| blob.offset);
+        }
         found
+    }
+
+    /// Returns the places that stay of needed blobs which have another place in a pack that goes.
+    fn last_places(&self, marks: &Marks, gone: &HashSet<ObjectId>) -> Vec<Location> {
+        let mut last = Vec::new();
+        for kind in KINDS {
+            let (section, bits) = (self.section(kind), marks.of(kind));
+            let goes = |at: usize| gone.contains(&self.packs[section.entries[at].pack as usize]);
+            for mut places in section.groups().filter(|places| places.len() > 1) {
+                let stays = places.clone().find(|at| bits.get(*at) && !goes(*at));
+                last.extend(stays.filter(|_| places.any(goes)).map(|at| self.location(kind, &section.entries[at])));
+            }
+        }
+        last
     }
 
     /// Returns the places of packs that stay and that an index file beside `old` names.
@@ -213,12 +238,39 @@ impl Repository {
         self.with_index(|index| index.mark(marks, kind, id))
     }
 
-    /// Settles in which pack each marked blob is needed, and returns how much of each pack is.
-    pub fn uses(&self, marks: &mut Marks, kept: &HashSet<ObjectId>) -> Vec<PackUse> {
+    /// Settles in which pack each marked blob is needed, and returns how much of each pack is. `whole` are the packs that are there
+    /// with their right length.
+    pub fn uses(&self, marks: &mut Marks, whole: &HashSet<ObjectId>, kept: &HashSet<ObjectId>) -> Vec<PackUse> {
         self.with_index(|index| {
-            index.settle(marks, kept);
+            index.settle(marks, whole, kept);
             index.uses(marks)
         })
+    }
+
+    /// Opens each needed blob at the place that stays, where another place of it goes: a pack that has rotted unseen must not be
+    /// the one that is believed.
+    ///
+    /// # Errors
+    /// The first that does not open.
+    pub async fn prove_last_places(
+        &self,
+        marks: &Marks,
+        gone: &HashSet<ObjectId>,
+        run: &Run,
+    ) -> Result<(), RepositoryError> {
+        let last = self.with_index(|index| index.last_places(marks, gone));
+        let task = run.events.task("prove what stays", Unit::Objects, last.len() as u64);
+        let opened = last.into_iter().map(|place| async move {
+            run.check()?;
+            let sealed = self.fetch(&place).await?;
+            self.open_at(&place, &sealed).map(drop)
+        });
+        let mut opened = stream::iter(opened).buffer_unordered(PROVED_AT_ONCE);
+        while let Some(opened) = opened.next().await {
+            opened?;
+            task.add(1);
+        }
+        Ok(())
     }
 
     /// Returns what is needed of some packs.
@@ -271,7 +323,7 @@ mod tests {
         assert_eq!(index.mark(&mut marks, BlobKind::Data, &blob(2)), Marked::Again);
         assert_eq!(index.mark(&mut marks, BlobKind::Data, &blob(9)), Marked::Unknown);
         assert_eq!(index.mark(&mut marks, BlobKind::Tree, &blob(2)), Marked::Unknown);
-        index.settle(&mut marks, &HashSet::new());
+        index.settle(&mut marks, &HashSet::new(), &HashSet::new());
         let uses = index.uses(&marks);
         assert_eq!(unused(&uses), [2, 1]);
         assert_eq!(uses[0].blobs_needed, 1);
@@ -289,7 +341,7 @@ mod tests {
         for seed in [1, 2, 3] {
             index.mark(&mut marks, BlobKind::Data, &blob(seed));
         }
-        index.settle(&mut marks, &HashSet::new());
+        index.settle(&mut marks, &HashSet::new(), &HashSet::new());
         assert_eq!(unused(&index.uses(&marks)), [1, 0]);
     }
 
@@ -301,7 +353,22 @@ mod tests {
         for seed in [1, 2, 3] {
             index.mark(&mut marks, BlobKind::Data, &blob(seed));
         }
-        index.settle(&mut marks, &HashSet::from([packs[0].id]));
+        index.settle(&mut marks, &HashSet::new(), &HashSet::from([packs[0].id]));
         assert_eq!(unused(&index.uses(&marks)), [0, 1]);
+    }
+    #[test]
+    fn a_blob_in_a_pack_that_is_gone_is_needed_in_the_one_that_is_there() {
+        let packs = [pack(1, &[1]), pack(2, &[1, 2, 3])];
+        let index = index(&packs);
+        let mut marks = index.marks();
+        for seed in [1, 2, 3] {
+            index.mark(&mut marks, BlobKind::Data, &blob(seed));
+        }
+        let (whole, kept) = (HashSet::from([packs[0].id]), HashSet::from([packs[1].id]));
+        index.settle(&mut marks, &whole, &kept);
+        assert_eq!(unused(&index.uses(&marks)), [0, 1]);
+        let last = index.last_places(&marks, &kept);
+        assert_eq!(last.iter().map(|place| place.pack).collect::<Vec<_>>(), [packs[0].id]);
+        assert!(index.last_places(&marks, &HashSet::new()).is_empty());
     }
 }

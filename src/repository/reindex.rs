@@ -13,7 +13,7 @@ use crate::repository::{PackContents, Repository, document};
 use crate::run::Run;
 use crate::store::{FileKind, Key};
 
-/// More index files than this are merged while one of them is written anew anyway.
+/// More small index files than this are put together.
 const FILES_MAX: usize = 32;
 
 /// An index file that holds fewer packs than this is a small one: each run leaves one for each source.
@@ -43,7 +43,7 @@ impl Repository {
         let (old, kept) = self.files_to_replace(gone, merges);
         let mut contents = self.with_index(|index| index.contents(&kept, |_, _| true));
         contents.extend_from_slice(added);
-        let task = run.events.task("write index", Unit::Objects, old.len() as u64);
+        let task = run.events.task("write index", Unit::Objects, index::files_of(&contents).count() as u64);
         let mut new = Vec::new();
         for packs in index::files_of(&contents) {
             run.check()?;

@@ -26,6 +26,8 @@ pub struct Chosen {
     /// From the snapshot's time to the moment asked for: what was written between is not in it.
     pub lost: TimeDelta,
     pub is_incomplete: bool,
+    /// Its tables may be of different moments.
+    pub is_inconsistent: bool,
 }
 
 impl Chosen {
@@ -48,6 +50,7 @@ impl Chosen {
             stored: stored.clone(),
             lost: (until - snapshot.time).max(TimeDelta::zero()),
             is_incomplete: snapshot.tag("incomplete").is_some(),
+            is_inconsistent: snapshot.tag("inconsistent").is_some(),
         })
     }
 }

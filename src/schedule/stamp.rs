@@ -18,7 +18,7 @@ use crate::schedule::due::is_sane;
 pub struct Stamps {
     /// When this machine first ran the policy; times before it are not missed.
     pub first_seen: Option<DateTime<Utc>>,
-    /// By verb: `backup`, `verify`, `drill`.
+    /// By verb: `backup`, `copy`, `verify`, `prune`, `drill`.
     #[serde(default)]
     pub verbs: BTreeMap<String, Stamp>,
 }

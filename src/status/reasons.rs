@@ -4,9 +4,10 @@ use crate::catalog::Outcome;
 use crate::catalog::REPOSITORY;
 use crate::drill::outcome::ChecksVerdict;
 use crate::drill::outcome::Judgement;
+use crate::forget::Freeze;
 use crate::human;
 use crate::status::facts::age_ms;
-use crate::status::{CopyStatus, DrillStatus, NextRun, Reason, RunStatus, SourceStatus, Status, Verdict};
+use crate::status::{CopyStatus, DrillStatus, Inputs, NextRun, Reason, RunStatus, SourceStatus, Status, Verdict};
 
 /// Exit codes that say more than "failed" (see `exit`): they are published and never change.
 const EXIT_DAMAGED: u8 = 13;
@@ -16,7 +17,7 @@ const EXIT_GUARD: u8 = 15;
 const DAY_MS: u64 = 24 * 60 * 60 * 1_000;
 
 /// Returns the reasons, the worst first.
-pub(super) fn of(status: &Status) -> Vec<Reason> {
+pub(super) fn of(status: &Status, inputs: &Inputs<'_>) -> Vec<Reason> {
     let mut reasons = Vec::new();
     for source in &status.sources {
         reasons.extend(of_source(status, source));
@@ -26,6 +27,10 @@ pub(super) fn of(status: &Status) -> Vec<Reason> {
     for copy in &status.copies {
         reasons.extend(of_copy(status, copy));
     }
+    reasons.extend(inputs.damaged.iter().map(|store| {
+        bad(format!("a verify found damage in `{store}`, and none that looked as deep has found it mended"))
+    }));
+    reasons.extend(inputs.freeze.and_then(|freeze| of_freeze(status, freeze)));
     reasons.extend(of_drill(status.drill.as_ref()));
     reasons.extend(status.running.iter().filter_map(|run| of_running(status, run)));
     reasons.extend(status.next_runs.iter().filter_map(|next| of_missed(status, next)));
@@ -83,6 +88,17 @@ fn of_backup(run: &RunStatus) -> Option<Reason> {
         }
         (Outcome::Failed, _) => Some(bad(format!("the last backup failed{why}"))),
         _ => of_ended("backup", run),
+    }
+}
+
+/// A source whose newest backup failed is bad though a later one of another source went well.
+fn of_freeze(status: &Status, freeze: &Freeze) -> Option<Reason> {
+    let is_told = status.last_backup.as_ref().is_some_and(|run| run.outcome == Outcome::Failed);
+    match freeze {
+        Freeze::GuardTripped { .. } | Freeze::RunFailed { .. } if !is_told => Some(bad(freeze.to_string())),
+        Freeze::GuardTripped { .. } | Freeze::RunFailed { .. } | Freeze::RunStopped { .. } | Freeze::Damaged { .. } => {
+            None
+        }
     }
 }
 

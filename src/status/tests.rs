@@ -111,6 +111,7 @@ struct Mall {
     runs: Vec<RunRecord>,
     drills: Vec<DrillOutcome>,
     freeze: Option<Freeze>,
+    damaged: Vec<String>,
     next_runs: Vec<NextRun>,
 }
 
@@ -122,6 +123,7 @@ impl Mall {
             runs: vec![run("backup", Outcome::Ok, Some(0))],
             drills: vec![drill()],
             freeze: None,
+            damaged: Vec::new(),
             next_runs: vec![NextRun { verb: "backup".to_owned(), at: at("2026-03-01T17:15:00Z"), missed: None }],
         }
     }
@@ -134,6 +136,7 @@ impl Mall {
             drills: &self.drills,
             copies: &[],
             freeze: self.freeze.as_ref(),
+            damaged: &self.damaged,
             next_runs: &self.next_runs,
             now: now(),
         })
@@ -351,4 +354,19 @@ fn the_json_form_keeps_its_names() {
         names(&status["copies"][0]),
         names(&status["drill"])
     ));
+}
+
+#[test]
+fn what_makes_retention_rest_is_bad_though_the_newest_runs_went_well() {
+    let mut mall = Mall::well();
+    mall.damaged = vec!["offsite".to_owned()];
+    let (verdict, said) = mall.said();
+    assert_eq!(verdict, Verdict::Bad);
+    assert!(said.contains("damage in `offsite`"), "{said}");
+
+    let mut mall = Mall::well();
+    mall.freeze = Some(Freeze::RunFailed { source: "db1".to_owned() });
+    assert_eq!(mall.said(), (Verdict::Bad, "the newest backup of `db1` did not succeed".to_owned()));
+    mall.freeze = Some(Freeze::RunStopped { source: "db1".to_owned() });
+    assert_eq!(mall.said().0, Verdict::Ok);
 }

@@ -198,7 +198,7 @@ fn a_tripped_guard_freezes_retention_until_that_very_source_is_well() {
     let forget = mall.bkp(&["forget", "mall"]).expect(0);
     assert!(forget.out.contains("a guard of `images` has tripped"), "{}", forget.out);
     assert_eq!(mall.snapshots(&[]), 5, "something was forgotten");
-    assert_eq!(mall.status(0)["retention_freeze"], "a guard of `images` has tripped");
+    assert_eq!(mall.status(1)["retention_freeze"], "a guard of `images` has tripped");
 
     fs::write(mall.path("images/.bkp-ok"), "").unwrap();
     mall.bkp(&["backup", "mall"]).expect(0);

@@ -273,7 +273,8 @@ fn unchanged_ranges_of_a_second_dump_are_identical_files() {
         let before: BTreeSet<String> = hashes(&first).into_iter().collect();
         let new = hashes(&second).iter().filter(|hash| !before.contains(*hash)).count();
         assert!(before.len() >= 20, "{product:?}: {} chunks are too few to tell", before.len());
-        assert!((3..=6).contains(&new), "{product:?}: three places changed, and {new} files");
+        // Each place lies in one file or two, and a file that became small joins its neighbour.
+        assert!((3..=8).contains(&new), "{product:?}: three places changed, and {new} files");
         assert_eq!(hashes(&second), hashes(&unchanged), "{product:?}");
         assert_eq!(second.rows(), 10_000 - 50 + 60);
     }

@@ -166,6 +166,54 @@ async fn a_damaged_snapshot_or_a_pack_that_is_gone_stops_the_plan() {
     assert!(error.hint().unwrap().contains("nothing was deleted"));
 }
 
+/// Names of the packs in a store.
+async fn packs(store: &SharedStore) -> Vec<String> {
+    store.list(FileKind::Pack).await.unwrap().into_iter().map(|pack| pack.name).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_two_places_of_a_blob_the_one_that_rotted_unseen_is_not_the_one_that_stays() {
+    for rots_first in [true, false] {
+        let store = memory();
+        let (one, other) = (made(&store).await, opened(&store).await);
+        let images = [("/large.jpg", noise(1, 60_000))];
+        save(&one, &images).await;
+        let first = packs(&store).await;
+        // It was opened before, so it stores everything a second time.
+        let new = save(&other, &images).await;
+        let before = files(&store, &new).await;
+        let rots = |name: &String| first.contains(name) == rots_first;
+        let rotten: Vec<String> = packs(&store).await.into_iter().filter(rots).collect();
+        assert_eq!(rotten.len(), 2);
+        for name in rotten {
+            let key = Key::new(FileKind::Pack, name);
+            let mut bytes = store.get(&key).await.unwrap().to_vec();
+            bytes[40] ^= 1;
+            store.put(&key, bytes.into()).await.unwrap();
+        }
+        let pruned = prune(&store, &Limits::default()).await;
+        assert_eq!(files(&store, &new).await, before, "{pruned:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pack_that_is_gone_and_was_saved_again_is_no_reason_to_stop() {
+    let store = memory();
+    let (one, other) = (made(&store).await, opened(&store).await);
+    let images = [("/large.jpg", noise(1, 60_000))];
+    save(&one, &images).await;
+    let lost = packs(&store).await;
+    let new = save(&other, &images).await;
+    for name in lost {
+        store.delete(&Key::new(FileKind::Pack, name)).await.unwrap();
+    }
+    let absent = plan(&opened(&store).await, &Limits::default()).await.unwrap().absent;
+    assert_eq!(absent.len(), 2);
+    prune(&store, &Limits::default()).await.unwrap();
+    assert_eq!(files(&store, &new).await.len(), 1);
+    assert_sound(&store).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_killed_backup_left_is_swept_away() {
     let store = memory();

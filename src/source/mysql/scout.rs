@@ -87,9 +87,21 @@ impl Scout<'_> {
         Ok(last.is_some() && next_bound(wire, &self.tables[at], last, rows)?.is_some())
     }
 
+    /// Returns how many rows make a chunk: by what was read of the table in this dump, else in the one before, else by the server's
+    /// estimate, which counts pages and not lines.
     fn rows_in_chunk(&self, at: usize) -> u64 {
-        let estimate = self.tables[at].row_bytes_estimate;
-        self.measured[at].rows_in(self.chunk_bytes, if estimate > 0 { estimate } else { ROW_BYTES_GUESS })
+        let estimate = Some(self.tables[at].row_bytes_estimate).filter(|bytes| *bytes > 0);
+        let guess = self.row_bytes_before(at).or(estimate).unwrap_or(ROW_BYTES_GUESS);
+        self.measured[at].rows_in(self.chunk_bytes, guess)
+    }
+
+    fn row_bytes_before(&self, at: usize) -> Option<u64> {
+        let table = &self.tables[at];
+        let mut entries = self.previous?.tables.iter();
+        let entry = entries.find(|entry| entry.schema == table.schema && entry.name == table.name)?;
+        let bytes: u64 = entry.chunks.iter().map(|chunk| chunk.bytes).sum();
+        let rows: u64 = entry.chunks.iter().map(|chunk| chunk.rows).sum();
+        bytes.checked_div(rows).filter(|bytes| *bytes > 0)
     }
 
     /// Returns the tables that hold rows of their own.
