@@ -12,11 +12,12 @@ use crate::mysql::manifest::Product;
 use crate::mysql::product;
 use crate::mysql::server::Server;
 use crate::place;
+use crate::place::PlaceError;
 use crate::policy::{CopyPlace, MysqlSource, Policy};
 use crate::run::Run;
 use crate::sandbox;
-use crate::source::files::FilesSource;
-use crate::store::Key;
+use crate::source::files::{FilesError, FilesSource};
+use crate::store::{Key, StoreError};
 
 /// A repository on a disk with less than this share free is near the night on which a backup does not fit.
 const FREE_SHARE_MIN: f64 = 0.1;
@@ -163,7 +164,10 @@ fn tree(name: &str, place: &crate::policy::FilesSource, run: &Run) -> Finding {
     let what = format!("{name}: the tree is what the policy says");
     match FilesSource::open(place, run) {
         Ok(_) => Finding::ok(what, place.path.display().to_string()),
-        Err(error) => Finding::new(State::Bad, what, human::chain(&error), error.hint()).because(Cause::Guard),
+        Err(error) => {
+            let cause = if matches!(error, FilesError::Guard(_)) { Cause::Guard } else { Cause::Other };
+            Finding::new(State::Bad, what, human::chain(&error), error.hint()).because(cause)
+        }
     }
 }
 
@@ -173,14 +177,26 @@ async fn copy_store(policy: &Policy, copy: &CopyPlace, run: &Run) -> Finding {
     let store = match place::copy_store(policy, copy, run).await {
         Ok(store) => store,
         Err(error) => {
-            let cause = if error.is_network_refused() { Cause::Network } else { Cause::Other };
+            let cause = match &error {
+                PlaceError::Credentials { .. } => Cause::Password,
+                PlaceError::Copy { error, .. } => cause_of(error),
+                _ => Cause::Other,
+            };
             return Finding::new(State::Bad, what, human::chain(&error), error.hint()).because(cause);
         }
     };
     match store.size(&Key::config()).await {
         Ok(Some(_)) => Finding::ok(what, store.location()),
         Ok(None) => Finding::ok(what, format!("{} (empty; the first run fills it)", store.location())),
-        Err(error) => Finding::new(State::Bad, what, human::chain(&error), error.hint()),
+        Err(error) => Finding::new(State::Bad, what, human::chain(&error), error.hint()).because(cause_of(&error)),
+    }
+}
+
+fn cause_of(error: &StoreError) -> Cause {
+    match error {
+        StoreError::Refused { .. } => Cause::Network,
+        StoreError::Denied { .. } => Cause::Password,
+        _ => Cause::Other,
     }
 }
 

@@ -6,7 +6,7 @@ use crate::drill::outcome::ChecksVerdict;
 use crate::drill::outcome::Judgement;
 use crate::forget::Freeze;
 use crate::human;
-use crate::status::facts::age_ms;
+use crate::status::facts::{self, age_ms};
 use crate::status::{CopyStatus, DrillStatus, Inputs, NextRun, Reason, RunStatus, SourceStatus, Status, Verdict};
 
 /// Exit codes that say more than "failed" (see `exit`): they are published and never change.
@@ -32,6 +32,7 @@ pub(super) fn of(status: &Status, inputs: &Inputs<'_>) -> Vec<Reason> {
     }));
     reasons.extend(inputs.freeze.and_then(|freeze| of_freeze(status, freeze)));
     reasons.extend(of_drill(status.drill.as_ref()));
+    reasons.extend(facts::last_run(inputs, &["drill"]).and_then(|run| of_unbegun_drill(status, &run)));
     reasons.extend(status.running.iter().filter_map(|run| of_running(status, run)));
     reasons.extend(status.next_runs.iter().filter_map(|next| of_missed(status, next)));
     reasons.sort_by_key(|reason| std::cmp::Reverse(reason.verdict));
@@ -155,6 +156,13 @@ fn of_copy(status: &Status, copy: &CopyStatus) -> Option<Reason> {
     };
     let is_late = status.objectives.rpo_ms.is_some_and(|rpo| copy.lag_ms > rpo);
     Some(if is_late { bad(text) } else { warning(text) })
+}
+
+/// A drill that could not even begin has no outcome of its own, and the one before it proves nothing of today.
+fn of_unbegun_drill(status: &Status, run: &RunStatus) -> Option<Reason> {
+    let has_outcome = status.drill.as_ref().is_some_and(|drill| drill.run == run.run);
+    let text = || format!("the last drill could not begin{}", because(run));
+    (run.outcome == Outcome::Failed && !has_outcome).then(|| bad(text()))
 }
 
 fn of_drill(drill: Option<&DrillStatus>) -> Vec<Reason> {

@@ -370,3 +370,12 @@ fn what_makes_retention_rest_is_bad_though_the_newest_runs_went_well() {
     mall.freeze = Some(Freeze::RunStopped { source: "db1".to_owned() });
     assert_eq!(mall.said().0, Verdict::Ok);
 }
+
+#[test]
+fn a_drill_that_could_not_begin_does_not_leave_the_one_before_standing() {
+    let mut mall = Mall::well();
+    let mut unbegun = run("drill", Outcome::Failed, Some(12));
+    unbegun.error = Some("wrong credentials".to_owned());
+    mall.runs.push(unbegun);
+    assert_eq!(mall.said(), (Verdict::Bad, "the last drill could not begin: wrong credentials".to_owned()));
+}
