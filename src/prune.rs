@@ -149,8 +149,11 @@ async fn delete(
     objects: Vec<(Key, u64)>,
     run: &Run,
 ) -> Result<Deleted, PruneError> {
-    let task = run.events.task("delete", Unit::Objects, objects.len() as u64);
     let mut deleted = Deleted { done: 0, bytes: 0, failed: Vec::new() };
+    if objects.is_empty() {
+        return Ok(deleted);
+    }
+    let task = run.events.task("delete", Unit::Objects, objects.len() as u64);
     lock.prove().await?;
     let delete_one = |(key, size): (Key, u64)| async move {
         run.check()?;

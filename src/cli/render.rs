@@ -291,14 +291,16 @@ fn pruned(told: &mut Told, done: &PruneDone) {
         told.text.push_str(&prune_plan(plan));
         return;
     }
-    line!(
-        told.text,
-        "prune      {} deleted, {} freed; {} written into {}",
-        human::counted(pruned.packs_deleted, "pack", "packs"),
-        human::bytes(pruned.bytes_deleted.saturating_sub(pruned.bytes_written)),
-        human::bytes(pruned.bytes_written),
-        human::counted(pruned.packs_written, "new pack", "new packs")
-    );
+    let freed = pruned.bytes_deleted.saturating_sub(pruned.bytes_written);
+    let deleted = human::counted(pruned.packs_deleted, "pack", "packs");
+    let written = match pruned.packs_written {
+        0 => String::new(),
+        count => {
+            let packs = human::counted(count, "new pack", "new packs");
+            format!("; {} written into {packs}", human::bytes(pruned.bytes_written))
+        }
+    };
+    line!(told.text, "prune      {deleted} deleted, {} freed{written}", human::bytes(freed));
     for (key, error) in pruned.failed.iter().take(LINES_MAX) {
         told.fail(&format!("delete {key}: "), &Failure::from(error));
     }

@@ -259,6 +259,9 @@ impl Repository {
         run: &Run,
     ) -> Result<(), RepositoryError> {
         let last = self.with_index(|index| index.last_places(marks, gone));
+        if last.is_empty() {
+            return Ok(());
+        }
         let task = run.events.task("prove what stays", Unit::Objects, last.len() as u64);
         let opened = last.into_iter().map(|place| async move {
             run.check()?;

@@ -43,6 +43,9 @@ impl Repository {
         let (old, kept) = self.files_to_replace(gone, merges);
         let mut contents = self.with_index(|index| index.contents(&kept, |_, _| true));
         contents.extend_from_slice(added);
+        if contents.is_empty() {
+            return Ok(Reindexed { old, new: Vec::new() });
+        }
         let task = run.events.task("write index", Unit::Objects, index::files_of(&contents).count() as u64);
         let mut new = Vec::new();
         for packs in index::files_of(&contents) {

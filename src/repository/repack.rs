@@ -32,6 +32,9 @@ impl Repository {
     /// Where a blob does not open in any pack that holds it, where the store refuses, or where the run was stopped. Then what was
     /// written is named by nothing.
     pub async fn repack(&self, packs: &[PackContents], run: &Run) -> Result<Vec<PackContents>, RepositoryError> {
+        if packs.is_empty() {
+            return Ok(Vec::new());
+        }
         let blobs = |pack: &PackContents| {
             let (pack, blobs) = (pack.id, pack.blobs.clone());
             blobs.into_iter().map(move |blob| (Location { pack, blob }, ()))
