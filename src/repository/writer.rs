@@ -54,14 +54,14 @@ pub struct Limits {
     pub pack_size_target: usize,
     /// Threads that seal.
     pub sealers: usize,
-    /// Packs put at once; as many wait at most.
+    /// Packs put at once; one more is being closed or waits.
     pub uploads: usize,
 }
 
 impl Default for Limits {
     fn default() -> Self {
         let cores = std::thread::available_parallelism().map_or(2, usize::from);
-        Self { in_flight_bytes_max: 64 << 20, pack_size_target: pack::SIZE_TARGET, sealers: cores.min(16), uploads: 2 }
+        Self { in_flight_bytes_max: 32 << 20, pack_size_target: pack::SIZE_TARGET, sealers: cores.min(16), uploads: 2 }
     }
 }
 

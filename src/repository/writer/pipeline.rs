@@ -313,7 +313,7 @@ impl Pipeline {
 
     /// Takes a place among the packs that wait or are put; blocks while all are taken.
     fn take_place(&self) -> Result<(), RepositoryError> {
-        let bound = self.limits.uploads.max(1) * 2;
+        let bound = self.limits.uploads.max(1) + 1;
         let mut state = self.wait_until(|state| state.packs_open < bound)?;
         state.packs_open += 1;
         Ok(())
