@@ -22,7 +22,6 @@ use crate::repository::RepositoryError;
 use crate::repository::Saved;
 use crate::repository::StoredSnapshot;
 use crate::repository::Summary;
-use crate::repository::Writer;
 use crate::repository::snapshot::Snapshot;
 use crate::run::Run;
 use crate::run::Stopped;
@@ -223,11 +222,6 @@ impl Job<'_> {
         self.snapshots.iter().filter(is_of).max_by_key(|stored| stored.snapshot.time)
     }
 
-    /// Waits until all that is new is durable and was read back, before a snapshot may name it.
-    pub(crate) async fn prove(&self, writer: &Writer) -> Result<Saved, BackupError> {
-        Ok(writer.finish().await?)
-    }
-
     pub(crate) fn snapshot(&self, draft: Draft<'_>) -> Snapshot {
         let mut tags = vec![
             format!("policy={}", self.policy.name),
@@ -309,7 +303,7 @@ async fn save_files(job: &Job<'_>, name: &str) -> Result<Backed, BackupError> {
         })
     };
     let saved = joined(reading, STOP_GRACE, run).await?;
-    let written = job.prove(&writer).await?;
+    let written = writer.finish().await?;
     let incomplete = left_out(&saved);
     let path = place.path.to_string_lossy().into_owned();
     let counts = saved.counts;

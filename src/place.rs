@@ -157,7 +157,7 @@ pub async fn lock_to_read(repository: &Repository, run: &Run) -> Result<Option<L
     }
 }
 
-/// A forget holds its exclusive lock for seconds: long enough to wait for one.
+/// A forget holds its exclusive lock for seconds: long enough to wait for one. A prune may take longer, and is not waited for.
 const LOCK_WAIT: Duration = Duration::from_mins(1);
 
 /// Gives a lock back. One that stays goes stale by itself, and what was done under it is done: a warning says enough.

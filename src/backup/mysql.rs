@@ -62,7 +62,7 @@ pub(super) async fn save(job: &Job<'_>, name: &str) -> Result<Backed, BackupErro
     let (manifest, sink) = joined(dumped, STOP_GRACE, run).await?;
     let root = format!("mysql/{name}");
     let tree = sink.into_tree(&writer, &root, manifest.taken_at)?;
-    let written = job.prove(&writer).await?;
+    let written = writer.finish().await?;
     let draft = Draft {
         source: name,
         kind: Kind::Mysql,

@@ -269,8 +269,7 @@ async fn rehearse(
     let past = catalog.drills(HISTORY_DRILLS_MAX)?;
     catalog.record_drill(&outcome)?;
     let report = Report::new(outcome, &past, context(policy, catalog, run)?);
-    let dir = policy.drill.report_dir.clone().unwrap_or_else(|| policy.state_dir.join("reports"));
-    let files = report.write(&dir)?;
+    let files = report.write(&policy.report_dir())?;
     Ok(DrillDone { report, failure: error.map(Failure::from), files })
 }
 
