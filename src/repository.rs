@@ -31,7 +31,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use crate::repository::error::RepositoryError;
 pub use crate::repository::fetch::Wanted;
-pub use crate::repository::index::{Location, PackContents};
+pub use crate::repository::index::{Location, PackContents, Packs};
 pub use crate::repository::lock::{LockGuard, LockMode};
 pub use crate::repository::marks::{Marked, Marks, PackUse};
 pub use crate::repository::pack::{BlobKind, PackedBlob};

@@ -73,8 +73,7 @@ pub async fn verify(repository: &Arc<Repository>, options: Options, run: &Run) -
     blocking(move || {
         walk::check_trees(&repository, &snapshots, &mut draft, &run)?;
         if options.level == Level::Data {
-            let packs = packs::chosen(&repository, options.subset);
-            packs::read(&repository, &packs, &mut draft, &run)?;
+            packs::read(&repository, options.subset, &mut draft, &run)?;
         }
         let costs = cost::count(&repository, &snapshots, &draft, &run)?;
         Ok(draft.settle(costs))
@@ -134,9 +133,9 @@ async fn check_presence(repository: &Repository, draft: &mut Draft) -> Result<()
     let mut sizes: HashMap<ObjectId, u64> = sizes.collect();
     let packs = repository.packs();
     draft.checked.packs = packs.len() as u64;
-    draft.checked.blobs = packs.iter().map(|pack| pack.blobs.len() as u64).sum();
-    for pack in &packs {
-        packs::check_size(pack, sizes.remove(&pack.id), draft);
+    draft.checked.blobs = packs.blobs() as u64;
+    for pack in packs {
+        packs::check_size(&pack, sizes.remove(&pack.id), draft);
     }
     let orphans = sizes.into_keys().map(|id| Key::new(FileKind::Pack, id.to_string()));
     draft.orphans = orphans.collect();

@@ -1,14 +1,16 @@
 //! The index: which pack holds which blob. Sorted by id in 48 bytes a blob, so that ten million blobs take half a gigabyte.
 
 mod file;
+mod packs;
 
 use std::collections::{HashMap, HashSet};
 use std::mem;
 use std::ops::Range;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use rayon::slice::ParallelSliceMut;
 
+pub use crate::repository::index::packs::Packs;
 pub(super) use crate::repository::index::file::{BLOBS_MAX, files_of, parse, print};
 
 use crate::id::{BlobId, ObjectId};
@@ -64,7 +66,7 @@ impl Entry {
 }
 
 /// The blobs of one kind, sorted by id, with a table from an id's first bits to where to look.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Section {
     pub(super) entries: Vec<Entry>,
     starts: Vec<u32>,
@@ -129,14 +131,14 @@ impl Section {
 }
 
 /// An index file, and the packs that it names by their places in the list of packs.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct NamedFile {
     pub(super) name: String,
     pub(super) packs: Vec<u32>,
 }
 
 /// All that the index files say.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Index {
     pub(super) packs: Vec<ObjectId>,
     pub(super) files: Vec<NamedFile>,
@@ -247,26 +249,12 @@ impl Index {
         }
         self.packs.iter().copied().zip(sizes).collect()
     }
-
-    /// Returns every pack with all of its blobs, in the order of their offsets.
-    fn by_pack(&self) -> Vec<PackContents> {
-        let mut packs: Vec<_> = self.packs.iter().map(|id| PackContents { id: *id, blobs: Vec::new() }).collect();
-        for kind in [BlobKind::Data, BlobKind::Tree] {
-            for entry in &self.section(kind).entries {
-                packs[entry.pack as usize].blobs.push(entry.blob(kind));
-            }
-        }
-        for pack in &mut packs {
-            pack.blobs.sort_by_key(|blob| blob.offset);
-        }
-        packs
-    }
 }
 
 /// What the index files said when they were loaded, and what this process has saved since.
 #[derive(Debug, Default)]
 pub(super) struct LiveIndex {
-    loaded: Index,
+    loaded: Arc<Index>,
     saved_packs: Vec<ObjectId>,
     saved_data: HashMap<[u8; 32], Spot>,
     saved_trees: HashMap<[u8; 32], Spot>,
@@ -288,12 +276,12 @@ impl LiveIndex {
     }
 
     pub(super) fn replace(&mut self, index: Index) {
-        self.loaded = index;
+        self.loaded = Arc::new(index);
     }
 
     /// Drops what is known of some packs.
     pub(super) fn leave_out(&mut self, packs: &HashSet<ObjectId>) {
-        self.loaded.leave_out(packs);
+        Arc::make_mut(&mut self.loaded).leave_out(packs);
         let saved_packs = &self.saved_packs;
         for saved in [&mut self.saved_data, &mut self.saved_trees] {
             saved.retain(|_, spot| !packs.contains(&saved_packs[spot.pack as usize]));
@@ -363,18 +351,21 @@ impl LiveIndex {
         !self.loaded.section(kind).find(id.as_bytes()).is_empty() || self.saved(kind).contains_key(id.as_bytes())
     }
 
-    pub(super) fn by_pack(&self) -> Vec<PackContents> {
-        let mut builder = IndexBuilder::default();
-        for pack in self.loaded.by_pack() {
-            builder.add(&pack);
-        }
+    /// Returns all packs, those saved since included.
+    pub(super) fn by_pack(&self) -> Packs {
+        let mut saved: Vec<_> =
+            self.saved_packs.iter().map(|id| PackContents { id: *id, blobs: Vec::new() }).collect();
         for kind in [BlobKind::Data, BlobKind::Tree] {
             for (id, spot) in self.saved(kind) {
-                let location = self.saved_location(kind, *id, *spot);
-                builder.add(&PackContents { id: location.pack, blobs: vec![location.blob] });
+                saved[spot.pack as usize].blobs.push(self.saved_location(kind, *id, *spot).blob);
             }
         }
-        builder.build().by_pack()
+        for pack in &mut saved {
+            pack.blobs.sort_unstable_by_key(|blob| blob.offset);
+        }
+        // A pack that was saved and then left out has no blob here any more.
+        saved.retain(|pack| !pack.blobs.is_empty());
+        Packs::new(Arc::clone(&self.loaded), saved)
     }
 }
 

@@ -9,7 +9,7 @@ use futures_util::{StreamExt, stream};
 use crate::event::Unit;
 use crate::id::{BlobId, ObjectId};
 use crate::repository::error::RepositoryError;
-use crate::repository::index::{self, IndexBuilder, Location, PackContents};
+use crate::repository::index::{self, IndexBuilder, Location, PackContents, Packs};
 use crate::repository::pack::{self, BlobKind, PackedBlob};
 use crate::repository::{Fault, Repository, document};
 use crate::run::{Run, Stopped};
@@ -251,9 +251,9 @@ impl Repository {
         self.index.read().unwrap_or_else(PoisonError::into_inner).first(kind, id)
     }
 
-    /// Returns every pack that the index names, with its blobs in the order of their offsets.
+    /// Returns all packs that the index names, each to be had with its blobs in the order of their offsets.
     #[must_use]
-    pub fn packs(&self) -> Vec<PackContents> {
+    pub fn packs(&self) -> Packs {
         self.index.read().unwrap_or_else(PoisonError::into_inner).by_pack()
     }
 

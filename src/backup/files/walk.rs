@@ -157,8 +157,7 @@ impl<'a> Walk<'a> {
     /// Saves a file's bytes: one that is no longer than a chunk at once, others cut on their way.
     fn take(&self, reading: &mut Reading<'_>) -> Result<Vec<BlobId>, RepositoryError> {
         if reading.size() <= chunk::MIN as u64 {
-            let mut whole = Vec::with_capacity(usize::try_from(reading.size()).unwrap_or(0) + 1);
-            reading.read_to_end(&mut whole).map_err(taking)?;
+            let whole = reading.read_whole().map_err(taking)?;
             if whole.is_empty() {
                 return Ok(Vec::new());
             }

@@ -137,6 +137,25 @@ impl Reading<'_> {
     pub fn size(&self) -> u64 {
         self.size
     }
+
+    /// Reads all that is left into memory, in as few calls as the kernel allows. For files whose size is known to be small.
+    ///
+    /// # Errors
+    /// Where the file cannot be read, or the run was stopped.
+    pub fn read_whole(&mut self) -> io::Result<Vec<u8>> {
+        let mut whole = vec![0; usize::try_from(self.size - self.bytes).map_err(io::Error::other)?];
+        let mut filled = 0;
+        while filled < whole.len() {
+            match self.read(&mut whole[filled..]) {
+                Ok(0) => break,
+                Ok(count) => filled += count,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        whole.truncate(filled);
+        Ok(whole)
+    }
 }
 
 impl Read for Reading<'_> {
@@ -145,6 +164,9 @@ impl Read for Reading<'_> {
         // No further than the size it had: a log that grows faster than it is read would never end.
         let left = usize::try_from(self.size - self.bytes).unwrap_or(usize::MAX);
         let most = buffer.len().min(left);
+        if most == 0 {
+            return Ok(0);
+        }
         match self.file.read(&mut buffer[..most]) {
             Ok(count) => {
                 self.bytes += count as u64;
