@@ -8,6 +8,7 @@ use crate::policy::{CopyPlace, CopyTarget, Policy, S3Place};
 use crate::repository::{LockGuard, LockMode, Repository, RepositoryError};
 use crate::run::Run;
 use crate::secret::{Secret, SecretError};
+use crate::store::cache::{self, Cache};
 use crate::store::limit::Limit;
 use crate::store::local::LocalStore;
 use crate::store::retry::{Backoff, Retry};
@@ -102,14 +103,38 @@ async fn is_there(store: &SharedStore) -> Result<bool, RepositoryError> {
     Ok(store.size(&Key::config()).await?.is_some())
 }
 
-/// Opens the repository on this machine, or the copy of that name.
+/// Opens the repository on this machine, or the copy of that name. Of a copy in an object store, index files, snapshots and trees are
+/// kept below `state_dir` once they were read.
 ///
 /// # Errors
 /// [`PlaceError`].
 pub async fn repository_in(policy: &Policy, copy: Option<&str>, run: &Run) -> Result<Arc<Repository>, PlaceError> {
+    let repository = repository_to_prove(policy, copy, run).await?;
+    if let Some(dir) = copy.map(|name| find_copy(policy, name)).transpose()?.and_then(|copy| cache_dir(policy, copy)) {
+        let store = Arc::clone(repository.store());
+        repository.read_through(Cache::new(store, dir, cache::BYTES_MAX, run.events.clone()));
+    }
+    Ok(repository)
+}
+
+/// Like [`repository_in`], but for a verify: all that is read comes from the store itself.
+///
+/// # Errors
+/// [`PlaceError`].
+pub async fn repository_to_prove(
+    policy: &Policy,
+    copy: Option<&str>,
+    run: &Run,
+) -> Result<Arc<Repository>, PlaceError> {
     let Some(name) = copy else { return repository(policy, run).await };
     let store = copy_store(policy, find_copy(policy, name)?, run).await?;
     open(policy, store, run).await
+}
+
+/// Returns where what was read of a copy is kept; a copy in a directory is as near as a cache would be.
+fn cache_dir(policy: &Policy, copy: &CopyPlace) -> Option<PathBuf> {
+    let is_far = matches!(copy.place, CopyTarget::S3(_));
+    is_far.then(|| policy.state_dir.join("cache").join(&copy.name))
 }
 
 /// Finds a copy of a policy by its name.

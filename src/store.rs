@@ -1,7 +1,8 @@
 //! A place that keeps bytes by key: put whole, get, list, delete.
 //!
-//! A store knows nothing of what it keeps. Retries, limits, dry runs and injected faults are each a store round a store.
+//! A store knows nothing of what it keeps. Retries, limits, a cache and injected faults are each a store round a store.
 
+pub mod cache;
 pub mod faulty;
 pub mod limit;
 pub mod local;

@@ -3,7 +3,7 @@
 //! ```text
 //! cargo run --release --example floor -- rows   --socket S --connections 4      rows as the server sends them
 //! cargo run --release --example floor -- encode --policy P --source db1         the dump of `bkp`, its files thrown away
-//! cargo run --release --example floor -- primitives [--compress] DIR            a tree's bytes cut, hashed and sealed, thrown away
+//! cargo run --release --example floor -- primitives [--compress] [--to DIR] DIR   a tree's bytes cut, hashed and sealed, thrown away
 //! cargo run --release --example floor -- hardware                               bytes a second of each primitive on one thread
 //! cargo run --release --example floor -- index make --blobs 10000000 DIR        a repository of index files only
 //! cargo run --release --example floor -- index open DIR                         its index loaded, looked up in and gone through
@@ -50,6 +50,9 @@ enum Stage {
         /// Compress every chunk: for bytes that are known to shrink
         #[arg(long)]
         compress: bool,
+        /// Write packs there, and read each back
+        #[arg(long)]
+        to: Option<PathBuf>,
     },
     /// Measure each primitive, and fail where one does not use what the processor has
     Hardware,
@@ -66,7 +69,7 @@ fn main() -> anyhow::Result<()> {
             dump::rows(&dump::server(socket, user), &schema, connections)?
         }
         Stage::Encode { policy, source } => dump::encode(&policy, &source)?,
-        Stage::Primitives { dir, compress } => primitives::run(&dir, compress)?,
+        Stage::Primitives { dir, compress, to } => primitives::run(&dir, compress, to.as_deref())?,
         Stage::Hardware => return hardware::check(),
         Stage::Index { act } => return index::run(&act),
     };

@@ -1,9 +1,11 @@
 //! The floor of a backup: what restic's format asks of every byte, by the same crates at the same settings, on all cores.
 //!
 //! Each chunk is cut by FastCDC, hashed, compressed where the caller knows that it pays, encrypted and authenticated; what would be
-//! stored is hashed once more, because a pack is named by its bytes. Nothing is kept or written.
+//! stored is hashed once more, because a pack is named by its bytes. Nothing is kept, unless it is to be written: then each pack
+//! is synced, read back from the disk and hashed, as `bkp` does it.
 
 use std::fs::{self, File};
+use std::io::{Read, Seek, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
@@ -35,22 +37,26 @@ struct Worker {
     compressor: Option<Compressor<'static>>,
     plain: Vec<u8>,
     sealed: Vec<u8>,
-    pack: Sha256,
+    pack: Vec<u8>,
+    to: Option<PathBuf>,
 }
 
+/// As long as `bkp`'s packs.
+const PACK: usize = 16 << 20;
+
 /// Does the work and returns how many bytes were read.
-pub(crate) fn run(dir: &Path, compress: bool) -> anyhow::Result<u64> {
+pub(crate) fn run(dir: &Path, compress: bool, to: Option<&Path>) -> anyhow::Result<u64> {
+    to.map_or(Ok(()), fs::create_dir_all)?;
     let mut stretches = Vec::new();
     list(dir, &mut stretches)?;
     let (work, bytes) = (Mutex::new(stretches), AtomicU64::new(0));
     let take = || work.lock().ok().and_then(|mut work| work.pop());
     let drain = || -> anyhow::Result<()> {
-        let mut worker = Worker::new(compress)?;
+        let mut worker = Worker::new(compress, to)?;
         while let Some(stretch) = take() {
             bytes.fetch_add(worker.stretch(&stretch)?, Ordering::Relaxed);
         }
-        std::hint::black_box(worker.pack.finalize());
-        Ok(())
+        worker.close_pack()
     };
     let threads = std::thread::available_parallelism()?.get();
     std::thread::scope(|scope| {
@@ -79,9 +85,10 @@ fn list(dir: &Path, stretches: &mut Vec<Stretch>) -> anyhow::Result<()> {
 }
 
 impl Worker {
-    fn new(compress: bool) -> anyhow::Result<Self> {
+    fn new(compress: bool, to: Option<&Path>) -> anyhow::Result<Self> {
         let compressor = compress.then(|| Compressor::new(LEVEL)).transpose()?;
-        Ok(Self { compressor, plain: Vec::new(), sealed: Vec::new(), pack: Sha256::new() })
+        let (plain, sealed, pack) = (Vec::new(), Vec::new(), Vec::with_capacity(PACK + MAX));
+        Ok(Self { compressor, plain, sealed, pack, to: to.map(Path::to_owned) })
     }
 
     fn stretch(&mut self, stretch: &Stretch) -> anyhow::Result<u64> {
@@ -112,8 +119,24 @@ impl Worker {
         let (key, nonce): ([u8; 32], [u8; 16]) = (id.into(), [7; 16]);
         ctr::Ctr128BE::<aes::Aes256>::new(&key.into(), &nonce.into()).apply_keystream(&mut self.sealed);
         let mac = Poly1305::new(&key.into()).compute_unpadded(&self.sealed);
-        self.pack.update(&self.sealed);
-        self.pack.update(mac);
+        self.pack.extend_from_slice(&self.sealed);
+        self.pack.extend_from_slice(&mac);
+        if self.pack.len() >= PACK { self.close_pack() } else { Ok(()) }
+    }
+
+    fn close_pack(&mut self) -> anyhow::Result<()> {
+        let id = Sha256::digest(&self.pack);
+        if let Some(to) = &self.to {
+            let path = to.join(hex::encode(id));
+            let mut file = File::options().read(true).write(true).create(true).truncate(true).open(path)?;
+            file.write_all(&self.pack)?;
+            file.sync_all()?;
+            let _ = rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed);
+            file.rewind()?;
+            file.read_exact(&mut self.pack)?;
+            anyhow::ensure!(Sha256::digest(&self.pack) == id, "a pack came back changed");
+        }
+        self.pack.clear();
         Ok(())
     }
 }

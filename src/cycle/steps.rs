@@ -195,7 +195,7 @@ async fn verify_store(
     options: verify::Options,
     run: &Run,
 ) -> Result<verify::Report, Failure> {
-    let repository = place::repository_in(policy, copy, run).await?;
+    let repository = place::repository_to_prove(policy, copy, run).await?;
     let lock = place::lock_to_read(&repository, run).await?;
     let report = verify::verify(&repository, options, run).await;
     place::unlock(lock, run).await;

@@ -10,8 +10,8 @@ use std::sync::{Arc, OnceLock};
 
 use rayon::slice::ParallelSliceMut;
 
-pub use crate::repository::index::packs::Packs;
 pub(super) use crate::repository::index::file::{BLOBS_MAX, files_of, parse, print};
+pub use crate::repository::index::packs::Packs;
 
 use crate::id::{BlobId, ObjectId};
 use crate::repository::pack::{self, BlobKind, PackedBlob};
@@ -353,8 +353,7 @@ impl LiveIndex {
 
     /// Returns all packs, those saved since included.
     pub(super) fn by_pack(&self) -> Packs {
-        let mut saved: Vec<_> =
-            self.saved_packs.iter().map(|id| PackContents { id: *id, blobs: Vec::new() }).collect();
+        let mut saved: Vec<_> = self.saved_packs.iter().map(|id| PackContents { id: *id, blobs: Vec::new() }).collect();
         for kind in [BlobKind::Data, BlobKind::Tree] {
             for (id, spot) in self.saved(kind) {
                 saved[spot.pack as usize].blobs.push(self.saved_location(kind, *id, *spot).blob);

@@ -1,6 +1,6 @@
 //! Makes a repository, or opens one with a password.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use tokio::runtime::Handle;
 
@@ -85,6 +85,7 @@ impl Repository {
     fn assemble(store: SharedStore, config: Config, master: MasterKey, run: &Run) -> Self {
         Self {
             store,
+            cache: OnceLock::new(),
             config,
             master: Arc::new(master),
             index: LiveIndex::default().into(),

@@ -74,7 +74,7 @@ impl Repository {
     ) -> Result<(), RepositoryError> {
         let mut after = IndexBuilder::default();
         for name in &reindexed.new {
-            let json = document::load(&self.store, &self.master, FileKind::Index, name).await?;
+            let json = document::load(&*self.store, &self.master, FileKind::Index, name).await?;
             let damaged = |error| RepositoryError::damaged(Key::new(FileKind::Index, name), error);
             after.add_file(name.clone(), &index::parse(&json).map_err(damaged)?);
         }

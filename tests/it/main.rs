@@ -1,6 +1,7 @@
 //! One binary for all tests that go through more than one module.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::missing_panics_doc)]
 
+mod cache;
 mod catalog;
 mod cli;
 mod copy;

@@ -79,7 +79,8 @@ fn what_was_saved_since_is_found_beside_what_was_loaded() {
 
 #[test]
 fn packs_are_gone_through_one_by_one_for_four_bytes_a_blob() {
-    let blobs = |from: u32| (from..from + 50).map(|at| blob(if at % 2 == 0 { BlobKind::Data } else { BlobKind::Tree }, at, at));
+    let blobs =
+        |from: u32| (from..from + 50).map(|at| blob(if at % 2 == 0 { BlobKind::Data } else { BlobKind::Tree }, at, at));
     let loaded: Vec<_> = (0..20).map(|nth| pack(&format!("p{nth}"), blobs(nth * 50).collect())).collect();
     let since = [pack("q", blobs(5000).collect()), pack("r", blobs(6000).collect())];
     let mut live = LiveIndex::default();

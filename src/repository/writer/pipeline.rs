@@ -87,6 +87,8 @@ struct State {
     /// Packs in the queue and in the uploaders' hands.
     packs_open: usize,
     is_closed: bool,
+    /// Threads that seal what they save: as many as there are sealers, and the others wait.
+    callers_sealing: usize,
     /// Threads that wait for room in the queue of jobs.
     pushing: usize,
     /// Threads that wait for anything else to leave a queue.
@@ -174,7 +176,7 @@ impl Pipeline {
     pub(super) fn close(&self) {
         let mut state = lock(&self.state);
         state.is_closed = true;
-        let given_up = (std::mem::take(&mut state.jobs), std::mem::take(&mut state.packs));
+        let given_up = (std::mem::take(&mut state.jobs.items), std::mem::take(&mut state.packs.items));
         drop(state);
         drop(given_up);
         self.wake_all();
@@ -256,15 +258,19 @@ impl Pipeline {
             return self.push(job);
         }
         self.repository.check_lock()?;
-        let state = lock(&self.state);
+        let may_seal = |state: &State| state.callers_sealing < self.limits.sealers.max(1);
+        let is_ready = |state: &State| self.has_room(state, &job) || may_seal(state);
+        let mut state = self.wait_on(&self.room, |state| &mut state.pushing, is_ready)?;
         if self.has_room(&state, &job) {
             self.enqueue(state, job);
             return Ok(());
         }
+        state.callers_sealing += 1;
         drop(state);
         let mut sealer = lock(&self.sealers).pop();
         let sealed = self.seal_or_break(&mut sealer, job);
         lock(&self.sealers).extend(sealer);
+        lock(&self.state).callers_sealing -= 1;
         sealed.map(drop)
     }
 
