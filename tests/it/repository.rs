@@ -364,7 +364,7 @@ async fn packs_are_of_one_kind_and_of_the_size_asked_for() {
     let packs = opened(&store).await.packs();
     assert_eq!(saved.packs.len(), packs.len());
     assert_eq!(packs.len(), 7, "six of data and one of trees");
-    for pack in &packs {
+    for pack in packs.iter() {
         assert!(pack.blobs.windows(2).all(|pair| pair[0].kind == pair[1].kind));
         assert!(pack.size() < 1_200_000);
     }

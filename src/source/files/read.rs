@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use rustix::fs::{AtFlags, StatxFlags};
 
-use crate::entry::{Kind, Metadata};
+use crate::entry::{Kind, Metadata, Xattr};
 use crate::run::{Run, Stopped};
 use crate::source::files::FilesSource;
 use crate::source::files::dir::{self, Dir};
@@ -24,6 +24,8 @@ pub struct ReadOutcome<T> {
     pub value: T,
     /// The file's state when it was opened, its size the number of bytes read, extended attributes not included.
     pub metadata: Metadata,
+    /// Its extended attributes, which may be refused where its bytes are not.
+    pub xattrs: io::Result<Vec<Xattr>>,
     /// It changed on every reading: the bytes may be of no single moment.
     pub is_fuzzy: bool,
     /// All bytes read, attempts included.
@@ -57,10 +59,10 @@ impl FilesSource {
         let (mut attempt, mut bytes, mut is_stale) = (1, 0, false);
         loop {
             match self.read_once(dir, name, run, &mut take) {
-                Ok((value, metadata, is_settled)) => {
+                Ok((value, metadata, xattrs, is_settled)) => {
                     bytes += metadata.size;
                     if is_settled || attempt == READS_MAX {
-                        return Ok(ReadOutcome { value, metadata, is_fuzzy: !is_settled, bytes });
+                        return Ok(ReadOutcome { value, metadata, xattrs, is_fuzzy: !is_settled, bytes });
                     }
                     std::thread::sleep(READ_AGAIN_AFTER * attempt);
                     attempt += 1;
@@ -79,7 +81,7 @@ impl FilesSource {
         name: &OsStr,
         run: &Run,
         take: &mut impl FnMut(&mut Reading<'_>) -> Result<T, E>,
-    ) -> Result<(T, Metadata, bool), ReadError<E>> {
+    ) -> Result<(T, Metadata, io::Result<Vec<Xattr>>, bool), ReadError<E>> {
         let file = dir.open_file(name).map_err(ReadError::Source)?;
         let before = self.look_at_open(&file).map_err(ReadError::Source)?;
         if before.kind != Kind::File {
@@ -93,9 +95,10 @@ impl FilesSource {
             return Err(ReadError::Source(error));
         }
         let value = taken.map_err(ReadError::Taker)?;
+        let xattrs = dir::xattrs_of_open(&file);
         let after = self.look_after(&file).map_err(ReadError::Source)?;
         let is_settled = is_same_state(&before, &after) && bytes == after.size;
-        Ok((value, Metadata { size: bytes, ..before }, is_settled))
+        Ok((value, Metadata { size: bytes, ..before }, xattrs, is_settled))
     }
 
     fn look_at_open(&self, file: &File) -> io::Result<Metadata> {
