@@ -5,6 +5,7 @@ mod cache;
 mod catalog;
 mod cli;
 mod copy;
+mod crash;
 mod cycle;
 mod damage;
 mod dump;
