@@ -2,18 +2,25 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use bkp::event::{Event, Events, Listener};
+use bkp::place;
+use bkp::policy::Policy;
 use bkp::repository::{Repository, StoredSnapshot};
 use bkp::run::Run;
 use bkp::store::cache::{BYTES_MAX, Cache};
 use bkp::store::faulty::{Asked, Fault, Faulty, Operation, Rule};
 use bkp::store::{FileKind, Key, SharedStore};
 
-use crate::repository::{made, memory, opened, read_all, save, secret, shop_files};
+use crate::repository::{PASSWORD, made, memory, noise, opened, read_all, save, secret};
 use crate::servers::S3;
+
+fn files() -> Vec<(&'static str, Vec<u8>)> {
+    vec![("/images/1/a.jpg", noise(1, 3000)), ("/images/2/b.jpg", noise(2, 5000)), ("/images/empty", Vec::new())]
+}
 
 /// A store that counts what it is asked, a repository in it, and a directory for a cache.
 struct Far {
@@ -25,7 +32,7 @@ struct Far {
 
 impl Far {
     async fn new(inner: SharedStore) -> Self {
-        let snapshot = save(&made(&inner).await, &shop_files()).await;
+        let snapshot = save(&made(&inner).await, &files()).await;
         let (faulty, dir) = (Arc::new(Faulty::new(Arc::clone(&inner))), tempfile::tempdir().unwrap());
         Self { inner, faulty, snapshot, dir }
     }
@@ -61,7 +68,7 @@ impl Far {
     async fn prove(&self, repository: &Repository) {
         let read = read_all(repository, self.snapshot.snapshot.tree).await;
         let expected: BTreeMap<PathBuf, Vec<u8>> =
-            shop_files().into_iter().map(|(path, bytes)| (path.into(), bytes)).collect();
+            files().into_iter().map(|(path, bytes)| (path.into(), bytes)).collect();
         let read: BTreeMap<PathBuf, Vec<u8>> = read.into_iter().map(|(path, bytes)| (path, bytes.unwrap())).collect();
         assert!(read == expected);
     }
@@ -242,4 +249,52 @@ async fn many_processes_may_use_it_at_once() {
     readers.join_all().await;
     assert!(far.read().await.is_empty());
     assert!(far.files().iter().all(|file| !file.to_string_lossy().contains(".tmp-")));
+}
+
+/// A policy whose only copy lies in an S3 server, and secrets for both.
+fn policy(dir: &Path, s3: &S3) -> Policy {
+    for (name, secret) in [("s3.key", S3::SECRET_KEY), ("repo.key", PASSWORD)] {
+        fs::write(dir.join(name), secret).unwrap();
+        fs::set_permissions(dir.join(name), fs::Permissions::from_mode(0o600)).unwrap();
+    }
+    let (dir, endpoint) = (dir.display(), s3.endpoint());
+    let text = format!(
+        r#"
+version = 1
+name = "mall"
+state_dir = "{dir}/state"
+repository = {{ path = "{dir}/repository", password_file = "{dir}/repo.key" }}
+files.images = {{ path = "/images" }}
+network = {{ peers = ["127.0.0.0/8"] }}
+[[copy]]
+name = "offsite"
+s3 = {{ bucket = "{}", prefix = "dr/mall", region = "us-east-1", endpoint = "{endpoint}", path_style = true, access_key_id = "{}", secret_access_key_file = "{dir}/s3.key" }}
+"#,
+        S3::BUCKET,
+        S3::ACCESS_KEY,
+    );
+    Policy::parse(&text, Path::new("mall.toml")).unwrap()
+}
+
+#[tokio::test]
+async fn a_restore_from_a_copy_reads_through_it_and_a_verify_does_not() {
+    let (s3, dir, run) = (S3::start(), tempfile::tempdir().unwrap(), Run::silent());
+    let store: SharedStore = Arc::new(crate::s3::open(&s3).await);
+    save(&made(&store).await, &files()).await;
+    let policy = policy(dir.path(), &s3);
+    let read = |repository: Arc<Repository>| async move {
+        repository.load_index(&Run::silent()).await.unwrap();
+        repository.index_faults().len()
+    };
+    assert_eq!(read(place::repository_in(&policy, Some("offsite"), &run).await.unwrap()).await, 0);
+    assert_eq!(fs::read_dir(dir.path().join("state/cache/offsite/index")).unwrap().count(), 1);
+
+    // The copy's index rots after it was read: a restore still can, and a verify still sees it.
+    let index = store.list(FileKind::Index).await.unwrap().remove(0).name;
+    let path = s3.objects().join("dr/mall").join(Key::new(FileKind::Index, index).path());
+    let mut bytes = fs::read(&path).unwrap();
+    bytes[40] ^= 1;
+    fs::write(&path, bytes).unwrap();
+    assert_eq!(read(place::repository_in(&policy, Some("offsite"), &run).await.unwrap()).await, 0);
+    assert_eq!(read(place::repository_to_prove(&policy, Some("offsite"), &run).await.unwrap()).await, 1);
 }

@@ -113,3 +113,30 @@ fn a_million_blobs_are_held_in_49_bytes_each() {
     let bytes = section.entries.capacity() * size_of::<Entry>() + section.starts.capacity() * size_of::<u32>();
     assert!(bytes <= 49 * 1_000_000, "{bytes}");
 }
+
+#[test]
+fn what_was_saved_is_sorted_in_and_nothing_of_it_is_lost() {
+    let mut live = LiveIndex::default();
+    let count = u32::try_from(3 * NEWEST_MIN).unwrap();
+    let packs: Vec<_> = (0..count / 1000)
+        .map(|nth| {
+            let kind = if nth % 10 == 0 { BlobKind::Tree } else { BlobKind::Data };
+            pack(&nth.to_string(), (0..1000).map(|at| blob(kind, nth * 1000 + at, at * 1000)).collect())
+        })
+        .collect();
+    packs.iter().for_each(|pack| live.add(pack));
+    assert!(live.newest.len() <= NEWEST_MIN);
+    let sorted = live.saved.data.entries.len() + live.saved.trees.entries.len();
+    assert_eq!(sorted + live.newest.len(), packs.len() * 1000);
+    for pack in &packs {
+        for blob in [&pack.blobs[0], &pack.blobs[500], &pack.blobs[999]] {
+            let place = Location { pack: pack.id, blob: *blob };
+            assert!(live.has(blob.kind, &blob.id));
+            assert_eq!((live.first(blob.kind, &blob.id), live.find(blob.kind, &blob.id)), (Some(place), vec![place]));
+        }
+    }
+    assert!(live.by_pack().iter().eq(packs.iter().cloned()));
+    live.leave_out(&HashSet::from([packs[0].id, packs[packs.len() - 1].id]));
+    assert!(!live.has(BlobKind::Tree, &packs[0].blobs[7].id));
+    assert!(live.by_pack().iter().eq(packs[1..packs.len() - 1].iter().cloned()));
+}
