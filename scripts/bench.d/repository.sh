@@ -17,7 +17,7 @@ bench_repository() {
     bench_tree text "$work/text" --compress
   done
   for what in images text; do
-    du -sm "$work/$what/repository" "$work/$what".re*ic* | sed 's/\t.*\// MiB  /; s/^/  stored: /' >&2
+    du -sm "$work/on-$what/repository" "$work/on-$what".* | sed 's/\t.*\(on-[^\/]*\).*/ MiB  \1/; s/^/  stored: /' >&2
   done
   rm -rf "$work"/restored.*
   bench_index
@@ -25,34 +25,34 @@ bench_repository() {
 
 # One round of all contestants on a tree. `$3` tells the floor that its bytes compress.
 bench_tree() {
-  local what=$1 tree=$2 primitives=("$bin/examples/floor" primitives ${3+"$3"} "$2") contestant command
-  fresh_policy "$what" "$(files_source "$tree")"
+  local what=$1 place=on-$1 tree=$2 primitives=("$bin/examples/floor" primitives ${3+"$3"} "$2") contestant command
+  fresh_policy "$place" "$(files_source "$tree")"
   measure "$what, first" "floor: primitives" "${primitives[@]}"
   measure "$what, first" "floor: written, read back" "${primitives[@]}" --to "$work/floor"
   rm -rf "${work:?}/floor"
-  measure "$what, first" bkp "$bin/bkp" backup "$work/$what/policy.toml" --quiet
+  measure "$what, first" bkp "$bin/bkp" backup "$work/$place/policy.toml" --quiet
   for contestant in "${!programs[@]}"; do
-    rm -rf "${work:?}/$what.${contestant// /}"
-    command_of "$contestant" init "$what"
+    rm -rf "${work:?}/$place.${contestant// /}"
+    command_of "$contestant" init "$place"
     "${command[@]}" >/dev/null
     measure_contestant "$what, first" backup "$tree"
   done
-  measure "$what, unchanged" bkp "$bin/bkp" backup "$work/$what/policy.toml" --quiet
+  measure "$what, unchanged" bkp "$bin/bkp" backup "$work/$place/policy.toml" --quiet
   for contestant in "${!programs[@]}"; do measure_contestant "$what, unchanged" backup "$tree"; done
-  measure "$what, every byte checked" bkp "$bin/bkp" verify "$work/$what/policy.toml" --level data --quiet
+  measure "$what, every byte checked" bkp "$bin/bkp" verify "$work/$place/policy.toml" --level data --quiet
   for contestant in "${!programs[@]}"; do measure_contestant "$what, every byte checked" check; done
   # Each into a place of its own, and none is deleted before all are done: ext4 searches long for an inode where many were
   # freed in the last minute, and the next contestant would pay for it.
   measure "$what, restored" "floor: cp" cp -a "$tree" "$work/restored.$what.cp.$round"
-  measure "$what, restored" bkp "$bin/bkp" restore "$work/$what/policy.toml" --to-dir "$work/restored.$what.bkp.$round" --yes --quiet
+  measure "$what, restored" bkp "$bin/bkp" restore "$work/$place/policy.toml" --to-dir "$work/restored.$what.bkp.$round" --yes --quiet
   for contestant in "${!programs[@]}"; do
     measure_contestant "$what, restored" restore "$work/restored.$what.${contestant// /}.$round"
   done
 }
 
-# Measures an act of `$contestant` on its repository of `$what`.
+# Measures an act of `$contestant` on its repository at `$place`.
 measure_contestant() {
-  command_of "$contestant" "$2" "$what" "${3-}"
+  command_of "$contestant" "$2" "$place" "${3-}"
   measure "$1" "$contestant" "${command[@]}"
 }
 
@@ -99,7 +99,7 @@ bench_index() {
   local round program
   echo "bench: writing an index of $blobs blobs" >&2
   "$bin/examples/floor" index make "$work/index" --blobs "$blobs" >&2
-  du -sm "$work/index" | sed 's/\t.*\// MiB  /; s/^/  stored: /' >&2
+  du -sm "$work/index" | sed 's/\t.*/ MiB of index/; s/^/  stored: /' >&2
   for ((round = 0; round < rounds; round++)); do
     measure "index of $blobs blobs" bkp "$bin/examples/floor" index open "$work/index" --blobs "$blobs"
     sed 's/^/    /' "$work/log.txt" >&2

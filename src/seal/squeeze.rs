@@ -14,8 +14,8 @@ const LEVEL: i32 = 3;
 /// A blob that claims more plain bytes than this is refused. A directory of a million entries is a tree of some 400 MB.
 pub const PLAIN_MAX: usize = 1 << 30;
 
-/// Chunks shorter than this are tried without a look: the look costs as much.
-const SAMPLED_FROM: usize = 16 << 10;
+/// Chunks shorter than the sample are tried without a look.
+const SAMPLED_FROM: usize = SAMPLES * SAMPLE;
 /// Pieces taken evenly over a chunk, and bytes in each.
 const SAMPLES: usize = 16;
 const SAMPLE: usize = 256;

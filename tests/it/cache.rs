@@ -265,6 +265,7 @@ name = "mall"
 state_dir = "{dir}/state"
 repository = {{ path = "{dir}/repository", password_file = "{dir}/repo.key" }}
 files.images = {{ path = "/images" }}
+retention = {{ last = 1 }}
 network = {{ peers = ["127.0.0.0/8"] }}
 [[copy]]
 name = "offsite"
