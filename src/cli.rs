@@ -17,10 +17,12 @@ use clap::Parser as _;
 
 use crate::cli::args::{Cli, Command};
 use crate::cli::envelope::Answered;
+use crate::secret;
 
 /// Runs the program: parses, dispatches, prints, and returns the exit code.
 #[must_use]
 pub fn main() -> ExitCode {
+    secret::keep_out_of_dumps();
     // clap prints help to standard output and usage errors to standard error, with the codes 0 and 2.
     let cli = Cli::parse();
     let answered = dispatch(&cli);

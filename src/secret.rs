@@ -3,7 +3,7 @@
 use std::fmt;
 use std::path::PathBuf;
 
-use zeroize::Zeroizing;
+use zeroize::{ZeroizeOnDrop, Zeroizing};
 
 mod command;
 mod error;
@@ -16,6 +16,15 @@ pub use crate::secret::error::SecretError;
 /// A secret text. It prints as `***` and is wiped when dropped.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(Zeroizing<String>);
+
+impl ZeroizeOnDrop for Secret {}
+
+/// Keeps this process out of core dumps, and its memory out of the reach of other processes of the same user: what is in it now
+/// cannot all be wiped in time. Programs that it starts are as they always are: the kernel sets the mark anew with each.
+pub fn keep_out_of_dumps() {
+    // Linux refuses this to nobody; a kernel that did would be no reason to leave a backup undone.
+    let _ = rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable);
+}
 
 impl Secret {
     #[must_use]
@@ -48,10 +57,15 @@ pub enum SecretSource {
     Command(String),
     /// A systemd credential of this name (`$CREDENTIALS_DIRECTORY/<name>`).
     Credential(String),
+    /// It is known already: somebody typed it, or it was sealed beside what it opens.
+    Given(Secret),
 }
 
 /// A password is short; a larger answer comes from the wrong file or command.
 const SECRET_BYTES_MAX: u64 = 4096;
+
+/// Room for the longest answer and the byte that shows that it is too long: a buffer of this size never grows.
+const SECRET_BUFFER: usize = 4096 + 64;
 
 impl SecretSource {
     /// Reads the secret. Blocks: on a file, or for up to a minute on a command.
@@ -60,6 +74,7 @@ impl SecretSource {
             Self::File(path) => file::read_private(path)?,
             Self::Command(command) => command::output_of(command)?,
             Self::Credential(name) => file::read_credential(name)?,
+            Self::Given(secret) => Zeroizing::new(secret.reveal().as_bytes().to_vec()),
         };
         self.line_in(&bytes)
     }
@@ -104,6 +119,7 @@ impl fmt::Display for SecretSource {
                 write!(f, "command `{}`", command::program_of(command))
             }
             Self::Credential(name) => write!(f, "credential `{name}`"),
+            Self::Given(_) => f.write_str("what was typed"),
         }
     }
 }
