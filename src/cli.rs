@@ -1,7 +1,9 @@
 //! The edge that people touch: arguments in, text or JSON out, an exit code. Only this module prints.
 
 pub mod args;
+mod ask;
 mod envelope;
+mod key;
 mod look;
 mod policies;
 mod progress;
@@ -45,6 +47,7 @@ fn dispatch(cli: &Cli) -> Answered {
         Command::Prune(args) => work::prune(global, args),
         Command::Drill(args) => work::drill(global, args),
         Command::Restore(args) => restore::restore(global, args),
+        Command::Key(command) => key::key(global, command),
         Command::Doctor(args) => look::doctor(global, args),
         Command::Snapshots(args) => look::snapshots(global, args),
         Command::Status(args) => look::status(global, args),

@@ -32,6 +32,14 @@ impl Secret {
         Self(Zeroizing::new(text))
     }
 
+    /// Takes what somebody typed: one line, as [`SecretSource`] demands it of a file.
+    ///
+    /// # Errors
+    /// [`SecretError::NotALine`].
+    pub fn typed(line: &[u8]) -> Result<Self, SecretError> {
+        line_in(line, "what was typed")
+    }
+
     /// Shows the secret to the code that must send or derive from it.
     #[must_use]
     pub fn reveal(&self) -> &str {
@@ -76,7 +84,7 @@ impl SecretSource {
             Self::Credential(name) => file::read_credential(name)?,
             Self::Given(secret) => Zeroizing::new(secret.reveal().as_bytes().to_vec()),
         };
-        self.line_in(&bytes)
+        line_in(&bytes, &self.to_string())
     }
 
     /// Makes a key file: 256 random bits as 64 hex digits, readable by its owner alone.
@@ -88,25 +96,26 @@ impl SecretSource {
     pub fn create_key_file(path: &std::path::Path) -> Result<(), SecretError> {
         file::create_key(path)
     }
+}
 
-    fn line_in(&self, bytes: &[u8]) -> Result<Secret, SecretError> {
-        let fault = |fault| SecretError::NotALine { source_name: self.to_string(), fault };
-        let mut text = std::str::from_utf8(bytes)
-            .map(|text| Zeroizing::new(text.to_owned()))
-            .map_err(|_| fault("is not UTF-8 text"))?;
-        if text.ends_with('\n') {
-            text.pop();
-        }
-        if text.ends_with('\r') {
-            text.pop();
-        }
-        match text.as_str() {
-            "" => Err(fault("is empty")),
-            line if line.contains(['\n', '\r']) => Err(fault("has more than one line")),
-            line if line.contains('\0') => Err(fault("has a zero byte")),
-            line if line.trim() != line => Err(fault("begins or ends with a blank")),
-            _ => Ok(Secret(text)),
-        }
+/// Reads the one line that a secret is.
+fn line_in(bytes: &[u8], source_name: &str) -> Result<Secret, SecretError> {
+    let fault = |fault| SecretError::NotALine { source_name: source_name.to_owned(), fault };
+    let mut text = std::str::from_utf8(bytes)
+        .map(|text| Zeroizing::new(text.to_owned()))
+        .map_err(|_| fault("is not UTF-8 text"))?;
+    if text.ends_with('\n') {
+        text.pop();
+    }
+    if text.ends_with('\r') {
+        text.pop();
+    }
+    match text.as_str() {
+        "" => Err(fault("is empty")),
+        line if line.contains(['\n', '\r']) => Err(fault("has more than one line")),
+        line if line.contains('\0') => Err(fault("has a zero byte")),
+        line if line.trim() != line => Err(fault("begins or ends with a blank")),
+        _ => Ok(Secret(text)),
     }
 }
 

@@ -110,6 +110,9 @@ packs and the new index have been read back. It rests while retention rests, and
     /// Shows the report of a drill
     #[command(after_help = "Examples:\n  bkp report mall\n  bkp report mall --format html -o drill.html")]
     Report(ReportArgs),
+    /// Lists, adds, removes and changes the passwords of a repository
+    #[command(subcommand)]
+    Key(KeyCommand),
     /// Installs, shows or removes the crontab line or systemd timer
     #[command(subcommand)]
     Schedule(ScheduleCommand),
@@ -417,6 +420,82 @@ pub enum ScheduleCommand {
         /// Prints what would be removed
         #[arg(long)]
         dry_run: bool,
+    },
+}
+
+#[derive(Debug, Args)]
+pub struct KeyArgs {
+    #[command(flatten)]
+    pub policy: PolicyArg,
+    /// Acts on this copy alone
+    #[arg(long, value_name = "NAME")]
+    pub copy: Option<String>,
+}
+
+/// Where a new password comes from. Never the command line: every user of the machine can read that.
+#[derive(Debug, Args)]
+pub struct NewPassword {
+    /// File with the new password, that only its owner can read; without it, it is typed twice at the terminal
+    #[arg(long, value_name = "FILE")]
+    pub new_password_file: Option<PathBuf>,
+    /// Command that prints the new password (`sh -c`)
+    #[arg(long, value_name = "COMMAND", conflicts_with = "new_password_file")]
+    pub new_password_command: Option<String>,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum KeyCommand {
+    /// Lists the key files, one for each password; `*` marks the one that opened it
+    #[command(after_help = "Examples:\n  bkp key list mall\n  bkp key list mall --copy offsite")]
+    List(KeyArgs),
+    /// Adds a password
+    #[command(after_help = "\
+Examples:
+  bkp key add mall
+  bkp key add mall --new-password-file /root/second.pw
+
+The old ones go on to open. The copies get the new key file with the next `bkp copy`.")]
+    Add {
+        #[command(flatten)]
+        args: KeyArgs,
+        #[command(flatten)]
+        new: NewPassword,
+    },
+    /// Takes a password away, from the repository and from each copy
+    #[command(after_help = "\
+Examples:
+  bkp key remove mall 1f0c9a2e --dry-run
+  bkp key remove mall 1f0c9a2e --yes
+
+Keeps out who comes later. Who had the password and could read the key file may have the repository's own key, and keeps
+it for ever: then make a new repository, back up into it, and destroy the old one.")]
+    Remove {
+        #[command(flatten)]
+        args: KeyArgs,
+        /// The id of a key, or the beginning of one
+        #[arg(value_name = "ID")]
+        id: String,
+        /// Says what would be removed, and from where
+        #[arg(long)]
+        dry_run: bool,
+        /// Does not ask before it removes
+        #[arg(long)]
+        yes: bool,
+    },
+    /// Changes the password that the policy uses, in the repository and in each copy
+    #[command(after_help = "\
+Examples:
+  bkp key passwd mall
+  bkp key passwd mall --new-password-file /root/new.key
+
+The new password is added everywhere and proved before the old one is removed. Afterwards the policy must read the new one:
+the command that does it is printed. To leave no moment without a valid policy, use `bkp key add`, change the policy's
+password, and then `bkp key remove` the old key.")]
+    Passwd {
+        #[command(flatten)]
+        args: KeyArgs,
+        #[command(flatten)]
+        new: NewPassword,
     },
 }
 

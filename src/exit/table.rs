@@ -8,6 +8,7 @@ use crate::drill::DrillError;
 use crate::exit::{Exit, Failure};
 use crate::human;
 use crate::install::InstallError;
+use crate::keys::KeysError;
 use crate::mysql::server::ServerError;
 use crate::place::PlaceError;
 use crate::policy::PolicyError;
@@ -108,6 +109,12 @@ coded! {
         | RepositoryError::Refused { .. } => Exit::Failed,
         RepositoryError::Store(error) => error.code(),
         RepositoryError::Stopped(_) => Exit::Interrupted,
+    };
+    KeysError: |error| match error {
+        KeysError::UnknownId(_) | KeysError::AmbiguousId(_) | KeysError::InUse { .. } | KeysError::Last { .. } => {
+            Exit::Usage
+        }
+        KeysError::Repository(error) => error.code(),
     };
     PruneError: |error| match error {
         PruneError::Repository(error) => error.code(),
