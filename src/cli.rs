@@ -4,6 +4,7 @@ pub mod args;
 mod ask;
 mod envelope;
 mod key;
+mod kit;
 mod look;
 mod policies;
 mod progress;
@@ -33,6 +34,7 @@ pub fn main() -> ExitCode {
 
 fn dispatch(cli: &Cli) -> Answered {
     let global = &cli.global;
+    kit::judge(global, &cli.command)?;
     match &cli.command {
         Command::Init(args) => setup::init(global, args),
         Command::Policy(command) => setup::policy(global, command),
@@ -48,6 +50,7 @@ fn dispatch(cli: &Cli) -> Answered {
         Command::Drill(args) => work::drill(global, args),
         Command::Restore(args) => restore::restore(global, args),
         Command::Key(command) => key::key(global, command),
+        Command::Kit(command) => kit::kit(global, command),
         Command::Doctor(args) => look::doctor(global, args),
         Command::Snapshots(args) => look::snapshots(global, args),
         Command::Status(args) => look::status(global, args),

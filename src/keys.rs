@@ -173,7 +173,8 @@ pub async fn change(places: &[Opened], password: &Secret, cost: Cost, run: &Run)
         return Err(KeysError::UnknownId(String::new()));
     };
     let file = first.repository.seal_key(password, cost, run).await?;
-    let mut changed = Changed { new: add_file(first, &file, password, run).await?, done: Vec::new(), failed: Vec::new() };
+    let mut changed =
+        Changed { new: add_file(first, &file, password, run).await?, done: Vec::new(), failed: Vec::new() };
     let mut ready = vec![first];
     for copy in copies {
         match add_file(copy, &file, password, run).await {

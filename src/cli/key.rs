@@ -126,7 +126,8 @@ fn passwd(global: &Global, args: &KeyArgs, new: &NewPassword) -> Answered {
     wait(global, |run| async move {
         let places = Places::open(&policy, args.copy.as_deref(), &run).await?;
         let changed = keys::change(&places.opened, &password, Cost::DEFAULT, &run).await?;
-        let mut told = Told { text: done_text("the password is now that of key", changed.new, &changed.done), ..Told::default() };
+        let mut told =
+            Told { text: done_text("the password is now that of key", changed.new, &changed.done), ..Told::default() };
         told.text.push_str(&next_step(&policy, new));
         let mut json = json!({ "key": changed.new.to_string() });
         let exit = places.tell(&mut told, &mut json);
@@ -140,7 +141,9 @@ fn passwd(global: &Global, args: &KeyArgs, new: &NewPassword) -> Answered {
 fn next_step(policy: &Policy, new: &NewPassword) -> String {
     let now = match (&policy.repository.password, &new.new_password_file) {
         (SecretSource::File(old), Some(file)) => format!("run `install -m 600 {} {}`", file.display(), old.display()),
-        (SecretSource::File(old), None) => format!("write the new password into `{}` (one line, mode 0600)", old.display()),
+        (SecretSource::File(old), None) => {
+            format!("write the new password into `{}` (one line, mode 0600)", old.display())
+        }
         (source, _) => format!("let {source} give the new password"),
     };
     format!("NEXT: {now}; until then every run of this policy ends with exit code 12\n")

@@ -12,6 +12,7 @@ use crate::cli::args::{Global, RestoreArgs};
 use crate::cli::envelope::{Answer, Answered, wait};
 use crate::cli::{ask, policies, render};
 use crate::cycle::journal::Journal;
+use crate::drill::outcome::rate;
 use crate::exit::{Exit, Failure};
 use crate::mysql::server::Server;
 use crate::place;
@@ -136,13 +137,7 @@ fn rates(policy: &Policy, run: &Run) -> Rates {
         run.events.warn(format!("the duration cannot be predicted: {error}"));
         Vec::new()
     });
-    let rate = |name: &str| {
-        let phase =
-            drills.iter().flat_map(|drill| &drill.phases).find(|phase| phase.name == name && phase.duration_ms > 0)?;
-        #[expect(clippy::cast_precision_loss, reason = "a prediction")]
-        Some(phase.bytes? as f64 / (phase.duration_ms as f64 / 1_000.0))
-    };
-    Rates { load: rate("load"), files: rate("files") }
+    Rates { load: rate(&drills, "load"), files: rate(&drills, "files") }
 }
 
 fn request(policy: &Policy, args: &RestoreArgs) -> Result<Request, Failure> {

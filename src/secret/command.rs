@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use zeroize::Zeroizing;
 
-use crate::secret::{SECRET_BUFFER, SECRET_BYTES_MAX};
 use crate::secret::error::SecretError;
+use crate::secret::{SECRET_BUFFER, SECRET_BYTES_MAX};
 
 /// A password store answers in seconds, or it waits for a person who is not there.
 const COMMAND_TIME_MAX: Duration = Duration::from_mins(1);

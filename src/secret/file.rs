@@ -7,8 +7,8 @@ use std::path::{Component, Path, PathBuf};
 
 use zeroize::Zeroizing;
 
-use crate::secret::{SECRET_BUFFER, SECRET_BYTES_MAX};
 use crate::secret::error::SecretError;
+use crate::secret::{SECRET_BUFFER, SECRET_BYTES_MAX};
 
 /// Returns the bytes of a file that belongs to root or to us and that nobody else can read.
 pub(super) fn read_private(path: &Path) -> Result<Zeroizing<Vec<u8>>, SecretError> {

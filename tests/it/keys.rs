@@ -1,6 +1,7 @@
 //! Passwords: added, changed and taken away, and at every moment at least one that opens.
 
 use std::fs;
+use std::io::{Read as _, Write as _};
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
@@ -165,10 +166,7 @@ async fn a_key_goes_only_while_nobody_else_works_on_the_repository() {
     let lock = other.repository.lock(bkp::repository::LockMode::Shared, Duration::ZERO, &run).await.unwrap();
     let removal = Removal { id: second, record: None, places: vec!["repository".to_owned()] };
     let removed = removal.apply(std::slice::from_ref(&opened), &run).await;
-    assert!(
-        matches!(removed.failed[..], [(_, KeysError::Repository(RepositoryError::Locked { .. }))]),
-        "{removed:?}"
-    );
+    assert!(matches!(removed.failed[..], [(_, KeysError::Repository(RepositoryError::Locked { .. }))]), "{removed:?}");
     assert!(opens(&store, &new_password()).await);
     lock.release().await.unwrap();
     assert_eq!(removal.apply(&[opened], &run).await.done, ["repository"]);
@@ -292,25 +290,41 @@ fn a_key_file_that_rots_is_named_beside_the_others() {
     desk.bkp(&["key", "list", "mall"]).expect(0);
 }
 
+/// Counts the questions for the second time.
+fn seen_again(screen: &[u8]) -> usize {
+    String::from_utf8_lossy(screen).matches("again: ").count()
+}
+
 #[test]
 fn a_new_password_is_typed_twice_and_never_shown() {
     let desk = Desk::ready();
-    // `script` gives the program a terminal, and types what it is given.
-    let typed = |text: &str| -> Ended {
+    // `script` gives the program a terminal, and each answer is typed once it has asked.
+    let typed = |answers: &[&str]| -> Ended {
         let line = format!("{BKP} key add mall --policies {}", desk.text("policies"));
         let mut command = Command::new("script");
         command.args(["-qec", &line, "/dev/null"]).stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut child = command.spawn().unwrap();
-        std::io::Write::write_all(child.stdin.as_mut().unwrap(), text.as_bytes()).unwrap();
-        child.wait_with_output().unwrap().into()
+        let (mut keyboard, mut screen) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
+        let mut seen = Vec::new();
+        for (nth, answer) in answers.iter().enumerate() {
+            let mut byte = [0];
+            while String::from_utf8_lossy(&seen).matches("password: ").count() + seen_again(&seen) <= nth {
+                screen.read_exact(&mut byte).unwrap();
+                seen.push(byte[0]);
+            }
+            keyboard.write_all(answer.as_bytes()).unwrap();
+        }
+        screen.read_to_end(&mut seen).unwrap();
+        let ended: Ended = child.wait_with_output().unwrap().into();
+        Ended { out: String::from_utf8(seen).unwrap(), ..ended }
     };
-    let added = typed("typed pÄss\u{7f}\u{7f}\u{7f}assword\rtyped password\r").expect(0);
+    let added = typed(&["typed pÄss\u{7f}\u{7f}\u{7f}assword\r", "typed password\r"]).expect(0);
     let screen = added.out;
     assert!(screen.contains("Type new password: ") && screen.contains("added key"), "{screen}");
     assert!(!screen.contains("typed p"), "{screen}");
-    let differing = typed("one password\ranother password\r").expect(2);
+    let differing = typed(&["one password\r", "another password\r"]).expect(2);
     assert!(differing.out.contains("the two do not agree"), "{}", differing.out);
-    let broken_off = typed("half a pass\u{3}").expect(130);
+    let broken_off = typed(&["half a pass\u{3}"]).expect(130);
     assert!(!broken_off.out.contains("added"), "{}", broken_off.out);
     assert_eq!(keys_of(&desk, &[]).len(), 2);
     write_secret(&desk.path("mall.key"), "typed password\n");
@@ -324,11 +338,13 @@ fn a_new_password_is_typed_twice_and_never_shown() {
 #[ignore = "needs root; scripts/test runs it"]
 fn the_process_stays_out_of_core_dumps_and_out_of_reach_of_its_users_other_processes() {
     const NOBODY: u32 = 65_534;
-    // A pipe that nobody reads keeps it alive. Where a process may be dumped, /proc gives it to its user, and else to root.
-    let program = tempfile::tempdir().unwrap();
-    let copy = program.path().join("bkp");
+    // Where a process may be dumped, /proc gives it to its user, and else to root.
+    let dir = tempfile::tempdir().unwrap();
+    let (copy, policies) = (dir.path().join("bkp"), dir.path().join("policies"));
     fs::copy(BKP, &copy).unwrap();
-    fs::set_permissions(program.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    fs::create_dir(&policies).unwrap();
+    fs::copy(Desk::new().path("policies/mall.toml"), policies.join("mall.toml")).unwrap();
+    fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
     let owner = |mut command: Command| {
         let mut child = command.uid(NOBODY).stdout(Stdio::piped()).spawn().unwrap();
         let deadline = Instant::now() + Duration::from_secs(20);
@@ -345,9 +361,9 @@ fn the_process_stays_out_of_core_dumps_and_out_of_reach_of_its_users_other_proce
         owner
     };
     let mut sleep = Command::new("sleep");
-    sleep.arg("60");
+    sleep.arg("20");
     let mut bkp = Command::new(&copy);
-    bkp.args(["completions", "bash"]);
+    bkp.args(["key", "add", "mall", "--new-password-command", "sleep 20", "--policies"]).arg(&policies);
     assert_eq!(owner(sleep), NOBODY, "no process could be told from another");
     assert_eq!(owner(bkp), 0);
 }

@@ -10,6 +10,7 @@ mod dump;
 mod faults;
 mod files;
 mod keys;
+mod kit;
 mod layers;
 mod load;
 mod mall;
