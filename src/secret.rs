@@ -14,6 +14,9 @@ mod tests;
 pub use crate::secret::error::SecretError;
 
 /// A secret text. It prints as `***` and is wiped when dropped.
+///
+/// So are the buffers that it passes on its way here. What others' code copies it into is not: the options of a database connection,
+/// the signer of S3 requests, the kernel's pipes and terminals, a command's own memory. [`keep_out_of_dumps`] stands before those.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(Zeroizing<String>);
 

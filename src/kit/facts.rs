@@ -97,6 +97,10 @@ impl Facts {
         })
     }
 
+    pub(super) fn has_database(&self) -> bool {
+        self.sources.iter().any(|source| source.is_database)
+    }
+
     /// Returns the copy that stands for the repository.
     pub(super) fn stand_in(&self) -> Option<&CopyFacts> {
         self.copies.iter().find(|copy| copy.name == self.from)

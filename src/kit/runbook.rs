@@ -5,8 +5,8 @@ use std::fmt::Write as _;
 use crate::drill::outcome::Origin;
 use crate::human;
 use crate::kit::Kit;
-use crate::kit::facts::{CopyFacts, Facts, SourceFacts, ca_file, credentials, key_file, wanted};
-use crate::policy::{CopyTarget, S3Place};
+use crate::kit::facts::{CopyFacts, Facts, SourceFacts, credentials, wanted};
+use crate::policy::CopyTarget;
 
 /// Appends a line.
 macro_rules! line {
@@ -16,6 +16,8 @@ macro_rules! line {
         _ = writeln!($page, $($text)*);
     }};
 }
+
+mod restic;
 
 /// Writes the runbook of a kit.
 pub(super) fn runbook(kit: &Kit, all: &[&Facts]) -> String {
@@ -33,7 +35,7 @@ pub(super) fn runbook(kit: &Kit, all: &[&Facts]) -> String {
     needs(&mut page, kit, all);
     for facts in all {
         recovery(&mut page, facts);
-        without_bkp(&mut page, facts);
+        restic::without_bkp(&mut page, facts);
     }
     page
 }
@@ -55,9 +57,11 @@ fn needs(page: &mut String, kit: &Kit, all: &[&Facts]) {
                 ),
                 CopyTarget::Dir(dir) => line!(
                     page,
-                    "- **The disk** of copy `{name}` of {}, mounted so that it is at `{}` again.",
+                    "- **The disk** of copy `{name}` of {}, mounted so that it is at `{}` again; or write where it is into \
+                     `policies/{}.toml`.",
                     facts.policy.name,
-                    dir.display()
+                    dir.display(),
+                    facts.policy.name
                 ),
             }
         }
@@ -115,8 +119,17 @@ fn recovery(page: &mut String, facts: &Facts) {
         credentials_block(page, given);
     }
     line!(page, "Where to restore to: change these lines, or set the variables before.\n\n```sh");
-    line!(page, "export TO_MYSQL=\"${{TO_MYSQL:-mysql://root@localhost?socket=/run/mysqld/mysqld.sock}}\"");
+    if facts.has_database() {
+        line!(page, "export TO_MYSQL=\"${{TO_MYSQL:-mysql://root@localhost?socket=/run/mysqld/mysqld.sock}}\"");
+    }
     line!(page, "export TO_DIR=\"${{TO_DIR:-/srv/restored/{name}}}\"\n```\n");
+    if facts.has_database() {
+        line!(
+            page,
+            "A server on another machine is `mysql://USER@HOST`; each restore then wants `--to-mysql-password-file FILE` and \
+             `--to-mysql-ca FILE` as well.\n"
+        );
+    }
     line!(
         page,
         "Look first: the snapshots that there are, and the plan with sizes and times. Nothing is written.\n\n```sh"
@@ -191,7 +204,7 @@ fn times(page: &mut String, facts: &Facts) {
 fn network(page: &mut String, facts: &Facts) {
     let network = &facts.policy.network;
     let mut told = Vec::new();
-    told.extend(network.interface.as_ref().map(|name| format!("left by the interface `{name}`")));
+    told.extend(network.interface.as_ref().map(|name| format!("by the interface `{name}`")));
     told.extend(network.source.map(|address| format!("from the address `{address}`")));
     if !network.peers.is_empty() {
         let peers: Vec<String> = network.peers.iter().map(|range| format!("`{range}`")).collect();
@@ -200,7 +213,7 @@ fn network(page: &mut String, facts: &Facts) {
     if !told.is_empty() {
         line!(
             page,
-            "On the lost machine backup bytes {}. The kit is not bound to that: make the way to the copy and to the new server, and \
+            "On the lost machine backup bytes went {}. The kit is not bound to that: make the way to the copy and to the new server, and \
              see with `ip route get ADDRESS` which it is.\n",
             told.join(", ")
         );
@@ -241,84 +254,6 @@ fn checks(page: &mut String, facts: &Facts) {
         line!(page, "- `{}` gives {wanted}", human::printable(sql).replace('`', "'"));
     }
     line!(page);
-}
-
-/// The way with `restic` and the plain client, for a machine on which bkp does not start.
-fn without_bkp(page: &mut String, facts: &Facts) {
-    let Some(copy) = facts.stand_in() else { return };
-    let name = &facts.policy.name;
-    line!(page, "## {name}: restore without bkp\n");
-    line!(
-        page,
-        "With `restic` (0.14 or newer) and the plain `mysql` client. The passphrase is restic's password here.\n"
-    );
-    if let CopyTarget::S3(s3) = &copy.place {
-        credentials_block(page, s3.access_key_id.as_deref());
-    }
-    line!(page, "```sh");
-    line!(page, "export RESTIC_REPOSITORY={}", quoted(&restic_place(&copy.place)));
-    if let CopyTarget::S3(s3) = &copy.place {
-        line!(page, "export AWS_DEFAULT_REGION={}", quoted(&s3.region));
-        if s3.ca_file.is_some() {
-            let ca = ca_file(name, &copy.name);
-            line!(page, "restic() {{ command restic --cacert \"{ca}\" \"$@\"; }}");
-        }
-    }
-    line!(page, "export WORK=\"${{WORK:-/srv/restored/{name}-work}}\" MYSQL=\"${{MYSQL:-mysql}}\"\n```\n");
-    if !copy.has_key {
-        bring_the_key(page, facts, copy);
-    }
-    line!(page, "```sh\nrestic snapshots");
-    for source in &facts.sources {
-        let source_name = &source.name;
-        line!(page, "restic restore latest --tag policy={name},source={source_name} --target \"$WORK/{source_name}\"");
-        if source.is_database {
-            line!(page, "(cd \"$WORK/{source_name}/mysql/{source_name}\" && $MYSQL --local-infile=1 < restore.sql)");
-        }
-    }
-    line!(page, "```\n");
-    for source in facts.sources.iter().filter(|source| !source.is_database) {
-        line!(page, "The files of `{}` are then below `$WORK/{}{}`.", source.name, source.name, source.place);
-    }
-    line!(page, "`README.txt` beside each `restore.sql` says more of users and grants.\n");
-}
-
-/// restic takes keys only from the repository.
-fn bring_the_key(page: &mut String, facts: &Facts, copy: &CopyFacts) {
-    let (file, key) = (key_file(&facts.policy.name), &facts.key);
-    line!(
-        page,
-        "The copy does not have this kit's key yet, and restic looks for it nowhere else. Put it there, with any tool:\n"
-    );
-    line!(page, "```sh");
-    match &copy.place {
-        CopyTarget::Dir(dir) => {
-            line!(page, "cp {file} {}", quoted(&format!("{}/keys/{key}", dir.display())));
-        }
-        CopyTarget::S3(s3) => {
-            let endpoint =
-                s3.endpoint.as_ref().map(|url| format!(" --endpoint-url {}", quoted(url))).unwrap_or_default();
-            let object = format!("s3://{}{}/keys/{key}", s3.bucket, below(s3));
-            line!(page, "aws s3 cp {file} {}{endpoint}", quoted(&object));
-        }
-    }
-    line!(page, "```\n");
-}
-
-fn below(s3: &S3Place) -> String {
-    if s3.prefix.is_empty() { String::new() } else { format!("/{}", s3.prefix) }
-}
-
-/// Names a copy as restic does.
-fn restic_place(place: &CopyTarget) -> String {
-    match place {
-        CopyTarget::Dir(dir) => dir.display().to_string(),
-        CopyTarget::S3(s3) => {
-            let amazon = || format!("s3.{}.amazonaws.com", s3.region);
-            let endpoint = s3.endpoint.clone().unwrap_or_else(amazon);
-            format!("s3:{endpoint}/{}{}", s3.bucket, below(s3))
-        }
-    }
 }
 
 /// Quotes a word for the shell where that is needed.

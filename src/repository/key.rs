@@ -35,8 +35,8 @@ impl Cost {
     /// 32 MiB and a tenth of a second: what restic's calibration finds on a common server.
     pub const DEFAULT: Self = Self { log_n: 15, r: 8, p: 1 };
 
-    /// 256 MiB and a second, for a password that a person can type: each guess costs a thief eight times as much.
-    pub const STRONG: Self = Self { log_n: 18, r: 8, p: 1 };
+    /// 128 MiB and half a second, for a password that a person can type: each guess costs a thief four times as much.
+    pub const STRONG: Self = Self { log_n: 17, r: 8, p: 1 };
 
     fn of_n(n: u64, r: u32, p: u32) -> Option<Self> {
         let log_n = u8::try_from(n.checked_ilog2()?).ok()?;

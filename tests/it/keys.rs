@@ -351,7 +351,7 @@ fn the_process_stays_out_of_core_dumps_and_out_of_reach_of_its_users_other_proce
         let mut owner = NOBODY;
         while owner == NOBODY && Instant::now() < deadline {
             assert!(child.try_wait().unwrap().is_none(), "it ended");
-            owner = fs::metadata(format!("/proc/{}", child.id())).unwrap().uid();
+            owner = fs::metadata(format!("/proc/{}/mem", child.id())).unwrap().uid();
             if command.get_program() == "sleep" {
                 break;
             }
