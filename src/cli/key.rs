@@ -208,3 +208,29 @@ impl Places {
         exit
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::StoreError;
+
+    fn told(done: &[&str], error: StoreError) -> Exit {
+        let done: Vec<String> = done.iter().map(|&name| name.to_owned()).collect();
+        let failed = [("offsite".to_owned(), KeysError::Repository(error.into()))];
+        let (mut told, mut json) = (Told::default(), json!({}));
+        let exit = tell_failed(&mut told, &mut json, &done, &failed);
+        assert!(told.errors.starts_with("error: offsite: delete `keys/ab`"), "{}", told.errors);
+        assert_eq!(json["failed"], json!(["offsite"]));
+        exit
+    }
+
+    #[test]
+    fn a_key_that_a_stores_lock_holds_is_protected_and_any_other_is_left_out_beside_what_was_done() {
+        let thing = || "keys/ab".to_owned();
+        let protected = || StoreError::Protected { act: "delete", thing: thing() };
+        let broken = || StoreError::Failed { act: "delete", thing: thing(), reason: "gone".to_owned() };
+        assert_eq!(told(&["repository"], protected()), Exit::Protected);
+        assert_eq!(told(&["repository"], broken()), Exit::Incomplete);
+        assert_eq!(told(&[], broken()), Exit::Failed);
+    }
+}

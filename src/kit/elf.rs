@@ -197,7 +197,7 @@ mod tests {
 
     #[test]
     fn versions_are_numbers_and_not_words() {
-        assert_eq!(version("2.9") < version("2.34"), true);
+        assert!(version("2.9") < version("2.34"));
         assert_eq!(version("PRIVATE"), None);
     }
 }

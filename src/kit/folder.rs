@@ -79,8 +79,8 @@ impl Folder {
     /// Writes the list and the sums, and drops what only the older kit had.
     pub(super) fn finish(mut self, kit: &Kit) -> Result<(), KitError> {
         self.put(LIST, &serde_json::to_vec_pretty(kit)?)?;
-        let lines: String = self.sums.iter().map(|(name, sum)| format!("{sum}  {name}\n")).collect();
-        self.put(SUMS, lines.as_bytes())?;
+        let lines: Vec<String> = self.sums.iter().map(|(name, sum)| format!("{sum}  {name}\n")).collect();
+        self.put(SUMS, lines.concat().as_bytes())?;
         let older = self.older.take().map(|kit| kit.files).unwrap_or_default();
         for name in older.keys().filter(|name| is_plain(name) && !self.sums.contains_key(*name)) {
             let path = self.dir.join(name);
