@@ -129,6 +129,8 @@ pub enum KitError {
     NoKit { dir: PathBuf, reason: String },
     #[error("open the kit: no policy `{name}` is in it, only {}", crate::human::quoted(known))]
     NoPolicy { name: String, known: Vec<String> },
+    #[error("write the kit into `{}`: the one there has {} as well", dir.display(), crate::human::quoted(names))]
+    Fewer { dir: PathBuf, names: Vec<String> },
     #[error("export policy `{0}`: it names no copy, and a kit without one brings nothing back")]
     NoCopy(String),
     #[error("take the passphrase: {0}")]
@@ -154,6 +156,7 @@ impl KitError {
             Self::NotEmpty(_) => "name a new directory, or the one of an older kit",
             Self::NoKit { .. } => "name the directory that holds kit.json; `bkp kit export DIR` makes one",
             Self::NoPolicy { .. } => "name one of these",
+            Self::Fewer { .. } => "name these policies too, or a new directory: nobody shall miss them on the day",
             Self::NoCopy(_) => "add a [[copy]] table to the policy, and run `bkp copy`",
             Self::Weak(_) => {
                 "take four or more random words; it must be found when all else is lost: keep it apart from the kit"

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::cli::args::{Command, Global, KitCommand, KitExportArgs};
 use crate::cli::envelope::{Answer, Answered, wait};
@@ -10,6 +10,7 @@ use crate::cli::render::Told;
 use crate::cli::{ask, policies};
 use crate::exit::{Exit, Failure};
 use crate::human;
+use crate::id::ObjectId;
 use crate::kit;
 use crate::kit::{Exported, Kit, Options};
 use crate::policy;
@@ -76,12 +77,20 @@ fn export(global: &Global, args: &KitExportArgs) -> Answered {
         let json = json!({
             "dir": args.dir,
             "kit": exported.kit,
-            "without_key": exported.without_key,
-            "old_keys": exported.old_keys.iter().map(|(policy, id)| (policy, id.to_string())).collect::<Vec<_>>(),
+            "without_key": exported.without_key.iter().map(without_key_json).collect::<Vec<_>>(),
+            "old_keys": exported.old_keys.iter().map(old_key_json).collect::<Vec<_>>(),
             "exit": exit.code(),
         });
         Ok(Answer::new(told.text, json).telling(told.errors).with(exit))
     })
+}
+
+fn without_key_json((policy, copy, reason): &(String, String, String)) -> Value {
+    json!({ "policy": policy, "copy": copy, "reason": reason })
+}
+
+fn old_key_json((policy, id): &(String, ObjectId)) -> Value {
+    json!({ "policy": policy, "key": id.to_string() })
 }
 
 fn exported_text(exported: &Exported, args: &KitExportArgs) -> String {

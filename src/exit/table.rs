@@ -118,8 +118,13 @@ coded! {
         KeysError::Repository(error) => error.code(),
     };
     KitError: |error| match error {
-        KitError::NotEmpty(_) | KitError::NoPolicy { .. } | KitError::NoCopy(_) | KitError::Weak(_) => Exit::Usage,
-        KitError::NoKit { .. } | KitError::Binary { .. } => Exit::Usage,
+        KitError::NotEmpty(_)
+        | KitError::Fewer { .. }
+        | KitError::NoKit { .. }
+        | KitError::NoPolicy { .. }
+        | KitError::NoCopy(_)
+        | KitError::Weak(_)
+        | KitError::Binary { .. } => Exit::Usage,
         KitError::Io { .. } | KitError::Json(_) => Exit::Failed,
         KitError::Policy(error) => error.code(),
         KitError::Place(error) => error.code(),

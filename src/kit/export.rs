@@ -56,6 +56,7 @@ pub async fn export(policies: &[Policy], dir: &Path, options: &Options, run: &Ru
     judge(&options.passphrase)?;
     let (source, binary) = binary(options.binary.as_deref())?;
     let mut folder = Folder::open(dir)?;
+    refuse_to_drop(policies, &folder, dir)?;
     let mut parts = Vec::new();
     for policy in policies {
         parts.push(part(policy, &folder, options, run).await?);
@@ -97,6 +98,13 @@ fn told(kit: Kit, parts: Vec<Part>) -> Exported {
         exported.without_key.extend(without);
     }
     exported
+}
+
+/// Refuses to make a kit of some policies out of one of more.
+fn refuse_to_drop(policies: &[Policy], folder: &Folder, dir: &Path) -> Result<(), KitError> {
+    let older = folder.older.iter().flat_map(|kit| &kit.policies).map(|policy| policy.name.clone());
+    let names: Vec<String> = older.filter(|name| policies.iter().all(|policy| policy.name != *name)).collect();
+    if names.is_empty() { Ok(()) } else { Err(KitError::Fewer { dir: dir.to_owned(), names }) }
 }
 
 /// Finds the program and reads what it needs.

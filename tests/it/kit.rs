@@ -153,6 +153,12 @@ fn an_older_kit_is_brought_up_to_date_and_anything_else_is_left_alone() {
     flip(&desk.path("kit/keys/mall.key"));
     assert!(checked(13).err.contains("keys/mall.key: its bytes are not those that were written"));
 
+    desk.write("policies/mail.toml", desk.policy().replace("name = \"mall\"", "name = \"mail\"").as_bytes());
+    let (dir, file) = (desk.text("kit"), desk.text("kit.pw"));
+    let fewer = desk.bkp(&["kit", "export", &dir, "mail", "--passphrase-file", &file]).expect(2);
+    assert!(fewer.err.contains("the one there has `mall` as well"), "{}", fewer.err);
+    fs::remove_file(desk.path("policies/mail.toml")).unwrap();
+
     desk.write("kit/kit.json", b"{}");
     let refused = export(&desk, PASSPHRASE, &[]).expect(2);
     assert_snapshot!(desk.plain(&refused.err), @r"
