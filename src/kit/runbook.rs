@@ -119,8 +119,9 @@ fn recovery(page: &mut String, facts: &Facts) {
         credentials_block(page, given);
     }
     line!(page, "Where to restore to: change these lines, or set the variables before.\n\n```sh");
-    if facts.has_database() {
-        line!(page, "export TO_MYSQL=\"${{TO_MYSQL:-mysql://root@localhost?socket=/run/mysqld/mysqld.sock}}\"");
+    for database in facts.sources.iter().filter(|source| source.is_database) {
+        let variable = variable("TO_MYSQL", database, facts);
+        line!(page, "export {variable}=\"${{{variable}:-mysql://root@localhost?socket=/run/mysqld/mysqld.sock}}\"");
     }
     line!(page, "export TO_DIR=\"${{TO_DIR:-/srv/restored/{name}}}\"\n```\n");
     if facts.has_database() {
@@ -135,9 +136,9 @@ fn recovery(page: &mut String, facts: &Facts) {
         "Look first: the snapshots that there are, and the plan with sizes and times. Nothing is written.\n\n```sh"
     );
     line!(page, "./bkp --kit . snapshots {name}");
-    facts.sources.iter().for_each(|source| line!(page, "{} --dry-run", restore_command(name, source)));
+    facts.sources.iter().for_each(|source| line!(page, "{} --dry-run", restore_command(facts, source)));
     line!(page, "```\n\nThen restore. What is interrupted goes on when the same command is given again.\n\n```sh");
-    facts.sources.iter().for_each(|source| line!(page, "{} --yes --verify", restore_command(name, source)));
+    facts.sources.iter().for_each(|source| line!(page, "{} --yes --verify", restore_command(facts, source)));
     line!(page, "```\n");
     line!(
         page,
@@ -164,11 +165,22 @@ fn source_row(source: &SourceFacts, facts: &Facts) -> String {
     )
 }
 
-fn restore_command(policy: &str, source: &SourceFacts) -> String {
-    let name = &source.name;
-    let target =
-        if source.is_database { "--to-mysql \"$TO_MYSQL\"".to_owned() } else { format!("--to-dir \"$TO_DIR/{name}\"") };
+fn restore_command(facts: &Facts, source: &SourceFacts) -> String {
+    let (policy, name) = (&facts.policy.name, &source.name);
+    let target = if source.is_database {
+        format!("--to-mysql \"${}\"", variable("TO_MYSQL", source, facts))
+    } else {
+        format!("--to-dir \"$TO_DIR/{name}\"")
+    };
     format!("./bkp --kit . restore {policy} --source {name} {target}")
+}
+
+/// Names the variable that stands for a database's server: of several databases each has its own.
+fn variable(stem: &str, source: &SourceFacts, facts: &Facts) -> String {
+    match facts.sources.iter().filter(|source| source.is_database).count() {
+        1 => stem.to_owned(),
+        _ => format!("{stem}_{}", source.name.to_uppercase().replace('-', "_")),
+    }
 }
 
 /// Tells how long it took when it was rehearsed.

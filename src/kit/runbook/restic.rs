@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use crate::kit::facts::{CopyFacts, Facts, ca_file, key_file};
-use crate::kit::runbook::{credentials_block, quoted};
+use crate::kit::runbook::{credentials_block, quoted, variable};
 use crate::policy::{CopyTarget, S3Place};
 
 /// The way with `restic` and the plain client, for a machine on which bkp does not start.
@@ -29,7 +29,12 @@ pub(super) fn without_bkp(page: &mut String, facts: &Facts) {
             line!(page, "restic() {{ command restic --cacert \"{ca}\" \"$@\"; }}");
         }
     }
-    line!(page, "export WORK=\"${{WORK:-/srv/restored/{name}-work}}\" MYSQL=\"${{MYSQL:-mysql}}\"\n```\n");
+    line!(page, "export WORK=\"${{WORK:-/srv/restored/{name}-work}}\"");
+    for database in facts.sources.iter().filter(|source| source.is_database) {
+        let client = variable("MYSQL", database, facts);
+        line!(page, "export {client}=\"${{{client}:-mysql}}\"");
+    }
+    line!(page, "```\n");
     if !copy.has_key {
         bring_the_key(page, facts, copy);
     }
@@ -38,7 +43,8 @@ pub(super) fn without_bkp(page: &mut String, facts: &Facts) {
         let source_name = &source.name;
         line!(page, "restic restore latest --tag policy={name},source={source_name} --target \"$WORK/{source_name}\"");
         if source.is_database {
-            line!(page, "(cd \"$WORK/{source_name}/mysql/{source_name}\" && $MYSQL --local-infile=1 < restore.sql)");
+            let client = variable("MYSQL", source, facts);
+            line!(page, "(cd \"$WORK/{source_name}/mysql/{source_name}\" && ${client} --local-infile=1 < restore.sql)");
         }
     }
     line!(page, "```\n");
