@@ -25,6 +25,8 @@ pub enum PlaceError {
         #[source]
         error: SecretError,
     },
+    #[error("read the key file `{}`: {error}", path.display())]
+    KeyFile { path: PathBuf, error: std::io::Error },
     #[error("the policy names no copy `{0}`")]
     NoCopy(String),
     #[error("open copy `{copy}`")]
@@ -53,6 +55,7 @@ impl PlaceError {
             Self::NoDir { path, .. } => {
                 Some(format!("mount its disk, or make the directory once: `mkdir {}`", path.display()))
             }
+            Self::KeyFile { .. } => Some("`bkp kit check DIR` says what else of the kit is missing".to_owned()),
             Self::Repository(error) => error.hint(),
         }
     }
@@ -96,15 +99,20 @@ async fn open(policy: &Policy, store: SharedStore, run: &Run) -> Result<Arc<Repo
         }
         password => password?,
     };
-    Ok(Repository::open(store, &password, run).await?)
+    let Some(kit) = &policy.repository.from_kit else {
+        return Ok(Repository::open(store, &password, run).await?);
+    };
+    let path = kit.key_file.clone();
+    let key_file = std::fs::read(&path).map_err(|error| PlaceError::KeyFile { path, error })?;
+    Ok(Repository::open_with_key_file(store, key_file.into(), &password, run).await?)
 }
 
 async fn is_there(store: &SharedStore) -> Result<bool, RepositoryError> {
     Ok(store.size(&Key::config()).await?.is_some())
 }
 
-/// Opens the repository on this machine, or the copy of that name. Of a copy in an object store, index files, snapshots and trees are
-/// kept below `state_dir` once they were read.
+/// Opens the repository on this machine, or the copy of that name. With a recovery kit a copy stands for the repository. Of a copy in
+/// an object store, index files, snapshots and trees are kept below `state_dir` once they were read.
 ///
 /// # Errors
 /// [`PlaceError`].
@@ -126,14 +134,16 @@ pub async fn repository_to_prove(
     copy: Option<&str>,
     run: &Run,
 ) -> Result<Arc<Repository>, PlaceError> {
-    let Some(name) = copy else { return repository(policy, run).await };
+    let stand_in = policy.repository.from_kit.as_ref().map(|kit| kit.copy.as_str());
+    let Some(name) = copy.or(stand_in) else { return repository(policy, run).await };
     let store = copy_store(policy, find_copy(policy, name)?, run).await?;
     open(policy, store, run).await
 }
 
-/// Returns where what was read of a copy is kept; a copy in a directory is as near as a cache would be.
+/// Returns where what was read of a copy is kept. A copy in a directory is as near as a cache would be, and a machine that recovers
+/// with a kit reads everything once.
 fn cache_dir(policy: &Policy, copy: &CopyPlace) -> Option<PathBuf> {
-    let is_far = matches!(copy.place, CopyTarget::S3(_));
+    let is_far = matches!(copy.place, CopyTarget::S3(_)) && policy.repository.from_kit.is_none();
     is_far.then(|| policy.state_dir.join("cache").join(&copy.name))
 }
 

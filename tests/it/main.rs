@@ -11,6 +11,8 @@ mod damage;
 mod dump;
 mod faults;
 mod files;
+mod keys;
+mod kit;
 mod layers;
 mod load;
 mod mall;
