@@ -72,7 +72,7 @@ async fn make(dir: &Path, blobs: u64) -> anyhow::Result<()> {
 
 fn pack(number: u64) -> PackContents {
     let mut dice = Pcg64Mcg::seed_from_u64(number);
-    let kind = if number % TREE_PACKS_EVERY == 0 { BlobKind::Tree } else { BlobKind::Data };
+    let kind = if number.is_multiple_of(TREE_PACKS_EVERY) { BlobKind::Tree } else { BlobKind::Data };
     let mut offset = 0;
     let blobs = (0..BLOBS_IN_PACK).map(|_| {
         let id = draw(&mut dice);

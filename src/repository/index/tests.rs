@@ -85,7 +85,9 @@ fn packs_are_gone_through_one_by_one_for_four_bytes_a_blob() {
     let since = [pack("q", blobs(5000).collect()), pack("r", blobs(6000).collect())];
     let mut live = LiveIndex::default();
     live.replace(index(&loaded));
-    since.iter().for_each(|pack| live.add(pack));
+    for pack in &since {
+        live.add(pack);
+    }
     // Loaded again by another way: it is one pack all the same.
     live.add(&loaded[3]);
     let packs = live.by_pack();
@@ -124,7 +126,9 @@ fn what_was_saved_is_sorted_in_and_nothing_of_it_is_lost() {
             pack(&nth.to_string(), (0..1000).map(|at| blob(kind, nth * 1000 + at, at * 1000)).collect())
         })
         .collect();
-    packs.iter().for_each(|pack| live.add(pack));
+    for pack in &packs {
+        live.add(pack);
+    }
     assert!(live.newest.len() <= NEWEST_MIN);
     let sorted = live.saved.data.entries.len() + live.saved.trees.entries.len();
     assert_eq!(sorted + live.newest.len(), packs.len() * 1000);

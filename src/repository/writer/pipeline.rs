@@ -268,7 +268,7 @@ impl Pipeline {
         state.callers_sealing += 1;
         drop(state);
         let mut sealer = lock(&self.sealers).pop();
-        let sealed = self.seal_or_break(&mut sealer, job);
+        let sealed = self.seal_or_break(&mut sealer, &job);
         lock(&self.sealers).extend(sealer);
         lock(&self.state).callers_sealing -= 1;
         sealed.map(drop)
@@ -306,7 +306,8 @@ impl Pipeline {
         let mut sealer = None;
         while let Some(mut job) = self.take(&self.jobs_arrived, |state| &mut state.jobs) {
             let (length, promise) = (job.plain.len(), job.promise.take());
-            let outcome = self.seal_or_break(&mut sealer, job);
+            let outcome = self.seal_or_break(&mut sealer, &job);
+            drop(job);
             if let Some(promise) = promise {
                 promise.settle(outcome);
             }
@@ -318,7 +319,7 @@ impl Pipeline {
     }
 
     /// Does a job. One that fails breaks the writer.
-    fn seal_or_break(&self, sealer: &mut Option<Sealer>, job: Job) -> Result<SavedBlob, RepositoryError> {
+    fn seal_or_break(&self, sealer: &mut Option<Sealer>, job: &Job) -> Result<SavedBlob, RepositoryError> {
         let outcome = self.seal_one(sealer, job.kind, job.id, &job.plain);
         outcome.inspect_err(|error| self.break_with(error.clone()))
     }

@@ -59,10 +59,10 @@ impl FilesSource {
         let (mut attempt, mut bytes, mut is_stale) = (1, 0, false);
         loop {
             match self.read_once(dir, name, run, &mut take) {
-                Ok((value, metadata, xattrs, is_settled)) => {
-                    bytes += metadata.size;
-                    if is_settled || attempt == READS_MAX {
-                        return Ok(ReadOutcome { value, metadata, xattrs, is_fuzzy: !is_settled, bytes });
+                Ok(outcome) => {
+                    bytes += outcome.bytes;
+                    if !outcome.is_fuzzy || attempt == READS_MAX {
+                        return Ok(ReadOutcome { bytes, ..outcome });
                     }
                     std::thread::sleep(READ_AGAIN_AFTER * attempt);
                     attempt += 1;
@@ -81,7 +81,7 @@ impl FilesSource {
         name: &OsStr,
         run: &Run,
         take: &mut impl FnMut(&mut Reading<'_>) -> Result<T, E>,
-    ) -> Result<(T, Metadata, io::Result<Vec<Xattr>>, bool), ReadError<E>> {
+    ) -> Result<ReadOutcome<T>, ReadError<E>> {
         let file = dir.open_file(name).map_err(ReadError::Source)?;
         let before = self.look_at_open(&file).map_err(ReadError::Source)?;
         if before.kind != Kind::File {
@@ -98,7 +98,7 @@ impl FilesSource {
         let xattrs = dir::xattrs_of_open(&file);
         let after = self.look_after(&file).map_err(ReadError::Source)?;
         let is_settled = is_same_state(&before, &after) && bytes == after.size;
-        Ok((value, Metadata { size: bytes, ..before }, xattrs, is_settled))
+        Ok(ReadOutcome { value, metadata: Metadata { size: bytes, ..before }, xattrs, is_fuzzy: !is_settled, bytes })
     }
 
     fn look_at_open(&self, file: &File) -> io::Result<Metadata> {
