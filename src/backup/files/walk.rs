@@ -1,6 +1,8 @@
 //! The walk through a tree, directory by directory, with the parent's tree beside it.
 //!
-//! Of the parent only the directories on the way are held, so memory follows the widest directory and not the tree.
+//! Of the parent only the directories on the way are held, so memory follows the widest directory and not the tree: an entry of a
+//! directory that is being saved takes 1.2 KiB (its name, its node, its JSON), and half a KiB more beside a parent. Ten million files
+//! in ten thousand directories need no more than ten thousand files in ten; a million in a single one need 1.5 GiB.
 
 use std::ffi::OsStr;
 use std::io::{self, Read, Write};
