@@ -402,6 +402,45 @@ async fn a_store_that_refuses_a_pack_breaks_the_writer_and_no_index_is_written()
 }
 
 #[tokio::test]
+async fn where_the_queue_is_full_whoever_saves_seals_and_nothing_is_lost() {
+    let store = memory();
+    let repository = made(&store).await;
+    let limits = Limits { in_flight_bytes_max: 1, sealers: 1, ..small_limits() };
+    let writer = repository.writer_with(&Run::silent(), limits);
+    std::thread::scope(|scope| {
+        for thread in 0..8 {
+            let writer = writer.clone();
+            // Each blob is brought by two threads.
+            scope.spawn(move || {
+                for number in 0..50 {
+                    writer.save(BlobKind::Data, noise(thread / 2 * 50 + number, 10_000)).unwrap();
+                }
+            });
+        }
+    });
+    let saved = writer.finish().await.unwrap();
+    assert_eq!((saved.added.blobs, saved.added.plain), (200, 2_000_000));
+    let repository = opened(&store).await;
+    for number in 0..200 {
+        let plain = noise(number, 10_000);
+        assert_eq!(repository.blob(BlobKind::Data, &BlobId::of(&plain)).await.unwrap(), plain);
+    }
+}
+
+#[tokio::test]
+async fn a_store_that_refuses_a_pack_is_told_to_whoever_seals_for_himself() {
+    let (inner, faulty, repository) = on_faulty().await;
+    faulty.add(Rule::nth(Operation::Put, 2, Fault::Full));
+    let limits = Limits { in_flight_bytes_max: 1, sealers: 1, ..small_limits() };
+    let writer = repository.writer_with(&Run::silent(), limits);
+    let told = (0..200).find_map(|number| writer.save(BlobKind::Data, noise(number, 100_000)).err());
+    assert!(matches!(told, Some(RepositoryError::Store(StoreError::Full { .. }))), "{told:?}");
+    let finished = writer.finish().await;
+    assert!(matches!(finished, Err(RepositoryError::Store(StoreError::Full { .. }))), "{finished:?}");
+    assert!(keys(&inner, FileKind::Index).await.is_empty());
+}
+
+#[tokio::test]
 async fn a_signal_stops_a_writer_that_waits() {
     let store = memory();
     let repository = made(&store).await;
