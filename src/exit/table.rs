@@ -3,7 +3,7 @@
 use crate::backup::BackupError;
 use crate::backup::files::BackupFilesError;
 use crate::catalog::CatalogError;
-use crate::copy::CopyError;
+use crate::copy::{CopyError, LedgerError};
 use crate::drill::DrillError;
 use crate::exit::{Exit, Failure};
 use crate::human;
@@ -89,7 +89,10 @@ coded! {
     };
     StoreError: |error| match error {
         StoreError::Missing { .. } | StoreError::Unreadable { .. } => Exit::Damaged,
-        StoreError::Transient { .. } | StoreError::Failed { .. } | StoreError::Full { .. } => Exit::Failed,
+        StoreError::Transient { .. }
+        | StoreError::Busy { .. }
+        | StoreError::Failed { .. }
+        | StoreError::Full { .. } => Exit::Failed,
         StoreError::Denied { .. } => Exit::Password,
         StoreError::Protected { .. } => Exit::Protected,
         StoreError::Refused { .. } => Exit::Network,
@@ -115,7 +118,7 @@ coded! {
         PruneError::Thread(_) => Exit::Failed,
     };
     PlaceError: |error| match error {
-        PlaceError::Password(_) | PlaceError::Credentials { .. } => Exit::Password,
+        PlaceError::Password(_) | PlaceError::Credentials { .. } | PlaceError::WriteOnly(_) => Exit::Password,
         PlaceError::NoCopy(_) => Exit::Usage,
         PlaceError::NoDir { .. } => Exit::Failed,
         PlaceError::Copy { error, .. } => error.code(),
@@ -157,11 +160,13 @@ coded! {
         VerifyError::Repository(error) => error.code(),
         VerifyError::Work(_) => Exit::Failed,
     };
+    LedgerError: |_error| Exit::Failed;
     CopyError: |error| match error {
         CopyError::NoRepository { .. } => Exit::NoRepository,
         CopyError::AnotherRepository { .. } => Exit::Failed,
         CopyError::Store(error) => error.code(),
         CopyError::Lock { error, .. } | CopyError::Needs(error) => error.code(),
+        CopyError::Ledger(_) => Exit::Failed,
         CopyError::Stopped(_) => Exit::Interrupted,
     };
     LoadError: |error| match error {
