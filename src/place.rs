@@ -52,7 +52,7 @@ impl PlaceError {
             Self::NoCopy(_) => Some("the names are those of the policy's [[copy]] tables".to_owned()),
             Self::Copy { error, .. } => error.hint(),
             Self::WriteOnly(_) => Some(
-                "add [copy.s3.reader] with a key that has s3:GetObject and s3:ListBucket (and s3:DeleteObject to forget and prune)"
+                "add [copy.s3.reader] with a key that has s3:GetObject and s3:ListBucket (to forget and prune s3:PutObject and s3:DeleteObject as well)"
                     .to_owned(),
             ),
             Self::NoDir { path, .. } => {

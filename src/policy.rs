@@ -262,6 +262,21 @@ pub struct S3Place {
     pub reader: Option<AccessKey>,
 }
 
+impl S3Place {
+    /// Tells whether the server is this machine by its very name.
+    #[must_use]
+    pub fn is_loopback(&self) -> bool {
+        let endpoint = self.endpoint.as_deref().and_then(|endpoint| endpoint.split_once("://"));
+        let Some((_, rest)) = endpoint else { return false };
+        let host = match rest.strip_prefix('[') {
+            Some(rest) => rest.split(']').next(),
+            None => rest.split(':').next(),
+        };
+        let host = host.unwrap_or_default();
+        host == "localhost" || host.parse().is_ok_and(|address: IpAddr| address.is_loopback())
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Encryption {
     /// With keys that the server keeps (SSE-S3).

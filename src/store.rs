@@ -236,7 +236,9 @@ mod tests {
             assert_eq!(Key::at(&key.path()), Some(key));
         }
         assert_eq!(Key::at("config"), Some(Key::config()));
-        for path in ["", "data", "data/ab/cd", &format!("data/cd/{name}"), &format!("other/{name}"), &name, "keys/config"] {
+        for path in
+            ["", "data", "data/ab/cd", &format!("data/cd/{name}"), &format!("other/{name}"), &name, "keys/config"]
+        {
             assert_eq!(Key::at(path), None, "{path}");
         }
     }

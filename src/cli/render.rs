@@ -18,8 +18,8 @@ use crate::forget::{ForgetPlan, Forgotten, Judgement};
 use crate::human;
 use crate::policy::{Lint, Policy};
 use crate::prune::plan::{Planned, PrunePlan};
-use crate::restore::choose::Moment;
 use crate::repository::RepositoryError;
+use crate::restore::choose::Moment;
 use crate::restore::{Plan, Proof, Restored};
 use crate::store::StoreError;
 use crate::target::mysql::LoadPlan;
@@ -110,7 +110,8 @@ fn backup(told: &mut Told, policy: &Policy, done: &BackupDone) {
 fn not_forgotten(told: &mut Told, forgotten: &Forgotten) {
     for (id, error) in forgotten.failed.iter().take(LINES_MAX) {
         if let RepositoryError::Store(StoreError::Protected { until, .. }) = error {
-            let until = until.map_or_else(String::new, |until| format!(" until {}", human::time(until, chrono_tz::UTC)));
+            let until =
+                until.map_or_else(String::new, |until| format!(" until {}", human::time(until, chrono_tz::UTC)));
             line!(told.text, "protected  snapshot {}: the store keeps it{until}", id.short());
             continue;
         }

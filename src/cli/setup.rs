@@ -96,9 +96,7 @@ fn check(global: &Global, names: &[String]) -> Answered {
                 let next = cycle::next_runs(&policy, now);
                 let lints = policy::lints(&policy);
                 text.push_str(&render::policy(&policy, &path, &next, &lints));
-                found.push(
-                    json!({ "file": path, "policy": policy.name, "ok": true, "next": next, "warnings": lints }),
-                );
+                found.push(json!({ "file": path, "policy": policy.name, "ok": true, "next": next, "warnings": lints }));
             }
             Err(error) => {
                 let failure = Failure::from(error);

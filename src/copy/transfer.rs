@@ -58,7 +58,8 @@ impl<'a> Transfer<'a> {
         let sender = &self.sender;
         let one = |listed: Listed| async move { sender.send(kind, listed).await };
         // Owned: a closure over borrowed items would make the future of a copy impossible to spawn.
-        let mut sending = futures_util::stream::iter(objects.to_vec()).map(one).buffer_unordered(self.terms.at_once.max(1));
+        let mut sending =
+            futures_util::stream::iter(objects.to_vec()).map(one).buffer_unordered(self.terms.at_once.max(1));
         let cancel = &self.run.cancel;
         while let Some((listed, sent)) = cancel.run_until_cancelled(sending.next()).await.ok_or(Stopped)? {
             match sent {

@@ -24,7 +24,8 @@ pub(super) async fn examine(policy: &Policy, run: &Run) -> Vec<Finding> {
         }
     }
     findings.extend(lints(policy).into_iter().map(|lint| {
-        Finding::new(State::Warning, format!("{}: as it should be", lint.subject), lint.what, Some(lint.remedy))
+        let what = format!("{}: outlives what takes the original", lint.subject);
+        Finding::new(State::Warning, what, lint.what, Some(lint.remedy))
     }));
     findings
 }
@@ -90,6 +91,8 @@ async fn apart(policy: &Policy, copy: &CopyPlace, run: &Run) -> Option<Finding> 
                 Finding::ok(what, format!("{} is another filesystem", dir.display()))
             })
         }
+        // One that says so by its name is told of by the policy's lints.
+        CopyTarget::S3(place) if place.is_loopback() => None,
         CopyTarget::S3(place) => {
             let store = place::s3_writer(policy, copy, place, run).await.ok()?;
             store.is_here().await.then(|| Finding::new(State::Warning, what, "its server is this machine", Some(hint)))
@@ -114,25 +117,29 @@ async fn locked(policy: &Policy, copy: &CopyPlace, place: &S3Place, run: &Run) -
         Ok(probe) => probe,
         Err(error) => {
             let hint = "make the bucket with Object Lock, and let the key s3:PutObject and s3:PutObjectRetention";
-            let finding = Finding::new(State::Bad, what("locks what it is asked to"), human::chain(&error), Some(hint.to_owned()));
+            let finding = Finding::new(
+                State::Bad,
+                what("locks what it is asked to"),
+                human::chain(&error),
+                Some(hint.to_owned()),
+            );
             return vec![finding.because(cause_of(&error))];
         }
     };
     let (left, until) = &probe.left;
-    let left = format!("left in {left}: an object of 57 bytes, locked until {}", human::exact_time(*until, policy.timezone));
+    let left =
+        format!("left in {left}: an object of 57 bytes, locked until {}", human::exact_time(*until, policy.timezone));
     vec![
-        of_answer(what("keeps versions"), &probe.keeps_versions, "s3:GetBucketVersioning", |keeps| match keeps {
-            true => Ok("enabled".to_owned()),
-            false => Err((State::Bad, "versioning is off, and without it no lock holds", "make the bucket anew, with Object Lock")),
-        }),
-        of_answer(what("locks no lock files"), &probe.locks_all, "s3:GetBucketObjectLockConfiguration", |locks| match locks {
-            false => Ok("the bucket has no default retention".to_owned()),
-            true => Err((
-                State::Warning,
-                "the bucket's default retention locks whatever is put, the repository's lock files included: each leaves a version that \
+        of_answer(what("locks no lock files"), &probe.locks_all, "s3:GetBucketObjectLockConfiguration", |locks| {
+            match locks {
+                false => Ok("the bucket has no default retention".to_owned()),
+                true => Err((
+                    State::Warning,
+                    "the bucket's default retention locks whatever is put, the repository's lock files included: each leaves a version that \
                  stays for all of it",
-                "remove the bucket's default retention: bkp locks what it should",
-            )),
+                    "remove the bucket's default retention: bkp locks what it should",
+                )),
+            }
         }),
         of_answer(what("tells the end of a lock"), &probe.reads_back, "s3:GetObjectRetention", |end| match end {
             Some(end) => Ok(human::exact_time(*end, policy.timezone)),
@@ -148,14 +155,18 @@ async fn locked(policy: &Policy, copy: &CopyPlace, place: &S3Place, run: &Run) -
 
 fn refused(what: String, probe: &Probe, left: String) -> Finding {
     match &probe.refuses {
-        Some(Ok(())) => Finding::ok(what, left),
+        Some(Ok(true)) => Finding::ok(what, left),
+        Some(Ok(false)) => {
+            Finding::ok(what, format!("{left} (refused without a word whether for the lock or for the key's rights)"))
+        }
         Some(Err(error)) => {
             let hint = "do not rely on this store's Object Lock";
             Finding::new(State::Bad, what, human::chain(error), Some(hint.to_owned()))
         }
         None => {
             let hint = "make the bucket with Object Lock, which keeps versions";
-            Finding::new(State::Bad, what, format!("the server told no version; {left}"), Some(hint.to_owned()))
+            let detail = format!("the bucket keeps no versions, and without them no lock holds; {left}");
+            Finding::new(State::Bad, what, detail, Some(hint.to_owned()))
         }
     }
 }

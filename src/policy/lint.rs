@@ -2,19 +2,18 @@
 //!
 //! A lint is a warning. The policy is as its operator wants it, and a run works; but somebody should know.
 
-use std::net::IpAddr;
 use std::time::Duration;
 
 use chrono::DateTime;
 use chrono_tz::Tz;
 
-use crate::policy::{CopyPlace, CopyTarget, Policy, S3Place, VERIFY_SHARES};
+use crate::policy::{CopyPlace, CopyTarget, Policy, VERIFY_SHARES};
 use crate::schedule::Cron;
 
-/// A doubt about a policy, and what removes it.
+/// A doubt about a policy, and what removes it. Its texts fit to follow "warning".
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct Lint {
-    /// What it is about: `copy offsite`, or `copies`.
+    /// What it is about: `copy offsite`, or `all copies`.
     pub subject: String,
     pub what: String,
     pub remedy: String,
@@ -38,7 +37,7 @@ pub fn lints(policy: &Policy) -> Vec<Lint> {
 /// What 3-2-1-1-0 asks of all copies together.
 fn of_all(copies: &[CopyPlace]) -> Vec<Lint> {
     let of_all = |what: &str, remedy: &str| Lint {
-        subject: "copies".to_owned(),
+        subject: "all copies".to_owned(),
         what: what.to_owned(),
         remedy: remedy.to_owned(),
     };
@@ -52,7 +51,7 @@ fn of_all(copies: &[CopyPlace]) -> Vec<Lint> {
                       the data beside the source";
         found.push(of_all("there is only one", remedy));
     }
-    if !copies.iter().any(|copy| copy.s3().is_some_and(|s3| !is_loopback(s3))) {
+    if !copies.iter().any(|copy| copy.s3().is_some_and(|s3| !s3.is_loopback())) {
         let remedy = "add a copy in an object store elsewhere, or say in your runbook who carries the disk away";
         found.push(of_all("none is off this site, as far as the policy shows", remedy));
     }
@@ -67,7 +66,7 @@ fn of_all(copies: &[CopyPlace]) -> Vec<Lint> {
 fn of_copy(copy: &CopyPlace, policy: &Policy) -> Vec<Lint> {
     let Some(s3) = copy.s3() else { return Vec::new() };
     let mut found = Vec::new();
-    if is_loopback(s3) {
+    if s3.is_loopback() {
         let what = "its server is on this machine, and is lost with it";
         found.push(lint(copy, what, "name an endpoint on another machine, best at another site"));
     }
@@ -80,7 +79,9 @@ fn of_copy(copy: &CopyPlace, policy: &Policy) -> Vec<Lint> {
         && lock.retain < cycle
     {
         let (retain, cycle) = (days(lock.retain), days(cycle));
-        let what = format!("its lock of {retain} ends before scheduled verifies have read every pack once, which takes {cycle}");
+        let what = format!(
+            "its lock of {retain} ends before scheduled verifies have read every pack once, which takes {cycle}"
+        );
         found.push(lint(copy, what, format!("write `retain = \"{cycle}\"` or more, or verify more often")));
     }
     if let Some(gap) = longest(policy.schedule.backup.as_ref(), policy.timezone)
@@ -101,17 +102,6 @@ fn is_same_bucket(one: &CopyPlace, other: &CopyPlace) -> bool {
         (CopyTarget::S3(one), CopyTarget::S3(other)) => one.bucket == other.bucket && one.endpoint == other.endpoint,
         _ => false,
     }
-}
-
-/// Tells whether a store's server is this machine by its very name.
-fn is_loopback(s3: &S3Place) -> bool {
-    let Some((_, rest)) = s3.endpoint.as_deref().and_then(|endpoint| endpoint.split_once("://")) else { return false };
-    let host = match rest.strip_prefix('[') {
-        Some(rest) => rest.split(']').next(),
-        None => rest.split(':').next(),
-    };
-    let host = host.unwrap_or_default();
-    host == "localhost" || host.parse().is_ok_and(|address: IpAddr| address.is_loopback())
 }
 
 /// Returns the longest stretch between two runs of a schedule.
@@ -158,7 +148,7 @@ mod tests {
 
     #[test]
     fn three_two_one_one_is_asked_for_until_it_is_there() {
-        assert_eq!(found("", ""), ["copies: the policy names none"]);
+        assert_eq!(found("", ""), ["all copies: the policy names none"]);
         let one = found(&bucket("a", ""), "");
         assert!(one.len() == 2 && holds(&one, "only one") && holds(&one, "none is immutable"), "{one:?}");
         let disk = found("[[copy]]\nname = \"usb\"\npath = \"/mnt/usb\"\n", "");
@@ -182,7 +172,10 @@ mod tests {
     #[test]
     fn a_lock_that_ends_before_every_pack_was_read_once_is_too_short() {
         let weekly = found(&bucket("a", LOCK), "verify = \"0 5 * * sun\"");
-        assert!(holds(&weekly, "its lock of 30d ends before scheduled verifies have read every pack once, which takes 49d"), "{weekly:?}");
+        assert!(
+            holds(&weekly, "its lock of 30d ends before scheduled verifies have read every pack once, which takes 49d"),
+            "{weekly:?}"
+        );
         let daily = found(&bucket("a", LOCK), "verify = \"0 5 * * *\"");
         assert!(!holds(&daily, "its lock"), "{daily:?}");
     }

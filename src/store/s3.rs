@@ -54,6 +54,8 @@ use crate::store::{FileKind, Key, Listed, Store, StoreError};
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// What moves no bytes of weight (lists, heads, deletes) is answered in seconds by a server that is well.
 const SMALL_TIMEOUT: Duration = Duration::from_mins(1);
+/// What servers answer who have no lock to tell of: on this object, in this bucket, or at all.
+const NO_LOCK: [&str; 3] = ["NoSuchObjectLockConfiguration", "InvalidRequest", "NotImplemented"];
 /// The largest object that is read whole. restic writes packs of at most 128 MiB; a hostile server must not fill the memory.
 const OBJECT_BYTES_MAX: u64 = 512 << 20;
 
@@ -174,7 +176,7 @@ impl S3Store {
         let request = self.client.get_object_retention().bucket(&self.place.bucket).key(self.name(&key.path()));
         match act.within(SMALL_TIMEOUT, request.send()).await? {
             Ok(answer) => Ok(answer.retention().and_then(|it| it.retain_until_date()).and_then(time_of)),
-            Err(error) if error::code(&error) == Some("NoSuchObjectLockConfiguration") => Ok(None),
+            Err(error) if error::code(&error).is_some_and(|code| NO_LOCK.contains(&code)) => Ok(None),
             Err(error) => Err(act.of_sdk(&error)),
         }
     }
@@ -315,7 +317,9 @@ impl Store for S3Store {
             return Ok(Some(DateTime::<Utc>::MAX_UTC));
         }
         match head.object_lock_retain_until_date().and_then(time_of) {
-            None if self.place.object_lock.is_some() && key.kind != FileKind::Lock => self.ask_for_lock(&act, key).await,
+            None if self.place.object_lock.is_some() && key.kind != FileKind::Lock => {
+                self.ask_for_lock(&act, key).await
+            }
             until => Ok(until),
         }
     }

@@ -1,6 +1,7 @@
 //! One binary for all tests that go through more than one module.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::missing_panics_doc)]
 
+mod blind;
 mod catalog;
 mod cli;
 mod copy;
@@ -9,11 +10,13 @@ mod damage;
 mod dump;
 mod faults;
 mod files;
+mod immutable;
 mod layers;
 mod load;
 mod mall;
 mod network;
 mod operator;
+mod outage;
 mod policies;
 mod prune;
 mod report;

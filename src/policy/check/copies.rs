@@ -104,7 +104,8 @@ impl Checker<'_> {
         let mode = self.word(&format!("{key}.mode"), Some(&raw.mode), &words)?;
         let retain = self.span(&format!("{key}.retain"), Some(&raw.retain))?;
         if retain < RETAIN_MIN || retain > RETAIN_MAX {
-            let remedy = "write a span from 1d to 3650d: locks are lengthened by copies, and one of years cannot be taken back";
+            let remedy =
+                "write a span from 1d to 3650d: locks are lengthened by copies, and one of years cannot be taken back";
             self.fault(&format!("{key}.retain"), format!("is out of its limits: {:?}", raw.retain), remedy);
             return None;
         }

@@ -101,6 +101,7 @@ impl Act {
         match code {
             // The object lies in an archive, or its own rights or key shut us out: another object may well come.
             "InvalidObjectState" => return self.unreadable(reason),
+            "NotImplemented" => return self.failed(reason),
             "NoSuchBucket" => return self.failed("there is no such bucket"),
             "RequestTimeTooSkewed" => {
                 return self.failed("this machine's clock differs from the server's");

@@ -1,7 +1,6 @@
 //! What a bucket really does with locks. A server may take a header and not heed it, so it is tried out.
 
 use aws_sdk_s3::primitives::ByteStream;
-use aws_sdk_s3::types::BucketVersioningStatus;
 use bytes::Bytes;
 use chrono::{DateTime, TimeDelta, Utc};
 
@@ -21,14 +20,13 @@ const LOCKED: TimeDelta = TimeDelta::minutes(1);
 pub struct Probe {
     /// Where the small object lies now, and until when: nothing deletes it before.
     pub left: (String, DateTime<Utc>),
-    /// Whether the bucket keeps versions, without which no lock holds.
-    pub keeps_versions: Result<bool, StoreError>,
     /// Whether the bucket locks by itself whatever is put, a repository's lock files included.
     pub locks_all: Result<bool, StoreError>,
     /// The end of the lock, as the server tells it.
     pub reads_back: Result<Option<DateTime<Utc>>, StoreError>,
-    /// Whether the server refused to delete the locked version; `None` where it told no version that could be asked for.
-    pub refuses: Option<Result<(), StoreError>>,
+    /// Whether the server refused to delete the locked version, and said that it is for the lock; `None` where it told of no version: the bucket keeps none, and without
+    /// them no lock holds.
+    pub refuses: Option<Result<bool, StoreError>>,
 }
 
 impl Probe {
@@ -44,7 +42,6 @@ impl Probe {
         };
         Ok(Self {
             left: (format!("{}/{DIR}", writer.place_text()), until),
-            keeps_versions: reader.keeps_versions().await,
             locks_all: reader.locks_all().await,
             reads_back: reader.end_of(&name).await,
             refuses,
@@ -80,17 +77,21 @@ impl S3Store {
             .object_lock_retain_until_date(date_of(until))
             .body(ByteStream::from(body));
         let answer = act.within(SMALL_TIMEOUT, request.send()).await?.map_err(|error| act.of_sdk(&error))?;
-        Ok((name, until, answer.version_id().map(str::to_owned)))
+        // A bucket whose versioning was suspended calls each version so.
+        let version = answer.version_id().filter(|version| *version != "null");
+        Ok((name, until, version.map(str::to_owned)))
     }
 
-    /// Tries to delete a version, and is glad when that fails.
-    async fn is_refused(&self, name: &str, version: &str) -> Result<(), StoreError> {
+    /// Tries to delete a version, and is glad when that fails. Tells whether the server says that it is for the lock: a key that may
+    /// delete no version is refused as well.
+    async fn is_refused(&self, name: &str, version: &str) -> Result<bool, StoreError> {
         let act = Act::new("delete", format!("{}/{DIR}", self.place_text()));
         let request = self.client.delete_object().bucket(&self.place.bucket).key(name).version_id(version);
         match act.within(SMALL_TIMEOUT, request.send()).await? {
             Ok(_) => Err(act.failed("the server deleted a locked version")),
             Err(error) => match act.of_sdk(&error) {
-                StoreError::Protected { .. } | StoreError::Denied { .. } | StoreError::Failed { .. } => Ok(()),
+                StoreError::Protected { .. } => Ok(true),
+                StoreError::Denied { .. } | StoreError::Failed { .. } => Ok(false),
                 error => Err(error),
             },
         }
@@ -101,13 +102,6 @@ impl S3Store {
         let request = self.client.head_object().bucket(&self.place.bucket).key(name);
         let head = act.within(SMALL_TIMEOUT, request.send()).await?.map_err(|error| act.of_sdk(&error))?;
         Ok(head.object_lock_retain_until_date().and_then(time_of))
-    }
-
-    async fn keeps_versions(&self) -> Result<bool, StoreError> {
-        let act = Act::new("ask for the versioning of", self.place_text());
-        let request = self.client.get_bucket_versioning().bucket(&self.place.bucket);
-        let answer = act.within(SMALL_TIMEOUT, request.send()).await?.map_err(|error| act.of_sdk(&error))?;
-        Ok(answer.status() == Some(&BucketVersioningStatus::Enabled))
     }
 
     async fn locks_all(&self) -> Result<bool, StoreError> {

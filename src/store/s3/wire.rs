@@ -36,11 +36,29 @@ const GRAIN_BYTES: usize = 64 << 10;
 /// A body so small is not kept waiting, only paid for: a lock must not go stale behind packs.
 const SMALL_BYTES: u64 = 4 << 10;
 
-/// The bandwidth of one store, each way.
-#[derive(Debug, Clone, Default)]
+/// The bandwidth of one store, each way, and how much silence is borne on it.
+#[derive(Debug, Clone)]
 pub struct Line {
     up: Option<Arc<Pace>>,
     down: Option<Arc<Pace>>,
+    patience: Patience,
+}
+
+/// How much silence is borne.
+#[derive(Debug, Clone, Copy)]
+struct Patience {
+    moving: Duration,
+    answer: Duration,
+}
+
+impl Patience {
+    const USUAL: Self = Self { moving: SILENCE_MAX, answer: ANSWER_MAX };
+}
+
+impl Default for Line {
+    fn default() -> Self {
+        Self::new(None)
+    }
 }
 
 impl Line {
@@ -48,7 +66,14 @@ impl Line {
     #[must_use]
     pub fn new(bytes_per_second: Option<u64>) -> Self {
         let pace = || bytes_per_second.map(Pace::new).map(Arc::new);
-        Self { up: pace(), down: pace() }
+        Self { up: pace(), down: pace(), patience: Patience::USUAL }
+    }
+
+    /// Returns a line on which less silence is borne, for those who have no time.
+    #[must_use]
+    pub fn impatient(silence_max: Duration) -> Self {
+        let patience = Patience { moving: silence_max, answer: silence_max };
+        Self { patience, ..Self::new(None) }
     }
 }
 
@@ -63,13 +88,13 @@ impl HttpConnector for Wire {
     fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
         let (inner, line) = (self.inner.clone(), self.line.clone());
         HttpConnectorFuture::new(async move {
-            let watch = Watch::new(length(request.body()));
+            let watch = Watch::new(length(request.body()), line.patience);
             let request = request.map(|body| paced(body, line.up.clone(), watch.clone()));
             let answer = tokio::select! {
                 answer = inner.call(request) => answer?,
                 why = watch.silence() => return Err(ConnectorError::timeout(why.into())),
             };
-            let watch = Watch::new(length(answer.body()));
+            let watch = Watch::new(length(answer.body()), line.patience);
             Ok(answer.map(|body| paced(body, line.down.clone(), watch.clone())))
         })
     }
@@ -93,10 +118,10 @@ fn paced(body: SdkBody, pace: Option<Arc<Pace>>, watch: Watch) -> SdkBody {
 /// Nothing moved for too long.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 enum Silence {
-    #[error("no byte moved for {} s", SILENCE_MAX.as_secs())]
-    Moving,
-    #[error("no answer for {} s", ANSWER_MAX.as_secs())]
-    Answer,
+    #[error("no byte moved for {0:?}")]
+    Moving(Duration),
+    #[error("no answer for {0:?}")]
+    Answer(Duration),
     #[error("slower than {} KiB/s", BYTES_PER_SECOND_MIN >> 10)]
     Slow,
 }
@@ -107,16 +132,17 @@ struct Watch(Arc<Mutex<Watched>>);
 
 struct Watched {
     silent_since: Instant,
+    patience: Patience,
     /// The whole must be done by then. Waits for our own pace move it.
     end: Instant,
     has_all_moved: bool,
 }
 
 impl Watch {
-    fn new(bytes: u64) -> Self {
+    fn new(bytes: u64, patience: Patience) -> Self {
         let now = Instant::now();
         let end = now + OPERATION_MIN + Duration::from_secs(bytes / BYTES_PER_SECOND_MIN);
-        Self(Arc::new(Mutex::new(Watched { silent_since: now, end, has_all_moved: false })))
+        Self(Arc::new(Mutex::new(Watched { silent_since: now, patience, end, has_all_moved: false })))
     }
 
     fn change(&self, change: impl FnOnce(&mut Watched)) {
@@ -145,8 +171,11 @@ impl Watch {
     /// Returns until when to wait, and why not longer.
     fn limit(&self) -> (Instant, Silence) {
         let watched = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let (limit, why) =
-            if watched.has_all_moved { (ANSWER_MAX, Silence::Answer) } else { (SILENCE_MAX, Silence::Moving) };
+        let Patience { moving, answer } = watched.patience;
+        let (limit, why) = match watched.has_all_moved {
+            true => (answer, Silence::Answer(answer)),
+            false => (moving, Silence::Moving(moving)),
+        };
         let silent = watched.silent_since + limit;
         if watched.end < silent { (watched.end, Silence::Slow) } else { (silent, why) }
     }
@@ -282,7 +311,7 @@ mod tests {
     const MIB: u64 = 1 << 20;
 
     fn body(bytes: u64, rate: Option<u64>) -> (SdkBody, Watch) {
-        let watch = Watch::new(bytes);
+        let watch = Watch::new(bytes, Patience::USUAL);
         let bytes = vec![7; usize::try_from(bytes).unwrap()];
         (paced(SdkBody::from(bytes), rate.map(Pace::new).map(Arc::new), watch.clone()), watch)
     }
@@ -319,7 +348,7 @@ mod tests {
         let start = Instant::now();
         let send = |n: u8| {
             let bytes = vec![n; 4 << 20];
-            let body = paced(SdkBody::from(bytes), Some(pace.clone()), Watch::new(4 * MIB));
+            let body = paced(SdkBody::from(bytes), Some(pace.clone()), Watch::new(4 * MIB, Patience::USUAL));
             async move { body.collect().await.unwrap().to_bytes().len() }
         };
         let sent = futures_util::future::join_all((0..4).map(send)).await;
@@ -343,11 +372,11 @@ mod tests {
     async fn a_peer_that_takes_no_more_is_given_up_and_so_is_one_that_never_answers() {
         let (mut body, watch) = body(MIB, None);
         let start = Instant::now();
-        assert_eq!(watch.silence().await, Silence::Moving);
+        assert_eq!(watch.silence().await, Silence::Moving(SILENCE_MAX));
         assert_eq!(start.elapsed(), SILENCE_MAX);
         while body.frame().await.is_some() {}
         let start = Instant::now();
-        assert_eq!(watch.silence().await, Silence::Answer);
+        assert_eq!(watch.silence().await, Silence::Answer(ANSWER_MAX));
         assert_eq!(start.elapsed(), ANSWER_MAX);
     }
 
@@ -365,10 +394,10 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn an_answer_that_stands_still_ends_in_an_error() {
-        let body = paced(SdkBody::from_body_1_x(Silent), None, Watch::new(MIB));
+        let body = paced(SdkBody::from_body_1_x(Silent), None, Watch::new(MIB, Patience::USUAL));
         let start = Instant::now();
         let error = body.collect().await.unwrap_err();
-        assert_eq!(error.to_string(), "no byte moved for 45 s");
+        assert_eq!(error.to_string(), "no byte moved for 45s");
         assert_eq!(start.elapsed(), SILENCE_MAX);
     }
 
@@ -379,7 +408,10 @@ mod tests {
         type Data = Bytes;
         type Error = Error;
 
-        fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+        fn poll_frame(
+            mut self: Pin<&mut Self>,
+            context: &mut Context<'_>,
+        ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
             ready!(self.0.as_mut().poll(context));
             self.0.as_mut().reset(Instant::now() + Duration::from_secs(1));
             Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(b"x")))))
@@ -389,7 +421,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn an_answer_that_drips_for_ever_ends_too() {
         let drip = Drip(Box::pin(tokio::time::sleep(Duration::from_secs(1))));
-        let mut body = paced(SdkBody::from_body_1_x(drip), None, Watch::new(MIB));
+        let mut body = paced(SdkBody::from_body_1_x(drip), None, Watch::new(MIB, Patience::USUAL));
         let start = Instant::now();
         let mut last = None;
         while let Some(frame) = body.frame().await {
