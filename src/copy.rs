@@ -40,7 +40,7 @@ use chrono::{DateTime, Utc};
 use crate::id::SnapshotId;
 use crate::repository::{LockGuard, Repository, RepositoryError};
 use crate::run::{Run, Stopped};
-use crate::store::{FileKind, Key, SharedStore, StoreError};
+use crate::store::{FileKind, Key, Listed, SharedStore, StoreError};
 
 pub use crate::copy::ledger::{Ledger, LedgerError};
 use crate::copy::needs::{NeedsError, held_back};
@@ -122,11 +122,23 @@ impl Terms<'_> {
         self.ledger.map_or(Ok(()), |ledger| ledger.note(key, size, until))
     }
 
+    /// Returns what alone tells what is there, where nobody can look.
+    fn only_word(&self) -> Option<&Ledger> {
+        self.ledger.filter(|_| self.is_blind)
+    }
+
     async fn listing(&self, store: &SharedStore) -> Result<Listing, StoreError> {
-        match self.ledger.filter(|_| self.is_blind) {
-            Some(ledger) => Ok(ledger.listing()),
-            None => Listing::of(store).await,
+        if let Some(ledger) = self.only_word() {
+            return Ok(ledger.listing());
         }
+        Listing::of(store).await
+    }
+
+    async fn snapshots(&self, store: &SharedStore) -> Result<Vec<Listed>, StoreError> {
+        if let Some(ledger) = self.only_word() {
+            return Ok(ledger.of_kind(FileKind::Snapshot));
+        }
+        store.list(FileKind::Snapshot).await
     }
 }
 

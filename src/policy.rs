@@ -220,7 +220,7 @@ impl CopyPlace {
 
 #[derive(Debug, Clone)]
 pub enum CopyTarget {
-    S3(S3Place),
+    S3(Box<S3Place>),
     /// A directory, as of a disk that is taken away.
     Dir(PathBuf),
 }

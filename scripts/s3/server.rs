@@ -170,7 +170,7 @@ async fn lie(asked: Asked) -> Result<HttpResponse, HttpError> {
 /// Sends the head of an answer whole and half of its body; then the connection ends, or nothing ever comes.
 async fn halved(answer: HttpResponse, ends: bool) -> Result<HttpResponse, HttpError> {
     let (mut head, body) = answer.into_parts();
-    let whole = BodyExt::collect(body).await.map_err(|error| HttpError::new(error.into()))?.to_bytes();
+    let whole = BodyExt::collect(body).await.map_err(HttpError::new)?.to_bytes();
     head.headers.insert(hyper::header::CONTENT_LENGTH, whole.len().into());
     let half = whole.slice(..whole.len() / 2);
     let first = stream::once(async move { Ok::<_, io::Error>(Frame::data(half)) });

@@ -90,13 +90,8 @@ impl<'a> Transfer<'a> {
         copied.held_back = held_back.snapshots;
         let gone = held_back.gone.iter().map(|pack| Key::new(FileKind::Pack, pack.to_string()));
         copied.failed.extend(gone.map(|key| (key, ObjectError::Gone)));
-        let snapshots = match self.terms.ledger.filter(|_| self.terms.is_blind) {
-            Some(ledger) => ledger.of_kind(FileKind::Snapshot),
-            None => {
-                let listed = self.run.cancel.run_until_cancelled(self.sender.to.list(FileKind::Snapshot)).await;
-                listed.ok_or(Stopped)??
-            }
-        };
+        let listed = self.run.cancel.run_until_cancelled(self.terms.snapshots(self.sender.to)).await;
+        let snapshots = listed.ok_or(Stopped)??;
         let vanished = plan.missing_in(&Listing { snapshots, ..there });
         let vanished: Vec<_> = vanished.into_iter().filter(|key| !copied.knows(key)).collect();
         let vanished = vanished.into_iter().map(|key| (key, ObjectError::Vanished));

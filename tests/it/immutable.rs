@@ -113,7 +113,7 @@ async fn every_object_but_a_lock_file_arrives_with_mode_date_encryption_and_clas
             assert_eq!(head.server_side_encryption(), Some(&aws_sdk_s3::types::ServerSideEncryption::Aes256));
             let is_pack = version.key.contains("/data/");
             assert_eq!(head.storage_class() == Some(&StorageClass::StandardIa), is_pack, "{}", version.key);
-            let until = head.object_lock_retain_until_date().map(|date| date.secs());
+            let until = head.object_lock_retain_until_date().map(aws_sdk_s3::primitives::DateTime::secs);
             let delete = client.delete_object().bucket(Moto::BUCKET).key(&version.key).version_id(&version.id).send();
             if version.key.contains("/locks/") {
                 assert_eq!((head.object_lock_mode(), until), (None, None));

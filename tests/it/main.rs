@@ -5,6 +5,7 @@ mod blind;
 mod catalog;
 mod cli;
 mod copy;
+mod crash;
 mod cycle;
 mod damage;
 mod dump;

@@ -42,7 +42,7 @@ impl Checker<'_> {
 
     fn copy_target(&mut self, key: &str, s3: Option<RawS3>, path: Option<String>) -> CopyTarget {
         match (s3, path) {
-            (Some(s3), None) => CopyTarget::S3(self.s3(&format!("{key}.s3"), s3)),
+            (Some(s3), None) => CopyTarget::S3(Box::new(self.s3(&format!("{key}.s3"), s3))),
             (None, Some(path)) => CopyTarget::Dir(self.path(&format!("{key}.path"), &path)),
             (s3, _) => {
                 let what = if s3.is_some() { "has both s3 and path" } else { "has no place" };

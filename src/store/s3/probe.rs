@@ -76,7 +76,8 @@ impl S3Store {
             .object_lock_mode(mode)
             .object_lock_retain_until_date(date_of(until))
             .body(ByteStream::from(body));
-        let answer = act.within(SMALL_TIMEOUT, request.send()).await?.map_err(|error| act.of_sdk(&error))?;
+        let sent = Box::pin(act.within(SMALL_TIMEOUT, request.send())).await?;
+        let answer = sent.map_err(|error| act.of_sdk(&error))?;
         // A bucket whose versioning was suspended calls each version so.
         let version = answer.version_id().filter(|version| *version != "null");
         Ok((name, until, version.map(str::to_owned)))

@@ -172,10 +172,8 @@ impl Watch {
     fn limit(&self) -> (Instant, Silence) {
         let watched = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let Patience { moving, answer } = watched.patience;
-        let (limit, why) = match watched.has_all_moved {
-            true => (answer, Silence::Answer(answer)),
-            false => (moving, Silence::Moving(moving)),
-        };
+        let (limit, why) =
+            if watched.has_all_moved { (answer, Silence::Answer(answer)) } else { (moving, Silence::Moving(moving)) };
         let silent = watched.silent_since + limit;
         if watched.end < silent { (watched.end, Silence::Slow) } else { (silent, why) }
     }
@@ -214,17 +212,12 @@ impl Paced {
     /// Pays for the next grain of what is there, and returns its length once its slot has begun.
     fn poll_slot(&mut self, context: &mut Context<'_>) -> Poll<usize> {
         let Some(pace) = &self.pace else { return Poll::Ready(self.rest.len().min(GRAIN_BYTES)) };
-        let grain = match self.is_due {
-            Some(grain) => grain,
-            None => {
-                let grain = self.rest.len().min(pace.grain());
-                let start = pace.reserve(grain as u64, Instant::now());
-                self.watch.waits_until(start);
-                self.sleep.as_mut().reset(start);
-                self.is_due = Some(grain);
-                grain
-            }
-        };
+        let grain = self.is_due.unwrap_or_else(|| self.rest.len().min(pace.grain()));
+        if self.is_due.replace(grain).is_none() {
+            let start = pace.reserve(grain as u64, Instant::now());
+            self.watch.waits_until(start);
+            self.sleep.as_mut().reset(start);
+        }
         ready!(self.sleep.as_mut().poll(context));
         self.is_due = None;
         Poll::Ready(grain)
@@ -234,7 +227,7 @@ impl Paced {
     fn poll_inner(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
         if let Poll::Ready(frame) = Pin::new(&mut self.inner).poll_frame(context) {
             self.watch.moved();
-            return Poll::Ready(frame.map(|frame| frame.map_err(Error::from)));
+            return Poll::Ready(frame);
         }
         loop {
             let (limit, why) = self.watch.limit();
