@@ -3,7 +3,8 @@
 //!
 //! One line an object, appended once the server has confirmed it, so a kill loses at most what was not yet noted, and that is sent
 //! or asked for again. It is safe to delete for the same reason. It belongs to one repository in one place: of another it knows
-//! nothing, and starts anew.
+//! nothing, and starts anew. Two that have it open at once (a copy, and a verify beside it) each append to it; what one does not know
+//! of the other is sent or asked for again.
 
 use std::collections::HashMap;
 use std::fs::{self, DirBuilder, File, OpenOptions};
@@ -71,8 +72,14 @@ impl Ledger {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
             text => text.map_err(failed)?,
         };
-        let sent = parse(&String::from_utf8_lossy(&text), &head);
-        let out = write_anew(path, &head, &sent).map_err(failed)?;
+        let text = String::from_utf8_lossy(&text);
+        let sent = parse(&text, &head);
+        let out = if is_tidy(&text, &head, sent.len()) {
+            OpenOptions::new().append(true).open(path)
+        } else {
+            write_anew(path, &head, &sent)
+        };
+        let out = out.map_err(failed)?;
         Ok(Self { path: path.to_owned(), state: Mutex::new(State { sent, out }) })
     }
 
@@ -143,6 +150,13 @@ impl Ledger {
         // A panic elsewhere leaves a map that knows too little or as much: either is safe.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Tells whether a record can be appended to: its last line is whole, and not most of it is of the past.
+fn is_tidy(text: &str, head: &str, known: usize) -> bool {
+    const LINES_PAST_MAX: usize = 1000;
+    let is_ours = text.strip_prefix(head).is_some_and(|rest| rest.starts_with('\n'));
+    is_ours && text.ends_with('\n') && text.lines().count() <= 2 * known + LINES_PAST_MAX
 }
 
 /// Writes the record whole beside its place and renames it: what was struck off or torn is left out. Returns it open at its end.
@@ -226,6 +240,33 @@ mod tests {
         open(dir.path(), "id").note(&pack(1), 10, None).unwrap();
         assert_eq!(open(dir.path(), "other").listing(), Listing::default());
         assert_eq!(open(dir.path(), "id").listing(), Listing::default(), "the other has taken its place");
+    }
+
+    #[test]
+    fn two_that_have_it_open_do_not_take_each_others_notes_away() {
+        let dir = tempfile::tempdir().unwrap();
+        let one = open(dir.path(), "id");
+        one.note(&pack(1), 1, None).unwrap();
+        let other = open(dir.path(), "id");
+        one.note(&pack(2), 2, None).unwrap();
+        other.strike([&pack(1)]).unwrap();
+        one.note(&pack(3), 3, None).unwrap();
+        let mut sizes: Vec<_> = open(dir.path(), "id").of_kind(FileKind::Pack).iter().map(|it| it.size).collect();
+        sizes.sort_unstable();
+        assert_eq!(sizes, [2, 3]);
+    }
+
+    #[test]
+    fn a_record_of_which_most_is_past_is_written_anew() {
+        let dir = tempfile::tempdir().unwrap();
+        let ledger = open(dir.path(), "id");
+        for size in 0..1500 {
+            ledger.note(&pack(1), size, None).unwrap();
+        }
+        let lines = || fs::read_to_string(dir.path().join("copies/offsite.sent")).unwrap().lines().count();
+        assert_eq!(lines(), 1501);
+        assert_eq!(open(dir.path(), "id").of_kind(FileKind::Pack)[0].size, 1499);
+        assert_eq!(lines(), 2);
     }
 
     #[test]

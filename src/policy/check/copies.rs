@@ -91,7 +91,11 @@ impl Checker<'_> {
 
     fn encryption(&mut self, key: &str, raw: RawSse) -> Option<Encryption> {
         match raw {
-            RawSse::Word(word) => self.word(key, Some(&word), &[("AES256", ())]).map(|()| Encryption::Aes256),
+            RawSse::Word(word) if word == "AES256" => Some(Encryption::Aes256),
+            RawSse::Word(word) => {
+                self.fault(key, format!("is unknown: {word:?}"), "write \"AES256\" or { kms = \"KEY-ID\" }");
+                None
+            }
             RawSse::Kms(kms) => {
                 self.not_empty(&format!("{key}.kms"), &kms.kms);
                 Some(Encryption::Kms { key: kms.kms })
