@@ -288,13 +288,13 @@ pub enum Encryption {
 /// The store's own lock on each object but a repository's lock files (S3 Object Lock).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ObjectLock {
-    pub mode: LockMode,
+    pub mode: RetainMode,
     /// How long from the last copy on that held the object.
     pub retain: Duration,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum LockMode {
+pub enum RetainMode {
     /// Credentials with a right of its own may lift it.
     Governance,
     /// Nobody may lift it before its time, the account's owner included.

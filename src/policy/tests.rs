@@ -9,8 +9,8 @@ use insta::assert_snapshot;
 use tempfile::TempDir;
 
 use crate::policy::{
-    Access, CopyTarget, Encryption, LockMode, MysqlAddress, ObjectLock, Policy, PolicyError, Rights, TlsMode, Us, all,
-    find, judge,
+    Access, CopyTarget, Encryption, MysqlAddress, ObjectLock, Policy, PolicyError, RetainMode, Rights, TlsMode, Us,
+    all, find, judge,
 };
 
 /// A policy without a fault; each test below spoils it.
@@ -601,7 +601,7 @@ fn what_a_bucket_shall_do_is_read_whole() {
     assert!(copy.is_write_only());
     assert_eq!(s3.encryption, Some(Encryption::Kms { key: "key-1".to_owned() }));
     let retain = Duration::from_hours(28 * 24);
-    assert_eq!(copy.object_lock(), Some(ObjectLock { mode: LockMode::Compliance, retain }));
+    assert_eq!(copy.object_lock(), Some(ObjectLock { mode: RetainMode::Compliance, retain }));
     assert_eq!(s3.reader.as_ref().unwrap().access_key_id, "READ");
     assert_eq!(copy.secrets().count(), 1, "the reader's; the writer's is the environment's");
 

@@ -41,7 +41,7 @@ use chrono::{DateTime, Utc};
 
 use crate::clock::Clock;
 use crate::id::ObjectId;
-use crate::policy::{Access, Encryption, LockMode, Network, S3Place};
+use crate::policy::{Access, Encryption, Network, RetainMode, S3Place};
 use crate::run::Run;
 use crate::secret::Secret;
 use crate::store::s3::error::{Act, of_body};
@@ -145,8 +145,8 @@ impl S3Store {
     fn object_lock(&self, kind: FileKind) -> Option<(ObjectLockMode, DateTime<Utc>)> {
         let lock = self.place.object_lock.filter(|_| kind != FileKind::Lock)?;
         let mode = match lock.mode {
-            LockMode::Governance => ObjectLockMode::Governance,
-            LockMode::Compliance => ObjectLockMode::Compliance,
+            RetainMode::Governance => ObjectLockMode::Governance,
+            RetainMode::Compliance => ObjectLockMode::Compliance,
         };
         Some((mode, self.clock.now() + lock.retain))
     }
@@ -200,7 +200,8 @@ impl S3Store {
         let mut found = Vec::new();
         let request = self.client.list_objects_v2().bucket(&self.place.bucket).prefix(self.name(dir));
         let mut pages = request.into_paginator().send();
-        while let Some(page) = act.within(SMALL_TIMEOUT, pages.next()).await? {
+        // A page is a body of weight: on a slow line it takes its time, and `wire` notices silence.
+        while let Some(page) = pages.next().await {
             let page = page.map_err(|error| act.of_sdk(&error))?;
             found.extend(page.contents().iter().filter_map(listed));
         }
@@ -340,8 +341,8 @@ impl Store for S3Store {
             return Ok(end);
         }
         let mode = match lock.mode {
-            LockMode::Governance => ObjectLockRetentionMode::Governance,
-            LockMode::Compliance => ObjectLockRetentionMode::Compliance,
+            RetainMode::Governance => ObjectLockRetentionMode::Governance,
+            RetainMode::Compliance => ObjectLockRetentionMode::Compliance,
         };
         let retention = ObjectLockRetention::builder().mode(mode).retain_until_date(date_of(until)).build();
         let request = self.client.put_object_retention().bucket(&self.place.bucket).key(self.name(&key.path()));

@@ -10,7 +10,7 @@ use bkp::clock::{Clock as _, FixedClock};
 use bkp::copy::{Copied, Ledger, Terms, copy_under};
 use bkp::event::Events;
 use bkp::forget::Alone;
-use bkp::policy::{Encryption, LockMode, Network, ObjectLock, S3Place};
+use bkp::policy::{Encryption, Network, ObjectLock, RetainMode, S3Place};
 use bkp::prune;
 use bkp::prune::plan::Limits;
 use bkp::repository::{Repository, RepositoryError};
@@ -37,7 +37,7 @@ fn standing() -> (Run, Arc<FixedClock>) {
     (Run::new(clock.clone(), Events::silent()), clock)
 }
 
-fn place(moto: &Moto, mode: LockMode) -> S3Place {
+fn place(moto: &Moto, mode: RetainMode) -> S3Place {
     let s3 = S3::start();
     S3Place {
         bucket: Moto::BUCKET.to_owned(),
@@ -88,7 +88,7 @@ async fn two_snapshots() -> Arc<Repository> {
 async fn every_object_but_a_lock_file_arrives_with_mode_date_encryption_and_class() {
     let moto = Moto::start();
     for (mode, named) in
-        [(LockMode::Governance, ObjectLockMode::Governance), (LockMode::Compliance, ObjectLockMode::Compliance)]
+        [(RetainMode::Governance, ObjectLockMode::Governance), (RetainMode::Compliance, ObjectLockMode::Compliance)]
     {
         let (run, clock) = standing();
         let place = S3Place {
@@ -132,7 +132,7 @@ async fn every_object_but_a_lock_file_arrives_with_mode_date_encryption_and_clas
 async fn a_lock_is_lengthened_while_the_repository_holds_the_object_and_never_shortened() {
     let moto = Moto::start();
     let (run, clock) = standing();
-    let (from, to) = (two_snapshots().await, store(&place(&moto, LockMode::Governance), &run).await);
+    let (from, to) = (two_snapshots().await, store(&place(&moto, RetainMode::Governance), &run).await);
     let dir = tempfile::tempdir().unwrap();
     copied(&from, &to, &ledger(dir.path(), &from), &run).await;
     let (pack, year) = (to.list(FileKind::Pack).await.unwrap().remove(0), clock.now() + DAY * 365);
@@ -179,7 +179,7 @@ async fn opened(store: &SharedStore, run: &Run) -> Arc<Repository> {
 async fn what_is_locked_is_not_hidden_by_a_forget_or_a_prune_and_goes_once_its_time_is_over() {
     let moto = Moto::start();
     let (run, clock) = standing();
-    let (from, to) = (two_snapshots().await, store(&place(&moto, LockMode::Compliance), &run).await);
+    let (from, to) = (two_snapshots().await, store(&place(&moto, RetainMode::Compliance), &run).await);
     let dir = tempfile::tempdir().unwrap();
     copied(&from, &to, &ledger(dir.path(), &from), &run).await;
     let there = opened(&to, &run).await;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::policy::check::fields::{Checker, RawSecret};
 use crate::policy::raw::{RawCopy, RawObjectLock, RawReader, RawS3, RawSse};
 use crate::policy::units;
-use crate::policy::{Access, AccessKey, CopyPlace, CopyTarget, Encryption, LockMode, ObjectLock, S3Place};
+use crate::policy::{Access, AccessKey, CopyPlace, CopyTarget, Encryption, ObjectLock, RetainMode, S3Place};
 
 /// The store counts in days, and a lock that ends before the next copy protects nothing.
 const RETAIN_MIN: Duration = Duration::from_hours(24);
@@ -104,7 +104,7 @@ impl Checker<'_> {
     }
 
     fn object_lock(&mut self, key: &str, raw: &RawObjectLock) -> Option<ObjectLock> {
-        let words = [("governance", LockMode::Governance), ("compliance", LockMode::Compliance)];
+        let words = [("governance", RetainMode::Governance), ("compliance", RetainMode::Compliance)];
         let mode = self.word(&format!("{key}.mode"), Some(&raw.mode), &words)?;
         let retain = self.span(&format!("{key}.retain"), Some(&raw.retain))?;
         if retain < RETAIN_MIN || retain > RETAIN_MAX {
