@@ -202,11 +202,8 @@ pub trait Store: Send + Sync {
     async fn delete(&self, key: &Key) -> Result<(), StoreError>;
 
     /// Returns until when the store's own lock keeps an object, also when that time is over; `None` for a store without such a lock
-    /// and for an object that never had one. A store round a store passes it on.
-    async fn immutable_until(&self, key: &Key) -> Result<Option<DateTime<Utc>>, StoreError> {
-        let _ = key;
-        Ok(None)
-    }
+    /// and for an object that never had one. A store round a store passes it on: a prune plans by it.
+    async fn immutable_until(&self, key: &Key) -> Result<Option<DateTime<Utc>>, StoreError>;
 
     /// Lengthens an object's lock up to `until` where it ends before `least`, and returns when it ends now. It is never shortened.
     async fn keep_immutable(

@@ -253,6 +253,10 @@ mod tests {
         async fn delete(&self, key: &Key) -> Result<(), StoreError> {
             self.inner.delete(key).await
         }
+
+        async fn immutable_until(&self, key: &Key) -> Result<Option<DateTime<Utc>>, StoreError> {
+            self.inner.immutable_until(key).await
+        }
     }
 
     fn away(seconds: u64, asks_for: Option<Duration>) -> Arc<Away> {
