@@ -92,7 +92,8 @@ coded! {
         StoreError::Transient { .. }
         | StoreError::Busy { .. }
         | StoreError::Failed { .. }
-        | StoreError::Full { .. } => Exit::Failed,
+        | StoreError::Full { .. }
+        | StoreError::ReadOnly { .. } => Exit::Failed,
         StoreError::Denied { .. } => Exit::Password,
         StoreError::Protected { .. } => Exit::Protected,
         StoreError::Refused { .. } => Exit::Network,

@@ -361,7 +361,10 @@ async fn pause(span: Duration, run: &Run) -> Result<(), RepositoryError> {
 
 /// Tells whether a store does not let us put or delete a lock.
 pub(super) fn is_not_allowed(error: &RepositoryError) -> bool {
-    matches!(error, RepositoryError::Store(StoreError::Denied { .. } | StoreError::Protected { .. }))
+    matches!(
+        error,
+        RepositoryError::Store(StoreError::Denied { .. } | StoreError::ReadOnly { .. } | StoreError::Protected { .. })
+    )
 }
 
 /// Makes SIGHUP harmless: `restic unlock` sends one to the holder of a lock to see whether it lives.
