@@ -19,13 +19,13 @@
 //! Credentials that may put and nothing else can neither see what is there nor take a lock back, so none is put: it would stand in
 //! everybody's way until it is stale. What was sent and confirmed is in a [`Ledger`] here. That is sound as long as nobody deletes
 //! there meanwhile. Whoever holds these credentials cannot; a prune by other credentials from this machine waits for the policy's
-//! lock, and strikes off what it deletes; and what came with the store's own lock ([`Terms::retain`]) no prune can delete before its
-//! index has arrived. A prune from elsewhere of a target without such a lock is the operator's to keep apart; a verify with a
-//! reader's credentials finds what it took, and the next copy sends it again.
+//! lock, and strikes off what it deletes; and what came with the store's own lock ([`Terms::retain`]) no prune of bkp touches before
+//! its index has arrived. Any other prune from elsewhere is the operator's to keep apart; a verify with a reader's credentials finds
+//! what it took, and the next copy sends it again.
 //!
 //! # The store's own lock
 //! Where the store is to make objects immutable, the first that is put is looked at: a server that takes the wish and does not heed
-//! it is found out before a second one goes. Every copy lengthens what ends soon.
+//! it is found out before more go than are on their way. Every copy lengthens what ends soon.
 
 mod ledger;
 mod needs;

@@ -173,7 +173,8 @@ impl Sender<'_> {
             }
             Ok(self.to.immutable_until(first).await?.is_some_and(|until| until >= least))
         };
-        self.is_locked.get_or_try_init(look).await.copied().map_err(ObjectError::Lock)
+        let is_locked = self.is_locked.get_or_try_init(look).await;
+        is_locked.copied().inspect_err(|error| self.count_failure(error)).map_err(ObjectError::Lock)
     }
 
     /// A target that is full or denies one object denies all.
