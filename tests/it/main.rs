@@ -12,6 +12,8 @@ mod dump;
 mod faults;
 mod files;
 mod immutable;
+mod keys;
+mod kit;
 mod layers;
 mod load;
 mod mall;
