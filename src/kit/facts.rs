@@ -179,3 +179,32 @@ pub(super) fn wanted(check: &Check) -> (&str, String) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use std::path::Path;
+
+    use super::*;
+
+    fn told(more: &str) -> String {
+        let text = format!(
+            "version = 1\nname = \"mall\"\n[repository]\npath = \"/backup/mall\"\npassword_file = \"/etc/key\"\n\
+             [files.images]\npath = \"/images\"\n[retention]\nlast = 3\n\
+             [[copy]]\nname = \"offsite\"\ns3 = {{ bucket = \"dr\", region = \"r\", access_key_id = \"WRITE\", \
+             secret_access_key_command = \"pass w\"{more} }}\n"
+        );
+        let policy = Policy::parse(&text, Path::new("mall.toml")).unwrap();
+        credentials(policy.copies[0].s3().unwrap())
+    }
+
+    #[test]
+    fn a_runbook_names_the_key_that_can_read() {
+        assert!(told("").starts_with("access key `WRITE`"));
+        let blind = ", access = \"write-only\"";
+        assert_eq!(told(blind), "a key that may read and list it; the lost machine's could only write");
+        let reader = ", reader = { access_key_id = \"READ\", secret_access_key_command = \"pass r\" }";
+        assert!(told(&format!("{blind}{reader}")).starts_with("access key `READ`"));
+    }
+}
