@@ -97,6 +97,18 @@ impl Repository {
         Ok(())
     }
 
+    /// Returns the index files that name any of these packs, each with those that it names.
+    #[must_use]
+    pub fn index_files_naming(&self, wanted: &HashSet<ObjectId>) -> Vec<(String, Vec<ObjectId>)> {
+        let live = self.index.read().unwrap_or_else(PoisonError::into_inner);
+        let index = live.loaded();
+        let named = index.files.iter().map(|file| {
+            let packs = file.packs.iter().map(|pack| index.packs[*pack as usize]);
+            (file.name.clone(), packs.filter(|pack| wanted.contains(pack)).collect::<Vec<_>>())
+        });
+        named.filter(|(_, packs)| !packs.is_empty()).collect()
+    }
+
     /// Returns the index files that have to go, and the packs that they name and that stay.
     fn files_to_replace(&self, gone: &HashSet<ObjectId>, merges: bool) -> (Vec<String>, HashSet<ObjectId>) {
         let live = self.index.read().unwrap_or_else(PoisonError::into_inner);

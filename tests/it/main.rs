@@ -1,6 +1,7 @@
 //! One binary for all tests that go through more than one module.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::missing_panics_doc)]
 
+mod blind;
 mod cache;
 mod catalog;
 mod cli;
@@ -11,6 +12,7 @@ mod damage;
 mod dump;
 mod faults;
 mod files;
+mod immutable;
 mod keys;
 mod kit;
 mod layers;
@@ -18,6 +20,7 @@ mod load;
 mod mall;
 mod network;
 mod operator;
+mod outage;
 mod policies;
 mod prune;
 mod report;

@@ -720,6 +720,10 @@ impl Store for Replacing {
     async fn delete(&self, key: &Key) -> Result<(), StoreError> {
         self.inner.delete(key).await
     }
+
+    async fn immutable_until(&self, key: &Key) -> Result<Option<DateTime<Utc>>, StoreError> {
+        self.inner.immutable_until(key).await
+    }
 }
 
 /// Puts an index file like one that is there, and deletes that one.
