@@ -82,11 +82,18 @@ impl Repository {
         Ok(Arc::new(Self::assemble(store, config, master, run)))
     }
 
-    fn assemble(store: SharedStore, config: Config, master: MasterKey, run: &Run) -> Self {
+    /// Returns this repository as it lies in another store, whatever became of the config and the keys there. The index is not
+    /// loaded yet.
+    #[must_use]
+    pub fn in_store(&self, store: SharedStore, run: &Run) -> Arc<Self> {
+        Arc::new(Self::assemble(store, self.config.clone(), Arc::clone(&self.master), run))
+    }
+
+    fn assemble(store: SharedStore, config: Config, master: impl Into<Arc<MasterKey>>, run: &Run) -> Self {
         Self {
             store,
             config,
-            master: Arc::new(master),
+            master: master.into(),
             index: LiveIndex::default().into(),
             index_faults: Vec::new().into(),
             trees: TreeCache::default(),
@@ -162,6 +169,6 @@ fn headless(store: &SharedStore) -> RepositoryError {
     let place = store.location();
     RepositoryError::refused(
         format!("a new repository at `{place}`"),
-        "it holds the keys of one whose config is gone; bring the config back from a copy, or name another place",
+        "it holds the keys of one whose config is gone; `bkp verify --heal` brings the config back from a copy; or name another place",
     )
 }

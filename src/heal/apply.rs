@@ -1,0 +1,130 @@
+//! Does what a plan says: fetches, proves, puts back, and proves again.
+
+use bytes::Bytes;
+use futures_util::{StreamExt, stream};
+
+use crate::event::Unit;
+use crate::heal::plan::{HealPlan, Left, PutBack};
+use crate::heal::{HealError, Healed, How, Mended, Ward};
+use crate::human;
+use crate::repository::{LockGuard, RepositoryError};
+use crate::run::Run;
+use crate::store::FileKind;
+use crate::verify::Object;
+
+/// Objects on their way at once: each is a pack in memory, of 16 MiB as a rule and of 128 MiB where restic was told so.
+const OBJECTS_IN_FLIGHT_MAX: usize = 4;
+
+/// Puts objects back, kind by kind in the order of publishing. Under a lock.
+pub(super) async fn put_back(
+    ward: &Ward,
+    objects: &[PutBack],
+    healed: &mut Healed,
+    run: &Run,
+) -> Result<(), HealError> {
+    let task = run.events.task(format!("heal {}", ward.name), Unit::Bytes, objects.iter().map(|one| one.bytes).sum());
+    let mut is_refused = false;
+    for kind in objects.chunk_by(|a, b| a.object.kind == b.object.kind) {
+        let puts = kind.iter().map(|one| async move { (one, put_one(ward, one, run).await) });
+        let mut puts = stream::iter(puts).buffer_unordered(OBJECTS_IN_FLIGHT_MAX);
+        while let Some((one, put)) = puts.next().await {
+            task.add(one.bytes);
+            match put {
+                Ok(mended) => healed.mended.push(mended),
+                Err(Unmended::Fatal(error)) => return Err(error.into()),
+                Err(Unmended::Refused(error)) => {
+                    is_refused = true;
+                    healed.left.push(left(one, error.to_string()));
+                }
+                Err(Unmended::NotHad(why)) => healed.left.push(left(one, why)),
+            }
+        }
+        if is_refused {
+            // A store that is full, or lets nobody write, says so to every object.
+            break;
+        }
+    }
+    Ok(())
+}
+
+fn left(one: &PutBack, why: String) -> Left {
+    Left::new(&Object::Stored(one.object.clone()), &why)
+}
+
+/// Why an object is not back.
+enum Unmended {
+    /// No store gave good bytes.
+    NotHad(String),
+    /// The store does not take it.
+    Refused(RepositoryError),
+    /// A signal, or a lock that was lost.
+    Fatal(RepositoryError),
+}
+
+async fn put_one(ward: &Ward, one: &PutBack, run: &Run) -> Result<Mended, Unmended> {
+    let (bytes, from) = fetch(ward, one, run).await?;
+    let length = bytes.len() as u64;
+    match ward.repository.put_back(&one.object, bytes).await {
+        Ok(()) => Ok(Mended { what: one.object.to_string(), how: How::From(from), bytes: length }),
+        Err(error @ (RepositoryError::LockLost { .. } | RepositoryError::Stopped(_))) => Err(Unmended::Fatal(error)),
+        Err(RepositoryError::Store(error)) if error.is_final() => Err(Unmended::Refused(error.into())),
+        Err(error) => Err(Unmended::NotHad(error.to_string())),
+    }
+}
+
+/// Fetches an object from the first store whose bytes of it are good.
+async fn fetch(ward: &Ward, one: &PutBack, run: &Run) -> Result<(Bytes, String), Unmended> {
+    let mut faults = Vec::new();
+    for donor in ward.donors.iter().filter(|donor| one.from.contains(&donor.name)) {
+        let got = run.cancel.run_until_cancelled(donor.store.get(&one.object)).await;
+        let got = got.ok_or_else(|| Unmended::Fatal(crate::run::Stopped.into()))?;
+        let proved = match got {
+            Ok(bytes) => prove(ward, one, bytes).await,
+            Err(error) => Err(error.into()),
+        };
+        match proved {
+            Ok(bytes) => return Ok((bytes, donor.name.clone())),
+            Err(error) => faults.push(format!("{}: {}", donor.name, human::chain(&error))),
+        }
+    }
+    Err(Unmended::NotHad(format!("no other store holds it whole: {}", faults.join("; "))))
+}
+
+async fn prove(ward: &Ward, one: &PutBack, bytes: Bytes) -> Result<Bytes, RepositoryError> {
+    let (repository, key) = (ward.repository.clone(), one.object.clone());
+    // A pack takes tens of milliseconds to hash, too long for the threads that wait.
+    let proved = tokio::task::spawn_blocking(move || repository.check_bytes(&key, &bytes).map(|()| bytes)).await;
+    proved.map_err(|error| RepositoryError::refused("an object", error))?
+}
+
+/// Names packs that have no index, and removes what is worth nothing any more. The lock is exclusive.
+pub(super) async fn change_index(
+    ward: &Ward,
+    plan: &HealPlan,
+    lock: &LockGuard,
+    healed: &mut Healed,
+    run: &Run,
+) -> Result<(), HealError> {
+    let repository = &ward.repository;
+    if plan.rebuilds_index {
+        repository.load_index_and_headers(run).await?;
+        let named = repository.save_recovered_index().await?;
+        if named > 0 {
+            let packs = human::counted(named as u64, "pack", "packs");
+            healed.mended.push(Mended { what: format!("an index of {packs}"), how: How::Rebuilt, bytes: 0 });
+        }
+    } else {
+        // Only now does nobody else change what index files and packs there are.
+        repository.load_index(run).await?;
+    }
+    let twins = plan.removed.iter().filter(|key| key.kind != FileKind::Index).cloned();
+    for key in twins.chain(repository.worthless_index_files()) {
+        run.check()?;
+        lock.prove().await?;
+        match repository.store().delete(&key).await {
+            Ok(()) => healed.mended.push(Mended { what: key.to_string(), how: How::Removed, bytes: 0 }),
+            Err(error) => healed.left.push(Left::new(&Object::Stored(key), &error.to_string())),
+        }
+    }
+    Ok(())
+}
