@@ -23,6 +23,7 @@ mod apply;
 pub mod plan;
 
 use std::collections::HashSet;
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -32,7 +33,7 @@ pub use crate::heal::plan::{HealPlan, Left, PutBack};
 
 use crate::id::ObjectId;
 use crate::place;
-use crate::repository::{LockMode, Repository, RepositoryError};
+use crate::repository::{LockGuard, LockMode, Repository, RepositoryError};
 use crate::run::{Run, Stopped};
 use crate::store::{FileKind, Key, SharedStore, StoreError};
 use crate::verify::{self, Object, Report, VerifyError};
@@ -94,6 +95,16 @@ pub struct Mended {
     pub bytes: u64,
 }
 
+impl fmt::Display for Mended {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.how {
+            How::From(store) => write!(f, "{} from {store}", self.what),
+            How::Rebuilt => write!(f, "{} made from their headers", self.what),
+            How::Removed => write!(f, "{} removed: it was worth nothing any more", self.what),
+        }
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum How {
@@ -123,6 +134,10 @@ impl Healed {
     #[must_use]
     pub fn is_sound(&self) -> bool {
         self.report.is_sound()
+    }
+
+    fn leave_all(&mut self, why: &str) {
+        self.left.extend(self.report.findings().map(|finding| Left::new(&finding.object, why)));
     }
 
     /// Keeps one reason for each finding that is left.
@@ -162,12 +177,10 @@ pub async fn heal(ward: &Ward, options: verify::Options, run: &Run) -> Result<He
         report: first.clone(),
         left: Vec::new(),
     };
-    if !may_write && !first.is_sound() {
-        let why = "the store takes no lock, and without one nothing is put back".to_owned();
-        healed.left = first.findings().map(|finding| Left::new(&finding.object, &why)).collect();
-        return Ok(healed);
+    if !may_write {
+        healed.leave_all("no lock could be taken, and without one nothing is put back");
     }
-    while !healed.is_sound() && round(ward, &mut healed, run).await? {
+    while may_write && !healed.is_sound() && round(ward, &mut healed, run).await? {
         let again = look_again(repository, options, whole.clone(), run).await?;
         healed.report = Report { checked: first.checked, ..again };
     }
@@ -195,19 +208,33 @@ async fn round(ward: &Ward, healed: &mut Healed, run: &Run) -> Result<bool, Heal
     healed.left.extend(plan.left.iter().cloned());
     let before = (healed.mended.len(), healed.left.len());
     if !plan.put_back.is_empty() {
-        let lock = ward.repository.lock(LockMode::Shared, LOCK_WAIT, run).await?;
+        let Some(lock) = lock(ward, LockMode::Shared, healed, run).await? else { return Ok(false) };
         let put = apply::put_back(ward, &plan.put_back, healed, run).await;
         place::unlock(lock, run).await;
         put?;
     }
     if plan.changes_index() {
-        let lock = ward.repository.lock(LockMode::Exclusive, LOCK_WAIT, run).await?;
+        let Some(lock) = lock(ward, LockMode::Exclusive, healed, run).await? else {
+            return Ok(healed.mended.len() > before.0);
+        };
         let changed = apply::change_index(ward, &plan, &lock, healed, run).await;
         place::unlock(lock, run).await;
         changed?;
     }
     // What no store could give is not asked for again, and an index that none could give is made anew.
     Ok(!plan.is_empty() && before != (healed.mended.len(), healed.left.len()))
+}
+
+/// Takes a lock; where somebody holds another for longer than a heal waits, that is the reason why all this is left.
+async fn lock(ward: &Ward, mode: LockMode, healed: &mut Healed, run: &Run) -> Result<Option<LockGuard>, HealError> {
+    match ward.repository.lock(mode, LOCK_WAIT, run).await {
+        Ok(lock) => Ok(Some(lock)),
+        Err(error @ RepositoryError::Locked { .. }) => {
+            healed.leave_all(&error.to_string());
+            Ok(None)
+        }
+        Err(error) => Err(error.into()),
+    }
 }
 
 async fn look_again(

@@ -20,6 +20,8 @@ pub enum Task {
         /// `None`: the repository.
         copy: Option<String>,
         options: verify::Options,
+        /// Mends what it finds from the policy's other stores.
+        heals: bool,
     },
     Prune {
         /// `None`: the repository.

@@ -6,6 +6,7 @@ use crate::catalog::CatalogError;
 use crate::copy::CopyError;
 use crate::drill::DrillError;
 use crate::exit::{Exit, Failure};
+use crate::heal::HealError;
 use crate::human;
 use crate::install::InstallError;
 use crate::mysql::server::ServerError;
@@ -156,6 +157,10 @@ coded! {
     VerifyError: |error| match error {
         VerifyError::Repository(error) => error.code(),
         VerifyError::Work(_) => Exit::Failed,
+    };
+    HealError: |error| match error {
+        HealError::Verify(error) => error.code(),
+        HealError::Repository(error) => error.code(),
     };
     CopyError: |error| match error {
         CopyError::NoRepository { .. } => Exit::NoRepository,

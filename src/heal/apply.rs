@@ -25,7 +25,11 @@ pub(super) async fn put_back(
     let task = run.events.task(format!("heal {}", ward.name), Unit::Bytes, objects.iter().map(|one| one.bytes).sum());
     let mut is_refused = false;
     for kind in objects.chunk_by(|a, b| a.object.kind == b.object.kind) {
-        let puts = kind.iter().map(|one| async move { (one, put_one(ward, one, run).await) });
+        // Owned: a closure over borrowed items would make the future of a heal impossible to spawn.
+        let puts = kind.to_vec().into_iter().map(|one| async move {
+            let put = put_one(ward, &one, run).await;
+            (one, put)
+        });
         let mut puts = stream::iter(puts).buffer_unordered(OBJECTS_IN_FLIGHT_MAX);
         while let Some((one, put)) = puts.next().await {
             task.add(one.bytes);
@@ -34,9 +38,9 @@ pub(super) async fn put_back(
                 Err(Unmended::Fatal(error)) => return Err(error.into()),
                 Err(Unmended::Refused(error)) => {
                     is_refused = true;
-                    healed.left.push(left(one, error.to_string()));
+                    healed.left.push(left(&one, error.to_string()));
                 }
-                Err(Unmended::NotHad(why)) => healed.left.push(left(one, why)),
+                Err(Unmended::NotHad(why)) => healed.left.push(left(&one, why)),
             }
         }
         if is_refused {
