@@ -38,9 +38,6 @@ use crate::run::{Run, Stopped};
 use crate::store::{FileKind, Key, SharedStore, StoreError};
 use crate::verify::{self, Object, Report, VerifyError};
 
-/// A backup beside us ends in its own time; the scheduled verify comes again.
-const LOCK_WAIT: Duration = Duration::from_mins(1);
-
 #[derive(Debug, thiserror::Error)]
 pub enum HealError {
     #[error(transparent)]
@@ -84,6 +81,8 @@ pub struct Ward {
     pub name: String,
     pub repository: Arc<Repository>,
     pub donors: Vec<Donor>,
+    /// How long it waits for a lock; where it gets none, what needs it is left.
+    pub lock_wait: Duration,
 }
 
 /// Something that is whole again.
@@ -227,7 +226,7 @@ async fn round(ward: &Ward, healed: &mut Healed, run: &Run) -> Result<bool, Heal
 
 /// Takes a lock; where somebody holds another for longer than a heal waits, that is the reason why all this is left.
 async fn lock(ward: &Ward, mode: LockMode, healed: &mut Healed, run: &Run) -> Result<Option<LockGuard>, HealError> {
-    match ward.repository.lock(mode, LOCK_WAIT, run).await {
+    match ward.repository.lock(mode, ward.lock_wait, run).await {
         Ok(lock) => Ok(Some(lock)),
         Err(error @ RepositoryError::Locked { .. }) => {
             healed.leave_all(&error.to_string());

@@ -31,6 +31,9 @@ use crate::verify;
 /// How many drills a report's history shows.
 const HISTORY_DRILLS_MAX: u32 = 24;
 
+/// A forget beside a heal ends within the minute, a backup in its own time: the scheduled verify comes again.
+const HEAL_LOCK_WAIT: Duration = Duration::from_mins(1);
+
 /// Does what a step is asked to.
 ///
 /// # Errors
@@ -218,7 +221,8 @@ pub async fn ward(policy: &Policy, copy: Option<&str>, run: &Run) -> Result<Ward
     let repository = place::repository_beside(policy, copy, &others, run).await?;
     let name = |copy: Option<String>| copy.unwrap_or_else(|| REPOSITORY.to_owned());
     let donors = others.into_iter().map(|(copy, store)| Donor { name: name(copy), store });
-    Ok(Ward { name: name(copy.map(str::to_owned)), repository, donors: donors.collect() })
+    let name = name(copy.map(str::to_owned));
+    Ok(Ward { name, repository, donors: donors.collect(), lock_wait: HEAL_LOCK_WAIT })
 }
 
 /// Returns what a prune of a store may leave as it is: in a copy, the packs that the repository itself holds.

@@ -1,6 +1,6 @@
 //! The real program: what it prints and how it exits, where no server is needed.
 
-mod desk;
+pub(crate) mod desk;
 
 use std::fs;
 use std::io::Write as _;

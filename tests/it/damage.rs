@@ -19,11 +19,13 @@ use bkp::verify::{Level, Object, Options, Report, Subset, verify};
 
 use crate::repository::{local, made, memory, noise, opened, read_all, save, secret, shop_files};
 
+mod matrix;
+
 const STRUCTURE: Options = Options { level: Level::Structure, subset: None };
-const DATA: Options = Options { level: Level::Data, subset: None };
+pub(crate) const DATA: Options = Options { level: Level::Data, subset: None };
 
 /// A repository with two snapshots that share most.
-async fn shop() -> (SharedStore, [StoredSnapshot; 2]) {
+pub(crate) async fn shop() -> (SharedStore, [StoredSnapshot; 2]) {
     let store = memory();
     let repository = made(&store).await;
     let first = save(&repository, &shop_files()).await;
@@ -33,46 +35,46 @@ async fn shop() -> (SharedStore, [StoredSnapshot; 2]) {
     (store, [first, second])
 }
 
-async fn verified(store: &SharedStore, options: Options) -> Report {
+pub(crate) async fn verified(store: &SharedStore, options: Options) -> Report {
     let repository = Repository::open(Arc::clone(store), &secret(), &Run::silent()).await.unwrap();
     verify(&repository, options, &Run::silent()).await.unwrap()
 }
 
-async fn names(store: &SharedStore, kind: FileKind) -> Vec<Key> {
+pub(crate) async fn names(store: &SharedStore, kind: FileKind) -> Vec<Key> {
     let listed = store.list(kind).await.unwrap();
     listed.into_iter().map(|listed| Key::new(kind, listed.name)).collect()
 }
 
 /// Flips one bit in the middle.
-async fn flip(store: &SharedStore, key: &Key) {
+pub(crate) async fn flip(store: &SharedStore, key: &Key) {
     let mut bytes = store.get(key).await.unwrap().to_vec();
     let middle = bytes.len() / 2;
     bytes[middle] ^= 4;
     store.put(key, bytes.into()).await.unwrap();
 }
 
-fn objects(report: &Report) -> BTreeSet<Object> {
+pub(crate) fn objects(report: &Report) -> BTreeSet<Object> {
     let findings = report.damaged.iter().chain(&report.missing);
     findings.map(|finding| finding.object.clone()).collect()
 }
 
-fn only(key: &Key) -> BTreeSet<Object> {
+pub(crate) fn only(key: &Key) -> BTreeSet<Object> {
     BTreeSet::from([Object::Stored(key.clone())])
 }
 
-fn lost(report: &Report, snapshot: &StoredSnapshot) -> BTreeSet<PathBuf> {
+pub(crate) fn lost(report: &Report, snapshot: &StoredSnapshot) -> BTreeSet<PathBuf> {
     let costs = report.costs().into_iter().filter(|cost| cost.snapshot == snapshot.id);
     costs.map(|cost| cost.path.clone()).collect()
 }
 
 /// The pack that holds a file's first blob.
-async fn pack_of(store: &SharedStore, bytes: &[u8]) -> Key {
+pub(crate) async fn pack_of(store: &SharedStore, bytes: &[u8]) -> Key {
     let id = bkp::id::BlobId::of(bytes);
     let pack = opened(store).await.pack_of(BlobKind::Data, &id).unwrap();
     Key::new(FileKind::Pack, pack.to_string())
 }
 
-async fn tree_pack(store: &SharedStore, snapshot: &StoredSnapshot) -> Key {
+pub(crate) async fn tree_pack(store: &SharedStore, snapshot: &StoredSnapshot) -> Key {
     let pack = opened(store).await.pack_of(BlobKind::Tree, &snapshot.snapshot.tree).unwrap();
     Key::new(FileKind::Pack, pack.to_string())
 }

@@ -9,6 +9,7 @@ mod damage;
 mod dump;
 mod faults;
 mod files;
+mod heal;
 mod layers;
 mod load;
 mod mall;
