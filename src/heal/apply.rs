@@ -25,6 +25,11 @@ pub(super) async fn put_back(
     let task = run.events.task(format!("heal {}", ward.name), Unit::Bytes, objects.iter().map(|one| one.bytes).sum());
     let mut is_refused = false;
     for kind in objects.chunk_by(|a, b| a.object.kind == b.object.kind) {
+        // A store that is full, or lets nobody write, says so to every object.
+        if is_refused {
+            healed.left.extend(kind.iter().map(|one| left(one, "not tried: the store takes nothing".to_owned())));
+            continue;
+        }
         // Owned: a closure over borrowed items would make the future of a heal impossible to spawn.
         let puts = kind.to_vec().into_iter().map(|one| async move {
             let put = put_one(ward, &one, run).await;
@@ -42,10 +47,6 @@ pub(super) async fn put_back(
                 }
                 Err(Unmended::NotHad(why)) => healed.left.push(left(&one, why)),
             }
-        }
-        if is_refused {
-            // A store that is full, or lets nobody write, says so to every object.
-            break;
         }
     }
     Ok(())
