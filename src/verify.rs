@@ -74,7 +74,7 @@ pub async fn verify(repository: &Arc<Repository>, options: Options, run: &Run) -
 ///
 /// # Errors
 /// Like [`verify`].
-pub async fn verify_but(
+pub(crate) async fn verify_but(
     repository: &Arc<Repository>,
     options: Options,
     whole: HashSet<ObjectId>,

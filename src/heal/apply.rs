@@ -27,11 +27,11 @@ pub(super) async fn put_back(
     for kind in objects.chunk_by(|a, b| a.object.kind == b.object.kind) {
         // A store that is full, or lets nobody write, says so to every object.
         if is_refused {
-            healed.left.extend(kind.iter().map(|one| left(one, "not tried: the store takes nothing".to_owned())));
+            healed.left.extend(kind.iter().map(|one| left(one, "not tried: the store takes nothing")));
             continue;
         }
         // Owned: a closure over borrowed items would make the future of a heal impossible to spawn.
-        let puts = kind.to_vec().into_iter().map(|one| async move {
+        let puts = kind.iter().cloned().map(|one| async move {
             let put = put_one(ward, &one, run).await;
             (one, put)
         });
@@ -43,17 +43,17 @@ pub(super) async fn put_back(
                 Err(Unmended::Fatal(error)) => return Err(error.into()),
                 Err(Unmended::Refused(error)) => {
                     is_refused = true;
-                    healed.left.push(left(&one, error.to_string()));
+                    healed.left.push(left(&one, &error.to_string()));
                 }
-                Err(Unmended::NotHad(why)) => healed.left.push(left(&one, why)),
+                Err(Unmended::NotHad(why)) => healed.left.push(left(&one, &why)),
             }
         }
     }
     Ok(())
 }
 
-fn left(one: &PutBack, why: String) -> Left {
-    Left::new(&Object::Stored(one.object.clone()), &why)
+fn left(one: &PutBack, why: &str) -> Left {
+    Left::new(&Object::Stored(one.object.clone()), why)
 }
 
 /// Why an object is not back.

@@ -218,9 +218,9 @@ impl Planner<'_> {
             for (pack, blobs) in packs {
                 if self.find(&Key::new(FileKind::Pack, pack.to_string())).await {
                     self.plan.rebuilds_index = true;
-                    blobs.iter().for_each(|blob| {
+                    for blob in &blobs {
                         lost.remove(blob);
-                    });
+                    }
                 }
             }
         }

@@ -12,7 +12,7 @@ use crate::mysql::manifest::{Chunk, FORMAT, Manifest, TableEntry};
 use crate::repository::{BlobKind, Repository, SnapshotList};
 use crate::run::Run;
 use crate::verify::VerifyError;
-use crate::verify::cost::Costs;
+use crate::verify::cost::{Costs, Paths};
 
 /// Letters of a key's value that are shown: a key of text may be long, and holds what customers typed.
 const VALUE_LETTERS_MAX: usize = 24;
@@ -70,7 +70,7 @@ pub(super) fn tell(
 
 /// Returns the dumps that lost something.
 fn dumps(costs: &Costs) -> BTreeSet<(SnapshotId, String)> {
-    let all = costs.values().flat_map(|paths| paths.listed());
+    let all = costs.values().flat_map(Paths::listed);
     all.filter_map(|cost| Some((cost.snapshot, place_in_dump(&cost.path)?.0))).collect()
 }
 

@@ -434,6 +434,48 @@ async fn a_backup_mends_what_the_repository_has_lost_and_says_so() {
 }
 
 #[tokio::test]
+async fn a_lost_row_file_is_told_as_rows_of_a_table_between_two_keys() {
+    let chunk = |file: &str, lower: Option<&str>, upper: Option<&str>| {
+        let bound = |id: &str| serde_json::json!(["3", id]);
+        serde_json::json!({
+            "path": file, "lower": lower.map(bound), "upper": upper.map(bound), "rows": 1_200, "bytes": 50_000, "sha256": "",
+        })
+    };
+    let manifest = serde_json::json!({
+        "format": 1, "product": "mariadb", "version": "", "server": "", "taken_at": "2026-01-01T00:00:00Z",
+        "consistency": "lock-free", "position": null, "gtid": null, "write_stall_ms": 0.0, "variables": {}, "schemas": [],
+        "objects": [], "tables": [{
+            "schema": "mall", "name": "orders", "create": "mall/orders/schema.sql", "engine": "InnoDB", "columns": [],
+            "key": ["shop_id", "id"], "rows": 2_400, "bytes": 100_000,
+            "chunks": [
+                chunk("mall/orders/00000.tsv", None, Some("17")),
+                chunk("mall/orders/00001.tsv", Some("17"), None),
+            ],
+        }],
+    });
+    let store = memory();
+    let files = [
+        ("/mysql/db1/mall/orders/00000.tsv", noise(5, 50_000)),
+        ("/mysql/db1/mall/orders/00001.tsv", noise(6, 50_000)),
+        ("/mysql/db1/manifest.json", manifest.to_string().into_bytes()),
+    ];
+    save(&made(&store).await, &files).await;
+    let place = opened(&store).await.locate(BlobKind::Data, &bkp::id::BlobId::of(&noise(6, 50_000))).unwrap();
+    let key = Key::new(FileKind::Pack, place.pack.to_string());
+    let mut bytes = store.get(&key).await.unwrap().to_vec();
+    bytes[place.blob.offset as usize + 100] ^= 1;
+    store.put(&key, bytes.into()).await.unwrap();
+    let report = verified(&store, DATA).await;
+    let told: Vec<String> = report.costs().iter().flat_map(|cost| &cost.rows).map(ToString::to_string).collect();
+    assert_eq!(told, ["1,200 rows of mall.orders after shop_id=3, id=17"]);
+    let json = serde_json::to_value(&report).unwrap();
+    assert_eq!(json["damaged"][0]["costs"][0]["rows"][0]["after"][1], "id=17");
+    store.delete(&key).await.unwrap();
+    let told = verified(&store, STRUCTURE).await.costs().iter().flat_map(|cost| cost.rows.clone()).count();
+    assert_eq!(told, 0, "the manifest is lost with the rows");
+}
+
+#[tokio::test]
 async fn a_report_is_plain_json() {
     let (store, _) = shop().await;
     let key = pack_of(&store, &noise(99, 40_000)).await;

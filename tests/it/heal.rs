@@ -68,16 +68,15 @@ async fn shop_with_copy() -> (SharedStore, SharedStore, [StoredSnapshot; 2]) {
     (store, copy, snapshots)
 }
 
-fn sources(healed: &Healed) -> BTreeSet<(&str, Option<&str>)> {
-    let source = |how: &How| match how {
-        How::From(store) => Some(store.clone()),
-        How::Rebuilt | How::Removed => None,
-    };
-    let of = |mended: &bkp::heal::Mended| (mended.what.as_str().to_owned(), source(&mended.how));
-    let all: Vec<_> = healed.mended.iter().map(of).collect();
-    // Leaked: a test ends.
-    let all: &'static [(String, Option<String>)] = Vec::leak(all);
-    all.iter().map(|(what, from)| (what.as_str(), from.as_deref())).collect()
+/// Returns what came back, and from which store.
+fn sources(healed: &Healed) -> Vec<(String, &str)> {
+    let mut sources = Vec::new();
+    for mended in &healed.mended {
+        if let How::From(store) = &mended.how {
+            sources.push((mended.what.clone(), store.as_str()));
+        }
+    }
+    sources
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -89,10 +88,10 @@ async fn each_of_two_stores_is_mended_from_the_other() {
     copy.delete(&there).await.unwrap();
     let first = healed(&store, &[("copy", &copy)], DATA).await;
     assert!(first.is_sound(), "{first:#?}");
-    assert_eq!(sources(&first), BTreeSet::from([(here.to_string().as_str(), Some("copy"))]));
+    assert_eq!(sources(&first), [(here.to_string(), "copy")]);
     let second = healed(&copy, &[("repository", &store)], DATA).await;
     assert!(second.is_sound() && second.found == 1, "{second:#?}");
-    assert_eq!(sources(&second), BTreeSet::from([(there.to_string().as_str(), Some("repository"))]));
+    assert_eq!(sources(&second), [(there.to_string(), "repository")]);
     assert_eq!(stored(&store).await, whole);
     assert_eq!(stored(&copy).await, whole);
 }
@@ -491,7 +490,7 @@ async fn beside_a_backup_objects_come_back_and_an_index_waits_for_its_end() {
     flip(&store, &index).await;
     let beside = healed(&store, &[("copy", &copy)], DATA).await;
     assert_eq!(objects(&beside.report), only(&index), "{beside:#?}");
-    assert_eq!(sources(&beside), BTreeSet::from([(pack.to_string().as_str(), Some("copy"))]));
+    assert_eq!(sources(&beside), [(pack.to_string(), "copy")]);
     assert!(beside.left[0].why.contains("holds a lock"), "{beside:#?}");
     lock.release().await.unwrap();
     assert!(healed(&store, &[("copy", &copy)], DATA).await.is_sound());
@@ -508,6 +507,19 @@ async fn a_donor_that_is_away_is_told_and_the_others_are_asked() {
     let alone = healed(&store, &[("away", &away)], DATA).await;
     assert!(alone.left[0].why.contains("not asked: away"), "{alone:#?}");
     assert!(healed(&store, &[("away", &away), ("copy", &copy)], DATA).await.is_sound());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_prune_that_a_damaged_index_stopped_works_after_a_heal() {
+    let (store, _) = shop().await;
+    flip(&store, &names(&store, FileKind::Index).await[0]).await;
+    let refused = crate::prune::prune(&store, &crate::prune::thorough()).await.unwrap_err();
+    assert!(refused.hint().unwrap().contains("`bkp verify --heal`"), "{refused}");
+    for lock in names(&store, FileKind::Lock).await {
+        store.delete(&lock).await.unwrap();
+    }
+    assert!(healed(&store, &[], DATA).await.is_sound());
+    crate::prune::prune(&store, &crate::prune::thorough()).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
