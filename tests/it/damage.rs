@@ -25,7 +25,7 @@ const STRUCTURE: Options = Options { level: Level::Structure, subset: None };
 pub(crate) const DATA: Options = Options { level: Level::Data, subset: None };
 
 /// A repository with two snapshots that share most.
-pub(crate) async fn shop() -> (SharedStore, [StoredSnapshot; 2]) {
+async fn shop() -> (SharedStore, [StoredSnapshot; 2]) {
     let store = memory();
     let repository = made(&store).await;
     let first = save(&repository, &shop_files()).await;
