@@ -73,7 +73,10 @@ pub(super) fn steps(told: &mut Told, policy: &Policy, steps: &[Step]) {
         match &step.result {
             Ok(Done::Backup(done)) => backup(told, policy, done),
             Ok(Done::Copy(done)) => copies(told, done),
-            Ok(Done::Verify(report)) => verified(&mut told.text, "verify", report),
+            Ok(Done::Verify(report)) => {
+                verified(&mut told.text, "verify", report);
+                offer_heal(&mut told.text, policy, report);
+            }
             Ok(Done::Heal(healed)) => heal(&mut told.text, healed),
             Ok(Done::Prune(done)) => pruned(told, done),
             Ok(Done::Drill(done)) => drill(told, done),
@@ -196,6 +199,16 @@ fn verified(text: &mut String, what: &str, report: &verify::Report) {
         }
     }
     more(text, report.damaged.len() + report.missing.len());
+}
+
+fn offer_heal(text: &mut String, policy: &Policy, report: &verify::Report) {
+    if !report.is_sound() {
+        let level = match report.level {
+            verify::Level::Structure => "",
+            verify::Level::Data => " --level data",
+        };
+        line!(text, "{:<10} `bkp verify {}{level} --heal` puts back what another store holds whole", "", policy.name);
+    }
 }
 
 /// Tells what a verify that heals found, what is whole again, and why the rest is not.

@@ -11,6 +11,7 @@ use bkp::catalog::{Catalog, REPOSITORY};
 use bkp::copy;
 use bkp::event::Events;
 use bkp::heal::{Donor, Healed, How, Ward, heal};
+use bkp::policy::Policy;
 use bkp::repository::{BlobKind, LockMode, Repository, StoredSnapshot};
 use bkp::run::Run;
 use bkp::store::faulty::{Fault, Faulty, Operation, Rule};
@@ -23,6 +24,8 @@ use crate::cli::desk::{Desk, flip as flip_file};
 use crate::damage::{DATA, flip, lost, names, objects, only, pack_of, tree_pack, verified};
 use crate::repository::{local, made, memory, noise, opened, read_all, save, secret};
 use crate::restic;
+use crate::servers::{Product, block_on};
+use crate::world::World;
 
 const KINDS: [FileKind; 5] = [FileKind::Config, FileKind::Key, FileKind::Pack, FileKind::Index, FileKind::Snapshot];
 
@@ -641,6 +644,59 @@ fn the_program_names_what_no_store_has_and_exits_13() {
     assert_eq!(json["steps"][0]["result"]["healed"]["left"].as_array().unwrap().len(), 1);
     desk.bkp(&["forget", "mall", "--dry-run"]).expect(0);
     assert!(desk.bkp(&["forget", "mall", "--dry-run"]).out.contains("rests"));
+}
+
+#[test]
+#[ignore = "needs the servers of scripts/lab; scripts/test runs it"]
+fn a_dump_is_mended_from_s3_and_what_both_have_lost_is_told_as_rows() {
+    let world = World::ready(Product::MariaDb);
+    world.bkp(&["backup", "mall", "--source", "db1"]).expect(0);
+    let packs = |root: PathBuf| -> Vec<PathBuf> {
+        let dirs = fs::read_dir(root.join("data")).unwrap().map(|dir| dir.unwrap().path());
+        dirs.flat_map(|dir| fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path())).collect()
+    };
+    let here = packs(world.path("repository"));
+    let before: Vec<_> = here.iter().map(|pack| fs::read(pack).unwrap()).collect();
+    here.iter().for_each(|pack| flip_file(pack));
+    let told = world.bkp(&["verify", "mall", "--level", "data"]).expect(13);
+    assert!(told.out.contains("`bkp verify mall --level data --heal`"), "{}", told.out);
+    let healed = world.bkp(&["verify", "mall", "--level", "data", "--heal"]).expect(0);
+    assert!(healed.out.contains("from offsite"), "{}", healed.out);
+    assert_eq!(here.iter().map(|pack| fs::read(pack).unwrap()).collect::<Vec<_>>(), before);
+    let checked = world.restic(&["check", "--read-data"]).expect(0);
+    assert!(checked.out.contains("no errors were found"), "{}", checked.out);
+
+    // The orders' rows, in both stores.
+    let repository = block_on(async {
+        let policy = Policy::load(&world.path("policies/mall.toml")).unwrap();
+        bkp::place::repository(&policy, &Run::silent()).await.unwrap()
+    });
+    let place = block_on(async {
+        repository.load_index(&Run::silent()).await.unwrap();
+        let stored = repository.snapshots().await.unwrap().remove(0);
+        let mut tree = stored.snapshot.tree;
+        for name in ["mysql", "db1", "mall", "orders"] {
+            let node = repository.tree(&tree).await.unwrap().nodes.into_iter().find(|node| node.name == name).unwrap();
+            tree = node.subtree.unwrap();
+        }
+        let rows =
+            repository.tree(&tree).await.unwrap().nodes.into_iter().find(|node| node.name == "00000.tsv").unwrap();
+        repository.locate(BlobKind::Data, &rows.content[0]).unwrap()
+    });
+    let pack = Key::new(FileKind::Pack, place.pack.to_string()).path();
+    for root in [world.path("repository"), world.s3.objects().join("dr")] {
+        let file = root.join(&pack);
+        let mut bytes = fs::read(&file).unwrap();
+        bytes[place.blob.offset as usize + 20] ^= 1;
+        fs::remove_file(&file).unwrap();
+        fs::write(&file, bytes).unwrap();
+    }
+    let left = world.bkp(&["verify", "mall", "--level", "data", "--heal"]).expect(13);
+    assert!(left.out.contains("costs /mysql/db1/mall/orders/00000.tsv"), "{}", left.out);
+    assert!(left.out.contains("which is 1,500 rows of mall.orders"), "{}", left.out);
+    assert!(left.out.contains("not healed: data/"), "{}", left.out);
+    // What the source still has is stored again, and the old snapshot has it back.
+    world.bkp(&["backup", "mall", "--source", "db1"]);
 }
 
 #[test]
