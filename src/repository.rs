@@ -6,6 +6,8 @@ mod config;
 mod document;
 pub mod error;
 mod fetch;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 mod holder;
 pub mod index;
 pub mod key;

@@ -92,6 +92,8 @@ pub enum StoreError {
     Unreadable { act: &'static str, thing: String, reason: String },
     #[error("{act} `{thing}`: no space left on the device")]
     Full { act: &'static str, thing: String },
+    #[error("{act} `{thing}`: its file system is read-only")]
+    ReadOnly { act: &'static str, thing: String },
     #[error("{act} `{thing}`: access denied: {reason}")]
     Denied { act: &'static str, thing: String, reason: String },
     /// The store's own lock (Object Lock) refuses to delete it.
@@ -108,6 +110,9 @@ impl StoreError {
     pub fn hint(&self) -> Option<String> {
         let text = match self {
             Self::Full { .. } => "free space there and run it again: nothing is lost",
+            Self::ReadOnly { .. } => {
+                "see `dmesg`: Linux turns a disk that fails read-only; `bkp restore` and `bkp verify` still read it"
+            }
             Self::Denied { .. } => "check the credentials and what they may do, or the rights of the directory",
             Self::Protected { .. } => "wait until the store's lock ends",
             Self::Refused { .. } => "see `ip route get ADDRESS`, then correct the route or [network] in the policy",
@@ -129,7 +134,7 @@ impl StoreError {
     /// Tells whether every other object would fare the same, so that going on is of no use.
     #[must_use]
     pub fn is_final(&self) -> bool {
-        matches!(self, Self::Full { .. } | Self::Denied { .. } | Self::Refused { .. })
+        matches!(self, Self::Full { .. } | Self::ReadOnly { .. } | Self::Denied { .. } | Self::Refused { .. })
     }
 }
 

@@ -2,7 +2,7 @@
 # Sourced by scripts/lab: what each purpose needs, and getting it.
 
 QUICKSTART_PACKAGES="ca-certificates gcc libc6-dev mariadb-server mariadb-client restic"
-TEST_PACKAGES="$QUICKSTART_PACKAGES chromium iproute2 systemd util-linux"
+TEST_PACKAGES="$QUICKSTART_PACKAGES chromium g++ iproute2 systemd util-linux"
 BENCH_PACKAGES="$QUICKSTART_PACKAGES zstd time"
 
 lab_install() {

@@ -90,7 +90,10 @@ coded! {
     };
     StoreError: |error| match error {
         StoreError::Missing { .. } | StoreError::Unreadable { .. } => Exit::Damaged,
-        StoreError::Transient { .. } | StoreError::Failed { .. } | StoreError::Full { .. } => Exit::Failed,
+        StoreError::Transient { .. }
+        | StoreError::Failed { .. }
+        | StoreError::Full { .. }
+        | StoreError::ReadOnly { .. } => Exit::Failed,
         StoreError::Denied { .. } => Exit::Password,
         StoreError::Protected { .. } => Exit::Protected,
         StoreError::Refused { .. } => Exit::Network,

@@ -119,7 +119,8 @@ fn unseal(user: &MasterKey, data: &[u8]) -> Opened {
     MasterKey::from_json(&json).map_or_else(|| Opened::Damaged("it seals no key".to_owned()), Opened::Key)
 }
 
-fn parse(json: &[u8]) -> Result<(Cost, Vec<u8>, Vec<u8>), String> {
+/// Reads a key file: what opening it costs, its salt and the sealed key.
+pub(super) fn parse(json: &[u8]) -> Result<(Cost, Vec<u8>, Vec<u8>), String> {
     let file: KeyFile = serde_json::from_slice(json).map_err(|error| error.to_string())?;
     if file.kdf != "scrypt" {
         return Err(format!("its kdf `{}` is not known", file.kdf));

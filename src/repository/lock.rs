@@ -71,7 +71,7 @@ pub enum LockMode {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-struct Lock {
+pub(super) struct Lock {
     #[serde(with = "time")]
     time: DateTime<Utc>,
     exclusive: bool,
@@ -108,7 +108,7 @@ impl Lock {
     }
 
     /// Tells whether the holder is gone. `is_held` says so of a lock with our own process id.
-    fn is_stale(&self, now: DateTime<Utc>, is_held: bool) -> bool {
+    pub(super) fn is_stale(&self, now: DateTime<Utc>, is_held: bool) -> bool {
         let is_old = |minutes| now - self.time > TimeDelta::minutes(minutes);
         let us = Holder::of_this_process();
         let is_gone = || if self.pid == us.pid { !is_held } else { !is_alive(self.pid) };
@@ -361,7 +361,10 @@ async fn pause(span: Duration, run: &Run) -> Result<(), RepositoryError> {
 
 /// Tells whether a store does not let us put or delete a lock.
 pub(super) fn is_not_allowed(error: &RepositoryError) -> bool {
-    matches!(error, RepositoryError::Store(StoreError::Denied { .. } | StoreError::Protected { .. }))
+    matches!(
+        error,
+        RepositoryError::Store(StoreError::Denied { .. } | StoreError::ReadOnly { .. } | StoreError::Protected { .. })
+    )
 }
 
 /// Makes SIGHUP harmless: `restic unlock` sends one to the holder of a lock to see whether it lives.

@@ -118,7 +118,7 @@ impl PackBuilder {
 
     /// Closes the pack: adds the header and names it.
     pub(super) fn finish(mut self, key: &MasterKey) -> Result<Pack, SealError> {
-        let header: Vec<u8> = self.blobs.iter().flat_map(header_entry).collect();
+        let header = print_entries(&self.blobs);
         let start = self.bytes.len();
         self.bytes.reserve_exact(header.len() + OVERHEAD + LENGTH_FIELD);
         key.encrypt_into(&header, &mut self.bytes)?;
@@ -127,6 +127,11 @@ impl PackBuilder {
         self.bytes.extend_from_slice(&length.to_le_bytes());
         Ok(Pack { id: ObjectId::of(&self.bytes), bytes: self.bytes.into(), blobs: self.blobs })
     }
+}
+
+/// Prints the entries of a header.
+pub(super) fn print_entries(blobs: &[PackedBlob]) -> Vec<u8> {
+    blobs.iter().flat_map(header_entry).collect()
 }
 
 fn header_entry(blob: &PackedBlob) -> Vec<u8> {
@@ -182,7 +187,8 @@ pub(super) fn read_header(key: &MasterKey, tail: &[u8], pack_size: u64) -> Resul
     }
 }
 
-fn parse_entries(mut header: &[u8]) -> Option<Vec<PackedBlob>> {
+/// Reads the entries of a header.
+pub(super) fn parse_entries(mut header: &[u8]) -> Option<Vec<PackedBlob>> {
     let mut blobs = Vec::with_capacity(header.len() / PLAIN_ENTRY);
     let mut offset = 0u32;
     while let Some((kind, rest)) = header.split_first() {

@@ -308,7 +308,8 @@ fn fault(act: &'static str, thing: String, error: &io::Error) -> StoreError {
     match error.kind() {
         ErrorKind::NotFound => StoreError::Missing { act, thing },
         ErrorKind::StorageFull | ErrorKind::QuotaExceeded => StoreError::Full { act, thing },
-        ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => StoreError::Denied { act, thing, reason },
+        ErrorKind::ReadOnlyFilesystem => StoreError::ReadOnly { act, thing },
+        ErrorKind::PermissionDenied => StoreError::Denied { act, thing, reason },
         ErrorKind::Interrupted | ErrorKind::TimedOut | ErrorKind::StaleNetworkFileHandle => {
             StoreError::Transient { act, thing, reason }
         }

@@ -1,8 +1,9 @@
 //! Kills, signals, full disks, failing copies: nothing is lost, and the next run succeeds.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::process::ExitStatusExt as _;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::servers::{Product, Server};
@@ -228,6 +229,86 @@ fn a_full_disk_is_a_clear_error_and_loses_nothing() {
     assert_eq!(snapshots(&world), before);
     world.bkp(&["verify", "mall", "--level", "data"]).expect(0);
     world.restic(&["check", "--read-data", "--no-lock"]).expect(0);
+}
+
+#[test]
+#[ignore = "needs root to mount a small disk; scripts/test runs it"]
+fn a_disk_that_turned_read_only_is_told_as_one_and_still_restores() {
+    let world = World::new(Product::MariaDb);
+    let repository = world.path("repository");
+    let _unmount = small_disk(&repository, "64m");
+    world.bkp(&["init", "mall"]).expect(0);
+    world.bkp(&["backup", "mall", "--no-copy"]).expect(0);
+    remount(&repository, "ro");
+    world.add_image(1, 99);
+    let refused = world.bkp(&["backup", "mall", "--no-copy"]).expect(1);
+    assert!(refused.err.contains("its file system is read-only") && refused.err.contains("dmesg"), "{refused:?}");
+    let before = snapshots(&world);
+    world.bkp(&["verify", "mall", "--level", "data"]).expect(0);
+    let (target, dir) = (Server::start(Product::MariaDb, &[]), world.path("restored"));
+    world.restore_into(&target, &["--to-dir", dir.to_str().unwrap(), "--yes"]).expect(0);
+    assert_eq!(rows(&target)["orders"], rows(&world.source)["orders"]);
+
+    remount(&repository, "rw");
+    assert_eq!(snapshots(&world), before);
+    world.bkp(&["backup", "mall", "--no-copy"]).expect(0);
+    world.bkp(&["verify", "mall", "--level", "data"]).expect(0);
+}
+
+fn remount(disk: &std::path::Path, how: &str) {
+    let options = format!("remount,{how}");
+    assert!(Command::new("mount").args(["-o", &options]).arg(disk).status().unwrap().success());
+}
+
+#[test]
+#[ignore = "needs root to become another user; scripts/test runs it"]
+fn a_permission_that_is_lost_in_mid_run_is_a_clear_error_and_loses_nothing() {
+    let world = World::new(Product::MariaDb);
+    let program = world.path("bkp");
+    fs::copy(env!("CARGO_BIN_EXE_bkp"), &program).unwrap();
+    own(world.dir.path());
+    let as_nobody = |args: &[&str]| {
+        let mut command = Command::new("setpriv");
+        command.args(["--reuid", NOBODY, "--regid", NOBODY, "--clear-groups"]).arg(&program).args(args);
+        command.arg("--policies").arg(world.path("policies")).env("HOME", world.dir.path()).env("NO_COLOR", "1");
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+    };
+    let run = |args: &[&str]| Ended::from(as_nobody(args).output().unwrap());
+    run(&["init", "mall"]).expect(0);
+    run(&["backup", "mall", "--no-copy"]).expect(0);
+    let before = run(&["snapshots", "mall", "--json"]).expect(0).json();
+    let packs = || files(&world.path("repository/data")).len();
+    let count = packs();
+    fs::write(world.images().join("huge.jpg"), noise(7, 96 << 20)).unwrap();
+    own(&world.images());
+    let backup = as_nobody(&["backup", "mall", "--no-copy", "--source", "images"]).spawn().unwrap();
+    wait_until("the first pack of the run", || packs() > count);
+    // All of them: a pack lies where its hash says.
+    let data = world.path("repository/data");
+    let dirs =
+        || fs::read_dir(&data).unwrap().map(|entry| entry.unwrap().path()).chain([data.clone()]).collect::<Vec<_>>();
+    for dir in dirs() {
+        fs::set_permissions(dir, fs::Permissions::from_mode(0o500)).unwrap();
+    }
+    let failed = Ended::from(backup.wait_with_output().unwrap()).expect(12);
+    assert!(failed.err.contains("access denied") && failed.err.contains("rights of the directory"), "{failed:?}");
+    assert_eq!(run(&["snapshots", "mall", "--json"]).expect(0).json(), before);
+
+    for dir in dirs() {
+        fs::set_permissions(dir, fs::Permissions::from_mode(0o700)).unwrap();
+    }
+    fs::remove_file(world.images().join("huge.jpg")).unwrap();
+    run(&["backup", "mall", "--no-copy"]).expect(0);
+    run(&["verify", "mall", "--level", "data"]).expect(0);
+    world.restic(&["check", "--read-data", "--no-lock"]).expect(0);
+}
+
+const NOBODY: &str = "65534";
+
+/// Gives a directory and all below it to another user.
+fn own(dir: &std::path::Path) {
+    assert!(Command::new("chown").args(["-R", NOBODY]).arg(dir).status().unwrap().success());
 }
 
 #[test]

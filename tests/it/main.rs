@@ -4,6 +4,7 @@
 mod catalog;
 mod cli;
 mod copy;
+mod crash;
 mod cycle;
 mod damage;
 mod dump;

@@ -10,15 +10,20 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use bkp::backup::{self, backup};
 use bkp::clock::FixedClock;
 use bkp::event::Events;
+use bkp::forget::Alone;
 use bkp::id::BlobId;
+use bkp::policy::Policy;
+use bkp::prune;
+use bkp::prune::plan::Limits;
 use bkp::repository::{BlobKind, LockMode, Repository, RepositoryError};
 use bkp::run::Run;
-use bkp::store::FileKind;
+use bkp::store::{FileKind, Key, Listed, SharedStore, Store, StoreError};
 use bkp::verify::{Level, Options, verify};
 use chrono::TimeDelta;
 
@@ -315,6 +320,142 @@ async fn bkp_heeds_restics_locks_and_clears_those_of_the_dead() {
         let run = Run::new(Arc::new(later), Events::silent());
         repository.lock(LockMode::Exclusive, Duration::ZERO, &run).await.unwrap().release().await.unwrap();
         assert_eq!(repository.store().list(FileKind::Lock).await.unwrap().len(), 0);
+    }
+}
+
+/// A store that has something done beside its user, right after the first object of a kind was put.
+struct Beside<F> {
+    inner: SharedStore,
+    kind: FileKind,
+    act: Mutex<Option<F>>,
+}
+
+impl<F: FnOnce() + Send + 'static> Beside<F> {
+    fn new(inner: SharedStore, kind: FileKind, act: F) -> Arc<Self> {
+        Arc::new(Self { inner, kind, act: Mutex::new(Some(act)) })
+    }
+
+    fn was_done(&self) -> bool {
+        self.act.lock().unwrap().is_none()
+    }
+}
+
+#[async_trait::async_trait]
+impl<F: FnOnce() + Send + 'static> Store for Beside<F> {
+    fn location(&self) -> String {
+        self.inner.location()
+    }
+
+    async fn put(&self, key: &Key, bytes: bytes::Bytes) -> Result<(), StoreError> {
+        self.inner.put(key, bytes).await?;
+        let act = if key.kind == self.kind { self.act.lock().unwrap().take() } else { None };
+        if let Some(act) = act {
+            tokio::task::spawn_blocking(act).await.unwrap();
+        }
+        Ok(())
+    }
+
+    async fn get(&self, key: &Key) -> Result<bytes::Bytes, StoreError> {
+        self.inner.get(key).await
+    }
+
+    async fn get_range(&self, key: &Key, range: std::ops::Range<u64>) -> Result<bytes::Bytes, StoreError> {
+        self.inner.get_range(key, range).await
+    }
+
+    async fn list(&self, kind: FileKind) -> Result<Vec<Listed>, StoreError> {
+        self.inner.list(kind).await
+    }
+
+    async fn size(&self, key: &Key) -> Result<Option<u64>, StoreError> {
+        self.inner.size(key).await
+    }
+
+    async fn delete(&self, key: &Key) -> Result<(), StoreError> {
+        self.inner.delete(key).await
+    }
+}
+
+/// A policy that saves the desk's source into the desk's repository.
+fn policy_of(desk: &Desk) -> Policy {
+    let dir = desk.dir.path().display();
+    let text = format!(
+        "version = 1\nname = \"mall\"\ntimezone = \"UTC\"\nstate_dir = \"{dir}/state\"\n\
+         [repository]\npath = \"{dir}/repository\"\npassword_file = \"{dir}/key\"\n\
+         [files.images]\npath = \"{dir}/source\"\n[retention]\nlast = 3\n"
+    );
+    Policy::parse(&text, Path::new("mall.toml")).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs the servers of scripts/lab; scripts/test runs it"]
+async fn a_restic_prune_beside_a_running_backup_is_refused_and_a_restic_backup_is_not() {
+    for (version, kind) in [("RESTIC", FileKind::Pack), ("RESTIC019", FileKind::Pack), ("RESTIC019", FileKind::Index)] {
+        let desk = Arc::new(Desk::new(version));
+        let source = desk.source();
+        // Without a snapshot every pack is a prune's to take, those included that no index names yet.
+        made(&local(&desk.repository())).await;
+        let beside = {
+            let (desk, source) = (Arc::clone(&desk), source.clone());
+            Beside::new(local(&desk.repository()), kind, move || {
+                let prune = desk.run(&["prune", "--max-unused", "0"]);
+                let told = String::from_utf8_lossy(&prune.stderr).into_owned();
+                assert!(!prune.status.success() && told.contains("already locked"), "{told}");
+                desk.restic(&["backup", "--tag", "by-hand", source.to_str().unwrap()]);
+            })
+        };
+        let store: SharedStore = beside.clone();
+        let run = Run::silent();
+        let repository = Repository::open(store, &secret(), &run).await.unwrap();
+        let saved = backup(&policy_of(&desk), &repository, &backup::Options::default(), &run).await.unwrap();
+        assert!(saved.is_complete() && beside.was_done(), "{saved:?}");
+        desk.check();
+        desk.restic(&["prune", "--max-unused", "0"]);
+        desk.check();
+        let repository = opened(&local(&desk.repository())).await;
+        let snapshots = repository.snapshots().await.unwrap();
+        assert_eq!(snapshots.len(), 2);
+        for stored in snapshots {
+            let restored = desk.restore(&stored.id.to_string());
+            assert_same(&source, &restored.join(source.strip_prefix("/").unwrap()), |path| {
+                version == "RESTIC" && path == Path::new("raw link")
+            });
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs the servers of scripts/lab; scripts/test runs it"]
+async fn a_prune_beside_a_running_restic_backup_is_refused_and_nothing_is_lost() {
+    for version in VERSIONS {
+        let desk = Desk::new(version);
+        let store = local(&desk.repository());
+        let repository = made(&store).await;
+        let run = Run::silent();
+        let mut restic = locking_backup(&desk, &repository).await;
+        // Enough for whole packs, which no index names yet.
+        let rows = noise(7, 60 << 20);
+        restic.stdin.as_mut().unwrap().write_all(&rows).unwrap();
+        let start = Instant::now();
+        while store.list(FileKind::Pack).await.unwrap().is_empty() {
+            assert!(start.elapsed() < Duration::from_mins(1), "restic puts no pack");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        assert!(store.list(FileKind::Index).await.unwrap().is_empty());
+        let refused = Alone::take(&repository, &run).await;
+        assert!(matches!(refused, Err(RepositoryError::Locked { .. })), "{refused:?}");
+        drop(restic.stdin.take());
+        assert!(restic.wait().unwrap().success());
+
+        let repository = opened(&store).await;
+        let lock = Alone::take(&repository, &run).await.unwrap();
+        let plan =
+            prune::plan(&repository, &Limits { unused_percent_max: 0, ..Limits::default() }, &run).await.unwrap();
+        prune::apply(&plan, &repository, &lock, &run).await.unwrap();
+        lock.into_guard().release().await.unwrap();
+        desk.check();
+        let read = read_all(&*opened(&store).await, repository.snapshots().await.unwrap()[0].snapshot.tree).await;
+        assert_eq!(read[Path::new("/stdin")].as_ref().unwrap(), &[&b"rows"[..], &rows].concat());
     }
 }
 
