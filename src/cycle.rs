@@ -196,7 +196,7 @@ fn task_of(policy: &Policy, verb: Verb, options: &backup::Options, stamps: &Stam
         Verb::Verify => {
             let subset = verify::Subset::of_turn(stamps.of(verb.name()).done, VERIFY_SHARES);
             let options = verify::Options { level: verify::Level::Data, subset: Some(subset) };
-            Task::Verify { copy: None, options, heals: policy.verify.heal }
+            Task::Verify { copy: None, options, heals: policy.verify.heal, salvages: false }
         }
         Verb::Prune => Task::Prune { copy: None, unused_percent_max: Limits::default().unused_percent_max },
         Verb::Drill => Task::Drill { from: None, keep: false },

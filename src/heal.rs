@@ -12,6 +12,11 @@
 //! name whose bytes are here under their right one. What no snapshot needs is for a prune to judge, and a snapshot that is gone without
 //! a trace was forgotten: neither comes back.
 //!
+//! # What no store holds whole
+//! A damaged pack stays, and a backup goes on to rely on it: whether each byte of a pack reads is not looked at for every file. Only where
+//! the operator says so (`--salvage`) is it given up: its blobs that still open move into new packs, the index names it no more, and
+//! once that is proved it is deleted. Then the lost blobs are named as such, and the next backup stores them again.
+//!
 //! # Locks
 //! Putting an object back under its own name changes nothing for who reads or adds beside it, restic's backups included: before it
 //! the object was of no use, after it is what it always was. So a shared lock is enough, and needed: it keeps a prune, which deletes
@@ -22,7 +27,7 @@
 mod apply;
 pub mod plan;
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -81,6 +86,10 @@ pub struct Ward {
     pub name: String,
     pub repository: Arc<Repository>,
     pub donors: Vec<Donor>,
+    /// Stores that could not be opened.
+    pub away: Vec<String>,
+    /// Gives up what no store holds whole, so that a backup stores it again.
+    pub salvages: bool,
     /// How long it waits for a lock; where it gets none, what needs it is left.
     pub lock_wait: Duration,
 }
@@ -100,6 +109,9 @@ impl fmt::Display for Mended {
             How::From(store) => write!(f, "{} from {store}", self.what),
             How::Rebuilt => write!(f, "{} made from their headers", self.what),
             How::Removed => write!(f, "{} removed: it was worth nothing any more", self.what),
+            How::Salvaged { blobs, lost } => {
+                write!(f, "{} given up: {} of its {blobs} blobs are kept", self.what, blobs - lost)
+            }
         }
     }
 }
@@ -113,6 +125,8 @@ pub enum How {
     Rebuilt,
     /// It was worth nothing any more, and is gone.
     Removed,
+    /// So many of its blobs still read and are in new packs; it is gone, and the rest with it.
+    Salvaged { blobs: u64, lost: u64 },
 }
 
 /// What a heal found, what it mended and what is left.
@@ -126,6 +140,8 @@ pub struct Healed {
     pub report: Report,
     /// Why it could not be mended.
     pub left: Vec<Left>,
+    /// Stores that did not answer: they may hold what is left.
+    pub away: BTreeSet<String>,
 }
 
 impl Healed {
@@ -175,6 +191,7 @@ pub async fn heal(ward: &Ward, options: verify::Options, run: &Run) -> Result<He
         mended: Vec::new(),
         report: first.clone(),
         left: Vec::new(),
+        away: ward.away.iter().cloned().collect(),
     };
     if !may_write {
         healed.leave_all("no lock could be taken, and without one nothing is put back");
@@ -183,8 +200,29 @@ pub async fn heal(ward: &Ward, options: verify::Options, run: &Run) -> Result<He
         let again = look_again(repository, options, whole.clone(), run).await?;
         healed.report = Report { checked: first.checked, ..again };
     }
+    if may_write && ward.salvages && !healed.is_sound() && salvage(ward, &mut healed, run).await? {
+        let again = look_again(repository, options, whole, run).await?;
+        healed.report = Report { checked: first.checked, ..again };
+    }
     healed.explain();
     Ok(healed)
+}
+
+/// Gives up the packs that no store holds whole; tells whether there were any. A store that does not answer may hold them: then
+/// nothing is given up.
+async fn salvage(ward: &Ward, healed: &mut Healed, run: &Run) -> Result<bool, HealError> {
+    let packs: HashSet<ObjectId> = healed.report.findings().filter_map(|finding| pack_of(&finding.object)).collect();
+    if packs.is_empty() {
+        return Ok(false);
+    }
+    if !healed.away.is_empty() {
+        healed.leave_all(&format!("not given up: {} may hold it", Vec::from_iter(healed.away.clone()).join(", ")));
+        return Ok(false);
+    }
+    let Some(lock) = lock(ward, LockMode::Exclusive, healed, run).await? else { return Ok(false) };
+    let salvaged = apply::salvage(ward, &packs, &lock, healed, run).await;
+    place::unlock(lock, run).await;
+    salvaged.map(|()| true)
 }
 
 /// Verifies a store and returns what [`heal`] would do first. What comes to light once that is done is not in it.
@@ -204,6 +242,7 @@ pub async fn plan(ward: &Ward, options: verify::Options, run: &Run) -> Result<(R
 async fn round(ward: &Ward, healed: &mut Healed, run: &Run) -> Result<bool, HealError> {
     let failed: HashSet<String> = healed.left.iter().map(|left| left.object.clone()).collect();
     let plan = plan::make(ward, &healed.report, &failed, run).await?;
+    healed.away.extend(plan.away.iter().cloned());
     healed.left.extend(plan.left.iter().cloned());
     let before = (healed.mended.len(), healed.left.len());
     if !plan.put_back.is_empty() {
@@ -256,11 +295,16 @@ fn faults(report: &Report) -> u64 {
 fn whole_packs(repository: &Repository, report: &Report) -> HashSet<ObjectId> {
     let mut whole: HashSet<ObjectId> = repository.pack_sizes().into_iter().map(|(id, _)| id).collect();
     for finding in report.findings() {
-        if let Object::Stored(Key { kind: FileKind::Pack, name }) = &finding.object
-            && let Ok(id) = name.parse()
-        {
+        if let Some(id) = pack_of(&finding.object) {
             whole.remove(&id);
         }
     }
     whole
+}
+
+fn pack_of(object: &Object) -> Option<ObjectId> {
+    match object {
+        Object::Stored(Key { kind: FileKind::Pack, name }) => name.parse().ok(),
+        Object::Stored(_) | Object::Blob(..) => None,
+    }
 }

@@ -96,7 +96,8 @@ Examples:
 
 --heal mends what the verify finds, as deep as --level looks: the repository and then each copy, every one from all the
 others; with --copy that store alone. Bytes are put back only where they hash right; a lost index is made anew from the
-packs. Nothing is deleted that could not be replaced. Exit code 0 where all is whole afterwards, 13 where damage is left.
+packs. Nothing is deleted that could not be replaced, unless --salvage says so: that moves what still reads of a damaged
+pack into a new one and deletes it, once every other store has answered; run `bkp backup` after it. Exit code 0 where all is whole afterwards, 13 where damage is left.
 At the level data every byte of every store that is looked at is read: from a bucket that costs what it costs.")]
     Verify(VerifyArgs),
     /// Brings snapshots into the copies
@@ -310,6 +311,9 @@ pub struct VerifyArgs {
     /// Puts back what is damaged or missing from any other store that holds it whole: without --copy in every store
     #[arg(long)]
     pub heal: bool,
+    /// Gives up what no store holds whole: keeps what still reads, and lets the next backup store the rest again
+    #[arg(long, requires = "heal", conflicts_with = "dry_run")]
+    pub salvage: bool,
     /// Says what would be put back, and from where, and changes nothing
     #[arg(long, requires = "heal")]
     pub dry_run: bool,

@@ -161,7 +161,7 @@ pub(super) fn verify(global: &Global, args: &VerifyArgs) -> Answered {
     if args.heal {
         return heal(global, &policy, args, options);
     }
-    let task = Task::Verify { copy: args.copy.clone(), options, heals: false };
+    let task = Task::Verify { copy: args.copy.clone(), options, heals: false, salvages: false };
     wait(global, |run| async move { step(&policy, &task, Duration::ZERO, &run).await })
 }
 
@@ -177,7 +177,7 @@ fn heal(global: &Global, policy: &Policy, args: &VerifyArgs, options: verify::Op
         }
         let mut steps = Vec::new();
         for copy in stores {
-            let task = Task::Verify { copy, options, heals: true };
+            let task = Task::Verify { copy, options, heals: true, salvages: args.salvage };
             // Each store is a run of its own in the catalog; one that cannot be reached does not keep the next from being healed.
             steps.push(cycle::by_hand(policy, &task, Duration::ZERO, &run.renewed()).await?);
         }

@@ -45,12 +45,12 @@ pub async fn work(task: &Task, policy: &Policy, journal: &Journal<'_>, run: &Run
             Ok(Done::Backup(Box::new(done)))
         }
         Task::Copy { copies } => copy_all(policy, copies, journal.catalog(), run).await.map(Done::Copy),
-        Task::Verify { copy, options, heals: true } => {
-            let ward = ward(policy, copy.as_deref(), run).await?;
+        Task::Verify { copy, options, heals: true, salvages } => {
+            let ward = Ward { salvages: *salvages, ..ward(policy, copy.as_deref(), run).await? };
             let healed = heal::heal(&ward, *options, run).await?;
             Ok(Done::Heal(Box::new(healed)))
         }
-        Task::Verify { copy, options, heals: false } => {
+        Task::Verify { copy, options, heals: false, .. } => {
             let report = verify_store(policy, copy.as_deref(), *options, run).await?;
             Ok(Done::Verify(Box::new(report)))
         }
@@ -217,12 +217,12 @@ async fn verify_store(
 /// # Errors
 /// [`Failure`] where the store cannot be opened, by its own config and keys or by another's.
 pub async fn ward(policy: &Policy, copy: Option<&str>, run: &Run) -> Result<Ward, Failure> {
-    let others = place::others(policy, copy, run).await?;
+    let (others, away) = place::others(policy, copy, run).await?;
     let repository = place::repository_beside(policy, copy, &others, run).await?;
     let name = |copy: Option<String>| copy.unwrap_or_else(|| REPOSITORY.to_owned());
     let donors = others.into_iter().map(|(copy, store)| Donor { name: name(copy), store });
     let name = name(copy.map(str::to_owned));
-    Ok(Ward { name, repository, donors: donors.collect(), lock_wait: HEAL_LOCK_WAIT })
+    Ok(Ward { name, repository, donors: donors.collect(), away, salvages: false, lock_wait: HEAL_LOCK_WAIT })
 }
 
 /// Returns what a prune of a store may leave as it is: in a copy, the packs that the repository itself holds.

@@ -22,6 +22,8 @@ pub enum Task {
         options: verify::Options,
         /// Mends what it finds from the policy's other stores.
         heals: bool,
+        /// And gives up what none of them holds whole.
+        salvages: bool,
     },
     Prune {
         /// `None`: the repository.

@@ -64,7 +64,9 @@ fn seven_verifies_read_every_share_whatever_the_days_between() {
         let mut shares = Vec::new();
         for turn in 0..7 {
             let task = task_of(&nightly(), Verb::Verify, &backup::Options::default(), &stamps);
-            let Task::Verify { copy: None, options, heals: true } = task else { panic!("no verify that heals") };
+            let Task::Verify { copy: None, options, heals: true, salvages: false } = task else {
+                panic!("no verify that heals")
+            };
             shares.push(options.subset.unwrap().to_string());
             stamps.succeed("verify", at("2026-05-03T05:00:00Z") + TimeDelta::days(days * turn));
         }

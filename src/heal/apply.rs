@@ -1,5 +1,7 @@
 //! Does what a plan says: fetches, proves, puts back, and proves again.
 
+use std::collections::HashSet;
+
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
 
@@ -7,9 +9,10 @@ use crate::event::Unit;
 use crate::heal::plan::{HealPlan, Left, PutBack};
 use crate::heal::{HealError, Healed, How, Mended, Ward};
 use crate::human;
+use crate::id::ObjectId;
 use crate::repository::{LockGuard, RepositoryError};
 use crate::run::Run;
-use crate::store::FileKind;
+use crate::store::{FileKind, Key};
 use crate::verify::Object;
 
 /// Objects on their way at once: each is a pack in memory, of 16 MiB as a rule and of 128 MiB where restic was told so.
@@ -45,7 +48,10 @@ pub(super) async fn put_back(
                     is_refused = true;
                     healed.left.push(left(&one, &error.to_string()));
                 }
-                Err(Unmended::NotHad(why)) => healed.left.push(left(&one, &why)),
+                Err(Unmended::NotHad(why, away)) => {
+                    healed.left.push(left(&one, &why));
+                    healed.away.extend(away);
+                }
             }
         }
     }
@@ -58,8 +64,8 @@ fn left(one: &PutBack, why: &str) -> Left {
 
 /// Why an object is not back.
 enum Unmended {
-    /// No store gave good bytes.
-    NotHad(String),
+    /// No store gave good bytes; these did not answer.
+    NotHad(String, Vec<String>),
     /// The store does not take it.
     Refused(RepositoryError),
     /// A signal, or a lock that was lost.
@@ -73,13 +79,13 @@ async fn put_one(ward: &Ward, one: &PutBack, run: &Run) -> Result<Mended, Unmend
         Ok(()) => Ok(Mended { what: one.object.to_string(), how: How::From(from), bytes: length }),
         Err(error @ (RepositoryError::LockLost { .. } | RepositoryError::Stopped(_))) => Err(Unmended::Fatal(error)),
         Err(RepositoryError::Store(error)) if error.is_final() => Err(Unmended::Refused(error.into())),
-        Err(error) => Err(Unmended::NotHad(error.to_string())),
+        Err(error) => Err(Unmended::NotHad(error.to_string(), Vec::new())),
     }
 }
 
 /// Fetches an object from the first store whose bytes of it are good.
 async fn fetch(ward: &Ward, one: &PutBack, run: &Run) -> Result<(Bytes, String), Unmended> {
-    let mut faults = Vec::new();
+    let (mut faults, mut away) = (Vec::new(), Vec::new());
     for donor in ward.donors.iter().filter(|donor| one.from.contains(&donor.name)) {
         let got = run.cancel.run_until_cancelled(donor.store.get(&one.object)).await;
         let got = got.ok_or_else(|| Unmended::Fatal(crate::run::Stopped.into()))?;
@@ -89,10 +95,15 @@ async fn fetch(ward: &Ward, one: &PutBack, run: &Run) -> Result<(Bytes, String),
         };
         match proved {
             Ok(bytes) => return Ok((bytes, donor.name.clone())),
-            Err(error) => faults.push(format!("{}: {}", donor.name, human::chain(&error))),
+            Err(error) => {
+                if !error.is_damage() {
+                    away.push(donor.name.clone());
+                }
+                faults.push(format!("{}: {}", donor.name, human::chain(&error)));
+            }
         }
     }
-    Err(Unmended::NotHad(format!("no other store holds it whole: {}", faults.join("; "))))
+    Err(Unmended::NotHad(format!("no other store holds it whole: {}", faults.join("; ")), away))
 }
 
 async fn prove(ward: &Ward, one: &PutBack, bytes: Bytes) -> Result<Bytes, RepositoryError> {
@@ -124,12 +135,47 @@ pub(super) async fn change_index(
     }
     let twins = plan.removed.iter().filter(|key| key.kind != FileKind::Index).cloned();
     for key in twins.chain(repository.worthless_index_files()) {
-        run.check()?;
-        lock.prove().await?;
-        match repository.store().delete(&key).await {
-            Ok(()) => healed.mended.push(Mended { what: key.to_string(), how: How::Removed, bytes: 0 }),
-            Err(error) => healed.left.push(Left::new(&Object::Stored(key), &error.to_string())),
+        if remove(ward, &key, lock, healed, run).await? {
+            healed.mended.push(Mended { what: key.to_string(), how: How::Removed, bytes: 0 });
         }
     }
     Ok(())
+}
+
+/// Gives packs up: new packs and new index files first, then the old index files go, and the packs last. The lock is exclusive.
+pub(super) async fn salvage(
+    ward: &Ward,
+    packs: &HashSet<ObjectId>,
+    lock: &LockGuard,
+    healed: &mut Healed,
+    run: &Run,
+) -> Result<(), HealError> {
+    ward.repository.load_index(run).await?;
+    let salvage = ward.repository.salvage(packs, run).await?;
+    for name in &salvage.old_indexes {
+        // An index file that stays names packs that must stay with it.
+        if !remove(ward, &Key::new(FileKind::Index, name), lock, healed, run).await? {
+            return Ok(());
+        }
+    }
+    let mut bytes = salvage.bytes;
+    for pack in salvage.packs {
+        let key = Key::new(FileKind::Pack, pack.pack.to_string());
+        if remove(ward, &key, lock, healed, run).await? {
+            let how = How::Salvaged { blobs: pack.blobs, lost: pack.lost };
+            healed.mended.push(Mended { what: key.to_string(), how, bytes: std::mem::take(&mut bytes) });
+        }
+    }
+    Ok(())
+}
+
+/// Deletes an object, and tells whether the store did so.
+async fn remove(ward: &Ward, key: &Key, lock: &LockGuard, healed: &mut Healed, run: &Run) -> Result<bool, HealError> {
+    run.check()?;
+    lock.prove().await?;
+    let deleted = ward.repository.store().delete(key).await;
+    if let Err(error) = &deleted {
+        healed.left.push(Left::new(&Object::Stored(key.clone()), &error.to_string()));
+    }
+    Ok(deleted.is_ok())
 }

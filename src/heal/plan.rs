@@ -1,6 +1,6 @@
 //! What a heal would do: for each finding of a verify where its good bytes lie, or why nobody has them.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use serde::{Serialize, Serializer};
 
@@ -46,6 +46,8 @@ pub struct HealPlan {
     #[serde(serialize_with = "as_paths")]
     pub removed: Vec<Key>,
     pub left: Vec<Left>,
+    /// Donors that did not answer.
+    pub away: BTreeSet<String>,
 }
 
 impl HealPlan {
@@ -93,6 +95,7 @@ pub(super) async fn make(
     if !lost.is_empty() {
         planner.blobs(&lost, !report.orphans.is_empty()).await?;
     }
+    planner.plan.away = planner.names_away();
     planner.plan.put_back.sort_by(|a, b| a.object.cmp(&b.object));
     planner.plan.put_back.dedup_by(|a, b| a.object == b.object);
     Ok(planner.plan)
@@ -282,13 +285,18 @@ impl Planner<'_> {
     }
 
     fn leave_unheld(&mut self, object: &Object) {
-        let away = self.away.iter().map(|donor| self.ward.donors[*donor].name.clone()).collect::<Vec<_>>();
+        let away = Vec::from_iter(self.names_away());
         let why = match (self.ward.donors.is_empty(), away.is_empty()) {
-            (true, _) => "there is no other store to take it from".to_owned(),
+            (true, true) => "there is no other store to take it from".to_owned(),
             (false, true) => "no other store has it".to_owned(),
-            (false, false) => format!("no store that answers has it; not asked: {}", away.join(", ")),
+            (_, false) => format!("no store that answers has it; not asked: {}", away.join(", ")),
         };
         self.leave(object, &why);
+    }
+
+    fn names_away(&self) -> BTreeSet<String> {
+        let silent = self.away.iter().map(|donor| self.ward.donors[*donor].name.clone());
+        silent.chain(self.ward.away.iter().cloned()).collect()
     }
 
     fn leave(&mut self, object: &Object, why: &str) {

@@ -11,12 +11,12 @@ use crate::store::{FileKind, SharedStore, StoreError};
 /// A store, and the name of the copy that it is; `None`: the repository.
 pub type Named = (Option<String>, SharedStore);
 
-/// Returns all stores of a policy but one, the repository first. One that cannot be opened is warned of and left out.
+/// Returns all stores of a policy but one, the repository first, and the names of those that cannot be opened, with a warning.
 ///
 /// # Errors
 /// [`RepositoryError::Stopped`] after a signal.
-pub async fn others(policy: &Policy, but: Option<&str>, run: &Run) -> Result<Vec<Named>, PlaceError> {
-    let mut others = Vec::new();
+pub async fn others(policy: &Policy, but: Option<&str>, run: &Run) -> Result<(Vec<Named>, Vec<String>), PlaceError> {
+    let (mut others, mut away) = (Vec::new(), Vec::new());
     if but.is_some() {
         others.push((None, store(policy)));
     }
@@ -27,10 +27,11 @@ pub async fn others(policy: &Policy, but: Option<&str>, run: &Run) -> Result<Vec
                 run.check().map_err(RepositoryError::from)?;
                 let error = crate::human::chain(&error);
                 run.events.warn(format!("{}: {error}: nothing can be taken from there", copy.name));
+                away.push(copy.name.clone());
             }
         }
     }
-    Ok(others)
+    Ok((others, away))
 }
 
 /// Opens the repository on this machine, or the copy of that name. Where its own config or keys do not let it be opened, but it

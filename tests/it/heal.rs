@@ -51,7 +51,14 @@ pub(crate) async fn ward(store: &SharedStore, donors: &[(&str, &SharedStore)]) -
         Err(_) => opened(donors[0].1).await.in_store(Arc::clone(store), &run),
     };
     let donors = donors.iter().map(|(name, store)| Donor { name: (*name).to_owned(), store: Arc::clone(store) });
-    Ward { name: "patient".to_owned(), repository, donors: donors.collect(), lock_wait: Duration::ZERO }
+    Ward {
+        name: "patient".to_owned(),
+        repository,
+        donors: donors.collect(),
+        away: Vec::new(),
+        salvages: false,
+        lock_wait: Duration::ZERO,
+    }
 }
 
 pub(crate) async fn healed(store: &SharedStore, donors: &[(&str, &SharedStore)], options: Options) -> Healed {
@@ -537,6 +544,38 @@ async fn a_prune_that_a_damaged_index_stopped_works_after_a_heal() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_no_store_holds_is_given_up_when_told_so_and_what_reads_of_it_is_kept() {
+    let (store, snapshots) = shop().await;
+    // Two images in one pack, of which one is hurt.
+    let (pack, place) = (pack_of(&store, &noise(1, 20_000)).await, bkp::id::BlobId::of(&noise(1, 20_000)));
+    assert_eq!(pack, pack_of(&store, &noise(2, 30_000)).await);
+    let place = opened(&store).await.locate(BlobKind::Data, &place).unwrap();
+    let mut bytes = store.get(&pack).await.unwrap().to_vec();
+    bytes[place.blob.offset as usize + 40] ^= 1;
+    store.put(&pack, bytes.into()).await.unwrap();
+    let mut patient = ward(&store, &[]).await;
+    patient.salvages = true;
+    patient.away = vec!["offsite".to_owned()];
+    let waits = heal(&patient, DATA, &Run::silent()).await.unwrap();
+    assert!(waits.mended.is_empty() && waits.left[0].why.contains("offsite may hold it"), "{waits:#?}");
+    patient.away.clear();
+    let salvaged = heal(&patient, DATA, &Run::silent()).await.unwrap();
+    assert_eq!(salvaged.mended[0].how, How::Salvaged { blobs: 2, lost: 1 });
+    let blob = Object::Blob(BlobKind::Data, place.blob.id);
+    assert_eq!(objects(&salvaged.report), BTreeSet::from([blob]), "{salvaged:#?}");
+    assert_eq!(lost(&salvaged.report, &snapshots[0]), BTreeSet::from(["/images/1/a.jpg".into()]));
+    assert_eq!(store.size(&pack).await.unwrap(), None);
+    assert_eq!(
+        opened(&store).await.blob(BlobKind::Data, &bkp::id::BlobId::of(&noise(2, 30_000))).await.unwrap(),
+        noise(2, 30_000)
+    );
+    // The next backup stores it again, and all is whole.
+    save(&opened(&store).await, &[("/images/1/a.jpg", noise(1, 20_000))]).await;
+    assert!(verified(&store, DATA).await.is_sound());
+    assert!(files(&store, &snapshots[0]).await.contains_key(std::path::Path::new("/images/1/a.jpg")));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_plan_tells_what_comes_from_where_and_changes_nothing() {
     let (store, copy, snapshots) = shop_with_copy().await;
     let snapshot = Key::new(FileKind::Snapshot, snapshots[0].id.to_string());
@@ -657,7 +696,9 @@ fn a_dump_is_mended_from_s3_and_what_both_have_lost_is_told_as_rows() {
     };
     let here = packs(world.path("repository"));
     let before: Vec<_> = here.iter().map(|pack| fs::read(pack).unwrap()).collect();
-    here.iter().for_each(|pack| flip_file(pack));
+    for pack in &here {
+        flip_file(pack);
+    }
     let told = world.bkp(&["verify", "mall", "--level", "data"]).expect(13);
     assert!(told.out.contains("`bkp verify mall --level data --heal`"), "{}", told.out);
     let healed = world.bkp(&["verify", "mall", "--level", "data", "--heal"]).expect(0);
@@ -695,8 +736,16 @@ fn a_dump_is_mended_from_s3_and_what_both_have_lost_is_told_as_rows() {
     assert!(left.out.contains("costs /mysql/db1/mall/orders/00000.tsv"), "{}", left.out);
     assert!(left.out.contains("which is 1,500 rows of mall.orders"), "{}", left.out);
     assert!(left.out.contains("not healed: data/"), "{}", left.out);
-    // What the source still has is stored again, and the old snapshot has it back.
-    world.bkp(&["backup", "mall", "--source", "db1"]);
+    // Given up, it is stored again by the next backup, as far as the source still has it; and the copy gets it from there.
+    let salvaged =
+        world.bkp(&["verify", "mall", "--level", "data", "--heal", "--salvage", "--copy", "offsite"]).expect(13);
+    assert!(salvaged.out.contains("given up: "), "{}", salvaged.out);
+    let salvaged = world.bkp(&["verify", "mall", "--level", "data", "--heal", "--salvage"]).expect(13);
+    assert!(salvaged.out.contains("costs /mysql/db1/mall/orders/00000.tsv"), "{}", salvaged.out);
+    world.bkp(&["backup", "mall", "--source", "db1"]).expect(0);
+    world.bkp(&["verify", "mall", "--level", "data", "--heal"]).expect(0);
+    let checked = world.restic(&["check", "--read-data"]).expect(0);
+    assert!(checked.out.contains("no errors were found"), "{}", checked.out);
 }
 
 #[test]
