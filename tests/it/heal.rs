@@ -11,6 +11,7 @@ use bkp::catalog::{Catalog, REPOSITORY};
 use bkp::copy;
 use bkp::event::Events;
 use bkp::heal::{Donor, Healed, How, Ward, heal};
+use bkp::id::BlobId;
 use bkp::policy::Policy;
 use bkp::repository::{BlobKind, LockMode, Repository, StoredSnapshot};
 use bkp::run::Run;
@@ -399,7 +400,7 @@ async fn one_lost_index_is_made_anew_beside_what_a_killed_backup_left() {
         report.is_sound() && report.orphans.is_empty(),
         "the blobs of the killed one are of use again: {report:#?}"
     );
-    assert!(opened(&store).await.has(BlobKind::Data, &bkp::id::BlobId::of(&noise(7, 80_000))));
+    assert!(opened(&store).await.has(BlobKind::Data, &BlobId::of(&noise(7, 80_000))));
     assert_eq!(files(&store, &snapshots[1]).await, expected);
 }
 
@@ -543,16 +544,65 @@ async fn a_prune_that_a_damaged_index_stopped_works_after_a_heal() {
     crate::prune::prune(&store, &crate::prune::thorough()).await.unwrap();
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn what_no_store_holds_is_given_up_when_told_so_and_what_reads_of_it_is_kept() {
-    let (store, snapshots) = shop().await;
-    // Two images in one pack, of which one is hurt.
-    let (pack, place) = (pack_of(&store, &noise(1, 20_000)).await, bkp::id::BlobId::of(&noise(1, 20_000)));
-    assert_eq!(pack, pack_of(&store, &noise(2, 30_000)).await);
-    let place = opened(&store).await.locate(BlobKind::Data, &place).unwrap();
+/// Hurts one of two images that lie in one pack; returns the pack and the blob that is lost.
+async fn hurt_one_image(store: &SharedStore) -> (Key, Object) {
+    let (pack, id) = (pack_of(store, &noise(1, 20_000)).await, BlobId::of(&noise(1, 20_000)));
+    assert_eq!(pack, pack_of(store, &noise(2, 30_000)).await);
+    let place = opened(store).await.locate(BlobKind::Data, &id).unwrap();
     let mut bytes = store.get(&pack).await.unwrap().to_vec();
     bytes[place.blob.offset as usize + 40] ^= 1;
     store.put(&pack, bytes.into()).await.unwrap();
+    (pack, Object::Blob(BlobKind::Data, id))
+}
+
+/// Cuts a heal that gives something up at its `nth` operation on the store, and tells whether it got so far.
+async fn salvage_cut_at(nth: u64, snapshots: Arc<[StoredSnapshot; 2]>, hurt: Arc<(Objects, Object)>) -> bool {
+    let inner = memory();
+    for (key, bytes) in &hurt.0 {
+        inner.put(key, bytes.clone()).await.unwrap();
+    }
+    let faulty = Arc::new(Faulty::new(Arc::clone(&inner)));
+    let store: SharedStore = faulty.clone();
+    let patient = Ward { salvages: true, ..ward(&store, &[]).await };
+    faulty.take_log();
+    faulty.add(Rule::nth(Operation::Any, nth, Fault::Dead));
+    // The process is killed: what it would have said is of no matter.
+    let _killed = heal(&patient, DATA, &Run::silent()).await;
+    let is_cut = faulty.count(Operation::Any) as u64 >= nth;
+    for lock in names(&inner, FileKind::Lock).await {
+        inner.delete(&lock).await.unwrap();
+    }
+    for is_again in [false, true] {
+        let repository = opened(&inner).await;
+        for snapshot in &*snapshots {
+            let read = read_all(&repository, snapshot.snapshot.tree).await;
+            let unread: Vec<_> =
+                read.iter().filter(|(_, bytes)| bytes.is_err()).map(|(path, _)| path.clone()).collect();
+            assert_eq!(unread, [PathBuf::from("/images/1/a.jpg")], "cut at operation {nth}, again: {is_again}");
+        }
+        let patient = Ward { salvages: true, ..ward(&inner, &[]).await };
+        let again = heal(&patient, DATA, &Run::silent()).await.unwrap();
+        assert_eq!(objects(&again.report), BTreeSet::from([hurt.1.clone()]), "cut at operation {nth}");
+    }
+    is_cut
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_salvage_that_is_killed_at_any_operation_loses_nothing_more_and_the_next_one_ends_it() {
+    let (store, snapshots) = shop().await;
+    let (_, blob) = hurt_one_image(&store).await;
+    let (snapshots, hurt) = (Arc::new(snapshots), Arc::new((stored(&store).await, blob)));
+    let cuts = stream::iter(1..);
+    let cuts =
+        cuts.map(|nth| tokio::spawn(salvage_cut_at(nth, Arc::clone(&snapshots), Arc::clone(&hurt)))).buffered(12);
+    let cuts = cuts.take_while(|is_cut| std::future::ready(*is_cut.as_ref().unwrap())).count().await;
+    assert!(cuts > 40, "only {cuts} operations were cut");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_no_store_holds_is_given_up_when_told_so_and_what_reads_of_it_is_kept() {
+    let (store, snapshots) = shop().await;
+    let (pack, blob) = hurt_one_image(&store).await;
     let mut patient = ward(&store, &[]).await;
     patient.salvages = true;
     patient.away = vec!["offsite".to_owned()];
@@ -561,12 +611,11 @@ async fn what_no_store_holds_is_given_up_when_told_so_and_what_reads_of_it_is_ke
     patient.away.clear();
     let salvaged = heal(&patient, DATA, &Run::silent()).await.unwrap();
     assert_eq!(salvaged.mended[0].how, How::Salvaged { blobs: 2, lost: 1 });
-    let blob = Object::Blob(BlobKind::Data, place.blob.id);
     assert_eq!(objects(&salvaged.report), BTreeSet::from([blob]), "{salvaged:#?}");
     assert_eq!(lost(&salvaged.report, &snapshots[0]), BTreeSet::from(["/images/1/a.jpg".into()]));
     assert_eq!(store.size(&pack).await.unwrap(), None);
     assert_eq!(
-        opened(&store).await.blob(BlobKind::Data, &bkp::id::BlobId::of(&noise(2, 30_000))).await.unwrap(),
+        opened(&store).await.blob(BlobKind::Data, &BlobId::of(&noise(2, 30_000))).await.unwrap(),
         noise(2, 30_000)
     );
     // The next backup stores it again, and all is whole.
