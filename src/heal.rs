@@ -152,7 +152,9 @@ impl Healed {
     }
 
     fn leave_all(&mut self, why: &str) {
-        self.left.extend(self.report.findings().map(|finding| Left::new(&finding.object, why)));
+        let is_lock = |object: &Object| matches!(object, Object::Stored(key) if key.kind == FileKind::Lock);
+        let why = |object: &Object| if is_lock(object) { plan::LOCK_STAYS } else { why };
+        self.left.extend(self.report.findings().map(|finding| Left::new(&finding.object, why(&finding.object))));
     }
 
     /// Keeps one reason for each finding that is left.
@@ -267,7 +269,7 @@ async fn round(ward: &Ward, healed: &mut Healed, run: &Run) -> Result<bool, Heal
 async fn lock(ward: &Ward, mode: LockMode, healed: &mut Healed, run: &Run) -> Result<Option<LockGuard>, HealError> {
     match ward.repository.lock(mode, ward.lock_wait, run).await {
         Ok(lock) => Ok(Some(lock)),
-        Err(error @ RepositoryError::Locked { .. }) => {
+        Err(error @ (RepositoryError::Locked { .. } | RepositoryError::DamagedLock { .. })) => {
             healed.leave_all(&error.to_string());
             Ok(None)
         }

@@ -11,6 +11,10 @@ use crate::run::Run;
 use crate::store::{FileKind, Key, StoreError};
 use crate::verify::{Object, Report};
 
+/// Why no lock is mended, and what a person does about it.
+pub(super) const LOCK_STAYS: &str = "nobody can tell whether its holder lives, and nothing is put back meanwhile: make sure that no other run \
+                                     works on it, then `restic unlock --remove-all`";
+
 /// An object that is put back.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct PutBack {
@@ -119,7 +123,7 @@ struct Planner<'a> {
 impl Planner<'_> {
     async fn object(&mut self, key: &Key, object: &Object) -> Result<(), HealError> {
         match key.kind {
-            FileKind::Lock => self.leave(object, "nobody can tell whether its holder lives: make sure that no other run works on it, then `restic unlock --remove-all`"),
+            FileKind::Lock => self.leave(object, LOCK_STAYS),
             FileKind::Key => return self.key(key, object).await,
             _ if self.find(key).await => {
                 // A pack that no index names here needs a new one.

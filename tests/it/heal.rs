@@ -493,11 +493,14 @@ async fn the_config_of_another_repository_is_not_put_back() {
 async fn a_key_that_was_removed_does_not_come_back_beside_one_that_is_whole() {
     let (store, copy, _) = shop_with_copy().await;
     let old = Bytes::from_static(b"{}");
-    let old = (Key::new(FileKind::Key, bkp::id::ObjectId::of(&old).to_string()), old);
-    copy.put(&old.0, old.1).await.unwrap();
-    flip(&store, &pack_of(&store, &noise(99, 40_000)).await).await;
-    assert!(healed(&store, &[("copy", &copy)], DATA).await.is_sound());
-    assert_eq!(store.size(&old.0).await.unwrap(), None);
+    let key = |bytes: &[u8]| Key::new(FileKind::Key, bkp::id::ObjectId::of(bytes).to_string());
+    copy.put(&key(&old), old.clone()).await.unwrap();
+    let damaged = key(b"a second password");
+    store.put(&damaged, Bytes::from_static(b"rot")).await.unwrap();
+    let healed = healed(&store, &[("copy", &copy)], DATA).await;
+    assert_eq!(objects(&healed.report), only(&damaged));
+    assert_eq!(healed.left[0].why, "no other store has it");
+    assert_eq!(store.size(&key(&old)).await.unwrap(), None);
 }
 
 #[tokio::test(flavor = "multi_thread")]

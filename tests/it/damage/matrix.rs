@@ -277,6 +277,7 @@ impl Case<'_> {
         let healed = heal(&patient, DATA, &run).await.unwrap();
         if self.thing == Thing::Lock {
             assert!(!healed.is_sound() && healed.mended.is_empty(), "{healed:#?}");
+            assert!(healed.left.iter().all(|left| left.why.contains("restic unlock --remove-all")), "{healed:#?}");
             drop(locks);
             // As `restic unlock --remove-all` does.
             for lock in names(&self.files, FileKind::Lock).await {
