@@ -1,7 +1,10 @@
 //! The edge that people touch: arguments in, text or JSON out, an exit code. Only this module prints.
 
 pub mod args;
+mod ask;
 mod envelope;
+mod key;
+mod kit;
 mod look;
 mod policies;
 mod progress;
@@ -17,10 +20,12 @@ use clap::Parser as _;
 
 use crate::cli::args::{Cli, Command};
 use crate::cli::envelope::Answered;
+use crate::secret;
 
 /// Runs the program: parses, dispatches, prints, and returns the exit code.
 #[must_use]
 pub fn main() -> ExitCode {
+    secret::keep_out_of_dumps();
     // clap prints help to standard output and usage errors to standard error, with the codes 0 and 2.
     let cli = Cli::parse();
     let answered = dispatch(&cli);
@@ -29,6 +34,7 @@ pub fn main() -> ExitCode {
 
 fn dispatch(cli: &Cli) -> Answered {
     let global = &cli.global;
+    kit::judge(global, &cli.command)?;
     match &cli.command {
         Command::Init(args) => setup::init(global, args),
         Command::Policy(command) => setup::policy(global, command),
@@ -43,6 +49,8 @@ fn dispatch(cli: &Cli) -> Answered {
         Command::Prune(args) => work::prune(global, args),
         Command::Drill(args) => work::drill(global, args),
         Command::Restore(args) => restore::restore(global, args),
+        Command::Key(command) => key::key(global, command),
+        Command::Kit(command) => kit::kit(global, command),
         Command::Doctor(args) => look::doctor(global, args),
         Command::Snapshots(args) => look::snapshots(global, args),
         Command::Status(args) => look::status(global, args),

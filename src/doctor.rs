@@ -8,6 +8,7 @@ use std::path::Path;
 use mysql_async::prelude::Queryable as _;
 
 use crate::human;
+use crate::kit::{Stamp, program};
 use crate::mysql::manifest::Product;
 use crate::mysql::product;
 use crate::mysql::server::Server;
@@ -81,6 +82,9 @@ pub async fn examine(policy: &Policy, run: &Run) -> Vec<Finding> {
     for copy in &policy.copies {
         findings.push(copy_store(policy, copy, run).await);
     }
+    if !policy.copies.is_empty() {
+        findings.push(kit(policy));
+    }
     if policy.copies.is_empty() {
         let hint = "add a [[copy]] table: a fire takes the source and the repository together";
         let what = "copies: one is off this site";
@@ -88,6 +92,27 @@ pub async fn examine(policy: &Policy, run: &Run) -> Vec<Finding> {
     }
     findings.extend(drill(policy).await);
     findings
+}
+
+/// Checks that a recovery kit was exported since the policy was last changed. Where it lies now, nobody here knows.
+fn kit(policy: &Policy) -> Finding {
+    let what = "recovery kit: one was exported, of this policy and program";
+    let told =
+        |stamp: &Stamp| format!("made {} into {}", human::time(stamp.created, policy.timezone), stamp.dir.display());
+    let hint = format!(
+        "`bkp kit export DIR {}`: without one, who recovers on another machine begins with nothing",
+        policy.name
+    );
+    match Stamp::read(&policy.state_dir) {
+        Some(stamp) if stamp.policy_hash == policy.hash && stamp.program == program() => {
+            Finding::ok(what, told(&stamp))
+        }
+        Some(stamp) => {
+            let detail = format!("{}; the policy or the program has changed since", told(&stamp));
+            Finding::new(State::Warning, what, detail, Some(hint))
+        }
+        None => Finding::new(State::Warning, what, "none was exported from this machine", Some(hint)),
+    }
 }
 
 /// Checks that a directory is there, or can be made, and takes files from us.

@@ -10,8 +10,8 @@
 //! chunk seal                          bytes -> chunks -> sealed blobs
 //! store repository place              what is kept, in restic's format, version 2; the stores that a policy names
 //! target sandbox                      where a restore writes; a server that is thrown away
-//! verify backup copy heal retention forget prune restore drill     the verbs: storyboards, no printing
-//! catalog status report doctor        account
+//! verify backup copy heal retention forget keys prune restore drill     the verbs: storyboards, no printing
+//! catalog status report kit doctor    account
 //! install exit cycle cli              edge: what is due, and the envelope round every verb
 //! ```
 
@@ -47,6 +47,7 @@ pub mod copy;
 pub mod heal;
 pub mod retention;
 pub mod forget;
+pub mod keys;
 pub mod prune;
 pub mod restore;
 pub mod drill;
@@ -54,6 +55,7 @@ pub mod drill;
 pub mod catalog;
 pub mod status;
 pub mod report;
+pub mod kit;
 pub mod doctor;
 
 pub mod install;

@@ -28,6 +28,8 @@ pub enum PlaceError {
         #[source]
         error: SecretError,
     },
+    #[error("read the key file `{}`: {error}", path.display())]
+    KeyFile { path: PathBuf, error: std::io::Error },
     #[error("the policy names no copy `{0}`")]
     NoCopy(String),
     #[error("open copy `{copy}`")]
@@ -56,6 +58,7 @@ impl PlaceError {
             Self::NoDir { path, .. } => {
                 Some(format!("mount its disk, or make the directory once: `mkdir {}`", path.display()))
             }
+            Self::KeyFile { .. } => Some("`bkp kit check DIR` says what else of the kit is missing".to_owned()),
             Self::Repository(error) => error.hint(),
         }
     }
@@ -99,19 +102,25 @@ async fn open(policy: &Policy, store: SharedStore, run: &Run) -> Result<Arc<Repo
         }
         password => password?,
     };
-    Ok(Repository::open(store, &password, run).await?)
+    let Some(kit) = &policy.repository.from_kit else {
+        return Ok(Repository::open(store, &password, run).await?);
+    };
+    let path = kit.key_file.clone();
+    let key_file = std::fs::read(&path).map_err(|error| PlaceError::KeyFile { path, error })?;
+    Ok(Repository::open_with_key_file(store, key_file.into(), &password, run).await?)
 }
 
 async fn is_there(store: &SharedStore) -> Result<bool, RepositoryError> {
     Ok(store.size(&Key::config()).await?.is_some())
 }
 
-/// Opens the repository on this machine, or the copy of that name.
+/// Opens the repository on this machine, or the copy of that name. With a recovery kit a copy stands for the repository.
 ///
 /// # Errors
 /// [`PlaceError`].
 pub async fn repository_in(policy: &Policy, copy: Option<&str>, run: &Run) -> Result<Arc<Repository>, PlaceError> {
-    let Some(name) = copy else { return repository(policy, run).await };
+    let stand_in = policy.repository.from_kit.as_ref().map(|kit| kit.copy.as_str());
+    let Some(name) = copy.or(stand_in) else { return repository(policy, run).await };
     let store = copy_store(policy, find_copy(policy, name)?, run).await?;
     open(policy, store, run).await
 }

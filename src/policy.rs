@@ -174,6 +174,17 @@ pub struct Network {
 pub struct RepositoryPlace {
     pub path: PathBuf,
     pub password: SecretSource,
+    /// On a bare machine, with a recovery kit: where the key is, and what stands for the repository.
+    pub from_kit: Option<FromKit>,
+}
+
+/// What a recovery kit gives in place of a lost repository. No policy's file says it.
+#[derive(Debug, Clone)]
+pub struct FromKit {
+    /// The key file that the password opens, whatever keys are in the copy.
+    pub key_file: PathBuf,
+    /// The copy to read where none is named.
+    pub copy: String,
 }
 
 #[derive(Debug, Clone)]

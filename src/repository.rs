@@ -11,6 +11,7 @@ pub mod fuzz;
 mod holder;
 pub mod index;
 pub mod key;
+mod keys;
 pub mod lock;
 pub mod marks;
 mod mend;
@@ -37,6 +38,8 @@ use tokio_util::sync::CancellationToken;
 pub use crate::repository::error::RepositoryError;
 pub use crate::repository::fetch::Wanted;
 pub use crate::repository::index::{Location, PackContents};
+pub use crate::repository::key::KeyRecord;
+pub use crate::repository::keys::KeyList;
 pub use crate::repository::lock::{LockGuard, LockMode};
 pub use crate::repository::marks::{Marked, Marks, PackUse};
 pub use crate::repository::pack::{BlobKind, PackedBlob};
@@ -46,7 +49,7 @@ pub use crate::repository::snapshot::{Snapshot, StoredSnapshot, Summary};
 pub use crate::repository::tree::{Node, Tree};
 pub use crate::repository::writer::{Added, Content, FileWriter, Saved, SavedBlob, Ticket, Writer};
 
-use crate::id::SnapshotId;
+use crate::id::{ObjectId, SnapshotId};
 use crate::repository::config::Config;
 use crate::repository::index::LiveIndex;
 use crate::repository::trees::TreeCache;
@@ -73,6 +76,8 @@ pub struct SnapshotList {
 pub struct Repository {
     store: SharedStore,
     config: Config,
+    /// The key file that it was opened with.
+    key: ObjectId,
     master: Arc<MasterKey>,
     index: RwLock<LiveIndex>,
     index_faults: Mutex<Vec<Fault>>,

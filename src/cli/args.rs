@@ -16,6 +16,9 @@ Exit codes:
  11  locked by another run       18  protected by the store's own lock
  12  wrong password              130, 143  stopped by SIGINT, SIGTERM";
 
+/// The heading of the options that are about recovery kits.
+const KIT: &str = "Recovery kit";
+
 /// Backs up MySQL/MariaDB and image trees, and proves that they come back.
 #[derive(Debug, Parser)]
 #[command(name = "bkp", version, about, max_term_width = 100, after_help = EXIT_CODES)]
@@ -34,6 +37,15 @@ pub struct Global {
     /// Without it: /etc/bkp/policies, then ./policies.
     #[arg(long = "policies", global = true, value_name = "DIR", env = "BKP_POLICIES")]
     pub policies_dir: Option<PathBuf>,
+    /// Works from this recovery kit alone, as on a bare machine: restore, verify, snapshots, drill
+    #[arg(long, global = true, value_name = "DIR", env = "BKP_KIT", help_heading = KIT)]
+    pub kit: Option<PathBuf>,
+    /// File with the kit's passphrase, that only its owner can read; without it, it is typed at the terminal
+    #[arg(long, global = true, value_name = "FILE", env = "BKP_PASSPHRASE_FILE", help_heading = KIT)]
+    pub passphrase_file: Option<PathBuf>,
+    /// Command that prints the kit's passphrase (`sh -c`)
+    #[arg(long, global = true, value_name = "COMMAND", help_heading = KIT, conflicts_with = "passphrase_file")]
+    pub passphrase_command: Option<String>,
     /// Prints one JSON document on standard output instead of text
     #[arg(long, global = true)]
     pub json: bool,
@@ -122,6 +134,12 @@ packs and the new index have been read back. It rests while retention rests, and
     /// Shows the report of a drill
     #[command(after_help = "Examples:\n  bkp report mall\n  bkp report mall --format html -o drill.html")]
     Report(ReportArgs),
+    /// Lists, adds, removes and changes the passwords of a repository
+    #[command(subcommand)]
+    Key(KeyCommand),
+    /// Exports or checks the recovery kit: for the day on which this machine is gone too
+    #[command(subcommand)]
+    Kit(KitCommand),
     /// Installs, shows or removes the crontab line or systemd timer
     #[command(subcommand)]
     Schedule(ScheduleCommand),
@@ -439,6 +457,122 @@ pub enum ScheduleCommand {
         #[arg(long)]
         dry_run: bool,
     },
+}
+
+#[derive(Debug, Args)]
+pub struct KeyArgs {
+    #[command(flatten)]
+    pub policy: PolicyArg,
+    /// Acts on this copy alone
+    #[arg(long, value_name = "NAME")]
+    pub copy: Option<String>,
+}
+
+/// Where a new password comes from. Never the command line: every user of the machine can read that.
+#[derive(Debug, Args)]
+pub struct NewPassword {
+    /// File with the new password, that only its owner can read; without it, it is typed twice at the terminal
+    #[arg(long, value_name = "FILE")]
+    pub new_password_file: Option<PathBuf>,
+    /// Command that prints the new password (`sh -c`)
+    #[arg(long, value_name = "COMMAND", conflicts_with = "new_password_file")]
+    pub new_password_command: Option<String>,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum KeyCommand {
+    /// Lists the key files, one for each password; `*` marks the one that opened it
+    #[command(after_help = "Examples:\n  bkp key list mall\n  bkp key list mall --copy offsite")]
+    List(KeyArgs),
+    /// Adds a password
+    #[command(after_help = "\
+Examples:
+  bkp key add mall
+  bkp key add mall --new-password-file /root/second.pw
+
+The old ones go on to open. The copies get the new key file with the next `bkp copy`.")]
+    Add {
+        #[command(flatten)]
+        args: KeyArgs,
+        #[command(flatten)]
+        new: NewPassword,
+    },
+    /// Takes a password away, from the repository and from each copy
+    #[command(after_help = "\
+Examples:
+  bkp key remove mall 1f0c9a2e --dry-run
+  bkp key remove mall 1f0c9a2e --yes
+
+Keeps out who comes later. Who had the password and could read the key file may have the repository's own key, and keeps
+it for ever: then make a new repository, back up into it, and destroy the old one.")]
+    Remove {
+        #[command(flatten)]
+        args: KeyArgs,
+        /// The id of a key, or the beginning of one
+        #[arg(value_name = "ID")]
+        id: String,
+        /// Says what would be removed, and from where
+        #[arg(long)]
+        dry_run: bool,
+        /// Does not ask before it removes
+        #[arg(long)]
+        yes: bool,
+    },
+    /// Changes the password that the policy uses, in the repository and in each copy
+    #[command(after_help = "\
+Examples:
+  bkp key passwd mall
+  bkp key passwd mall --new-password-file /root/new.key
+
+The new password is added everywhere and proved before the old one is removed. Afterwards the policy must read the new one:
+the command that does it is printed. To leave no moment without a valid policy, use `bkp key add`, change the policy's
+password, and then `bkp key remove` the old key.")]
+    Passwd {
+        #[command(flatten)]
+        args: KeyArgs,
+        #[command(flatten)]
+        new: NewPassword,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub enum KitCommand {
+    /// Makes a kit in a directory, or brings an older one up to date
+    #[command(after_help = "\
+Examples:
+  bkp kit export /media/usb/kit mall
+  bkp kit export /media/usb/kit --passphrase-file /root/kit.pw --binary ./bkp-static
+
+In it: this program, the policies, a key file that only the passphrase opens, and RUNBOOK.md with the steps of the
+recovery. With the kit, its passphrase and the credentials of a copy everything comes back on a bare machine. The
+passphrase is a further password of the repository and its copies, so that `restic` opens them too; with `--apart` it
+opens nothing without the kit.")]
+    Export(KitExportArgs),
+    /// Hashes a kit's files and sets it beside this program and the policies of this machine
+    #[command(after_help = "\
+Example:
+  bkp kit check /media/usb/kit
+
+Exit code 13 where bytes have changed, 3 where the kit is whole but of another policy or program.")]
+    Check {
+        #[arg(value_name = "DIR")]
+        dir: PathBuf,
+    },
+}
+
+#[derive(Debug, Args)]
+pub struct KitExportArgs {
+    #[arg(value_name = "DIR")]
+    pub dir: PathBuf,
+    /// Policy files or names; none: every one in the policies' directory
+    #[arg(value_name = "POLICY")]
+    pub policies: Vec<String>,
+    /// Puts this program into the kit instead of the one that runs, as a static build of it
+    #[arg(long, value_name = "FILE")]
+    pub binary: Option<PathBuf>,
+    /// Leaves the kit's key out of the repository and its copies: `restic` then opens them only once it was put there
+    #[arg(long)]
+    pub apart: bool,
 }
 
 /// Parses a span of time: digits and one of `s`, `m`, `h`, `d`.

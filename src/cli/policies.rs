@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use crate::cli::args::Global;
+use crate::cli::kit;
 use crate::exit::{Exit, Failure};
 use crate::policy;
 use crate::policy::Policy;
@@ -15,9 +16,12 @@ pub(super) fn dirs(global: &Global) -> Vec<PathBuf> {
     }
 }
 
-/// Loads one policy by path or name.
+/// Loads one policy by path or name, or by its name from a kit.
 pub(super) fn one(global: &Global, name: &str) -> Result<Policy, Failure> {
-    Ok(Policy::load(&policy::find(name, &dirs(global))?)?)
+    match &global.kit {
+        Some(dir) => kit::policy_of(global, dir, name),
+        None => Ok(Policy::load(&policy::find(name, &dirs(global))?)?),
+    }
 }
 
 /// The policies that a command is about, and why the others are not among them.

@@ -1,6 +1,5 @@
 //! The command that restores: the request from the arguments, the plan on the screen, the consent, the work.
 
-use std::io::{IsTerminal as _, Write as _};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -11,8 +10,9 @@ use serde_json::json;
 use crate::catalog::Catalog;
 use crate::cli::args::{Global, RestoreArgs};
 use crate::cli::envelope::{Answer, Answered, wait};
-use crate::cli::{policies, render};
+use crate::cli::{ask, policies, render};
 use crate::cycle::journal::Journal;
+use crate::drill::outcome::rate;
 use crate::exit::{Exit, Failure};
 use crate::mysql::server::Server;
 use crate::place;
@@ -21,14 +21,14 @@ use crate::repository::Repository;
 use crate::restore;
 use crate::restore::choose::Moment;
 use crate::restore::{Proof, Rates, Request, Restored};
-use crate::run::{Run, Stopped};
+use crate::run::Run;
 use crate::secret::SecretSource;
 
 pub(super) fn restore(global: &Global, args: &RestoreArgs) -> Answered {
     let policy = policies::one(global, &args.policy.policy)?;
     let request = request(&policy, args)?;
     if global.json && !args.yes && !args.dry_run {
-        return Err(unconfirmed("restore: with `--json` nobody is asked to confirm the plan"));
+        return Err(ask::unconfirmed("restore: with `--json` nobody is asked to confirm the plan"));
     }
     wait(global, |run| async move { work(&policy, args, &request, !args.yes, &run).await })
 }
@@ -78,7 +78,7 @@ async fn plan_and_apply_in(
     }
     text.lines().for_each(|line| run.events.note(line));
     if asks {
-        consent(render::targets(&plan), run).await?;
+        ask::consent("restore", format!("Restore into {}?", render::targets(&plan)), run).await?;
     }
     let began = run.clock.instant();
     let restored = restore::apply(&plan, repository, request, run).await?;
@@ -127,32 +127,6 @@ fn exit_of_proof(proof: &Proof) -> Exit {
     }
 }
 
-/// Asks on a terminal; elsewhere `--yes` must have been given.
-/// Asks the person at the terminal; a signal meanwhile is a no, and gives the lock back.
-async fn consent(target: String, run: &Run) -> Result<(), Failure> {
-    let asked = tokio::task::spawn_blocking(move || ask(&target));
-    let answer = run.cancel.run_until_cancelled(asked).await.ok_or(Stopped)?;
-    answer.unwrap_or_else(|error| Err(unconfirmed(&format!("restore: ask for consent: {error}"))))
-}
-
-fn ask(target: &str) -> Result<(), Failure> {
-    if !std::io::stdin().is_terminal() {
-        return Err(unconfirmed("restore: nobody is at the terminal to confirm the plan"));
-    }
-    let mut err = std::io::stderr().lock();
-    let asked = write!(err, "Restore into {target}? Type yes: ").and_then(|()| err.flush());
-    asked.map_err(|error| unconfirmed(&format!("restore: ask for consent: {error}")))?;
-    let mut line = String::new();
-    std::io::stdin()
-        .read_line(&mut line)
-        .map_err(|error| unconfirmed(&format!("restore: read the consent: {error}")))?;
-    if line.trim() == "yes" { Ok(()) } else { Err(unconfirmed("restore: not confirmed, nothing was written")) }
-}
-
-fn unconfirmed(message: &str) -> Failure {
-    Failure::new(Exit::Usage, message).hinting("add `--yes`, or look first with `--dry-run`")
-}
-
 /// Takes the rates of the newest drill that measured them; none where the catalog cannot tell.
 fn rates(policy: &Policy, run: &Run) -> Rates {
     if !Catalog::is_in(&policy.state_dir) {
@@ -163,13 +137,7 @@ fn rates(policy: &Policy, run: &Run) -> Rates {
         run.events.warn(format!("the duration cannot be predicted: {error}"));
         Vec::new()
     });
-    let rate = |name: &str| {
-        let phase =
-            drills.iter().flat_map(|drill| &drill.phases).find(|phase| phase.name == name && phase.duration_ms > 0)?;
-        #[expect(clippy::cast_precision_loss, reason = "a prediction")]
-        Some(phase.bytes? as f64 / (phase.duration_ms as f64 / 1_000.0))
-    };
-    Rates { load: rate("load"), files: rate("files") }
+    Rates { load: rate(&drills, "load"), files: rate(&drills, "files") }
 }
 
 fn request(policy: &Policy, args: &RestoreArgs) -> Result<Request, Failure> {

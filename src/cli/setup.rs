@@ -59,7 +59,7 @@ fn there_already(policy: &Policy, location: &str) -> Failure {
             Failure::new(Exit::Password, what)
                 .hinting("bring the key back from its copy; a new one would not open the repository")
         }
-        SecretSource::File(_) | SecretSource::Command(_) | SecretSource::Credential(_) => {
+        SecretSource::File(_) | SecretSource::Command(_) | SecretSource::Credential(_) | SecretSource::Given(_) => {
             let failure = Failure::new(Exit::Failed, format!("make repository `{location}`: there is one already"));
             failure.hinting("nothing has to be done; `bkp doctor` checks it")
         }
@@ -72,7 +72,9 @@ fn make_key(policy: &Policy) -> Result<Option<std::path::PathBuf>, Failure> {
             SecretSource::create_key_file(path)?;
             Ok(Some(path.clone()))
         }
-        SecretSource::File(_) | SecretSource::Command(_) | SecretSource::Credential(_) => Ok(None),
+        SecretSource::File(_) | SecretSource::Command(_) | SecretSource::Credential(_) | SecretSource::Given(_) => {
+            Ok(None)
+        }
     }
 }
 

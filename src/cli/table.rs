@@ -10,6 +10,8 @@ use crate::catalog::SnapshotRecord;
 use crate::human;
 use crate::human::Ink;
 use crate::id::SnapshotId;
+use crate::keys::PlaceKeys;
+use crate::repository::KeyRecord;
 
 /// In which zone times are told, and beside which moment ages.
 #[derive(Debug, Clone, Copy)]
@@ -64,6 +66,18 @@ pub(super) fn snapshots(snapshots: &[SnapshotRecord], times: Times, ink: Ink) ->
     let heads = ["snapshot", "time", "age", "source", "kind", "stores", ""];
     let cells: Vec<Vec<String>> = once.into_iter().map(row).collect();
     rows(&heads, &[2], &cells, ink)
+}
+
+/// Lists the keys of a repository; the one that opened it is marked.
+#[must_use]
+pub(super) fn keys(keys: &PlaceKeys, times: Times, ink: Ink) -> String {
+    let row = |record: &KeyRecord| {
+        let mark = if record.id == keys.used { "*" } else { "" };
+        let created = human::time(record.created, times.zone);
+        vec![mark.to_owned(), record.id.short(), record.user.clone(), record.host.clone(), created]
+    };
+    let cells: Vec<Vec<String>> = keys.list.found.iter().map(row).collect();
+    rows(&["", "key", "user", "host", "created"], &[], &cells, ink)
 }
 
 #[cfg(test)]

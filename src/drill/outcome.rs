@@ -231,6 +231,15 @@ impl DrillOutcome {
     }
 }
 
+/// Returns the bytes a second of a phase, as the newest of some drills that measured it did, newest first.
+#[must_use]
+#[expect(clippy::cast_precision_loss, reason = "a prediction")]
+pub fn rate(drills: &[DrillOutcome], phase: &str) -> Option<f64> {
+    let is_it = |found: &&Phase| found.name == phase && found.duration_ms > 0;
+    let phase = drills.iter().flat_map(|drill| &drill.phases).find(is_it)?;
+    Some(phase.bytes? as f64 / (phase.duration_ms as f64 / 1_000.0))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

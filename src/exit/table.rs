@@ -9,6 +9,8 @@ use crate::exit::{Exit, Failure};
 use crate::heal::HealError;
 use crate::human;
 use crate::install::InstallError;
+use crate::keys::KeysError;
+use crate::kit::KitError;
 use crate::mysql::server::ServerError;
 use crate::place::PlaceError;
 use crate::policy::PolicyError;
@@ -113,13 +115,33 @@ coded! {
         RepositoryError::Store(error) => error.code(),
         RepositoryError::Stopped(_) => Exit::Interrupted,
     };
+    KeysError: |error| match error {
+        KeysError::UnknownId(_) | KeysError::AmbiguousId(_) | KeysError::InUse { .. } | KeysError::Last { .. } => {
+            Exit::Usage
+        }
+        KeysError::Repository(error) => error.code(),
+    };
+    KitError: |error| match error {
+        KitError::NotEmpty(_)
+        | KitError::Fewer { .. }
+        | KitError::NoKit { .. }
+        | KitError::NoPolicy { .. }
+        | KitError::NoCopy(_)
+        | KitError::Weak(_)
+        | KitError::Binary { .. } => Exit::Usage,
+        KitError::Io { .. } | KitError::Json(_) => Exit::Failed,
+        KitError::Policy(error) => error.code(),
+        KitError::Place(error) => error.code(),
+        KitError::Repository(error) => error.code(),
+        KitError::Catalog(error) => error.code(),
+    };
     PruneError: |error| match error {
         PruneError::Repository(error) => error.code(),
         PruneError::Doubt(_) | PruneError::Damaged(_) => Exit::Damaged,
         PruneError::Thread(_) => Exit::Failed,
     };
     PlaceError: |error| match error {
-        PlaceError::Password(_) | PlaceError::Credentials { .. } => Exit::Password,
+        PlaceError::Password(_) | PlaceError::Credentials { .. } | PlaceError::KeyFile { .. } => Exit::Password,
         PlaceError::NoCopy(_) => Exit::Usage,
         PlaceError::NoDir { .. } => Exit::Failed,
         PlaceError::Copy { error, .. } => error.code(),

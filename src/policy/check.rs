@@ -105,7 +105,7 @@ impl Checker<'_> {
             self.fault("repository", "has no password", remedy);
             SecretSource::File(PathBuf::new())
         });
-        RepositoryPlace { path, password }
+        RepositoryPlace { path, password, from_kit: None }
     }
 
     fn schedule(&mut self, raw: &RawSchedule) -> Schedule {

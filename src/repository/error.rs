@@ -65,7 +65,9 @@ impl RepositoryError {
         let text = match self {
             Self::NoRepository { .. } => "check the path, or make the repository with `bkp init`".to_owned(),
             Self::AlreadyThere { .. } => "nothing has to be done: use it, or name another place".to_owned(),
-            Self::WrongPassword { .. } => "check the policy's password_file or password_command".to_owned(),
+            Self::WrongPassword { .. } => {
+                "check the policy's password_file or password_command, or the passphrase of the kit".to_owned()
+            }
             Self::Version { .. } => "use a newer bkp, or `restic` itself".to_owned(),
             Self::Locked { .. } => {
                 "wait for the other run, or remove a lock that nobody holds with `restic unlock`".to_owned()

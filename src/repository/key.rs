@@ -1,4 +1,7 @@
 //! Key files: the repository's key, sealed under one that scrypt derives from a password.
+//!
+//! A repository has one key and as many key files as passwords. Who once had a password and its key file has the key for ever: taking
+//! the file away keeps out whoever comes later, and nobody else.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -7,6 +10,7 @@ use scrypt::Params;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
+use crate::id::ObjectId;
 use crate::repository::config::fill;
 use crate::repository::error::RepositoryError;
 use crate::repository::holder::Holder;
@@ -31,11 +35,19 @@ impl Cost {
     /// 32 MiB and a tenth of a second: what restic's calibration finds on a common server.
     pub const DEFAULT: Self = Self { log_n: 15, r: 8, p: 1 };
 
+    /// 128 MiB and half a second, for a password that a person can type: each guess costs a thief four times as much.
+    pub const STRONG: Self = Self { log_n: 17, r: 8, p: 1 };
+
     fn of_n(n: u64, r: u32, p: u32) -> Option<Self> {
         let log_n = u8::try_from(n.checked_ilog2()?).ok()?;
         let memory = n.checked_mul(128)?.checked_mul(u64::from(r))?;
         let fits = n.is_power_of_two() && memory <= MEMORY_MAX && u64::from(r) * u64::from(p) <= 1 << 20;
         fits.then_some(Self { log_n, r, p })
+    }
+
+    /// Steps of scrypt, to compare costs by.
+    fn steps(self) -> u64 {
+        (1_u64 << self.log_n).saturating_mul(u64::from(self.r)).saturating_mul(u64::from(self.p))
     }
 
     fn derive(self, password: &Secret, salt: &[u8]) -> Option<MasterKey> {
@@ -61,6 +73,28 @@ struct KeyFile {
     p: u32,
     salt: String,
     data: String,
+}
+
+/// What a key file tells anybody: who made it, and when.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct KeyRecord {
+    pub id: ObjectId,
+    pub user: String,
+    pub host: String,
+    pub created: DateTime<Utc>,
+}
+
+impl KeyRecord {
+    /// Reads a key file without a password.
+    pub(super) fn of(id: ObjectId, json: &[u8]) -> Result<Self, String> {
+        let file: KeyFile = serde_json::from_slice(json).map_err(|error| error.to_string())?;
+        Ok(Self { id, user: file.username, host: file.hostname, created: file.created })
+    }
+}
+
+/// Returns how many steps of scrypt a key file asks for; the most there are where it does not say.
+pub(super) fn steps_of(json: &[u8]) -> u64 {
+    parse(json).map_or(u64::MAX, |(cost, ..)| cost.steps())
 }
 
 /// What a key file said to a password.

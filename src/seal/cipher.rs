@@ -1,4 +1,9 @@
 //! AES-256 in counter mode with Poly1305-AES: `nonce ‖ ciphertext ‖ MAC`, 32 bytes longer than the plain bytes.
+//!
+//! Keys are wiped when they are dropped: the key itself, AES's expanded keys and Poly1305's state (the crates' feature `zeroize`),
+//! the text and JSON between. Out of reach is what the compiler leaves behind where a value was moved or kept in registers, the
+//! inside of scrypt (its table and HMAC states are freed as they are), and what the kernel keeps in its own buffers. Against a
+//! dump of all that stands [`crate::secret::keep_out_of_dumps`].
 
 use aes::cipher::{Array, BlockCipherEncrypt, KeyInit, KeyIvInit, StreamCipher};
 use aes::{Aes128, Aes256};
@@ -15,10 +20,13 @@ const MAC: usize = 16;
 /// Bytes that sealing adds.
 pub const OVERHEAD: usize = NONCE + MAC;
 
+/// A key as JSON has some 140 bytes.
+const JSON_BYTES_MAX: usize = 256;
+
 type Counter = ctr::Ctr128BE<Aes256>;
 
 /// The key of a repository, or the key that a password opens it with.
-#[derive(Clone, Zeroize, ZeroizeOnDrop)]
+#[derive(Clone, PartialEq, Eq, Zeroize, ZeroizeOnDrop)]
 pub struct MasterKey {
     encrypt: [u8; 32],
     mac_k: [u8; 16],
@@ -36,6 +44,12 @@ struct KeyJson {
 struct MacJson {
     k: String,
     r: String,
+}
+
+impl std::fmt::Debug for MasterKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("MasterKey(***)")
+    }
 }
 
 impl MasterKey {
@@ -67,8 +81,10 @@ impl MasterKey {
         let text = |bytes: &[u8]| STANDARD.encode(bytes);
         let json =
             KeyJson { mac: MacJson { k: text(&self.mac_k), r: text(&self.mac_r) }, encrypt: text(&self.encrypt) };
-        let bytes = serde_json::to_vec(&json).map_err(|error| SealError::Seal { reason: error.to_string() })?;
-        Ok(Zeroizing::new(bytes))
+        // A buffer that grows leaves its former self behind.
+        let mut bytes = Zeroizing::new(Vec::with_capacity(JSON_BYTES_MAX));
+        serde_json::to_writer(&mut *bytes, &json).map_err(|error| SealError::Seal { reason: error.to_string() })?;
+        Ok(bytes)
     }
 
     /// Reads [`Self::to_json`] back; `None` where it is no key.
@@ -137,17 +153,17 @@ impl MasterKey {
     }
 
     fn counter(&self, nonce: &[u8; NONCE]) -> Counter {
-        Counter::new(&Array(self.encrypt), &Array(*nonce))
+        Counter::new((&self.encrypt).into(), nonce.into())
     }
 
     /// Poly1305-AES: r as it is (the crate masks it), s = AES-128(k, nonce).
     fn mac(&self, nonce: &[u8; NONCE], text: &[u8]) -> [u8; MAC] {
         let mut pad = Array(*nonce);
-        Aes128::new(&Array(self.mac_k)).encrypt_block(&mut pad);
+        Aes128::new((&self.mac_k).into()).encrypt_block(&mut pad);
         let mut key = Zeroizing::new([0; 32]);
         key[..16].copy_from_slice(&self.mac_r);
         key[16..].copy_from_slice(&pad);
-        Poly1305::new(&Array(*key)).compute_unpadded(text).into()
+        Poly1305::new((&*key).into()).compute_unpadded(text).into()
     }
 }
 
@@ -164,6 +180,17 @@ fn fill(bytes: &mut [u8]) -> Result<(), SealError> {
 fn bytes_of<const N: usize>(text: &str) -> Option<[u8; N]> {
     Zeroizing::new(STANDARD.decode(text).ok()?).as_slice().try_into().ok()
 }
+
+/// What holds a key wipes it: this does not compile where a type, or a crate's feature, ceases to. Poly1305 does so too, untold.
+const _: () = {
+    const fn wipes_itself<T: ZeroizeOnDrop>() {}
+    wipes_itself::<MasterKey>();
+    wipes_itself::<KeyJson>();
+    wipes_itself::<MacJson>();
+    wipes_itself::<Aes128>();
+    wipes_itself::<Aes256>();
+    wipes_itself::<Counter>();
+};
 
 #[cfg(test)]
 pub(crate) fn mac_for_test(key: &MasterKey, nonce: [u8; NONCE], text: &[u8]) -> [u8; MAC] {

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use zeroize::Zeroizing;
 
-use crate::secret::SECRET_BYTES_MAX;
 use crate::secret::error::SecretError;
+use crate::secret::{SECRET_BUFFER, SECRET_BYTES_MAX};
 
 /// A password store answers in seconds, or it waits for a person who is not there.
 const COMMAND_TIME_MAX: Duration = Duration::from_mins(1);
@@ -84,7 +84,7 @@ fn words(command: &str) -> Option<Vec<String>> {
 fn gather(pipe: Option<impl Read + Send + 'static>) -> Receiver<Zeroizing<Vec<u8>>> {
     let (sender, receiver) = mpsc::channel();
     thread::spawn(move || {
-        let mut kept = Zeroizing::new(Vec::with_capacity(256));
+        let mut kept = Zeroizing::new(Vec::with_capacity(SECRET_BUFFER));
         if let Some(mut pipe) = pipe {
             let read = pipe.by_ref().take(SECRET_BYTES_MAX + 1).read_to_end(&mut kept);
             // The rest is read and dropped, so that the command does not die of a closed pipe.

@@ -7,8 +7,8 @@ use std::path::{Component, Path, PathBuf};
 
 use zeroize::Zeroizing;
 
-use crate::secret::SECRET_BYTES_MAX;
 use crate::secret::error::SecretError;
+use crate::secret::{SECRET_BUFFER, SECRET_BYTES_MAX};
 
 /// Returns the bytes of a file that belongs to root or to us and that nobody else can read.
 pub(super) fn read_private(path: &Path) -> Result<Zeroizing<Vec<u8>>, SecretError> {
@@ -74,7 +74,9 @@ pub(super) fn create_key(path: &Path) -> Result<(), SecretError> {
 fn new_key() -> io::Result<Zeroizing<String>> {
     let mut bits = Zeroizing::new([0; 32]);
     getrandom::fill(bits.as_mut_slice()).map_err(io::Error::other)?;
-    let mut key = Zeroizing::new(hex::encode(*bits));
+    // Text that grows leaves its former self behind.
+    let mut key = Zeroizing::new(String::with_capacity(2 * bits.len() + 1));
+    key.push_str(&Zeroizing::new(hex::encode(*bits)));
     key.push('\n');
     Ok(key)
 }
@@ -85,7 +87,8 @@ fn open(path: &Path) -> io::Result<File> {
 }
 
 fn read_all(file: &mut File) -> io::Result<Zeroizing<Vec<u8>>> {
-    let mut bytes = Zeroizing::new(Vec::with_capacity(256));
+    // A buffer that grows leaves its former self behind.
+    let mut bytes = Zeroizing::new(Vec::with_capacity(SECRET_BUFFER));
     file.take(SECRET_BYTES_MAX + 1).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > SECRET_BYTES_MAX {
         return Err(io::Error::new(

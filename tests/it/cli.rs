@@ -163,6 +163,7 @@ fn what_is_printed_as_json_parses_and_so_do_errors() {
     run(&["doctor", "mall"], "findings");
     run(&["status", "mall"], "policies");
     run(&["policy", "check", "mall"], "policies");
+    run(&["key", "list", "mall"], "keys");
     run(&["policy", "schema"], "properties");
     run(&["restore", "mall", "--to-dir", &desk.text("out"), "--dry-run"], "plan");
     run(&["restore", "mall", "--to-dir", &desk.text("out"), "--yes", "--verify"], "restored");

@@ -11,6 +11,8 @@ mod dump;
 mod faults;
 mod files;
 mod heal;
+mod keys;
+mod kit;
 mod layers;
 mod load;
 mod mall;

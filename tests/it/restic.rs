@@ -511,3 +511,70 @@ async fn a_second_password_that_restic_added_opens_the_repository_too() {
     let by_first = Repository::open(store, &secret(), &run).await.unwrap();
     assert_eq!(by_second.id(), by_first.id());
 }
+
+/// Ids of keys, short, as both list them, and the one in use first.
+fn keys_by_restic(desk: &Desk, password: &str) -> (String, Vec<String>) {
+    let output = desk.command(&["key", "list", "--json"]).env("RESTIC_PASSWORD", password).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let listed: Vec<serde_json::Value> = serde_json::from_slice(&output.stdout).unwrap();
+    let id = |key: &serde_json::Value| key["id"].as_str().unwrap()[..8].to_owned();
+    let mut ids: Vec<String> = listed.iter().map(id).collect();
+    ids.sort();
+    (id(listed.iter().find(|key| key["current"] == true).unwrap()), ids)
+}
+
+async fn keys_by_bkp(desk: &Desk, password: &str) -> (String, Vec<String>) {
+    let password = bkp::secret::Secret::new(password.to_owned());
+    let repository = Repository::open(local(&desk.repository()), &password, &Run::silent()).await.unwrap();
+    let list = repository.keys().await.unwrap();
+    assert!(list.damaged.is_empty());
+    let mut ids: Vec<String> = list.found.iter().map(|record| record.id.short()).collect();
+    ids.sort();
+    (repository.key().short(), ids)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs the servers of scripts/lab; scripts/test runs it"]
+async fn restic_and_bkp_agree_on_the_keys_whoever_added_changed_or_removed_them() {
+    use bkp::keys::{Opened, PlaceKeys, Removal, add, change};
+    use bkp::repository::key::Cost;
+    let cheap = Cost { log_n: 10, r: 8, p: 1 };
+    let run = Run::silent();
+    let password = |text: &str| bkp::secret::Secret::new(text.to_owned());
+    for version in VERSIONS {
+        let desk = Desk::new(version);
+        let store = local(&desk.repository());
+        let repository = made(&store).await;
+        let agree = async |password: &str, count: usize| {
+            let (restic, bkp) = (keys_by_restic(&desk, password), keys_by_bkp(&desk, password).await);
+            assert_eq!(restic, bkp, "{version}, {password}");
+            assert_eq!(bkp.1.len(), count, "{version}, {password}");
+        };
+        // By bkp, and restic opens with it.
+        let second = add(&repository, &password("by bkp"), cheap, &run).await.unwrap();
+        agree(PASSWORD, 2).await;
+        agree("by bkp", 2).await;
+        // By restic, and bkp opens with it.
+        let file = desk.dir.path().join("third");
+        fs::write(&file, "by restic").unwrap();
+        desk.restic(&["key", "add", "--new-password-file", file.to_str().unwrap()]);
+        agree("by restic", 3).await;
+        // What restic added, bkp removes, and the other way round.
+        let place = Opened { name: "repository".to_owned(), repository: Arc::clone(&repository) };
+        let third = keys_by_bkp(&desk, "by restic").await.0;
+        let removal = Removal::plan(&third, &[PlaceKeys::of(&place).await.unwrap()]).unwrap();
+        assert_eq!(removal.apply(std::slice::from_ref(&place), &run).await.done, ["repository"]);
+        agree(PASSWORD, 2).await;
+        desk.restic(&["key", "remove", &second.short()]);
+        agree(PASSWORD, 1).await;
+        // A change by each.
+        change(&[place], &password("changed"), cheap, &run).await.unwrap();
+        assert!(!desk.run(&["snapshots"]).status.success(), "the old password opens");
+        agree("changed", 1).await;
+        fs::write(&file, PASSWORD).unwrap();
+        let args = ["key", "passwd", "--new-password-file", file.to_str().unwrap()];
+        assert!(desk.command(&args).env("RESTIC_PASSWORD", "changed").status().unwrap().success());
+        agree(PASSWORD, 1).await;
+        desk.check();
+    }
+}

@@ -29,6 +29,7 @@ fn mall(last: u32) -> Policy {
         repository: RepositoryPlace {
             path: "/backup/mall".into(),
             password: SecretSource::File("/etc/bkp/mall.key".into()),
+            from_kit: None,
         },
         state_dir: "/var/lib/bkp/mall".into(),
         copies: Vec::new(),

@@ -1,0 +1,96 @@
+//! The way without bkp, in the runbook.
+
+use std::fmt::Write as _;
+
+use crate::kit::facts::{CopyFacts, Facts, ca_file, key_file};
+use crate::kit::runbook::{credentials_block, quoted, variable};
+use crate::policy::{CopyTarget, S3Place};
+
+/// The way with `restic` and the plain client, for a machine on which bkp does not start.
+pub(super) fn without_bkp(page: &mut String, facts: &Facts) {
+    let Some(copy) = facts.stand_in() else { return };
+    let name = &facts.policy.name;
+    line!(page, "## {name}: restore without bkp\n");
+    let client = if facts.has_database() { " and the plain `mysql` client" } else { "" };
+    line!(
+        page,
+        "With `restic` (0.14 or newer){client}. restic asks for its password: that is the passphrase, or \
+         `export RESTIC_PASSWORD_FILE=FILE`.\n"
+    );
+    if let CopyTarget::S3(s3) = &copy.place {
+        credentials_block(page, s3.access_key_id.as_deref());
+    }
+    line!(page, "```sh");
+    line!(page, "export RESTIC_REPOSITORY={}", quoted(&restic_place(&copy.place)));
+    if let CopyTarget::S3(s3) = &copy.place {
+        line!(page, "export AWS_DEFAULT_REGION={}", quoted(&s3.region));
+        if s3.ca_file.is_some() {
+            let ca = ca_file(name, &copy.name);
+            line!(page, "restic() {{ command restic --cacert \"{ca}\" \"$@\"; }}");
+        }
+    }
+    line!(page, "export WORK=\"${{WORK:-/srv/restored/{name}-work}}\"");
+    for database in facts.sources.iter().filter(|source| source.is_database) {
+        let client = variable("MYSQL", database, facts);
+        line!(page, "export {client}=\"${{{client}:-mysql}}\"");
+    }
+    line!(page, "```\n");
+    if !copy.has_key {
+        bring_the_key(page, facts, copy);
+    }
+    line!(page, "```sh\nrestic snapshots");
+    for source in &facts.sources {
+        let source_name = &source.name;
+        line!(page, "restic restore latest --tag policy={name},source={source_name} --target \"$WORK/{source_name}\"");
+        if source.is_database {
+            let client = variable("MYSQL", source, facts);
+            line!(page, "(cd \"$WORK/{source_name}/mysql/{source_name}\" && ${client} --local-infile=1 < restore.sql)");
+        }
+    }
+    line!(page, "```\n");
+    for source in facts.sources.iter().filter(|source| !source.is_database) {
+        line!(page, "The files of `{}` are then below `$WORK/{}{}`.", source.name, source.name, source.place);
+    }
+    if facts.has_database() {
+        line!(page, "`README.txt` beside each `restore.sql` says more of users and grants.");
+    }
+    line!(page);
+}
+
+/// restic takes keys only from the repository.
+fn bring_the_key(page: &mut String, facts: &Facts, copy: &CopyFacts) {
+    let (file, key) = (key_file(&facts.policy.name), &facts.key);
+    line!(
+        page,
+        "The copy does not have this kit's key yet, and restic looks for it nowhere else. Put it there, with any tool:\n"
+    );
+    line!(page, "```sh");
+    match &copy.place {
+        CopyTarget::Dir(dir) => {
+            line!(page, "cp {file} {}", quoted(&format!("{}/keys/{key}", dir.display())));
+        }
+        CopyTarget::S3(s3) => {
+            let endpoint =
+                s3.endpoint.as_ref().map(|url| format!(" --endpoint-url {}", quoted(url))).unwrap_or_default();
+            let object = format!("s3://{}{}/keys/{key}", s3.bucket, below(s3));
+            line!(page, "aws s3 cp {file} {}{endpoint}", quoted(&object));
+        }
+    }
+    line!(page, "```\n");
+}
+
+fn below(s3: &S3Place) -> String {
+    if s3.prefix.is_empty() { String::new() } else { format!("/{}", s3.prefix) }
+}
+
+/// Names a copy as restic does.
+fn restic_place(place: &CopyTarget) -> String {
+    match place {
+        CopyTarget::Dir(dir) => dir.display().to_string(),
+        CopyTarget::S3(s3) => {
+            let amazon = || format!("s3.{}.amazonaws.com", s3.region);
+            let endpoint = s3.endpoint.clone().unwrap_or_else(amazon);
+            format!("s3:{endpoint}/{}{}", s3.bucket, below(s3))
+        }
+    }
+}

@@ -1,0 +1,369 @@
+//! Passwords: added, changed and taken away, and at every moment at least one that opens.
+
+use std::fs;
+use std::io::{Read as _, Write as _};
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::os::unix::process::CommandExt as _;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bkp::keys::{self, Changed, KeysError, Opened, PlaceKeys, Removal};
+use bkp::repository::key::Cost;
+use bkp::repository::{Repository, RepositoryError};
+use bkp::run::Run;
+use bkp::secret::Secret;
+use bkp::store::faulty::{Fault, Faulty, Operation, Rule};
+use bkp::store::{FileKind, Key, SharedStore};
+use insta::assert_snapshot;
+
+use crate::cli::{BKP, Desk, flip};
+use crate::repository::{made, memory, secret};
+use crate::world::Ended;
+
+const CHEAP: Cost = Cost { log_n: 4, r: 1, p: 1 };
+
+fn new_password() -> Secret {
+    Secret::new("battery staple".to_owned())
+}
+
+async fn opens(store: &SharedStore, password: &Secret) -> bool {
+    match Repository::open(Arc::clone(store), password, &Run::silent()).await {
+        Ok(_) => true,
+        Err(RepositoryError::WrongPassword { .. }) => false,
+        Err(error) => panic!("{error}"),
+    }
+}
+
+async fn place(name: &str, store: &SharedStore) -> Opened {
+    let repository = Repository::open(Arc::clone(store), &secret(), &Run::silent()).await.unwrap();
+    Opened { name: name.to_owned(), repository }
+}
+
+/// A repository and a copy of it, in memory.
+async fn two() -> [SharedStore; 2] {
+    let (store, copy) = (memory(), memory());
+    bkp::copy::copy(&*made(&store).await, &copy, 4, &Run::silent()).await.unwrap();
+    [store, copy]
+}
+
+// ------------------------------------------------------------------------------------------------------------- engine
+
+/// Changes the password while one of the places dies at its `nth` operation; returns what came of it and whether it died.
+async fn change_while_one_dies(dying: usize, nth: u64) -> (Result<Changed, KeysError>, bool) {
+    let inner = two().await;
+    let faulty = inner.each_ref().map(|store| Arc::new(Faulty::new(Arc::clone(store))));
+    let stores: [SharedStore; 2] = [faulty[0].clone(), faulty[1].clone()];
+    let places = [place("repository", &stores[0]).await, place("copy", &stores[1]).await];
+    let before = faulty[dying].count(Operation::Any) as u64;
+    faulty[dying].add(Rule::nth(Operation::Any, nth, Fault::Dead));
+    let changed = keys::change(&places, &new_password(), CHEAP, &Run::silent()).await;
+    let is_struck = faulty[dying].count(Operation::Any) as u64 >= before + nth;
+    for (rank, store) in inner.iter().enumerate() {
+        let (by_old, by_new) = (opens(store, &secret()).await, opens(store, &new_password()).await);
+        assert!(by_old || by_new, "place {rank} opens with neither after {dying} died at operation {nth}");
+        if let Ok(changed) = &changed {
+            let is_done = changed.done.contains(&places[rank].name);
+            assert!(!is_done || (by_new && !by_old), "place {rank} is said to be changed, operation {nth}");
+        }
+    }
+    (changed, is_struck)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_change_that_is_killed_at_any_operation_leaves_a_password_that_opens_each_place() {
+    for dying in [0, 1] {
+        let mut cuts = 0;
+        loop {
+            let (changed, is_struck) = change_while_one_dies(dying, cuts + 1).await;
+            if !is_struck {
+                assert_eq!(changed.unwrap().done, ["repository", "copy"]);
+                break;
+            }
+            cuts += 1;
+        }
+        assert!(cuts > 8, "only {cuts} operations of place {dying} were cut");
+    }
+}
+
+#[tokio::test]
+async fn a_costly_key_does_not_make_the_opening_with_a_cheap_one_slow() {
+    let store = memory();
+    let repository = made(&store).await;
+    // Among several some come before the cheap one by their names.
+    for n in 0..6 {
+        let password = Secret::new(format!("costly {n}"));
+        let file = repository.seal_key(&password, Cost { log_n: 16, r: 8, p: 1 }, &Run::silent()).await.unwrap();
+        repository.put_key(&file, &password).await.unwrap();
+    }
+    let time = |began: Instant| began.elapsed();
+    let began = Instant::now();
+    assert!(opens(&store, &secret()).await);
+    let cheap = time(began);
+    let began = Instant::now();
+    assert!(!opens(&store, &Secret::new("none of them".to_owned())).await);
+    assert!(cheap * 4 < time(began), "{cheap:?}: costly keys were tried first");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_removal_is_planned_over_all_places_and_never_shuts_us_out() {
+    let [store, copy] = two().await;
+    let run = Run::silent();
+    let places = [place("repository", &store).await, place("copy", &copy).await];
+    let second = keys::add(&places[0].repository, &new_password(), CHEAP, &run).await.unwrap();
+    bkp::copy::copy(&places[0].repository, &copy, 4, &run).await.unwrap();
+    let ours = places[0].repository.key();
+    let plan = async |prefix: &str| {
+        let all = [PlaceKeys::of(&places[0]).await.unwrap(), PlaceKeys::of(&places[1]).await.unwrap()];
+        Removal::plan(prefix, &all)
+    };
+    assert!(matches!(plan("").await, Err(KeysError::AmbiguousId(_))));
+    assert!(matches!(plan("xyz").await, Err(KeysError::UnknownId(_))));
+    assert!(matches!(plan(&ours.to_string()).await, Err(KeysError::InUse { .. })));
+    let removal = plan(&second.to_string()[..12]).await.unwrap();
+    assert_eq!(removal.places, ["repository", "copy"]);
+
+    // A place that lost the key that opened it keeps the other, whoever asks.
+    let theirs = Key::new(FileKind::Key, ours.to_string());
+    let bytes = copy.get(&theirs).await.unwrap();
+    copy.delete(&theirs).await.unwrap();
+    assert!(matches!(plan(&second.to_string()).await, Err(KeysError::Last { .. })));
+    let removed = removal.apply(&places, &run).await;
+    assert_eq!(removed.done, ["repository"]);
+    assert!(matches!(removed.failed[..], [(_, KeysError::Last { .. })]), "{removed:?}");
+    assert!(opens(&copy, &new_password()).await && !opens(&store, &new_password()).await);
+
+    // The next removal finds what is left.
+    copy.put(&theirs, bytes).await.unwrap();
+    let removal = plan(&second.to_string()).await.unwrap();
+    assert_eq!(removal.places, ["copy"]);
+    assert_eq!(removal.apply(&places, &run).await.done, ["copy"]);
+    assert!(!opens(&copy, &new_password()).await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_copy_whose_lock_protects_its_keys_is_named_and_the_repository_is_changed() {
+    let [store, copy] = two().await;
+    let faulty = Arc::new(Faulty::new(Arc::clone(&copy)));
+    let dying: SharedStore = faulty.clone();
+    let places = [place("repository", &store).await, place("copy", &dying).await];
+    faulty.add(Rule::every(Operation::Delete, Fault::Denied).of(FileKind::Key));
+    let changed = keys::change(&places, &new_password(), CHEAP, &Run::silent()).await.unwrap();
+    assert_eq!(changed.done, ["repository"]);
+    assert_eq!(changed.failed[0].0, "copy");
+    assert!(opens(&copy, &secret()).await && opens(&copy, &new_password()).await);
+    assert!(!opens(&store, &secret()).await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_key_goes_only_while_nobody_else_works_on_the_repository() {
+    let [store, _] = two().await;
+    let opened = place("repository", &store).await;
+    let run = Run::silent();
+    let second = keys::add(&opened.repository, &new_password(), CHEAP, &run).await.unwrap();
+    let other = place("repository", &store).await;
+    let lock = other.repository.lock(bkp::repository::LockMode::Shared, Duration::ZERO, &run).await.unwrap();
+    let removal = Removal { id: second, record: None, places: vec!["repository".to_owned()] };
+    let removed = removal.apply(std::slice::from_ref(&opened), &run).await;
+    assert!(matches!(removed.failed[..], [(_, KeysError::Repository(RepositoryError::Locked { .. }))]), "{removed:?}");
+    assert!(opens(&store, &new_password()).await);
+    lock.release().await.unwrap();
+    assert_eq!(removal.apply(&[opened], &run).await.done, ["repository"]);
+}
+
+// ------------------------------------------------------------------------------------------------------------ program
+
+fn write_secret(path: &Path, text: &str) {
+    fs::write(path, text).unwrap();
+    fs::set_permissions(path, fs::Permissions::from_mode(0o600)).unwrap();
+}
+
+fn keys_of(desk: &Desk, more: &[&str]) -> Vec<serde_json::Value> {
+    let listed = desk.bkp(&[&["key", "list", "mall", "--json"], more].concat()).expect(0).json();
+    listed["keys"].as_array().unwrap().clone()
+}
+
+/// Takes ids and times out of a text.
+fn steady(desk: &Desk, text: &str, ids: &[&str]) -> String {
+    ids.iter().enumerate().fold(desk.plain(text), |text, (n, id)| text.replace(&id[..8], &format!("<key{n}>")))
+}
+
+#[test]
+fn a_second_password_opens_until_it_is_removed_here_and_in_the_copy() {
+    let desk = Desk::backed_up();
+    let (first, second) = (fs::read_to_string(desk.path("mall.key")).unwrap(), desk.path("second.pw"));
+    write_secret(&second, "second password\n");
+    let added = desk.bkp(&["key", "add", "mall", "--new-password-file", second.to_str().unwrap(), "--json"]);
+    let id = added.expect(0).json()["key"].as_str().unwrap().to_owned();
+    let listed = desk.bkp(&["key", "list", "mall"]).expect(0);
+    let marked = listed.out.lines().filter(|line| line.contains('*')).collect::<Vec<_>>();
+    assert!(marked.len() == 1 && !marked[0].contains(&id[..8]), "{}", listed.out);
+    assert_eq!((keys_of(&desk, &[]).len(), keys_of(&desk, &["--copy", "usb"]).len()), (2, 1));
+    desk.bkp(&["copy", "mall"]).expect(0);
+
+    let with = |password: &str, args: &[&str]| {
+        write_secret(&desk.path("mall.key"), password);
+        let ended = desk.bkp(args);
+        write_secret(&desk.path("mall.key"), &first);
+        ended
+    };
+    let snapshots: [&[&str]; 2] = [&["snapshots", "mall"], &["snapshots", "mall", "--from", "usb"]];
+    for args in snapshots {
+        with("second password\n", args).expect(0);
+    }
+    let ours = keys_of(&desk, &[]).iter().find(|key| key["in_use"] == true).unwrap()["id"].as_str().unwrap().to_owned();
+    let refused = desk.bkp(&["key", "remove", "mall", &ours, "--yes"]).expect(2);
+    assert_snapshot!(steady(&desk, &refused.err, &[&ours]), @r"
+    error: remove key <key0>: it is the one that opens repository for us
+    hint: change it with `bkp key passwd`, or let the policy use another password first
+    ");
+    desk.bkp(&["key", "remove", "mall", &id]).expect(2);
+    let plan = desk.bkp(&["key", "remove", "mall", &id, "--dry-run"]).expect(0);
+    assert!(plan.out.contains("from repository, usb"), "{}", plan.out);
+    assert_eq!(keys_of(&desk, &[]).len(), 2, "a dry run removed a key");
+
+    let removed = desk.bkp(&["key", "remove", "mall", &id[..10], "--yes"]).expect(0);
+    assert_eq!(steady(&desk, &removed.out, &[&id]), "removed key <key0>: repository, usb\n");
+    for args in snapshots {
+        with("second password\n", args).expect(12);
+        with(&first, args).expect(0);
+    }
+    desk.bkp(&["key", "remove", "mall", &ours, "--yes"]).expect(2);
+}
+
+#[test]
+fn a_changed_password_opens_repository_and_copy_and_the_old_one_neither() {
+    let desk = Desk::backed_up();
+    let new = desk.path("new.key");
+    write_secret(&new, "quite another password\n");
+    let changed = desk.bkp(&["key", "passwd", "mall", "--new-password-file", new.to_str().unwrap()]).expect(0);
+    let next = desk.plain(changed.out.lines().last().unwrap());
+    assert_eq!(
+        next,
+        "NEXT: run `install -m 600 DIR/new.key DIR/mall.key`; until then every run of this policy ends with exit code 12"
+    );
+    desk.bkp(&["snapshots", "mall"]).expect(12);
+    desk.bkp(&["snapshots", "mall", "--from", "usb"]).expect(12);
+    let install = next.split('`').nth(1).unwrap().replace("DIR", &desk.text(""));
+    assert!(Command::new("sh").args(["-c", &install]).status().unwrap().success());
+    desk.bkp(&["snapshots", "mall"]).expect(0);
+    desk.bkp(&["snapshots", "mall", "--from", "usb"]).expect(0);
+    assert_eq!((keys_of(&desk, &[]).len(), keys_of(&desk, &["--copy", "usb"]).len()), (1, 1));
+    desk.bkp(&["backup", "mall"]).expect(0);
+    desk.bkp(&["verify", "mall", "--level", "data", "--copy", "usb"]).expect(0);
+}
+
+#[test]
+fn a_copy_that_is_not_there_is_named_and_catches_up() {
+    let desk = Desk::backed_up();
+    let new = desk.path("new.key");
+    write_secret(&new, "quite another password\n");
+    let old = keys_of(&desk, &[])[0]["id"].as_str().unwrap().to_owned();
+    fs::rename(desk.path("usb"), desk.path("unplugged")).unwrap();
+    let changed = desk.bkp(&["key", "passwd", "mall", "--new-password-file", new.to_str().unwrap()]).expect(3);
+    assert!(changed.err.contains("error: usb: open copy `usb`: there is no directory"), "{}", changed.err);
+    fs::rename(desk.path("unplugged"), desk.path("usb")).unwrap();
+    desk.bkp(&["snapshots", "mall", "--from", "usb"]).expect(0);
+    write_secret(&desk.path("mall.key"), "quite another password\n");
+    desk.bkp(&["snapshots", "mall", "--from", "usb"]).expect(12);
+    let copied = desk.bkp(&["copy", "mall"]).expect(0);
+    assert!(copied.err.contains("an old password still opens the copy"), "{}", copied.err);
+    desk.bkp(&["snapshots", "mall", "--from", "usb"]).expect(0);
+    let removed = desk.bkp(&["key", "remove", "mall", &old, "--yes"]).expect(0);
+    assert_eq!(steady(&desk, &removed.out, &[&old]), "removed key <key0>: usb\n");
+    assert_eq!(keys_of(&desk, &["--copy", "usb"]).len(), 1);
+}
+
+#[test]
+fn a_key_file_that_rots_is_named_beside_the_others() {
+    let desk = Desk::ready();
+    let second = desk.path("second.pw");
+    write_secret(&second, "second password\n");
+    let added = desk.bkp(&["key", "add", "mall", "--new-password-file", second.to_str().unwrap(), "--json"]);
+    let id = added.expect(0).json()["key"].as_str().unwrap().to_owned();
+    flip(&desk.path("repository/keys").join(&id));
+    let listed = desk.bkp(&["key", "list", "mall", "--json"]).expect(13);
+    assert_eq!(listed.json()["keys"].as_array().unwrap().len(), 1);
+    assert!(listed.err.contains(&id), "{}", listed.err);
+    desk.bkp(&["key", "remove", "mall", &id, "--yes"]).expect(0);
+    desk.bkp(&["key", "list", "mall"]).expect(0);
+}
+
+/// Counts the questions for the second time.
+fn seen_again(screen: &[u8]) -> usize {
+    String::from_utf8_lossy(screen).matches("again: ").count()
+}
+
+#[test]
+fn a_new_password_is_typed_twice_and_never_shown() {
+    let desk = Desk::ready();
+    // `script` gives the program a terminal, and each answer is typed once it has asked.
+    let typed = |answers: &[&str]| -> Ended {
+        let line = format!("{BKP} key add mall --policies {}", desk.text("policies"));
+        let mut command = Command::new("script");
+        command.args(["-qec", &line, "/dev/null"]).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let (mut keyboard, mut screen) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
+        let mut seen = Vec::new();
+        for (nth, answer) in answers.iter().enumerate() {
+            let mut byte = [0];
+            while String::from_utf8_lossy(&seen).matches("password: ").count() + seen_again(&seen) <= nth {
+                screen.read_exact(&mut byte).unwrap();
+                seen.push(byte[0]);
+            }
+            keyboard.write_all(answer.as_bytes()).unwrap();
+        }
+        screen.read_to_end(&mut seen).unwrap();
+        let ended: Ended = child.wait_with_output().unwrap().into();
+        Ended { out: String::from_utf8(seen).unwrap(), ..ended }
+    };
+    let added = typed(&["typed pÄss\u{7f}\u{7f}\u{7f}assword\r", "typed password\r"]).expect(0);
+    let screen = added.out;
+    assert!(screen.contains("Type new password: ") && screen.contains("added key"), "{screen}");
+    assert!(!screen.contains("typed p"), "{screen}");
+    let differing = typed(&["one password\r", "another password\r"]).expect(2);
+    assert!(differing.out.contains("the two do not agree"), "{}", differing.out);
+    let broken_off = typed(&["half a pass\u{3}"]).expect(130);
+    assert!(!broken_off.out.contains("added"), "{}", broken_off.out);
+    assert_eq!(keys_of(&desk, &[]).len(), 2);
+    write_secret(&desk.path("mall.key"), "typed password\n");
+    desk.bkp(&["snapshots", "mall"]).expect(0);
+    // Nobody at a terminal is asked nothing.
+    let refused = desk.bkp(&["key", "add", "mall"]).expect(2);
+    assert!(refused.err.contains("give it with `--new-password-file FILE`"), "{}", refused.err);
+}
+
+#[test]
+#[ignore = "needs root; scripts/test runs it"]
+fn the_process_stays_out_of_core_dumps_and_out_of_reach_of_its_users_other_processes() {
+    const NOBODY: u32 = 65_534;
+    // Where a process may be dumped, /proc gives it to its user, and else to root.
+    let dir = tempfile::tempdir().unwrap();
+    let (copy, policies) = (dir.path().join("bkp"), dir.path().join("policies"));
+    fs::copy(BKP, &copy).unwrap();
+    fs::create_dir(&policies).unwrap();
+    fs::copy(Desk::new().path("policies/mall.toml"), policies.join("mall.toml")).unwrap();
+    fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    let owner = |mut command: Command| {
+        let mut child = command.uid(NOBODY).stdout(Stdio::piped()).spawn().unwrap();
+        let deadline = Instant::now() + Duration::from_secs(20);
+        let mut owner = NOBODY;
+        while owner == NOBODY && Instant::now() < deadline {
+            assert!(child.try_wait().unwrap().is_none(), "it ended");
+            owner = fs::metadata(format!("/proc/{}/mem", child.id())).unwrap().uid();
+            if command.get_program() == "sleep" {
+                break;
+            }
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
+        owner
+    };
+    let mut sleep = Command::new("sleep");
+    sleep.arg("20");
+    let mut bkp = Command::new(&copy);
+    bkp.args(["key", "add", "mall", "--new-password-command", "sleep 20", "--policies"]).arg(&policies);
+    assert_eq!(owner(sleep), NOBODY, "no process could be told from another");
+    assert_eq!(owner(bkp), 0);
+}

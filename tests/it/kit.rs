@@ -1,0 +1,293 @@
+//! The recovery kit: with it, its passphrase and a copy everything comes back where nothing else is left.
+
+use std::fs;
+use std::os::unix::fs::{PermissionsExt as _, symlink};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use insta::assert_snapshot;
+
+use crate::cli::{Desk, flip};
+use crate::servers::{Product, S3, Server, program};
+use crate::world::{Ended, World, files, rows};
+
+const PASSPHRASE: &str = "correct horse battery staple";
+
+fn write_secret(path: &Path, text: &str) {
+    fs::write(path, format!("{text}\n")).unwrap();
+    fs::set_permissions(path, fs::Permissions::from_mode(0o600)).unwrap();
+}
+
+/// Exports a kit from a desk under a passphrase.
+fn export(desk: &Desk, passphrase: &str, more: &[&str]) -> Ended {
+    write_secret(&desk.path("kit.pw"), passphrase);
+    let (kit, file) = (desk.text("kit"), desk.text("kit.pw"));
+    desk.bkp(&[&["kit", "export", &kit, "mall", "--passphrase-file", &file], more].concat())
+}
+
+/// Runs the kit's own program in its directory, with nothing else than a passphrase.
+fn bare(kit: &Path, args: &[&str], passphrase: &Path) -> Ended {
+    let mut command = Command::new(kit.join("bkp"));
+    command.args(["--kit", "."]).args(args).current_dir(kit).stdin(Stdio::null());
+    command.env_clear().env("BKP_PASSPHRASE_FILE", passphrase).output().unwrap().into()
+}
+
+/// Returns what is to be typed in the sections of a runbook whose headings end so.
+fn blocks(runbook: &str, headings: &[&str]) -> String {
+    let mut script = String::from("set -e\n");
+    for section in runbook.split("\n## ") {
+        let heading = section.lines().next().unwrap_or_default();
+        if headings.iter().any(|wanted| heading.ends_with(wanted)) {
+            let fences = section.split("```sh\n").skip(1).map(|rest| rest.split("```").next().unwrap());
+            script.extend(fences);
+        }
+    }
+    assert!(script.lines().count() > 4, "nothing to type below {headings:?}: {runbook}");
+    script
+}
+
+// ----------------------------------------------------------------------------------------------------------- the kit
+
+#[test]
+fn a_kit_is_private_whole_and_holds_no_secret() {
+    let desk = Desk::backed_up();
+    let exported = export(&desk, PASSPHRASE, &[]).expect(0);
+    assert!(exported.out.contains("exported `mall` into") && exported.out.contains("Linux on"), "{}", exported.out);
+    let kit = desk.path("kit");
+    let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o7777;
+    assert_eq!(mode(&kit), 0o700);
+    let found = files(&kit);
+    let names: Vec<&str> = found.keys().map(|path| path.to_str().unwrap()).collect();
+    assert_eq!(
+        names,
+        ["RUNBOOK.md", "SHA256SUMS", "bkp", "keys/mall.key", "kit.json", "policies/mall.toml"],
+        "nothing else is in it"
+    );
+    let password = fs::read_to_string(desk.path("mall.key")).unwrap();
+    for (path, (bytes, ..)) in &found {
+        assert_eq!(mode(&kit.join(path)), if path == Path::new("bkp") { 0o700 } else { 0o600 });
+        let is_program = path == Path::new("bkp");
+        for secret in [PASSPHRASE, password.trim()].iter().filter(|_| !is_program) {
+            let is_there = bytes.windows(secret.len()).any(|window| window == secret.as_bytes());
+            assert!(!is_there, "{secret} is in {}", path.display());
+        }
+    }
+    let sums = Command::new("sha256sum").args(["--quiet", "-c", "SHA256SUMS"]).current_dir(&kit).status().unwrap();
+    assert!(sums.success());
+    let checked = desk.bkp(&["kit", "check", kit.to_str().unwrap()]).expect(0);
+    assert!(checked.out.contains("4 files are as they were written"), "{}", checked.out);
+    let runbook = fs::read_to_string(kit.join("RUNBOOK.md")).unwrap();
+    assert!(runbook.contains("not measured yet: run a drill"), "{runbook}");
+    desk.bkp(&["drill", "mall"]).expect(0);
+    export(&desk, PASSPHRASE, &[]).expect(0);
+    let runbook = fs::read_to_string(kit.join("RUNBOOK.md")).unwrap();
+    assert!(runbook.contains("Rehearsed ") && !runbook.contains("not measured yet"), "{runbook}");
+}
+
+#[test]
+fn a_kit_alone_restores_verifies_and_rehearses_and_without_its_passphrase_does_nothing() {
+    let desk = Desk::backed_up();
+    export(&desk, PASSPHRASE, &[]).expect(0);
+    let images = files(&desk.path("images"));
+    // The machine is lost: only the disk with the copy is where the policy says.
+    for lost in ["repository", "state", "policies", "mall.key"] {
+        fs::rename(desk.path(lost), desk.path(&format!("lost-{lost}"))).unwrap();
+    }
+    let (kit, passphrase) = (desk.path("kit"), desk.path("kit.pw"));
+    let out = desk.text("out");
+    let restore = ["restore", "mall", "--source", "images", "--to-dir", &out, "--yes", "--verify"];
+    write_secret(&desk.path("wrong.pw"), "wrong horse battery staple");
+    let refused = bare(&kit, &restore, &desk.path("wrong.pw")).expect(12);
+    assert!(refused.err.contains("no key opens with this password"), "{}", refused.err);
+    assert!(!desk.path("out").exists());
+    bare(&kit, &["snapshots", "mall"], &passphrase).expect(0);
+    bare(&kit, &restore, &passphrase).expect(0);
+    assert_eq!(files(&desk.path("out")), images);
+    bare(&kit, &["verify", "mall", "--level", "data"], &passphrase).expect(0);
+    bare(&kit, &["drill", "mall"], &passphrase).expect(0);
+
+    // Even with no key left in the copy.
+    fs::rename(desk.path("usb/keys"), desk.path("lost-keys")).unwrap();
+    fs::create_dir(desk.path("usb/keys")).unwrap();
+    bare(&kit, &["snapshots", "mall"], &passphrase).expect(0);
+
+    for refused in [&["backup", "mall"][..], &["prune", "mall"], &["key", "list", "mall"], &["status"]] {
+        let refused = bare(&kit, refused, &passphrase).expect(2);
+        assert!(refused.err.contains("with `--kit` there is restore"), "{}", refused.err);
+    }
+    let unknown = bare(&kit, &["snapshots", "mail"], &passphrase).expect(2);
+    assert_snapshot!(unknown.err, @r"
+    error: open the kit: no policy `mail` is in it, only `mall`
+    hint: name one of these
+    ");
+    // What was done here is no part of the kit.
+    assert!(desk.path("kit/state/mall").exists());
+    desk.bkp(&["kit", "check", kit.to_str().unwrap()]).expect(0);
+}
+
+#[test]
+fn an_older_kit_is_brought_up_to_date_and_anything_else_is_left_alone() {
+    let desk = Desk::backed_up();
+    let keys = || desk.bkp(&["key", "list", "mall", "--json"]).expect(0).json()["keys"].as_array().unwrap().len();
+    let key = || fs::read(desk.path("kit/keys/mall.key")).unwrap();
+    export(&desk, "too short", &[]).expect(2);
+    assert!(!desk.path("kit").exists() && keys() == 1);
+    export(&desk, PASSPHRASE, &[]).expect(0);
+    let first = key();
+    assert_eq!(keys(), 2);
+    export(&desk, PASSPHRASE, &[]).expect(0);
+    assert_eq!((key() == first, keys()), (true, 2), "the same passphrase makes no new key");
+    let other = export(&desk, "another horse battery staple", &[]).expect(0);
+    assert!(other.out.contains("the older kit's passphrase still opens mall: `bkp key remove mall"), "{}", other.out);
+    assert!(key() != first && keys() == 3);
+
+    let checked = |code| desk.bkp(&["kit", "check", &desk.text("kit")]).expect(code);
+    checked(0);
+    desk.write_policy("# changed\n");
+    assert!(checked(3).err.contains("another text of policy `mall`"));
+    let doctor = desk.bkp(&["doctor", "mall"]).expect(0);
+    assert!(doctor.out.contains("warning recovery kit"), "{}", doctor.out);
+    export(&desk, "another horse battery staple", &[]).expect(0);
+    checked(0);
+    assert!(desk.bkp(&["doctor", "mall"]).expect(0).out.contains("ok      recovery kit"));
+    flip(&desk.path("kit/keys/mall.key"));
+    assert!(checked(13).err.contains("keys/mall.key: its bytes are not those that were written"));
+
+    desk.write("policies/mail.toml", desk.policy().replace("name = \"mall\"", "name = \"mail\"").as_bytes());
+    let (dir, file) = (desk.text("kit"), desk.text("kit.pw"));
+    let fewer = desk.bkp(&["kit", "export", &dir, "mail", "--passphrase-file", &file]).expect(2);
+    assert!(fewer.err.contains("the one there has `mall` as well"), "{}", fewer.err);
+    fs::remove_file(desk.path("policies/mail.toml")).unwrap();
+
+    desk.write("kit/kit.json", b"{}");
+    let refused = export(&desk, PASSPHRASE, &[]).expect(2);
+    assert_snapshot!(desk.plain(&refused.err), @r"
+    error: write the kit into `DIR/kit`: it is neither empty nor a kit
+    hint: name a new directory, or the one of an older kit
+    ");
+    desk.change_policy(&format!("[[copy]]\nname = \"usb\"\npath = \"{}\"", desk.text("usb")), "");
+    fs::remove_dir_all(desk.path("kit")).unwrap();
+    let refused = export(&desk, PASSPHRASE, &[]).expect(2);
+    assert!(refused.err.contains("it names no copy"), "{}", refused.err);
+}
+
+#[test]
+fn a_kit_apart_leaves_its_key_out_of_the_repository_and_the_runbook_brings_it_there() {
+    let desk = Desk::backed_up();
+    export(&desk, PASSPHRASE, &["--apart"]).expect(0);
+    let (kit, passphrase) = (desk.path("kit"), desk.path("kit.pw"));
+    let keys = |args: &[&str]| {
+        let listed = desk.bkp(&[&["key", "list", "mall", "--json"], args].concat()).expect(0).json();
+        listed["keys"].as_array().unwrap().len()
+    };
+    assert_eq!((keys(&[]), keys(&["--copy", "usb"])), (1, 1));
+    bare(&kit, &["snapshots", "mall"], &passphrase).expect(0);
+    let runbook = fs::read_to_string(kit.join("RUNBOOK.md")).unwrap();
+    let bring = runbook.lines().find(|line| line.starts_with("cp keys/mall.key")).unwrap();
+    assert!(Command::new("sh").args(["-c", bring]).current_dir(&kit).status().unwrap().success());
+    assert_eq!((keys(&[]), keys(&["--copy", "usb"])), (1, 2));
+}
+
+#[test]
+fn a_copy_that_is_not_there_is_named_and_the_kit_is_good_all_the_same() {
+    let desk = Desk::backed_up();
+    fs::rename(desk.path("usb"), desk.path("unplugged")).unwrap();
+    let exported = export(&desk, PASSPHRASE, &[]).expect(3);
+    assert!(exported.err.contains("copy `usb` has no key of this kit yet"), "{}", exported.err);
+    fs::rename(desk.path("unplugged"), desk.path("usb")).unwrap();
+    bare(&desk.path("kit"), &["snapshots", "mall"], &desk.path("kit.pw")).expect(0);
+}
+
+// ------------------------------------------------------------------------------------------------------- the runbook
+
+/// What a person on a bare machine has: a shell, the tools that the runbook names, and what was typed.
+struct Bare {
+    dir: tempfile::TempDir,
+    kit: PathBuf,
+}
+
+impl Bare {
+    /// Takes a kit to a machine that has nothing else.
+    fn with(kit: &Path) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let here = dir.path().join("kit");
+        assert!(Command::new("cp").arg("-r").arg(kit).arg(&here).status().unwrap().success());
+        for name in ["home", "bin"] {
+            fs::create_dir(dir.path().join(name)).unwrap();
+        }
+        write_secret(&dir.path().join("passphrase"), PASSPHRASE);
+        Self { kit: here, dir }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// Types the blocks of a runbook's sections as they stand.
+    fn types(&self, headings: &[&str], more: &[(&str, &str)]) -> Ended {
+        let runbook = fs::read_to_string(self.kit.join("RUNBOOK.md")).unwrap();
+        let script = blocks(&runbook, headings);
+        let mut shell = Command::new("sh");
+        shell.args(["-c", &script]).current_dir(&self.kit).stdin(Stdio::null()).env_clear();
+        shell.env("PATH", format!("{}:/usr/bin:/bin", self.path("bin").display())).env("HOME", self.path("home"));
+        shell.env("AWS_SECRET_ACCESS_KEY", S3::SECRET_KEY).envs(more.iter().copied());
+        shell.output().unwrap().into()
+    }
+}
+
+/// Loses all of the machine that made the backups.
+fn lose(world: &World) {
+    for lost in ["repository", "state", "policies", "repo.key", "s3.key", "db.pw", "images"] {
+        fs::rename(world.path(lost), world.path(&format!("lost-{lost}"))).unwrap();
+    }
+    world.source.execute("DROP DATABASE mall");
+}
+
+#[test]
+#[ignore = "needs the servers of scripts/lab; scripts/test runs it"]
+fn on_a_bare_machine_the_runbook_brings_everything_back_from_the_copy_with_bkp_and_without() {
+    let world = World::ready(Product::MariaDb);
+    world.bkp(&["backup", "mall"]).expect(0);
+    world.bkp(&["drill", "mall", "--from", "offsite"]).expect(0);
+    let passphrase = world.path("kit.pw");
+    write_secret(&passphrase, PASSPHRASE);
+    let kit = world.path("kit");
+    let args = ["kit", "export", kit.to_str().unwrap(), "--passphrase-file", passphrase.to_str().unwrap()];
+    world.bkp(&args).expect(0);
+    let (rows_before, files_before) = (rows(&world.source), files(&world.images()));
+    let images = world.images();
+    lose(&world);
+
+    let bare = Bare::with(&kit);
+    let target = Server::start(Product::MariaDb, &[]);
+    let to_mysql = format!("mysql://root@localhost?socket={}", target.socket().display());
+    let (to_dir, typed) = (bare.path("restored"), bare.path("passphrase"));
+    let more = [
+        ("TO_MYSQL", to_mysql.as_str()),
+        ("TO_DIR", to_dir.to_str().unwrap()),
+        ("BKP_PASSPHRASE_FILE", typed.to_str().unwrap()),
+    ];
+    let ended = bare.types(&["What you need", "restore with bkp"], &more).expect(0);
+    assert!(ended.out.contains("restored in"), "{}", ended.out);
+    assert_eq!(rows(&target), rows_before);
+    assert_eq!(files(&to_dir.join("images")), files_before);
+
+    for version in ["RESTIC", "RESTIC019"] {
+        let target = Server::start(Product::MariaDb, &[]);
+        let link = bare.path("bin/restic");
+        drop(fs::remove_file(&link));
+        symlink(program(version), &link).unwrap();
+        let work = bare.path(version);
+        let client = program("MARIADB");
+        let mysql = format!("{} --no-defaults --socket={} --user=root", client.display(), target.socket().display());
+        let more = [
+            ("RESTIC_PASSWORD_FILE", typed.to_str().unwrap()),
+            ("WORK", work.to_str().unwrap()),
+            ("MYSQL", mysql.as_str()),
+        ];
+        bare.types(&["restore without bkp"], &more).expect(0);
+        assert_eq!(rows(&target), rows_before, "{version}");
+        let below = work.join("images").join(images.strip_prefix("/").unwrap());
+        assert_eq!(files(&below), files_before, "{version}");
+    }
+}
