@@ -167,9 +167,11 @@ pub(super) fn verify(global: &Global, args: &VerifyArgs) -> Answered {
 
 /// Heals the copy that is named, or every store: the repository first, because what comes back there may be what a copy lacks.
 fn heal(global: &Global, policy: &Policy, args: &VerifyArgs, options: verify::Options) -> Answered {
+    let copies = policy.copies.iter().map(|copy| Some(copy.name.clone()));
     let stores: Vec<Option<String>> = match &args.copy {
         Some(copy) => vec![Some(copy.clone())],
-        None => iter::once(None).chain(policy.copies.iter().map(|copy| Some(copy.name.clone()))).collect(),
+        None if policy.repository.from_kit.is_some() => copies.collect(),
+        None => iter::once(None).chain(copies).collect(),
     };
     wait(global, |run| async move {
         if args.dry_run {

@@ -17,7 +17,8 @@ pub type Named = (Option<String>, SharedStore);
 /// [`RepositoryError::Stopped`] after a signal.
 pub async fn others(policy: &Policy, but: Option<&str>, run: &Run) -> Result<(Vec<Named>, Vec<String>), PlaceError> {
     let (mut others, mut away) = (Vec::new(), Vec::new());
-    if but.is_some() {
+    // With a recovery kit there is none on this machine.
+    if but.is_some() && policy.repository.from_kit.is_none() {
         others.push((None, store(policy)));
     }
     for copy in policy.copies.iter().filter(|copy| Some(copy.name.as_str()) != but) {
