@@ -1,5 +1,9 @@
 //! The stores that a policy names, opened: the repository on this machine and its copies.
 
+mod others;
+
+pub use crate::place::others::{Named, others, repository_beside};
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;

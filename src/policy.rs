@@ -54,6 +54,7 @@ pub struct Policy {
     pub mysql: BTreeMap<String, MysqlSource>,
     pub files: BTreeMap<String, FilesSource>,
     pub schedule: Schedule,
+    pub verify: VerifyPlan,
     pub retention: Keep,
     pub drill: DrillPlan,
 }
@@ -410,6 +411,13 @@ pub struct Schedule {
     pub prune: Option<Cron>,
     pub drill: Option<Cron>,
     pub catch_up: CatchUp,
+}
+
+/// What a scheduled verify does beside looking.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct VerifyPlan {
+    /// Mend what is damaged or missing from the copies.
+    pub heal: bool,
 }
 
 /// Keep rules. A rule of zero keeps nothing by itself.

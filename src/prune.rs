@@ -57,8 +57,8 @@ impl PruneError {
         match self {
             Self::Repository(error) => error.hint(),
             Self::Doubt(_) | Self::Damaged(_) => Some(
-                "nothing was deleted; `bkp verify` names what is damaged: bring it back from where it is whole (`bkp copy` for a \
-                 copy, `restic repair index` for an index), or forget the snapshots that need it"
+                "nothing was deleted; `bkp verify --heal` brings what is damaged back from another store and makes a lost index \
+                 anew; what it cannot heal it names: forget the snapshots that need it"
                     .to_owned(),
             ),
             Self::Thread(_) => None,

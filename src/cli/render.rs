@@ -15,6 +15,7 @@ use crate::cycle::done::{BackupDone, CopyDone, Done, DrillDone, PruneDone};
 use crate::cycle::journal::Verb;
 use crate::exit::Failure;
 use crate::forget::{ForgetPlan, Forgotten, Judgement};
+use crate::heal::{HealPlan, Healed};
 use crate::human;
 use crate::policy::{Lint, Policy};
 use crate::prune::plan::{Planned, PrunePlan};
@@ -74,7 +75,11 @@ pub(super) fn steps(told: &mut Told, policy: &Policy, steps: &[Step]) {
         match &step.result {
             Ok(Done::Backup(done)) => backup(told, policy, done),
             Ok(Done::Copy(done)) => copies(told, done),
-            Ok(Done::Verify(report)) => verified(&mut told.text, report),
+            Ok(Done::Verify(report)) => {
+                verified(&mut told.text, "verify", report);
+                offer_heal(&mut told.text, policy, report);
+            }
+            Ok(Done::Heal(healed)) => heal(&mut told.text, healed),
             Ok(Done::Prune(done)) => pruned(told, done),
             Ok(Done::Drill(done)) => drill(told, done),
             Err(error) => told.fail(&format!("{} {}: ", step.verb, policy.name), error),
@@ -181,12 +186,12 @@ pub(super) fn copy_plan(name: &str, plan: &CopyPlan) -> String {
     format!("{name:<10} would send {} objects, {}\n", plan.count(), human::bytes(plan.bytes()))
 }
 
-fn verified(text: &mut String, report: &verify::Report) {
+fn verified(text: &mut String, what: &str, report: &verify::Report) {
     let verdict = if report.is_sound() { "sound" } else { "DAMAGED" };
     let checked = report.checked;
     line!(
         text,
-        "verify     {verdict}: {} snapshots, {} packs named, {} of them and {} blobs read ({})",
+        "{what:<10} {verdict}: {} snapshots, {} packs named, {} of them and {} blobs read ({})",
         checked.snapshots,
         checked.packs,
         checked.packs_read,
@@ -197,12 +202,72 @@ fn verified(text: &mut String, report: &verify::Report) {
         line!(text, "           {}: {}", shown(&finding.object), shown(&finding.what));
         for cost in finding.costs.iter().take(LINES_MAX) {
             line!(text, "             costs {} of snapshot {}", shown(cost.path.display()), cost.snapshot.short());
+            for rows in cost.rows.iter().take(LINES_MAX) {
+                line!(text, "             which is {rows}");
+            }
         }
         if finding.costs_more > 0 {
             line!(text, "             and {} more", finding.costs_more);
         }
     }
     more(text, report.damaged.len() + report.missing.len());
+}
+
+fn offer_heal(text: &mut String, policy: &Policy, report: &verify::Report) {
+    if !report.is_sound() {
+        let level = match report.level {
+            verify::Level::Structure => "",
+            verify::Level::Data => " --level data",
+        };
+        line!(text, "{:<10} `bkp verify {}{level} --heal` puts back what another store holds whole", "", policy.name);
+    }
+}
+
+/// Tells what a verify that heals found, what is whole again, and why the rest is not.
+fn heal(text: &mut String, healed: &Healed) {
+    verified(text, &healed.store, &healed.report);
+    for left in healed.left.iter().take(LINES_MAX) {
+        line!(text, "           not healed: {}: {}", shown(&left.object), shown(&left.why));
+    }
+    more(text, healed.left.len());
+    if healed.mended.is_empty() {
+        return;
+    }
+    let objects = human::counted(healed.mended.len() as u64, "object", "objects");
+    line!(text, "{:<10} healed {objects}, {} put back", healed.store, human::bytes(healed.bytes()));
+    for mended in healed.mended.iter().take(LINES_MAX) {
+        line!(text, "           {}", shown(mended));
+    }
+    more(text, healed.mended.len());
+}
+
+pub(super) fn heal_plan(store: &str, report: &verify::Report, plan: &HealPlan) -> String {
+    let mut text = String::new();
+    verified(&mut text, store, report);
+    for one in plan.put_back.iter().take(LINES_MAX) {
+        let from = one.from.join(" or ");
+        line!(text, "           would put back {}, {}, from {from}", shown(&one.object), human::bytes(one.bytes));
+    }
+    more(&mut text, plan.put_back.len());
+    if plan.rebuilds_index {
+        line!(text, "           would make an index from the headers of packs that have none");
+    }
+    for key in plan.removed.iter().take(LINES_MAX) {
+        line!(text, "           would remove {}: it is worth nothing any more", shown(key));
+    }
+    for left in plan.left.iter().take(LINES_MAX) {
+        line!(text, "           cannot heal {}: {}", shown(&left.object), shown(&left.why));
+    }
+    more(&mut text, plan.left.len());
+    if !plan.is_empty() {
+        let objects = human::counted(plan.put_back.len() as u64, "object", "objects");
+        line!(
+            text,
+            "{store:<10} {objects}, {} in all; more may come to light once they are back",
+            human::bytes(plan.bytes())
+        );
+    }
+    text
 }
 
 fn drill(told: &mut Told, done: &DrillDone) {
@@ -224,6 +289,7 @@ pub(super) fn steps_json(steps: &[Step]) -> Vec<Value> {
             }),
             Ok(Done::Copy(done)) => json!({ "copies": copies_json(done) }),
             Ok(Done::Verify(report)) => json!({ "sound": report.is_sound(), "report": report }),
+            Ok(Done::Heal(healed)) => json!({ "sound": healed.is_sound(), "report": healed.report, "healed": healed }),
             Ok(Done::Prune(done)) => pruned_json(done),
             Ok(Done::Drill(done)) => {
                 json!({ "outcome": done.report.outcome, "failure": done.failure, "files": done.files })

@@ -4,6 +4,7 @@ use crate::backup;
 use crate::copy::Copied;
 use crate::exit::{Exit, Failure};
 use crate::forget::{ForgetPlan, Forgotten, Freeze};
+use crate::heal::Healed;
 use crate::human;
 use crate::prune::Pruned;
 use crate::prune::plan::PrunePlan;
@@ -16,6 +17,7 @@ pub enum Done {
     Backup(Box<BackupDone>),
     Copy(Vec<CopyDone>),
     Verify(Box<verify::Report>),
+    Heal(Box<Healed>),
     Prune(Box<PruneDone>),
     Drill(Box<DrillDone>),
 }
@@ -57,6 +59,7 @@ impl Done {
             Self::Backup(done) => done.exit(),
             Self::Copy(copies) => exit_of_copies(copies),
             Self::Verify(report) => exit_of_report(report),
+            Self::Heal(healed) => exit_of_report(&healed.report),
             Self::Prune(done) => done.exit(),
             Self::Drill(done) => done.exit(),
         }
@@ -69,6 +72,7 @@ impl Done {
             Self::Backup(done) => done.errors(),
             Self::Copy(copies) => copies.iter().filter_map(CopyDone::error).collect(),
             Self::Verify(report) => faults(report).into_iter().collect(),
+            Self::Heal(healed) => faults(&healed.report).into_iter().collect(),
             Self::Prune(done) => done.error().into_iter().collect(),
             Self::Drill(done) => done.report.outcome.error.iter().cloned().collect(),
         };
@@ -81,7 +85,7 @@ impl Done {
         let copies = match self {
             Self::Backup(done) => &done.copies,
             Self::Copy(copies) => copies,
-            Self::Verify(_) | Self::Prune(_) | Self::Drill(_) => return 0,
+            Self::Verify(_) | Self::Heal(_) | Self::Prune(_) | Self::Drill(_) => return 0,
         };
         copies.iter().filter_map(|copy| copy.result.as_ref().ok()).map(|copied| copied.bytes).sum()
     }
@@ -164,7 +168,7 @@ impl DrillDone {
 }
 
 fn faults(report: &verify::Report) -> Option<String> {
-    let count = report.damaged.len() + report.missing.len();
+    let count = report.findings().count();
     (count > 0).then(|| format!("{count} objects are damaged or missing"))
 }
 

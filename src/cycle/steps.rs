@@ -16,6 +16,8 @@ use crate::drill;
 use crate::drill::outcome::Origin;
 use crate::exit::Failure;
 use crate::forget::{Alone, ForgetPlan, Forgotten};
+use crate::heal;
+use crate::heal::{Donor, Ward};
 use crate::place;
 use crate::policy::{CopyPlace, Policy};
 use crate::prune;
@@ -30,6 +32,9 @@ use crate::verify::Object;
 /// How many drills a report's history shows.
 const HISTORY_DRILLS_MAX: u32 = 24;
 
+/// A forget beside a heal ends within the minute, a backup in its own time: the scheduled verify comes again.
+const HEAL_LOCK_WAIT: Duration = Duration::from_mins(1);
+
 /// Does what a step is asked to.
 ///
 /// # Errors
@@ -41,7 +46,12 @@ pub async fn work(task: &Task, policy: &Policy, journal: &Journal<'_>, run: &Run
             Ok(Done::Backup(Box::new(done)))
         }
         Task::Copy { copies } => copy_all(policy, copies, journal.catalog(), run).await.map(Done::Copy),
-        Task::Verify { copy, options } => {
+        Task::Verify { copy, options, heals: true, salvages } => {
+            let ward = Ward { salvages: *salvages, ..ward(policy, copy.as_deref(), run).await? };
+            let healed = heal::heal(&ward, *options, run).await?;
+            Ok(Done::Heal(Box::new(healed)))
+        }
+        Task::Verify { copy, options, heals: false, .. } => {
             let report = verify_store(policy, copy.as_deref(), *options, run).await?;
             Ok(Done::Verify(Box::new(report)))
         }
@@ -263,6 +273,19 @@ async fn verify_store(
         strike(policy, copy, &repository, &faulty_objects(&report, policy).await?)?;
     }
     Ok(report)
+}
+
+/// Opens a store that is to be mended, and those that it may be mended from.
+///
+/// # Errors
+/// [`Failure`] where the store cannot be opened, by its own config and keys or by another's.
+pub async fn ward(policy: &Policy, copy: Option<&str>, run: &Run) -> Result<Ward, Failure> {
+    let (others, away) = place::others(policy, copy, run).await?;
+    let repository = place::repository_beside(policy, copy, &others, run).await?;
+    let name = |copy: Option<String>| copy.unwrap_or_else(|| REPOSITORY.to_owned());
+    let donors = others.into_iter().map(|(copy, store)| Donor { name: name(copy), store });
+    let name = name(copy.map(str::to_owned));
+    Ok(Ward { name, repository, donors: donors.collect(), away, salvages: false, lock_wait: HEAL_LOCK_WAIT })
 }
 
 /// Returns what a prune of a store may leave as it is: in a copy, the packs that the repository itself holds.

@@ -6,6 +6,7 @@ use crate::catalog::CatalogError;
 use crate::copy::{CopyError, LedgerError};
 use crate::drill::DrillError;
 use crate::exit::{Exit, Failure};
+use crate::heal::HealError;
 use crate::human;
 use crate::install::InstallError;
 use crate::keys::KeysError;
@@ -187,6 +188,10 @@ coded! {
         VerifyError::Work(_) => Exit::Failed,
     };
     LedgerError: |_error| Exit::Failed;
+    HealError: |error| match error {
+        HealError::Verify(error) => error.code(),
+        HealError::Repository(error) => error.code(),
+    };
     CopyError: |error| match error {
         CopyError::NoRepository { .. } => Exit::NoRepository,
         CopyError::AnotherRepository { .. } => Exit::Failed,

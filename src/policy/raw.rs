@@ -40,6 +40,9 @@ pub(super) struct RawPolicy {
     /// When each verb runs.
     #[serde(default)]
     pub(super) schedule: RawSchedule,
+    /// What a scheduled verify does beside looking.
+    #[serde(default)]
+    pub(super) verify: RawVerify,
     /// Which snapshots stay. At least one rule is above zero.
     pub(super) retention: RawRetention,
     /// How recovery is rehearsed.
@@ -263,6 +266,14 @@ pub(super) struct RawSchedule {
     pub(super) drill: Option<String>,
     /// What becomes of missed runs: `one` run makes up for them, or `none`. Default: `one`.
     pub(super) catch_up: Option<String>,
+}
+
+/// A scheduled verify reads the repository, a share of the packs each time.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, expecting = "a table")]
+pub(super) struct RawVerify {
+    /// Whether it puts back what is damaged or missing from a copy that holds it whole. Default: true.
+    pub(super) heal: Option<bool>,
 }
 
 /// How many snapshots of each kind stay, for each source. A snapshot stays if one rule wants it.

@@ -1,5 +1,6 @@
 //! Checks packs: that they are there, and that every byte of them hashes right.
 
+use std::collections::HashSet;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
@@ -47,15 +48,19 @@ fn blobs_of(pack: &PackContents) -> impl Iterator<Item = (BlobKind, crate::id::B
     pack.blobs.iter().map(|blob| (blob.kind, blob.id))
 }
 
-/// Reads the packs of a share whole, several at once.
+/// Reads the packs of a share whole, several at once, but those that are known to be so.
 pub(super) fn read(
     repository: &Repository,
     subset: Option<Subset>,
+    whole: &HashSet<ObjectId>,
     draft: &mut Draft,
     run: &Run,
 ) -> Result<(), VerifyError> {
     let packs = repository.packs();
-    let is_chosen = |number: &usize| subset.is_none_or(|subset| subset.covers(&packs.id(*number)));
+    let is_chosen = |number: &usize| {
+        let id = packs.id(*number);
+        subset.is_none_or(|subset| subset.covers(&id)) && !whole.contains(&id)
+    };
     let chosen: Vec<usize> = (0..packs.len()).filter(is_chosen).collect();
     let total = chosen.iter().map(|number| packs.get(*number).size()).sum();
     let task = run.events.task("read packs", Unit::Bytes, total);

@@ -12,6 +12,7 @@ mod damage;
 mod dump;
 mod faults;
 mod files;
+mod heal;
 mod immutable;
 mod keys;
 mod kit;

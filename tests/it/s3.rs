@@ -41,7 +41,7 @@ pub(crate) fn credentials() -> S3Credentials {
     }
 }
 
-async fn open_place(place: &S3Place, network: &Network) -> Result<S3Store, StoreError> {
+pub(crate) async fn open_place(place: &S3Place, network: &Network) -> Result<S3Store, StoreError> {
     S3Store::open(place, Some(credentials()), network, Line::default(), &Run::silent()).await
 }
 
