@@ -20,14 +20,11 @@ use crate::cycle::done::{Done, exit_of_copies};
 use crate::cycle::journal::{Journal, Verb};
 use crate::cycle::task::Task;
 use crate::exit::{Exit, Failure};
-use crate::policy::Policy;
+use crate::policy::{Policy, VERIFY_SHARES};
 use crate::prune::plan::Limits;
 use crate::run::Run;
 use crate::schedule::{CatchUp, Cron, Due, RunLock, Stamps, due};
 use crate::verify;
-
-/// Scheduled verifies read a share of the packs each, and so many of them read all.
-const VERIFY_SHARES: u32 = 7;
 
 /// A run this late was missed: cron starts within the minute, and a busy machine in the next.
 pub const LATE: TimeDelta = TimeDelta::minutes(5);

@@ -89,9 +89,7 @@ pub(crate) async fn verify_but(
     blocking(move || {
         walk::check_trees(&repository, &snapshots, &mut draft, &run)?;
         if options.level == Level::Data {
-            let mut packs = packs::chosen(&repository, options.subset);
-            packs.retain(|pack| !whole.contains(&pack.id));
-            packs::read(&repository, &packs, &mut draft, &run)?;
+            packs::read(&repository, options.subset, &whole, &mut draft, &run)?;
         }
         let costs = cost::count(&repository, &snapshots, &draft, &run)?;
         Ok(draft.settle(costs))
@@ -155,9 +153,9 @@ async fn check_presence(repository: &Repository, draft: &mut Draft) -> Result<()
     let mut sizes: HashMap<ObjectId, u64> = sizes.collect();
     let packs = repository.packs();
     draft.checked.packs = packs.len() as u64;
-    draft.checked.blobs = packs.iter().map(|pack| pack.blobs.len() as u64).sum();
-    for pack in &packs {
-        packs::check_size(pack, sizes.remove(&pack.id), draft);
+    draft.checked.blobs = packs.blobs() as u64;
+    for pack in packs {
+        packs::check_size(&pack, sizes.remove(&pack.id), draft);
     }
     let orphans = sizes.into_keys().map(|id| Key::new(FileKind::Pack, id.to_string()));
     draft.orphans = orphans.collect();

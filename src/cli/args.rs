@@ -65,7 +65,7 @@ pub enum Command {
     /// Checks policies, or prints what they may say
     #[command(subcommand)]
     Policy(PolicyCommand),
-    /// Checks everything that a run needs, one line for each assertion; sends no backup
+    /// Checks everything that a run needs, one line for each assertion; sends no backup, but tries a bucket's Object Lock out
     #[command(after_help = "Example:\n  bkp doctor mall")]
     Doctor(PolicyArg),
     /// Does what is due: backup, copies, retention, verify, prune, drill
@@ -126,7 +126,8 @@ Examples:
   bkp prune mall --copy offsite
 
 `bkp forget` drops snapshots; this frees the packs that none of the others needs. Nothing old is deleted before the new
-packs and the new index have been read back. It rests while retention rests, and stops where anything is damaged.")]
+packs and the new index have been read back. It rests while retention rests, and stops where anything is damaged.
+What a copy's store keeps by its own lock is listed with its date (exit 18); a later prune frees it.")]
     Prune(PruneArgs),
     /// Rehearses the recovery in a sandbox and measures it
     #[command(after_help = "Example:\n  bkp drill mall --from offsite")]

@@ -17,10 +17,12 @@ use crate::exit::Failure;
 use crate::forget::{ForgetPlan, Forgotten, Judgement};
 use crate::heal::{HealPlan, Healed};
 use crate::human;
-use crate::policy::Policy;
+use crate::policy::{Lint, Policy};
 use crate::prune::plan::{Planned, PrunePlan};
+use crate::repository::RepositoryError;
 use crate::restore::choose::Moment;
 use crate::restore::{Plan, Proof, Restored};
+use crate::store::StoreError;
 use crate::target::mysql::LoadPlan;
 use crate::verify;
 
@@ -112,6 +114,12 @@ fn backup(told: &mut Told, policy: &Policy, done: &BackupDone) {
 
 fn not_forgotten(told: &mut Told, forgotten: &Forgotten) {
     for (id, error) in forgotten.failed.iter().take(LINES_MAX) {
+        if let RepositoryError::Store(StoreError::Protected { until, .. }) = error {
+            let until =
+                until.map_or_else(String::new, |until| format!(" until {}", human::time(until, chrono_tz::UTC)));
+            line!(told.text, "protected  snapshot {}: the store keeps it{until}", id.short());
+            continue;
+        }
         told.fail(&format!("forget {}: ", id.short()), &Failure::from(error));
     }
     more(&mut told.errors, forgotten.failed.len());
@@ -164,7 +172,11 @@ fn one_copy(told: &mut Told, name: &str, copied: &Copied) {
         copied.snapshots.len(),
         human::bytes(copied.bytes)
     );
+    if copied.prolonged > 0 {
+        line!(told.text, "{:<10} {} kept immutable", "", human::counted(copied.prolonged, "object", "objects"));
+    }
     for (key, error) in copied.failed.iter().take(LINES_MAX) {
+        let error = human::chain(error);
         line!(told.errors, "error: copy to {name}: {}: {}", shown(key), shown(error));
     }
     more(&mut told.errors, copied.failed.len());
@@ -304,6 +316,7 @@ fn copies_json(copies: &[CopyDone]) -> Vec<Value> {
 
 pub(super) fn prune_plan(plan: &PrunePlan) -> String {
     let mut text = String::new();
+    protected(&mut text, plan);
     if plan.is_empty() {
         line!(text, "nothing to free: {} in {} packs are needed", human::bytes(plan.bytes_kept), plan.packs_kept);
         return text;
@@ -329,11 +342,34 @@ pub(super) fn prune_plan(plan: &PrunePlan) -> String {
     text
 }
 
+/// Tells what the store's own lock keeps, and from when on a prune frees it.
+fn protected(text: &mut String, plan: &PrunePlan) {
+    let (Some(first), Some(last)) =
+        (plan.protected.iter().map(|it| it.until).min(), plan.protected.iter().map(|it| it.until).max())
+    else {
+        return;
+    };
+    let bytes: u64 = plan.protected.iter().map(|it| it.pack.size).sum();
+    let packs = human::counted(plan.protected.len() as u64, "pack", "packs");
+    let (first, last) = (human::time(first, chrono_tz::UTC), human::time(last, chrono_tz::UTC));
+    line!(text, "protected  {packs}, {}: the store's lock ends from {first} to {last}", human::bytes(bytes));
+    for it in plan.protected.iter().take(LINES_MAX) {
+        line!(text, "{:<10} {} until {}", "", it.pack.id, human::time(it.until, chrono_tz::UTC));
+    }
+    more(text, plan.protected.len());
+}
+
 pub(super) fn prune_plan_json(plan: &PrunePlan) -> Value {
     let of = |packs: &[Planned]| -> Vec<Value> {
         packs.iter().map(|pack| json!({ "pack": pack.id, "bytes": pack.size })).collect()
     };
+    let protected: Vec<Value> = plan
+        .protected
+        .iter()
+        .map(|it| json!({ "pack": it.pack.id, "bytes": it.pack.size, "until": it.until }))
+        .collect();
     json!({
+        "protected": protected,
         "unused": of(&plan.unused),
         "orphans": of(&plan.orphans),
         "repack": of(&plan.repack),
@@ -357,6 +393,7 @@ fn pruned(told: &mut Told, done: &PruneDone) {
         told.text.push_str(&prune_plan(plan));
         return;
     }
+    protected(&mut told.text, plan);
     let freed = pruned.bytes_deleted.saturating_sub(pruned.bytes_written);
     let deleted = human::counted(pruned.packs_deleted, "pack", "packs");
     let written = match pruned.packs_written {
@@ -432,7 +469,7 @@ fn copied_json(name: &str, copied: &Copied) -> Value {
     let failed: Vec<Value> = copied
         .failed
         .iter()
-        .map(|(key, error)| json!({ "object": key.to_string(), "error": error.to_string() }))
+        .map(|(key, error)| json!({ "object": key.to_string(), "error": human::chain(error) }))
         .collect();
     json!({
         "copy": name,
@@ -441,16 +478,21 @@ fn copied_json(name: &str, copied: &Copied) -> Value {
         "snapshots": copied.snapshots,
         "bytes": copied.bytes,
         "there": copied.skipped,
+        "prolonged": copied.prolonged,
         "failed": failed,
         "held_back": copied.held_back,
     })
 }
 
-/// Tells a policy that holds together, and its next runs.
-pub(super) fn policy(policy: &Policy, path: &Path, next: &[(Verb, DateTime<Utc>)]) -> String {
+/// Tells a policy that holds together, its next runs, and what is doubtful about it.
+pub(super) fn policy(policy: &Policy, path: &Path, next: &[(Verb, DateTime<Utc>)], lints: &[Lint]) -> String {
     let mut text = format!("ok: {} is policy `{}`\n", path.display(), policy.name);
     for (verb, time) in next {
         line!(text, "    next {verb}: {}", human::time(*time, policy.timezone));
+    }
+    for lint in lints {
+        line!(text, "warning: {}: {}", lint.subject, lint.what);
+        line!(text, "hint: {}", lint.remedy);
     }
     text
 }

@@ -141,8 +141,15 @@ pub(super) fn copy(global: &Global, args: &CopyArgs) -> Answered {
 async fn plan_copies(policy: &Policy, names: &[String], run: &Run) -> Answered {
     let (mut text, mut plans) = (String::new(), Vec::new());
     for copy in policy.copies.iter().filter(|copy| names.is_empty() || names.contains(&copy.name)) {
-        let store = place::copy_store(policy, copy, run).await?;
-        let plan = copy::plan(&place::store(policy), &store, run).await?;
+        let store = place::copy_target(policy, copy, run).await?;
+        let ledger = if steps::keeps_ledger(copy) {
+            let repository = place::repository(policy, run).await?;
+            steps::ledger(policy, copy, repository.id(), &store.location())?
+        } else {
+            None
+        };
+        let terms = steps::terms(copy, ledger.as_ref());
+        let plan = copy::plan_under(&terms, &place::store(policy), &store, run).await?;
         text.push_str(&render::copy_plan(&copy.name, &plan));
         plans.push(json!({ "copy": copy.name, "objects": plan.count(), "bytes": plan.bytes(), "there": plan.skipped }));
     }

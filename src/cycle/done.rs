@@ -127,6 +127,9 @@ impl CopyDone {
         match &self.result {
             Err(failure) => Some(format!("copy {}: {}", self.name, failure.message)),
             Ok(copied) if copied.is_complete() => None,
+            Ok(copied) if copied.is_unlocked() => {
+                Some(format!("copy {}: the server does not lock what it is asked to; nothing more was sent", self.name))
+            }
             Ok(copied) => Some(format!("copy {}: {} objects were not sent", self.name, copied.failed.len())),
         }
     }
@@ -136,9 +139,10 @@ impl PruneDone {
     /// What the store would not delete is told; what its own lock protects with a code of its own.
     #[must_use]
     pub fn exit(&self) -> Exit {
-        let Self::Pruned { pruned, .. } = self else { return Exit::Ok };
+        let Self::Pruned { plan, pruned } = self else { return Exit::Ok };
         let of = |(_, error): &(_, _)| Exit::from(error).max(Exit::Incomplete);
-        pruned.failed.iter().map(of).max().unwrap_or(Exit::Ok)
+        let protected = if plan.protected.is_empty() { Exit::Ok } else { Exit::Protected };
+        pruned.failed.iter().map(of).max().unwrap_or(Exit::Ok).max(protected)
     }
 
     fn error(&self) -> Option<String> {
@@ -168,12 +172,13 @@ fn faults(report: &verify::Report) -> Option<String> {
     (count > 0).then(|| format!("{count} objects are damaged or missing"))
 }
 
-/// A copy that fails leaves the run incomplete: the snapshot is kept here, and the next run catches up. Only a network policy
+/// A server that ignores the lock that it was asked for breaks the policy's promise, and no later run mends that. Else a copy that fails leaves the run incomplete: the snapshot is kept here, and the next run catches up. Only a network policy
 /// that refuses the copy's store is told as what it is.
 #[must_use]
 pub fn exit_of_copies(copies: &[CopyDone]) -> Exit {
     let of = |copy: &CopyDone| match &copy.result {
         Err(failure) if failure.exit == Exit::Network => Exit::Network,
+        Ok(copied) if copied.is_unlocked() => Exit::Failed,
         Ok(copied) if copied.is_complete() => Exit::Ok,
         Ok(_) | Err(_) => Exit::Incomplete,
     };

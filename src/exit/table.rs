@@ -3,7 +3,7 @@
 use crate::backup::BackupError;
 use crate::backup::files::BackupFilesError;
 use crate::catalog::CatalogError;
-use crate::copy::CopyError;
+use crate::copy::{CopyError, LedgerError};
 use crate::drill::DrillError;
 use crate::exit::{Exit, Failure};
 use crate::heal::HealError;
@@ -93,6 +93,7 @@ coded! {
     StoreError: |error| match error {
         StoreError::Missing { .. } | StoreError::Unreadable { .. } => Exit::Damaged,
         StoreError::Transient { .. }
+        | StoreError::Busy { .. }
         | StoreError::Failed { .. }
         | StoreError::Full { .. }
         | StoreError::ReadOnly { .. } => Exit::Failed,
@@ -141,7 +142,10 @@ coded! {
         PruneError::Thread(_) => Exit::Failed,
     };
     PlaceError: |error| match error {
-        PlaceError::Password(_) | PlaceError::Credentials { .. } | PlaceError::KeyFile { .. } => Exit::Password,
+        PlaceError::Password(_)
+        | PlaceError::Credentials { .. }
+        | PlaceError::KeyFile { .. }
+        | PlaceError::WriteOnly(_) => Exit::Password,
         PlaceError::NoCopy(_) => Exit::Usage,
         PlaceError::NoDir { .. } => Exit::Failed,
         PlaceError::Copy { error, .. } => error.code(),
@@ -183,6 +187,7 @@ coded! {
         VerifyError::Repository(error) => error.code(),
         VerifyError::Work(_) => Exit::Failed,
     };
+    LedgerError: |_error| Exit::Failed;
     HealError: |error| match error {
         HealError::Verify(error) => error.code(),
         HealError::Repository(error) => error.code(),
@@ -192,6 +197,7 @@ coded! {
         CopyError::AnotherRepository { .. } => Exit::Failed,
         CopyError::Store(error) => error.code(),
         CopyError::Lock { error, .. } | CopyError::Needs(error) => error.code(),
+        CopyError::Ledger(_) => Exit::Failed,
         CopyError::Stopped(_) => Exit::Interrupted,
     };
     LoadError: |error| match error {

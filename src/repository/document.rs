@@ -5,14 +5,14 @@ use bytes::Bytes;
 use crate::id::ObjectId;
 use crate::repository::error::RepositoryError;
 use crate::seal::{self, MasterKey};
-use crate::store::{FileKind, Key, SharedStore, StoreError};
+use crate::store::{FileKind, Key, SharedStore, Store, StoreError};
 
 /// A bit that flipped on its way once does not flip again; a disk that fails twice is for a person.
 const PUTS_MAX: usize = 2;
 
 /// Fetches a document and proves that its bytes are the ones its name says.
 pub(super) async fn load(
-    store: &SharedStore,
+    store: &dyn Store,
     master: &MasterKey,
     kind: FileKind,
     name: &str,

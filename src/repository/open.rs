@@ -1,6 +1,6 @@
 //! Makes a repository, or opens one with a password.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use tokio::runtime::Handle;
@@ -124,6 +124,7 @@ impl Repository {
     ) -> Self {
         Self {
             store,
+            cache: OnceLock::new(),
             config,
             key,
             master: master.into(),

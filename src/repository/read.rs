@@ -9,7 +9,7 @@ use futures_util::{StreamExt, stream};
 use crate::event::Unit;
 use crate::id::{BlobId, ObjectId};
 use crate::repository::error::RepositoryError;
-use crate::repository::index::{self, IndexBuilder, Location, PackContents};
+use crate::repository::index::{self, IndexBuilder, Location, PackContents, Packs};
 use crate::repository::pack::{self, BlobKind, PackedBlob};
 use crate::repository::{Fault, Repository, document};
 use crate::run::{Run, Stopped};
@@ -59,7 +59,7 @@ impl Repository {
         let task = run.events.task("load index", Unit::Objects, 0);
         let (mut builder, mut faults, mut seen) = (IndexBuilder::default(), Vec::new(), HashSet::new());
         loop {
-            let mut files = self.store.list(FileKind::Index).await?;
+            let mut files = self.near().list(FileKind::Index).await?;
             files.retain(|listed| seen.insert(listed.name.clone()));
             task.set_total(seen.len() as u64);
             let mut is_anything_gone = false;
@@ -87,6 +87,10 @@ impl Repository {
         let built = tokio::task::spawn_blocking(|| builder.build()).await;
         let built = built.map_err(|error| RepositoryError::refused("index", error))?;
         self.index.write().unwrap_or_else(PoisonError::into_inner).replace(built);
+        if let Some(cache) = self.cache.get() {
+            let named: HashSet<_> = self.pack_sizes().into_iter().map(|(id, _)| id.to_string()).collect();
+            cache.keep_packs(move |pack| named.contains(pack)).await;
+        }
         *self.index_faults.lock().unwrap_or_else(PoisonError::into_inner) = faults;
         *self.unnamed.lock().unwrap_or_else(PoisonError::into_inner) = recovered;
         Ok(())
@@ -120,7 +124,7 @@ impl Repository {
     /// Reads one index file; a damaged one is a fault, not an error.
     async fn load_index_file(&self, listed: Listed) -> Result<IndexFile, RepositoryError> {
         let object = Key::new(FileKind::Index, listed.name);
-        let sealed = match self.store.get(&object).await.map_err(RepositoryError::from) {
+        let sealed = match self.near().get(&object).await.map_err(RepositoryError::from) {
             Err(RepositoryError::Store(StoreError::Missing { .. })) => return Ok(IndexFile::Gone),
             Err(error) if error.is_damage() => return Ok(IndexFile::Damaged(Fault { object, error })),
             sealed => sealed?,
@@ -247,9 +251,9 @@ impl Repository {
         self.index.read().unwrap_or_else(PoisonError::into_inner).first(kind, id)
     }
 
-    /// Returns every pack that the index names, with its blobs in the order of their offsets.
+    /// Returns all packs that the index names, each to be had with its blobs in the order of their offsets.
     #[must_use]
-    pub fn packs(&self) -> Vec<PackContents> {
+    pub fn packs(&self) -> Packs {
         self.index.read().unwrap_or_else(PoisonError::into_inner).by_pack()
     }
 
