@@ -135,7 +135,7 @@ pub async fn repository_in(policy: &Policy, copy: Option<&str>, run: &Run) -> Re
     Ok(repository)
 }
 
-/// Like [`repository_in`], but for a verify: all that is read comes from the store itself.
+/// Like [`repository_in`], but for who is to prove the store or to delete from it: all that is read comes from the store itself.
 ///
 /// # Errors
 /// [`PlaceError`].

@@ -100,7 +100,7 @@ pub async fn plan(repository: &Arc<Repository>, limits: &Limits, run: &Run) -> R
     let mut whole = repository.pack_sizes();
     whole.retain(|(id, size)| there.contains(&(id.to_string().as_str(), *size)));
     let whole = whole.into_iter().map(|(id, _)| id).collect();
-    unprotected(repository, &listed, &whole, limits.clone(), &marks, run.now()).await
+    unprotected(repository, &listed, &whole, limits.clone(), &marks, run).await
 }
 
 /// Plans with ever more packs that stay, until none that goes is kept by the store's own lock.
@@ -110,15 +110,15 @@ async fn unprotected(
     whole: &HashSet<ObjectId>,
     mut limits: Limits,
     marks: &Marks,
-    now: DateTime<Utc>,
+    run: &Run,
 ) -> Result<PrunePlan, PruneError> {
-    let mut protected = Vec::new();
+    let (mut protected, mut known) = (Vec::new(), HashMap::new());
     loop {
         let mut marks = marks.clone();
         let uses = repository.uses(&mut marks, whole, &limits.kept);
         let mut plan = PrunePlan::new(&uses, listed, &limits, marks)?;
         let naming = repository.index_files_naming(&plan.gone());
-        let ends = ends_of_locks(repository.store(), &plan, &naming, now).await?;
+        let ends = ends_of_locks(repository.store(), &plan, &naming, &mut known, run).await?;
         if ends.is_empty() {
             protected.sort_unstable();
             plan.protected = protected;
@@ -132,25 +132,30 @@ async fn unprotected(
 }
 
 /// Returns the packs of a plan that the store does not let go yet, and from when on it does: an index file that cannot go pins the
-/// packs that it names, or a reader would miss them.
+/// packs that it names, or a reader would miss them. What is `known` of an object is not asked for again.
 async fn ends_of_locks(
     store: &SharedStore,
     plan: &PrunePlan,
     naming: &[(String, Vec<ObjectId>)],
-    now: DateTime<Utc>,
+    known: &mut HashMap<Key, Option<DateTime<Utc>>>,
+    run: &Run,
 ) -> Result<HashMap<ObjectId, DateTime<Utc>>, PruneError> {
     let packs = plan.deleted().map(|pack| (Key::new(FileKind::Pack, pack.id.to_string()), vec![pack.id]));
     let indexes = naming.iter().map(|(name, packs)| (Key::new(FileKind::Index, name), packs.clone()));
     let objects: Vec<_> = packs.chain(indexes).collect();
-    let look = |(key, packs): (Key, Vec<ObjectId>)| async move { (store.immutable_until(&key).await, packs) };
-    let mut looks = stream::iter(objects).map(look).buffer_unordered(LOOKS_IN_FLIGHT_MAX);
-    let mut ends = HashMap::new();
-    while let Some((until, packs)) = looks.next().await {
-        let until = match until {
+    let unknown: Vec<_> = objects.iter().map(|(key, _)| key).filter(|key| !known.contains_key(*key)).cloned().collect();
+    let look = |key: Key| async move { (store.immutable_until(&key).await, key) };
+    let mut looks = stream::iter(unknown).map(look).buffer_unordered(LOOKS_IN_FLIGHT_MAX);
+    while let Some(looked) = run.cancel.run_until_cancelled(looks.next()).await.ok_or(Stopped)? {
+        let until = match looked.0 {
             Err(StoreError::Missing { .. }) => None,
             until => until?,
         };
-        let Some(until) = until.filter(|until| *until > now) else { continue };
+        known.insert(looked.1, until);
+    }
+    let mut ends = HashMap::new();
+    for (key, packs) in objects {
+        let Some(until) = known.get(&key).copied().flatten().filter(|until| *until > run.now()) else { continue };
         for pack in packs {
             let end = ends.entry(pack).or_insert(until);
             *end = until.max(*end);

@@ -262,7 +262,7 @@ pub(super) fn prune(global: &Global, args: &PruneArgs) -> Answered {
 async fn plan_prune(policy: &Policy, args: &PruneArgs, run: &Run) -> Answered {
     let copy = args.copy.as_deref();
     let limits = steps::prune_limits(policy, copy, args.max_unused).await?;
-    let repository = place::repository_in(policy, copy, run).await?;
+    let repository = place::repository_to_prove(policy, copy, run).await?;
     let lock = place::lock_to_read(&repository, run).await?;
     let plan = prune::plan(&repository, &limits, run).await;
     place::unlock(lock, run).await;

@@ -328,7 +328,7 @@ async fn free(
         return Ok(PruneDone::Rested(freeze));
     }
     let limits = prune_limits(policy, copy, unused_percent_max).await?;
-    let repository = place::repository_in(policy, copy, run).await?;
+    let repository = place::repository_to_prove(policy, copy, run).await?;
     let lock = Alone::take(&repository, run).await?;
     let pruned = plan_and_apply(policy, copy, &repository, &limits, &lock, run).await;
     place::unlock(lock.into_guard(), run).await;

@@ -16,6 +16,7 @@ use tokio::sync::Semaphore;
 use tokio::sync::SemaphorePermit;
 use tokio::time::Instant;
 
+use crate::id::ObjectId;
 use crate::store::{FileKind, Key, Listed, SharedStore, Store, StoreError};
 
 /// How late a sender may come and still have the time that he lost: timers and a busy machine are late by some milliseconds each
@@ -136,6 +137,17 @@ impl Store for Limit {
             pace.reserve(bytes.len() as u64, Instant::now());
         }
         Ok(bytes)
+    }
+
+    async fn hash(&self, key: &Key) -> Result<ObjectId, StoreError> {
+        let _place = place(&self.gets).await;
+        if let Some(pace) = &self.down {
+            // Where bytes are paced they come over a line, and a hash moves as many as a get.
+            pace.pay(0).await;
+            let size = self.inner.size(key).await?.unwrap_or(0);
+            pace.reserve(size, Instant::now());
+        }
+        self.inner.hash(key).await
     }
 
     async fn get_range(&self, key: &Key, range: Range<u64>) -> Result<Bytes, StoreError> {

@@ -10,6 +10,7 @@ use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use tokio_util::sync::CancellationToken;
 
+use crate::id::ObjectId;
 use crate::store::{FileKind, Key, Listed, SharedStore, Store, StoreError};
 
 /// Twelve tries with the waits below span 70 s where chance makes each as short as can be, and 141 s at most: an object store that
@@ -19,7 +20,7 @@ const TRIES_MAX: u32 = 12;
 const DELAY_MS_FIRST: u64 = 200;
 /// Past this, waiting longer does not spare the server and only delays the run.
 const DELAY_MS_MAX: u64 = 30_000;
-/// A server that asks for more than this is away, and the next run asks again.
+/// A server that asks for more than this is asked again after this, and given up with the tries: the next run asks anew.
 const ASKED_DELAY_MAX: Duration = Duration::from_mins(2);
 
 /// How often and how long after each other an operation is tried.
@@ -114,6 +115,10 @@ impl Store for Retry {
 
     async fn get(&self, key: &Key) -> Result<Bytes, StoreError> {
         retried!(self, self.inner.get(key))
+    }
+
+    async fn hash(&self, key: &Key) -> Result<ObjectId, StoreError> {
+        retried!(self, self.inner.hash(key))
     }
 
     async fn get_range(&self, key: &Key, range: Range<u64>) -> Result<Bytes, StoreError> {

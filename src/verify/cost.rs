@@ -4,14 +4,18 @@ use std::collections::{HashMap, HashSet};
 use std::path::Path;
 
 use crate::entry::DEPTH_MAX;
-use crate::id::{BlobId, SnapshotId};
-use crate::repository::{BlobKind, Node, Repository, SnapshotList};
+use crate::id::{BlobId, ObjectId, SnapshotId};
+use crate::repository::{BlobKind, Node, Repository, RepositoryError, SnapshotList};
 use crate::run::Run;
-use crate::verify::report::{Cost, Draft, Object};
+use crate::store::{FileKind, Key};
+use crate::verify::report::{Cost, Draft, Object, State};
 use crate::verify::{VerifyError, rows};
 
 /// Paths that a finding lists; further ones are counted.
 const PATHS_MAX: usize = 1000;
+
+/// Paths that all findings list together: of a lost disk there are tens of thousands, and nobody reads a list of millions.
+const PATHS_IN_ALL_MAX: usize = 100_000;
 
 /// As deep as a source may be, below a path that may itself be as deep: the search is a recursion on the stack.
 const TREES_DEEP_MAX: usize = 2 * DEPTH_MAX;
@@ -24,10 +28,15 @@ pub(super) struct Paths {
 }
 
 impl Paths {
-    fn add(&mut self, cost: Cost) {
-        if self.listed.len() < PATHS_MAX {
+    /// Lists a path, where there is `room` for it.
+    fn add(&mut self, cost: Cost, room: &mut usize) {
+        if self.listed.contains(&cost) {
+            return;
+        }
+        if self.listed.len() < PATHS_MAX && *room > 0 {
             self.listed.insert(cost);
-        } else if !self.listed.contains(&cost) {
+            *room -= 1;
+        } else {
             self.more += 1;
         }
     }
@@ -60,8 +69,9 @@ pub(super) fn count(
     draft: &Draft,
     run: &Run,
 ) -> Result<Costs, VerifyError> {
-    let lost = lost_blobs(repository, draft);
-    let mut search = Search { repository, run, lost, whole: HashSet::new(), costs: Costs::new() };
+    let lost = lost_blobs(repository, draft, run)?;
+    let mut search =
+        Search { repository, run, lost, whole: HashSet::new(), costs: Costs::new(), room: PATHS_IN_ALL_MAX };
     if !search.lost.is_empty() {
         for stored in &snapshots.found {
             search.tree(stored.id, &stored.snapshot.tree, Path::new("/"), 0)?;
@@ -72,17 +82,27 @@ pub(super) fn count(
     Ok(costs)
 }
 
-/// Returns the blobs that no pack holds whole, and the object to blame for each: a second pack may still have one.
-fn lost_blobs(repository: &Repository, draft: &Draft) -> HashMap<(BlobKind, BlobId), Object> {
+/// Returns the blobs that no pack holds whole, and the object to blame for each: a second pack may still have one. A store is not asked
+/// for what is in packs that it does not have: of a lost disk those are millions of blobs.
+fn lost_blobs(
+    repository: &Repository,
+    draft: &Draft,
+    run: &Run,
+) -> Result<HashMap<(BlobKind, BlobId), Object>, VerifyError> {
+    let gone: HashSet<&Object> =
+        draft.faults.iter().filter(|(_, fault)| fault.state == State::Missing).map(|(object, _)| object).collect();
+    let is_there = |pack: &ObjectId| !gone.contains(&Object::Stored(Key::new(FileKind::Pack, pack.to_string())));
     let mut lost = HashMap::new();
     for (object, fault) in &draft.faults {
         for (kind, id) in &fault.lost {
-            if !lost.contains_key(&(*kind, *id)) && repository.blob_blocking(*kind, id).is_err() {
+            run.check().map_err(RepositoryError::from)?;
+            let is_lost = || !repository.is_in(*kind, id, is_there) || repository.blob_blocking(*kind, id).is_err();
+            if !lost.contains_key(&(*kind, *id)) && is_lost() {
                 lost.insert((*kind, *id), object.clone());
             }
         }
     }
-    lost
+    Ok(lost)
 }
 
 struct Search<'a> {
@@ -92,6 +112,8 @@ struct Search<'a> {
     /// Trees below which nothing is lost: no second snapshot that shares them needs to look.
     whole: HashSet<BlobId>,
     costs: Costs,
+    /// How many more paths are listed.
+    room: usize,
 }
 
 impl Search<'_> {
@@ -135,7 +157,7 @@ impl Search<'_> {
             return false;
         };
         let cost = Cost { snapshot, path: path.to_owned(), rows: Vec::new() };
-        self.costs.entry(object.clone()).or_default().add(cost);
+        self.costs.entry(object.clone()).or_default().add(cost, &mut self.room);
         true
     }
 }

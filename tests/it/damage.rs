@@ -155,6 +155,20 @@ async fn a_pack_that_is_gone_costs_all_that_only_it_held() {
 }
 
 #[tokio::test]
+async fn a_pack_that_is_gone_is_not_asked_for_each_of_its_blobs() {
+    let (inner, _) = shop().await;
+    let pack = pack_of(&inner, &noise(99, 40_000)).await;
+    inner.delete(&pack).await.unwrap();
+    let faulty = Arc::new(Faulty::new(inner));
+    let store: SharedStore = faulty.clone();
+    let report = verified(&store, STRUCTURE).await;
+    assert_eq!(objects(&report), only(&pack));
+    assert!(!report.costs().is_empty());
+    let asked = faulty.take_log();
+    assert!(!asked.is_empty() && asked.iter().all(|asked| asked.name != pack.name), "{asked:?}");
+}
+
+#[tokio::test]
 async fn trees_that_are_gone_cost_whole_directories() {
     let (store, snapshots) = shop().await;
     let key = tree_pack(&store, &snapshots[1]).await;

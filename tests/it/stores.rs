@@ -6,14 +6,17 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bkp::event::Events;
 use bkp::id::ObjectId;
+use bkp::store::cache::Cache;
 use bkp::store::faulty::Faulty;
 use bkp::store::limit::Limit;
 use bkp::store::local::LocalStore;
 use bkp::store::memory::MemoryStore;
 use bkp::store::retry::{Backoff, Retry};
-use bkp::store::{FileKind, Key, SharedStore, StoreError};
+use bkp::store::{FileKind, Key, Listed, SharedStore, Store, StoreError};
 use bytes::Bytes;
+use chrono::{DateTime, Utc};
 
 use crate::servers::S3;
 
@@ -97,6 +100,65 @@ async fn a_hash_is_that_of_the_bytes_as_they_are_now() {
         assert!(matches!(store.hash(&self::key(FileKind::Key, 9)).await, Err(StoreError::Missing { .. })));
     })
     .await;
+}
+
+/// A store that knows the hashes of its objects better than a get would tell.
+struct Hashing(MemoryStore);
+
+#[async_trait::async_trait]
+impl Store for Hashing {
+    fn location(&self) -> String {
+        self.0.location()
+    }
+
+    async fn put(&self, key: &Key, bytes: Bytes) -> Result<(), StoreError> {
+        self.0.put(key, bytes).await
+    }
+
+    async fn get(&self, key: &Key) -> Result<Bytes, StoreError> {
+        self.0.get(key).await
+    }
+
+    async fn hash(&self, _: &Key) -> Result<ObjectId, StoreError> {
+        Ok(ObjectId::of(b"from the disk"))
+    }
+
+    async fn get_range(&self, key: &Key, range: std::ops::Range<u64>) -> Result<Bytes, StoreError> {
+        self.0.get_range(key, range).await
+    }
+
+    async fn list(&self, kind: FileKind) -> Result<Vec<Listed>, StoreError> {
+        self.0.list(kind).await
+    }
+
+    async fn size(&self, key: &Key) -> Result<Option<u64>, StoreError> {
+        self.0.size(key).await
+    }
+
+    async fn delete(&self, key: &Key) -> Result<(), StoreError> {
+        self.0.delete(key).await
+    }
+
+    async fn immutable_until(&self, key: &Key) -> Result<Option<DateTime<Utc>>, StoreError> {
+        self.0.immutable_until(key).await
+    }
+}
+
+#[tokio::test]
+async fn a_wrapper_leaves_the_hash_to_the_store_that_reads_the_disk() {
+    let inner = || -> SharedStore { Arc::new(Hashing(MemoryStore::new())) };
+    let cancel = tokio_util::sync::CancellationToken::new();
+    let dir = tempfile::tempdir().unwrap();
+    let wrappers: [SharedStore; 3] = [
+        Arc::new(Limit::new(inner(), Some(1 << 40), 3)),
+        Arc::new(Retry::new(inner(), Backoff::default(), cancel)),
+        Arc::new(Cache::new(inner(), dir.path(), 1 << 20, Events::silent())),
+    ];
+    for store in wrappers {
+        let (key, bytes) = object(FileKind::Pack, b"as a get tells it");
+        store.put(&key, bytes).await.unwrap();
+        assert_eq!(store.hash(&key).await.unwrap(), ObjectId::of(b"from the disk"));
+    }
 }
 
 #[tokio::test]
