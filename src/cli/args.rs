@@ -453,7 +453,7 @@ pub struct NewPassword {
     /// File with the new password, that only its owner can read; without it, it is typed twice at the terminal
     #[arg(long, value_name = "FILE")]
     pub new_password_file: Option<PathBuf>,
-    /// Command that prints the new password (`sh -c`)
+    /// Command that prints the new password (`sh -c`); it is asked twice, and must print the same
     #[arg(long, value_name = "COMMAND", conflicts_with = "new_password_file")]
     pub new_password_command: Option<String>,
 }
@@ -469,7 +469,8 @@ Examples:
   bkp key add mall
   bkp key add mall --new-password-file /root/second.pw
 
-The old ones go on to open. The copies get the new key file with the next `bkp copy`.")]
+The old ones go on to open. The copies get the new key file at once; one that cannot be reached is named (exit 3), and gets
+it with the next `bkp copy`.")]
     Add {
         #[command(flatten)]
         args: KeyArgs,
@@ -504,11 +505,12 @@ Examples:
   bkp key passwd mall --new-password-file /root/new.key
 
 The new password is added everywhere and proved before the old one is removed. Afterwards the policy must read the new one:
-the command that does it is printed. To leave no moment without a valid policy, use `bkp key add`, change the policy's
-password, and then `bkp key remove` the old key.")]
+the command that does it is printed. A copy that cannot be reached is named (exit 3): keep the old password until `bkp copy`
+has brought it the new one. To leave no moment without a valid policy, use `bkp key add` until it ends with 0, change the
+policy's password, and then `bkp key remove` the old key.")]
     Passwd {
         #[command(flatten)]
-        args: KeyArgs,
+        policy: PolicyArg,
         #[command(flatten)]
         new: NewPassword,
     },

@@ -115,9 +115,11 @@ coded! {
         RepositoryError::Stopped(_) => Exit::Interrupted,
     };
     KeysError: |error| match error {
-        KeysError::UnknownId(_) | KeysError::AmbiguousId(_) | KeysError::InUse { .. } | KeysError::Last { .. } => {
-            Exit::Usage
-        }
+        KeysError::UnknownId(_)
+        | KeysError::AmbiguousId(_)
+        | KeysError::InUse { .. }
+        | KeysError::Last { .. }
+        | KeysError::Listed { .. } => Exit::Usage,
         KeysError::Repository(error) => error.code(),
     };
     KitError: |error| match error {

@@ -247,7 +247,7 @@ fn copies(page: &mut String, facts: &Facts) {
 /// Asks for what the kit does not have; what the environment has already is taken.
 fn credentials_block(page: &mut String, access_key: Option<&str>) {
     line!(page, "The credentials of the copy:\n\n```sh");
-    let access_key = access_key.map(quoted).unwrap_or_default();
+    let access_key = access_key.map(human::shell_word).unwrap_or_default();
     line!(page, "export AWS_ACCESS_KEY_ID=\"${{AWS_ACCESS_KEY_ID:-{access_key}}}\"");
     line!(
         page,
@@ -266,25 +266,4 @@ fn checks(page: &mut String, facts: &Facts) {
         line!(page, "- `{}` gives {wanted}", human::printable(sql).replace('`', "'"));
     }
     line!(page);
-}
-
-/// Quotes a word for the shell where that is needed.
-fn quoted(word: &str) -> String {
-    let is_plain = |letter: char| letter.is_ascii_alphanumeric() || "/._-:@%+=,".contains(letter);
-    if !word.is_empty() && word.chars().all(is_plain) {
-        return word.to_owned();
-    }
-    format!("'{}'", word.replace('\'', r"'\''"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_word_reaches_the_shell_as_it_is() {
-        assert_eq!(quoted("s3:https://host:9000/bucket/dr"), "s3:https://host:9000/bucket/dr");
-        assert_eq!(quoted("/mnt/a b's $HOME"), r"'/mnt/a b'\''s $HOME'");
-        assert_eq!(quoted(""), "''");
-    }
 }

@@ -2,8 +2,9 @@
 
 use std::fmt::Write as _;
 
+use crate::human::shell_word;
 use crate::kit::facts::{CopyFacts, Facts, ca_file, key_file};
-use crate::kit::runbook::{credentials_block, quoted, variable};
+use crate::kit::runbook::{credentials_block, variable};
 use crate::policy::{CopyTarget, S3Place};
 
 /// The way with `restic` and the plain client, for a machine on which bkp does not start.
@@ -21,9 +22,9 @@ pub(super) fn without_bkp(page: &mut String, facts: &Facts) {
         credentials_block(page, s3.access_key_id.as_deref());
     }
     line!(page, "```sh");
-    line!(page, "export RESTIC_REPOSITORY={}", quoted(&restic_place(&copy.place)));
+    line!(page, "export RESTIC_REPOSITORY={}", shell_word(&restic_place(&copy.place)));
     if let CopyTarget::S3(s3) = &copy.place {
-        line!(page, "export AWS_DEFAULT_REGION={}", quoted(&s3.region));
+        line!(page, "export AWS_DEFAULT_REGION={}", shell_word(&s3.region));
         if s3.ca_file.is_some() {
             let ca = ca_file(name, &copy.name);
             line!(page, "restic() {{ command restic --cacert \"{ca}\" \"$@\"; }}");
@@ -67,13 +68,13 @@ fn bring_the_key(page: &mut String, facts: &Facts, copy: &CopyFacts) {
     line!(page, "```sh");
     match &copy.place {
         CopyTarget::Dir(dir) => {
-            line!(page, "cp {file} {}", quoted(&format!("{}/keys/{key}", dir.display())));
+            line!(page, "cp {file} {}", shell_word(&format!("{}/keys/{key}", dir.display())));
         }
         CopyTarget::S3(s3) => {
             let endpoint =
-                s3.endpoint.as_ref().map(|url| format!(" --endpoint-url {}", quoted(url))).unwrap_or_default();
+                s3.endpoint.as_ref().map(|url| format!(" --endpoint-url {}", shell_word(url))).unwrap_or_default();
             let object = format!("s3://{}{}/keys/{key}", s3.bucket, below(s3));
-            line!(page, "aws s3 cp {file} {}{endpoint}", quoted(&object));
+            line!(page, "aws s3 cp {file} {}{endpoint}", shell_word(&object));
         }
     }
     line!(page, "```\n");
