@@ -151,7 +151,7 @@ pub(super) fn verify(global: &Global, args: &VerifyArgs) -> Answered {
     };
     let subset = args.subset.as_deref().map(str::parse::<verify::Subset>).transpose();
     let subset = subset.map_err(|error| Failure::new(Exit::Usage, error.to_string()))?;
-    let task = Task::Verify { copy: args.copy.clone(), options: verify::Options { level, subset } };
+    let task = Task::Verify { copy: meant(&policy, args.copy.as_deref()), options: verify::Options { level, subset } };
     wait(global, |run| async move { step(&policy, &task, Duration::ZERO, &run).await })
 }
 
@@ -207,6 +207,11 @@ async fn plan_prune(policy: &Policy, args: &PruneArgs, run: &Run) -> Answered {
 
 pub(super) fn drill(global: &Global, args: &DrillArgs) -> Answered {
     let policy = policies::one(global, &args.policy.policy)?;
-    let task = Task::Drill { from: args.from.clone(), keep: args.keep };
+    let task = Task::Drill { from: meant(&policy, args.from.as_deref()), keep: args.keep };
     wait(global, |run| async move { step(&policy, &task, Duration::ZERO, &run).await })
+}
+
+/// Names the copy that is read, as outputs and reports are to call it.
+fn meant(policy: &Policy, asked: Option<&str>) -> Option<String> {
+    place::copy_meant(policy, asked).map(str::to_owned)
 }

@@ -129,7 +129,9 @@ coded! {
         | KitError::NoPolicy { .. }
         | KitError::NoCopy(_)
         | KitError::Weak(_)
+        | KitError::Foreign { .. }
         | KitError::Binary { .. } => Exit::Usage,
+        KitError::BadList { .. } => Exit::Damaged,
         KitError::Io { .. } | KitError::Json(_) => Exit::Failed,
         KitError::Policy(error) => error.code(),
         KitError::Place(error) => error.code(),

@@ -24,7 +24,7 @@ pub(super) fn key_file(policy: &str) -> String {
 }
 
 pub(super) fn ca_file(policy: &str, copy: &str) -> String {
-    format!("ca/{policy}-{copy}.pem")
+    format!("ca/{policy}/{copy}.pem")
 }
 
 /// All that the runbook tells of one policy.
@@ -43,10 +43,18 @@ pub(super) struct Facts {
 pub(super) struct CopyFacts {
     pub(super) name: String,
     pub(super) place: CopyTarget,
-    /// Whether the kit's key is among its keys, so that `restic` opens it with the passphrase.
-    pub(super) has_key: bool,
+    pub(super) key: KeyThere,
     /// When it last held all that the repository held.
     pub(super) completed: Option<DateTime<Utc>>,
+}
+
+/// Whether the kit's key is among the keys of a copy, so that `restic` opens it with the passphrase.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum KeyThere {
+    Yes,
+    No,
+    /// The credentials of this machine may not look; the next copy brings it there.
+    Unknown,
 }
 
 pub(super) struct SourceFacts {
@@ -83,7 +91,7 @@ impl Facts {
         let copy = |copy: &crate::policy::CopyPlace| CopyFacts {
             name: copy.name.clone(),
             place: copy.place.clone(),
-            has_key: false,
+            key: KeyThere::No,
             completed: completed(&copy.name),
         };
         Ok(Self {
