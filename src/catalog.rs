@@ -8,6 +8,7 @@
 //! Opening costs a few milliseconds; a run with nothing due never opens it.
 
 mod drills;
+mod heals;
 mod holder;
 mod record;
 mod runs;
@@ -28,7 +29,7 @@ use rusqlite::Connection;
 use rusqlite::ErrorCode;
 
 pub use record::{
-    CopyRecord, Outcome, RunEnd, RunRecord, RunSnapshot, RunStart, SnapshotRecord, SourceEnd, VerifyRecord,
+    CopyRecord, HealRecord, Outcome, RunEnd, RunRecord, RunSnapshot, RunStart, SnapshotRecord, SourceEnd, VerifyRecord,
 };
 
 use crate::event::Events;

@@ -14,16 +14,35 @@
 //! The caller holds a shared lock on the repository here, so that no prune removes what is about to be sent. A copy only adds and
 //! never reads an object twice, so two copies at once do no harm. But a `restic prune` *of the target* would take packs for
 //! orphans whose index has not arrived. So a target that is a repository already is locked, shared, while anything is sent.
+//!
+//! # A target that can only be written
+//! Credentials that may put and nothing else can neither see what is there nor take a lock back, so none is put: it would stand in
+//! everybody's way until it is stale. What was sent and confirmed is in a [`Ledger`] here. That is sound as long as nobody deletes
+//! there meanwhile. Whoever holds these credentials cannot; a prune by other credentials from this machine waits for the policy's
+//! lock, and strikes off what it deletes; and what came with the store's own lock ([`Terms::retain`]) no prune of bkp touches before
+//! its index has arrived. Any other prune from elsewhere is the operator's to keep apart; a verify with a reader's credentials finds
+//! what it took, and the next copy sends it again.
+//!
+//! # The store's own lock
+//! Where the store is to make objects immutable, the first that is put is looked at: a server that takes the wish and does not heed
+//! it is found out before more go than are on their way. Every copy lengthens what ends soon.
 
+mod ledger;
 mod needs;
 mod plan;
+mod prolong;
 mod transfer;
+
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
 
 use crate::id::SnapshotId;
 use crate::repository::{LockGuard, Repository, RepositoryError};
 use crate::run::{Run, Stopped};
-use crate::store::{FileKind, Key, SharedStore, StoreError};
+use crate::store::{FileKind, Key, Listed, SharedStore, StoreError};
 
+pub use crate::copy::ledger::{Ledger, LedgerError};
 use crate::copy::needs::{NeedsError, held_back};
 pub use crate::copy::plan::{CopyPlan, Listing};
 use crate::copy::transfer::Transfer;
@@ -45,6 +64,8 @@ pub enum CopyError {
     /// The repository here cannot say which snapshots need what is not in the target.
     #[error("find the snapshots whose packs are all in the copy")]
     Needs(#[source] RepositoryError),
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
     #[error(transparent)]
     Stopped(#[from] Stopped),
 }
@@ -69,8 +90,55 @@ impl CopyError {
             }
             Self::Store(error) => error.hint(),
             Self::Lock { error, .. } | Self::Needs(error) => error.hint(),
+            Self::Ledger(error) => error.hint(),
             Self::Stopped(_) => None,
         }
+    }
+}
+
+/// Locks are lengthened once a tenth of their span is over, not at each copy: every third night for a month's.
+const LOCK_SLACK: u32 = 10;
+
+/// Under which terms a target is written.
+#[derive(Debug, Clone, Copy)]
+pub struct Terms<'a> {
+    /// Objects sent at once.
+    pub at_once: usize,
+    /// How long from now on the store's own lock shall keep what the repository holds.
+    pub retain: Option<Duration>,
+    pub ledger: Option<&'a Ledger>,
+    /// Nobody can look at the target: what the ledger does not know is not there.
+    pub is_blind: bool,
+}
+
+impl Terms<'_> {
+    /// A target that can be looked at, and that has no lock of its own.
+    #[must_use]
+    pub fn plain(at_once: usize) -> Self {
+        Self { at_once, retain: None, ledger: None, is_blind: false }
+    }
+
+    fn note(&self, key: &Key, size: u64, until: Option<DateTime<Utc>>) -> Result<(), LedgerError> {
+        self.ledger.map_or(Ok(()), |ledger| ledger.note(key, size, until))
+    }
+
+    /// Returns what alone tells what is there, where nobody can look.
+    fn only_word(&self) -> Option<&Ledger> {
+        self.ledger.filter(|_| self.is_blind)
+    }
+
+    async fn listing(&self, store: &SharedStore) -> Result<Listing, StoreError> {
+        if let Some(ledger) = self.only_word() {
+            return Ok(ledger.listing());
+        }
+        Listing::of(store).await
+    }
+
+    async fn snapshots(&self, store: &SharedStore) -> Result<Vec<Listed>, StoreError> {
+        if let Some(ledger) = self.only_word() {
+            return Ok(ledger.of_kind(FileKind::Snapshot));
+        }
+        store.list(FileKind::Snapshot).await
     }
 }
 
@@ -89,6 +157,12 @@ pub enum ObjectError {
     NotTried,
     #[error("it was put, and the target does not list it")]
     Vanished,
+    #[error("it was put with a lock, and the server has not locked it: everything else was kept back")]
+    NotLocked,
+    #[error("its lock could not be lengthened")]
+    Lock(#[source] StoreError),
+    #[error(transparent)]
+    Ledger(LedgerError),
 }
 
 /// What a copy did and what it could not do.
@@ -101,6 +175,8 @@ pub struct Copied {
     pub bytes: u64,
     /// Objects that were in the copy before.
     pub skipped: u64,
+    /// Objects whose lock in the store was looked after.
+    pub prolonged: u64,
     pub failed: Vec<(Key, ObjectError)>,
     /// Snapshots whose packs are not all in the copy; the next copy tries them again.
     pub held_back: Vec<SnapshotId>,
@@ -111,6 +187,12 @@ impl Copied {
     #[must_use]
     pub fn is_complete(&self) -> bool {
         self.failed.is_empty() && self.held_back.is_empty()
+    }
+
+    /// Tells whether the server took the wish for a lock and did not heed it.
+    #[must_use]
+    pub fn is_unlocked(&self) -> bool {
+        self.failed.iter().any(|(_, error)| matches!(error, ObjectError::NotLocked))
     }
 
     /// Returns the objects here that are damaged.
@@ -130,10 +212,23 @@ impl Copied {
 /// Only where nothing further could be done: the sides cannot be listed, the target holds another repository, a signal. What fails
 /// for single objects is in [`Copied::failed`].
 pub async fn copy(from: &Repository, to: &SharedStore, at_once: usize, run: &Run) -> Result<Copied, CopyError> {
-    let plan = plan(from.store(), to, run).await?;
+    copy_under(&Terms::plain(at_once), from, to, run).await
+}
+
+/// Like [`copy`], under terms.
+///
+/// # Errors
+/// As [`copy`], and where the record of what was sent cannot be kept.
+pub async fn copy_under(
+    terms: &Terms<'_>,
+    from: &Repository,
+    to: &SharedStore,
+    run: &Run,
+) -> Result<Copied, CopyError> {
+    let plan = plan_under(terms, from.store(), to, run).await?;
     warn_of_old_keys(&plan, to, run);
-    let lock = lock(from, to, &plan, run).await?;
-    let copied = send(from, to, at_once, &plan, lock.as_ref(), run).await;
+    let lock = if terms.is_blind { None } else { lock(from, to, &plan, run).await? };
+    let copied = send(terms, from, to, &plan, lock.as_ref(), run).await;
     if let Some(lock) = lock {
         let released = lock.release().await.map_err(|error| CopyError::Lock { place: to.location(), error });
         // The first error is the one to tell.
@@ -144,14 +239,14 @@ pub async fn copy(from: &Repository, to: &SharedStore, at_once: usize, run: &Run
 
 /// Sends what a plan says, in the order of publishing.
 async fn send(
+    terms: &Terms<'_>,
     from: &Repository,
     to: &SharedStore,
-    at_once: usize,
     plan: &CopyPlan,
     lock: Option<&LockGuard>,
     run: &Run,
 ) -> Result<Copied, CopyError> {
-    let mut transfer = Transfer::new(from.store(), to, at_once, plan, run);
+    let mut transfer = Transfer::new(*terms, from.store(), to, plan, run);
     transfer.send(FileKind::Key, &plan.keys).await?;
     transfer.send(FileKind::Config, &plan.config).await?;
     transfer.send(FileKind::Pack, &plan.packs).await?;
@@ -162,7 +257,11 @@ async fn send(
         lock.prove().await.map_err(|error| CopyError::Lock { place: to.location(), error })?;
     }
     transfer.send(FileKind::Snapshot, &plan.snapshots_but(&held_back.snapshots)).await?;
-    transfer.finish(plan, there, held_back).await
+    let mut copied = transfer.finish(plan, there, held_back).await?;
+    if !copied.is_unlocked() {
+        prolong::prolong(plan, to, terms, &mut copied, run).await?;
+    }
+    Ok(copied)
 }
 
 /// Locks the target, where it is a repository and there is anything to send.
@@ -182,9 +281,22 @@ async fn lock(from: &Repository, to: &SharedStore, plan: &CopyPlan, run: &Run) -
 /// # Errors
 /// [`CopyError::NoRepository`], [`CopyError::AnotherRepository`], or a side that cannot be listed.
 pub async fn plan(from: &SharedStore, to: &SharedStore, run: &Run) -> Result<CopyPlan, CopyError> {
+    plan_under(&Terms::plain(1), from, to, run).await
+}
+
+/// Compares both sides and returns what [`copy_under`] would send.
+///
+/// # Errors
+/// As [`plan`].
+pub async fn plan_under(
+    terms: &Terms<'_>,
+    from: &SharedStore,
+    to: &SharedStore,
+    run: &Run,
+) -> Result<CopyPlan, CopyError> {
     let look = async {
-        check_config(from, to).await?;
-        let (here, there) = tokio::try_join!(Listing::of(from), Listing::of(to))?;
+        check_config(terms, from, to).await?;
+        let (here, there) = tokio::try_join!(Listing::of(from), terms.listing(to))?;
         Ok(CopyPlan::new(&here, &there))
     };
     let plan: Option<Result<_, CopyError>> = run.cancel.run_until_cancelled(look).await;
@@ -192,8 +304,12 @@ pub async fn plan(from: &SharedStore, to: &SharedStore, run: &Run) -> Result<Cop
 }
 
 /// Refuses a target that holds another repository: its config would be other bytes.
-async fn check_config(from: &SharedStore, to: &SharedStore) -> Result<(), CopyError> {
+async fn check_config(terms: &Terms<'_>, from: &SharedStore, to: &SharedStore) -> Result<(), CopyError> {
     let here = config(from).await?.ok_or_else(|| CopyError::NoRepository { place: from.location() })?;
+    // The ledger is this repository's, and nobody can look further.
+    if terms.is_blind {
+        return Ok(());
+    }
     match config(to).await? {
         Some(there) if there != here => Err(CopyError::AnotherRepository { place: to.location() }),
         _ => Ok(()),

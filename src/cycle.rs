@@ -20,14 +20,11 @@ use crate::cycle::done::{Done, exit_of_copies};
 use crate::cycle::journal::{Journal, Verb};
 use crate::cycle::task::Task;
 use crate::exit::{Exit, Failure};
-use crate::policy::Policy;
+use crate::policy::{Policy, VERIFY_SHARES};
 use crate::prune::plan::Limits;
 use crate::run::Run;
 use crate::schedule::{CatchUp, Cron, Due, RunLock, Stamps, due};
 use crate::verify;
-
-/// Scheduled verifies read a share of the packs each, and so many of them read all.
-const VERIFY_SHARES: u32 = 7;
 
 /// A run this late was missed: cron starts within the minute, and a busy machine in the next.
 pub const LATE: TimeDelta = TimeDelta::minutes(5);
@@ -164,7 +161,7 @@ pub async fn run(
         }
         // Each step is a run of its own in the catalog and in the snapshots' tags.
         let run = run.renewed();
-        steps.push(stamped(policy, &task_of(verb, options, &stamps), &run).await);
+        steps.push(stamped(policy, &task_of(policy, verb, options, &stamps), &run).await);
     }
     drop(lock);
     run.check()?;
@@ -189,14 +186,14 @@ pub async fn by_hand(policy: &Policy, task: &Task, lock_wait: Duration, run: &Ru
 }
 
 /// Returns what the schedule asks of a verb.
-fn task_of(verb: Verb, options: &backup::Options, stamps: &Stamps) -> Task {
+fn task_of(policy: &Policy, verb: Verb, options: &backup::Options, stamps: &Stamps) -> Task {
     match verb {
         Verb::Backup => Task::Backup { options: options.clone(), with_copies: true },
         Verb::Copy => Task::Copy { copies: Vec::new() },
         Verb::Verify => {
             let subset = verify::Subset::of_turn(stamps.of(verb.name()).done, VERIFY_SHARES);
             let options = verify::Options { level: verify::Level::Data, subset: Some(subset) };
-            Task::Verify { copy: None, options }
+            Task::Verify { copy: None, options, heals: policy.verify.heal, salvages: false }
         }
         Verb::Prune => Task::Prune { copy: None, unused_percent_max: Limits::default().unused_percent_max },
         Verb::Drill => Task::Drill { from: None, keep: false },

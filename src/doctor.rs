@@ -1,6 +1,7 @@
 //! Checks everything that a run needs, one assertion after the other. It reads and connects; it sends no backup and changes
-//! nothing.
+//! nothing, but that it tries out a store's own lock with an object of a few bytes.
 
+mod copies;
 mod database;
 
 use std::path::Path;
@@ -13,12 +14,10 @@ use crate::mysql::manifest::Product;
 use crate::mysql::product;
 use crate::mysql::server::Server;
 use crate::place;
-use crate::place::PlaceError;
-use crate::policy::{CopyPlace, MysqlSource, Policy};
+use crate::policy::{MysqlSource, Policy};
 use crate::run::Run;
 use crate::sandbox;
 use crate::source::files::{FilesError, FilesSource};
-use crate::store::{Key, StoreError};
 
 /// A repository on a disk with less than this share free is near the night on which a backup does not fit.
 const FREE_SHARE_MIN: f64 = 0.1;
@@ -79,16 +78,9 @@ pub async fn examine(policy: &Policy, run: &Run) -> Vec<Finding> {
     for (name, place) in &policy.files {
         findings.push(tree(name, place, run));
     }
-    for copy in &policy.copies {
-        findings.push(copy_store(policy, copy, run).await);
-    }
+    findings.extend(copies::examine(policy, run).await);
     if !policy.copies.is_empty() {
         findings.push(kit(policy));
-    }
-    if policy.copies.is_empty() {
-        let hint = "add a [[copy]] table: a fire takes the source and the repository together";
-        let what = "copies: one is off this site";
-        findings.push(Finding::new(State::Warning, what, "the policy names no copy", Some(hint.to_owned())));
     }
     findings.extend(drill(policy).await);
     findings
@@ -193,35 +185,6 @@ fn tree(name: &str, place: &crate::policy::FilesSource, run: &Run) -> Finding {
             let cause = if matches!(error, FilesError::Guard(_)) { Cause::Guard } else { Cause::Other };
             Finding::new(State::Bad, what, human::chain(&error), error.hint()).because(cause)
         }
-    }
-}
-
-/// Reads the copy's config: the way there, the credentials and the bucket, with one small request.
-async fn copy_store(policy: &Policy, copy: &CopyPlace, run: &Run) -> Finding {
-    let what = format!("copy {}: can be reached", copy.name);
-    let store = match place::copy_store(policy, copy, run).await {
-        Ok(store) => store,
-        Err(error) => {
-            let cause = match &error {
-                PlaceError::Credentials { .. } => Cause::Password,
-                PlaceError::Copy { error, .. } => cause_of(error),
-                _ => Cause::Other,
-            };
-            return Finding::new(State::Bad, what, human::chain(&error), error.hint()).because(cause);
-        }
-    };
-    match store.size(&Key::config()).await {
-        Ok(Some(_)) => Finding::ok(what, store.location()),
-        Ok(None) => Finding::ok(what, format!("{} (empty; the first run fills it)", store.location())),
-        Err(error) => Finding::new(State::Bad, what, human::chain(&error), error.hint()).because(cause_of(&error)),
-    }
-}
-
-fn cause_of(error: &StoreError) -> Cause {
-    match error {
-        StoreError::Refused { .. } => Cause::Network,
-        StoreError::Denied { .. } => Cause::Password,
-        _ => Cause::Other,
     }
 }
 

@@ -9,7 +9,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::policy::{CopyTarget, Policy};
+use crate::policy::{CopyPlace, CopyTarget, Policy};
 use crate::secret::SecretSource;
 
 mod cron;
@@ -171,7 +171,7 @@ impl Setup<'_> {
 
     fn secrets(&self) -> impl Iterator<Item = &SecretSource> {
         let databases = self.policy.mysql.values().filter_map(|source| source.password.as_ref());
-        let copies = self.policy.copies.iter().filter_map(|copy| copy.secret());
+        let copies = self.policy.copies.iter().flat_map(CopyPlace::secrets);
         std::iter::once(&self.policy.repository.password).chain(databases).chain(copies)
     }
 }

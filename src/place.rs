@@ -1,17 +1,22 @@
 //! The stores that a policy names, opened: the repository on this machine and its copies.
 
-use std::path::PathBuf;
+mod others;
+
+pub use crate::place::others::{Named, others, repository_beside};
+
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::policy::{CopyPlace, CopyTarget, Policy, S3Place};
+use crate::policy::{Access, CopyPlace, CopyTarget, Policy, S3Place};
 use crate::repository::{LockGuard, LockMode, Repository, RepositoryError};
 use crate::run::Run;
-use crate::secret::{Secret, SecretError};
+use crate::secret::{Secret, SecretError, SecretSource};
+use crate::store::cache::{self, Cache};
 use crate::store::limit::Limit;
 use crate::store::local::LocalStore;
 use crate::store::retry::{Backoff, Retry};
-use crate::store::s3::{S3Credentials, S3Store};
+use crate::store::s3::{Line, S3Credentials, S3Store};
 use crate::store::{Key, SharedStore, StoreError};
 
 #[derive(Debug, thiserror::Error)]
@@ -34,6 +39,8 @@ pub enum PlaceError {
         #[source]
         error: StoreError,
     },
+    #[error("open copy `{0}`: the policy's credentials for it may only write")]
+    WriteOnly(String),
     #[error("open copy `{copy}`: there is no directory `{}`", path.display())]
     NoDir { copy: String, path: PathBuf },
     #[error(transparent)]
@@ -51,6 +58,10 @@ impl PlaceError {
             Self::Password(error) | Self::Credentials { error, .. } => error.hint(),
             Self::NoCopy(_) => Some("the names are those of the policy's [[copy]] tables".to_owned()),
             Self::Copy { error, .. } => error.hint(),
+            Self::WriteOnly(_) => Some(
+                "add [copy.s3.reader] with a key that has s3:GetObject and s3:ListBucket (to forget and prune s3:PutObject and s3:DeleteObject as well)"
+                    .to_owned(),
+            ),
             Self::NoDir { path, .. } => {
                 Some(format!("mount its disk, or make the directory once: `mkdir {}`", path.display()))
             }
@@ -116,14 +127,39 @@ pub fn copy_meant<'a>(policy: &'a Policy, asked: Option<&'a str>) -> Option<&'a 
     asked.or(policy.repository.from_kit.as_ref().map(|kit| kit.copy.as_str()))
 }
 
-/// Opens the repository on this machine, or the copy of that name. With a recovery kit a copy stands for the repository.
+/// Opens the repository on this machine, or the copy of that name. With a recovery kit a copy stands for the repository. Of a copy in
+/// an object store, index files, snapshots and trees are kept below `state_dir` once they were read.
 ///
 /// # Errors
 /// [`PlaceError`].
 pub async fn repository_in(policy: &Policy, copy: Option<&str>, run: &Run) -> Result<Arc<Repository>, PlaceError> {
+    let repository = repository_to_prove(policy, copy, run).await?;
+    if let Some(dir) = copy.map(|name| find_copy(policy, name)).transpose()?.and_then(|copy| cache_dir(policy, copy)) {
+        let store = Arc::clone(repository.store());
+        repository.read_through(Cache::new(store, dir, cache::BYTES_MAX, run.events.clone()));
+    }
+    Ok(repository)
+}
+
+/// Like [`repository_in`], but for a verify: all that is read comes from the store itself.
+///
+/// # Errors
+/// [`PlaceError`].
+pub async fn repository_to_prove(
+    policy: &Policy,
+    copy: Option<&str>,
+    run: &Run,
+) -> Result<Arc<Repository>, PlaceError> {
     let Some(name) = copy_meant(policy, copy) else { return repository(policy, run).await };
     let store = copy_store(policy, find_copy(policy, name)?, run).await?;
     open(policy, store, run).await
+}
+
+/// Returns where what was read of a copy is kept. A copy in a directory is as near as a cache would be, and a machine that recovers
+/// with a kit reads everything once.
+fn cache_dir(policy: &Policy, copy: &CopyPlace) -> Option<PathBuf> {
+    let is_far = matches!(copy.place, CopyTarget::S3(_)) && policy.repository.from_kit.is_none();
+    is_far.then(|| policy.state_dir.join("cache").join(&copy.name))
 }
 
 /// Finds a copy of a policy by its name.
@@ -135,24 +171,78 @@ pub fn find_copy<'a>(policy: &'a Policy, name: &str) -> Result<&'a CopyPlace, Pl
     found.ok_or_else(|| PlaceError::NoCopy(name.to_owned()))
 }
 
-/// Returns the store of a copy: never faster than the policy allows, and tried again where that may help. A try pays for its bytes
-/// as any other, and a wait between two tries keeps nobody else waiting.
+/// Returns the store of a copy, to read it and to delete from it: never faster than the policy allows, and tried again where that
+/// may help. A try pays for its bytes as any other, and a wait between two tries keeps nobody else waiting.
 ///
 /// # Errors
-/// [`PlaceError`] where its credentials cannot be read, the network policy refuses it, or a copy's directory is not there.
+/// [`PlaceError`] where its credentials cannot be read or may only write, the network policy refuses it, or a copy's directory is not
+/// there.
 pub async fn copy_store(policy: &Policy, copy: &CopyPlace, run: &Run) -> Result<SharedStore, PlaceError> {
-    let limited = |store: SharedStore| -> SharedStore { Arc::new(Limit::new(store, copy.bandwidth, copy.uploads)) };
     match &copy.place {
-        // Never made by us: where the disk of a copy is not mounted, bytes would fill the one below.
-        CopyTarget::Dir(path) if path.is_dir() => Ok(limited(Arc::new(LocalStore::within(path)))),
-        CopyTarget::Dir(path) => Err(PlaceError::NoDir { copy: copy.name.clone(), path: path.clone() }),
-        CopyTarget::S3(place) => {
-            let credentials = credentials(copy, place)?;
-            let opened = S3Store::open(place, credentials, &policy.network, run).await;
-            let s3 = opened.map_err(|error| PlaceError::Copy { copy: copy.name.clone(), error })?;
-            Ok(Arc::new(Retry::new(limited(Arc::new(s3)), Backoff::default(), run.cancel.clone())))
-        }
+        CopyTarget::Dir(path) => dir(copy, path),
+        CopyTarget::S3(place) => Ok(patient(copy, s3_reader(policy, copy, place, run).await?, run)),
     }
+}
+
+/// Returns the store of a copy, to copy to it: with credentials that may only write, nothing else succeeds.
+///
+/// # Errors
+/// As [`copy_store`].
+pub async fn copy_target(policy: &Policy, copy: &CopyPlace, run: &Run) -> Result<SharedStore, PlaceError> {
+    match &copy.place {
+        CopyTarget::Dir(path) => dir(copy, path),
+        CopyTarget::S3(place) => Ok(patient(copy, s3_writer(policy, copy, place, run).await?, run)),
+    }
+}
+
+/// Opens a bucket with the credentials that copies use; bare, without tries and limits.
+///
+/// # Errors
+/// As [`copy_store`].
+pub async fn s3_writer(policy: &Policy, copy: &CopyPlace, place: &S3Place, run: &Run) -> Result<S3Store, PlaceError> {
+    open_s3(policy, copy, place, credentials(copy, place)?, run).await
+}
+
+/// Opens a bucket with the reader's credentials, where the policy names some; bare, without tries and limits.
+///
+/// # Errors
+/// As [`copy_store`].
+pub async fn s3_reader(policy: &Policy, copy: &CopyPlace, place: &S3Place, run: &Run) -> Result<S3Store, PlaceError> {
+    let Some(reader) = &place.reader else {
+        if copy.is_write_only() {
+            return Err(PlaceError::WriteOnly(copy.name.clone()));
+        }
+        return s3_writer(policy, copy, place, run).await;
+    };
+    let credentials = key(copy, &reader.access_key_id, &reader.secret_access_key)?;
+    // Whoever reads may look before he lengthens or deletes.
+    let place = S3Place { access: Access::Full, ..place.clone() };
+    open_s3(policy, copy, &place, Some(credentials), run).await
+}
+
+async fn open_s3(
+    policy: &Policy,
+    copy: &CopyPlace,
+    place: &S3Place,
+    credentials: Option<S3Credentials>,
+    run: &Run,
+) -> Result<S3Store, PlaceError> {
+    let opened = S3Store::open(place, credentials, &policy.network, Line::new(copy.bandwidth), run).await;
+    opened.map_err(|error| PlaceError::Copy { copy: copy.name.clone(), error })
+}
+
+/// The bytes are paced on the wire, so the limit here is one on operations only.
+fn patient(copy: &CopyPlace, s3: S3Store, run: &Run) -> SharedStore {
+    let limited = Arc::new(Limit::new(Arc::new(s3), None, copy.uploads));
+    Arc::new(Retry::new(limited, Backoff::default(), run.cancel.clone()))
+}
+
+/// Never made by us: where the disk of a copy is not mounted, bytes would fill the one below.
+fn dir(copy: &CopyPlace, path: &Path) -> Result<SharedStore, PlaceError> {
+    if path.is_dir() {
+        return Ok(Arc::new(Limit::new(Arc::new(LocalStore::within(path)), copy.bandwidth, copy.uploads)));
+    }
+    Err(PlaceError::NoDir { copy: copy.name.clone(), path: path.to_owned() })
 }
 
 /// Takes a shared lock to read under, so that nothing is pruned meanwhile. Where the store cannot take one (credentials that may
@@ -185,7 +275,11 @@ pub async fn unlock(lock: impl Into<Option<LockGuard>>, run: &Run) {
 /// Reads the credentials that the policy names; `None` leaves them to the SDK's own chain.
 fn credentials(copy: &CopyPlace, place: &S3Place) -> Result<Option<S3Credentials>, PlaceError> {
     let (Some(id), Some(secret)) = (&place.access_key_id, &place.secret_access_key) else { return Ok(None) };
+    key(copy, id, secret).map(Some)
+}
+
+fn key(copy: &CopyPlace, id: &str, secret: &SecretSource) -> Result<S3Credentials, PlaceError> {
     let refusal = |error| PlaceError::Credentials { copy: copy.name.clone(), error };
     let secret_access_key = secret.read().map_err(refusal)?;
-    Ok(Some(S3Credentials { access_key_id: id.clone(), secret_access_key }))
+    Ok(S3Credentials { access_key_id: id.to_owned(), secret_access_key })
 }

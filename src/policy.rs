@@ -25,6 +25,7 @@ use crate::secret::SecretSource;
 mod check;
 mod error;
 mod find;
+mod lint;
 mod locate;
 mod raw;
 mod read;
@@ -34,6 +35,7 @@ mod units;
 
 pub use crate::policy::error::{Fault, PolicyError};
 pub use crate::policy::find::{all, find};
+pub use crate::policy::lint::{Lint, lints};
 
 #[derive(Debug, Clone)]
 pub struct Policy {
@@ -52,6 +54,7 @@ pub struct Policy {
     pub mysql: BTreeMap<String, MysqlSource>,
     pub files: BTreeMap<String, FilesSource>,
     pub schedule: Schedule,
+    pub verify: VerifyPlan,
     pub retention: Keep,
     pub drill: DrillPlan,
 }
@@ -197,19 +200,39 @@ pub struct CopyPlace {
 }
 
 impl CopyPlace {
-    /// Returns the secret that opens the copy's store, if the policy names one.
+    /// Returns the secrets that open the copy's store, as far as the policy names them.
+    pub fn secrets(&self) -> impl Iterator<Item = &SecretSource> {
+        let s3 = self.s3();
+        let writer = s3.and_then(|s3| s3.secret_access_key.as_ref());
+        let reader = s3.and_then(|s3| s3.reader.as_ref()).map(|reader| &reader.secret_access_key);
+        writer.into_iter().chain(reader)
+    }
+
+    /// Returns the place in a bucket; `None` for a directory.
     #[must_use]
-    pub fn secret(&self) -> Option<&SecretSource> {
+    pub fn s3(&self) -> Option<&S3Place> {
         match &self.place {
-            CopyTarget::S3(s3) => s3.secret_access_key.as_ref(),
+            CopyTarget::S3(s3) => Some(s3),
             CopyTarget::Dir(_) => None,
         }
+    }
+
+    /// Returns for how long each object that is put there is immutable.
+    #[must_use]
+    pub fn object_lock(&self) -> Option<ObjectLock> {
+        self.s3().and_then(|s3| s3.object_lock)
+    }
+
+    /// Tells whether the credentials that copies use can only write, so that a record here says what is there.
+    #[must_use]
+    pub fn is_write_only(&self) -> bool {
+        self.s3().is_some_and(|s3| s3.access == Access::WriteOnly)
     }
 }
 
 #[derive(Debug, Clone)]
 pub enum CopyTarget {
-    S3(S3Place),
+    S3(Box<S3Place>),
     /// A directory, as of a disk that is taken away.
     Dir(PathBuf),
 }
@@ -243,6 +266,67 @@ pub struct S3Place {
     /// `None`: the SDK's chain (environment, profile, instance role).
     pub secret_access_key: Option<SecretSource>,
     pub storage_class: Option<String>,
+    /// How the server encrypts what it stores; `None`: as the bucket is set up.
+    pub encryption: Option<Encryption>,
+    pub object_lock: Option<ObjectLock>,
+    pub access: Access,
+    /// Other credentials, for all but copying.
+    pub reader: Option<AccessKey>,
+}
+
+impl S3Place {
+    /// Tells whether the server is this machine by its very name.
+    #[must_use]
+    pub fn is_loopback(&self) -> bool {
+        let endpoint = self.endpoint.as_deref().and_then(|endpoint| endpoint.split_once("://"));
+        let Some((_, rest)) = endpoint else { return false };
+        let host = match rest.strip_prefix('[') {
+            Some(rest) => rest.split(']').next(),
+            None => rest.split(':').next(),
+        };
+        let host = host.unwrap_or_default();
+        host == "localhost" || host.parse().is_ok_and(|address: IpAddr| address.is_loopback())
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Encryption {
+    /// With keys that the server keeps (SSE-S3).
+    Aes256,
+    /// With a key of the server's key service (SSE-KMS).
+    Kms { key: String },
+}
+
+/// The store's own lock on each object but a repository's lock files (S3 Object Lock).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ObjectLock {
+    pub mode: RetainMode,
+    /// How long from the last copy on that held the object.
+    pub retain: Duration,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RetainMode {
+    /// Credentials with a right of its own may lift it.
+    Governance,
+    /// Nobody may lift it before its time, the account's owner included.
+    Compliance,
+}
+
+/// What the credentials of a copy may do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Access {
+    /// List, get, put and delete.
+    #[default]
+    Full,
+    /// Put, and nothing else.
+    WriteOnly,
+}
+
+#[derive(Debug, Clone)]
+pub struct AccessKey {
+    pub access_key_id: String,
+    pub secret_access_key: SecretSource,
 }
 
 #[derive(Debug, Clone)]
@@ -317,6 +401,9 @@ pub struct FilesGuard {
     pub bytes_drop: Option<f64>,
 }
 
+/// Scheduled verifies read a share of the packs each, and so many of them read all.
+pub const VERIFY_SHARES: u32 = 7;
+
 #[derive(Debug, Clone, Default)]
 pub struct Schedule {
     pub backup: Option<Cron>,
@@ -324,6 +411,13 @@ pub struct Schedule {
     pub prune: Option<Cron>,
     pub drill: Option<Cron>,
     pub catch_up: CatchUp,
+}
+
+/// What a scheduled verify does beside looking.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct VerifyPlan {
+    /// Mend what is damaged or missing from the copies.
+    pub heal: bool,
 }
 
 /// Keep rules. A rule of zero keeps nothing by itself.

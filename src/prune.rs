@@ -5,24 +5,27 @@
 //! new packs, new index files, a proof that both are there, and only then the old index files go, and after them the old packs.
 //! Whatever is in doubt (a damaged snapshot, a blob that no index names, a pack that is gone) stops it before anything is deleted.
 //!
+//! What the store's own lock keeps stays as it is, and with it what it names; it is named in the plan, and a later prune frees it.
+//!
 //! A copy is pruned alone, by the needs of its own snapshots, but the packs that the repository itself holds stay as they are in it:
 //! rewritten, they would be sent again.
 
 pub mod plan;
 mod used;
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
+use chrono::{DateTime, Utc};
 use futures_util::{StreamExt, stream};
 
 use crate::event::Unit;
 use crate::forget::Alone;
 use crate::id::ObjectId;
-use crate::prune::plan::{Damaged, Limits, PrunePlan};
-use crate::repository::{PackContents, Repository, RepositoryError};
+use crate::prune::plan::{Damaged, Limits, Protected, PrunePlan};
+use crate::repository::{Marks, PackContents, Repository, RepositoryError};
 use crate::run::{Run, Stopped};
-use crate::store::{FileKind, Key, SharedStore, StoreError};
+use crate::store::{FileKind, Key, Listed, SharedStore, StoreError};
 
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum PruneError {
@@ -54,8 +57,8 @@ impl PruneError {
         match self {
             Self::Repository(error) => error.hint(),
             Self::Doubt(_) | Self::Damaged(_) => Some(
-                "nothing was deleted; `bkp verify` names what is damaged: bring it back from where it is whole (`bkp copy` for a \
-                 copy, `restic repair index` for an index), or forget the snapshots that need it"
+                "nothing was deleted; `bkp verify --heal` brings what is damaged back from another store and makes a lost index \
+                 anew; what it cannot heal it names: forget the snapshots that need it"
                     .to_owned(),
             ),
             Self::Thread(_) => None,
@@ -88,18 +91,76 @@ pub async fn plan(repository: &Arc<Repository>, limits: &Limits, run: &Run) -> R
         return Err(PruneError::Doubt(format!("`{}` is damaged", fault.object)));
     }
     let roots = snapshots.found.iter().map(|stored| stored.snapshot.tree).collect();
-    let (reader, run) = (repository.clone(), run.clone());
-    let marked = tokio::task::spawn_blocking(move || used::mark(&reader, roots, &run)).await;
-    let mut marks = marked.map_err(|error| PruneError::Thread(error.to_string()))??;
+    let (reader, marking) = (repository.clone(), run.clone());
+    let marked = tokio::task::spawn_blocking(move || used::mark(&reader, roots, &marking)).await;
+    let marks = marked.map_err(|error| PruneError::Thread(error.to_string()))??;
     // Listed after the index was loaded: whatever it names was put before.
     let listed = repository.store().list(FileKind::Pack).await?;
     let there: HashSet<(&str, u64)> = listed.iter().map(|pack| (pack.name.as_str(), pack.size)).collect();
     let mut whole = repository.pack_sizes();
     whole.retain(|(id, size)| there.contains(&(id.to_string().as_str(), *size)));
     let whole = whole.into_iter().map(|(id, _)| id).collect();
-    let uses = repository.uses(&mut marks, &whole, &limits.kept);
-    Ok(PrunePlan::new(&uses, &listed, limits, marks)?)
+    unprotected(repository, &listed, &whole, limits.clone(), &marks, run.now()).await
 }
+
+/// Plans with ever more packs that stay, until none that goes is kept by the store's own lock.
+async fn unprotected(
+    repository: &Repository,
+    listed: &[Listed],
+    whole: &HashSet<ObjectId>,
+    mut limits: Limits,
+    marks: &Marks,
+    now: DateTime<Utc>,
+) -> Result<PrunePlan, PruneError> {
+    let mut protected = Vec::new();
+    loop {
+        let mut marks = marks.clone();
+        let uses = repository.uses(&mut marks, whole, &limits.kept);
+        let mut plan = PrunePlan::new(&uses, listed, &limits, marks)?;
+        let naming = repository.index_files_naming(&plan.gone());
+        let ends = ends_of_locks(repository.store(), &plan, &naming, now).await?;
+        if ends.is_empty() {
+            protected.sort_unstable();
+            plan.protected = protected;
+            plan.indexes = naming.into_iter().map(|(name, _)| name).collect();
+            return Ok(plan);
+        }
+        let kept = plan.deleted().filter_map(|pack| Some(Protected { pack: *pack, until: *ends.get(&pack.id)? }));
+        protected.extend(kept);
+        limits.kept.extend(ends.into_keys());
+    }
+}
+
+/// Returns the packs of a plan that the store does not let go yet, and from when on it does: an index file that cannot go pins the
+/// packs that it names, or a reader would miss them.
+async fn ends_of_locks(
+    store: &SharedStore,
+    plan: &PrunePlan,
+    naming: &[(String, Vec<ObjectId>)],
+    now: DateTime<Utc>,
+) -> Result<HashMap<ObjectId, DateTime<Utc>>, PruneError> {
+    let packs = plan.deleted().map(|pack| (Key::new(FileKind::Pack, pack.id.to_string()), vec![pack.id]));
+    let indexes = naming.iter().map(|(name, packs)| (Key::new(FileKind::Index, name), packs.clone()));
+    let objects: Vec<_> = packs.chain(indexes).collect();
+    let look = |(key, packs): (Key, Vec<ObjectId>)| async move { (store.immutable_until(&key).await, packs) };
+    let mut looks = stream::iter(objects).map(look).buffer_unordered(LOOKS_IN_FLIGHT_MAX);
+    let mut ends = HashMap::new();
+    while let Some((until, packs)) = looks.next().await {
+        let until = match until {
+            Err(StoreError::Missing { .. }) => None,
+            until => until?,
+        };
+        let Some(until) = until.filter(|until| *until > now) else { continue };
+        for pack in packs {
+            let end = ends.entry(pack).or_insert(until);
+            *end = until.max(*end);
+        }
+    }
+    Ok(ends)
+}
+
+/// Objects whose lock is asked for at once: each is a round trip that moves no bytes.
+const LOOKS_IN_FLIGHT_MAX: usize = 16;
 
 /// Does what the plan says. The lock is exclusive, and was taken before the plan was made.
 ///

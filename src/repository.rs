@@ -14,33 +14,38 @@ pub mod key;
 mod keys;
 pub mod lock;
 pub mod marks;
+mod mend;
 mod open;
 pub mod pack;
 mod polynomial;
 mod read;
+mod recover;
 mod reindex;
 mod repack;
+mod salvage;
 pub mod snapshot;
 mod time;
 pub mod tree;
 mod trees;
 pub mod writer;
 
-use std::sync::{Arc, Mutex, RwLock};
+use std::sync::{Arc, Mutex, OnceLock, RwLock};
 use std::time::Duration;
 
+use futures_util::{StreamExt, stream};
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
 pub use crate::repository::error::RepositoryError;
 pub use crate::repository::fetch::Wanted;
-pub use crate::repository::index::{Location, PackContents};
+pub use crate::repository::index::{Location, PackContents, Packs};
 pub use crate::repository::key::KeyRecord;
 pub use crate::repository::keys::KeyList;
 pub use crate::repository::lock::{LockGuard, LockMode};
 pub use crate::repository::marks::{Marked, Marks, PackUse};
 pub use crate::repository::pack::{BlobKind, PackedBlob};
 pub use crate::repository::reindex::Reindexed;
+pub use crate::repository::salvage::{Salvage, Salvaged};
 pub use crate::repository::snapshot::{Snapshot, StoredSnapshot, Summary};
 pub use crate::repository::tree::{Node, Tree};
 pub use crate::repository::writer::{Added, Content, FileWriter, Saved, SavedBlob, Ticket, Writer};
@@ -51,7 +56,11 @@ use crate::repository::index::LiveIndex;
 use crate::repository::trees::TreeCache;
 use crate::run::Run;
 use crate::seal::MasterKey;
-use crate::store::{FileKind, Key, SharedStore, StoreError};
+use crate::store::cache::Cache;
+use crate::store::{FileKind, Key, SharedStore, Store, StoreError};
+
+/// Snapshots read at once: on an object store each is a round trip.
+const SNAPSHOTS_IN_FLIGHT_MAX: usize = 8;
 
 /// Something of a repository that could not be read.
 #[derive(Debug, Clone)]
@@ -71,6 +80,8 @@ pub struct SnapshotList {
 /// An open repository. All methods may be called from many tasks and threads at once.
 pub struct Repository {
     store: SharedStore,
+    /// Where index files, snapshots and trees are read through, if anywhere.
+    cache: OnceLock<Arc<Cache>>,
     config: Config,
     /// The key file that it was opened with.
     key: ObjectId,
@@ -97,6 +108,17 @@ impl Repository {
     #[must_use]
     pub fn store(&self) -> &SharedStore {
         &self.store
+    }
+
+    /// Reads index files, snapshots and trees through a cache of this repository's store from now on; the first that is given
+    /// stays. Files' bytes are read past it, and so is whatever a verify is to prove: give it none.
+    pub fn read_through(&self, cache: Cache) {
+        let _ = self.cache.set(Arc::new(cache));
+    }
+
+    /// Returns what is nearest to read index files, snapshots and trees from.
+    pub(crate) fn near(&self) -> &dyn Store {
+        self.cache.get().map_or(&*self.store, |cache| &**cache)
     }
 
     /// Takes a lock, waiting up to `wait` for others. It is refreshed until the guard is released or dropped; if that fails for so
@@ -151,22 +173,28 @@ impl Repository {
     /// Where the store cannot be read.
     pub async fn list_snapshots(&self) -> Result<SnapshotList, RepositoryError> {
         let mut list = SnapshotList::default();
-        for listed in self.store.list(FileKind::Snapshot).await? {
-            match self.load_snapshot(&listed.name).await {
+        let loads = self.near().list(FileKind::Snapshot).await?.into_iter().map(|listed| async move {
+            let loaded = self.load_snapshot(&listed.name).await;
+            (listed.name, loaded)
+        });
+        let mut loads = stream::iter(loads).buffer_unordered(SNAPSHOTS_IN_FLIGHT_MAX);
+        while let Some((name, loaded)) = loads.next().await {
+            match loaded {
                 Ok(snapshot) => list.found.push(snapshot),
                 Err(RepositoryError::Store(StoreError::Missing { .. })) => {} // forgotten meanwhile
                 Err(error) if error.is_damage() => {
-                    list.damaged.push(Fault { object: Key::new(FileKind::Snapshot, listed.name), error });
+                    list.damaged.push(Fault { object: Key::new(FileKind::Snapshot, name), error });
                 }
                 Err(error) => return Err(error),
             }
         }
         list.found.sort_by_key(|stored| (stored.snapshot.time, stored.id));
+        list.damaged.sort_by(|a, b| a.object.cmp(&b.object));
         Ok(list)
     }
 
     async fn load_snapshot(&self, name: &str) -> Result<StoredSnapshot, RepositoryError> {
-        let json = document::load(&self.store, &self.master, FileKind::Snapshot, name).await?;
+        let json = document::load(self.near(), &self.master, FileKind::Snapshot, name).await?;
         let damaged = |error| RepositoryError::damaged(Key::new(FileKind::Snapshot, name), error);
         Ok(StoredSnapshot { id: name.parse()?, snapshot: serde_json::from_slice(&json).map_err(damaged)? })
     }

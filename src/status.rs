@@ -12,6 +12,7 @@ use chrono_tz::Tz;
 use serde::Serialize;
 
 use crate::catalog::CopyRecord;
+use crate::catalog::HealRecord;
 use crate::catalog::Outcome;
 use crate::catalog::RunRecord;
 use crate::catalog::SnapshotRecord;
@@ -42,6 +43,8 @@ pub struct Inputs<'a> {
     pub freeze: Option<&'a Freeze>,
     /// Stores in which a verify found damage that no later one has found mended.
     pub damaged: &'a [String],
+    /// What verifies mended, newest first.
+    pub heals: &'a [HealRecord],
     pub next_runs: &'a [NextRun],
     pub now: DateTime<Utc>,
 }

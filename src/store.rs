@@ -1,7 +1,8 @@
 //! A place that keeps bytes by key: put whole, get, list, delete.
 //!
-//! A store knows nothing of what it keeps. Retries, limits, dry runs and injected faults are each a store round a store.
+//! A store knows nothing of what it keeps. Retries, limits, a cache and injected faults are each a store round a store.
 
+pub mod cache;
 pub mod faulty;
 pub mod limit;
 pub mod local;
@@ -12,8 +13,10 @@ pub mod s3;
 use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
+use chrono::{DateTime, Utc};
 
 use crate::id::ObjectId;
 
@@ -43,6 +46,23 @@ impl Key {
     #[must_use]
     pub fn config() -> Self {
         Self::new(FileKind::Config, "")
+    }
+
+    /// Returns the key of a path below the repository's root, `None` for what is no object of a repository.
+    #[must_use]
+    pub fn at(path: &str) -> Option<Self> {
+        let (dir, name) = path.rsplit_once('/').unwrap_or(("", path));
+        let kind = match dir.split('/').next() {
+            Some("") if path == "config" => return Some(Self::config()),
+            Some("keys") => FileKind::Key,
+            Some("locks") => FileKind::Lock,
+            Some("data") => FileKind::Pack,
+            Some("index") => FileKind::Index,
+            Some("snapshots") => FileKind::Snapshot,
+            _ => return None,
+        };
+        let key = Self::new(kind, name);
+        (name.parse::<ObjectId>().is_ok() && key.path() == path).then_some(key)
     }
 
     /// Returns the path below the repository's root, as restic lays it out (`data/ab/abcd…`).
@@ -97,8 +117,16 @@ pub enum StoreError {
     #[error("{act} `{thing}`: access denied: {reason}")]
     Denied { act: &'static str, thing: String, reason: String },
     /// The store's own lock (Object Lock) refuses to delete it.
-    #[error("{act} `{thing}`: protected by the store's lock")]
-    Protected { act: &'static str, thing: String },
+    #[error("{act} `{thing}`: protected by the store's lock{}", until_text(*until))]
+    Protected {
+        act: &'static str,
+        thing: String,
+        /// `None`: the store does not say.
+        until: Option<DateTime<Utc>>,
+    },
+    /// The server asks to be left alone for a while, and says for how long.
+    #[error("{act} `{thing}`: {reason}")]
+    Busy { act: &'static str, thing: String, reason: String, after: Duration },
     /// The policy's network does not let these bytes go that way; nothing was sent.
     #[error("{act} `{thing}`: network refused: {reason}")]
     Refused { act: &'static str, thing: String, reason: String },
@@ -114,9 +142,9 @@ impl StoreError {
                 "see `dmesg`: Linux turns a disk that fails read-only; `bkp restore` and `bkp verify` still read it"
             }
             Self::Denied { .. } => "check the credentials and what they may do, or the rights of the directory",
-            Self::Protected { .. } => "wait until the store's lock ends",
+            Self::Protected { .. } => "nothing is wrong: what asks for it again after that time succeeds",
             Self::Refused { .. } => "see `ip route get ADDRESS`, then correct the route or [network] in the policy",
-            Self::Transient { .. } => "run it again: what was sent is not sent twice",
+            Self::Transient { .. } | Self::Busy { .. } => "run it again: what was sent is not sent twice",
             Self::Unreadable { .. } => {
                 "check the disk and the object's rights; a copy of the repository may still hold it"
             }
@@ -128,13 +156,22 @@ impl StoreError {
     /// Tells whether the same operation may succeed when it is tried again.
     #[must_use]
     pub fn is_transient(&self) -> bool {
-        matches!(self, Self::Transient { .. })
+        matches!(self, Self::Transient { .. } | Self::Busy { .. })
     }
 
     /// Tells whether every other object would fare the same, so that going on is of no use.
     #[must_use]
     pub fn is_final(&self) -> bool {
         matches!(self, Self::Full { .. } | Self::ReadOnly { .. } | Self::Denied { .. } | Self::Refused { .. })
+    }
+}
+
+/// Says until when, as far as it is known.
+fn until_text(until: Option<DateTime<Utc>>) -> String {
+    match until {
+        None => String::new(),
+        Some(until) if until == DateTime::<Utc>::MAX_UTC => " for as long as it has a legal hold".to_owned(),
+        Some(until) => format!(" until {}", until.format("%Y-%m-%d %H:%M:%S UTC")),
     }
 }
 
@@ -167,9 +204,45 @@ pub trait Store: Send + Sync {
     /// Returns the size of an object in bytes, `None` where there is none.
     async fn size(&self, key: &Key) -> Result<Option<u64>, StoreError>;
 
-    /// Deletes an object; one that is not there is no error.
+    /// Deletes an object; one that is not there is no error, and one that the store's own lock keeps is [`StoreError::Protected`].
     async fn delete(&self, key: &Key) -> Result<(), StoreError>;
+
+    /// Returns until when the store's own lock keeps an object, also when that time is over; `None` for a store without such a lock
+    /// and for an object that never had one. A store round a store passes it on: a prune plans by it.
+    async fn immutable_until(&self, key: &Key) -> Result<Option<DateTime<Utc>>, StoreError>;
+
+    /// Lengthens an object's lock up to `until` where it ends before `least`, and returns when it ends now. It is never shortened.
+    async fn keep_immutable(
+        &self,
+        key: &Key,
+        least: DateTime<Utc>,
+        until: DateTime<Utc>,
+    ) -> Result<DateTime<Utc>, StoreError> {
+        let _ = (least, until);
+        let reason = "this store has no lock of its own".to_owned();
+        Err(StoreError::Failed { act: "make immutable", thing: key.path(), reason })
+    }
 }
 
 /// A store that many parts share.
 pub type SharedStore = Arc<dyn Store>;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_leads_back_to_its_key_and_another_to_none() {
+        let name = "ab".repeat(32);
+        for kind in [FileKind::Key, FileKind::Lock, FileKind::Pack, FileKind::Index, FileKind::Snapshot] {
+            let key = Key::new(kind, &name);
+            assert_eq!(Key::at(&key.path()), Some(key));
+        }
+        assert_eq!(Key::at("config"), Some(Key::config()));
+        for path in
+            ["", "data", "data/ab/cd", &format!("data/cd/{name}"), &format!("other/{name}"), &name, "keys/config"]
+        {
+            assert_eq!(Key::at(path), None, "{path}");
+        }
+    }
+}

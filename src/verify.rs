@@ -8,13 +8,15 @@
 mod cost;
 mod packs;
 mod report;
+mod rows;
 mod subset;
 mod walk;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 pub use crate::verify::report::{Checked, Cost, Finding, Object, Report};
+pub use crate::verify::rows::Rows;
 pub use crate::verify::subset::{Subset, SubsetError};
 
 use crate::id::ObjectId;
@@ -64,6 +66,20 @@ impl VerifyError {
 /// # Errors
 /// Where the store cannot be reached, or the run was stopped. Damage is no error: it is in the report.
 pub async fn verify(repository: &Arc<Repository>, options: Options, run: &Run) -> Result<Report, VerifyError> {
+    verify_but(repository, options, HashSet::new(), run).await
+}
+
+/// Verifies a repository, and leaves out the packs that were read before and found whole: what was mended since, and what nobody
+/// could read then, is looked at again.
+///
+/// # Errors
+/// Like [`verify`].
+pub(crate) async fn verify_but(
+    repository: &Arc<Repository>,
+    options: Options,
+    whole: HashSet<ObjectId>,
+    run: &Run,
+) -> Result<Report, VerifyError> {
     let mut draft = Draft::new(options);
     let snapshots = check_snapshots(repository, &mut draft).await?;
     check_index(repository, &mut draft, run).await?;
@@ -73,8 +89,7 @@ pub async fn verify(repository: &Arc<Repository>, options: Options, run: &Run) -
     blocking(move || {
         walk::check_trees(&repository, &snapshots, &mut draft, &run)?;
         if options.level == Level::Data {
-            let packs = packs::chosen(&repository, options.subset);
-            packs::read(&repository, &packs, &mut draft, &run)?;
+            packs::read(&repository, options.subset, &whole, &mut draft, &run)?;
         }
         let costs = cost::count(&repository, &snapshots, &draft, &run)?;
         Ok(draft.settle(costs))
@@ -105,7 +120,11 @@ async fn check_index(repository: &Repository, draft: &mut Draft, run: &Run) -> R
 async fn check_documents(repository: &Repository, draft: &mut Draft, run: &Run) -> Result<(), RepositoryError> {
     check_document(repository, Key::config(), draft, run).await?;
     for kind in [FileKind::Key, FileKind::Lock] {
-        for listed in repository.store().list(kind).await? {
+        let listed = repository.store().list(kind).await?;
+        if kind == FileKind::Key && listed.is_empty() {
+            draft.add_keyless();
+        }
+        for listed in listed {
             check_document(repository, Key::new(kind, listed.name), draft, run).await?;
         }
     }
@@ -134,9 +153,9 @@ async fn check_presence(repository: &Repository, draft: &mut Draft) -> Result<()
     let mut sizes: HashMap<ObjectId, u64> = sizes.collect();
     let packs = repository.packs();
     draft.checked.packs = packs.len() as u64;
-    draft.checked.blobs = packs.iter().map(|pack| pack.blobs.len() as u64).sum();
-    for pack in &packs {
-        packs::check_size(pack, sizes.remove(&pack.id), draft);
+    draft.checked.blobs = packs.blobs() as u64;
+    for pack in packs {
+        packs::check_size(&pack, sizes.remove(&pack.id), draft);
     }
     let orphans = sizes.into_keys().map(|id| Key::new(FileKind::Pack, id.to_string()));
     draft.orphans = orphans.collect();

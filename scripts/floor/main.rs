@@ -1,23 +1,22 @@
-//! The floor of a dump, for `scripts/bench`: the mall's rows read by all connections and thrown away.
+//! The floors that `scripts/bench` measures against: the same work with nothing round it.
 //!
 //! ```text
 //! cargo run --release --example floor -- rows   --socket S --connections 4      rows as the server sends them
 //! cargo run --release --example floor -- encode --policy P --source db1         the dump of `bkp`, its files thrown away
+//! cargo run --release --example floor -- primitives [--compress] [--to DIR] DIR   a tree's bytes cut, hashed and sealed, thrown away
+//! cargo run --release --example floor -- hardware                               bytes a second of each primitive on one thread
+//! cargo run --release --example floor -- index make --blobs 10000000 DIR        a repository of index files only
+//! cargo run --release --example floor -- index open DIR                         its index loaded, looked up in and gone through
 //! ```
 
-use std::io::{self, Write};
-use std::path::PathBuf;
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicU64, Ordering};
+mod dump;
+mod hardware;
+mod index;
+mod primitives;
 
-use anyhow::Context;
-use bkp::mysql::server::Server;
-use bkp::policy::{MysqlAddress, Network, Policy, Tls, TlsMode};
-use bkp::run::Run;
-use bkp::source::mysql::{Snapshot, Unheld};
-use bkp::source::{FileSink, Sink, SinkError};
+use std::path::PathBuf;
+
 use clap::{Parser, Subcommand};
-use tokio_util::sync::CancellationToken;
 
 #[derive(Debug, Parser)]
 struct Cli {
@@ -45,115 +44,35 @@ enum Stage {
         #[arg(long)]
         source: String,
     },
+    /// Read files, cut, hash and seal them as a repository needs it, and drop the result
+    Primitives {
+        dir: PathBuf,
+        /// Compress every chunk: for bytes that are known to shrink
+        #[arg(long)]
+        compress: bool,
+        /// Write packs there, and read each back
+        #[arg(long)]
+        to: Option<PathBuf>,
+    },
+    /// Measure each primitive, and fail where one does not use what the processor has
+    Hardware,
+    /// Make or measure a large index
+    Index {
+        #[command(subcommand)]
+        act: index::Act,
+    },
 }
 
 fn main() -> anyhow::Result<()> {
     let bytes = match Cli::parse().stage {
-        Stage::Rows { socket, user, schema, connections } => rows(&server(socket, user), &schema, connections)?,
-        Stage::Encode { policy, source } => encode(&policy, &source)?,
+        Stage::Rows { socket, user, schema, connections } => {
+            dump::rows(&dump::server(socket, user), &schema, connections)?
+        }
+        Stage::Encode { policy, source } => dump::encode(&policy, &source)?,
+        Stage::Primitives { dir, compress, to } => primitives::run(&dir, compress, to.as_deref())?,
+        Stage::Hardware => return hardware::check(),
+        Stage::Index { act } => return index::run(&act),
     };
     println!("{bytes} bytes");
     Ok(())
-}
-
-fn server(socket: PathBuf, user: String) -> Server {
-    Server {
-        address: MysqlAddress::Socket(socket),
-        user,
-        password: None,
-        tls: Tls { mode: TlsMode::Off, ..Tls::default() },
-        network: Network::default(),
-    }
-}
-
-/// Shops read by one statement: enough for statements to cost nothing, few enough to share out.
-const SHOPS_AT_ONCE: usize = 8;
-
-/// Reads all tables, shared out by stretches of shops, and returns the bytes of the rows' packets.
-fn rows(server: &Server, schema: &str, connections: usize) -> anyhow::Result<u64> {
-    let cancel = CancellationToken::new();
-    let mut wire = server.open_wire(&cancel)?;
-    let mut statements = statements(&mut wire, schema)?;
-    statements.reverse();
-    let (work, bytes) = (Mutex::new(statements), AtomicU64::new(0));
-    let read = || -> anyhow::Result<()> {
-        let mut wire = server.open_wire(&cancel)?;
-        while let Some(statement) = work.lock().ok().and_then(|mut work| work.pop()) {
-            let mut rows = wire.read(&statement).with_context(|| statement.clone())?;
-            let mut sum = 0;
-            while let Some(packet) = rows.next()? {
-                sum += packet.len() as u64;
-            }
-            bytes.fetch_add(sum, Ordering::Relaxed);
-        }
-        Ok(())
-    };
-    std::thread::scope(|scope| {
-        let threads: Vec<_> = (0..connections).map(|_| scope.spawn(read)).collect();
-        threads.into_iter().try_for_each(|thread| thread.join().map_err(|_| anyhow::anyhow!("a reader broke down"))?)
-    })?;
-    Ok(bytes.into_inner())
-}
-
-fn statements(wire: &mut bkp::mysql::wire::Wire, schema: &str) -> anyhow::Result<Vec<String>> {
-    let shops = texts(wire, &format!("SELECT shop_id FROM {schema}.shops ORDER BY shop_id"))?;
-    let tables = format!(
-        "SELECT table_name FROM information_schema.columns WHERE table_schema = '{schema}' AND column_name = 'shop_id'
-         AND table_name IN (SELECT table_name FROM information_schema.tables
-                            WHERE table_schema = '{schema}' AND table_type = 'BASE TABLE')
-         ORDER BY table_name"
-    );
-    let mut statements = Vec::new();
-    for table in texts(wire, &tables)? {
-        for shops in shops.chunks(SHOPS_AT_ONCE) {
-            let (first, last) = (&shops[0], &shops[shops.len() - 1]);
-            statements.push(format!("SELECT * FROM {schema}.{table} WHERE shop_id BETWEEN {first} AND {last}"));
-        }
-    }
-    Ok(statements)
-}
-
-fn texts(wire: &mut bkp::mysql::wire::Wire, sql: &str) -> anyhow::Result<Vec<String>> {
-    let rows = wire.query(sql)?;
-    let text = |row: Vec<Option<Vec<u8>>>| {
-        let value = row.into_iter().next().flatten().unwrap_or_default();
-        Ok(String::from_utf8(value)?)
-    };
-    rows.into_iter().map(text).collect()
-}
-
-/// Dumps a policy's source into nothing, and returns the bytes of its row files.
-fn encode(policy: &std::path::Path, source: &str) -> anyhow::Result<u64> {
-    let text = std::fs::read_to_string(policy)?;
-    let policy = Policy::parse(&text, policy)?;
-    let place = policy.mysql.get(source).with_context(|| format!("no source is named `{source}`"))?;
-    let server = Server::of(place, &policy.network)?;
-    let run = Run::silent();
-    let manifest = Snapshot::open(&server, place, Unheld::Refuse, &run)?.dump(&Nothing, None, &run)?;
-    Ok(manifest.bytes())
-}
-
-/// Keeps nothing.
-struct Nothing;
-
-impl Sink for Nothing {
-    fn file(&self, _path: &str) -> Result<Box<dyn FileSink + '_>, SinkError> {
-        Ok(Box::new(Self))
-    }
-}
-
-impl Write for Nothing {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-impl FileSink for Nothing {
-    fn finish(self: Box<Self>) -> Result<(), SinkError> {
-        Ok(())
-    }
 }

@@ -2,7 +2,7 @@
 # Sourced by scripts/lab: what each purpose needs, and getting it.
 
 QUICKSTART_PACKAGES="ca-certificates gcc libc6-dev mariadb-server mariadb-client restic"
-TEST_PACKAGES="$QUICKSTART_PACKAGES chromium g++ iproute2 systemd util-linux"
+TEST_PACKAGES="$QUICKSTART_PACKAGES chromium g++ iproute2 python3-venv systemd util-linux"
 BENCH_PACKAGES="$QUICKSTART_PACKAGES zstd time"
 
 lab_install() {
@@ -15,7 +15,7 @@ lab_install() {
   case $purpose in
     quickstart) install_packages "$QUICKSTART_PACKAGES" ;;
     bench) install_packages "$BENCH_PACKAGES"; install_unstable ;;
-    test) install_packages "$TEST_PACKAGES"; install_unstable ;;
+    test) install_packages "$TEST_PACKAGES"; install_unstable; install_moto ;;
     *) usage ;;
   esac
 }
@@ -72,6 +72,7 @@ lab_env() {
   print_program BKP_TEST_RESTIC019 "$BKP_LAB/restic/bin/restic"
   print_program BKP_BENCH_MYDUMPER "$BKP_LAB/mydumper/bin/mydumper"
   print_program BKP_BENCH_MYLOADER "$BKP_LAB/mydumper/bin/myloader"
+  print_program BKP_TEST_MOTO "$BKP_LAB/moto/bin/moto_server"
   print_program BKP_TEST_CHROMIUM chromium
   print_program BKP_TEST_IP ip
 }

@@ -66,6 +66,14 @@ pub(crate) async fn fill(args: &FillArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Returns the text of all rows but the images', shop by shop.
+pub(crate) fn all(shape: Shape) -> impl Iterator<Item = Text> {
+    let mut tasks = tasks(&shape);
+    tasks.reverse();
+    let mall = Mall { shape, images: Vec::new() };
+    tasks.into_iter().flat_map(move |task| texts(&mall, &task)).filter(|text| text.len() > 0)
+}
+
 /// Returns what there is to load, the last first.
 fn tasks(shape: &Shape) -> Vec<Task> {
     let mut tasks = Vec::new();

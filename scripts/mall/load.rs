@@ -45,6 +45,14 @@ impl Text {
         self.rows += 1;
     }
 
+    pub(crate) fn table(&self) -> Table {
+        self.table
+    }
+
+    pub(crate) fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
     pub(crate) fn len(&self) -> u64 {
         self.bytes.len() as u64
     }

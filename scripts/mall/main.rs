@@ -3,6 +3,7 @@
 //! ```text
 //! cargo run --example mall -- fill     --socket S --size 200MB --images DIR --image-count 5000
 //! cargo run --example mall -- images   --dir DIR --count 60000
+//! cargo run --example mall -- text     --dir DIR --size 2GB
 //! cargo run --example mall -- change   --socket S --images DIR --fraction 0.01
 //! cargo run --example mall -- busy     --socket S --images DIR --seconds 60
 //! cargo run --example mall -- checksum --socket S
@@ -24,6 +25,7 @@ mod rows;
 mod schema;
 mod server;
 mod shape;
+mod text;
 mod words;
 
 use clap::Args;
@@ -46,6 +48,8 @@ enum Verb {
     Fill(FillArgs),
     /// Make an image tree alone, without a database
     Images(ImagesArgs),
+    /// Write the rows as a dump's text files, without a database
+    Text(TextArgs),
     /// Insert, update and delete a share of rows and images
     Change(ChangeArgs),
     /// Keep writing orders and images until the time is up or SIGTERM comes
@@ -79,6 +83,17 @@ struct ImagesArgs {
     dir: PathBuf,
     #[arg(long)]
     count: u64,
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+}
+
+#[derive(Debug, Args)]
+struct TextArgs {
+    #[arg(long)]
+    dir: PathBuf,
+    /// Bytes of rows to write, about: 50MB, 2GB
+    #[arg(long, value_parser = shape::bytes_of, default_value = "50MB")]
+    size: u64,
     #[arg(long, default_value_t = 1)]
     seed: u64,
 }
@@ -126,6 +141,7 @@ async fn main() -> anyhow::Result<()> {
         Verb::Images(args) => {
             images::write_all(&args.dir, &shape::Shape::new(args.seed, 0, args.count))?;
         }
+        Verb::Text(args) => text::write(&args)?,
         Verb::Change(args) => change::change(&args).await?,
         Verb::Busy(args) => busy::busy(&args).await?,
         Verb::Checksum(ChecksumArgs { images: Some(dir), list, .. }) => checksum::files::print(&dir, list)?,

@@ -15,6 +15,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::signal::unix::SignalKind;
 use tokio::signal::unix::signal;
@@ -46,8 +47,20 @@ struct Args {
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum FaultKind {
     SlowDown,
+    /// Ask to come back in a second
+    Busy,
     Disconnect,
     Stall,
+    /// Take a part of what is put, then disconnect
+    CutUpload,
+    /// Answer with half of what was asked for, then disconnect
+    CutAnswer,
+    /// Answer with half of what was asked for, then stand still
+    StallAnswer,
+    /// Say that it was put, and keep nothing
+    Lie,
+    /// Answer 200 ms later
+    Delay,
 }
 
 #[tokio::main]
@@ -61,7 +74,7 @@ async fn main() -> anyhow::Result<()> {
         .with_context(|| format!("listen on 127.0.0.1:{}", args.port))?;
     println!("listening on {}", listener.local_addr()?);
 
-    let keys = Keys { access: args.access_key.clone(), secret: args.secret_key.clone() };
+    let keys = [Keys { access: args.access_key.clone(), secret: args.secret_key.clone() }];
     tokio::select! {
         ended = server::serve(listener, &args.root, &keys, faults(&args)) => ended.context("serve"),
         _ = terminate.recv() => Ok(()),
@@ -72,8 +85,14 @@ async fn main() -> anyhow::Result<()> {
 fn faults(args: &Args) -> Faults {
     let fault = match args.fault {
         FaultKind::SlowDown => Fault::Status(503),
+        FaultKind::Busy => Fault::Busy(1),
         FaultKind::Disconnect => Fault::Disconnect,
         FaultKind::Stall => Fault::Stall,
+        FaultKind::CutUpload => Fault::CutUpload,
+        FaultKind::CutAnswer => Fault::CutAnswer,
+        FaultKind::StallAnswer => Fault::StallAnswer,
+        FaultKind::Lie => Fault::Lie,
+        FaultKind::Delay => Fault::Delay(Duration::from_millis(200)),
     };
     let (every, count) = (args.fault_every, AtomicU64::new(0));
     Arc::new(move |_| {

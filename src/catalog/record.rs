@@ -91,6 +91,21 @@ pub struct VerifyRecord {
     pub is_sound: bool,
 }
 
+/// What a verify mended in a store: kept for auditors, and for whoever asks how often a disk rots.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HealRecord {
+    pub run: RunId,
+    pub started: DateTime<Utc>,
+    /// [`super::REPOSITORY`] or a copy's name.
+    pub store: String,
+    /// What is whole again and by which means, one line for each object.
+    pub mended: Vec<String>,
+    /// Bytes that were put back.
+    pub bytes: u64,
+    /// What could not be mended.
+    pub left: Vec<String>,
+}
+
 /// What is known of a run when it has ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RunEnd {

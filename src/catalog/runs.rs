@@ -286,11 +286,11 @@ fn unreadable(column: usize, error: impl std::error::Error + Send + Sync + 'stat
 }
 
 /// SQLite knows only signed integers; eight exbibytes are enough.
-fn to_signed(count: u64) -> i64 {
+pub(super) fn to_signed(count: u64) -> i64 {
     i64::try_from(count).unwrap_or(i64::MAX)
 }
 
-fn unsigned_at(row: &Row<'_>, column: usize) -> rusqlite::Result<u64> {
+pub(super) fn unsigned_at(row: &Row<'_>, column: usize) -> rusqlite::Result<u64> {
     let count: i64 = row.get(column)?;
     Ok(u64::try_from(count).unwrap_or(0))
 }

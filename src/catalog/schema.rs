@@ -4,7 +4,7 @@ use rusqlite::Connection;
 use rusqlite::TransactionBehavior;
 
 /// One script for each schema version, in order; `user_version` counts those applied. A published script never changes.
-const STEPS: [&str; 2] = [
+const STEPS: [&str; 3] = [
     "
     CREATE TABLE runs (
         id TEXT PRIMARY KEY,
@@ -77,6 +77,17 @@ const STEPS: [&str; 2] = [
 
     CREATE TABLE marks (name TEXT PRIMARY KEY) STRICT, WITHOUT ROWID;
     INSERT INTO marks (name) VALUES ('unfilled');
+",
+    "
+    CREATE TABLE heals (
+        run TEXT PRIMARY KEY,
+        started TEXT NOT NULL,
+        store TEXT NOT NULL,
+        mended TEXT NOT NULL,
+        bytes INTEGER NOT NULL,
+        left_over TEXT NOT NULL
+    ) STRICT, WITHOUT ROWID;
+    CREATE INDEX heals_by_time ON heals (started);
 ",
 ];
 

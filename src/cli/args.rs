@@ -65,7 +65,7 @@ pub enum Command {
     /// Checks policies, or prints what they may say
     #[command(subcommand)]
     Policy(PolicyCommand),
-    /// Checks everything that a run needs, one line for each assertion; sends no backup
+    /// Checks everything that a run needs, one line for each assertion; sends no backup, but tries a bucket's Object Lock out
     #[command(after_help = "Example:\n  bkp doctor mall")]
     Doctor(PolicyArg),
     /// Does what is due: backup, copies, retention, verify, prune, drill
@@ -97,8 +97,20 @@ Examples:
   bkp restore mall --source images --paths shop0001 --to-dir /tmp/look
   bkp restore mall --from offsite --to-dir /srv/images")]
     Restore(Box<RestoreArgs>),
-    /// Proves that what is stored is whole
-    #[command(after_help = "Examples:\n  bkp verify mall\n  bkp verify mall --level data --subset 1/7 --copy offsite")]
+    /// Proves that what is stored is whole, and mends what is not
+    #[command(after_help = "\
+Examples:
+  bkp verify mall
+  bkp verify mall --level data --subset 1/7 --copy offsite
+  bkp verify mall --heal --dry-run
+  bkp verify mall --level data --heal
+  bkp verify mall --heal --copy offsite
+
+--heal mends what the verify finds, as deep as --level looks: the repository and then each copy, every one from all the
+others; with --copy that store alone. Bytes are put back only where they hash right; a lost index is made anew from the
+packs. Nothing is deleted that could not be replaced, unless --salvage says so: that moves what still reads of a damaged
+pack into a new one and deletes it, once every other store has answered; run `bkp backup` after it. Exit code 0 where all is whole afterwards, 13 where damage is left.
+At the level data every byte of every store that is looked at is read: from a bucket that costs what it costs.")]
     Verify(VerifyArgs),
     /// Brings snapshots into the copies
     #[command(after_help = "Examples:\n  bkp copy mall\n  bkp copy mall --copy offsite --dry-run")]
@@ -114,7 +126,8 @@ Examples:
   bkp prune mall --copy offsite
 
 `bkp forget` drops snapshots; this frees the packs that none of the others needs. Nothing old is deleted before the new
-packs and the new index have been read back. It rests while retention rests, and stops where anything is damaged.")]
+packs and the new index have been read back. It rests while retention rests, and stops where anything is damaged.
+What a copy's store keeps by its own lock is listed with its date (exit 18); a later prune frees it.")]
     Prune(PruneArgs),
     /// Rehearses the recovery in a sandbox and measures it
     #[command(after_help = "Example:\n  bkp drill mall --from offsite")]
@@ -314,6 +327,15 @@ pub struct VerifyArgs {
     /// Looks at this copy instead of the repository
     #[arg(long, value_name = "NAME")]
     pub copy: Option<String>,
+    /// Puts back what is damaged or missing from any other store that holds it whole: without --copy in every store
+    #[arg(long)]
+    pub heal: bool,
+    /// Gives up what no store holds whole: keeps what still reads, and lets the next backup store the rest again
+    #[arg(long, requires = "heal", conflicts_with = "dry_run")]
+    pub salvage: bool,
+    /// Says what would be put back, and from where, and changes nothing
+    #[arg(long, requires = "heal")]
+    pub dry_run: bool,
 }
 
 #[derive(Debug, Args)]

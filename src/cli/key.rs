@@ -283,7 +283,7 @@ mod tests {
     #[test]
     fn a_key_that_a_stores_lock_holds_is_protected_and_any_other_is_left_out_beside_what_was_done() {
         let thing = || "keys/ab".to_owned();
-        let protected = || StoreError::Protected { act: "delete", thing: thing() };
+        let protected = || StoreError::Protected { act: "delete", thing: thing(), until: None };
         let broken = || StoreError::Failed { act: "delete", thing: thing(), reason: "gone".to_owned() };
         assert_eq!(told(&["repository"], protected()), Exit::Protected);
         assert_eq!(told(&["repository"], broken()), Exit::Incomplete);

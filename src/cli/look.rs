@@ -28,6 +28,9 @@ use crate::status::{Inputs, NextRun, Status, Verdict};
 /// Drills that `status` and `report` look back on.
 const DRILLS_LOOKED_AT: u32 = 24;
 
+/// Heals that `status` looks back on: more than one a day in the month that it tells of.
+const HEALS_LOOKED_AT: u32 = 50;
+
 pub(super) fn doctor(global: &Global, args: &PolicyArg) -> Answered {
     let policy = policies::one(global, &args.policy)?;
     wait(global, |run| async move {
@@ -138,6 +141,7 @@ async fn look(policy: &Policy, rebuild: bool, run: &Run) -> Result<Status, Failu
         copies: &catalog.copies()?,
         freeze: freeze.as_ref(),
         damaged: &damaged(policy, &catalog)?,
+        heals: &catalog.heals(HEALS_LOOKED_AT)?,
         next_runs: &next_runs(policy, &runs, run)?,
         now: run.now(),
     }))

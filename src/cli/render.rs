@@ -15,11 +15,14 @@ use crate::cycle::done::{BackupDone, CopyDone, Done, DrillDone, PruneDone};
 use crate::cycle::journal::Verb;
 use crate::exit::Failure;
 use crate::forget::{ForgetPlan, Forgotten, Judgement};
+use crate::heal::{HealPlan, Healed};
 use crate::human;
-use crate::policy::Policy;
+use crate::policy::{Lint, Policy};
 use crate::prune::plan::{Planned, PrunePlan};
+use crate::repository::RepositoryError;
 use crate::restore::choose::Moment;
 use crate::restore::{Plan, Proof, Restored};
+use crate::store::StoreError;
 use crate::target::mysql::LoadPlan;
 use crate::verify;
 
@@ -72,7 +75,11 @@ pub(super) fn steps(told: &mut Told, policy: &Policy, steps: &[Step]) {
         match &step.result {
             Ok(Done::Backup(done)) => backup(told, policy, done),
             Ok(Done::Copy(done)) => copies(told, done),
-            Ok(Done::Verify(report)) => verified(&mut told.text, report),
+            Ok(Done::Verify(report)) => {
+                verified(&mut told.text, "verify", report);
+                offer_heal(&mut told.text, policy, report);
+            }
+            Ok(Done::Heal(healed)) => heal(&mut told.text, healed),
             Ok(Done::Prune(done)) => pruned(told, done),
             Ok(Done::Drill(done)) => drill(told, done),
             Err(error) => told.fail(&format!("{} {}: ", step.verb, policy.name), error),
@@ -107,6 +114,12 @@ fn backup(told: &mut Told, policy: &Policy, done: &BackupDone) {
 
 fn not_forgotten(told: &mut Told, forgotten: &Forgotten) {
     for (id, error) in forgotten.failed.iter().take(LINES_MAX) {
+        if let RepositoryError::Store(StoreError::Protected { until, .. }) = error {
+            let until =
+                until.map_or_else(String::new, |until| format!(" until {}", human::time(until, chrono_tz::UTC)));
+            line!(told.text, "protected  snapshot {}: the store keeps it{until}", id.short());
+            continue;
+        }
         told.fail(&format!("forget {}: ", id.short()), &Failure::from(error));
     }
     more(&mut told.errors, forgotten.failed.len());
@@ -159,7 +172,11 @@ fn one_copy(told: &mut Told, name: &str, copied: &Copied) {
         copied.snapshots.len(),
         human::bytes(copied.bytes)
     );
+    if copied.prolonged > 0 {
+        line!(told.text, "{:<10} {} kept immutable", "", human::counted(copied.prolonged, "object", "objects"));
+    }
     for (key, error) in copied.failed.iter().take(LINES_MAX) {
+        let error = human::chain(error);
         line!(told.errors, "error: copy to {name}: {}: {}", shown(key), shown(error));
     }
     more(&mut told.errors, copied.failed.len());
@@ -169,12 +186,12 @@ pub(super) fn copy_plan(name: &str, plan: &CopyPlan) -> String {
     format!("{name:<10} would send {} objects, {}\n", plan.count(), human::bytes(plan.bytes()))
 }
 
-fn verified(text: &mut String, report: &verify::Report) {
+fn verified(text: &mut String, what: &str, report: &verify::Report) {
     let verdict = if report.is_sound() { "sound" } else { "DAMAGED" };
     let checked = report.checked;
     line!(
         text,
-        "verify     {verdict}: {} snapshots, {} packs named, {} of them and {} blobs read ({})",
+        "{what:<10} {verdict}: {} snapshots, {} packs named, {} of them and {} blobs read ({})",
         checked.snapshots,
         checked.packs,
         checked.packs_read,
@@ -185,12 +202,72 @@ fn verified(text: &mut String, report: &verify::Report) {
         line!(text, "           {}: {}", shown(&finding.object), shown(&finding.what));
         for cost in finding.costs.iter().take(LINES_MAX) {
             line!(text, "             costs {} of snapshot {}", shown(cost.path.display()), cost.snapshot.short());
+            for rows in cost.rows.iter().take(LINES_MAX) {
+                line!(text, "             which is {rows}");
+            }
         }
         if finding.costs_more > 0 {
             line!(text, "             and {} more", finding.costs_more);
         }
     }
     more(text, report.damaged.len() + report.missing.len());
+}
+
+fn offer_heal(text: &mut String, policy: &Policy, report: &verify::Report) {
+    if !report.is_sound() {
+        let level = match report.level {
+            verify::Level::Structure => "",
+            verify::Level::Data => " --level data",
+        };
+        line!(text, "{:<10} `bkp verify {}{level} --heal` puts back what another store holds whole", "", policy.name);
+    }
+}
+
+/// Tells what a verify that heals found, what is whole again, and why the rest is not.
+fn heal(text: &mut String, healed: &Healed) {
+    verified(text, &healed.store, &healed.report);
+    for left in healed.left.iter().take(LINES_MAX) {
+        line!(text, "           not healed: {}: {}", shown(&left.object), shown(&left.why));
+    }
+    more(text, healed.left.len());
+    if healed.mended.is_empty() {
+        return;
+    }
+    let objects = human::counted(healed.mended.len() as u64, "object", "objects");
+    line!(text, "{:<10} healed {objects}, {} put back", healed.store, human::bytes(healed.bytes()));
+    for mended in healed.mended.iter().take(LINES_MAX) {
+        line!(text, "           {}", shown(mended));
+    }
+    more(text, healed.mended.len());
+}
+
+pub(super) fn heal_plan(store: &str, report: &verify::Report, plan: &HealPlan) -> String {
+    let mut text = String::new();
+    verified(&mut text, store, report);
+    for one in plan.put_back.iter().take(LINES_MAX) {
+        let from = one.from.join(" or ");
+        line!(text, "           would put back {}, {}, from {from}", shown(&one.object), human::bytes(one.bytes));
+    }
+    more(&mut text, plan.put_back.len());
+    if plan.rebuilds_index {
+        line!(text, "           would make an index from the headers of packs that have none");
+    }
+    for key in plan.removed.iter().take(LINES_MAX) {
+        line!(text, "           would remove {}: it is worth nothing any more", shown(key));
+    }
+    for left in plan.left.iter().take(LINES_MAX) {
+        line!(text, "           cannot heal {}: {}", shown(&left.object), shown(&left.why));
+    }
+    more(&mut text, plan.left.len());
+    if !plan.is_empty() {
+        let objects = human::counted(plan.put_back.len() as u64, "object", "objects");
+        line!(
+            text,
+            "{store:<10} {objects}, {} in all; more may come to light once they are back",
+            human::bytes(plan.bytes())
+        );
+    }
+    text
 }
 
 fn drill(told: &mut Told, done: &DrillDone) {
@@ -212,6 +289,7 @@ pub(super) fn steps_json(steps: &[Step]) -> Vec<Value> {
             }),
             Ok(Done::Copy(done)) => json!({ "copies": copies_json(done) }),
             Ok(Done::Verify(report)) => json!({ "sound": report.is_sound(), "report": report }),
+            Ok(Done::Heal(healed)) => json!({ "sound": healed.is_sound(), "report": healed.report, "healed": healed }),
             Ok(Done::Prune(done)) => pruned_json(done),
             Ok(Done::Drill(done)) => {
                 json!({ "outcome": done.report.outcome, "failure": done.failure, "files": done.files })
@@ -238,6 +316,7 @@ fn copies_json(copies: &[CopyDone]) -> Vec<Value> {
 
 pub(super) fn prune_plan(plan: &PrunePlan) -> String {
     let mut text = String::new();
+    protected(&mut text, plan);
     if plan.is_empty() {
         line!(text, "nothing to free: {} in {} packs are needed", human::bytes(plan.bytes_kept), plan.packs_kept);
         return text;
@@ -263,11 +342,34 @@ pub(super) fn prune_plan(plan: &PrunePlan) -> String {
     text
 }
 
+/// Tells what the store's own lock keeps, and from when on a prune frees it.
+fn protected(text: &mut String, plan: &PrunePlan) {
+    let (Some(first), Some(last)) =
+        (plan.protected.iter().map(|it| it.until).min(), plan.protected.iter().map(|it| it.until).max())
+    else {
+        return;
+    };
+    let bytes: u64 = plan.protected.iter().map(|it| it.pack.size).sum();
+    let packs = human::counted(plan.protected.len() as u64, "pack", "packs");
+    let (first, last) = (human::time(first, chrono_tz::UTC), human::time(last, chrono_tz::UTC));
+    line!(text, "protected  {packs}, {}: the store's lock ends from {first} to {last}", human::bytes(bytes));
+    for it in plan.protected.iter().take(LINES_MAX) {
+        line!(text, "{:<10} {} until {}", "", it.pack.id, human::time(it.until, chrono_tz::UTC));
+    }
+    more(text, plan.protected.len());
+}
+
 pub(super) fn prune_plan_json(plan: &PrunePlan) -> Value {
     let of = |packs: &[Planned]| -> Vec<Value> {
         packs.iter().map(|pack| json!({ "pack": pack.id, "bytes": pack.size })).collect()
     };
+    let protected: Vec<Value> = plan
+        .protected
+        .iter()
+        .map(|it| json!({ "pack": it.pack.id, "bytes": it.pack.size, "until": it.until }))
+        .collect();
     json!({
+        "protected": protected,
         "unused": of(&plan.unused),
         "orphans": of(&plan.orphans),
         "repack": of(&plan.repack),
@@ -291,6 +393,7 @@ fn pruned(told: &mut Told, done: &PruneDone) {
         told.text.push_str(&prune_plan(plan));
         return;
     }
+    protected(&mut told.text, plan);
     let freed = pruned.bytes_deleted.saturating_sub(pruned.bytes_written);
     let deleted = human::counted(pruned.packs_deleted, "pack", "packs");
     let written = match pruned.packs_written {
@@ -366,7 +469,7 @@ fn copied_json(name: &str, copied: &Copied) -> Value {
     let failed: Vec<Value> = copied
         .failed
         .iter()
-        .map(|(key, error)| json!({ "object": key.to_string(), "error": error.to_string() }))
+        .map(|(key, error)| json!({ "object": key.to_string(), "error": human::chain(error) }))
         .collect();
     json!({
         "copy": name,
@@ -375,16 +478,21 @@ fn copied_json(name: &str, copied: &Copied) -> Value {
         "snapshots": copied.snapshots,
         "bytes": copied.bytes,
         "there": copied.skipped,
+        "prolonged": copied.prolonged,
         "failed": failed,
         "held_back": copied.held_back,
     })
 }
 
-/// Tells a policy that holds together, and its next runs.
-pub(super) fn policy(policy: &Policy, path: &Path, next: &[(Verb, DateTime<Utc>)]) -> String {
+/// Tells a policy that holds together, its next runs, and what is doubtful about it.
+pub(super) fn policy(policy: &Policy, path: &Path, next: &[(Verb, DateTime<Utc>)], lints: &[Lint]) -> String {
     let mut text = format!("ok: {} is policy `{}`\n", path.display(), policy.name);
     for (verb, time) in next {
         line!(text, "    next {verb}: {}", human::time(*time, policy.timezone));
+    }
+    for lint in lints {
+        line!(text, "warning: {}: {}", lint.subject, lint.what);
+        line!(text, "hint: {}", lint.remedy);
     }
     text
 }

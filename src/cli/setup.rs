@@ -96,8 +96,9 @@ fn check(global: &Global, names: &[String]) -> Answered {
         match Policy::load(&path) {
             Ok(policy) => {
                 let next = cycle::next_runs(&policy, now);
-                text.push_str(&render::policy(&policy, &path, &next));
-                found.push(json!({ "file": path, "policy": policy.name, "ok": true, "next": next }));
+                let lints = policy::lints(&policy);
+                text.push_str(&render::policy(&policy, &path, &next, &lints));
+                found.push(json!({ "file": path, "policy": policy.name, "ok": true, "next": next, "warnings": lints }));
             }
             Err(error) => {
                 let failure = Failure::from(error);

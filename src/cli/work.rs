@@ -1,5 +1,6 @@
 //! The commands that do work: run, backup, copy, verify, forget, prune, drill.
 
+use std::iter;
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -16,6 +17,7 @@ use crate::cycle::task::Task;
 use crate::cycle::{Step, Wanted};
 use crate::cycle::{done, steps};
 use crate::exit::{Exit, Failure};
+use crate::heal;
 use crate::place;
 use crate::policy::Policy;
 use crate::prune;
@@ -109,12 +111,16 @@ async fn step(policy: &Policy, task: &Task, lock_wait: Duration, run: &Run) -> A
     if let Step { result: Err(failure), unrecorded: None, .. } = step {
         return Err(failure);
     }
-    let steps = [step];
-    let exit = cycle::exit_of(&steps);
+    Ok(stepped(policy, &[step]))
+}
+
+/// Tells what steps came to.
+fn stepped(policy: &Policy, steps: &[Step]) -> Answer {
+    let exit = cycle::exit_of(steps);
     let mut told = Told::default();
-    render::steps(&mut told, policy, &steps);
-    let json = json!({ "policy": policy.name, "steps": render::steps_json(&steps), "exit": exit.code() });
-    Ok(Answer::new(told.text, json).telling(told.errors).with(exit))
+    render::steps(&mut told, policy, steps);
+    let json = json!({ "policy": policy.name, "steps": render::steps_json(steps), "exit": exit.code() });
+    Answer::new(told.text, json).telling(told.errors).with(exit)
 }
 
 pub(super) fn copy(global: &Global, args: &CopyArgs) -> Answered {
@@ -135,8 +141,15 @@ pub(super) fn copy(global: &Global, args: &CopyArgs) -> Answered {
 async fn plan_copies(policy: &Policy, names: &[String], run: &Run) -> Answered {
     let (mut text, mut plans) = (String::new(), Vec::new());
     for copy in policy.copies.iter().filter(|copy| names.is_empty() || names.contains(&copy.name)) {
-        let store = place::copy_store(policy, copy, run).await?;
-        let plan = copy::plan(&place::store(policy), &store, run).await?;
+        let store = place::copy_target(policy, copy, run).await?;
+        let ledger = if steps::keeps_ledger(copy) {
+            let repository = place::repository(policy, run).await?;
+            steps::ledger(policy, copy, repository.id(), &store.location())?
+        } else {
+            None
+        };
+        let terms = steps::terms(copy, ledger.as_ref());
+        let plan = copy::plan_under(&terms, &place::store(policy), &store, run).await?;
         text.push_str(&render::copy_plan(&copy.name, &plan));
         plans.push(json!({ "copy": copy.name, "objects": plan.count(), "bytes": plan.bytes(), "there": plan.skipped }));
     }
@@ -151,8 +164,60 @@ pub(super) fn verify(global: &Global, args: &VerifyArgs) -> Answered {
     };
     let subset = args.subset.as_deref().map(str::parse::<verify::Subset>).transpose();
     let subset = subset.map_err(|error| Failure::new(Exit::Usage, error.to_string()))?;
-    let task = Task::Verify { copy: meant(&policy, args.copy.as_deref()), options: verify::Options { level, subset } };
+    let options = verify::Options { level, subset };
+    if args.heal {
+        return heal(global, &policy, args, options);
+    }
+    let task = Task::Verify { copy: meant(&policy, args.copy.as_deref()), options, heals: false, salvages: false };
     wait(global, |run| async move { step(&policy, &task, Duration::ZERO, &run).await })
+}
+
+/// Heals the copy that is named, or every store: the repository first, because what comes back there may be what a copy lacks.
+fn heal(global: &Global, policy: &Policy, args: &VerifyArgs, options: verify::Options) -> Answered {
+    let copies = policy.copies.iter().map(|copy| Some(copy.name.clone()));
+    let stores: Vec<Option<String>> = match &args.copy {
+        Some(copy) => vec![Some(copy.clone())],
+        None if policy.repository.from_kit.is_some() => copies.collect(),
+        None => iter::once(None).chain(copies).collect(),
+    };
+    wait(global, |run| async move {
+        if args.dry_run {
+            return plan_heals(policy, &stores, options, &run).await;
+        }
+        let mut steps = Vec::new();
+        for copy in stores {
+            let task = Task::Verify { copy, options, heals: true, salvages: args.salvage };
+            // Each store is a run of its own in the catalog; one that cannot be reached does not keep the next from being healed.
+            steps.push(cycle::by_hand(policy, &task, Duration::ZERO, &run.renewed()).await?);
+        }
+        Ok(stepped(policy, &steps))
+    })
+}
+
+async fn plan_heals(policy: &Policy, stores: &[Option<String>], options: verify::Options, run: &Run) -> Answered {
+    let (mut told, mut plans, mut exit) = (Told::default(), Vec::new(), Exit::Ok);
+    for copy in stores {
+        let planned = async {
+            let ward = steps::ward(policy, copy.as_deref(), run).await?;
+            Ok::<_, Failure>(heal::plan(&ward, options, run).await?)
+        };
+        let store = copy.as_deref().unwrap_or(REPOSITORY);
+        match planned.await {
+            Ok((report, plan)) => {
+                exit = exit.max(done::exit_of_report(&report));
+                told.text.push_str(&render::heal_plan(store, &report, &plan));
+                plans.push(json!({ "store": store, "report": report, "plan": plan }));
+            }
+            Err(failure) if run.cancel.is_cancelled() => return Err(failure),
+            Err(failure) => {
+                exit = exit.max(failure.exit);
+                told.fail(&format!("look at {store}: "), &failure);
+                plans.push(json!({ "store": store, "failure": failure }));
+            }
+        }
+    }
+    let json = json!({ "dry_run": true, "stores": plans, "exit": exit.code() });
+    Ok(Answer::new(told.text, json).telling(told.errors).with(exit))
 }
 
 pub(super) fn forget(global: &Global, args: &ForgetArgs) -> Answered {

@@ -116,6 +116,13 @@ impl CopyPlan {
         go.cloned().collect()
     }
 
+    /// Returns every object that was listed here, with its size.
+    pub(super) fn here(&self) -> Vec<(Key, u64)> {
+        let kinds = [FileKind::Config, FileKind::Key, FileKind::Pack, FileKind::Index, FileKind::Snapshot];
+        let of = |kind| self.here.of_kind(kind).iter().map(move |it| (Key::new(kind, &it.name), it.size));
+        kinds.into_iter().flat_map(of).collect()
+    }
+
     /// Tells whether an object was listed here.
     pub(super) fn is_here(&self, kind: FileKind, name: &str) -> bool {
         self.here.of_kind(kind).iter().any(|listed| listed.name == name)

@@ -4,11 +4,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use futures_util::StreamExt;
-use tokio::sync::Semaphore;
+use tokio::sync::{OnceCell, Semaphore};
 
 use crate::copy::needs::HeldBack;
 use crate::copy::plan::{CopyPlan, Listing};
-use crate::copy::{Copied, CopyError, ObjectError};
+use crate::copy::{Copied, CopyError, LOCK_SLACK, ObjectError, Terms};
 use crate::event::{TaskGuard, Unit};
 use crate::id::{ObjectId, SnapshotId};
 use crate::run::{Run, Stopped};
@@ -22,29 +22,32 @@ const PUTS_FAILED_MAX: usize = 8;
 /// One copy at work, and what it did so far.
 pub(super) struct Transfer<'a> {
     sender: Sender<'a>,
-    at_once: usize,
+    terms: Terms<'a>,
     run: &'a Run,
     copied: Copied,
 }
 
 impl<'a> Transfer<'a> {
     pub(super) fn new(
+        terms: Terms<'a>,
         from: &'a SharedStore,
         to: &'a SharedStore,
-        at_once: usize,
         plan: &CopyPlan,
         run: &'a Run,
     ) -> Self {
         let name = format!("copy to {}", to.location());
         let sender = Sender {
+            terms,
             from,
             to,
+            run,
+            is_locked: OnceCell::new(),
             kib_free: Semaphore::new(KIB_IN_FLIGHT_MAX as usize),
             puts_failed: AtomicUsize::new(0),
             task: run.events.task(name, Unit::Bytes, plan.bytes()),
         };
         let copied = Copied { skipped: plan.skipped, ..Copied::default() };
-        Self { sender, at_once: at_once.max(1), run, copied }
+        Self { sender, terms, run, copied }
     }
 
     /// Sends objects of one kind, and returns when each is there or has failed: the next kind must not overtake them.
@@ -55,7 +58,8 @@ impl<'a> Transfer<'a> {
         let sender = &self.sender;
         let one = |listed: Listed| async move { sender.send(kind, listed).await };
         // Owned: a closure over borrowed items would make the future of a copy impossible to spawn.
-        let mut sending = futures_util::stream::iter(objects.to_vec()).map(one).buffer_unordered(self.at_once);
+        let mut sending =
+            futures_util::stream::iter(objects.to_vec()).map(one).buffer_unordered(self.terms.at_once.max(1));
         let cancel = &self.run.cancel;
         while let Some((listed, sent)) = cancel.run_until_cancelled(sending.next()).await.ok_or(Stopped)? {
             match sent {
@@ -71,7 +75,7 @@ impl<'a> Transfer<'a> {
     /// # Errors
     /// [`CopyError::Stopped`], or what the store says.
     pub(super) async fn list(&self) -> Result<Listing, CopyError> {
-        let listed = self.run.cancel.run_until_cancelled(Listing::of(self.sender.to)).await;
+        let listed = self.run.cancel.run_until_cancelled(self.terms.listing(self.sender.to)).await;
         Ok(listed.ok_or(Stopped)??)
     }
 
@@ -86,8 +90,9 @@ impl<'a> Transfer<'a> {
         copied.held_back = held_back.snapshots;
         let gone = held_back.gone.iter().map(|pack| Key::new(FileKind::Pack, pack.to_string()));
         copied.failed.extend(gone.map(|key| (key, ObjectError::Gone)));
-        let listed = self.run.cancel.run_until_cancelled(self.sender.to.list(FileKind::Snapshot)).await;
-        let vanished = plan.missing_in(&Listing { snapshots: listed.ok_or(Stopped)??, ..there });
+        let listed = self.run.cancel.run_until_cancelled(self.terms.snapshots(self.sender.to)).await;
+        let snapshots = listed.ok_or(Stopped)??;
+        let vanished = plan.missing_in(&Listing { snapshots, ..there });
         let vanished: Vec<_> = vanished.into_iter().filter(|key| !copied.knows(key)).collect();
         let vanished = vanished.into_iter().map(|key| (key, ObjectError::Vanished));
         copied.failed.extend(vanished);
@@ -107,7 +112,7 @@ impl Copied {
     }
 
     /// Tells whether it is known already that an object is not in the target.
-    fn knows(&self, missing: &Key) -> bool {
+    pub(super) fn knows(&self, missing: &Key) -> bool {
         let held_back =
             missing.kind == FileKind::Snapshot && self.held_back.iter().any(|id| id.to_string() == missing.name);
         held_back || self.failed.iter().any(|(key, _)| key == missing)
@@ -116,6 +121,10 @@ impl Copied {
 
 /// What every object that is under way shares.
 struct Sender<'a> {
+    terms: Terms<'a>,
+    run: &'a Run,
+    /// Whether the first object that was put is locked, once that was looked at.
+    is_locked: OnceCell<bool>,
     from: &'a SharedStore,
     to: &'a SharedStore,
     kib_free: Semaphore,
@@ -138,12 +147,34 @@ impl Sender<'_> {
             return Err(ObjectError::NotTried);
         }
         let bytes = read_undamaged(self.from, key).await?;
+        // Asked before the put: the lock ends no sooner than this.
+        let until = self.terms.retain.map(|retain| self.run.now() + retain);
         if let Err(error) = self.to.put(key, bytes).await {
             self.count_failure(&error);
             return Err(ObjectError::Put(error));
         }
         self.task.add(size);
-        Ok(())
+        if !self.is_locked(key).await? {
+            self.puts_failed.fetch_add(PUTS_FAILED_MAX, Ordering::Relaxed);
+            return Err(ObjectError::NotLocked);
+        }
+        self.terms.note(key, size, until).map_err(ObjectError::Ledger)
+    }
+
+    /// Tells whether the server locks what it is asked to: looks at the first object, and remembers. Where nobody may look, the lock
+    /// is asked for once more, which a server that has none refuses.
+    async fn is_locked(&self, first: &Key) -> Result<bool, ObjectError> {
+        let Some(retain) = self.terms.retain else { return Ok(true) };
+        let look = async || {
+            let least = self.run.now() + retain - retain / LOCK_SLACK;
+            let until = self.run.now() + retain;
+            if self.terms.is_blind {
+                return self.to.keep_immutable(first, least, until).await.map(|_| true);
+            }
+            Ok(self.to.immutable_until(first).await?.is_some_and(|until| until >= least))
+        };
+        let is_locked = self.is_locked.get_or_try_init(look).await;
+        is_locked.copied().inspect_err(|error| self.count_failure(error)).map_err(ObjectError::Lock)
     }
 
     /// A target that is full or denies one object denies all.

@@ -4,6 +4,7 @@ use crate::backup;
 use crate::copy::Copied;
 use crate::exit::{Exit, Failure};
 use crate::forget::{ForgetPlan, Forgotten, Freeze};
+use crate::heal::Healed;
 use crate::human;
 use crate::prune::Pruned;
 use crate::prune::plan::PrunePlan;
@@ -16,6 +17,7 @@ pub enum Done {
     Backup(Box<BackupDone>),
     Copy(Vec<CopyDone>),
     Verify(Box<verify::Report>),
+    Heal(Box<Healed>),
     Prune(Box<PruneDone>),
     Drill(Box<DrillDone>),
 }
@@ -57,6 +59,7 @@ impl Done {
             Self::Backup(done) => done.exit(),
             Self::Copy(copies) => exit_of_copies(copies),
             Self::Verify(report) => exit_of_report(report),
+            Self::Heal(healed) => exit_of_report(&healed.report),
             Self::Prune(done) => done.exit(),
             Self::Drill(done) => done.exit(),
         }
@@ -69,6 +72,7 @@ impl Done {
             Self::Backup(done) => done.errors(),
             Self::Copy(copies) => copies.iter().filter_map(CopyDone::error).collect(),
             Self::Verify(report) => faults(report).into_iter().collect(),
+            Self::Heal(healed) => faults(&healed.report).into_iter().collect(),
             Self::Prune(done) => done.error().into_iter().collect(),
             Self::Drill(done) => done.report.outcome.error.iter().cloned().collect(),
         };
@@ -81,7 +85,7 @@ impl Done {
         let copies = match self {
             Self::Backup(done) => &done.copies,
             Self::Copy(copies) => copies,
-            Self::Verify(_) | Self::Prune(_) | Self::Drill(_) => return 0,
+            Self::Verify(_) | Self::Heal(_) | Self::Prune(_) | Self::Drill(_) => return 0,
         };
         copies.iter().filter_map(|copy| copy.result.as_ref().ok()).map(|copied| copied.bytes).sum()
     }
@@ -123,6 +127,9 @@ impl CopyDone {
         match &self.result {
             Err(failure) => Some(format!("copy {}: {}", self.name, failure.message)),
             Ok(copied) if copied.is_complete() => None,
+            Ok(copied) if copied.is_unlocked() => {
+                Some(format!("copy {}: the server does not lock what it is asked to; nothing more was sent", self.name))
+            }
             Ok(copied) => Some(format!("copy {}: {} objects were not sent", self.name, copied.failed.len())),
         }
     }
@@ -132,9 +139,10 @@ impl PruneDone {
     /// What the store would not delete is told; what its own lock protects with a code of its own.
     #[must_use]
     pub fn exit(&self) -> Exit {
-        let Self::Pruned { pruned, .. } = self else { return Exit::Ok };
+        let Self::Pruned { plan, pruned } = self else { return Exit::Ok };
         let of = |(_, error): &(_, _)| Exit::from(error).max(Exit::Incomplete);
-        pruned.failed.iter().map(of).max().unwrap_or(Exit::Ok)
+        let protected = if plan.protected.is_empty() { Exit::Ok } else { Exit::Protected };
+        pruned.failed.iter().map(of).max().unwrap_or(Exit::Ok).max(protected)
     }
 
     fn error(&self) -> Option<String> {
@@ -160,16 +168,17 @@ impl DrillDone {
 }
 
 fn faults(report: &verify::Report) -> Option<String> {
-    let count = report.damaged.len() + report.missing.len();
+    let count = report.findings().count();
     (count > 0).then(|| format!("{count} objects are damaged or missing"))
 }
 
-/// A copy that fails leaves the run incomplete: the snapshot is kept here, and the next run catches up. Only a network policy
+/// A server that ignores the lock that it was asked for breaks the policy's promise, and no later run mends that. Else a copy that fails leaves the run incomplete: the snapshot is kept here, and the next run catches up. Only a network policy
 /// that refuses the copy's store is told as what it is.
 #[must_use]
 pub fn exit_of_copies(copies: &[CopyDone]) -> Exit {
     let of = |copy: &CopyDone| match &copy.result {
         Err(failure) if failure.exit == Exit::Network => Exit::Network,
+        Ok(copied) if copied.is_unlocked() => Exit::Failed,
         Ok(copied) if copied.is_complete() => Exit::Ok,
         Ok(_) | Err(_) => Exit::Incomplete,
     };

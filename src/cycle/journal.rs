@@ -5,12 +5,14 @@ use std::fmt;
 use chrono::{DateTime, Utc};
 
 use crate::backup::{Backed, Outcome};
-use crate::catalog::{Catalog, REPOSITORY, RunEnd, RunStart, SnapshotRecord, SourceEnd, VerifyRecord};
+use crate::catalog::{Catalog, HealRecord, REPOSITORY, RunEnd, RunStart, SnapshotRecord, SourceEnd, VerifyRecord};
 use crate::cycle::done::Done;
 use crate::cycle::task::Task;
 use crate::exit::{Exit, Failure};
+use crate::heal::Healed;
 use crate::policy::Policy;
 use crate::run::Run;
+use crate::verify;
 
 /// The verbs that a policy schedules, in the order in which they are done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
@@ -94,15 +96,10 @@ impl<'a> Journal<'a> {
             Ok(done) => done,
             Err(failure) => return self.end(failure.exit, Some(failure.message.clone())),
         };
-        if let (Task::Verify { copy, options }, Done::Verify(report)) = (task, done) {
-            self.catalog.record_verify(&VerifyRecord {
-                run: self.run.id.clone(),
-                started: self.started,
-                store: copy.as_deref().unwrap_or(REPOSITORY).to_owned(),
-                level: options.level,
-                subset: options.subset,
-                is_sound: report.is_sound(),
-            })?;
+        match done {
+            Done::Verify(report) => self.end_verify(task, report)?,
+            Done::Heal(healed) => self.end_heal(task, healed)?,
+            Done::Backup(_) | Done::Copy(_) | Done::Prune(_) | Done::Drill(_) => {}
         }
         let backed: &[Backed] = if let Done::Backup(done) = done { &done.outcome.done } else { &[] };
         let end = RunEnd {
@@ -113,6 +110,34 @@ impl<'a> Journal<'a> {
             ..RunEnd::new(self.run.now(), done.exit().code())
         };
         Ok(self.catalog.end(&self.run.id, &end)?)
+    }
+
+    fn end_verify(&self, task: &Task, report: &verify::Report) -> Result<(), Failure> {
+        let Task::Verify { copy, options, .. } = task else { return Ok(()) };
+        Ok(self.catalog.record_verify(&VerifyRecord {
+            run: self.run.id.clone(),
+            started: self.started,
+            store: copy.as_deref().unwrap_or(REPOSITORY).to_owned(),
+            level: options.level,
+            subset: options.subset,
+            is_sound: report.is_sound(),
+        })?)
+    }
+
+    /// Writes what is damaged now, and the trace of what was mended.
+    fn end_heal(&self, task: &Task, healed: &Healed) -> Result<(), Failure> {
+        self.end_verify(task, &healed.report)?;
+        if healed.found == 0 {
+            return Ok(());
+        }
+        Ok(self.catalog.record_heal(&HealRecord {
+            run: self.run.id.clone(),
+            started: self.started,
+            store: healed.store.clone(),
+            mended: healed.mended.iter().map(ToString::to_string).collect(),
+            bytes: healed.bytes(),
+            left: healed.report.findings().map(|finding| finding.object.to_string()).collect(),
+        })?)
     }
 
     /// Writes the end of a step that backed up nothing.

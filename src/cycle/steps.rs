@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use crate::backup;
 use crate::catalog::{Catalog, CopyRecord, REPOSITORY, SnapshotRecord};
 use crate::copy;
-use crate::copy::Copied;
+use crate::copy::{Copied, Ledger, Terms};
 use crate::cycle;
 use crate::cycle::done::{BackupDone, CopyDone, Done, DrillDone, PruneDone};
 use crate::cycle::freeze::freeze;
@@ -16,6 +16,8 @@ use crate::drill;
 use crate::drill::outcome::Origin;
 use crate::exit::Failure;
 use crate::forget::{Alone, ForgetPlan, Forgotten};
+use crate::heal;
+use crate::heal::{Donor, Ward};
 use crate::place;
 use crate::policy::{CopyPlace, Policy};
 use crate::prune;
@@ -23,11 +25,15 @@ use crate::prune::plan::Limits;
 use crate::report::{Context, Report};
 use crate::repository::{LockMode, Repository, RepositoryError};
 use crate::run::Run;
-use crate::store::Key;
+use crate::store::{FileKind, Key};
 use crate::verify;
+use crate::verify::Object;
 
 /// How many drills a report's history shows.
 const HISTORY_DRILLS_MAX: u32 = 24;
+
+/// A forget beside a heal ends within the minute, a backup in its own time: the scheduled verify comes again.
+const HEAL_LOCK_WAIT: Duration = Duration::from_mins(1);
 
 /// Does what a step is asked to.
 ///
@@ -40,7 +46,12 @@ pub async fn work(task: &Task, policy: &Policy, journal: &Journal<'_>, run: &Run
             Ok(Done::Backup(Box::new(done)))
         }
         Task::Copy { copies } => copy_all(policy, copies, journal.catalog(), run).await.map(Done::Copy),
-        Task::Verify { copy, options } => {
+        Task::Verify { copy, options, heals: true, salvages } => {
+            let ward = Ward { salvages: *salvages, ..ward(policy, copy.as_deref(), run).await? };
+            let healed = heal::heal(&ward, *options, run).await?;
+            Ok(Done::Heal(Box::new(healed)))
+        }
+        Task::Verify { copy, options, heals: false, .. } => {
             let report = verify_store(policy, copy.as_deref(), *options, run).await?;
             Ok(Done::Verify(Box::new(report)))
         }
@@ -109,6 +120,8 @@ pub async fn forget(
     let lock = Alone::take(repository, run).await?;
     // Only now does nobody else add or drop snapshots.
     let plan = plan_forget(policy, repository, store, catalog, run).await?;
+    let snapshots: Vec<Key> = plan.forgotten().map(|it| Key::new(FileKind::Snapshot, it.id.to_string())).collect();
+    strike(policy, store, repository, &snapshots)?;
     let forgotten = plan.apply(repository, &lock, run).await;
     place::unlock(lock.into_guard(), run).await;
     catalog.drop_snapshots(store, &forgotten.done)?;
@@ -159,12 +172,53 @@ async fn send_one(
     catalog: &Catalog,
     run: &Run,
 ) -> Result<Copied, Failure> {
-    let store = place::copy_store(policy, copy, run).await?;
-    let copied = copy::copy(repository, &store, copy.uploads, run).await?;
+    let store = place::copy_target(policy, copy, run).await?;
+    let ledger = ledger(policy, copy, repository.id(), &store.location())?;
+    let copied = copy::copy_under(&terms(copy, ledger.as_ref()), repository, &store, run).await?;
     if copied.is_complete() {
         record_copy(repository, copy, catalog, run).await?;
     }
     Ok(copied)
+}
+
+/// Returns the terms under which a copy is written.
+#[must_use]
+pub fn terms<'a>(copy: &CopyPlace, ledger: Option<&'a Ledger>) -> Terms<'a> {
+    Terms {
+        at_once: copy.uploads,
+        retain: copy.object_lock().map(|lock| lock.retain),
+        ledger,
+        is_blind: copy.is_write_only(),
+    }
+}
+
+/// Tells whether a record is kept of what was sent to a copy: of one that can only be written, or that locks.
+#[must_use]
+pub fn keeps_ledger(copy: &CopyPlace) -> bool {
+    copy.is_write_only() || copy.object_lock().is_some()
+}
+
+/// Opens the record of what was sent to a copy, where one is kept.
+///
+/// # Errors
+/// [`Failure`] where it cannot be read or written.
+pub fn ledger(policy: &Policy, copy: &CopyPlace, repository: &str, place: &str) -> Result<Option<Ledger>, Failure> {
+    if !keeps_ledger(copy) {
+        return Ok(None);
+    }
+    let path = policy.state_dir.join("copies").join(format!("{}.sent", copy.name));
+    Ok(Some(Ledger::open(&path, repository, place)?))
+}
+
+/// Strikes objects of a store off its record, if it is a copy that has one: before they are deleted, or because they are damaged
+/// there. What the repository holds of them, the next copy sends again.
+fn strike(policy: &Policy, store: &str, repository: &Repository, keys: &[Key]) -> Result<(), Failure> {
+    let copy = policy.copies.iter().find(|copy| copy.name == store);
+    let Some(copy) = copy.filter(|_| !keys.is_empty()) else { return Ok(()) };
+    if let Some(ledger) = ledger(policy, copy, repository.id(), &repository.store().location())? {
+        ledger.strike(keys)?;
+    }
+    Ok(())
 }
 
 async fn record_copy(
@@ -188,6 +242,21 @@ async fn record_copy(
     Ok(catalog.record_copy(&record)?)
 }
 
+/// Returns the objects that are not in the store as they should be. A blob that no index names may have been named by one that is
+/// gone, and nobody knows by which.
+async fn faulty_objects(report: &verify::Report, policy: &Policy) -> Result<Vec<Key>, Failure> {
+    let (mut keys, mut indexes) = (Vec::new(), Vec::new());
+    for finding in report.damaged.iter().chain(&report.missing) {
+        match &finding.object {
+            Object::Stored(key) => keys.push(key.clone()),
+            Object::Blob(..) if indexes.is_empty() => indexes = place::store(policy).list(FileKind::Index).await?,
+            Object::Blob(..) => {}
+        }
+    }
+    keys.extend(indexes.into_iter().map(|listed| Key::new(FileKind::Index, listed.name)));
+    Ok(keys)
+}
+
 /// Verifies the repository or a copy; damage is in the report.
 async fn verify_store(
     policy: &Policy,
@@ -195,11 +264,28 @@ async fn verify_store(
     options: verify::Options,
     run: &Run,
 ) -> Result<verify::Report, Failure> {
-    let repository = place::repository_in(policy, copy, run).await?;
+    let repository = place::repository_to_prove(policy, copy, run).await?;
     let lock = place::lock_to_read(&repository, run).await?;
     let report = verify::verify(&repository, options, run).await;
     place::unlock(lock, run).await;
-    Ok(report?)
+    let report = report?;
+    if let Some(copy) = copy {
+        strike(policy, copy, &repository, &faulty_objects(&report, policy).await?)?;
+    }
+    Ok(report)
+}
+
+/// Opens a store that is to be mended, and those that it may be mended from.
+///
+/// # Errors
+/// [`Failure`] where the store cannot be opened, by its own config and keys or by another's.
+pub async fn ward(policy: &Policy, copy: Option<&str>, run: &Run) -> Result<Ward, Failure> {
+    let (others, away) = place::others(policy, copy, run).await?;
+    let repository = place::repository_beside(policy, copy, &others, run).await?;
+    let name = |copy: Option<String>| copy.unwrap_or_else(|| REPOSITORY.to_owned());
+    let donors = others.into_iter().map(|(copy, store)| Donor { name: name(copy), store });
+    let name = name(copy.map(str::to_owned));
+    Ok(Ward { name, repository, donors: donors.collect(), away, salvages: false, lock_wait: HEAL_LOCK_WAIT })
 }
 
 /// Returns what a prune of a store may leave as it is: in a copy, the packs that the repository itself holds.
@@ -232,18 +318,21 @@ async fn free(
     let limits = prune_limits(policy, copy, unused_percent_max).await?;
     let repository = place::repository_in(policy, copy, run).await?;
     let lock = Alone::take(&repository, run).await?;
-    let pruned = plan_and_apply(&repository, &limits, &lock, run).await;
+    let pruned = plan_and_apply(policy, copy, &repository, &limits, &lock, run).await;
     place::unlock(lock.into_guard(), run).await;
     pruned
 }
 
 async fn plan_and_apply(
+    policy: &Policy,
+    copy: Option<&str>,
     repository: &Arc<Repository>,
     limits: &Limits,
     lock: &Alone,
     run: &Run,
 ) -> Result<PruneDone, Failure> {
     let plan = prune::plan(repository, limits, run).await?;
+    strike(policy, copy.unwrap_or(REPOSITORY), repository, &plan.objects_to_delete())?;
     let pruned = prune::apply(&plan, repository, lock, run).await?;
     Ok(PruneDone::Pruned { plan: Box::new(plan), pruned })
 }

@@ -20,6 +20,10 @@ pub enum Task {
         /// `None`: the repository.
         copy: Option<String>,
         options: verify::Options,
+        /// Mends what it finds from the policy's other stores.
+        heals: bool,
+        /// And gives up what none of them holds whole.
+        salvages: bool,
     },
     Prune {
         /// `None`: the repository.

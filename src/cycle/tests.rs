@@ -63,9 +63,9 @@ fn seven_verifies_read_every_share_whatever_the_days_between() {
         let mut stamps = stamps(|_| {});
         let mut shares = Vec::new();
         for turn in 0..7 {
-            let Task::Verify { copy: None, options } = task_of(Verb::Verify, &backup::Options::default(), &stamps)
-            else {
-                panic!("no verify")
+            let task = task_of(&nightly(), Verb::Verify, &backup::Options::default(), &stamps);
+            let Task::Verify { copy: None, options, heals: true, salvages: false } = task else {
+                panic!("no verify that heals")
             };
             shares.push(options.subset.unwrap().to_string());
             stamps.succeed("verify", at("2026-05-03T05:00:00Z") + TimeDelta::days(days * turn));
@@ -76,14 +76,20 @@ fn seven_verifies_read_every_share_whatever_the_days_between() {
 }
 
 #[test]
+fn a_policy_may_have_its_verifies_only_look() {
+    let policy = mall("verify = { heal = false }");
+    let task = task_of(&policy, Verb::Verify, &backup::Options::default(), &Stamps::default());
+    assert!(matches!(task, Task::Verify { heals: false, .. }), "{task:?}");
+}
+
+#[test]
 fn a_verify_that_broke_is_tried_again_with_the_same_share() {
     let failed = Err(Failure::new(Exit::Failed, "unreachable"));
-    let task = task_of(Verb::Verify, &backup::Options::default(), &Stamps::default());
+    let task = task_of(&nightly(), Verb::Verify, &backup::Options::default(), &Stamps::default());
     assert_eq!(stamps_of(&task, &failed), [(Verb::Verify, false)]);
     let stamps = stamps(|stamps| stamps.fail("verify", at("2026-05-03T05:00:00Z")));
-    let Task::Verify { options, .. } = task_of(Verb::Verify, &backup::Options::default(), &stamps) else {
-        panic!("no verify")
-    };
+    let task = task_of(&nightly(), Verb::Verify, &backup::Options::default(), &stamps);
+    let Task::Verify { options, .. } = task else { panic!("no verify") };
     assert_eq!(options.subset.unwrap().to_string(), "1/7");
 }
 
@@ -124,7 +130,7 @@ fn backed_up(failed: &[&str]) -> Done {
 
 #[test]
 fn only_a_backup_of_the_whole_policy_is_the_schedules() {
-    let whole = task_of(Verb::Backup, &backup::Options::default(), &Stamps::default());
+    let whole = task_of(&nightly(), Verb::Backup, &backup::Options::default(), &Stamps::default());
     let options = backup::Options { sources: vec!["images".to_owned()], ..backup::Options::default() };
     let part = Task::Backup { options, with_copies: true };
     assert_eq!(stamps_of(&whole, &Ok(backed_up(&[]))), [(Verb::Backup, true)]);

@@ -3,9 +3,10 @@
 use crate::backup::BackupError;
 use crate::backup::files::BackupFilesError;
 use crate::catalog::CatalogError;
-use crate::copy::CopyError;
+use crate::copy::{CopyError, LedgerError};
 use crate::drill::DrillError;
 use crate::exit::{Exit, Failure};
+use crate::heal::HealError;
 use crate::human;
 use crate::install::InstallError;
 use crate::keys::KeysError;
@@ -92,6 +93,7 @@ coded! {
     StoreError: |error| match error {
         StoreError::Missing { .. } | StoreError::Unreadable { .. } => Exit::Damaged,
         StoreError::Transient { .. }
+        | StoreError::Busy { .. }
         | StoreError::Failed { .. }
         | StoreError::Full { .. }
         | StoreError::ReadOnly { .. } => Exit::Failed,
@@ -144,7 +146,10 @@ coded! {
         PruneError::Thread(_) => Exit::Failed,
     };
     PlaceError: |error| match error {
-        PlaceError::Password(_) | PlaceError::Credentials { .. } | PlaceError::KeyFile { .. } => Exit::Password,
+        PlaceError::Password(_)
+        | PlaceError::Credentials { .. }
+        | PlaceError::KeyFile { .. }
+        | PlaceError::WriteOnly(_) => Exit::Password,
         PlaceError::NoCopy(_) => Exit::Usage,
         PlaceError::NoDir { .. } => Exit::Failed,
         PlaceError::Copy { error, .. } => error.code(),
@@ -186,11 +191,17 @@ coded! {
         VerifyError::Repository(error) => error.code(),
         VerifyError::Work(_) => Exit::Failed,
     };
+    LedgerError: |_error| Exit::Failed;
+    HealError: |error| match error {
+        HealError::Verify(error) => error.code(),
+        HealError::Repository(error) => error.code(),
+    };
     CopyError: |error| match error {
         CopyError::NoRepository { .. } => Exit::NoRepository,
         CopyError::AnotherRepository { .. } => Exit::Failed,
         CopyError::Store(error) => error.code(),
         CopyError::Lock { error, .. } | CopyError::Needs(error) => error.code(),
+        CopyError::Ledger(_) => Exit::Failed,
         CopyError::Stopped(_) => Exit::Interrupted,
     };
     LoadError: |error| match error {

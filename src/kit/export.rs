@@ -207,7 +207,8 @@ fn is_denied(error: &KitError) -> bool {
     matches!(
         error,
         KitError::Place(
-            PlaceError::Copy { error: StoreError::Denied { .. }, .. }
+            PlaceError::WriteOnly(_)
+                | PlaceError::Copy { error: StoreError::Denied { .. }, .. }
                 | PlaceError::Repository(RepositoryError::Store(StoreError::Denied { .. }))
         ) | KitError::Repository(RepositoryError::Store(StoreError::Denied { .. }))
     )

@@ -7,7 +7,7 @@ use chrono::{DateTime, Utc};
 use crate::catalog::Catalog;
 use crate::drill::outcome::{DrillOutcome, rate};
 use crate::kit::KitError;
-use crate::policy::{Check, CopyTarget, MysqlAddress, Policy, S3Place};
+use crate::policy::{Access, Check, CopyTarget, MysqlAddress, Policy, S3Place};
 use crate::repository::{Repository, StoredSnapshot};
 use crate::restore::choose;
 use crate::run::Run;
@@ -159,6 +159,12 @@ fn predicted(bytes: Option<u64>, rate: Option<f64>) -> Option<Duration> {
 
 /// Says which key opens an object store, and where its secret was read from on the lost machine.
 pub(super) fn credentials(s3: &S3Place) -> String {
+    if let Some(reader) = &s3.reader {
+        return format!("access key `{}`, whose secret was in {}", reader.access_key_id, reader.secret_access_key);
+    }
+    if s3.access == Access::WriteOnly {
+        return "a key that may read and list it; the lost machine's could only write".to_owned();
+    }
     match (&s3.access_key_id, &s3.secret_access_key) {
         (Some(id), Some(secret)) => format!("access key `{id}`, whose secret was in {secret}"),
         _ => "the credentials that the environment, the profile or the role of the lost machine had".to_owned(),
@@ -179,5 +185,34 @@ pub(super) fn wanted(check: &Check) -> (&str, String) {
         Check::FilesIn { source, sql, missing_max, .. } => {
             (sql, format!("paths of which at most {missing_max} are missing below the restored `{source}`"))
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use std::path::Path;
+
+    use super::*;
+
+    fn told(more: &str) -> String {
+        let text = format!(
+            "version = 1\nname = \"mall\"\n[repository]\npath = \"/backup/mall\"\npassword_file = \"/etc/key\"\n\
+             [files.images]\npath = \"/images\"\n[retention]\nlast = 3\n\
+             [[copy]]\nname = \"offsite\"\ns3 = {{ bucket = \"dr\", region = \"r\", access_key_id = \"WRITE\", \
+             secret_access_key_command = \"pass w\"{more} }}\n"
+        );
+        let policy = Policy::parse(&text, Path::new("mall.toml")).unwrap();
+        credentials(policy.copies[0].s3().unwrap())
+    }
+
+    #[test]
+    fn a_runbook_names_the_key_that_can_read() {
+        assert!(told("").starts_with("access key `WRITE`"));
+        let blind = ", access = \"write-only\"";
+        assert_eq!(told(blind), "a key that may read and list it; the lost machine's could only write");
+        let reader = ", reader = { access_key_id = \"READ\", secret_access_key_command = \"pass r\" }";
+        assert!(told(&format!("{blind}{reader}")).starts_with("access key `READ`"));
     }
 }

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use crate::kit::facts::{ca_file, key_file, policy_file};
 use crate::kit::{KitError, folder};
-use crate::policy::{CopyPlace, CopyTarget, FromKit, Network, Policy};
+use crate::policy::{Access, CopyPlace, CopyTarget, FromKit, Network, Policy};
 use crate::secret::{Secret, SecretSource};
 
 /// Reads a policy of a kit. `credentials_given`: the environment has those of the object store.
@@ -39,6 +39,8 @@ fn settle(copy: &mut CopyPlace, dir: &Path, policy: &str, credentials_given: boo
         s3.ca_file = Some(dir.join(ca_file(policy, &copy.name)));
     }
     if credentials_given {
+        // Whoever recovers types a key that may read, whatever the lost machine's could.
         (s3.access_key_id, s3.secret_access_key) = (None, None);
+        (s3.reader, s3.access) = (None, Access::Full);
     }
 }

@@ -9,7 +9,7 @@ use crate::policy::check::fields::{Checker, RawSecret};
 use crate::policy::error::Fault;
 use crate::policy::locate::Places;
 use crate::policy::raw::{RawNetwork, RawObjectives, RawPolicy, RawRepository, RawRetention, RawSchedule};
-use crate::policy::{CatchUp, Keep, Network, Objectives, Policy, RepositoryPlace, Schedule};
+use crate::policy::{CatchUp, Keep, Network, Objectives, Policy, RepositoryPlace, Schedule, VerifyPlan};
 use crate::secret::SecretSource;
 
 mod agree;
@@ -36,6 +36,7 @@ pub(super) fn policy(raw: RawPolicy, file: &Path, hash: String, places: &Places)
         mysql: check.mysql(raw.mysql),
         files: check.files(raw.files),
         schedule: check.schedule(&raw.schedule),
+        verify: VerifyPlan { heal: raw.verify.heal.unwrap_or(true) },
         retention: check.retention(&raw.retention),
         drill: check.drill(raw.drill),
         name: raw.name,

@@ -40,6 +40,9 @@ pub(super) struct RawPolicy {
     /// When each verb runs.
     #[serde(default)]
     pub(super) schedule: RawSchedule,
+    /// What a scheduled verify does beside looking.
+    #[serde(default)]
+    pub(super) verify: RawVerify,
     /// Which snapshots stay. At least one rule is above zero.
     pub(super) retention: RawRetention,
     /// How recovery is rehearsed.
@@ -126,8 +129,56 @@ pub(super) struct RawS3 {
     pub(super) secret_access_key_command: Option<String>,
     /// The name of a systemd credential with the secret key.
     pub(super) secret_access_key_credential: Option<String>,
-    /// The storage class of new objects (`STANDARD_IA`). Default: the bucket's.
+    /// The storage class of new packs (`STANDARD_IA`). Default: the bucket's.
     pub(super) storage_class: Option<String>,
+    /// How the server encrypts: `AES256`, or `{ kms = "KEY-ID" }`. Default: as the bucket is set up.
+    pub(super) sse: Option<RawSse>,
+    /// Makes each object immutable for a time (S3 Object Lock). The bucket must have been made with Object Lock.
+    pub(super) object_lock: Option<RawObjectLock>,
+    /// What the credentials may do: `full`, or `write-only` (s3:PutObject alone). Default: `full`.
+    pub(super) access: Option<String>,
+    /// Other credentials, which verify, restore, prune, forget and drill use instead.
+    pub(super) reader: Option<RawReader>,
+}
+
+/// A word, or a key of the server's key service.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(untagged, expecting = "\"AES256\" or { kms = \"KEY-ID\" }")]
+pub(super) enum RawSse {
+    Word(String),
+    Kms(RawKms),
+}
+
+/// A key of the server's key service.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, expecting = "a table")]
+pub(super) struct RawKms {
+    /// The key's id or ARN.
+    pub(super) kms: String,
+}
+
+/// The store's own lock on each object. It is lengthened by each copy while the repository still holds the object.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, expecting = "a table")]
+pub(super) struct RawObjectLock {
+    /// `governance` (credentials with s3:BypassGovernanceRetention may lift it) or `compliance` (nobody may, not even the owner).
+    pub(super) mode: String,
+    /// For how long (`30d`), counted from the last copy that held the object.
+    pub(super) retain: String,
+}
+
+/// Credentials beside those that copies use.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, expecting = "a table")]
+pub(super) struct RawReader {
+    /// The access key's id.
+    pub(super) access_key_id: String,
+    /// A file with the secret key, that only its owner can read.
+    pub(super) secret_access_key_file: Option<String>,
+    /// A command that prints the secret key.
+    pub(super) secret_access_key_command: Option<String>,
+    /// The name of a systemd credential with the secret key.
+    pub(super) secret_access_key_credential: Option<String>,
 }
 
 /// A database server, reached by `host` or by `socket`.
@@ -215,6 +266,14 @@ pub(super) struct RawSchedule {
     pub(super) drill: Option<String>,
     /// What becomes of missed runs: `one` run makes up for them, or `none`. Default: `one`.
     pub(super) catch_up: Option<String>,
+}
+
+/// A scheduled verify reads the repository, a share of the packs each time.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, expecting = "a table")]
+pub(super) struct RawVerify {
+    /// Whether it puts back what is damaged or missing from a copy that holds it whole. Default: true.
+    pub(super) heal: Option<bool>,
 }
 
 /// How many snapshots of each kind stay, for each source. A snapshot stays if one rule wants it.

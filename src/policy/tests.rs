@@ -8,7 +8,10 @@ use std::time::Duration;
 use insta::assert_snapshot;
 use tempfile::TempDir;
 
-use crate::policy::{CopyTarget, MysqlAddress, Policy, PolicyError, Rights, TlsMode, Us, all, find, judge};
+use crate::policy::{
+    Access, CopyTarget, Encryption, MysqlAddress, ObjectLock, Policy, PolicyError, RetainMode, Rights, TlsMode, Us,
+    all, find, judge,
+};
 
 /// A policy without a fault; each test below spoils it.
 const GOOD: &str = r#"version = 1
@@ -586,4 +589,53 @@ fn a_name_means_the_first_directory_that_has_it() {
     assert_snapshot!(text, @"find the policy `mal`: it is not in `DIR/etc` or `DIR/here`; did you mean `mall`?");
     let error = find("office", &dirs).unwrap_err();
     assert!(error.hint().unwrap().ends_with("etc/office.toml`, or name a file by its path"));
+}
+
+#[test]
+fn what_a_bucket_shall_do_is_read_whole() {
+    let more = "region = \"r\", access = \"write-only\", sse = { kms = \"key-1\" }, object_lock = { mode = \"compliance\", \
+                retain = \"4w\" }, reader = { access_key_id = \"READ\", secret_access_key_command = \"pass r\" }";
+    let policy = parse(&GOOD.replacen("region = \"ap-northeast-2\"", more, 1)).unwrap();
+    let copy = &policy.copies[0];
+    let s3 = copy.s3().unwrap();
+    assert!(copy.is_write_only());
+    assert_eq!(s3.encryption, Some(Encryption::Kms { key: "key-1".to_owned() }));
+    let retain = Duration::from_hours(28 * 24);
+    assert_eq!(copy.object_lock(), Some(ObjectLock { mode: RetainMode::Compliance, retain }));
+    assert_eq!(s3.reader.as_ref().unwrap().access_key_id, "READ");
+    assert_eq!(copy.secrets().count(), 1, "the reader's; the writer's is the environment's");
+
+    let plain = parse(GOOD).unwrap();
+    let plain = plain.copies[0].s3().unwrap();
+    assert!(plain.encryption.is_none() && plain.object_lock.is_none() && plain.reader.is_none());
+    assert_eq!(plain.access, Access::Full);
+}
+
+#[test]
+fn what_a_bucket_cannot_do_says_so() {
+    let cases = [
+        spoiled("region = ", "access = \"read-only\", region = "),
+        spoiled("region = ", "sse = \"aes\", region = "),
+        spoiled("region = ", "sse = { kms = \"\" }, region = "),
+        spoiled("region = ", "object_lock = { mode = \"strict\", retain = \"30d\" }, region = "),
+        spoiled("region = ", "object_lock = { mode = \"governance\", retain = \"5m\" }, region = "),
+        spoiled("region = ", "object_lock = { mode = \"compliance\", retain = \"4000d\" }, region = "),
+        spoiled("region = ", "reader = { access_key_id = \"READ\" }, region = "),
+    ];
+    assert_snapshot!(cases.join("\n"), @r#"
+    read the policy `mall.toml`, line 12: `copy[0].s3.access` is unknown: "read-only"
+        hint: write "full" or "write-only"
+    read the policy `mall.toml`, line 12: `copy[0].s3.sse` is unknown: "aes"
+        hint: write "AES256" or { kms = "KEY-ID" }
+    read the policy `mall.toml`, line 12: `copy[0].s3.sse.kms` is empty
+        hint: write a value, or leave the key out
+    read the policy `mall.toml`, line 12: `copy[0].s3.object_lock.mode` is unknown: "strict"
+        hint: write "governance" or "compliance"
+    read the policy `mall.toml`, line 12: `copy[0].s3.object_lock.retain` is out of its limits: "5m"
+        hint: write a span from 1d to 3650d: locks are lengthened by copies, and one of years cannot be taken back
+    read the policy `mall.toml`, line 12: `copy[0].s3.object_lock.retain` is out of its limits: "4000d"
+        hint: write a span from 1d to 3650d: locks are lengthened by copies, and one of years cannot be taken back
+    read the policy `mall.toml`, line 12: `copy[0].s3.reader` has no secret key
+        hint: add `secret_access_key_file = "/etc/bkp/NAME.key"`
+    "#);
 }

@@ -3,9 +3,11 @@
 use std::cmp::Reverse;
 use std::collections::{HashMap, HashSet};
 
+use chrono::{DateTime, Utc};
+
 use crate::id::ObjectId;
 use crate::repository::{BlobKind, Marks, PackUse};
-use crate::store::Listed;
+use crate::store::{FileKind, Key, Listed};
 
 /// A pack below a quarter of what packs are meant to be is small.
 const SMALL_BYTES: u64 = 4 << 20;
@@ -38,6 +40,14 @@ pub struct Planned {
     pub size: u64,
 }
 
+/// A pack that the store's own lock keeps, itself or by an index file that names it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Protected {
+    pub pack: Planned,
+    /// From then on a prune frees it.
+    pub until: DateTime<Utc>,
+}
+
 /// What a prune would do. `--dry-run` shows it.
 #[derive(Debug, Clone)]
 pub struct PrunePlan {
@@ -51,10 +61,14 @@ pub struct PrunePlan {
     pub bytes_repacked: u64,
     /// Packs that an index names, of which nothing is needed, and which are gone already.
     pub absent: Vec<ObjectId>,
+    /// Packs that would go, but that the store's own lock keeps, or an index file that names them and is kept itself.
+    pub protected: Vec<Protected>,
     pub packs_kept: u64,
     pub bytes_kept: u64,
     /// Unused bytes in the packs that stay.
     pub bytes_unused_kept: u64,
+    /// Index files that name a pack which goes.
+    pub(super) indexes: Vec<String>,
     merges_index: bool,
     marks: Marks,
 }
@@ -92,9 +106,11 @@ impl PrunePlan {
             repack: repacked().map(|pack| Planned { id: pack.id, size: pack.size }).collect(),
             bytes_repacked: repacked().map(|pack| pack.bytes_needed).sum(),
             absent: absent.iter().map(|pack| pack.id).collect(),
+            protected: Vec::new(),
             packs_kept: left().count() as u64,
             bytes_kept: left().map(|pack| pack.size).sum(),
             bytes_unused_kept: left().map(|pack| pack.bytes_unused).sum(),
+            indexes: Vec::new(),
             merges_index: limits.merges_index,
             marks,
         };
@@ -126,6 +142,14 @@ impl PrunePlan {
     pub fn gone(&self) -> HashSet<ObjectId> {
         let named = self.unused.iter().chain(&self.repack).map(|pack| pack.id);
         named.chain(self.absent.iter().copied()).collect()
+    }
+
+    /// Returns what is deleted in the end, but for small index files that are merged.
+    #[must_use]
+    pub fn objects_to_delete(&self) -> Vec<Key> {
+        let pack = |pack: &Planned| Key::new(FileKind::Pack, pack.id.to_string());
+        let indexes = self.indexes.iter().map(|name| Key::new(FileKind::Index, name));
+        self.deleted().map(pack).chain(indexes).collect()
     }
 
     pub(super) fn merges_index(&self) -> bool {

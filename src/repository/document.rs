@@ -5,14 +5,14 @@ use bytes::Bytes;
 use crate::id::ObjectId;
 use crate::repository::error::RepositoryError;
 use crate::seal::{self, MasterKey};
-use crate::store::{FileKind, Key, SharedStore, StoreError};
+use crate::store::{FileKind, Key, SharedStore, Store, StoreError};
 
 /// A bit that flipped on its way once does not flip again; a disk that fails twice is for a person.
 const PUTS_MAX: usize = 2;
 
 /// Fetches a document and proves that its bytes are the ones its name says.
 pub(super) async fn load(
-    store: &SharedStore,
+    store: &dyn Store,
     master: &MasterKey,
     kind: FileKind,
     name: &str,
@@ -49,18 +49,48 @@ pub(super) async fn put_proved(
     id: ObjectId,
     bytes: Bytes,
 ) -> Result<(), RepositoryError> {
-    let mut fault = String::new();
+    let mut reason = String::new();
     for _ in 0..PUTS_MAX {
-        store.put(key, bytes.clone()).await?;
-        fault = match store.hash(key).await {
-            Ok(actual) if actual == id => return Ok(()),
-            Ok(actual) => format!("it came back with the hash {}", actual.short()),
-            Err(error @ (StoreError::Missing { .. } | StoreError::Unreadable { .. })) => error.to_string(),
-            Err(error) => return Err(error.into()),
-        };
+        match put_hashed(store, key, id, bytes.clone()).await? {
+            None => return Ok(()),
+            Some(fault) => reason = fault,
+        }
         store.delete(key).await?;
     }
-    Err(RepositoryError::Unproved { thing: key.to_string(), reason: fault })
+    Err(RepositoryError::Unproved { thing: key.to_string(), reason })
+}
+
+/// Like [`put_proved`], over an object that is there, and deletes nothing: what lies there may still hold more than nothing does.
+pub(super) async fn put_over(
+    store: &SharedStore,
+    key: &Key,
+    id: ObjectId,
+    bytes: Bytes,
+) -> Result<(), RepositoryError> {
+    let mut reason = String::new();
+    for _ in 0..PUTS_MAX {
+        match put_hashed(store, key, id, bytes.clone()).await? {
+            None => return Ok(()),
+            Some(fault) => reason = fault,
+        }
+    }
+    Err(RepositoryError::Unproved { thing: key.to_string(), reason })
+}
+
+/// Puts an object and has the store hash it; returns what is wrong with what came back.
+async fn put_hashed(
+    store: &SharedStore,
+    key: &Key,
+    id: ObjectId,
+    bytes: Bytes,
+) -> Result<Option<String>, RepositoryError> {
+    store.put(key, bytes).await?;
+    match store.hash(key).await {
+        Ok(actual) if actual == id => Ok(None),
+        Ok(actual) => Ok(Some(format!("it came back with the hash {}", actual.short()))),
+        Err(error @ (StoreError::Missing { .. } | StoreError::Unreadable { .. })) => Ok(Some(error.to_string())),
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// Proves that bytes hash to the name they lie under.

@@ -74,7 +74,7 @@ impl RepositoryError {
             }
             Self::LockLost { .. } => "run it again: what was saved so far is reused".to_owned(),
             Self::Damaged { .. } | Self::MissingBlob { .. } => {
-                "run `bkp verify --level data`; a copy of the repository may still hold it".to_owned()
+                "run `bkp verify --level data --heal`: a copy of the repository may still hold it".to_owned()
             }
             Self::DamagedLock { .. } => {
                 "make sure that no other run works on it, then remove all locks with `restic unlock --remove-all`"

@@ -276,7 +276,7 @@ impl Place {
 
     /// Reads a lock; `None` where it was released meanwhile.
     async fn load(&self, id: ObjectId) -> Result<Option<Lock>, RepositoryError> {
-        let loaded = document::load(&self.store, &self.master, FileKind::Lock, &id.to_string()).await;
+        let loaded = document::load(&*self.store, &self.master, FileKind::Lock, &id.to_string()).await;
         let json = match loaded {
             Err(RepositoryError::Store(StoreError::Missing { .. })) => return Ok(None),
             Err(

@@ -101,13 +101,13 @@ impl Marks {
 const KINDS: [BlobKind; 2] = [BlobKind::Data, BlobKind::Tree];
 
 impl Index {
-    fn marks(&self) -> Marks {
+    pub(super) fn marks(&self) -> Marks {
         let bits = |kind| Bits::new(self.section(kind).entries.len());
         Marks { data: bits(BlobKind::Data), trees: bits(BlobKind::Tree) }
     }
 
     /// Marks a blob as needed, at the first of its places.
-    fn mark(&self, marks: &mut Marks, kind: BlobKind, id: &BlobId) -> Marked {
+    pub(super) fn mark(&self, marks: &mut Marks, kind: BlobKind, id: &BlobId) -> Marked {
         let places = self.section(kind).places(id.as_bytes());
         if places.is_empty() {
             Marked::Unknown

@@ -1,6 +1,6 @@
 //! Makes a repository, or opens one with a password.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use tokio::runtime::Handle;
@@ -76,6 +76,13 @@ impl Repository {
         Self::unsealed(store, &sealed, key, master, run)
     }
 
+    /// Returns this repository as it lies in another store, whatever became of the config and the keys there. The index is not
+    /// loaded yet.
+    #[must_use]
+    pub fn in_store(&self, store: SharedStore, run: &Run) -> Arc<Self> {
+        Arc::new(Self::assemble(store, self.config.clone(), self.key, Arc::clone(&self.master), run))
+    }
+
     /// Opens a repository with a key file that lies elsewhere, whatever keys are in the store. The index is not loaded yet.
     ///
     /// # Errors
@@ -108,12 +115,19 @@ impl Repository {
         Ok(Arc::new(Self::assemble(store, config, key, master, run)))
     }
 
-    fn assemble(store: SharedStore, config: Config, key: ObjectId, master: MasterKey, run: &Run) -> Self {
+    fn assemble(
+        store: SharedStore,
+        config: Config,
+        key: ObjectId,
+        master: impl Into<Arc<MasterKey>>,
+        run: &Run,
+    ) -> Self {
         Self {
             store,
+            cache: OnceLock::new(),
             config,
             key,
-            master: Arc::new(master),
+            master: master.into(),
             index: LiveIndex::default().into(),
             index_faults: Vec::new().into(),
             trees: TreeCache::default(),
@@ -214,6 +228,6 @@ fn headless(store: &SharedStore) -> RepositoryError {
     let place = store.location();
     RepositoryError::refused(
         format!("a new repository at `{place}`"),
-        "it holds the keys of one whose config is gone; bring the config back from a copy, or name another place",
+        "it holds the keys of one whose config is gone; `bkp verify --heal` brings the config back from a copy; or name another place",
     )
 }

@@ -116,6 +116,14 @@ impl PackBuilder {
         (!self.blobs.is_empty()).then(|| mem::replace(self, Self::new(self.kind)))
     }
 
+    /// Gives a pack that is still empty the memory of one that was put.
+    pub(super) fn grow_in(&mut self, buffer: Option<Vec<u8>>) {
+        if let Some(mut buffer) = buffer.filter(|_| self.bytes.is_empty()) {
+            buffer.clear();
+            self.bytes = buffer;
+        }
+    }
+
     /// Closes the pack: adds the header and names it.
     pub(super) fn finish(mut self, key: &MasterKey) -> Result<Pack, SealError> {
         let header = print_entries(&self.blobs);

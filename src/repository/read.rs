@@ -9,7 +9,7 @@ use futures_util::{StreamExt, stream};
 use crate::event::Unit;
 use crate::id::{BlobId, ObjectId};
 use crate::repository::error::RepositoryError;
-use crate::repository::index::{self, IndexBuilder, Location, PackContents};
+use crate::repository::index::{self, IndexBuilder, Location, PackContents, Packs};
 use crate::repository::pack::{self, BlobKind, PackedBlob};
 use crate::repository::{Fault, Repository, document};
 use crate::run::{Run, Stopped};
@@ -22,6 +22,9 @@ const INDEXES_IN_FLIGHT_MAX: usize = 4;
 /// Blobs longer than this are opened on a blocking thread: a MiB takes a millisecond.
 const INLINE_MAX: usize = 32 << 10;
 
+/// Headers of packs asked for at once: each is a round trip, and some 16 KiB.
+const HEADERS_IN_FLIGHT_MAX: usize = 16;
+
 /// How much of a pack's end is fetched to read its header: enough for 390 blobs.
 const HEADER_GUESS: u64 = 16 << 10;
 
@@ -33,6 +36,15 @@ enum IndexFile {
     Gone,
 }
 
+/// When the headers of packs are read that no index file names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Headers {
+    /// Where an index file is damaged, which may have named them.
+    WhereDamaged,
+    /// In any case: an index file that is gone leaves no other trace.
+    Always,
+}
+
 impl Repository {
     /// Loads the index; may be called again to see what others have saved. An index file that is damaged does not hide the packs it
     /// named: their own headers are read instead, and [`Repository::index_faults`] tells of it.
@@ -40,10 +52,14 @@ impl Repository {
     /// # Errors
     /// Where the store cannot be read, or the run was stopped.
     pub async fn load_index(&self, run: &Run) -> Result<(), RepositoryError> {
+        self.load_index_reading(Headers::WhereDamaged, run).await
+    }
+
+    pub(super) async fn load_index_reading(&self, headers: Headers, run: &Run) -> Result<(), RepositoryError> {
         let task = run.events.task("load index", Unit::Objects, 0);
         let (mut builder, mut faults, mut seen) = (IndexBuilder::default(), Vec::new(), HashSet::new());
         loop {
-            let mut files = self.store.list(FileKind::Index).await?;
+            let mut files = self.near().list(FileKind::Index).await?;
             files.retain(|listed| seen.insert(listed.name.clone()));
             task.set_total(seen.len() as u64);
             let mut is_anything_gone = false;
@@ -63,13 +79,18 @@ impl Repository {
                 break;
             }
         }
-        let recovered = if faults.is_empty() { Vec::new() } else { self.recover(&builder, &mut faults, run).await? };
+        let reads_headers = headers == Headers::Always || !faults.is_empty();
+        let recovered = if reads_headers { self.recover(&builder, &mut faults, run).await? } else { Vec::new() };
         for pack in &recovered {
             builder.add(pack);
         }
         let built = tokio::task::spawn_blocking(|| builder.build()).await;
         let built = built.map_err(|error| RepositoryError::refused("index", error))?;
         self.index.write().unwrap_or_else(PoisonError::into_inner).replace(built);
+        if let Some(cache) = self.cache.get() {
+            let named: HashSet<_> = self.pack_sizes().into_iter().map(|(id, _)| id.to_string()).collect();
+            cache.keep_packs(move |pack| named.contains(pack)).await;
+        }
         *self.index_faults.lock().unwrap_or_else(PoisonError::into_inner) = faults;
         *self.unnamed.lock().unwrap_or_else(PoisonError::into_inner) = recovered;
         Ok(())
@@ -103,7 +124,7 @@ impl Repository {
     /// Reads one index file; a damaged one is a fault, not an error.
     async fn load_index_file(&self, listed: Listed) -> Result<IndexFile, RepositoryError> {
         let object = Key::new(FileKind::Index, listed.name);
-        let sealed = match self.store.get(&object).await.map_err(RepositoryError::from) {
+        let sealed = match self.near().get(&object).await.map_err(RepositoryError::from) {
             Err(RepositoryError::Store(StoreError::Missing { .. })) => return Ok(IndexFile::Gone),
             Err(error) if error.is_damage() => return Ok(IndexFile::Damaged(Fault { object, error })),
             sealed => sealed?,
@@ -135,15 +156,21 @@ impl Repository {
             (!builder.has_pack(&id)).then_some((id, listed.size))
         });
         let unnamed: Vec<_> = unnamed.collect();
-        run.events.warn(format!(
-            "{} damaged index files; reading the headers of {} packs instead",
-            faults.len(),
-            unnamed.len()
-        ));
+        if !faults.is_empty() {
+            run.events.warn(format!(
+                "{} damaged index files; reading the headers of {} packs instead",
+                faults.len(),
+                unnamed.len()
+            ));
+        }
+        let task = run.events.task("read pack headers", Unit::Objects, unnamed.len() as u64);
+        let headers = unnamed.into_iter().map(|(id, size)| async move { (id, self.pack_header(&id, size).await) });
+        let mut headers = stream::iter(headers).buffer_unordered(HEADERS_IN_FLIGHT_MAX);
         let mut recovered = Vec::new();
-        for (id, size) in unnamed {
+        while let Some((id, header)) = headers.next().await {
             run.check()?;
-            match self.pack_header(&id, size).await {
+            task.add(1);
+            match header {
                 Ok(blobs) => recovered.push(PackContents { id, blobs }),
                 Err(error) if error.is_damage() => {
                     faults.push(Fault { object: Key::new(FileKind::Pack, id.to_string()), error });
@@ -151,28 +178,8 @@ impl Repository {
                 Err(error) => return Err(error),
             }
         }
+        recovered.sort_by_key(|pack| pack.id);
         Ok(recovered)
-    }
-
-    /// Returns the packs that were found without an index file that can be read: the loaded index has them from their own headers.
-    pub(crate) fn packs_without_index(&self) -> Vec<ObjectId> {
-        let unnamed = self.unnamed.lock().unwrap_or_else(PoisonError::into_inner);
-        unnamed.iter().map(|pack| pack.id).collect()
-    }
-
-    /// Writes index files for the packs that were found without one, so that a damaged index file is worth nothing any more and
-    /// copies are whole again. Returns how many packs they name.
-    ///
-    /// # Errors
-    /// Where the store refuses, or the lock was lost.
-    pub async fn save_recovered_index(&self) -> Result<usize, RepositoryError> {
-        let unnamed = std::mem::take(&mut *self.unnamed.lock().unwrap_or_else(PoisonError::into_inner));
-        for packs in index::files_of(&unnamed) {
-            self.check_lock()?;
-            let json = index::print(packs).map_err(|error| RepositoryError::refused("index", error))?;
-            document::save(&self.store, &self.master, FileKind::Index, &json).await?;
-        }
-        Ok(unnamed.len())
     }
 
     /// Reads what a pack itself says it holds. `size` is the pack's, in bytes.
@@ -208,17 +215,10 @@ impl Repository {
         Ok(got.ok_or(Stopped)??)
     }
 
-    /// Proves that the config opens, that another document hashes to its name and opens, that a key file hashes to its name.
+    /// Reads a document and proves that it is what its name says.
     pub(crate) async fn check_document(&self, key: &Key) -> Result<(), RepositoryError> {
         let bytes = self.store.get(key).await?;
-        if key.kind != FileKind::Config {
-            document::check_name(key, &bytes)?;
-        }
-        if key.kind != FileKind::Key {
-            let opened = seal::open_document(&self.master, &bytes);
-            opened.map_err(|error| RepositoryError::damaged(key, error))?;
-        }
-        Ok(())
+        self.check_bytes(key, &bytes)
     }
 
     /// Returns the index files, and packs found while they were read, that are damaged; empty before the index was loaded.
@@ -251,9 +251,9 @@ impl Repository {
         self.index.read().unwrap_or_else(PoisonError::into_inner).first(kind, id)
     }
 
-    /// Returns every pack that the index names, with its blobs in the order of their offsets.
+    /// Returns all packs that the index names, each to be had with its blobs in the order of their offsets.
     #[must_use]
-    pub fn packs(&self) -> Vec<PackContents> {
+    pub fn packs(&self) -> Packs {
         self.index.read().unwrap_or_else(PoisonError::into_inner).by_pack()
     }
 

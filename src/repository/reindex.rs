@@ -74,7 +74,7 @@ impl Repository {
     ) -> Result<(), RepositoryError> {
         let mut after = IndexBuilder::default();
         for name in &reindexed.new {
-            let json = document::load(&self.store, &self.master, FileKind::Index, name).await?;
+            let json = document::load(&*self.store, &self.master, FileKind::Index, name).await?;
             let damaged = |error| RepositoryError::damaged(Key::new(FileKind::Index, name), error);
             after.add_file(name.clone(), &index::parse(&json).map_err(damaged)?);
         }
@@ -95,6 +95,18 @@ impl Repository {
             }
         }
         Ok(())
+    }
+
+    /// Returns the index files that name any of these packs, each with those that it names.
+    #[must_use]
+    pub fn index_files_naming(&self, wanted: &HashSet<ObjectId>) -> Vec<(String, Vec<ObjectId>)> {
+        let live = self.index.read().unwrap_or_else(PoisonError::into_inner);
+        let index = live.loaded();
+        let named = index.files.iter().map(|file| {
+            let packs = file.packs.iter().map(|pack| index.packs[*pack as usize]);
+            (file.name.clone(), packs.filter(|pack| wanted.contains(pack)).collect::<Vec<_>>())
+        });
+        named.filter(|(_, packs)| !packs.is_empty()).collect()
     }
 
     /// Returns the index files that have to go, and the packs that they name and that stay.

@@ -83,10 +83,15 @@ impl Repository {
         let location = self.locate(kind, id).ok_or(RepositoryError::MissingBlob { kind, id: *id })?;
         let block = self.trees.block(&location, || self.trees_near(&location));
         let key = Key::new(FileKind::Pack, location.pack.to_string());
-        let bytes = block.bytes.get_or_try_init(|| self.store.get_range(&key, block.range.clone())).await?;
+        let bytes = block.bytes.get_or_try_init(|| self.near().get_range(&key, block.range.clone())).await?;
         let place = |at: u64| usize::try_from(at - block.range.start).unwrap_or(usize::MAX);
         let range = location.blob.range();
-        self.open_at(&location, bytes.get(place(range.start)..place(range.end)).unwrap_or_default())
+        let opened = self.open_at(&location, bytes.get(place(range.start)..place(range.end)).unwrap_or_default());
+        if let (Err(_), Some(cache)) = (&opened, self.cache.get()) {
+            // Whether it rotted here or came damaged: it must not be what is read the next time.
+            cache.forget(&key, &block.range).await;
+        }
+        opened
     }
 
     fn trees_near(&self, location: &Location) -> Range<u64> {

@@ -93,21 +93,20 @@ impl Writer {
     /// # Errors
     /// Whatever broke the writer before, or a signal to stop.
     pub fn put(&self, kind: BlobKind, plain: Vec<u8>) -> Result<Ticket, RepositoryError> {
-        let (job, ticket) = Job::new(kind, None, plain);
+        let (job, ticket) = Job::new(kind, plain);
         self.pipeline.0.push(job)?;
         Ok(ticket)
     }
 
     /// Saves plain bytes as one blob. They are hashed here: the id is known at once, and bytes that are there go no further. What
-    /// becomes of others, `finish` tells.
+    /// becomes of others, `finish` tells. Where many bytes are in flight already, they are sealed here too.
     ///
     /// # Errors
     /// Like [`Writer::put`].
     pub fn save(&self, kind: BlobKind, plain: Vec<u8>) -> Result<BlobId, RepositoryError> {
         let id = BlobId::of(&plain);
         if !self.pipeline.0.knows(kind, id) {
-            let (job, _) = Job::new(kind, Some(id), plain);
-            self.pipeline.0.push(job)?;
+            self.pipeline.0.push_or_seal(Job::hashed(kind, id, plain))?;
         }
         Ok(id)
     }

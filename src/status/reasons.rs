@@ -1,5 +1,8 @@
 //! Why a status is not simply "ok": one sentence for each thing that is not.
 
+use std::collections::BTreeMap;
+
+use crate::catalog::HealRecord;
 use crate::catalog::Outcome;
 use crate::catalog::REPOSITORY;
 use crate::drill::outcome::ChecksVerdict;
@@ -12,6 +15,9 @@ use crate::status::{CopyStatus, DrillStatus, Inputs, NextRun, Reason, RunStatus,
 /// Exit codes that say more than "failed" (see `exit`): they are published and never change.
 const EXIT_DAMAGED: u8 = 13;
 const EXIT_GUARD: u8 = 15;
+
+/// A disk that begins to rot goes on: a month is long enough to see a second time, and short enough to be read.
+const HEAL_TOLD_MS: u64 = 30 * DAY_MS;
 
 /// A first backup or a restore of many terabytes may take this long.
 const DAY_MS: u64 = 24 * 60 * 60 * 1_000;
@@ -30,6 +36,7 @@ pub(super) fn of(status: &Status, inputs: &Inputs<'_>) -> Vec<Reason> {
     reasons.extend(inputs.damaged.iter().map(|store| {
         bad(format!("a verify found damage in `{store}`, and none that looked as deep has found it mended"))
     }));
+    reasons.extend(of_heals(status, inputs.heals));
     reasons.extend(inputs.freeze.and_then(|freeze| of_freeze(status, freeze)));
     reasons.extend(of_drill(status.drill.as_ref()));
     reasons.extend(facts::last_run(inputs, &["drill"]).and_then(|run| of_unbegun_drill(status, &run)));
@@ -37,6 +44,24 @@ pub(super) fn of(status: &Status, inputs: &Inputs<'_>) -> Vec<Reason> {
     reasons.extend(status.next_runs.iter().filter_map(|next| of_missed(status, next)));
     reasons.sort_by_key(|reason| std::cmp::Reverse(reason.verdict));
     reasons
+}
+
+/// What was mended is whole; the disk or the store that hurt it is the same as before.
+fn of_heals(status: &Status, newest_first: &[HealRecord]) -> Vec<Reason> {
+    let is_recent = |heal: &&HealRecord| !heal.mended.is_empty() && age_ms(heal.started, status.time) < HEAL_TOLD_MS;
+    let mut stores: BTreeMap<&str, (u64, &HealRecord)> = BTreeMap::new();
+    for heal in newest_first.iter().filter(is_recent) {
+        let (mended, _) = stores.entry(&heal.store).or_insert((0, heal));
+        *mended += heal.mended.len() as u64;
+    }
+    let tell = |(store, (mended, newest)): (&str, (u64, &HealRecord))| {
+        let objects = human::counted(mended, "object", "objects");
+        let time = human::time(newest.started, status.timezone);
+        warning(format!(
+            "verify healed {objects} of `{store}` in the last 30 days, the last on {time}: look at its disk"
+        ))
+    };
+    stores.into_iter().map(tell).collect()
 }
 
 fn bad(text: String) -> Reason {

@@ -112,6 +112,7 @@ struct Mall {
     drills: Vec<DrillOutcome>,
     freeze: Option<Freeze>,
     damaged: Vec<String>,
+    heals: Vec<HealRecord>,
     next_runs: Vec<NextRun>,
 }
 
@@ -124,6 +125,7 @@ impl Mall {
             drills: vec![drill()],
             freeze: None,
             damaged: Vec::new(),
+            heals: Vec::new(),
             next_runs: vec![NextRun { verb: "backup".to_owned(), at: at("2026-03-01T17:15:00Z"), missed: None }],
         }
     }
@@ -137,6 +139,7 @@ impl Mall {
             copies: &[],
             freeze: self.freeze.as_ref(),
             damaged: &self.damaged,
+            heals: &self.heals,
             next_runs: &self.next_runs,
             now: now(),
         })
@@ -369,6 +372,28 @@ fn what_makes_retention_rest_is_bad_though_the_newest_runs_went_well() {
     assert_eq!(mall.said(), (Verdict::Bad, "the newest backup of `db1` did not succeed".to_owned()));
     mall.freeze = Some(Freeze::RunStopped { source: "db1".to_owned() });
     assert_eq!(mall.said().0, Verdict::Ok);
+}
+
+#[test]
+fn what_was_mended_is_told_for_a_month() {
+    let mut mall = Mall::well();
+    let heal = |days: i64, store: &str, mended: &[&str]| HealRecord {
+        run: RunId::new(now() - TimeDelta::days(days), 1),
+        started: now() - TimeDelta::days(days),
+        store: store.to_owned(),
+        mended: mended.iter().map(|&line| line.to_owned()).collect(),
+        bytes: 1,
+        left: Vec::new(),
+    };
+    mall.heals = vec![heal(31, REPOSITORY, &["data/ab from usb"]), heal(1, REPOSITORY, &[])];
+    assert_eq!(mall.said(), (Verdict::Ok, String::new()));
+    mall.heals = vec![
+        heal(2, REPOSITORY, &["data/ab from usb", "data/cd from usb"]),
+        heal(9, REPOSITORY, &["index/ef from usb"]),
+    ];
+    assert_said(&mall, Verdict::Warning, "verify healed 3 objects of `repository` in the last 30 days, the last on ");
+    mall.heals.push(heal(3, "offsite", &["config from repository"]));
+    assert_said(&mall, Verdict::Warning, "verify healed 1 object of `offsite`");
 }
 
 #[test]

@@ -9,6 +9,7 @@ use std::sync::MutexGuard;
 use std::sync::PoisonError;
 
 use bytes::Bytes;
+use chrono::{DateTime, Utc};
 
 use crate::store::{FileKind, Key, Listed, SharedStore, Store, StoreError};
 
@@ -21,6 +22,8 @@ pub enum Operation {
     List,
     Size,
     Delete,
+    ImmutableUntil,
+    KeepImmutable,
     Any,
 }
 
@@ -295,6 +298,31 @@ impl Store for Faulty {
         self.before(fault.as_ref(), "delete", &thing).await?;
         self.inner.delete(key).await?;
         after(fault.as_ref(), "delete", &thing, ())
+    }
+
+    async fn immutable_until(&self, key: &Key) -> Result<Option<DateTime<Utc>>, StoreError> {
+        let _running = self.enter();
+        let fault = self.strike(Operation::ImmutableUntil, key.kind, &key.name);
+        let thing = key.path();
+        self.before(fault.as_ref(), "look at", &thing).await?;
+        let until = self.inner.immutable_until(key).await?;
+        // A server that takes the wish and does not heed it.
+        let until = until.filter(|_| fault != Some(Fault::Swallowed));
+        after(fault.as_ref(), "look at", &thing, until)
+    }
+
+    async fn keep_immutable(
+        &self,
+        key: &Key,
+        least: DateTime<Utc>,
+        until: DateTime<Utc>,
+    ) -> Result<DateTime<Utc>, StoreError> {
+        let _running = self.enter();
+        let fault = self.strike(Operation::KeepImmutable, key.kind, &key.name);
+        let thing = key.path();
+        self.before(fault.as_ref(), "make immutable", &thing).await?;
+        let until = self.inner.keep_immutable(key, least, until).await?;
+        after(fault.as_ref(), "make immutable", &thing, until)
     }
 }
 

@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
+use chrono::{DateTime, Utc};
 use sha2::{Digest, Sha256};
 
 use crate::id::ObjectId;
@@ -186,6 +187,11 @@ impl Store for LocalStore {
             Ok(()) => sync_dir(path.parent().unwrap_or(&store.root)),
         })
         .await
+    }
+
+    /// A file's owner can always delete it.
+    async fn immutable_until(&self, _: &Key) -> Result<Option<DateTime<Utc>>, StoreError> {
+        Ok(None)
     }
 }
 

@@ -1,10 +1,13 @@
-//! A store in memory, for tests and for the flow of a whole run without a disk.
+//! A store in memory, for tests and for the flow of a whole run without a disk. It has a lock as S3's Object Lock: what was made
+//! immutable is not deleted before its time.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use bytes::Bytes;
+use chrono::{DateTime, Utc};
 
 use crate::store::{FileKind, Key, Listed, Store, StoreError};
 
@@ -12,12 +15,26 @@ use crate::store::{FileKind, Key, Listed, Store, StoreError};
 #[derive(Debug, Default)]
 pub struct MemoryStore {
     objects: Mutex<BTreeMap<Key, Bytes>>,
+    immutable: Mutex<BTreeMap<Key, DateTime<Utc>>>,
+    /// How long what is put is immutable.
+    retain: Option<Duration>,
 }
 
 impl MemoryStore {
     #[must_use]
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// Returns a store that makes all that is put immutable for so long, but locks.
+    #[must_use]
+    pub fn immutable(retain: Duration) -> Self {
+        Self { retain: Some(retain), ..Self::default() }
+    }
+
+    fn locks(&self) -> MutexGuard<'_, BTreeMap<Key, DateTime<Utc>>> {
+        // A map is whole after each of its operations.
+        self.immutable.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn objects(&self) -> MutexGuard<'_, BTreeMap<Key, Bytes>> {
@@ -37,6 +54,9 @@ impl Store for MemoryStore {
     }
 
     async fn put(&self, key: &Key, bytes: Bytes) -> Result<(), StoreError> {
+        if let Some(retain) = self.retain.filter(|_| key.kind != FileKind::Lock) {
+            self.locks().insert(key.clone(), Utc::now() + retain);
+        }
         self.objects().insert(key.clone(), bytes);
         Ok(())
     }
@@ -70,7 +90,31 @@ impl Store for MemoryStore {
     }
 
     async fn delete(&self, key: &Key) -> Result<(), StoreError> {
+        let until = self.locks().get(key).copied();
+        if until.is_some_and(|until| until > Utc::now()) {
+            return Err(StoreError::Protected { act: "delete", thing: key.path(), until });
+        }
         self.objects().remove(key);
         Ok(())
+    }
+
+    async fn immutable_until(&self, key: &Key) -> Result<Option<DateTime<Utc>>, StoreError> {
+        self.find("look at", key)?;
+        Ok(self.locks().get(key).copied())
+    }
+
+    async fn keep_immutable(
+        &self,
+        key: &Key,
+        least: DateTime<Utc>,
+        until: DateTime<Utc>,
+    ) -> Result<DateTime<Utc>, StoreError> {
+        self.find("make immutable", key)?;
+        let mut locks = self.locks();
+        let end = locks.entry(key.clone()).or_insert(until);
+        if *end < least {
+            *end = until;
+        }
+        Ok(*end)
     }
 }

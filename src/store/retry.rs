@@ -7,17 +7,20 @@ use std::ops::Range;
 use std::time::Duration;
 
 use bytes::Bytes;
+use chrono::{DateTime, Utc};
 use tokio_util::sync::CancellationToken;
 
 use crate::store::{FileKind, Key, Listed, SharedStore, Store, StoreError};
 
-/// Ten tries with the waits below span about two minutes: a restart of the object store or a switch passes in that
-/// time, and a longer outage is for the next run.
-const TRIES_MAX: u32 = 10;
+/// Twelve tries with the waits below span 70 s where chance makes each as short as can be, and 141 s at most: an object store that
+/// restarts or throttles for a minute is outlived, and a longer outage is for the next run.
+const TRIES_MAX: u32 = 12;
 /// A throttled request is let through again within a fraction of a second.
 const DELAY_MS_FIRST: u64 = 200;
 /// Past this, waiting longer does not spare the server and only delays the run.
 const DELAY_MS_MAX: u64 = 30_000;
+/// A server that asks for more than this is away, and the next run asks again.
+const ASKED_DELAY_MAX: Duration = Duration::from_mins(2);
 
 /// How often and how long after each other an operation is tried.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -74,6 +77,10 @@ impl Retry {
         let Some(delay) = self.backoff.delay(tries, chance()) else {
             return Err(exhausted(error, tries));
         };
+        let delay = match &error {
+            StoreError::Busy { after, .. } => delay.max((*after).min(ASKED_DELAY_MAX)),
+            _ => delay,
+        };
         let slept = self.cancel.run_until_cancelled(tokio::time::sleep(delay)).await;
         slept.ok_or(error)
     }
@@ -124,12 +131,25 @@ impl Store for Retry {
     async fn delete(&self, key: &Key) -> Result<(), StoreError> {
         retried!(self, self.inner.delete(key))
     }
+
+    async fn immutable_until(&self, key: &Key) -> Result<Option<DateTime<Utc>>, StoreError> {
+        retried!(self, self.inner.immutable_until(key))
+    }
+
+    async fn keep_immutable(
+        &self,
+        key: &Key,
+        least: DateTime<Utc>,
+        until: DateTime<Utc>,
+    ) -> Result<DateTime<Utc>, StoreError> {
+        retried!(self, self.inner.keep_immutable(key, least, until))
+    }
 }
 
 /// Returns the error with the number of tries in it: an operator asks how persistent we were.
 fn exhausted(error: StoreError, tries: u32) -> StoreError {
     match error {
-        StoreError::Transient { act, thing, reason } if tries > 1 => {
+        StoreError::Transient { act, thing, reason } | StoreError::Busy { act, thing, reason, .. } if tries > 1 => {
             StoreError::Transient { act, thing, reason: format!("{reason} (tried {tries} times)") }
         }
         other => other,
@@ -177,15 +197,89 @@ mod tests {
         assert_eq!(millis(1), Some(200));
         assert_eq!(millis(2), Some(400));
         assert_eq!(millis(9), Some(30_000));
-        assert_eq!(millis(10), None);
+        assert_eq!(millis(12), None);
         assert_eq!(backoff.delay(2, 1.0), Some(Duration::from_millis(200)));
     }
 
     #[test]
-    fn all_waits_together_stay_within_two_minutes() {
-        let waits = (1..).map_while(|tries| Backoff::default().delay(tries, 0.0));
-        let sum: Duration = waits.sum();
-        assert!((60..120).contains(&sum.as_secs()), "{sum:?}");
+    fn all_waits_together_span_more_than_a_minute_whatever_chance_says() {
+        let sum = |chance| -> Duration { (1..).map_while(|tries| Backoff::default().delay(tries, chance)).sum() };
+        assert!(sum(1.0).as_secs() > 60, "{:?}", sum(1.0));
+        assert!(sum(0.0).as_secs() < 150, "{:?}", sum(0.0));
+    }
+
+    /// Answers that it is busy until a moment.
+    struct Away {
+        until: tokio::time::Instant,
+        asks_for: Option<Duration>,
+        asked: std::sync::atomic::AtomicU64,
+        inner: MemoryStore,
+    }
+
+    #[async_trait::async_trait]
+    impl Store for Away {
+        fn location(&self) -> String {
+            self.inner.location()
+        }
+
+        async fn put(&self, key: &Key, bytes: Bytes) -> Result<(), StoreError> {
+            self.asked.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            if tokio::time::Instant::now() >= self.until {
+                return self.inner.put(key, bytes).await;
+            }
+            let (act, thing, reason) = ("put", key.path(), "503 SlowDown".to_owned());
+            Err(match self.asks_for {
+                Some(after) => StoreError::Busy { act, thing, reason, after },
+                None => StoreError::Transient { act, thing, reason },
+            })
+        }
+
+        async fn get(&self, key: &Key) -> Result<Bytes, StoreError> {
+            self.inner.get(key).await
+        }
+
+        async fn get_range(&self, key: &Key, range: Range<u64>) -> Result<Bytes, StoreError> {
+            self.inner.get_range(key, range).await
+        }
+
+        async fn list(&self, kind: FileKind) -> Result<Vec<Listed>, StoreError> {
+            self.inner.list(kind).await
+        }
+
+        async fn size(&self, key: &Key) -> Result<Option<u64>, StoreError> {
+            self.inner.size(key).await
+        }
+
+        async fn delete(&self, key: &Key) -> Result<(), StoreError> {
+            self.inner.delete(key).await
+        }
+
+        async fn immutable_until(&self, key: &Key) -> Result<Option<DateTime<Utc>>, StoreError> {
+            self.inner.immutable_until(key).await
+        }
+    }
+
+    fn away(seconds: u64, asks_for: Option<Duration>) -> Arc<Away> {
+        let until = tokio::time::Instant::now() + Duration::from_secs(seconds);
+        Arc::new(Away { until, asks_for, asked: 0.into(), inner: MemoryStore::new() })
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_store_that_is_away_for_a_minute_is_outlived() {
+        for _ in 0..50 {
+            let away = away(60, None);
+            let retry = Retry::new(away.clone(), Backoff::default(), CancellationToken::new());
+            retry.put(&key(), Bytes::from_static(b"x")).await.unwrap();
+            assert_eq!(away.size(&key()).await.unwrap(), Some(1));
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_store_that_says_when_to_come_back_is_asked_no_sooner() {
+        let away = away(45, Some(Duration::from_secs(45)));
+        let retry = Retry::new(away.clone(), Backoff::default(), CancellationToken::new());
+        retry.put(&key(), Bytes::from_static(b"x")).await.unwrap();
+        assert_eq!(away.asked.load(std::sync::atomic::Ordering::Relaxed), 2);
     }
 
     #[tokio::test]
@@ -198,11 +292,11 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_store_that_stays_away_is_given_up_after_ten_tries() {
+    async fn a_store_that_stays_away_is_given_up_after_twelve_tries() {
         let faulty = flaky(100);
         let error = retry(&faulty).put(&key(), Bytes::new()).await.unwrap_err();
-        assert!(error.to_string().contains("(tried 10 times)"), "{error}");
-        assert_eq!(faulty.count(Operation::Put), 10);
+        assert!(error.to_string().contains("(tried 12 times)"), "{error}");
+        assert_eq!(faulty.count(Operation::Put), 12);
     }
 
     #[tokio::test]

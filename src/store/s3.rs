@@ -3,14 +3,23 @@
 //! Every object goes up in one request with its SHA-256 beside it, so that the server refuses bytes which were damaged on the
 //! way. All objects of a repository but its config are named by that very hash: the name is the checksum, and none is computed.
 //!
-//! This store tries nothing twice and paces nothing; [`crate::store::retry`] and [`crate::store::limit`] stand round it.
+//! This store tries nothing twice; [`crate::store::retry`] and [`crate::store::limit`] stand round it. Bytes are paced, and silence is
+//! noticed, where they leave and arrive: `wire`.
+//!
+//! # Object Lock
+//! Where the policy says so, each object but a lock file is put with a date before which the server lets nobody delete it. That
+//! needs a bucket that keeps versions, and there a plain delete succeeds always: it only hides the object behind a marker. So
+//! every delete asks for the date first, whatever the policy says, and refuses by itself: [`StoreError::Protected`].
 
 mod connector;
 mod error;
+mod probe;
 mod way;
+mod wire;
 
 use std::fmt;
 use std::ops::Range;
+use std::sync::Arc;
 use std::time::Duration;
 
 use aws_sdk_s3::Client;
@@ -21,29 +30,32 @@ use aws_sdk_s3::config::{
     SharedCredentialsProvider, StalledStreamProtectionConfig,
 };
 use aws_sdk_s3::primitives::ByteStream;
-use aws_sdk_s3::types::StorageClass;
+use aws_sdk_s3::types::{
+    ChecksumAlgorithm, ObjectLockLegalHoldStatus, ObjectLockMode, ObjectLockRetention, ObjectLockRetentionMode,
+    ServerSideEncryption, StorageClass,
+};
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use bytes::Bytes;
+use chrono::{DateTime, Utc};
 
+use crate::clock::Clock;
 use crate::id::ObjectId;
-use crate::policy::{Network, S3Place};
+use crate::policy::{Access, Encryption, Network, RetainMode, S3Place};
 use crate::run::Run;
 use crate::secret::Secret;
 use crate::store::s3::error::{Act, of_body};
+pub use crate::store::s3::probe::Probe;
 use crate::store::s3::way::Way;
+pub use crate::store::s3::wire::Line;
 use crate::store::{FileKind, Key, Listed, Store, StoreError};
 
 /// A server on the backup network answers within milliseconds; a lost SYN is sent again after 1 s and 3 s.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// Covers a whole upload up to its answer: 16 MiB at 64 KiB/s take 256 s.
-const READ_TIMEOUT: Duration = Duration::from_mins(5);
-/// One try of an operation, with connecting and the answer's head.
-const ATTEMPT_TIMEOUT: Duration = Duration::from_mins(6);
 /// What moves no bytes of weight (lists, heads, deletes) is answered in seconds by a server that is well.
 const SMALL_TIMEOUT: Duration = Duration::from_mins(1);
-/// A body that stands still for so long is given up. The SDK's 5 s are less than a failover takes.
-const STALL_GRACE: Duration = Duration::from_secs(30);
+/// What servers answer who have no lock to tell of: on this object, in this bucket, or at all.
+const NO_LOCK: [&str; 3] = ["NoSuchObjectLockConfiguration", "InvalidRequest", "NotImplemented"];
 /// The largest object that is read whole. restic writes packs of at most 128 MiB; a hostile server must not fill the memory.
 const OBJECT_BYTES_MAX: u64 = 512 << 20;
 
@@ -59,6 +71,7 @@ pub struct S3Store {
     client: Client,
     place: S3Place,
     way: Way,
+    clock: Arc<dyn Clock>,
 }
 
 impl fmt::Debug for S3Store {
@@ -77,6 +90,7 @@ impl S3Store {
         place: &S3Place,
         credentials: Option<S3Credentials>,
         network: &Network,
+        line: Line,
         run: &Run,
     ) -> Result<Self, StoreError> {
         let act = Act::new("open", location(place));
@@ -85,8 +99,8 @@ impl S3Store {
             Some(checked) => checked.map_err(|error| act.of_net(&error))?,
             None => return Err(act.failed("stopped by a signal")),
         }
-        let http =
-            connector::client(place.ca_file.as_deref(), network, way.port()).map_err(|reason| act.failed(reason))?;
+        let http = connector::client(place.ca_file.as_deref(), network, way.port(), line);
+        let http = http.map_err(|reason| act.failed(reason))?;
         let credentials = match credentials {
             Some(given) => SharedCredentialsProvider::new(Credentials::new(
                 given.access_key_id,
@@ -98,7 +112,12 @@ impl S3Store {
             None => connector::chain(&place.region).await,
         };
         let client = Client::from_conf(config(place, http, credentials));
-        Ok(Self { client, place: place.clone(), way })
+        Ok(Self { client, place: place.clone(), way, clock: run.clock.clone() })
+    }
+
+    /// Tells whether the server is this machine, and would be lost with it.
+    pub async fn is_here(&self) -> bool {
+        self.way.is_here().await
     }
 
     /// Returns the key in the bucket.
@@ -122,6 +141,46 @@ impl S3Store {
         (kind == FileKind::Pack).then(|| StorageClass::from(class))
     }
 
+    /// Returns the mode and the end of the lock that a new object gets. A repository's lock files get none: they must go again.
+    fn object_lock(&self, kind: FileKind) -> Option<(ObjectLockMode, DateTime<Utc>)> {
+        let lock = self.place.object_lock.filter(|_| kind != FileKind::Lock)?;
+        let mode = match lock.mode {
+            RetainMode::Governance => ObjectLockMode::Governance,
+            RetainMode::Compliance => ObjectLockMode::Compliance,
+        };
+        Some((mode, self.clock.now() + lock.retain))
+    }
+
+    fn encryption(&self) -> (Option<ServerSideEncryption>, Option<String>) {
+        match &self.place.encryption {
+            None => (None, None),
+            Some(Encryption::Aes256) => (Some(ServerSideEncryption::Aes256), None),
+            Some(Encryption::Kms { key }) => (Some(ServerSideEncryption::AwsKms), Some(key.clone())),
+        }
+    }
+
+    /// Compares the checksum that the server says it has with what was sent. Nobody can look at a store that is only written, so
+    /// there the server's word is asked for.
+    fn check_echo(&self, act: &Act, sent: &str, echoed: Option<&str>) -> Result<(), StoreError> {
+        match echoed {
+            Some(echoed) if echoed != sent => Err(act.transient("damaged on the way: the server has another SHA-256")),
+            None if self.place.access == Access::WriteOnly => {
+                Err(act.failed("the server does not confirm the SHA-256, and nobody may read what it has"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Asks for an object's lock where its head shows none though the policy gives one to each: the right to see it may be missing.
+    async fn ask_for_lock(&self, act: &Act, key: &Key) -> Result<Option<DateTime<Utc>>, StoreError> {
+        let request = self.client.get_object_retention().bucket(&self.place.bucket).key(self.name(&key.path()));
+        match act.within(SMALL_TIMEOUT, request.send()).await? {
+            Ok(answer) => Ok(answer.retention().and_then(|it| it.retain_until_date()).and_then(time_of)),
+            Err(error) if error::code(&error).is_some_and(|code| NO_LOCK.contains(&code)) => Ok(None),
+            Err(error) => Err(act.of_sdk(&error)),
+        }
+    }
+
     async fn get_with(&self, act: &Act, key: &Key, range: Option<String>) -> Result<Bytes, StoreError> {
         let request = self.client.get_object().bucket(&self.place.bucket).key(self.name(&key.path())).set_range(range);
         let answer = request.send().await.map_err(|error| act.of_sdk(&error))?;
@@ -141,7 +200,8 @@ impl S3Store {
         let mut found = Vec::new();
         let request = self.client.list_objects_v2().bucket(&self.place.bucket).prefix(self.name(dir));
         let mut pages = request.into_paginator().send();
-        while let Some(page) = act.within(SMALL_TIMEOUT, pages.next()).await? {
+        // A page is a body of weight: on a slow line it takes its time, and `wire` notices silence.
+        while let Some(page) = pages.next().await {
             let page = page.map_err(|error| act.of_sdk(&error))?;
             found.extend(page.contents().iter().filter_map(listed));
         }
@@ -158,17 +218,25 @@ impl Store for S3Store {
     async fn put(&self, key: &Key, bytes: Bytes) -> Result<(), StoreError> {
         let act = self.act("put", key)?;
         let length = i64::try_from(bytes.len()).map_err(|_| act.failed("too large"))?;
+        let checksum = checksum(key, &bytes);
+        let (mode, until) = self.object_lock(key.kind).unzip();
+        let (encryption, kms_key) = self.encryption();
         let request = self
             .client
             .put_object()
             .bucket(&self.place.bucket)
             .key(self.name(&key.path()))
-            .checksum_sha256(checksum(key, &bytes))
+            .checksum_algorithm(ChecksumAlgorithm::Sha256)
+            .checksum_sha256(&checksum)
             .content_length(length)
             .set_storage_class(self.storage_class(key.kind))
+            .set_server_side_encryption(encryption)
+            .set_ssekms_key_id(kms_key)
+            .set_object_lock_mode(mode)
+            .set_object_lock_retain_until_date(until.map(date_of))
             .body(ByteStream::from(bytes));
-        let answer = request.send().await;
-        answer.map(drop).map_err(|error| act.of_sdk(&error))
+        let answer = request.send().await.map_err(|error| act.of_sdk(&error))?;
+        self.check_echo(&act, &checksum, answer.checksum_sha256())
     }
 
     async fn get(&self, key: &Key) -> Result<Bytes, StoreError> {
@@ -223,6 +291,15 @@ impl Store for S3Store {
 
     async fn delete(&self, key: &Key) -> Result<(), StoreError> {
         let act = self.act("delete", key)?;
+        if key.kind != FileKind::Lock {
+            let until = match self.immutable_until(key).await {
+                Err(StoreError::Missing { .. }) => return Ok(()),
+                until => until?,
+            };
+            if until.is_some_and(|until| until > self.clock.now()) {
+                return Err(act.protected(until));
+            }
+        }
         let request = self.client.delete_object().bucket(&self.place.bucket).key(self.name(&key.path()));
         match act.within(SMALL_TIMEOUT, request.send()).await? {
             Ok(_) => Ok(()),
@@ -232,6 +309,55 @@ impl Store for S3Store {
             },
         }
     }
+
+    async fn immutable_until(&self, key: &Key) -> Result<Option<DateTime<Utc>>, StoreError> {
+        let act = self.act("look at", key)?;
+        let request = self.client.head_object().bucket(&self.place.bucket).key(self.name(&key.path()));
+        let head = act.within(SMALL_TIMEOUT, request.send()).await?.map_err(|error| act.of_sdk(&error))?;
+        if head.object_lock_legal_hold_status() == Some(&ObjectLockLegalHoldStatus::On) {
+            return Ok(Some(DateTime::<Utc>::MAX_UTC));
+        }
+        match head.object_lock_retain_until_date().and_then(time_of) {
+            None if self.place.object_lock.is_some() && key.kind != FileKind::Lock => {
+                self.ask_for_lock(&act, key).await
+            }
+            until => Ok(until),
+        }
+    }
+
+    async fn keep_immutable(
+        &self,
+        key: &Key,
+        least: DateTime<Utc>,
+        until: DateTime<Utc>,
+    ) -> Result<DateTime<Utc>, StoreError> {
+        let act = self.act("make immutable", key)?;
+        let Some(lock) = self.place.object_lock else { return Err(act.failed("the policy has no object_lock for it")) };
+        // Who may only write cannot look. The server itself refuses to shorten a lock.
+        if self.place.access == Access::Full
+            && let Some(end) = self.immutable_until(key).await?
+            && end >= least
+        {
+            return Ok(end);
+        }
+        let mode = match lock.mode {
+            RetainMode::Governance => ObjectLockRetentionMode::Governance,
+            RetainMode::Compliance => ObjectLockRetentionMode::Compliance,
+        };
+        let retention = ObjectLockRetention::builder().mode(mode).retain_until_date(date_of(until)).build();
+        let request = self.client.put_object_retention().bucket(&self.place.bucket).key(self.name(&key.path()));
+        let answer = act.within(SMALL_TIMEOUT, request.retention(retention).send()).await?;
+        answer.map(|_| until).map_err(|error| act.of_sdk(&error))
+    }
+}
+
+/// A lock ends with a whole second: S3 takes no finer date, and some servers refuse one.
+fn date_of(time: DateTime<Utc>) -> aws_sdk_s3::primitives::DateTime {
+    aws_sdk_s3::primitives::DateTime::from_secs(time.timestamp())
+}
+
+fn time_of(date: &aws_sdk_s3::primitives::DateTime) -> Option<DateTime<Utc>> {
+    DateTime::from_timestamp(date.secs(), 0)
 }
 
 fn location(place: &S3Place) -> String {
@@ -247,11 +373,6 @@ fn config(
     http: aws_sdk_s3::config::SharedHttpClient,
     credentials: SharedCredentialsProvider,
 ) -> aws_sdk_s3::Config {
-    let stalls = StalledStreamProtectionConfig::enabled()
-        .upload_enabled(true)
-        .download_enabled(true)
-        .grace_period(STALL_GRACE)
-        .build();
     let mut config = aws_sdk_s3::Config::builder();
     config.set_endpoint_url(place.endpoint.clone());
     config
@@ -262,19 +383,12 @@ fn config(
         .http_client(http)
         // `Retry` stands round this store: it counts each try, and a limit paces each.
         .retry_config(RetryConfig::disabled())
-        .timeout_config(timeouts())
-        .stalled_stream_protection(stalls)
+        // Silence is noticed in `wire`, which knows when a body waits for the policy's own bandwidth.
+        .timeout_config(TimeoutConfig::builder().connect_timeout(CONNECT_TIMEOUT).build())
+        .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
         // The checksums are ours: sent with each put, and proved by whoever opens what comes back.
         .request_checksum_calculation(RequestChecksumCalculation::WhenRequired)
         .response_checksum_validation(ResponseChecksumValidation::WhenRequired)
-        .build()
-}
-
-fn timeouts() -> TimeoutConfig {
-    TimeoutConfig::builder()
-        .connect_timeout(CONNECT_TIMEOUT)
-        .read_timeout(READ_TIMEOUT)
-        .operation_attempt_timeout(ATTEMPT_TIMEOUT)
         .build()
 }
 

@@ -7,8 +7,8 @@ use crate::entry::DEPTH_MAX;
 use crate::id::{BlobId, SnapshotId};
 use crate::repository::{BlobKind, Node, Repository, SnapshotList};
 use crate::run::Run;
-use crate::verify::VerifyError;
 use crate::verify::report::{Cost, Draft, Object};
+use crate::verify::{VerifyError, rows};
 
 /// Paths that a finding lists; further ones are counted.
 const PATHS_MAX: usize = 1000;
@@ -30,6 +30,18 @@ impl Paths {
         } else if !self.listed.contains(&cost) {
             self.more += 1;
         }
+    }
+
+    pub(super) fn listed(&self) -> impl Iterator<Item = &Cost> {
+        self.listed.iter()
+    }
+
+    pub(super) fn change(&mut self, change: impl Fn(&mut Cost)) {
+        let changed = self.listed.drain().map(|mut cost| {
+            change(&mut cost);
+            cost
+        });
+        self.listed = changed.collect();
     }
 
     pub(super) fn into_parts(self) -> (Vec<Cost>, u64) {
@@ -55,7 +67,9 @@ pub(super) fn count(
             search.tree(stored.id, &stored.snapshot.tree, Path::new("/"), 0)?;
         }
     }
-    Ok(search.costs)
+    let mut costs = search.costs;
+    rows::tell(repository, snapshots, &mut costs, run)?;
+    Ok(costs)
 }
 
 /// Returns the blobs that no pack holds whole, and the object to blame for each: a second pack may still have one.
@@ -120,7 +134,7 @@ impl Search<'_> {
         let Some(object) = self.lost.get(&blob) else {
             return false;
         };
-        let cost = Cost { snapshot, path: path.to_owned() };
+        let cost = Cost { snapshot, path: path.to_owned(), rows: Vec::new() };
         self.costs.entry(object.clone()).or_default().add(cost);
         true
     }

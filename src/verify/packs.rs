@@ -1,5 +1,8 @@
 //! Checks packs: that they are there, and that every byte of them hashes right.
 
+use std::collections::HashSet;
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use bytes::Bytes;
 use rayon::iter::{IntoParallelRefIterator, ParallelIterator};
 use rayon::{ThreadPool, ThreadPoolBuilder};
@@ -45,32 +48,37 @@ fn blobs_of(pack: &PackContents) -> impl Iterator<Item = (BlobKind, crate::id::B
     pack.blobs.iter().map(|blob| (blob.kind, blob.id))
 }
 
-/// Returns the packs of a share.
-pub(super) fn chosen(repository: &Repository, subset: Option<Subset>) -> Vec<PackContents> {
-    let mut packs = repository.packs();
-    packs.retain(|pack| subset.is_none_or(|subset| subset.covers(&pack.id)));
-    packs
-}
-
-/// Reads packs whole, several at once.
+/// Reads the packs of a share whole, several at once, but those that are known to be so.
 pub(super) fn read(
     repository: &Repository,
-    packs: &[PackContents],
+    subset: Option<Subset>,
+    whole: &HashSet<ObjectId>,
     draft: &mut Draft,
     run: &Run,
 ) -> Result<(), VerifyError> {
-    let total = packs.iter().map(PackContents::size).sum();
+    let packs = repository.packs();
+    let is_chosen = |number: &usize| {
+        let id = packs.id(*number);
+        subset.is_none_or(|subset| subset.covers(&id)) && !whole.contains(&id)
+    };
+    let chosen: Vec<usize> = (0..packs.len()).filter(is_chosen).collect();
+    let total = chosen.iter().map(|number| packs.get(*number).size()).sum();
     let task = run.events.task("read packs", Unit::Bytes, total);
     let pool = pool(READS_IN_FLIGHT_MAX)?;
+    let blobs_read = AtomicU64::new(0);
     let faults: Result<Vec<_>, RepositoryError> = pool.install(|| {
-        let reads = packs.par_iter().map(|pack| read_one(repository, pack, &task, run));
+        let reads = chosen.par_iter().map(|number| {
+            let pack = packs.get(*number);
+            blobs_read.fetch_add(pack.blobs.len() as u64, Ordering::Relaxed);
+            read_one(repository, &pack, &task, run)
+        });
         reads.filter_map(Result::transpose).collect()
     });
     for (pack, fault) in faults? {
         draft.add_pack(pack, fault);
     }
-    draft.checked.packs_read += packs.len() as u64;
-    draft.checked.blobs_read += packs.iter().map(|pack| pack.blobs.len() as u64).sum::<u64>();
+    draft.checked.packs_read += chosen.len() as u64;
+    draft.checked.blobs_read += blobs_read.into_inner();
     draft.checked.bytes_read += task.done();
     Ok(())
 }

@@ -10,6 +10,7 @@ use crate::id::{BlobId, SnapshotId};
 use crate::repository::{BlobKind, RepositoryError};
 use crate::store::{FileKind, Key, StoreError};
 use crate::verify::cost::Costs;
+use crate::verify::rows::Rows;
 use crate::verify::{Level, Options, Subset};
 
 /// Counts of what was looked at.
@@ -57,6 +58,9 @@ pub struct Cost {
     pub snapshot: SnapshotId,
     #[serde(serialize_with = "as_text")]
     pub path: PathBuf,
+    /// Where it is a file or a directory of a dump: the rows that it held.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub rows: Vec<Rows>,
 }
 
 /// A path is bytes and JSON is text: what is none shows as signs of replacement.
@@ -99,11 +103,15 @@ impl Report {
         self.damaged.is_empty() && self.missing.is_empty()
     }
 
+    /// Returns all that is damaged, and then all that is missing.
+    pub fn findings(&self) -> impl Iterator<Item = &Finding> {
+        self.damaged.iter().chain(&self.missing)
+    }
+
     /// Returns the paths that are lost, each once.
     #[must_use]
     pub fn costs(&self) -> Vec<&Cost> {
-        let findings = self.damaged.iter().chain(&self.missing);
-        let mut costs: Vec<_> = findings.flat_map(|finding| &finding.costs).collect();
+        let mut costs: Vec<_> = self.findings().flat_map(|finding| &finding.costs).collect();
         costs.sort();
         costs.dedup();
         costs
@@ -181,6 +189,13 @@ impl Draft {
 
     pub(super) fn add_pack(&mut self, pack: crate::id::ObjectId, fault: Fault) {
         self.add(Object::Stored(Key::new(FileKind::Pack, pack.to_string())), fault);
+    }
+
+    /// Adds that no password opens the repository: it was opened by the keys of another store.
+    pub(super) fn add_keyless(&mut self) {
+        let fault =
+            Fault { state: State::Missing, what: "there is no key: no password opens it".to_owned(), lost: Vec::new() };
+        self.add(Object::Stored(Key::new(FileKind::Key, "")), fault);
     }
 
     /// Adds an error as a fault of an object; one that says nothing of the object is returned.

@@ -1,4 +1,6 @@
 //! Walks every tree that a snapshot names, each once, and looks up every blob that a tree names.
+//!
+//! In memory are a bit for each tree, the ids of those that wait, and the trees that are read at the moment.
 
 use std::collections::HashSet;
 
@@ -6,7 +8,7 @@ use rayon::iter::{IntoParallelRefIterator, ParallelIterator};
 
 use crate::event::Unit;
 use crate::id::BlobId;
-use crate::repository::{BlobKind, Repository, RepositoryError, SnapshotList, Tree};
+use crate::repository::{BlobKind, Marked, Marks, Repository, RepositoryError, SnapshotList, Tree};
 use crate::run::Run;
 use crate::verify::VerifyError;
 use crate::verify::packs::pool;
@@ -33,9 +35,9 @@ pub(super) fn check_trees(
 ) -> Result<(), VerifyError> {
     let pool = pool(READS_IN_FLIGHT_MAX)?;
     let task = run.events.task("walk trees", Unit::Objects, 0);
+    let (mut seen, mut to_do) = (Seen::new(repository), Vec::new());
     let roots = snapshots.found.iter().map(|stored| stored.snapshot.tree);
-    let mut seen: HashSet<BlobId> = roots.collect();
-    let mut to_do: Vec<BlobId> = seen.iter().copied().collect();
+    to_do.extend(roots.filter(|root| seen.is_new(repository, root)));
     while !to_do.is_empty() {
         run.check().map_err(RepositoryError::from)?;
         let batch = to_do.split_off(to_do.len().saturating_sub(BATCH));
@@ -44,16 +46,37 @@ pub(super) fn check_trees(
             match looked {
                 Ok(looked) => {
                     looked.unnamed.into_iter().for_each(|id| draft.add_unnamed(BlobKind::Data, id));
-                    to_do.extend(looked.subtrees.into_iter().filter(|subtree| seen.insert(*subtree)));
+                    to_do.extend(looked.subtrees.into_iter().filter(|subtree| seen.is_new(repository, subtree)));
                 }
                 Err(error) => draft.add_unread(repository, id, error)?,
             }
         }
         draft.checked.trees += batch.len() as u64;
-        task.set_total(seen.len() as u64);
+        task.set_total(draft.checked.trees + to_do.len() as u64);
         task.add(batch.len() as u64);
     }
     Ok(())
+}
+
+/// The trees that were met: a bit for each that the index names, so that ten million directories take a megabyte.
+struct Seen {
+    marks: Marks,
+    /// Those that no index names.
+    unnamed: HashSet<BlobId>,
+}
+
+impl Seen {
+    fn new(repository: &Repository) -> Self {
+        Self { marks: repository.marks(), unnamed: HashSet::new() }
+    }
+
+    fn is_new(&mut self, repository: &Repository, tree: &BlobId) -> bool {
+        match repository.mark(&mut self.marks, BlobKind::Tree, tree) {
+            Marked::First => true,
+            Marked::Again => false,
+            Marked::Unknown => self.unnamed.insert(*tree),
+        }
+    }
 }
 
 fn look(repository: &Repository, id: &BlobId) -> Result<Looked, RepositoryError> {

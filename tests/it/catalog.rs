@@ -5,8 +5,8 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use bkp::catalog::{
-    Catalog, CatalogError, CopyRecord, Outcome, REPOSITORY, RunEnd, RunSnapshot, RunStart, SnapshotRecord, SourceEnd,
-    VerifyRecord,
+    Catalog, CatalogError, CopyRecord, HealRecord, Outcome, REPOSITORY, RunEnd, RunSnapshot, RunStart, SnapshotRecord,
+    SourceEnd, VerifyRecord,
 };
 use bkp::drill::outcome::{DrillOutcome, ObjectivesMs, Origin, Phase, Place, Verdict};
 use bkp::event::{Event, Events, Listener};
@@ -202,6 +202,26 @@ fn verifies_come_back_by_store_newest_first() {
         catalog.record_verify(one).unwrap();
     }
     assert_eq!(catalog.verifies(REPOSITORY).unwrap(), [new, old]);
+}
+
+#[test]
+fn what_was_mended_is_kept_newest_first() {
+    let dir = tempfile::tempdir().unwrap();
+    let catalog = open(dir.path());
+    let heal = |time: &str, left: &[&str]| HealRecord {
+        run: RunId::new(at(time), 2),
+        started: at(time),
+        store: REPOSITORY.to_owned(),
+        mended: vec!["data/ab from usb".to_owned(), "index/cd removed".to_owned()],
+        bytes: 17 << 20,
+        left: left.iter().map(|&line| line.to_owned()).collect(),
+    };
+    let (old, new) = (heal("2026-03-01T00:00:00Z", &["data/ef"]), heal("2026-03-03T00:00:00Z", &[]));
+    catalog.record_heal(&new).unwrap();
+    catalog.record_heal(&old).unwrap();
+    drop(catalog);
+    assert_eq!(open(dir.path()).heals(9).unwrap(), [new.clone(), old]);
+    assert_eq!(open(dir.path()).heals(1).unwrap(), [new]);
 }
 
 #[test]

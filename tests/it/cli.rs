@@ -1,6 +1,6 @@
 //! The real program: what it prints and how it exits, where no server is needed.
 
-mod desk;
+pub(crate) mod desk;
 
 use std::fs;
 use std::io::Write as _;
@@ -601,4 +601,25 @@ fn a_drill_that_is_told_to_stop_counts_neither_as_passed_nor_as_failed() {
     let catalog = Catalog::open(Path::new(&policy.state_dir), &Events::silent()).unwrap();
     assert_eq!(catalog.drills(8).unwrap(), []);
     desk.bkp(&["status", "mall"]).expect(0);
+}
+
+#[test]
+fn a_copy_that_shares_the_originals_fate_is_warned_of() {
+    let desk = Desk::ready();
+    let doctor = desk.bkp(&["doctor", "mall"]).expect(0);
+    let near = format!(
+        "warning copy usb: lies apart from the repository: {} is on the repository's own filesystem",
+        desk.text("usb")
+    );
+    assert!(doctor.out.contains(&near), "{doctor:?}");
+    let checked = desk.bkp(&["policy", "check", "mall"]).expect(0);
+    for warning in [
+        "warning: all copies: there is only one",
+        "warning: all copies: none is immutable",
+        "hint: add `object_lock = {",
+    ] {
+        assert!(checked.out.contains(warning), "{warning}: {checked:?}");
+    }
+    let json = desk.bkp(&["policy", "check", "mall", "--json"]).expect(0).json();
+    assert_eq!(json["policies"][0]["warnings"].as_array().unwrap().len(), 3, "{json}");
 }

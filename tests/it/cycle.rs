@@ -480,6 +480,10 @@ impl<F: Fn() + Send + Sync> Store for Meanwhile<F> {
         }
         self.inner.delete(key).await
     }
+
+    async fn immutable_until(&self, key: &Key) -> Result<Option<chrono::DateTime<chrono::Utc>>, StoreError> {
+        self.inner.immutable_until(key).await
+    }
 }
 
 /// A repository with three snapshots of the images, two of which no rule keeps, opened where `act` happens beside a kind.

@@ -19,8 +19,10 @@ use bkp::verify::{Level, Object, Options, Report, Subset, verify};
 
 use crate::repository::{local, made, memory, noise, opened, read_all, save, secret, shop_files};
 
+mod matrix;
+
 const STRUCTURE: Options = Options { level: Level::Structure, subset: None };
-const DATA: Options = Options { level: Level::Data, subset: None };
+pub(crate) const DATA: Options = Options { level: Level::Data, subset: None };
 
 /// A repository with two snapshots that share most.
 async fn shop() -> (SharedStore, [StoredSnapshot; 2]) {
@@ -33,46 +35,46 @@ async fn shop() -> (SharedStore, [StoredSnapshot; 2]) {
     (store, [first, second])
 }
 
-async fn verified(store: &SharedStore, options: Options) -> Report {
+pub(crate) async fn verified(store: &SharedStore, options: Options) -> Report {
     let repository = Repository::open(Arc::clone(store), &secret(), &Run::silent()).await.unwrap();
     verify(&repository, options, &Run::silent()).await.unwrap()
 }
 
-async fn names(store: &SharedStore, kind: FileKind) -> Vec<Key> {
+pub(crate) async fn names(store: &SharedStore, kind: FileKind) -> Vec<Key> {
     let listed = store.list(kind).await.unwrap();
     listed.into_iter().map(|listed| Key::new(kind, listed.name)).collect()
 }
 
 /// Flips one bit in the middle.
-async fn flip(store: &SharedStore, key: &Key) {
+pub(crate) async fn flip(store: &SharedStore, key: &Key) {
     let mut bytes = store.get(key).await.unwrap().to_vec();
     let middle = bytes.len() / 2;
     bytes[middle] ^= 4;
     store.put(key, bytes.into()).await.unwrap();
 }
 
-fn objects(report: &Report) -> BTreeSet<Object> {
+pub(crate) fn objects(report: &Report) -> BTreeSet<Object> {
     let findings = report.damaged.iter().chain(&report.missing);
     findings.map(|finding| finding.object.clone()).collect()
 }
 
-fn only(key: &Key) -> BTreeSet<Object> {
+pub(crate) fn only(key: &Key) -> BTreeSet<Object> {
     BTreeSet::from([Object::Stored(key.clone())])
 }
 
-fn lost(report: &Report, snapshot: &StoredSnapshot) -> BTreeSet<PathBuf> {
+pub(crate) fn lost(report: &Report, snapshot: &StoredSnapshot) -> BTreeSet<PathBuf> {
     let costs = report.costs().into_iter().filter(|cost| cost.snapshot == snapshot.id);
     costs.map(|cost| cost.path.clone()).collect()
 }
 
 /// The pack that holds a file's first blob.
-async fn pack_of(store: &SharedStore, bytes: &[u8]) -> Key {
+pub(crate) async fn pack_of(store: &SharedStore, bytes: &[u8]) -> Key {
     let id = bkp::id::BlobId::of(bytes);
     let pack = opened(store).await.pack_of(BlobKind::Data, &id).unwrap();
     Key::new(FileKind::Pack, pack.to_string())
 }
 
-async fn tree_pack(store: &SharedStore, snapshot: &StoredSnapshot) -> Key {
+pub(crate) async fn tree_pack(store: &SharedStore, snapshot: &StoredSnapshot) -> Key {
     let pack = opened(store).await.pack_of(BlobKind::Tree, &snapshot.snapshot.tree).unwrap();
     Key::new(FileKind::Pack, pack.to_string())
 }
@@ -429,6 +431,48 @@ async fn a_backup_mends_what_the_repository_has_lost_and_says_so() {
     assert!(told.contains("a new index names"), "{told}");
     store.delete(&index).await.unwrap();
     assert!(verified(store, DATA).await.costs().is_empty());
+}
+
+#[tokio::test]
+async fn a_lost_row_file_is_told_as_rows_of_a_table_between_two_keys() {
+    let chunk = |file: &str, lower: Option<&str>, upper: Option<&str>| {
+        let bound = |id: &str| serde_json::json!(["3", id]);
+        serde_json::json!({
+            "path": file, "lower": lower.map(bound), "upper": upper.map(bound), "rows": 1_200, "bytes": 50_000, "sha256": "",
+        })
+    };
+    let manifest = serde_json::json!({
+        "format": 1, "product": "mariadb", "version": "", "server": "", "taken_at": "2026-01-01T00:00:00Z",
+        "consistency": "lock-free", "position": null, "gtid": null, "write_stall_ms": 0.0, "variables": {}, "schemas": [],
+        "objects": [], "tables": [{
+            "schema": "mall", "name": "orders", "create": "mall/orders/schema.sql", "engine": "InnoDB", "columns": [],
+            "key": ["shop_id", "id"], "rows": 2_400, "bytes": 100_000,
+            "chunks": [
+                chunk("mall/orders/00000.tsv", None, Some("17")),
+                chunk("mall/orders/00001.tsv", Some("17"), None),
+            ],
+        }],
+    });
+    let store = memory();
+    let files = [
+        ("/mysql/db1/mall/orders/00000.tsv", noise(5, 50_000)),
+        ("/mysql/db1/mall/orders/00001.tsv", noise(6, 50_000)),
+        ("/mysql/db1/manifest.json", manifest.to_string().into_bytes()),
+    ];
+    save(&made(&store).await, &files).await;
+    let place = opened(&store).await.locate(BlobKind::Data, &bkp::id::BlobId::of(&noise(6, 50_000))).unwrap();
+    let key = Key::new(FileKind::Pack, place.pack.to_string());
+    let mut bytes = store.get(&key).await.unwrap().to_vec();
+    bytes[place.blob.offset as usize + 100] ^= 1;
+    store.put(&key, bytes.into()).await.unwrap();
+    let report = verified(&store, DATA).await;
+    let told: Vec<String> = report.costs().iter().flat_map(|cost| &cost.rows).map(ToString::to_string).collect();
+    assert_eq!(told, ["1,200 rows of mall.orders after shop_id=3, id=17"]);
+    let json = serde_json::to_value(&report).unwrap();
+    assert_eq!(json["damaged"][0]["costs"][0]["rows"][0]["after"][1], "id=17");
+    store.delete(&key).await.unwrap();
+    let told = verified(&store, STRUCTURE).await.costs().iter().flat_map(|cost| cost.rows.clone()).count();
+    assert_eq!(told, 0, "the manifest is lost with the rows");
 }
 
 #[tokio::test]

@@ -1,6 +1,8 @@
 //! One binary for all tests that go through more than one module.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::missing_panics_doc)]
 
+mod blind;
+mod cache;
 mod catalog;
 mod cli;
 mod copy;
@@ -10,6 +12,8 @@ mod damage;
 mod dump;
 mod faults;
 mod files;
+mod heal;
+mod immutable;
 mod keys;
 mod kit;
 mod layers;
@@ -17,6 +21,7 @@ mod load;
 mod mall;
 mod network;
 mod operator;
+mod outage;
 mod policies;
 mod prune;
 mod report;

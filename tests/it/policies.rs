@@ -98,6 +98,7 @@ fn the_commented_alternatives_of_the_full_policy_work_too() {
         ("password_file = \"/etc/bkp/full.key\"", "# password_credential = \"bkp-full\""),
         ("secret_access_key_file = \"/etc/bkp/s3.key\"", "# secret_access_key_command = \"pass show bkp/s3\""),
         ("secret_access_key_file = \"/etc/bkp/s3.key\"", "# secret_access_key_credential = \"bkp-s3\""),
+        ("sse = \"AES256\"", "# sse.kms = \"KEY-ID\""),
         ("password_file = \"/etc/bkp/db1.pw\"", "# password_command = \"pass show bkp/db1\""),
         ("password_file = \"/etc/bkp/db1.pw\"", "# password_credential = \"bkp-db1\""),
     ];

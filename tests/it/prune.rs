@@ -18,7 +18,7 @@ use crate::repository::{local, made, memory, noise, opened, read_all, save};
 use crate::restic::Desk;
 
 /// Everything goes that is not needed.
-fn thorough() -> Limits {
+pub(crate) fn thorough() -> Limits {
     Limits { unused_percent_max: 0, ..Limits::default() }
 }
 
@@ -38,7 +38,7 @@ async fn plan(repository: &Arc<Repository>, limits: &Limits) -> Result<PrunePlan
 }
 
 /// Prunes as the program does: lock, plan, apply.
-async fn prune(store: &SharedStore, limits: &Limits) -> Result<Pruned, PruneError> {
+pub(crate) async fn prune(store: &SharedStore, limits: &Limits) -> Result<Pruned, PruneError> {
     let run = Run::silent();
     let repository = Repository::open(Arc::clone(store), &crate::repository::secret(), &run).await?;
     let lock = Alone::take(&repository, &run).await?;

@@ -364,7 +364,7 @@ async fn packs_are_of_one_kind_and_of_the_size_asked_for() {
     let packs = opened(&store).await.packs();
     assert_eq!(saved.packs.len(), packs.len());
     assert_eq!(packs.len(), 7, "six of data and one of trees");
-    for pack in &packs {
+    for pack in packs.iter() {
         assert!(pack.blobs.windows(2).all(|pair| pair[0].kind == pair[1].kind));
         assert!(pack.size() < 1_200_000);
     }
@@ -397,6 +397,45 @@ async fn a_store_that_refuses_a_pack_breaks_the_writer_and_no_index_is_written()
     let told = (0..200).map(put).find_map(Result::err);
     let finished = writer.finish().await;
     assert!(matches!(told, Some(RepositoryError::Store(StoreError::Full { .. }))), "{told:?}");
+    assert!(matches!(finished, Err(RepositoryError::Store(StoreError::Full { .. }))), "{finished:?}");
+    assert!(keys(&inner, FileKind::Index).await.is_empty());
+}
+
+#[tokio::test]
+async fn where_the_queue_is_full_whoever_saves_seals_and_nothing_is_lost() {
+    let store = memory();
+    let repository = made(&store).await;
+    let limits = Limits { in_flight_bytes_max: 1, sealers: 1, ..small_limits() };
+    let writer = repository.writer_with(&Run::silent(), limits);
+    std::thread::scope(|scope| {
+        for thread in 0..8 {
+            let writer = writer.clone();
+            // Each blob is brought by two threads.
+            scope.spawn(move || {
+                for number in 0..50 {
+                    writer.save(BlobKind::Data, noise(thread / 2 * 50 + number, 10_000)).unwrap();
+                }
+            });
+        }
+    });
+    let saved = writer.finish().await.unwrap();
+    assert_eq!((saved.added.blobs, saved.added.plain), (200, 2_000_000));
+    let repository = opened(&store).await;
+    for number in 0..200 {
+        let plain = noise(number, 10_000);
+        assert_eq!(repository.blob(BlobKind::Data, &BlobId::of(&plain)).await.unwrap(), plain);
+    }
+}
+
+#[tokio::test]
+async fn a_store_that_refuses_a_pack_is_told_to_whoever_seals_for_himself() {
+    let (inner, faulty, repository) = on_faulty().await;
+    faulty.add(Rule::nth(Operation::Put, 2, Fault::Full));
+    let limits = Limits { in_flight_bytes_max: 1, sealers: 1, ..small_limits() };
+    let writer = repository.writer_with(&Run::silent(), limits);
+    let told = (0..200).find_map(|number| writer.save(BlobKind::Data, noise(number, 100_000)).err());
+    assert!(matches!(told, Some(RepositoryError::Store(StoreError::Full { .. }))), "{told:?}");
+    let finished = writer.finish().await;
     assert!(matches!(finished, Err(RepositoryError::Store(StoreError::Full { .. }))), "{finished:?}");
     assert!(keys(&inner, FileKind::Index).await.is_empty());
 }
@@ -680,6 +719,10 @@ impl Store for Replacing {
 
     async fn delete(&self, key: &Key) -> Result<(), StoreError> {
         self.inner.delete(key).await
+    }
+
+    async fn immutable_until(&self, key: &Key) -> Result<Option<DateTime<Utc>>, StoreError> {
+        self.inner.immutable_until(key).await
     }
 }
 

@@ -374,6 +374,10 @@ impl<F: FnOnce() + Send + 'static> Store for Beside<F> {
     async fn delete(&self, key: &Key) -> Result<(), StoreError> {
         self.inner.delete(key).await
     }
+
+    async fn immutable_until(&self, key: &Key) -> Result<Option<chrono::DateTime<chrono::Utc>>, StoreError> {
+        self.inner.immutable_until(key).await
+    }
 }
 
 /// A policy that saves the desk's source into the desk's repository.

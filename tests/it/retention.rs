@@ -36,6 +36,7 @@ fn mall(last: u32) -> Policy {
         mysql: std::collections::BTreeMap::new(),
         files: std::collections::BTreeMap::new(),
         schedule: Schedule { catch_up: CatchUp::One, ..Schedule::default() },
+        verify: bkp::policy::VerifyPlan { heal: true },
         retention: Keep { last, ..Keep::default() },
         drill: DrillPlan::default(),
     }

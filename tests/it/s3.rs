@@ -5,11 +5,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bkp::id::ObjectId;
-use bkp::policy::{Network, S3Place};
+use bkp::policy::{Access, Network, S3Place};
 use bkp::run::Run;
 use bkp::secret::Secret;
 use bkp::store::retry::{Backoff, Retry};
-use bkp::store::s3::{S3Credentials, S3Store};
+use bkp::store::s3::{Line, S3Credentials, S3Store};
 use bkp::store::{FileKind, Key, SharedStore, Store, StoreError};
 use bytes::Bytes;
 use tokio_util::sync::CancellationToken;
@@ -27,6 +27,10 @@ pub(crate) fn place(s3: &S3) -> S3Place {
         access_key_id: Some(S3::ACCESS_KEY.to_owned()),
         secret_access_key: None,
         storage_class: None,
+        encryption: None,
+        object_lock: None,
+        access: Access::Full,
+        reader: None,
     }
 }
 
@@ -37,8 +41,8 @@ pub(crate) fn credentials() -> S3Credentials {
     }
 }
 
-async fn open_place(place: &S3Place, network: &Network) -> Result<S3Store, StoreError> {
-    S3Store::open(place, Some(credentials()), network, &Run::silent()).await
+pub(crate) async fn open_place(place: &S3Place, network: &Network) -> Result<S3Store, StoreError> {
+    S3Store::open(place, Some(credentials()), network, Line::default(), &Run::silent()).await
 }
 
 pub(crate) async fn open(s3: &S3) -> S3Store {
@@ -150,7 +154,7 @@ async fn a_wrong_secret_is_denied_and_printed_nowhere() {
     };
     let printed = format!("{credentials:?}");
     let (place, network, run) = (place(&s3), Network::default(), Run::silent());
-    let opened = S3Store::open(&place, Some(credentials), &network, &run);
+    let opened = S3Store::open(&place, Some(credentials), &network, Line::default(), &run);
     let store = opened.await.unwrap();
     let (key, bytes) = object(FileKind::Pack, b"x");
     let error = store.put(&key, bytes).await.unwrap_err();

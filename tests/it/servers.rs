@@ -6,13 +6,16 @@
 
 mod database;
 pub(crate) mod mall;
+mod moto;
 mod programs;
 mod s3;
 mod template;
 
 pub(crate) use database::Product;
 pub(crate) use database::Server;
+pub(crate) use moto::Moto;
 pub(crate) use programs::program;
+pub(crate) use s3::Asked;
 pub(crate) use s3::Fault;
 pub(crate) use s3::S3;
 
@@ -65,23 +68,29 @@ fn a_killed_server_starts_again_with_its_committed_rows() {
     }
 }
 
-/// Puts `body` under `key`; the error's text where it fails.
-async fn put(s3: &S3, key: &str, body: &'static [u8], sha256: &[u8]) -> Result<(), String> {
+/// Returns a client of an S3 server that is none of ours, to look behind it.
+pub(crate) fn client(endpoint: &str) -> aws_sdk_s3::Client {
     use aws_sdk_s3::config::BehaviorVersion;
     use aws_sdk_s3::config::Credentials;
     use aws_sdk_s3::config::Region;
-    use base64::Engine as _;
 
     let keys = Credentials::new(S3::ACCESS_KEY, S3::SECRET_KEY, None, None, "test");
     let config = aws_sdk_s3::Config::builder()
         .behavior_version(BehaviorVersion::latest())
-        .endpoint_url(s3.endpoint())
+        .endpoint_url(endpoint)
         .region(Region::new("us-east-1"))
         .credentials_provider(keys)
         .force_path_style(true)
         .http_client(aws_smithy_http_client::Builder::new().build_http())
         .build();
-    let request = aws_sdk_s3::Client::from_conf(config)
+    aws_sdk_s3::Client::from_conf(config)
+}
+
+/// Puts `body` under `key`; the error's text where it fails.
+async fn put(s3: &S3, key: &str, body: &'static [u8], sha256: &[u8]) -> Result<(), String> {
+    use base64::Engine as _;
+
+    let request = client(&s3.endpoint())
         .put_object()
         .bucket(S3::BUCKET)
         .key(key)

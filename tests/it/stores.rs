@@ -4,6 +4,7 @@ use std::future::Future;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bkp::id::ObjectId;
 use bkp::store::faulty::Faulty;
@@ -267,4 +268,37 @@ async fn a_full_disk_is_told_as_one_and_loses_nothing() {
     assert!(matches!(second, Err(StoreError::Full { .. })), "{second:?}");
     assert_eq!(listed.unwrap().len(), 1);
     third.unwrap();
+}
+
+#[tokio::test]
+async fn what_is_immutable_is_not_deleted_whatever_stands_round_the_store() {
+    let day = Duration::from_hours(24);
+    let locking = || -> SharedStore { Arc::new(MemoryStore::immutable(day)) };
+    let cancel = tokio_util::sync::CancellationToken::new();
+    let all: [SharedStore; 4] = [
+        locking(),
+        Arc::new(Retry::new(locking(), Backoff::default(), cancel)),
+        Arc::new(Limit::new(locking(), None, 3)),
+        Arc::new(Faulty::new(locking())),
+    ];
+    for store in all {
+        let before = chrono::Utc::now();
+        let (pack, bytes) = object(FileKind::Pack, b"kept");
+        store.put(&pack, bytes).await.unwrap();
+        let end = store.immutable_until(&pack).await.unwrap().unwrap();
+        assert!((before + day..=chrono::Utc::now() + day).contains(&end));
+        let error = store.delete(&pack).await.unwrap_err();
+        assert!(matches!(error, StoreError::Protected { until, .. } if until == Some(end)), "{error}");
+        assert_eq!(store.size(&pack).await.unwrap(), Some(4));
+
+        let later = end + day;
+        assert_eq!(store.keep_immutable(&pack, end, later).await.unwrap(), end, "it is long enough");
+        assert_eq!(store.keep_immutable(&pack, later, later).await.unwrap(), later);
+        assert_eq!(store.immutable_until(&pack).await.unwrap(), Some(later));
+
+        let (lock, bytes) = object(FileKind::Lock, b"lock");
+        store.put(&lock, bytes).await.unwrap();
+        assert_eq!(store.immutable_until(&lock).await.unwrap(), None);
+        store.delete(&lock).await.unwrap();
+    }
 }

@@ -1,6 +1,8 @@
 //! The walk through a tree, directory by directory, with the parent's tree beside it.
 //!
-//! Of the parent only the directories on the way are held, so memory follows the widest directory and not the tree.
+//! Of the parent only the directories on the way are held, so memory follows the widest directory and not the tree: an entry of a
+//! directory that is being saved takes 1.2 KiB (its name, its node, its JSON), and half a KiB more beside a parent. Ten million files
+//! in ten thousand directories need no more than ten thousand files in ten; a million in a single one need 1.5 GiB.
 
 use std::ffi::OsStr;
 use std::io::{self, Read, Write};
@@ -12,7 +14,7 @@ use crate::backup::files::BackupFilesError;
 use crate::backup::files::Counts;
 use crate::backup::files::tally::Tally;
 use crate::chunk;
-use crate::entry::{DEPTH_MAX, Kind, Metadata};
+use crate::entry::{DEPTH_MAX, Kind, Metadata, Xattr};
 use crate::id::BlobId;
 use crate::repository::BlobKind;
 use crate::repository::Node;
@@ -149,16 +151,18 @@ impl<'a> Walk<'a> {
         if outcome.is_fuzzy {
             self.tally.fuzzy(dir.path().join(name));
         }
-        let mut node = self.node(dir, name, outcome.metadata, old);
-        node.content = outcome.value;
-        Ok(Some(node))
+        let mut metadata = outcome.metadata;
+        metadata.xattrs = match old.filter(|old| self.trusts(old, &metadata)) {
+            Some(old) => old.metadata.xattrs.clone(),
+            None => self.readable(dir, name, outcome.xattrs),
+        };
+        Ok(Some(Node { name: name.to_owned(), metadata, content: outcome.value, subtree: None }))
     }
 
     /// Saves a file's bytes: one that is no longer than a chunk at once, others cut on their way.
     fn take(&self, reading: &mut Reading<'_>) -> Result<Vec<BlobId>, RepositoryError> {
         if reading.size() <= chunk::MIN as u64 {
-            let mut whole = Vec::with_capacity(usize::try_from(reading.size()).unwrap_or(0) + 1);
-            reading.read_to_end(&mut whole).map_err(taking)?;
+            let whole = reading.read_whole().map_err(taking)?;
             if whole.is_empty() {
                 return Ok(Vec::new());
             }
@@ -220,15 +224,20 @@ impl<'a> Walk<'a> {
     fn node(&self, dir: &Dir, name: &OsStr, mut now: Metadata, old: Option<&Node>) -> Node {
         now.xattrs = match old.filter(|old| self.trusts(old, &now)) {
             Some(old) => old.metadata.xattrs.clone(),
-            None => self.source.xattrs(dir, name).unwrap_or_else(|error| {
-                if error.kind() != io::ErrorKind::NotFound {
-                    let reason = format!("its extended attributes: {error}");
-                    self.tally.unreadable(dir.path().join(name), &reason);
-                }
-                Vec::new()
-            }),
+            None => self.readable(dir, name, self.source.xattrs(dir, name)),
         };
         Node { name: name.to_owned(), metadata: now, content: Vec::new(), subtree: None }
+    }
+
+    /// Returns extended attributes, and notes where they cannot be read.
+    fn readable(&self, dir: &Dir, name: &OsStr, xattrs: io::Result<Vec<Xattr>>) -> Vec<Xattr> {
+        xattrs.unwrap_or_else(|error| {
+            if error.kind() != io::ErrorKind::NotFound {
+                let reason = format!("its extended attributes: {error}");
+                self.tally.unreadable(dir.path().join(name), &reason);
+            }
+            Vec::new()
+        })
     }
 
     /// Notes an entry that was listed and cannot be read. It stands as the parent has it, unless it is gone.

@@ -1,11 +1,17 @@
 //! The copies: buckets and directories.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use crate::policy::check::fields::{Checker, RawSecret};
-use crate::policy::raw::{RawCopy, RawS3};
+use crate::policy::raw::{RawCopy, RawObjectLock, RawReader, RawS3, RawSse};
 use crate::policy::units;
-use crate::policy::{CopyPlace, CopyTarget, S3Place};
+use crate::policy::{Access, AccessKey, CopyPlace, CopyTarget, Encryption, ObjectLock, RetainMode, S3Place};
+
+/// The store counts in days, and a lock that ends before the next copy protects nothing.
+const RETAIN_MIN: Duration = Duration::from_hours(24);
+/// Ten years, as long as records are kept: more is a slip of the finger, and with compliance there is no way back.
+const RETAIN_MAX: Duration = Duration::from_hours(24 * 3650);
 
 /// What catalog, status and reports call the store that is not a copy.
 const REPOSITORY: &str = "repository";
@@ -36,7 +42,7 @@ impl Checker<'_> {
 
     fn copy_target(&mut self, key: &str, s3: Option<RawS3>, path: Option<String>) -> CopyTarget {
         match (s3, path) {
-            (Some(s3), None) => CopyTarget::S3(self.s3(&format!("{key}.s3"), s3)),
+            (Some(s3), None) => CopyTarget::S3(Box::new(self.s3(&format!("{key}.s3"), s3))),
             (None, Some(path)) => CopyTarget::Dir(self.path(&format!("{key}.path"), &path)),
             (s3, _) => {
                 let what = if s3.is_some() { "has both s3 and path" } else { "has no place" };
@@ -64,7 +70,13 @@ impl Checker<'_> {
                 "write both access_key_id and secret_access_key_file, or neither to use the environment or a role";
             self.fault(key, "has half of an access key", remedy);
         }
+        let words = [("full", Access::Full), ("write-only", Access::WriteOnly)];
+        let access = self.word(&format!("{key}.access"), raw.access.as_deref(), &words);
         S3Place {
+            encryption: raw.sse.and_then(|sse| self.encryption(&format!("{key}.sse"), sse)),
+            object_lock: raw.object_lock.and_then(|lock| self.object_lock(&format!("{key}.object_lock"), &lock)),
+            access: access.unwrap_or_default(),
+            reader: raw.reader.and_then(|reader| self.reader(&format!("{key}.reader"), reader)),
             bucket: raw.bucket,
             prefix: raw.prefix.trim_matches('/').to_owned(),
             region: raw.region,
@@ -75,6 +87,47 @@ impl Checker<'_> {
             secret_access_key,
             storage_class: raw.storage_class,
         }
+    }
+
+    fn encryption(&mut self, key: &str, raw: RawSse) -> Option<Encryption> {
+        match raw {
+            RawSse::Word(word) if word == "AES256" => Some(Encryption::Aes256),
+            RawSse::Word(word) => {
+                self.fault(key, format!("is unknown: {word:?}"), "write \"AES256\" or { kms = \"KEY-ID\" }");
+                None
+            }
+            RawSse::Kms(kms) => {
+                self.not_empty(&format!("{key}.kms"), &kms.kms);
+                Some(Encryption::Kms { key: kms.kms })
+            }
+        }
+    }
+
+    fn object_lock(&mut self, key: &str, raw: &RawObjectLock) -> Option<ObjectLock> {
+        let words = [("governance", RetainMode::Governance), ("compliance", RetainMode::Compliance)];
+        let mode = self.word(&format!("{key}.mode"), Some(&raw.mode), &words)?;
+        let retain = self.span(&format!("{key}.retain"), Some(&raw.retain))?;
+        if retain < RETAIN_MIN || retain > RETAIN_MAX {
+            let remedy =
+                "write a span from 1d to 3650d: locks are lengthened by copies, and one of years cannot be taken back";
+            self.fault(&format!("{key}.retain"), format!("is out of its limits: {:?}", raw.retain), remedy);
+            return None;
+        }
+        Some(ObjectLock { mode, retain })
+    }
+
+    fn reader(&mut self, key: &str, raw: RawReader) -> Option<AccessKey> {
+        self.not_empty(&format!("{key}.access_key_id"), &raw.access_key_id);
+        let secret = RawSecret {
+            file: raw.secret_access_key_file,
+            command: raw.secret_access_key_command,
+            credential: raw.secret_access_key_credential,
+        };
+        let secret = self.secret(&format!("{key}.secret_access_key"), secret);
+        if secret.is_none() {
+            self.fault(key, "has no secret key", "add `secret_access_key_file = \"/etc/bkp/NAME.key\"`");
+        }
+        Some(AccessKey { access_key_id: raw.access_key_id, secret_access_key: secret? })
     }
 
     /// The value is not repeated in a fault: it may hold a password.

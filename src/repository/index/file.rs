@@ -1,8 +1,6 @@
 //! Index files: JSON that lists packs and the blobs in them.
 
-use std::fmt;
-
-use serde::{Deserialize, Deserializer, Serialize, de};
+use serde::{Deserialize, Serialize};
 
 use crate::id::{BlobId, ObjectId};
 use crate::repository::index::PackContents;
@@ -71,7 +69,6 @@ struct PackIn {
 
 #[derive(Deserialize)]
 struct BlobIn {
-    #[serde(deserialize_with = "blob_id")]
     id: BlobId,
     #[serde(rename = "type")]
     kind: BlobKind,
@@ -100,21 +97,4 @@ fn blob_in(blob: &BlobIn) -> PackedBlob {
         length: blob.length,
         plain: (blob.uncompressed_length != 0).then_some(blob.uncompressed_length),
     }
-}
-
-/// Reads an id without a copy of its text: an index has millions.
-fn blob_id<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BlobId, D::Error> {
-    struct Text;
-    impl de::Visitor<'_> for Text {
-        type Value = BlobId;
-
-        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-            f.write_str("64 hexadecimal digits")
-        }
-
-        fn visit_str<E: de::Error>(self, text: &str) -> Result<BlobId, E> {
-            text.parse().map_err(E::custom)
-        }
-    }
-    deserializer.deserialize_str(Text)
 }

@@ -76,3 +76,71 @@ fn what_was_saved_since_is_found_beside_what_was_loaded() {
     }
     assert_eq!(live.by_pack().len(), 2);
 }
+
+#[test]
+fn packs_are_gone_through_one_by_one_for_four_bytes_a_blob() {
+    let blobs =
+        |from: u32| (from..from + 50).map(|at| blob(if at % 2 == 0 { BlobKind::Data } else { BlobKind::Tree }, at, at));
+    let loaded: Vec<_> = (0..20).map(|nth| pack(&format!("p{nth}"), blobs(nth * 50).collect())).collect();
+    let since = [pack("q", blobs(5000).collect()), pack("r", blobs(6000).collect())];
+    let mut live = LiveIndex::default();
+    live.replace(index(&loaded));
+    for pack in &since {
+        live.add(pack);
+    }
+    // Loaded again by another way: it is one pack all the same.
+    live.add(&loaded[3]);
+    let packs = live.by_pack();
+    assert_eq!((packs.len(), packs.blobs()), (22, 22 * 50));
+    assert_eq!(packs.bytes_besides_the_index(), 20 * 50 * 4 + 21 * 4);
+    let mut found: Vec<_> = packs.iter().collect();
+    assert!((0..22).all(|number| packs.id(number) == found[number].id));
+    found.sort_by_key(|pack| pack.id);
+    let mut expected = [&loaded[..], &since].concat();
+    expected.sort_by_key(|pack| pack.id);
+    assert_eq!(found, expected);
+    live.leave_out(&HashSet::from([loaded[0].id, since[0].id]));
+    let left: Vec<_> = live.by_pack().into_iter().collect();
+    assert_eq!(left.iter().filter(|pack| !pack.blobs.is_empty()).count(), 20);
+}
+
+#[test]
+fn a_million_blobs_are_held_in_49_bytes_each() {
+    let mut builder = IndexBuilder::default();
+    for nth in 0..8_000u32 {
+        let blobs = (0..125).map(|at| blob(BlobKind::Data, nth * 125 + at, at * 100));
+        builder.add(&pack(&nth.to_string(), blobs.collect()));
+    }
+    let section = builder.build().data;
+    let bytes = section.entries.capacity() * size_of::<Entry>() + section.starts.capacity() * size_of::<u32>();
+    assert!(bytes <= 49 * 1_000_000, "{bytes}");
+}
+
+#[test]
+fn what_was_saved_is_sorted_in_and_nothing_of_it_is_lost() {
+    let mut live = LiveIndex::default();
+    let count = u32::try_from(3 * NEWEST_MIN).unwrap();
+    let packs: Vec<_> = (0..count / 1000)
+        .map(|nth| {
+            let kind = if nth % 10 == 0 { BlobKind::Tree } else { BlobKind::Data };
+            pack(&nth.to_string(), (0..1000).map(|at| blob(kind, nth * 1000 + at, at * 1000)).collect())
+        })
+        .collect();
+    for pack in &packs {
+        live.add(pack);
+    }
+    assert!(live.newest.len() <= NEWEST_MIN);
+    let sorted = live.saved.data.entries.len() + live.saved.trees.entries.len();
+    assert_eq!(sorted + live.newest.len(), packs.len() * 1000);
+    for pack in &packs {
+        for blob in [&pack.blobs[0], &pack.blobs[500], &pack.blobs[999]] {
+            let place = Location { pack: pack.id, blob: *blob };
+            assert!(live.has(blob.kind, &blob.id));
+            assert_eq!((live.first(blob.kind, &blob.id), live.find(blob.kind, &blob.id)), (Some(place), vec![place]));
+        }
+    }
+    assert!(live.by_pack().iter().eq(packs.iter().cloned()));
+    live.leave_out(&HashSet::from([packs[0].id, packs[packs.len() - 1].id]));
+    assert!(!live.has(BlobKind::Tree, &packs[0].blobs[7].id));
+    assert!(live.by_pack().iter().eq(packs[1..packs.len() - 1].iter().cloned()));
+}

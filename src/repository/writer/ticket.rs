@@ -20,8 +20,15 @@ type Outcome = Result<SavedBlob, RepositoryError>;
 
 #[derive(Debug, Default)]
 struct Slot {
-    outcome: Mutex<Option<Outcome>>,
+    state: Mutex<State>,
     settled: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    outcome: Option<Outcome>,
+    /// Whether somebody sleeps until it is there: most are asked for when it long is.
+    is_awaited: bool,
 }
 
 /// A promise of a blob's outcome.
@@ -36,12 +43,13 @@ impl Ticket {
     /// # Errors
     /// Whatever broke the writer.
     pub fn wait(self) -> Result<SavedBlob, RepositoryError> {
-        let mut outcome = self.slot.outcome.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.slot.state.lock().unwrap_or_else(PoisonError::into_inner);
         loop {
-            if let Some(outcome) = outcome.take() {
+            if let Some(outcome) = state.outcome.take() {
                 return outcome;
             }
-            outcome = self.slot.settled.wait(outcome).unwrap_or_else(PoisonError::into_inner);
+            state.is_awaited = true;
+            state = self.slot.settled.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
     }
 }
@@ -65,8 +73,13 @@ impl Promise {
 
     fn fulfil(&mut self, outcome: Outcome) {
         self.is_settled = true;
-        *self.slot.outcome.lock().unwrap_or_else(PoisonError::into_inner) = Some(outcome);
-        self.slot.settled.notify_all();
+        let mut state = self.slot.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.outcome = Some(outcome);
+        let is_awaited = state.is_awaited;
+        drop(state);
+        if is_awaited {
+            self.slot.settled.notify_all();
+        }
     }
 }
 

@@ -8,6 +8,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
 use chrono::{DateTime, Utc};
+use rustix::buffer::spare_capacity;
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, RawDir, Stat};
 use rustix::io::Errno;
 
@@ -111,7 +112,9 @@ impl Dir {
         // There is no call for a name in an open directory; the kernel's own link to the directory stands in.
         let mut path = format!("/proc/self/fd/{}/", self.fd.as_raw_fd()).into_bytes();
         path.extend_from_slice(name.as_bytes());
-        xattrs_of(OsStr::from_bytes(&path))
+        let path = OsStr::from_bytes(&path);
+        let list = |names: &mut Vec<u8>| rustix::fs::llistxattr(path, spare_capacity(names));
+        xattrs_of(list, |name, value| rustix::fs::lgetxattr(path, name, spare_capacity(value)))
     }
 
     pub(super) fn own_xattrs(&self) -> io::Result<Vec<Xattr>> {
@@ -127,12 +130,22 @@ fn without_atime<T>(open: impl Fn(OFlags) -> Result<T, Errno>) -> Result<T, Errn
     }
 }
 
-fn xattrs_of(path: &OsStr) -> io::Result<Vec<Xattr>> {
-    let mut list = Vec::with_capacity(1024);
-    let listed = match rustix::fs::llistxattr(path, rustix::buffer::spare_capacity(&mut list)) {
+/// Reads the attributes of an open file: no path is looked up once more.
+pub(super) fn xattrs_of_open(file: &File) -> io::Result<Vec<Xattr>> {
+    let list = |names: &mut Vec<u8>| rustix::fs::flistxattr(file, spare_capacity(names));
+    xattrs_of(list, |name, value| rustix::fs::fgetxattr(file, name, spare_capacity(value)))
+}
+
+/// Reads attributes, sorted by name, by what lists their names and what gets the value of one.
+fn xattrs_of(
+    list: impl Fn(&mut Vec<u8>) -> Result<usize, Errno>,
+    get: impl Fn(&CStr, &mut Vec<u8>) -> Result<usize, Errno>,
+) -> io::Result<Vec<Xattr>> {
+    let mut names = Vec::with_capacity(1024);
+    let listed = match list(&mut names) {
         Err(Errno::RANGE) => {
-            list.reserve(XATTR_BYTES_MAX);
-            rustix::fs::llistxattr(path, rustix::buffer::spare_capacity(&mut list))
+            names.reserve(XATTR_BYTES_MAX);
+            list(&mut names)
         }
         answer => answer,
     };
@@ -142,20 +155,20 @@ fn xattrs_of(path: &OsStr) -> io::Result<Vec<Xattr>> {
         Err(error) => return Err(error.into()),
     }
     let mut xattrs = Vec::new();
-    for name in list.split_inclusive(|byte| *byte == 0).filter_map(|name| CStr::from_bytes_with_nul(name).ok()) {
-        xattrs.extend(xattr_of(path, name)?);
+    for name in names.split_inclusive(|byte| *byte == 0).filter_map(|name| CStr::from_bytes_with_nul(name).ok()) {
+        xattrs.extend(xattr_of(&get, name)?);
     }
     xattrs.sort_unstable_by(|a, b| a.name.cmp(&b.name));
     Ok(xattrs)
 }
 
 /// Reads one attribute; `None` where it is gone or not ours to read.
-fn xattr_of(path: &OsStr, name: &CStr) -> io::Result<Option<Xattr>> {
+fn xattr_of(get: impl Fn(&CStr, &mut Vec<u8>) -> Result<usize, Errno>, name: &CStr) -> io::Result<Option<Xattr>> {
     let mut value = Vec::with_capacity(256);
-    let read = match rustix::fs::lgetxattr(path, name, rustix::buffer::spare_capacity(&mut value)) {
+    let read = match get(name, &mut value) {
         Err(Errno::RANGE) => {
             value.reserve(XATTR_BYTES_MAX);
-            rustix::fs::lgetxattr(path, name, rustix::buffer::spare_capacity(&mut value))
+            get(name, &mut value)
         }
         answer => answer,
     };

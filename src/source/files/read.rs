@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use rustix::fs::{AtFlags, StatxFlags};
 
-use crate::entry::{Kind, Metadata};
+use crate::entry::{Kind, Metadata, Xattr};
 use crate::run::{Run, Stopped};
 use crate::source::files::FilesSource;
 use crate::source::files::dir::{self, Dir};
@@ -24,6 +24,8 @@ pub struct ReadOutcome<T> {
     pub value: T,
     /// The file's state when it was opened, its size the number of bytes read, extended attributes not included.
     pub metadata: Metadata,
+    /// Its extended attributes, which may be refused where its bytes are not.
+    pub xattrs: io::Result<Vec<Xattr>>,
     /// It changed on every reading: the bytes may be of no single moment.
     pub is_fuzzy: bool,
     /// All bytes read, attempts included.
@@ -57,10 +59,10 @@ impl FilesSource {
         let (mut attempt, mut bytes, mut is_stale) = (1, 0, false);
         loop {
             match self.read_once(dir, name, run, &mut take) {
-                Ok((value, metadata, is_settled)) => {
-                    bytes += metadata.size;
-                    if is_settled || attempt == READS_MAX {
-                        return Ok(ReadOutcome { value, metadata, is_fuzzy: !is_settled, bytes });
+                Ok(outcome) => {
+                    bytes += outcome.bytes;
+                    if !outcome.is_fuzzy || attempt == READS_MAX {
+                        return Ok(ReadOutcome { bytes, ..outcome });
                     }
                     std::thread::sleep(READ_AGAIN_AFTER * attempt);
                     attempt += 1;
@@ -79,7 +81,7 @@ impl FilesSource {
         name: &OsStr,
         run: &Run,
         take: &mut impl FnMut(&mut Reading<'_>) -> Result<T, E>,
-    ) -> Result<(T, Metadata, bool), ReadError<E>> {
+    ) -> Result<ReadOutcome<T>, ReadError<E>> {
         let file = dir.open_file(name).map_err(ReadError::Source)?;
         let before = self.look_at_open(&file).map_err(ReadError::Source)?;
         if before.kind != Kind::File {
@@ -93,9 +95,10 @@ impl FilesSource {
             return Err(ReadError::Source(error));
         }
         let value = taken.map_err(ReadError::Taker)?;
+        let xattrs = dir::xattrs_of_open(&file);
         let after = self.look_after(&file).map_err(ReadError::Source)?;
         let is_settled = is_same_state(&before, &after) && bytes == after.size;
-        Ok((value, Metadata { size: bytes, ..before }, is_settled))
+        Ok(ReadOutcome { value, metadata: Metadata { size: bytes, ..before }, xattrs, is_fuzzy: !is_settled, bytes })
     }
 
     fn look_at_open(&self, file: &File) -> io::Result<Metadata> {
@@ -137,6 +140,25 @@ impl Reading<'_> {
     pub fn size(&self) -> u64 {
         self.size
     }
+
+    /// Reads all that is left into memory, in as few calls as the kernel allows. For files whose size is known to be small.
+    ///
+    /// # Errors
+    /// Where the file cannot be read, or the run was stopped.
+    pub fn read_whole(&mut self) -> io::Result<Vec<u8>> {
+        let mut whole = vec![0; usize::try_from(self.size - self.bytes).map_err(io::Error::other)?];
+        let mut filled = 0;
+        while filled < whole.len() {
+            match self.read(&mut whole[filled..]) {
+                Ok(0) => break,
+                Ok(count) => filled += count,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        whole.truncate(filled);
+        Ok(whole)
+    }
 }
 
 impl Read for Reading<'_> {
@@ -145,6 +167,9 @@ impl Read for Reading<'_> {
         // No further than the size it had: a log that grows faster than it is read would never end.
         let left = usize::try_from(self.size - self.bytes).unwrap_or(usize::MAX);
         let most = buffer.len().min(left);
+        if most == 0 {
+            return Ok(0);
+        }
         match self.file.read(&mut buffer[..most]) {
             Ok(count) => {
                 self.bytes += count as u64;

@@ -18,11 +18,17 @@ use rustls_pki_types::pem::PemObject;
 
 use crate::net;
 use crate::policy::Network;
-use crate::store::s3::{CONNECT_TIMEOUT, READ_TIMEOUT};
+use crate::store::s3::CONNECT_TIMEOUT;
+use crate::store::s3::wire::{Line, Wire};
 
 /// Builds the client that all requests of one store go through, or says why the authority file is of no use.
-pub(super) fn client(ca_file: Option<&Path>, network: &Network, port: u16) -> Result<SharedHttpClient, String> {
-    let settings = HttpConnectorSettings::builder().connect_timeout(CONNECT_TIMEOUT).read_timeout(READ_TIMEOUT).build();
+pub(super) fn client(
+    ca_file: Option<&Path>,
+    network: &Network,
+    port: u16,
+    line: Line,
+) -> Result<SharedHttpClient, String> {
+    let settings = HttpConnectorSettings::builder().connect_timeout(CONNECT_TIMEOUT).build();
     let mut builder = Connector::builder().connector_settings(settings);
     builder.set_proxy_config(Some(ProxyConfig::disabled()));
     if let Some(interface) = &network.interface {
@@ -34,7 +40,7 @@ pub(super) fn client(ca_file: Option<&Path>, network: &Network, port: u16) -> Re
         .tls_context(tls(ca_file)?)
         .build_with_resolver(resolver);
     // One connector for all requests, so that connections are used again.
-    let connector = SharedHttpConnector::new(connector);
+    let connector = SharedHttpConnector::new(Wire { inner: SharedHttpConnector::new(connector), line });
     Ok(http_client_fn(move |_, _| connector.clone()))
 }
 

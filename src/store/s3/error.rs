@@ -6,6 +6,7 @@ use std::time::Duration;
 use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_s3::primitives::ByteStreamError;
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
+use chrono::{DateTime, Utc};
 
 use crate::net::NetError;
 use crate::store::StoreError;
@@ -32,6 +33,10 @@ impl Act {
 
     pub(super) fn unreadable(&self, reason: impl Into<String>) -> StoreError {
         StoreError::Unreadable { act: self.act, thing: self.thing.clone(), reason: reason.into() }
+    }
+
+    pub(super) fn protected(&self, until: Option<DateTime<Utc>>) -> StoreError {
+        StoreError::Protected { act: self.act, thing: self.thing.clone(), until }
     }
 
     fn denied(&self, reason: String) -> StoreError {
@@ -61,7 +66,9 @@ impl Act {
         match error {
             SdkError::ServiceError(failure) => {
                 let status = failure.raw().status().as_u16();
-                self.of_answer(status, failure.err().code(), failure.err().message())
+                let error = self.of_answer(status, failure.err().code(), failure.err().message());
+                let after = failure.raw().headers().get("retry-after").and_then(|text| text.trim().parse().ok());
+                asked_to_wait(error, after)
             }
             SdkError::TimeoutError(_) => self.transient("no answer in time"),
             SdkError::ResponseError(_) => self.transient(chain(error)),
@@ -89,11 +96,12 @@ impl Act {
         let code = code.unwrap_or_default();
         let reason = reason(status, code, message.unwrap_or_default());
         if is_locked(code, message.unwrap_or_default()) {
-            return StoreError::Protected { act, thing };
+            return self.protected(None);
         }
         match code {
             // The object lies in an archive, or its own rights or key shut us out: another object may well come.
             "InvalidObjectState" => return self.unreadable(reason),
+            "NotImplemented" => return self.failed(reason),
             "NoSuchBucket" => return self.failed("there is no such bucket"),
             "RequestTimeTooSkewed" => {
                 return self.failed("this machine's clock differs from the server's");
@@ -125,6 +133,21 @@ impl Act {
             _ => self.failed(reason),
         }
     }
+}
+
+/// Notes for how many seconds the server asks to be left alone. A date instead of a number is not heeded: clocks differ.
+fn asked_to_wait(error: StoreError, after_s: Option<u64>) -> StoreError {
+    match (error, after_s) {
+        (StoreError::Transient { act, thing, reason }, Some(seconds)) => {
+            StoreError::Busy { act, thing, reason, after: Duration::from_secs(seconds) }
+        }
+        (error, _) => error,
+    }
+}
+
+/// Returns the code of a server's answer.
+pub(super) fn code<E: ProvideErrorMetadata>(error: &SdkError<E, HttpResponse>) -> Option<&str> {
+    error.as_service_error().and_then(ProvideErrorMetadata::code)
 }
 
 /// Returns the store error of a body that broke off.
@@ -202,6 +225,14 @@ mod tests {
         assert!(matches!(of(507, "", ""), StoreError::Full { .. }));
         let locked = "Access Denied because object protected by object lock.";
         assert!(matches!(of(403, "AccessDenied", locked), StoreError::Protected { .. }));
+    }
+
+    #[test]
+    fn a_server_that_names_a_time_is_heard_where_another_try_may_help() {
+        let busy = asked_to_wait(of(503, "SlowDown", ""), Some(7));
+        assert!(matches!(busy, StoreError::Busy { after, .. } if after == Duration::from_secs(7)), "{busy}");
+        assert!(matches!(asked_to_wait(of(403, "", ""), Some(7)), StoreError::Denied { .. }));
+        assert!(matches!(asked_to_wait(of(503, "", ""), None), StoreError::Transient { .. }));
     }
 
     #[test]

@@ -33,6 +33,13 @@ impl Way {
         net::resolve(&self.network, &self.host, self.port).await.map(drop)
     }
 
+    /// Tells whether the server is this machine: the kernel would reach an address of it from that very address.
+    pub(super) async fn is_here(&self) -> bool {
+        let addresses = net::resolve(&self.network, &self.host, self.port).await.unwrap_or_default();
+        let is_own = |peer: &SocketAddr| net::check(&self.network, *peer).is_ok_and(|route| route.local == peer.ip());
+        addresses.iter().any(is_own)
+    }
+
     /// Checks the way again before an operation, where the server is given by its address. A name is checked by the
     /// connector's resolver at each new connection.
     pub(super) fn recheck(&self) -> Result<(), NetError> {

@@ -68,7 +68,7 @@ impl DumpReadError {
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::Missing { .. } | Self::Damaged { .. } | Self::Malformed { .. } => {
-                Some("run `bkp verify --level data`, and restore from a copy or an older snapshot".to_owned())
+                Some("run `bkp verify --level data --heal`, or restore from a copy or an older snapshot".to_owned())
             }
             Self::NewerFormat { .. } => {
                 Some("use a newer `bkp`, or load the dump with its own `restore.sql`".to_owned())

@@ -19,6 +19,7 @@ use bkp::store::local::LocalStore;
 use bkp::store::memory::MemoryStore;
 use bkp::store::{FileKind, Key, Listed, Store, StoreError};
 use bytes::Bytes;
+use chrono::{DateTime, Utc};
 
 use super::told;
 use super::world::{PASSWORD, World, noise};
@@ -167,6 +168,10 @@ impl Store for Lending {
     async fn delete(&self, key: &Key) -> Result<(), StoreError> {
         self.inner.delete(key).await
     }
+
+    async fn immutable_until(&self, key: &Key) -> Result<Option<DateTime<Utc>>, StoreError> {
+        self.inner.immutable_until(key).await
+    }
 }
 
 #[test]
@@ -233,6 +238,10 @@ impl Store for Killing {
 
     async fn delete(&self, key: &Key) -> Result<(), StoreError> {
         self.inner.delete(key).await
+    }
+
+    async fn immutable_until(&self, key: &Key) -> Result<Option<DateTime<Utc>>, StoreError> {
+        self.inner.immutable_until(key).await
     }
 }
 

@@ -28,6 +28,8 @@ pub(crate) struct S3 {
 impl S3 {
     pub(crate) const BUCKET: &str = "bkp";
     pub(crate) const ACCESS_KEY: &str = "lab-access";
+    /// Another key with the same secret, which faults can tell by its name.
+    pub(crate) const READER_KEY: &str = "lab-reader";
     pub(crate) const SECRET_KEY: &str = "lab-secret-key";
 
     pub(crate) fn start() -> Self {
@@ -64,7 +66,8 @@ impl S3 {
 
 async fn serve(listener: std::net::TcpListener, root: PathBuf, faults: server::Faults) {
     let listener = tokio::net::TcpListener::from_std(listener).unwrap();
-    let keys = Keys { access: S3::ACCESS_KEY.to_owned(), secret: S3::SECRET_KEY.to_owned() };
+    let keys = [S3::ACCESS_KEY, S3::READER_KEY]
+        .map(|access| Keys { access: access.to_owned(), secret: S3::SECRET_KEY.to_owned() });
     server::serve(listener, &root, &keys, faults).await.unwrap();
 }
 

@@ -1,0 +1,294 @@
+//! What was sent to a copy and acknowledged, kept here: for a copy that nobody here may look at, and to know which locks are still
+//! long enough without asking for each.
+//!
+//! One line an object, appended once the server has confirmed it, so a kill loses at most what was not yet noted, and that is sent
+//! or asked for again. It is safe to delete for the same reason. It belongs to one repository in one place: of another it knows
+//! nothing, and starts anew. Two that have it open at once (a copy, and a verify beside it) each append to it; what one does not know
+//! of the other is sent or asked for again.
+
+use std::collections::HashMap;
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use chrono::{DateTime, Utc};
+
+use crate::copy::plan::Listing;
+use crate::store::{FileKind, Key, Listed};
+
+/// The first line's first words; another format gets another number.
+const HEAD: &str = "bkp-sent 1";
+/// Stands where an object was struck off.
+const GONE: &str = "-";
+
+#[derive(Debug, thiserror::Error)]
+#[error("keep the record of what was sent, `{}`", path.display())]
+pub struct LedgerError {
+    path: PathBuf,
+    #[source]
+    error: io::Error,
+}
+
+impl LedgerError {
+    /// Returns the next step for the operator.
+    #[must_use]
+    pub fn hint(&self) -> Option<String> {
+        Some("check the state directory's rights and room; the file is safe to delete".to_owned())
+    }
+}
+
+/// What is known of an object in the copy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Sent {
+    size: u64,
+    /// The end of its lock, where one was asked for.
+    until: Option<DateTime<Utc>>,
+}
+
+/// The record of one copy.
+#[derive(Debug)]
+pub struct Ledger {
+    path: PathBuf,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    sent: HashMap<Key, Sent>,
+    out: File,
+}
+
+impl Ledger {
+    /// Opens the record of a repository's copy at a place, empty where there is none or it is of another.
+    ///
+    /// # Errors
+    /// [`LedgerError`] where it cannot be read or written.
+    pub fn open(path: &Path, repository: &str, place: &str) -> Result<Self, LedgerError> {
+        let failed = |error| LedgerError { path: path.to_owned(), error };
+        let head = format!("{HEAD} {repository} {place}");
+        let text = match fs::read(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+            text => text.map_err(failed)?,
+        };
+        let text = String::from_utf8_lossy(&text);
+        let sent = parse(&text, &head);
+        let out = if is_tidy(&text, &head, sent.len()) {
+            OpenOptions::new().append(true).open(path)
+        } else {
+            write_anew(path, &head, &sent)
+        };
+        let out = out.map_err(failed)?;
+        Ok(Self { path: path.to_owned(), state: Mutex::new(State { sent, out }) })
+    }
+
+    /// Notes that an object is there with its whole size.
+    ///
+    /// # Errors
+    /// [`LedgerError`] where the disk refuses.
+    pub fn note(&self, key: &Key, size: u64, until: Option<DateTime<Utc>>) -> Result<(), LedgerError> {
+        let sent = Sent { size, until };
+        let mut state = self.state();
+        state.sent.insert(key.clone(), sent);
+        self.append(&mut state, &line(key, sent))
+    }
+
+    /// Notes that objects are not there, or are about to go.
+    ///
+    /// # Errors
+    /// [`LedgerError`] where the disk refuses.
+    pub fn strike<'k>(&self, keys: impl IntoIterator<Item = &'k Key>) -> Result<(), LedgerError> {
+        let mut state = self.state();
+        let mut lines = String::new();
+        for key in keys {
+            if state.sent.remove(key).is_some() {
+                lines.push_str(&format!("{key}\t{GONE}\n"));
+            }
+        }
+        self.append(&mut state, &lines)?;
+        // What is to be deleted must be struck off before it is.
+        state.out.sync_data().map_err(|error| self.failed(error))
+    }
+
+    /// Returns the objects of a kind.
+    #[must_use]
+    pub fn of_kind(&self, kind: FileKind) -> Vec<Listed> {
+        let state = self.state();
+        let of_kind = state.sent.iter().filter(|(key, _)| key.kind == kind);
+        of_kind.map(|(key, sent)| Listed { name: key.name.clone(), size: sent.size }).collect()
+    }
+
+    /// Returns what a listing of the copy would show, as far as this record knows.
+    #[must_use]
+    pub fn listing(&self) -> Listing {
+        Listing {
+            config: self.of_kind(FileKind::Config),
+            keys: self.of_kind(FileKind::Key),
+            packs: self.of_kind(FileKind::Pack),
+            indexes: self.of_kind(FileKind::Index),
+            snapshots: self.of_kind(FileKind::Snapshot),
+        }
+    }
+
+    /// Returns the end of an object's lock, as far as this record knows.
+    #[must_use]
+    pub fn until(&self, key: &Key) -> Option<DateTime<Utc>> {
+        self.state().sent.get(key).and_then(|sent| sent.until)
+    }
+
+    fn append(&self, state: &mut State, text: &str) -> Result<(), LedgerError> {
+        // A line is written at once: a kill leaves it whole, or torn at the very end of the file.
+        state.out.write_all(text.as_bytes()).map_err(|error| self.failed(error))
+    }
+
+    fn failed(&self, error: io::Error) -> LedgerError {
+        LedgerError { path: self.path.clone(), error }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // A panic elsewhere leaves a map that knows too little or as much: either is safe.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Tells whether a record can be appended to: its last line is whole, and not most of it is of the past.
+fn is_tidy(text: &str, head: &str, known: usize) -> bool {
+    const LINES_PAST_MAX: usize = 1000;
+    let is_ours = text.strip_prefix(head).is_some_and(|rest| rest.starts_with('\n'));
+    is_ours && text.ends_with('\n') && text.lines().count() <= 2 * known + LINES_PAST_MAX
+}
+
+/// Writes the record whole beside its place and renames it: what was struck off or torn is left out. Returns it open at its end.
+fn write_anew(path: &Path, head: &str, sent: &HashMap<Key, Sent>) -> io::Result<File> {
+    if let Some(dir) = path.parent() {
+        DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
+    }
+    let new = path.with_extension("new");
+    let mut text = format!("{head}\n");
+    text.extend(sent.iter().map(|(key, sent)| line(key, *sent)));
+    // Made anew: one that a kill has left is of no use.
+    let _ = fs::remove_file(&new);
+    let mut out = OpenOptions::new().append(true).create_new(true).mode(0o600).open(&new)?;
+    out.write_all(text.as_bytes())?;
+    out.sync_all()?;
+    fs::rename(&new, path)?;
+    Ok(out)
+}
+
+fn line(key: &Key, sent: Sent) -> String {
+    let until = sent.until.map_or_else(|| GONE.to_owned(), |until| until.timestamp().to_string());
+    format!("{key}\t{}\t{until}\n", sent.size)
+}
+
+/// Reads a record; what is under another head, or is no whole line, is left out.
+fn parse(text: &str, head: &str) -> HashMap<Key, Sent> {
+    let mut sent = HashMap::new();
+    let Some(lines) = text.strip_prefix(head).and_then(|rest| rest.strip_prefix('\n')) else { return sent };
+    for line in lines.split_inclusive('\n').filter_map(|line| line.strip_suffix('\n')) {
+        let mut words = line.split('\t');
+        let Some(key) = words.next().and_then(Key::at) else { continue };
+        match (words.next(), words.next()) {
+            (Some(GONE), None) => {
+                sent.remove(&key);
+            }
+            (Some(size), Some(until)) => {
+                let Ok(size) = size.parse() else { continue };
+                let until = until.parse().ok().and_then(|seconds| DateTime::from_timestamp(seconds, 0));
+                sent.insert(key, Sent { size, until });
+            }
+            _ => {}
+        }
+    }
+    sent
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    fn pack(n: u8) -> Key {
+        Key::new(FileKind::Pack, hex::encode([n; 32]))
+    }
+
+    fn open(dir: &Path, repository: &str) -> Ledger {
+        Ledger::open(&dir.join("copies/offsite.sent"), repository, "s3://dr/bkp").unwrap()
+    }
+
+    #[test]
+    fn what_was_noted_is_known_again_and_what_was_struck_off_is_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let until = DateTime::from_timestamp(2_000_000_000, 0);
+        let ledger = open(dir.path(), "id");
+        ledger.note(&Key::config(), 155, None).unwrap();
+        ledger.note(&pack(1), 10, until).unwrap();
+        ledger.note(&pack(2), 20, None).unwrap();
+        ledger.strike([&pack(2), &pack(3)]).unwrap();
+        for _ in 0..2 {
+            let again = open(dir.path(), "id");
+            assert_eq!(again.of_kind(FileKind::Pack), [Listed { name: pack(1).name, size: 10 }]);
+            assert_eq!(again.of_kind(FileKind::Config).len(), 1);
+            assert_eq!((again.until(&pack(1)), again.until(&Key::config())), (until, None));
+        }
+    }
+
+    #[test]
+    fn a_record_of_another_repository_or_place_knows_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        open(dir.path(), "id").note(&pack(1), 10, None).unwrap();
+        assert_eq!(open(dir.path(), "other").listing(), Listing::default());
+        assert_eq!(open(dir.path(), "id").listing(), Listing::default(), "the other has taken its place");
+    }
+
+    #[test]
+    fn two_that_have_it_open_do_not_take_each_others_notes_away() {
+        let dir = tempfile::tempdir().unwrap();
+        let one = open(dir.path(), "id");
+        one.note(&pack(1), 1, None).unwrap();
+        let other = open(dir.path(), "id");
+        one.note(&pack(2), 2, None).unwrap();
+        other.strike([&pack(1)]).unwrap();
+        one.note(&pack(3), 3, None).unwrap();
+        let mut sizes: Vec<_> = open(dir.path(), "id").of_kind(FileKind::Pack).iter().map(|it| it.size).collect();
+        sizes.sort_unstable();
+        assert_eq!(sizes, [2, 3]);
+    }
+
+    #[test]
+    fn a_record_of_which_most_is_past_is_written_anew() {
+        let dir = tempfile::tempdir().unwrap();
+        let ledger = open(dir.path(), "id");
+        for size in 0..1500 {
+            ledger.note(&pack(1), size, None).unwrap();
+        }
+        let lines = || fs::read_to_string(dir.path().join("copies/offsite.sent")).unwrap().lines().count();
+        assert_eq!(lines(), 1501);
+        assert_eq!(open(dir.path(), "id").of_kind(FileKind::Pack)[0].size, 1499);
+        assert_eq!(lines(), 2);
+    }
+
+    #[test]
+    fn a_line_that_a_kill_has_torn_is_left_out_wherever_it_is_cut() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("copies/offsite.sent");
+        open(dir.path(), "id").note(&pack(1), 10, None).unwrap();
+        let before = fs::read(&path).unwrap().len();
+        open(dir.path(), "id").note(&pack(2), 1234, None).unwrap();
+        let whole = fs::read(&path).unwrap();
+        let last = line(&pack(2), Sent { size: 1234, until: None });
+        assert!(String::from_utf8(whole).unwrap().contains(&last));
+        for cut in 0..last.len() {
+            let mut text = format!("{HEAD} id s3://dr/bkp\n{}", line(&pack(1), Sent { size: 10, until: None }));
+            assert_eq!(text.len(), before);
+            text.push_str(&last[..cut]);
+            fs::write(&path, text).unwrap();
+            let ledger = open(dir.path(), "id");
+            assert_eq!(ledger.of_kind(FileKind::Pack).len(), 1, "cut at {cut}");
+            // And nothing is glued to the torn line.
+            ledger.note(&pack(3), 3, None).unwrap();
+            assert_eq!(open(dir.path(), "id").of_kind(FileKind::Pack).len(), 2, "cut at {cut}");
+        }
+    }
+}

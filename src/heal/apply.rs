@@ -1,0 +1,181 @@
+//! Does what a plan says: fetches, proves, puts back, and proves again.
+
+use std::collections::HashSet;
+
+use bytes::Bytes;
+use futures_util::{StreamExt, stream};
+
+use crate::event::Unit;
+use crate::heal::plan::{HealPlan, Left, PutBack};
+use crate::heal::{HealError, Healed, How, Mended, Ward};
+use crate::human;
+use crate::id::ObjectId;
+use crate::repository::{LockGuard, RepositoryError};
+use crate::run::Run;
+use crate::store::{FileKind, Key};
+use crate::verify::Object;
+
+/// Objects on their way at once: each is a pack in memory, of 16 MiB as a rule and of 128 MiB where restic was told so.
+const OBJECTS_IN_FLIGHT_MAX: usize = 4;
+
+/// Puts objects back, kind by kind in the order of publishing. Under a lock.
+pub(super) async fn put_back(
+    ward: &Ward,
+    objects: &[PutBack],
+    healed: &mut Healed,
+    run: &Run,
+) -> Result<(), HealError> {
+    let task = run.events.task(format!("heal {}", ward.name), Unit::Bytes, objects.iter().map(|one| one.bytes).sum());
+    let mut is_refused = false;
+    for kind in objects.chunk_by(|a, b| a.object.kind == b.object.kind) {
+        // A store that is full, or lets nobody write, says so to every object.
+        if is_refused {
+            healed.left.extend(kind.iter().map(|one| left(one, "not tried: the store takes nothing")));
+            continue;
+        }
+        // Owned: a closure over borrowed items would make the future of a heal impossible to spawn.
+        let puts = kind.iter().cloned().map(|one| async move {
+            let put = put_one(ward, &one, run).await;
+            (one, put)
+        });
+        let mut puts = stream::iter(puts).buffer_unordered(OBJECTS_IN_FLIGHT_MAX);
+        while let Some((one, put)) = puts.next().await {
+            task.add(one.bytes);
+            match put {
+                Ok(mended) => healed.mended.push(mended),
+                Err(Unmended::Fatal(error)) => return Err(error.into()),
+                Err(Unmended::Refused(error)) => {
+                    is_refused = true;
+                    healed.left.push(left(&one, &error.to_string()));
+                }
+                Err(Unmended::NotHad(why, away)) => {
+                    healed.left.push(left(&one, &why));
+                    healed.away.extend(away);
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+fn left(one: &PutBack, why: &str) -> Left {
+    Left::new(&Object::Stored(one.object.clone()), why)
+}
+
+/// Why an object is not back.
+enum Unmended {
+    /// No store gave good bytes; these did not answer.
+    NotHad(String, Vec<String>),
+    /// The store does not take it.
+    Refused(RepositoryError),
+    /// A signal, or a lock that was lost.
+    Fatal(RepositoryError),
+}
+
+async fn put_one(ward: &Ward, one: &PutBack, run: &Run) -> Result<Mended, Unmended> {
+    let (bytes, from) = fetch(ward, one, run).await?;
+    let length = bytes.len() as u64;
+    match ward.repository.put_back(&one.object, bytes).await {
+        Ok(()) => Ok(Mended { what: one.object.to_string(), how: How::From(from), bytes: length }),
+        Err(error @ (RepositoryError::LockLost { .. } | RepositoryError::Stopped(_))) => Err(Unmended::Fatal(error)),
+        Err(RepositoryError::Store(error)) if error.is_final() => Err(Unmended::Refused(error.into())),
+        Err(error) => Err(Unmended::NotHad(error.to_string(), Vec::new())),
+    }
+}
+
+/// Fetches an object from the first store whose bytes of it are good.
+async fn fetch(ward: &Ward, one: &PutBack, run: &Run) -> Result<(Bytes, String), Unmended> {
+    let (mut faults, mut away) = (Vec::new(), Vec::new());
+    for donor in ward.donors.iter().filter(|donor| one.from.contains(&donor.name)) {
+        let got = run.cancel.run_until_cancelled(donor.store.get(&one.object)).await;
+        let got = got.ok_or_else(|| Unmended::Fatal(crate::run::Stopped.into()))?;
+        let proved = match got {
+            Ok(bytes) => prove(ward, one, bytes).await,
+            Err(error) => Err(error.into()),
+        };
+        match proved {
+            Ok(bytes) => return Ok((bytes, donor.name.clone())),
+            Err(error) => {
+                if !error.is_damage() {
+                    away.push(donor.name.clone());
+                }
+                faults.push(format!("{}: {}", donor.name, human::chain(&error)));
+            }
+        }
+    }
+    Err(Unmended::NotHad(format!("no other store holds it whole: {}", faults.join("; ")), away))
+}
+
+async fn prove(ward: &Ward, one: &PutBack, bytes: Bytes) -> Result<Bytes, RepositoryError> {
+    let (repository, key) = (ward.repository.clone(), one.object.clone());
+    // A pack takes tens of milliseconds to hash, too long for the threads that wait.
+    let proved = tokio::task::spawn_blocking(move || repository.check_bytes(&key, &bytes).map(|()| bytes)).await;
+    proved.map_err(|error| RepositoryError::refused("an object", error))?
+}
+
+/// Names packs that have no index, and removes what is worth nothing any more. The lock is exclusive.
+pub(super) async fn change_index(
+    ward: &Ward,
+    plan: &HealPlan,
+    lock: &LockGuard,
+    healed: &mut Healed,
+    run: &Run,
+) -> Result<(), HealError> {
+    let repository = &ward.repository;
+    if plan.rebuilds_index {
+        repository.load_index_and_headers(run).await?;
+        let named = repository.save_recovered_index().await?;
+        if named > 0 {
+            let packs = human::counted(named as u64, "pack", "packs");
+            healed.mended.push(Mended { what: format!("an index of {packs}"), how: How::Rebuilt, bytes: 0 });
+        }
+    } else {
+        // Only now does nobody else change what index files and packs there are.
+        repository.load_index(run).await?;
+    }
+    let twins = plan.removed.iter().filter(|key| key.kind != FileKind::Index).cloned();
+    for key in twins.chain(repository.worthless_index_files()) {
+        if remove(ward, &key, lock, healed, run).await? {
+            healed.mended.push(Mended { what: key.to_string(), how: How::Removed, bytes: 0 });
+        }
+    }
+    Ok(())
+}
+
+/// Gives packs up: new packs and new index files first, then the old index files go, and the packs last. The lock is exclusive.
+pub(super) async fn salvage(
+    ward: &Ward,
+    packs: &HashSet<ObjectId>,
+    lock: &LockGuard,
+    healed: &mut Healed,
+    run: &Run,
+) -> Result<(), HealError> {
+    ward.repository.load_index(run).await?;
+    let salvage = ward.repository.salvage(packs, run).await?;
+    for name in &salvage.old_indexes {
+        // An index file that stays names packs that must stay with it.
+        if !remove(ward, &Key::new(FileKind::Index, name), lock, healed, run).await? {
+            return Ok(());
+        }
+    }
+    let mut bytes = salvage.bytes;
+    for pack in salvage.packs {
+        let key = Key::new(FileKind::Pack, pack.pack.to_string());
+        if remove(ward, &key, lock, healed, run).await? {
+            let how = How::Salvaged { blobs: pack.blobs, lost: pack.lost };
+            healed.mended.push(Mended { what: key.to_string(), how, bytes: std::mem::take(&mut bytes) });
+        }
+    }
+    Ok(())
+}
+
+/// Deletes an object, and tells whether the store did so.
+async fn remove(ward: &Ward, key: &Key, lock: &LockGuard, healed: &mut Healed, run: &Run) -> Result<bool, HealError> {
+    run.check()?;
+    lock.prove().await?;
+    let deleted = ward.repository.store().delete(key).await;
+    if let Err(error) = &deleted {
+        healed.left.push(Left::new(&Object::Stored(key.clone()), &error.to_string()));
+    }
+    Ok(deleted.is_ok())
+}

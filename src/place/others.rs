@@ -1,0 +1,81 @@
+//! A store that is to be mended, opened by whatever means, and the others beside it.
+
+use std::sync::Arc;
+
+use crate::place::{PlaceError, copy_store, find_copy, open, store};
+use crate::policy::Policy;
+use crate::repository::{Repository, RepositoryError};
+use crate::run::Run;
+use crate::store::{FileKind, SharedStore, StoreError};
+
+/// A store, and the name of the copy that it is; `None`: the repository.
+pub type Named = (Option<String>, SharedStore);
+
+/// Returns all stores of a policy but one, the repository first, and the names of those that cannot be opened, with a warning.
+///
+/// # Errors
+/// [`RepositoryError::Stopped`] after a signal.
+pub async fn others(policy: &Policy, but: Option<&str>, run: &Run) -> Result<(Vec<Named>, Vec<String>), PlaceError> {
+    let (mut others, mut away) = (Vec::new(), Vec::new());
+    // With a recovery kit there is none on this machine.
+    if but.is_some() && policy.repository.from_kit.is_none() {
+        others.push((None, store(policy)));
+    }
+    for copy in policy.copies.iter().filter(|copy| Some(copy.name.as_str()) != but) {
+        match copy_store(policy, copy, run).await {
+            Ok(store) => others.push((Some(copy.name.clone()), store)),
+            Err(error) => {
+                run.check().map_err(RepositoryError::from)?;
+                let error = crate::human::chain(&error);
+                run.events.warn(format!("{}: {error}: nothing can be taken from there", copy.name));
+                away.push(copy.name.clone());
+            }
+        }
+    }
+    Ok((others, away))
+}
+
+/// Opens the repository on this machine, or the copy of that name. Where its own config or keys do not let it be opened, but it
+/// holds something, it is opened by those of another store.
+///
+/// # Errors
+/// [`PlaceError`] where neither opens, or where nothing is there.
+pub async fn repository_beside(
+    policy: &Policy,
+    copy: Option<&str>,
+    others: &[Named],
+    run: &Run,
+) -> Result<Arc<Repository>, PlaceError> {
+    let here = match copy {
+        None => store(policy),
+        Some(name) => copy_store(policy, find_copy(policy, name)?, run).await?,
+    };
+    let error = match open(policy, here.clone(), run).await {
+        Ok(repository) => return Ok(repository),
+        Err(error) => error,
+    };
+    if !is_headless(&here, &error).await? {
+        return Err(error);
+    }
+    for (_, store) in others {
+        if let Ok(repository) = open(policy, store.clone(), run).await {
+            return Ok(repository.in_store(here, run));
+        }
+    }
+    Err(error)
+}
+
+/// Tells whether it is the config or the keys that are lost, and not all that they were for. A whole key that the password does
+/// not open says that the password is another, and a key of old is not to come back.
+async fn is_headless(store: &SharedStore, error: &PlaceError) -> Result<bool, RepositoryError> {
+    use StoreError::{Missing, Unreadable};
+    let PlaceError::Repository(error) = error else { return Ok(false) };
+    let is_lost = match error {
+        RepositoryError::WrongPassword { .. } => store.list(FileKind::Key).await?.is_empty(),
+        RepositoryError::NoRepository { .. }
+        | RepositoryError::Damaged { .. }
+        | RepositoryError::Store(Missing { .. } | Unreadable { .. }) => true,
+        _ => false,
+    };
+    Ok(is_lost && (!store.list(FileKind::Pack).await?.is_empty() || !store.list(FileKind::Snapshot).await?.is_empty()))
+}

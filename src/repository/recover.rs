@@ -1,0 +1,89 @@
+//! Index files made from packs, where those that named the packs are damaged or gone.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::PoisonError;
+
+use crate::id::{BlobId, ObjectId};
+use crate::repository::error::RepositoryError;
+use crate::repository::read::Headers;
+use crate::repository::{PackContents, Repository, document, index};
+use crate::run::Run;
+use crate::store::{FileKind, Key};
+
+impl Repository {
+    /// Loads the index, and reads the headers of all packs that no index file names: of an index file that is gone these are the only
+    /// trace. What a killed run left is among them.
+    ///
+    /// # Errors
+    /// Like [`Repository::load_index`].
+    pub async fn load_index_and_headers(&self, run: &Run) -> Result<(), RepositoryError> {
+        self.load_index_reading(Headers::Always, run).await
+    }
+
+    /// Returns the packs that were found without an index file that can be read: the loaded index has them from their own headers.
+    pub(crate) fn packs_without_index(&self) -> Vec<ObjectId> {
+        let unnamed = self.unnamed.lock().unwrap_or_else(PoisonError::into_inner);
+        unnamed.iter().map(|pack| pack.id).collect()
+    }
+
+    /// Writes index files for the packs that were found without one, so that a damaged index file is worth nothing any more and
+    /// copies are whole again. Returns how many packs they name; one that adds nothing to the others is not named.
+    ///
+    /// # Errors
+    /// Where the store refuses, or the lock was lost.
+    pub async fn save_recovered_index(&self) -> Result<usize, RepositoryError> {
+        let unnamed = self.unnamed.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let named = self.worth_naming(&unnamed).await?;
+        for packs in index::files_of(&named) {
+            self.check_lock()?;
+            let json = index::print(packs).map_err(|error| RepositoryError::refused("index", error))?;
+            document::save(&self.store, &self.master, FileKind::Index, &json).await?;
+        }
+        self.unnamed.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        Ok(named.len())
+    }
+
+    /// Returns the damaged index files that are worth nothing any more, because every pack that is here is named by one that can be
+    /// read, or adds nothing to those.
+    pub(crate) fn worthless_index_files(&self) -> Vec<Key> {
+        let faults: Vec<Key> = self.index_faults().into_iter().map(|fault| fault.object).collect();
+        let is_complete = self.packs_without_index().is_empty() && faults.iter().all(|key| key.kind == FileKind::Index);
+        if is_complete { faults } else { Vec::new() }
+    }
+
+    async fn worth_naming(&self, unnamed: &[PackContents]) -> Result<Vec<PackContents>, RepositoryError> {
+        let mut open: HashSet<ObjectId> = unnamed.iter().map(|pack| pack.id).collect();
+        let wrong = self.wrong_twins(unnamed).await?;
+        let mut named = Vec::new();
+        for pack in unnamed.iter().filter(|pack| !wrong.contains(&pack.id)) {
+            let is_elsewhere = |kind, id: &BlobId| self.is_in(kind, id, |other| !open.contains(other));
+            if !pack.blobs.iter().all(|blob| is_elsewhere(blob.kind, &blob.id)) {
+                open.remove(&pack.id);
+                named.push(pack.clone());
+            }
+        }
+        Ok(named)
+    }
+
+    /// Of packs that say they hold the very same, as a pack and its twin under a wrong name do, returns those whose bytes do not
+    /// hash to their name. Only these are read whole: of all others a header cannot lie.
+    async fn wrong_twins(&self, packs: &[PackContents]) -> Result<HashSet<ObjectId>, RepositoryError> {
+        let looks = |pack: &PackContents| (pack.blobs.first().map(|blob| blob.id), pack.blobs.len(), pack.size());
+        let mut alike: HashMap<_, Vec<ObjectId>> = HashMap::new();
+        for pack in packs {
+            alike.entry(looks(pack)).or_default().push(pack.id);
+        }
+        let mut wrong = HashSet::new();
+        for id in alike.into_values().filter(|twins| twins.len() > 1).flatten() {
+            let hashed = self.store.hash(&Key::new(FileKind::Pack, id.to_string())).await;
+            match hashed.map_err(RepositoryError::from) {
+                Ok(actual) if actual == id => {}
+                Err(error) if !error.is_damage() => return Err(error),
+                Ok(_) | Err(_) => {
+                    wrong.insert(id);
+                }
+            }
+        }
+        Ok(wrong)
+    }
+}

@@ -1,0 +1,139 @@
+//! Gives damaged packs up: what still reads of them moves into new packs, and the index no longer names the rest. Then a backup
+//! stores again what the source still has, instead of relying on bytes that nobody can read.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use crate::id::{BlobId, ObjectId};
+use crate::repository::error::RepositoryError;
+use crate::repository::index::Index;
+use crate::repository::marks::Marks;
+use crate::repository::pack::BlobKind;
+use crate::repository::{Location, PackContents, Repository};
+use crate::run::Run;
+use crate::seal;
+use crate::store::{FileKind, Key};
+
+/// What became of a damaged pack.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Salvaged {
+    pub pack: ObjectId,
+    pub blobs: u64,
+    /// Blobs that no pack holds whole any more.
+    pub lost: u64,
+}
+
+/// A salvage that is proved. What it makes superfluous is still there.
+#[derive(Debug, Default)]
+pub struct Salvage {
+    pub packs: Vec<Salvaged>,
+    /// Bytes in new packs.
+    pub bytes: u64,
+    /// Index files that name the damaged packs: others are in their place.
+    pub old_indexes: Vec<String>,
+}
+
+impl Repository {
+    /// Moves what still reads of damaged packs, and names none of them any more. Under an exclusive lock; the index is loaded.
+    ///
+    /// # Errors
+    /// Where the store refuses, or what is to stay could not be proved. Then nothing has changed but what no index names.
+    pub async fn salvage(&self, damaged: &HashSet<ObjectId>, run: &Run) -> Result<Salvage, RepositoryError> {
+        let packs = self.with_index(|index| index.contents(damaged, |_, _| true));
+        let (mut salvage, mut lost, mut kept) = (Salvage::default(), HashSet::new(), Vec::new());
+        for pack in packs {
+            run.check()?;
+            let (blobs, before) = (pack.blobs.len() as u64, lost.len());
+            let readable = self.readable(&pack, damaged, &mut lost).await?;
+            salvage.packs.push(Salvaged { pack: pack.id, blobs, lost: (lost.len() - before) as u64 });
+            if !readable.blobs.is_empty() {
+                kept.push(readable);
+            }
+        }
+        // A blob that one damaged pack has lost may be whole in another.
+        for blob in kept.iter().flat_map(|pack| &pack.blobs) {
+            lost.remove(&(blob.kind, blob.id));
+        }
+        let written = self.repack(&kept, run).await?;
+        salvage.bytes = written.iter().map(PackContents::size).sum();
+        let reindexed = self.reindex(damaged, &written, false, run).await?;
+        let mut marks = self.with_index(|index| index.marks_but(&lost));
+        let whole = self.pack_sizes().into_iter().map(|(id, _)| id).filter(|id| !damaged.contains(id)).collect();
+        self.uses(&mut marks, &whole, &HashSet::new());
+        self.prove_reindexed(&reindexed, damaged, &marks).await?;
+        salvage.old_indexes = reindexed.old;
+        Ok(salvage)
+    }
+
+    /// Returns the blobs of a damaged pack that open in it and in no pack that stays, and notes those that open nowhere.
+    async fn readable(
+        &self,
+        pack: &PackContents,
+        damaged: &HashSet<ObjectId>,
+        lost: &mut HashSet<(BlobKind, BlobId)>,
+    ) -> Result<PackContents, RepositoryError> {
+        let key = Key::new(FileKind::Pack, pack.id.to_string());
+        let bytes = match self.store.get(&key).await.map_err(RepositoryError::from) {
+            Err(error) if !error.is_damage() => return Err(error),
+            got => got.unwrap_or_default(),
+        };
+        let (master, blobs) = (Arc::clone(&self.master), pack.blobs.clone());
+        let opened = tokio::task::spawn_blocking(move || {
+            let place = |at: u64| usize::try_from(at).unwrap_or(usize::MAX);
+            let opens = |blob: &crate::repository::PackedBlob| {
+                let sealed = bytes.get(place(blob.range().start)..place(blob.range().end));
+                sealed.is_some_and(|sealed| seal::open(&master, &blob.id, sealed, blob.plain).is_ok())
+            };
+            blobs.iter().map(opens).collect::<Vec<bool>>()
+        });
+        let opened = opened.await.map_err(|error| RepositoryError::refused("blobs", error))?;
+        let mut readable = PackContents { id: pack.id, blobs: Vec::new() };
+        for (blob, opens) in pack.blobs.iter().zip(opened) {
+            let here = Location { pack: pack.id, blob: *blob };
+            if self.opens_in_other(&here, damaged).await? {
+                continue;
+            }
+            // Alone it may come where the pack as a whole lies on a bad sector.
+            if opens || self.opens(&here).await? {
+                readable.blobs.push(*blob);
+            } else {
+                lost.insert((blob.kind, blob.id));
+            }
+        }
+        Ok(readable)
+    }
+
+    async fn opens_in_other(&self, here: &Location, damaged: &HashSet<ObjectId>) -> Result<bool, RepositoryError> {
+        for other in self.locations(here.blob.kind, &here.blob.id) {
+            if !damaged.contains(&other.pack) && self.opens(&other).await? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    async fn opens(&self, place: &Location) -> Result<bool, RepositoryError> {
+        let opened = self.fetch(place).await.and_then(|sealed| self.open_at(place, &sealed));
+        match opened {
+            Ok(_) => Ok(true),
+            Err(error) if error.is_damage() => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+impl Index {
+    /// Returns marks for every blob but some.
+    fn marks_but(&self, lost: &HashSet<(BlobKind, BlobId)>) -> Marks {
+        let mut marks = self.marks();
+        for kind in [BlobKind::Data, BlobKind::Tree] {
+            for entry in &self.section(kind).entries {
+                let id = entry.blob(kind).id;
+                if !lost.contains(&(kind, id)) {
+                    self.mark(&mut marks, kind, &id);
+                }
+            }
+        }
+        marks
+    }
+}

@@ -1,0 +1,220 @@
+//! A copy with credentials that may put and nothing else: what is there is known from a record, and nothing is sent twice.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+
+use bkp::copy::{Copied, Ledger, Terms, copy_under};
+use bkp::policy::{Access, Network, S3Place};
+use bkp::repository::Repository;
+use bkp::run::Run;
+use bkp::store::s3::{Line, S3Store};
+use bkp::store::{FileKind, Key, SharedStore};
+
+use crate::cli::desk::Desk;
+use crate::copy::{memory, repository, save};
+use crate::immutable::copy_to;
+use crate::s3;
+use crate::servers::{Asked, Fault, S3};
+
+/// What a server was asked for by the key that may only write: method and path, and whether it was let through.
+type Log = Arc<Mutex<Vec<(String, String, bool)>>>;
+
+/// Starts a server that lets one key put and nothing else, and the other do anything.
+fn guarded(more: impl Fn(&str, usize) -> Option<Fault> + Send + Sync + 'static) -> (S3, Log) {
+    let log = Log::default();
+    let (heard, puts) = (log.clone(), Mutex::new(0));
+    let s3 = S3::start_with_faults(move |asked: &Asked| {
+        let signed = asked.headers().get("authorization").unwrap().to_str().unwrap();
+        let (method, path) = (asked.method().to_string(), asked.uri().path().to_owned());
+        if signed.contains(S3::READER_KEY) {
+            return None;
+        }
+        let fault = match method.as_str() {
+            "PUT" if asked.uri().query().is_none_or(|query| query.starts_with("x-id")) => {
+                let mut puts = puts.lock().unwrap();
+                *puts += 1;
+                more(&path, *puts)
+            }
+            _ => Some(Fault::Status(403)),
+        };
+        heard.lock().unwrap().push((method, path, fault.is_none()));
+        fault
+    });
+    (s3, log)
+}
+
+fn all(_: &str, _: usize) -> Option<Fault> {
+    None
+}
+
+/// Returns how often each object was put with success, and starts a new log.
+fn puts(log: &Log) -> BTreeMap<String, u32> {
+    let mut puts = BTreeMap::new();
+    for (method, path, is_through) in log.lock().unwrap().drain(..) {
+        assert_eq!(method, "PUT", "{path}");
+        *puts.entry(path).or_default() += u32::from(is_through);
+    }
+    puts
+}
+
+async fn target(s3: &S3) -> SharedStore {
+    let place = S3Place { access: Access::WriteOnly, ..s3::place(s3) };
+    let run = Run::silent();
+    Arc::new(S3Store::open(&place, Some(s3::credentials()), &Network::default(), Line::default(), &run).await.unwrap())
+}
+
+async fn copied(from: &Repository, s3: &S3, dir: &Path) -> Copied {
+    let to = target(s3).await;
+    let ledger = Ledger::open(&dir.join("there.sent"), from.id(), &to.location()).unwrap();
+    let terms = Terms { ledger: Some(&ledger), is_blind: true, ..Terms::plain(3) };
+    copy_under(&terms, from, &to, &Run::silent()).await.unwrap()
+}
+
+async fn three_snapshots() -> Arc<Repository> {
+    let from = repository(memory()).await;
+    for seed in 1..=3 {
+        save(&from, seed, &[]).await;
+    }
+    from
+}
+
+async fn assert_same(from: &Repository, s3: &S3) {
+    for kind in [FileKind::Config, FileKind::Key, FileKind::Pack, FileKind::Index, FileKind::Snapshot] {
+        for listed in from.store().list(kind).await.unwrap() {
+            let key = Key::new(kind, listed.name);
+            let there = std::fs::read(s3.objects().join("dr/mall").join(key.path())).unwrap();
+            assert_eq!(there, from.store().get(&key).await.unwrap(), "{key}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn puts_alone_make_a_whole_copy_and_the_next_sends_only_what_is_new() {
+    let ((s3, log), dir) = (guarded(all), tempfile::tempdir().unwrap());
+    let from = three_snapshots().await;
+    let first = copied(&from, &s3, dir.path()).await;
+    assert!(first.is_complete() && first.snapshots.len() == 3, "{first:?}");
+    let sent = puts(&log);
+    assert_eq!(sent.len(), 14, "no lock is put, for it could not be taken back: {sent:?}");
+    assert!(sent.values().all(|count| *count == 1));
+    assert_same(&from, &s3).await;
+
+    assert!(copied(&from, &s3, dir.path()).await.is_complete());
+    assert_eq!(puts(&log).len(), 0);
+    save(&from, 4, &[]).await;
+    let one = copied(&from, &s3, dir.path()).await;
+    assert_eq!((one.packs, one.indexes, one.snapshots.len(), puts(&log).len()), (2, 1, 1, 4));
+    assert_same(&from, &s3).await;
+}
+
+#[tokio::test]
+async fn without_its_record_everything_is_sent_again() {
+    let ((s3, log), dir) = (guarded(all), tempfile::tempdir().unwrap());
+    let from = three_snapshots().await;
+    copied(&from, &s3, dir.path()).await;
+    puts(&log);
+    std::fs::remove_file(dir.path().join("there.sent")).unwrap();
+    assert!(copied(&from, &s3, dir.path()).await.is_complete());
+    assert_eq!(puts(&log).len(), 14);
+    assert_same(&from, &s3).await;
+}
+
+#[tokio::test]
+async fn a_copy_that_is_cut_at_any_put_goes_on_and_sends_nothing_twice() {
+    let from = three_snapshots().await;
+    for nth in 1..=14 {
+        let fails_from = move |_: &str, puts: usize| (nth..nth + 20).contains(&puts).then_some(Fault::Status(403));
+        let ((s3, log), dir) = (guarded(fails_from), tempfile::tempdir().unwrap());
+        let cut = copied(&from, &s3, dir.path()).await;
+        assert!(!cut.is_complete(), "cut at {nth}");
+        // What the fault still holds is used up.
+        while !copied(&from, &s3, dir.path()).await.is_complete() {}
+        let sent = puts(&log);
+        assert_eq!(sent.len(), 14, "cut at {nth}");
+        assert!(sent.values().all(|count| *count == 1), "cut at {nth}: {sent:?}");
+        assert_same(&from, &s3).await;
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_does_not_confirm_the_bytes_is_not_believed() {
+    // It takes all and answers with nothing but its status.
+    let (s3, dir) = (S3::start_with_faults(|_| Some(Fault::Status(200))), tempfile::tempdir().unwrap());
+    let failed = copied(&*three_snapshots().await, &s3, dir.path()).await;
+    assert!(failed.snapshots.is_empty() && !failed.is_complete());
+    let (_, error) = &failed.failed[0];
+    assert!(bkp::human::chain(error).contains("does not confirm the SHA-256"), "{error:?}");
+}
+
+const WRITE_ONLY: &str = "prefix = \"mall\"\naccess = \"write-only\"\n";
+
+fn reader(desk: &Desk) -> String {
+    let secret = desk.text("s3.key");
+    format!("[copy.s3.reader]\naccess_key_id = \"{}\"\nsecret_access_key_file = \"{secret}\"\n", S3::READER_KEY)
+}
+
+#[test]
+fn reading_needs_a_readers_key_and_the_program_says_so() {
+    let ((s3, _log), desk) = (guarded(all), Desk::ready());
+    copy_to(&desk, &s3.endpoint(), S3::BUCKET, WRITE_ONLY);
+    desk.bkp(&["backup", "mall"]).expect(0);
+    for args in [
+        &["verify", "mall", "--copy", "usb"][..],
+        &["restore", "mall", "--from", "usb", "--to-dir", &desk.text("back"), "--yes"],
+        &["prune", "mall", "--copy", "usb"],
+        &["forget", "mall", "--copy", "usb"],
+        &["drill", "mall", "--from", "usb"],
+    ] {
+        let ended = desk.bkp(args).expect(12);
+        assert!(ended.err.contains("open copy `usb`: the policy's credentials for it may only write"), "{ended:?}");
+        assert!(ended.err.contains("hint: add [copy.s3.reader] with a key that has s3:GetObject"), "{ended:?}");
+    }
+    let doctor = desk.bkp(&["doctor", "mall"]).expect(0);
+    assert!(doctor.out.contains("warning copy usb: can be reached: s3://bkp/mall: write-only"), "{doctor:?}");
+    assert_eq!(desk.bkp(&["copy", "mall", "--dry-run", "--json"]).expect(0).json()["copies"][0]["objects"], 0);
+}
+
+#[test]
+fn with_a_readers_key_a_copy_is_verified_and_restored_and_what_it_lost_is_sent_again() {
+    let ((s3, log), desk) = (guarded(all), Desk::ready());
+    copy_to(&desk, &s3.endpoint(), S3::BUCKET, &format!("{WRITE_ONLY}{}", reader(&desk)));
+    desk.bkp(&["backup", "mall"]).expect(0);
+    desk.bkp(&["verify", "mall", "--copy", "usb", "--level", "data"]).expect(0);
+    desk.bkp(&["restore", "mall", "--from", "usb", "--to-dir", &desk.text("back"), "--yes"]).expect(0);
+    assert_eq!(crate::world::files(&desk.path("back")), crate::world::files(&desk.path("images")));
+    puts(&log);
+
+    // A prune from elsewhere, which this machine knows nothing of.
+    let packs = s3.objects().join("mall/data");
+    std::fs::remove_dir_all(&packs).unwrap();
+    desk.bkp(&["copy", "mall"]).expect(0);
+    assert!(puts(&log).is_empty() && !packs.exists(), "the record believes in what is gone");
+    desk.bkp(&["verify", "mall", "--copy", "usb"]).expect(13);
+    desk.bkp(&["copy", "mall"]).expect(0);
+    assert!(puts(&log).keys().all(|path| path.contains("/data/")), "only what was lost");
+    desk.bkp(&["verify", "mall", "--copy", "usb", "--level", "data"]).expect(0);
+}
+
+#[test]
+fn what_a_prune_from_here_deletes_is_struck_off_the_record() {
+    let ((s3, log), desk) = (guarded(all), Desk::ready());
+    copy_to(&desk, &s3.endpoint(), S3::BUCKET, &format!("{WRITE_ONLY}{}", reader(&desk)));
+    desk.bkp(&["backup", "mall"]).expect(0);
+    let record = || std::fs::read_to_string(desk.path("state/copies/usb.sent")).unwrap();
+    let first = desk.snapshots()[0]["id"].as_str().unwrap().to_owned();
+    desk.write("images/shop0001/1.jpg", &crate::world::noise(77, 30_000));
+    desk.change_policy("last = 9", "last = 1");
+    desk.bkp(&["backup", "mall"]).expect(0);
+    assert!(record().contains(&first));
+    desk.bkp(&["forget", "mall", "--copy", "usb"]).expect(0);
+    desk.bkp(&["copy", "mall"]).expect(0);
+    let last = record().lines().rfind(|line| line.contains(&first)).map(str::to_owned);
+    assert_eq!(last, Some(format!("snapshots/{first}\t-")), "struck off, and not sent again");
+    desk.bkp(&["prune", "mall", "--max-unused", "0"]).expect(0);
+    desk.bkp(&["copy", "mall"]).expect(0);
+    puts(&log);
+    desk.bkp(&["prune", "mall", "--copy", "usb", "--max-unused", "0"]).expect(0);
+    desk.bkp(&["copy", "mall"]).expect(0);
+    desk.bkp(&["verify", "mall", "--copy", "usb", "--level", "data"]).expect(0);
+}
