@@ -549,14 +549,15 @@ Examples:
 In it: this program, the policies, a key file that only the passphrase opens, and RUNBOOK.md with the steps of the
 recovery. With the kit, its passphrase and the credentials of a copy everything comes back on a bare machine. The
 passphrase is a further password of the repository and its copies, so that `restic` opens them too; with `--apart` it
-opens nothing without the kit.")]
+opens nothing without the kit. Exit code 3 where a copy could not be given the key.")]
     Export(KitExportArgs),
     /// Hashes a kit's files and sets it beside this program and the policies of this machine
     #[command(after_help = "\
 Example:
   bkp kit check /media/usb/kit
 
-Exit code 13 where bytes have changed, 3 where the kit is whole but of another policy or program.")]
+Exit code 13 where bytes have changed, those of kit.json included, 3 where the kit is whole but of another policy or another
+build of the program.")]
     Check {
         #[arg(value_name = "DIR")]
         dir: PathBuf,
@@ -570,7 +571,7 @@ pub struct KitExportArgs {
     /// Policy files or names; none: every one in the policies' directory
     #[arg(value_name = "POLICY")]
     pub policies: Vec<String>,
-    /// Puts this program into the kit instead of the one that runs, as a static build of it
+    /// Puts this program into the kit instead of the one that runs, as a static build of it; it is asked for its version
     #[arg(long, value_name = "FILE")]
     pub binary: Option<PathBuf>,
     /// Leaves the kit's key out of the repository and its copies: `restic` then opens them only once it was put there

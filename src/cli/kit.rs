@@ -180,7 +180,7 @@ fn stale(global: &Global, kit: &Kit) -> (Vec<String>, Vec<String>) {
             Ok(_) => stale.push(format!("the kit has another text of policy `{name}` than this machine")),
             Err(PolicyError::NotFound { .. }) => unknown.push(name.clone()),
             Err(error) => {
-                stale.push(format!("policy `{name}` cannot be set beside the kit's: {}", human::chain(&error)))
+                stale.push(format!("policy `{name}` cannot be set beside the kit's: {}", human::chain(&error)));
             }
         }
     }

@@ -157,6 +157,15 @@ fn predicted(bytes: Option<u64>, rate: Option<f64>) -> Option<Duration> {
     Duration::try_from_secs_f64(bytes? as f64 / rate?).ok()
 }
 
+/// Returns the id of the key that is to be typed, where it is known: the one that may read.
+pub(super) fn access_key(s3: &S3Place) -> Option<&str> {
+    match &s3.reader {
+        Some(reader) => Some(&reader.access_key_id),
+        None if s3.access == Access::WriteOnly => None,
+        None => s3.access_key_id.as_deref(),
+    }
+}
+
 /// Says which key opens an object store, and where its secret was read from on the lost machine.
 pub(super) fn credentials(s3: &S3Place) -> String {
     if let Some(reader) = &s3.reader {

@@ -260,7 +260,8 @@ fn fault_of_sums(dir: &Path, kit: &Kit) -> Option<String> {
 }
 
 fn sums_text(sums: &BTreeMap<String, String>) -> String {
-    sums.iter().map(|(name, sum)| format!("{sum}  {name}\n")).collect()
+    let lines: Vec<String> = sums.iter().map(|(name, sum)| format!("{sum}  {name}\n")).collect();
+    lines.concat()
 }
 
 /// Hashes the program that runs, as it lies on the disk.

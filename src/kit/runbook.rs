@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use crate::drill::outcome::{DrillOutcome, Origin};
 use crate::human;
 use crate::kit::Kit;
-use crate::kit::facts::{CopyFacts, Facts, SourceFacts, credentials, wanted};
+use crate::kit::facts::{CopyFacts, Facts, SourceFacts, access_key, credentials, wanted};
 use crate::policy::{CopyTarget, S3Place};
 
 /// Appends a line.
@@ -269,24 +269,25 @@ fn copies(page: &mut String, facts: &Facts) {
     line!(page);
 }
 
-/// Asks for what the kit does not have; what the environment has already is taken. All that reads is on the last line: of what is
-/// pasted, a `read` further up would take the line below it for its answer.
+/// Asks for what the kit does not have; what the environment has already is taken.
 fn credentials_block(page: &mut String, s3: &S3Place, facts: &Facts, variables: &Variables) {
-    let (id, secret) =
-        (variables.of_policy("AWS_ACCESS_KEY_ID", facts), variables.of_policy("AWS_SECRET_ACCESS_KEY", facts));
-    line!(page, "The credentials of the copy:\n\n```sh");
-    let ask_id = match &s3.access_key_id {
-        Some(known) => {
-            line!(page, "[ -n \"${{{id}:-}}\" ] || {id}={}", human::shell_word(known));
-            String::new()
-        }
-        None => format!("[ -n \"${{{id}:-}}\" ] || {{ printf 'access key: '; read -r {id}; }}; "),
+    let known = access_key(s3);
+    let names = ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"].map(|stem| variables.of_policy(stem, facts));
+    let unknown =
+        if known.is_some() { "" } else { " (leave this out where a profile or a role of this machine opens it)" };
+    line!(page, "The credentials of the copy{unknown}:\n\n```sh\n{}```\n", credentials_lines(known, &names));
+}
+
+/// All that reads is on the last line: of what is pasted, a `read` further up would take the line below it for its answer.
+fn credentials_lines(known: Option<&str>, [id, secret]: &[String; 2]) -> String {
+    let (set_id, ask_id) = match known {
+        Some(known) => (format!("[ -n \"${{{id}:-}}\" ] || {id}={}\n", human::shell_word(known)), String::new()),
+        None => (String::new(), format!("[ -n \"${{{id}:-}}\" ] || {{ printf 'access key: '; read -r {id}; }}; ")),
     };
-    line!(
-        page,
-        "{ask_id}[ -n \"${{{secret}:-}}\" ] || {{ printf 'secret key: '; stty -echo; read -r {secret}; stty echo; }}; \
-         export AWS_ACCESS_KEY_ID=\"${id}\" AWS_SECRET_ACCESS_KEY=\"${secret}\"\n```\n"
-    );
+    format!(
+        "{set_id}{ask_id}[ -n \"${{{secret}:-}}\" ] || {{ printf 'secret key: '; stty -echo; read -r {secret}; stty echo; }}; \
+         export AWS_ACCESS_KEY_ID=\"${id}\" AWS_SECRET_ACCESS_KEY=\"${secret}\"\n"
+    )
 }
 
 fn checks(page: &mut String, facts: &Facts) {
@@ -299,4 +300,37 @@ fn checks(page: &mut String, facts: &Facts) {
         line!(page, "- `{}` gives {wanted}", human::printable(sql).replace('`', "'"));
     }
     line!(page);
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use std::io::Write as _;
+    use std::process::{Command, Stdio};
+
+    use super::*;
+
+    /// Pastes lines into a shell and types the answers; returns which credentials it then has.
+    fn pasted(lines: &str, answers: &str) -> String {
+        let mut shell = Command::new("sh");
+        shell.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
+        let mut child = shell.env_clear().env("PATH", "/usr/bin:/bin").spawn().unwrap();
+        let typed = format!("{lines}{answers}echo; echo \"$AWS_ACCESS_KEY_ID $AWS_SECRET_ACCESS_KEY\"\n");
+        child.stdin.take().unwrap().write_all(typed.as_bytes()).unwrap();
+        let out = String::from_utf8(child.wait_with_output().unwrap().stdout).unwrap();
+        out.lines().last().unwrap_or_default().to_owned()
+    }
+
+    #[test]
+    fn credentials_that_are_pasted_ask_for_what_is_not_known_and_take_no_line_for_an_answer() {
+        let names = |end: &str| [format!("AWS_ACCESS_KEY_ID{end}"), format!("AWS_SECRET_ACCESS_KEY{end}")];
+        assert_eq!(pasted(&credentials_lines(Some("AKIA"), &names("")), "s3cret\n"), "AKIA s3cret");
+        assert_eq!(pasted(&credentials_lines(None, &names("")), "typed\ns3cret\n"), "typed s3cret");
+        let of_two = [credentials_lines(Some("ONE"), &names("_A")), credentials_lines(Some("TWO"), &names("_B"))];
+        let [first, second] = of_two;
+        assert_eq!(pasted(&format!("{first}of one\n{second}"), "of two\n"), "TWO of two");
+        // Asked once, it is not asked again further down.
+        assert_eq!(pasted(&format!("{first}of one\n{second}of two\n{first}"), ""), "ONE of one");
+    }
 }

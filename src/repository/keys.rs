@@ -82,7 +82,7 @@ impl Repository {
             let object = Key::new(FileKind::Key, listed.name);
             match self.store.get(&object).await.map_err(RepositoryError::from) {
                 Ok(file) if matches!(try_key(file.clone(), password).await?, Opened::Key(_)) => {
-                    opened.push(object.name.parse()?)
+                    opened.push(object.name.parse()?);
                 }
                 Err(error) if !error.is_damage() => return Err(error),
                 Ok(_) | Err(_) => {} // what cannot be read opens nothing

@@ -181,13 +181,14 @@ async fn a_removal_is_planned_over_all_places_and_never_shuts_us_out() {
 #[tokio::test(start_paused = true)]
 async fn a_copy_whose_lock_protects_its_keys_is_named_and_the_repository_is_changed() {
     let [store, copy] = two().await;
-    let faulty = Arc::new(Faulty::new(Arc::clone(&copy)));
-    let dying: SharedStore = faulty.clone();
-    let places = both(&[store.clone(), dying], &secret()).await;
-    faulty.add(Rule::every(Operation::Delete, Fault::Denied).of(FileKind::Key));
+    let places = both(&[store.clone(), copy.clone()], &secret()).await;
+    let old = Key::new(FileKind::Key, places.first.repository.key().to_string());
+    let until = chrono::Utc::now() + chrono::TimeDelta::days(30);
+    copy.keep_immutable(&old, until, until).await.unwrap();
     let changed = change(&places, &secret(), &new_password()).await.unwrap();
     assert_eq!(changed.done, ["repository"]);
-    assert_eq!(changed.failed[0].0, "copy");
+    assert_eq!((changed.failed[0].0.as_str(), changed.lacking.len()), ("copy", 0));
+    assert_eq!(bkp::exit::Exit::from(&changed.failed[0].1), bkp::exit::Exit::Protected);
     assert!(opens(&copy, &secret()).await && opens(&copy, &new_password()).await);
     assert!(!opens(&store, &secret()).await);
 }

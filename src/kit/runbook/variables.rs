@@ -61,7 +61,9 @@ impl Variables {
 /// Makes an end of some names that no other has; the shell knows no dashes, so that two names may become one.
 fn end(words: &[&str], taken: &mut BTreeSet<String>) -> String {
     let plain = |letter: char| if letter.is_ascii_alphanumeric() { letter.to_ascii_uppercase() } else { '_' };
-    let first: String = words.iter().map(|word| format!("_{}", word.chars().map(plain).collect::<String>())).collect();
+    let parts: Vec<String> =
+        words.iter().map(|word| format!("_{}", word.chars().map(plain).collect::<String>())).collect();
+    let first = parts.concat();
     let mut end = first.clone();
     let mut number = 2;
     while !taken.insert(end.clone()) {
