@@ -176,9 +176,9 @@ fn stale(global: &Global, kit: &Kit) -> (Vec<String>, Vec<String>) {
     for of_kit in &kit.policies {
         let name = &of_kit.name;
         match here(global, name) {
-            Ok(policy) if policy.hash == of_kit.hash => {}
-            Ok(_) => stale.push(format!("the kit has another text of policy `{name}` than this machine")),
-            Err(PolicyError::NotFound { .. }) => unknown.push(name.clone()),
+            Ok(Some(policy)) if policy.hash == of_kit.hash => {}
+            Ok(Some(_)) => stale.push(format!("the kit has another text of policy `{name}` than this machine")),
+            Ok(None) => unknown.push(name.clone()),
             Err(error) => {
                 stale.push(format!("policy `{name}` cannot be set beside the kit's: {}", human::chain(&error)));
             }
@@ -201,14 +201,18 @@ fn stale_program(kit: &Kit) -> Option<String> {
 }
 
 /// Loads a policy of this machine by the name that is in it: its file may have another.
-fn here(global: &Global, name: &str) -> Result<Policy, PolicyError> {
+fn here(global: &Global, name: &str) -> Result<Option<Policy>, PolicyError> {
     let dirs = policies::dirs(global);
-    let found = match policy::find(name, &dirs) {
-        Ok(path) => Policy::load(&path)?,
-        Err(not_found) => {
-            let named = |path: &PathBuf| Policy::load(path).ok().filter(|policy| policy.name == name);
-            policy::all(&dirs)?.iter().find_map(named).ok_or(not_found)?
+    match policy::find(name, &dirs) {
+        Ok(path) => {
+            let policy = Policy::load(&path)?;
+            if policy.name == name {
+                return Ok(Some(policy));
+            }
         }
-    };
-    Ok(found)
+        Err(PolicyError::NotFound { .. }) => {}
+        Err(error) => return Err(error),
+    }
+    let named = |path: &PathBuf| Policy::load(path).ok().filter(|policy| policy.name == name);
+    Ok(policy::all(&dirs)?.iter().find_map(named))
 }

@@ -82,6 +82,13 @@ fn a_kit_is_private_whole_and_holds_no_secret() {
     export(&desk, PASSPHRASE, &[]).expect(0);
     let runbook = fs::read_to_string(kit.join("RUNBOOK.md")).unwrap();
     assert!(runbook.contains("Rehearsed ") && !runbook.contains("not measured yet"), "{runbook}");
+    assert!(!runbook.contains("did not pass"), "{runbook}");
+    // The backup is older than a second by now.
+    desk.write_policy("[objectives]\nrpo = \"1s\"\n");
+    desk.bkp(&["drill", "mall"]).expect(14);
+    export(&desk, PASSPHRASE, &[]).expect(0);
+    let runbook = fs::read_to_string(kit.join("RUNBOOK.md")).unwrap();
+    assert!(runbook.contains("**That drill did not pass: an objective was missed.**"), "{runbook}");
 }
 
 #[test]
@@ -309,6 +316,12 @@ fn a_program_that_is_given_is_tried_and_another_build_of_this_one_makes_the_kit_
     let stale: Ended = rebuilt.args(["kit", "check"]).arg(desk.path("kit")).output().unwrap().into();
     assert!(stale.expect(3).err.contains("the kit has another build of bkp"));
 
+    fs::rename(desk.path("policies/mall.toml"), desk.path("policies/shop.toml")).unwrap();
+    let renamed = desk.bkp(&["kit", "check", &desk.text("kit")]).expect(0);
+    assert!(!renamed.out.contains("not compared"), "{}", renamed.out);
+    fs::remove_file(desk.path("policies/shop.toml")).unwrap();
+    let elsewhere = desk.bkp(&["kit", "check", &desk.text("kit")]).expect(0);
+    assert!(elsewhere.out.contains("policy `mall` is not on this machine: not compared"), "{}", elsewhere.out);
     desk.write_policy("nonsense = 1\n");
     let broken = desk.bkp(&["kit", "check", &desk.text("kit")]).expect(3);
     assert!(broken.err.contains("policy `mall` cannot be set beside the kit's"), "{}", broken.err);
