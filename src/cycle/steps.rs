@@ -49,6 +49,7 @@ pub async fn work(task: &Task, policy: &Policy, journal: &Journal<'_>, run: &Run
         Task::Verify { copy, options, heals: true, salvages } => {
             let ward = Ward { salvages: *salvages, ..ward(policy, copy.as_deref(), run).await? };
             let healed = heal::heal(&ward, *options, run).await?;
+            strike_faulty(policy, copy.as_deref(), &ward.repository, &healed.report).await?;
             Ok(Done::Heal(Box::new(healed)))
         }
         Task::Verify { copy, options, heals: false, .. } => {
@@ -269,10 +270,21 @@ async fn verify_store(
     let report = verify::verify(&repository, options, run).await;
     place::unlock(lock, run).await;
     let report = report?;
-    if let Some(copy) = copy {
-        strike(policy, copy, &repository, &faulty_objects(&report, policy).await?)?;
-    }
+    strike_faulty(policy, copy, &repository, &report).await?;
     Ok(report)
+}
+
+/// Strikes what is not in a copy as it should be off the record of what was sent: the next copy sends it again.
+async fn strike_faulty(
+    policy: &Policy,
+    copy: Option<&str>,
+    repository: &Repository,
+    report: &verify::Report,
+) -> Result<(), Failure> {
+    match copy {
+        Some(copy) => strike(policy, copy, repository, &faulty_objects(report, policy).await?),
+        None => Ok(()),
+    }
 }
 
 /// Opens a store that is to be mended, and those that it may be mended from.

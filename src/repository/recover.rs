@@ -53,10 +53,17 @@ impl Repository {
 
     async fn worth_naming(&self, unnamed: &[PackContents]) -> Result<Vec<PackContents>, RepositoryError> {
         let mut open: HashSet<ObjectId> = unnamed.iter().map(|pack| pack.id).collect();
+        // A pack that is named and gone, or cut, holds nothing for others.
+        let listed = self.store.list(FileKind::Pack).await?;
+        let listed: HashSet<_> = listed.into_iter().map(|listed| (listed.name, listed.size)).collect();
+        let mut whole = self.pack_sizes();
+        whole.retain(|(id, size)| listed.contains(&(id.to_string(), *size)));
+        let whole: HashSet<ObjectId> = whole.into_iter().map(|(id, _)| id).collect();
         let wrong = self.wrong_twins(unnamed).await?;
         let mut named = Vec::new();
         for pack in unnamed.iter().filter(|pack| !wrong.contains(&pack.id)) {
-            let is_elsewhere = |kind, id: &BlobId| self.is_in(kind, id, |other| !open.contains(other));
+            let is_elsewhere =
+                |kind, id: &BlobId| self.is_in(kind, id, |other| whole.contains(other) && !open.contains(other));
             if !pack.blobs.iter().all(|blob| is_elsewhere(blob.kind, &blob.id)) {
                 open.remove(&pack.id);
                 named.push(pack.clone());

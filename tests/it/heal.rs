@@ -422,6 +422,29 @@ async fn a_pack_under_a_wrong_name_gets_no_index() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_pack_gets_an_index_although_one_that_is_gone_is_said_to_hold_the_same() {
+    let store = memory();
+    let (one, other) = (made(&store).await, opened(&store).await);
+    let images = [("/large.jpg", noise(1, 60_000))];
+    save(&one, &images).await;
+    let (lost, index) = (names(&store, FileKind::Pack).await, names(&store, FileKind::Index).await);
+    // It was opened before, so it stores everything a second time.
+    let new = save(&other, &images).await;
+    for pack in &lost {
+        store.delete(pack).await.unwrap();
+    }
+    for key in names(&store, FileKind::Index).await.into_iter().filter(|key| !index.contains(key)) {
+        flip(&store, &key).await;
+    }
+    let healed = healed(&store, &[], DATA).await;
+    assert!(healed.mended.iter().any(|mended| mended.how == How::Rebuilt), "{healed:#?}");
+    let report = verified(&store, DATA).await;
+    assert_eq!(objects(&report), lost.into_iter().map(Object::Stored).collect(), "a prune drops their names");
+    assert!(report.costs().is_empty() && report.orphans.is_empty());
+    assert_eq!(files(&store, &new).await.len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_damaged_index_stays_while_a_pack_that_is_here_may_be_known_only_to_it() {
     let (store, _) = shop().await;
     let pack = pack_of(&store, &noise(99, 40_000)).await;
