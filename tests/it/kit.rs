@@ -84,7 +84,7 @@ fn a_kit_is_private_whole_and_holds_no_secret() {
     assert!(runbook.contains("Rehearsed ") && !runbook.contains("not measured yet"), "{runbook}");
     assert!(!runbook.contains("did not pass"), "{runbook}");
     desk.rot();
-    desk.bkp(&["drill", "mall"]).expect(13);
+    desk.bkp(&["drill", "mall"]).expect(16);
     export(&desk, PASSPHRASE, &[]).expect(0);
     let runbook = fs::read_to_string(kit.join("RUNBOOK.md")).unwrap();
     assert!(runbook.contains("**That drill did not pass: "), "{runbook}");
