@@ -313,7 +313,8 @@ mod tests {
 
     /// Pastes lines into a shell and types the answers; returns which credentials it then has.
     fn pasted(lines: &str, answers: &str) -> String {
-        let mut shell = Command::new("sh");
+        // Which takes no more of its input than the line at hand, as all shells do at a terminal.
+        let mut shell = Command::new("bash");
         shell.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
         let mut child = shell.env_clear().env("PATH", "/usr/bin:/bin").spawn().unwrap();
         let typed = format!("{lines}{answers}echo; echo \"$AWS_ACCESS_KEY_ID $AWS_SECRET_ACCESS_KEY\"\n");
