@@ -188,6 +188,16 @@ pub fn quoted(names: &[String]) -> String {
     names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(" and ")
 }
 
+/// Quotes a word for the shell where that is needed.
+#[must_use]
+pub fn shell_word(word: &str) -> String {
+    let is_plain = |letter: char| letter.is_ascii_alphanumeric() || "/._-+:,@".contains(letter);
+    if !word.is_empty() && word.chars().all(is_plain) {
+        return word.to_owned();
+    }
+    format!("'{}'", word.replace('\'', r"'\''"))
+}
+
 /// Wraps a text at spaces to lines of at most that many columns; a longer word is cut.
 #[must_use]
 pub fn wrap(text: &str, columns: usize) -> Vec<String> {
@@ -228,6 +238,13 @@ mod tests {
 
     fn at(text: &str) -> DateTime<Utc> {
         text.parse().unwrap_or_default()
+    }
+
+    #[test]
+    fn a_word_reaches_the_shell_as_it_is() {
+        assert_eq!(shell_word("s3:https://host:9000/bucket/dr"), "s3:https://host:9000/bucket/dr");
+        assert_eq!(shell_word("/mnt/a b's $HOME"), r"'/mnt/a b'\''s $HOME'");
+        assert_eq!(shell_word(""), "''");
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! The verbs on passwords: which key file a removal takes away and where, and a change that is safe to kill at any point.
+//! The verbs on passwords: one is added everywhere, a key file is planned away, and a change is safe to kill at any point.
 //!
 //! A copy is a repository with the same key files, so each of these acts on the repository first and then on the copies. Adding
 //! goes on beside others, as a backup does. Taking away wants the exclusive lock, as restic does it: a `bkp copy` that listed the
@@ -25,6 +25,20 @@ pub struct Opened {
     pub repository: Arc<Repository>,
 }
 
+/// Where a verb on passwords acts.
+#[derive(Debug, Clone)]
+pub struct Places {
+    /// The repository, or the one copy that was named.
+    pub first: Opened,
+    pub copies: Vec<Opened>,
+}
+
+impl Places {
+    pub fn all(&self) -> impl Iterator<Item = &Opened> {
+        std::iter::once(&self.first).chain(&self.copies)
+    }
+}
+
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum KeysError {
     #[error("choose a key: no id begins with `{0}`")]
@@ -35,6 +49,8 @@ pub enum KeysError {
     InUse { id: ObjectId, place: String },
     #[error("remove key {}: no other in {place} is proved to open it", id.short())]
     Last { id: ObjectId, place: String },
+    #[error("remove key {} from copy `{copy}` alone: the repository has it too, and the next `bkp copy` would bring it back", id.short())]
+    Listed { id: ObjectId, copy: String },
     #[error(transparent)]
     Repository(#[from] RepositoryError),
 }
@@ -46,6 +62,7 @@ impl KeysError {
             Self::UnknownId(_) | Self::AmbiguousId(_) => "`bkp key list` lists the ids",
             Self::InUse { .. } => "change it with `bkp key passwd`, or let the policy use another password first",
             Self::Last { .. } => "add another with `bkp key add` first: without a key nothing opens any more",
+            Self::Listed { .. } => "leave `--copy` out: it is removed from the repository and from each copy",
             Self::Repository(error) => return error.hint(),
         };
         Some(text.to_owned())
@@ -70,7 +87,8 @@ impl PlaceKeys {
         Ok(Self { name: place.name.clone(), used: place.repository.key(), list })
     }
 
-    fn ids(&self) -> impl Iterator<Item = ObjectId> {
+    /// Returns the ids of all key files, those included that cannot be read.
+    pub fn ids(&self) -> impl Iterator<Item = ObjectId> {
         let damaged = self.list.damaged.iter().filter_map(|fault| fault.object.name.parse().ok());
         self.list.found.iter().map(|record| record.id).chain(damaged)
     }
@@ -81,8 +99,12 @@ impl PlaceKeys {
         if self.used == id {
             return Err(KeysError::InUse { id, place });
         }
-        let has_ours = self.list.found.iter().any(|record| record.id == self.used);
-        if has_ours { Ok(()) } else { Err(KeysError::Last { id, place }) }
+        if self.has_whole(self.used) { Ok(()) } else { Err(KeysError::Last { id, place }) }
+    }
+
+    /// Tells whether a key file is there with the bytes that it was written with. One that is damaged may open nothing.
+    fn has_whole(&self, id: ObjectId) -> bool {
+        self.list.found.iter().any(|record| record.id == id)
     }
 }
 
@@ -117,14 +139,14 @@ impl Removal {
     }
 
     /// Takes the key file away, from the repository first: a copy would get it again. Where that fails, the copies keep theirs.
-    pub async fn apply(&self, places: &[Opened], run: &Run) -> Removed {
+    pub async fn apply(&self, places: &Places, run: &Run) -> Removed {
         let mut removed = Removed::default();
-        for (rank, place) in places.iter().enumerate().filter(|(_, place)| self.places.contains(&place.name)) {
-            match remove(place, [self.id; 2], place.repository.key(), run).await {
+        for place in places.all().filter(|place| self.places.contains(&place.name)) {
+            match remove(place, self.id, run).await {
                 Ok(()) => removed.done.push(place.name.clone()),
                 Err(error) => {
                     removed.failed.push((place.name.clone(), error));
-                    if rank == 0 {
+                    if place.name == places.first.name {
                         break;
                     }
                 }
@@ -141,16 +163,42 @@ pub struct Removed {
     pub failed: Vec<(String, KeysError)>,
 }
 
-/// Adds a password, and proves that it opens.
+/// What an addition of a password did.
+#[derive(Debug)]
+pub struct Added {
+    pub new: ObjectId,
+    /// The places that the password opens.
+    pub done: Vec<String>,
+    pub failed: Vec<(String, KeysError)>,
+}
+
+/// Adds a password everywhere, and proves that it opens.
 ///
 /// # Errors
-/// Where another works alone on the repository, or the store refuses.
-pub async fn add(to: &Repository, password: &Secret, cost: Cost, run: &Run) -> Result<ObjectId, RepositoryError> {
-    let file = to.seal_key(password, cost, run).await?;
+/// Where it could not be added to the first place.
+pub async fn add(places: &Places, password: &Secret, cost: Cost, run: &Run) -> Result<Added, RepositoryError> {
+    let first = &places.first;
+    let file = first.repository.seal_key(password, cost, run).await?;
+    let new = put(&first.repository, &file, password, run).await?;
+    let mut added = Added { new, done: vec![first.name.clone()], failed: Vec::new() };
+    for copy in &places.copies {
+        match put(&copy.repository, &file, password, run).await {
+            Ok(_) => added.done.push(copy.name.clone()),
+            Err(error) => added.failed.push((copy.name.clone(), error.into())),
+        }
+    }
+    Ok(added)
+}
+
+/// Puts a key file into a place and proves that it opens, while nobody takes keys away there.
+///
+/// # Errors
+/// Where another works alone on the place, or its store refuses.
+pub async fn put(to: &Repository, file: &Bytes, password: &Secret, run: &Run) -> Result<ObjectId, RepositoryError> {
     let lock = place::lock_to_read(to, run).await?;
-    let added = to.put_key(&file, password).await;
+    let put = to.put_key(file, password).await;
     place::unlock(lock, run).await;
-    added
+    put
 }
 
 /// What a change of password did.
@@ -159,62 +207,85 @@ pub struct Changed {
     pub new: ObjectId,
     /// The places whose old password opens nothing any more.
     pub done: Vec<String>,
-    /// The places whose old password still opens them.
+    /// The places that only the old password opens: the new one could not be added.
+    pub lacking: Vec<(String, KeysError)>,
+    /// The places that both passwords open: the old one could not be removed.
     pub failed: Vec<(String, KeysError)>,
 }
 
-/// Changes the password: the new key file is put everywhere and proved to open, and only then the old one goes, from the repository
-/// first. At any point one of the two passwords opens each place.
+/// Changes the password: the new key file is put everywhere and proved to open, and only then every key file that the old password
+/// opens goes, from the repository first. At any point one of the two passwords opens each place.
 ///
 /// # Errors
 /// [`KeysError`] where nothing was changed but perhaps the new password added.
-pub async fn change(places: &[Opened], password: &Secret, cost: Cost, run: &Run) -> Result<Changed, KeysError> {
-    let Some((first, copies)) = places.split_first() else {
-        return Err(KeysError::UnknownId(String::new()));
-    };
-    let file = first.repository.seal_key(password, cost, run).await?;
-    let mut changed =
-        Changed { new: add_file(first, &file, password, run).await?, done: Vec::new(), failed: Vec::new() };
-    let mut ready = vec![first];
-    for copy in copies {
-        match add_file(copy, &file, password, run).await {
+pub async fn change(places: &Places, old: &Secret, new: &Secret, cost: Cost, run: &Run) -> Result<Changed, KeysError> {
+    let file = places.first.repository.seal_key(new, cost, run).await?;
+    // Before the first key is put: a change that is refused for another's work leaves nothing behind, however often it is tried.
+    let lock = Alone::take(&places.first.repository, run).await?;
+    let changed = change_alone(places, old, (&file, new), run).await;
+    place::unlock(lock.into_guard(), run).await;
+    changed
+}
+
+async fn change_alone(
+    places: &Places,
+    old: &Secret,
+    (file, new): (&Bytes, &Secret),
+    run: &Run,
+) -> Result<Changed, KeysError> {
+    let id = places.first.repository.put_key(file, new).await?;
+    let mut changed = Changed { new: id, done: Vec::new(), lacking: Vec::new(), failed: Vec::new() };
+    let mut ready = Vec::new();
+    for copy in &places.copies {
+        match copy.repository.put_key(file, new).await {
             Ok(_) => ready.push(copy),
-            Err(error) => changed.failed.push((copy.name.clone(), error)),
+            Err(error) => changed.lacking.push((copy.name.clone(), error.into())),
         }
     }
-    let old = first.repository.key();
-    for place in ready {
-        // A copy may have been opened by another key file with the same password.
-        let gone = [old, place.repository.key()];
-        match remove(place, gone, changed.new, run).await {
-            Ok(()) => changed.done.push(place.name.clone()),
-            Err(error) if place.name == first.name => return Err(error),
-            Err(error) => changed.failed.push((place.name.clone(), error)),
+    // The last moment at which a signal leaves all as it was.
+    run.check().map_err(RepositoryError::from)?;
+    retire_alone(&places.first, old, id).await?;
+    changed.done.push(places.first.name.clone());
+    for copy in ready {
+        match retire(copy, old, id, run).await {
+            Ok(()) => changed.done.push(copy.name.clone()),
+            Err(error) => changed.failed.push((copy.name.clone(), error)),
         }
     }
     Ok(changed)
 }
 
-async fn add_file(place: &Opened, file: &Bytes, password: &Secret, run: &Run) -> Result<ObjectId, KeysError> {
-    run.check().map_err(RepositoryError::from)?;
-    Ok(place.repository.put_key(file, password).await?)
+async fn retire(copy: &Opened, old: &Secret, new: ObjectId, run: &Run) -> Result<(), KeysError> {
+    let lock = Alone::take(&copy.repository, run).await?;
+    let retired = retire_alone(copy, old, new).await;
+    place::unlock(lock.into_guard(), run).await;
+    retired
 }
 
-/// Deletes key files alone on the place, as long as the one that is to open it from then on is there; sees that they are gone.
-async fn remove(place: &Opened, gone: [ObjectId; 2], kept: ObjectId, run: &Run) -> Result<(), KeysError> {
+/// Deletes every key file that the old password opens: a change that broke off leaves two for one password.
+async fn retire_alone(place: &Opened, old: &Secret, new: ObjectId) -> Result<(), KeysError> {
+    let mut gone: BTreeSet<ObjectId> = place.repository.keys_opened_by(old).await?.into_iter().collect();
+    gone.insert(place.repository.key());
+    gone.remove(&new);
+    remove_alone(place, &gone, new).await
+}
+
+async fn remove(place: &Opened, id: ObjectId, run: &Run) -> Result<(), KeysError> {
     let lock = Alone::take(&place.repository, run).await?;
-    let removed = remove_alone(place, gone, kept).await;
+    let removed = remove_alone(place, &BTreeSet::from([id]), place.repository.key()).await;
     place::unlock(lock.into_guard(), run).await;
     removed
 }
 
-async fn remove_alone(place: &Opened, gone: [ObjectId; 2], kept: ObjectId) -> Result<(), KeysError> {
+/// Deletes key files alone on the place, as long as the one that is to open it from then on is whole; sees that they are gone.
+async fn remove_alone(place: &Opened, gone: &BTreeSet<ObjectId>, kept: ObjectId) -> Result<(), KeysError> {
+    let Some(&any) = gone.first() else { return Ok(()) };
     // Listed again: only now does nobody else take keys away.
-    if !PlaceKeys::of(place).await?.ids().any(|id| id == kept) {
-        return Err(KeysError::Last { id: gone[0], place: place.name.clone() });
+    if !PlaceKeys::of(place).await?.has_whole(kept) {
+        return Err(KeysError::Last { id: any, place: place.name.clone() });
     }
     for id in gone {
-        place.repository.remove_key(id).await?;
+        place.repository.remove_key(*id).await?;
     }
     match PlaceKeys::of(place).await?.ids().find(|id| gone.contains(id)) {
         None => Ok(()),

@@ -6,7 +6,7 @@
 //! RUNBOOK.md        what to do, step by step, with real names, sizes and times
 //! policies/NAME.toml
 //! keys/NAME.key     a key file of the repository's, sealed under the kit's passphrase
-//! ca/NAME-COPY.pem  who signs the certificate of the copy's server
+//! ca/NAME/COPY.pem  who signs the certificate of the copy's server
 //! kit.json          what is in it and what it is of
 //! SHA256SUMS
 //! ```
@@ -30,7 +30,7 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
 pub use crate::kit::export::{Exported, Options, export};
-pub use crate::kit::folder::check;
+pub use crate::kit::folder::{check, program_of, running_program};
 pub use crate::kit::recover::policy_of;
 
 use crate::catalog::CatalogError;
@@ -46,6 +46,9 @@ const SUMS: &str = "SHA256SUMS";
 const PROGRAM: &str = "bkp";
 const RUNBOOK: &str = "RUNBOOK.md";
 
+/// The very file that runs, also where another was installed over it.
+const RUNNING: &str = "/proc/self/exe";
+
 /// The version of the list's form.
 const FORMAT: u32 = 1;
 
@@ -53,12 +56,14 @@ const FORMAT: u32 = 1;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Kit {
     pub format: u32,
-    /// `bkp 0.1.0`.
+    /// What made it: `bkp 0.1.0`.
     pub program: String,
     pub created: DateTime<Utc>,
     /// The machine that it was made on.
     pub host: String,
     pub binary: Binary,
+    /// Where the program in it is not the one that made it: what it said its version is; empty where it cannot run here.
+    pub given: Option<String>,
     pub policies: Vec<KitPolicy>,
     /// SHA-256 of each file but this one and the sums.
     pub files: BTreeMap<String, String>,
@@ -119,6 +124,9 @@ pub fn judge(passphrase: &Secret) -> Result<(), KitError> {
     if distinct.len() < DISTINCT_MIN { Err(KitError::Weak("it has fewer than 8 different letters")) } else { Ok(()) }
 }
 
+/// What to do about a kit that is damaged.
+pub const DAMAGE_HINT: &str = "export it again: `bkp kit export DIR`; if that is too late, `sha256sum -c SHA256SUMS` says which of its files are whole";
+
 #[derive(Debug, thiserror::Error)]
 pub enum KitError {
     #[error("{act} `{}`: {source}", path.display())]
@@ -131,6 +139,10 @@ pub enum KitError {
     NoPolicy { name: String, known: Vec<String> },
     #[error("write the kit into `{}`: the one there has {} as well", dir.display(), crate::human::quoted(names))]
     Fewer { dir: PathBuf, names: Vec<String> },
+    #[error("open the kit `{}`: the bytes of kit.json are no list: {reason}", dir.display())]
+    BadList { dir: PathBuf, reason: String },
+    #[error("write the kit: `{}` is not safe to write through: {reason}", path.display())]
+    Foreign { path: PathBuf, reason: String },
     #[error("export policy `{0}`: it names no copy, and a kit without one brings nothing back")]
     NoCopy(String),
     #[error("take the passphrase: {0}")]
@@ -162,8 +174,10 @@ impl KitError {
                 "take four or more random words; it must be found when all else is lost: keep it apart from the kit"
             }
             Self::Binary { .. } => "name a Linux program with `--binary FILE`",
+            Self::BadList { .. } => DAMAGE_HINT,
+            Self::Foreign { .. } => "name a new directory, or give this one to root once all in it is looked through",
             Self::Io { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
-                "copy the kit to a disk of this machine and use it there"
+                "check the rights of that path, or run as its owner"
             }
             Self::Io { .. } | Self::Json(_) => return None,
             Self::Policy(error) => return error.hint(),

@@ -121,6 +121,12 @@ async fn is_there(store: &SharedStore) -> Result<bool, RepositoryError> {
     Ok(store.size(&Key::config()).await?.is_some())
 }
 
+/// Names the copy that is meant: the one that is asked for, or with a recovery kit the one that stands for the repository.
+#[must_use]
+pub fn copy_meant<'a>(policy: &'a Policy, asked: Option<&'a str>) -> Option<&'a str> {
+    asked.or(policy.repository.from_kit.as_ref().map(|kit| kit.copy.as_str()))
+}
+
 /// Opens the repository on this machine, or the copy of that name. With a recovery kit a copy stands for the repository. Of a copy in
 /// an object store, index files, snapshots and trees are kept below `state_dir` once they were read.
 ///
@@ -144,8 +150,7 @@ pub async fn repository_to_prove(
     copy: Option<&str>,
     run: &Run,
 ) -> Result<Arc<Repository>, PlaceError> {
-    let stand_in = policy.repository.from_kit.as_ref().map(|kit| kit.copy.as_str());
-    let Some(name) = copy.or(stand_in) else { return repository(policy, run).await };
+    let Some(name) = copy_meant(policy, copy) else { return repository(policy, run).await };
     let store = copy_store(policy, find_copy(policy, name)?, run).await?;
     open(policy, store, run).await
 }

@@ -475,7 +475,7 @@ pub struct NewPassword {
     /// File with the new password, that only its owner can read; without it, it is typed twice at the terminal
     #[arg(long, value_name = "FILE")]
     pub new_password_file: Option<PathBuf>,
-    /// Command that prints the new password (`sh -c`)
+    /// Command that prints the new password (`sh -c`); it is asked twice, and must print the same
     #[arg(long, value_name = "COMMAND", conflicts_with = "new_password_file")]
     pub new_password_command: Option<String>,
 }
@@ -491,7 +491,8 @@ Examples:
   bkp key add mall
   bkp key add mall --new-password-file /root/second.pw
 
-The old ones go on to open. The copies get the new key file with the next `bkp copy`.")]
+The old ones go on to open. The copies get the new key file at once; one that cannot be reached is named (exit 3), and gets
+it with the next `bkp copy`.")]
     Add {
         #[command(flatten)]
         args: KeyArgs,
@@ -526,11 +527,12 @@ Examples:
   bkp key passwd mall --new-password-file /root/new.key
 
 The new password is added everywhere and proved before the old one is removed. Afterwards the policy must read the new one:
-the command that does it is printed. To leave no moment without a valid policy, use `bkp key add`, change the policy's
-password, and then `bkp key remove` the old key.")]
+the command that does it is printed. A copy that cannot be reached is named (exit 3): keep the old password until `bkp copy`
+has brought it the new one. To leave no moment without a valid policy, use `bkp key add` until it ends with 0, change the
+policy's password, and then `bkp key remove` the old key.")]
     Passwd {
         #[command(flatten)]
-        args: KeyArgs,
+        policy: PolicyArg,
         #[command(flatten)]
         new: NewPassword,
     },
@@ -547,14 +549,15 @@ Examples:
 In it: this program, the policies, a key file that only the passphrase opens, and RUNBOOK.md with the steps of the
 recovery. With the kit, its passphrase and the credentials of a copy everything comes back on a bare machine. The
 passphrase is a further password of the repository and its copies, so that `restic` opens them too; with `--apart` it
-opens nothing without the kit.")]
+opens nothing without the kit. Exit code 3 where a copy could not be given the key.")]
     Export(KitExportArgs),
     /// Hashes a kit's files and sets it beside this program and the policies of this machine
     #[command(after_help = "\
 Example:
   bkp kit check /media/usb/kit
 
-Exit code 13 where bytes have changed, 3 where the kit is whole but of another policy or program.")]
+Exit code 13 where bytes have changed, those of kit.json included, 3 where the kit is whole but of another policy or another
+build of the program.")]
     Check {
         #[arg(value_name = "DIR")]
         dir: PathBuf,
@@ -568,7 +571,7 @@ pub struct KitExportArgs {
     /// Policy files or names; none: every one in the policies' directory
     #[arg(value_name = "POLICY")]
     pub policies: Vec<String>,
-    /// Puts this program into the kit instead of the one that runs, as a static build of it
+    /// Puts this program into the kit instead of the one that runs, as a static build of it; it is asked for its version
     #[arg(long, value_name = "FILE")]
     pub binary: Option<PathBuf>,
     /// Leaves the kit's key out of the repository and its copies: `restic` then opens them only once it was put there

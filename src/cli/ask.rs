@@ -7,7 +7,7 @@ use zeroize::{Zeroize as _, Zeroizing};
 
 use crate::exit::{Exit, Failure};
 use crate::run::{Run, Stopped};
-use crate::secret::Secret;
+use crate::secret::{Secret, SecretSource};
 
 /// No line that a person types is longer.
 const LINE_BYTES_MAX: usize = 4096;
@@ -40,7 +40,19 @@ pub(super) fn new_secret(what: &str, option: &str) -> Result<Secret, Failure> {
     if first == again {
         return Ok(first);
     }
-    Err(Failure::new(Exit::Usage, format!("read the new {what}: the two do not agree, nothing was changed")))
+    let failure = Failure::new(Exit::Usage, format!("read the new {what}: the two do not agree, nothing was changed"));
+    Err(failure.hinting("type the same twice"))
+}
+
+/// Reads a new secret from a command, twice: what a generator prints once, nobody could give again.
+pub(super) fn steady(what: &str, command: &str) -> Result<Secret, Failure> {
+    let source = SecretSource::Command(command.to_owned());
+    let first = source.read()?;
+    if first == source.read()? {
+        return Ok(first);
+    }
+    let failure = Failure::new(Exit::Usage, format!("read the {what}: {source} prints another each time"));
+    Err(failure.hinting("keep what it prints first, in a file or a vault, and let the command read it from there"))
 }
 
 /// Asks for a secret and does not show what is typed.

@@ -1,9 +1,12 @@
 //! The commands on passwords: list, add, remove, passwd.
 
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
+
 use serde_json::{Value, json};
 
 use crate::catalog::REPOSITORY;
-use crate::cli::args::{Global, KeyArgs, KeyCommand, NewPassword};
+use crate::cli::args::{Global, KeyArgs, KeyCommand, NewPassword, PolicyArg};
 use crate::cli::envelope::{Answer, Answered, wait};
 use crate::cli::render::Told;
 use crate::cli::table::Times;
@@ -12,11 +15,11 @@ use crate::exit::{Exit, Failure};
 use crate::human;
 use crate::id::ObjectId;
 use crate::keys;
-use crate::keys::{KeysError, Opened, PlaceKeys, Removal};
+use crate::keys::{KeysError, Opened, PlaceKeys, Places, Removal};
 use crate::place::{self, PlaceError};
 use crate::policy::Policy;
-use crate::repository::RepositoryError;
 use crate::repository::key::Cost;
+use crate::repository::{Fault, RepositoryError};
 use crate::run::Run;
 use crate::secret::{Secret, SecretSource};
 
@@ -30,7 +33,7 @@ pub(super) fn key(global: &Global, command: &KeyCommand) -> Answered {
             }
             remove(global, args, id, *dry_run, !yes)
         }
-        KeyCommand::Passwd { args, new } => passwd(global, args, new),
+        KeyCommand::Passwd { policy, new } => passwd(global, policy, new),
     }
 }
 
@@ -46,7 +49,8 @@ fn list(global: &Global, args: &KeyArgs) -> Answered {
             exit = exit.max(Exit::Damaged);
             told.fail("", &Failure::from(&fault.error));
         }
-        let json = json!({ "keys": keys_json(&keys), "exit": exit.code() });
+        let damaged = keys.list.damaged.iter().map(damaged_json).collect::<Vec<_>>();
+        let json = json!({ "keys": keys_json(&keys), "damaged": damaged, "exit": exit.code() });
         Ok(Answer::new(told.text, json).telling(told.errors).with(exit))
     })
 }
@@ -64,24 +68,33 @@ fn keys_json(keys: &PlaceKeys) -> Vec<Value> {
     keys.list.found.iter().map(key).collect()
 }
 
+fn damaged_json(fault: &Fault) -> Value {
+    json!({ "id": fault.object.name, "reason": human::chain(&fault.error) })
+}
+
 fn add(global: &Global, args: &KeyArgs, new: &NewPassword) -> Answered {
     let policy = policies::one(global, &args.policy.policy)?;
     let password = new_password(new)?;
     wait(global, |run| async move {
-        let repository = place::repository_in(&policy, args.copy.as_deref(), &run).await?;
-        let id = keys::add(&repository, &password, Cost::DEFAULT, &run).await?;
-        let mut text = format!("added key {}\n", id.short());
-        if args.copy.is_none() && !policy.copies.is_empty() {
-            text.push_str("the copies get it with the next `bkp copy`\n");
+        let reached = Reached::open(&policy, args.copy.as_deref(), &run).await?;
+        let added = keys::add(&reached.places, &password, Cost::DEFAULT, &run).await?;
+        let mut told = Told { text: done_text("added key", added.new, &added.done), ..Told::default() };
+        let lacking = reached.lacking(&added.failed);
+        if !lacking.is_empty() {
+            told.text.push_str(&format!("`bkp copy {}` brings it to {}\n", policy.name, human::quoted(&lacking)));
         }
-        Ok(Answer::new(text, json!({ "key": id.to_string() })))
+        let mut json = json!({ "key": added.new.to_string() });
+        let exit = reached.tell(&mut told, &mut json);
+        let exit = exit.max(tell_failed(&mut told, &mut json, &added.done, &added.failed));
+        json["exit"] = exit.code().into();
+        Ok(Answer::new(told.text, json).telling(told.errors).with(exit))
     })
 }
 
 fn new_password(new: &NewPassword) -> Result<Secret, Failure> {
     match (&new.new_password_file, &new.new_password_command) {
         (Some(file), _) => Ok(SecretSource::File(file.clone()).read()?),
-        (None, Some(command)) => Ok(SecretSource::Command(command.clone()).read()?),
+        (None, Some(command)) => ask::steady("new password", command),
         (None, None) => ask::new_secret("password", "--new-password-file FILE"),
     }
 }
@@ -89,27 +102,46 @@ fn new_password(new: &NewPassword) -> Result<Secret, Failure> {
 fn remove(global: &Global, args: &KeyArgs, id: &str, dry_run: bool, asks: bool) -> Answered {
     let policy = policies::one(global, &args.policy.policy)?;
     wait(global, |run| async move {
-        let places = Places::open(&policy, args.copy.as_deref(), &run).await?;
+        let reached = Reached::open(&policy, args.copy.as_deref(), &run).await?;
         let mut listed = Vec::new();
-        for place in &places.opened {
+        for place in reached.places.all() {
             listed.push(PlaceKeys::of(place).await?);
         }
         let removal = Removal::plan(id, &listed)?;
+        if let Some(copy) = &args.copy {
+            refuse_in_vain(&policy, copy, removal.id, &run).await?;
+        }
         let mut told = Told { text: plan_text(&removal, &policy), ..Told::default() };
         let mut json = json!({ "dry_run": dry_run, "key": removal.id.to_string(), "places": removal.places });
-        let mut exit = places.tell(&mut told, &mut json);
+        let mut exit = reached.tell(&mut told, &mut json);
         if !dry_run {
             if asks {
                 told.text.lines().for_each(|line| run.events.note(line));
                 ask::consent("remove key", "Remove it?".to_owned(), &run).await?;
             }
-            let removed = removal.apply(&places.opened, &run).await;
+            let removed = removal.apply(&reached.places, &run).await;
             told.text = done_text("removed key", removal.id, &removed.done);
             exit = exit.max(tell_failed(&mut told, &mut json, &removed.done, &removed.failed));
         }
         json["exit"] = exit.code().into();
         Ok(Answer::new(told.text, json).telling(told.errors).with(exit))
     })
+}
+
+/// Refuses to take from a copy alone what the repository would give it again.
+async fn refuse_in_vain(policy: &Policy, copy: &str, id: ObjectId, run: &Run) -> Result<(), Failure> {
+    let repository = match place::repository(policy, run).await {
+        Ok(repository) => repository,
+        Err(error) => {
+            run.events.warn(format!("if the repository has this key too, the next `bkp copy` brings it back: {error}"));
+            return Ok(());
+        }
+    };
+    let listed = PlaceKeys::of(&Opened { name: REPOSITORY.to_owned(), repository }).await?;
+    if listed.ids().any(|listed| listed == id) {
+        return Err(KeysError::Listed { id, copy: copy.to_owned() }.into());
+    }
+    Ok(())
 }
 
 fn plan_text(removal: &Removal, policy: &Policy) -> String {
@@ -120,33 +152,51 @@ fn plan_text(removal: &Removal, policy: &Policy) -> String {
     format!("remove key {} ({made}) from {}\n", removal.id.short(), removal.places.join(", "))
 }
 
-fn passwd(global: &Global, args: &KeyArgs, new: &NewPassword) -> Answered {
-    let policy = policies::one(global, &args.policy.policy)?;
+fn passwd(global: &Global, policy: &PolicyArg, new: &NewPassword) -> Answered {
+    let policy = policies::one(global, &policy.policy)?;
     let password = new_password(new)?;
     wait(global, |run| async move {
-        let places = Places::open(&policy, args.copy.as_deref(), &run).await?;
-        let changed = keys::change(&places.opened, &password, Cost::DEFAULT, &run).await?;
+        let old = place::password(&policy)?;
+        let reached = Reached::open(&policy, None, &run).await?;
+        let changed = keys::change(&reached.places, &old, &password, Cost::DEFAULT, &run).await?;
         let mut told =
             Told { text: done_text("the password is now that of key", changed.new, &changed.done), ..Told::default() };
-        told.text.push_str(&next_step(&policy, new));
-        let mut json = json!({ "key": changed.new.to_string() });
-        let exit = places.tell(&mut told, &mut json);
-        let exit = exit.max(tell_failed(&mut told, &mut json, &changed.done, &changed.failed));
+        let lacking = reached.lacking(&changed.lacking);
+        told.text.push_str(&next_step(&policy, new, &lacking));
+        let mut json = json!({ "key": changed.new.to_string(), "lacking": lacking });
+        let exit = reached.tell(&mut told, &mut json);
+        let failed = [changed.lacking, changed.failed].concat();
+        let exit = exit.max(tell_failed(&mut told, &mut json, &changed.done, &failed));
         json["exit"] = exit.code().into();
         Ok(Answer::new(told.text, json).telling(told.errors).with(exit))
     })
 }
 
-/// Says how the policy comes to read the new password: bkp writes no file that it did not make for that.
-fn next_step(policy: &Policy, new: &NewPassword) -> String {
+/// Says how the policy comes to read the new password: bkp writes no file that it did not make for that. `lacking`: the copies that
+/// only the old one opens, and for which it must not be lost.
+fn next_step(policy: &Policy, new: &NewPassword, lacking: &[String]) -> String {
+    let mut text = String::new();
+    if !lacking.is_empty() {
+        let (copies, name) = (human::quoted(lacking), &policy.name);
+        text.push_str(&format!("KEEP the old password: until `bkp copy {name}` nothing else opens {copies}\n"));
+    }
     let now = match (&policy.repository.password, &new.new_password_file) {
-        (SecretSource::File(old), Some(file)) => format!("run `install -m 600 {} {}`", file.display(), old.display()),
+        (SecretSource::File(old), Some(file)) => format!("run `{}`", install(file, old, !lacking.is_empty())),
         (SecretSource::File(old), None) => {
             format!("write the new password into `{}` (one line, mode 0600)", old.display())
         }
         (source, _) => format!("let {source} give the new password"),
     };
-    format!("NEXT: {now}; until then every run of this policy ends with exit code 12\n")
+    text.push_str(&format!("NEXT: {now}; until then every run of this policy ends with exit code 12\n"));
+    text
+}
+
+/// Returns the command that puts a file into the place of another, for the same owner; where the old one is kept, as `*.old`.
+fn install(new: &Path, old: &Path, keeps: bool) -> String {
+    let backup = if keeps { " -b -S .old" } else { "" };
+    let owner = std::fs::metadata(old).map(|old| format!(" -o {} -g {}", old.uid(), old.gid())).unwrap_or_default();
+    let word = |path: &Path| human::shell_word(&path.display().to_string());
+    format!("install{backup} -m 600{owner} {} {}", word(new), word(old))
 }
 
 fn done_text(what: &str, id: ObjectId, places: &[String]) -> String {
@@ -158,7 +208,7 @@ fn tell_failed(told: &mut Told, json: &mut Value, done: &[String], failed: &[(St
     let mut exit = Exit::Ok;
     for (name, error) in failed {
         let mut failure = Failure::from(error);
-        if !done.is_empty() && failure.exit != Exit::Protected {
+        if !done.is_empty() && !matches!(failure.exit, Exit::Protected | Exit::Interrupted) {
             failure.exit = Exit::Incomplete;
         }
         exit = exit.max(failure.exit);
@@ -171,30 +221,36 @@ fn tell_failed(told: &mut Told, json: &mut Value, done: &[String], failed: &[(St
 }
 
 /// The repository and the copies that could be opened, and why the others could not.
-struct Places {
-    opened: Vec<Opened>,
+struct Reached {
+    places: Places,
     unreachable: Vec<(String, Failure)>,
 }
 
-impl Places {
+impl Reached {
     /// Opens the copy that is named, or the repository and all copies. The repository must open; what is no repository yet is no copy.
     async fn open(policy: &Policy, copy: Option<&str>, run: &Run) -> Result<Self, Failure> {
         let name = copy.unwrap_or(REPOSITORY).to_owned();
-        let repository = place::repository_in(policy, copy, run).await?;
-        let mut places = Self { opened: vec![Opened { name, repository }], unreachable: Vec::new() };
+        let first = Opened { name, repository: place::repository_in(policy, copy, run).await? };
+        let mut reached = Self { places: Places { first, copies: Vec::new() }, unreachable: Vec::new() };
         if copy.is_some() {
-            return Ok(places);
+            return Ok(reached);
         }
         for copy in &policy.copies {
             let name = copy.name.clone();
             match place::repository_in(policy, Some(&name), run).await {
-                Ok(repository) => places.opened.push(Opened { name, repository }),
+                Ok(repository) => reached.places.copies.push(Opened { name, repository }),
                 Err(PlaceError::Repository(RepositoryError::NoRepository { .. })) => {}
-                Err(error) => places.unreachable.push((name, error.into())),
+                Err(error) => reached.unreachable.push((name, error.into())),
             }
             run.check()?;
         }
-        Ok(places)
+        Ok(reached)
+    }
+
+    /// Names the copies that a new key did not reach.
+    fn lacking(&self, failed: &[(String, KeysError)]) -> Vec<String> {
+        let failed = failed.iter().map(|(name, _)| name);
+        self.unreachable.iter().map(|(name, _)| name).chain(failed).cloned().collect()
     }
 
     /// Notes the copies that nobody could look into: what is removed elsewhere may go on to open them.

@@ -80,7 +80,7 @@ fn findings_text(findings: &[Finding]) -> String {
 pub(super) fn snapshots(global: &Global, args: &SnapshotsArgs) -> Answered {
     let policy = policies::one(global, &args.policy.policy)?;
     wait(global, |run| async move {
-        let mut records = records_of(&policy, args.from.as_deref(), &run).await?;
+        let mut records = records_of(&policy, place::copy_meant(&policy, args.from.as_deref()), &run).await?;
         records.retain(|record| args.source.as_deref().is_none_or(|source| record.source == source));
         let times = Times { zone: policy.timezone, now: run.now() };
         let json = json!({ "snapshots": records.iter().map(snapshot_json).collect::<Vec<Value>>() });

@@ -71,7 +71,7 @@ async fn plan_and_apply_in(
 ) -> Answered {
     let rates = rates(policy, run);
     let plan = restore::plan(policy, repository, request, rates, run).await?;
-    let text = render::restore_plan(policy, &plan, args.from.as_deref());
+    let text = render::restore_plan(policy, &plan, place::copy_meant(policy, args.from.as_deref()));
     let json = render::restore_plan_json(&plan);
     if args.dry_run {
         return Ok(Answer::new(text, json!({ "dry_run": true, "plan": json })));

@@ -168,7 +168,7 @@ pub(super) fn verify(global: &Global, args: &VerifyArgs) -> Answered {
     if args.heal {
         return heal(global, &policy, args, options);
     }
-    let task = Task::Verify { copy: args.copy.clone(), options, heals: false, salvages: false };
+    let task = Task::Verify { copy: meant(&policy, args.copy.as_deref()), options, heals: false, salvages: false };
     wait(global, |run| async move { step(&policy, &task, Duration::ZERO, &run).await })
 }
 
@@ -272,6 +272,11 @@ async fn plan_prune(policy: &Policy, args: &PruneArgs, run: &Run) -> Answered {
 
 pub(super) fn drill(global: &Global, args: &DrillArgs) -> Answered {
     let policy = policies::one(global, &args.policy.policy)?;
-    let task = Task::Drill { from: args.from.clone(), keep: args.keep };
+    let task = Task::Drill { from: meant(&policy, args.from.as_deref()), keep: args.keep };
     wait(global, |run| async move { step(&policy, &task, Duration::ZERO, &run).await })
+}
+
+/// Names the copy that is read, as outputs and reports are to call it.
+fn meant(policy: &Policy, asked: Option<&str>) -> Option<String> {
+    place::copy_meant(policy, asked).map(str::to_owned)
 }

@@ -117,9 +117,11 @@ coded! {
         RepositoryError::Stopped(_) => Exit::Interrupted,
     };
     KeysError: |error| match error {
-        KeysError::UnknownId(_) | KeysError::AmbiguousId(_) | KeysError::InUse { .. } | KeysError::Last { .. } => {
-            Exit::Usage
-        }
+        KeysError::UnknownId(_)
+        | KeysError::AmbiguousId(_)
+        | KeysError::InUse { .. }
+        | KeysError::Last { .. }
+        | KeysError::Listed { .. } => Exit::Usage,
         KeysError::Repository(error) => error.code(),
     };
     KitError: |error| match error {
@@ -129,7 +131,9 @@ coded! {
         | KitError::NoPolicy { .. }
         | KitError::NoCopy(_)
         | KitError::Weak(_)
+        | KitError::Foreign { .. }
         | KitError::Binary { .. } => Exit::Usage,
+        KitError::BadList { .. } => Exit::Damaged,
         KitError::Io { .. } | KitError::Json(_) => Exit::Failed,
         KitError::Policy(error) => error.code(),
         KitError::Place(error) => error.code(),

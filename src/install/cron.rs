@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::human;
 use crate::install::{InstallError, MARK, Setup, With, plain};
 
 pub(super) fn files(setup: &Setup<'_>) -> Result<Vec<(PathBuf, String)>, InstallError> {
@@ -21,13 +22,9 @@ pub(super) fn files(setup: &Setup<'_>) -> Result<Vec<(PathBuf, String)>, Install
 /// Quotes a path for the shell, and `%` for cron, which would make it a newline even inside quotes.
 fn quoted(path: &Path) -> Result<String, InstallError> {
     let text = plain(path, With::Cron)?;
-    let is_plain = |c: char| c.is_ascii_alphanumeric() || "/._-+:,@".contains(c);
-    if text.chars().all(is_plain) {
-        return Ok(text.to_owned());
-    }
     // cron takes the backslash before a `%` away, quotes or not; any other it leaves alone.
     if text.contains("\\%") {
         return Err(InstallError::Path { with: With::Cron, path: path.to_owned() });
     }
-    Ok(format!("'{}'", text.replace('\'', "'\\''").replace('%', "\\%")))
+    Ok(human::shell_word(text).replace('%', "\\%"))
 }

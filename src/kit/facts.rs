@@ -24,7 +24,7 @@ pub(super) fn key_file(policy: &str) -> String {
 }
 
 pub(super) fn ca_file(policy: &str, copy: &str) -> String {
-    format!("ca/{policy}-{copy}.pem")
+    format!("ca/{policy}/{copy}.pem")
 }
 
 /// All that the runbook tells of one policy.
@@ -43,10 +43,18 @@ pub(super) struct Facts {
 pub(super) struct CopyFacts {
     pub(super) name: String,
     pub(super) place: CopyTarget,
-    /// Whether the kit's key is among its keys, so that `restic` opens it with the passphrase.
-    pub(super) has_key: bool,
+    pub(super) key: KeyThere,
     /// When it last held all that the repository held.
     pub(super) completed: Option<DateTime<Utc>>,
+}
+
+/// Whether the kit's key is among the keys of a copy, so that `restic` opens it with the passphrase.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum KeyThere {
+    Yes,
+    No,
+    /// The credentials of this machine may not look; the next copy brings it there.
+    Unknown,
 }
 
 pub(super) struct SourceFacts {
@@ -83,7 +91,7 @@ impl Facts {
         let copy = |copy: &crate::policy::CopyPlace| CopyFacts {
             name: copy.name.clone(),
             place: copy.place.clone(),
-            has_key: false,
+            key: KeyThere::No,
             completed: completed(&copy.name),
         };
         Ok(Self {
@@ -147,6 +155,15 @@ fn sources(policy: &Policy, snapshots: &[StoredSnapshot], drills: &[DrillOutcome
 #[expect(clippy::cast_precision_loss, reason = "a prediction")]
 fn predicted(bytes: Option<u64>, rate: Option<f64>) -> Option<Duration> {
     Duration::try_from_secs_f64(bytes? as f64 / rate?).ok()
+}
+
+/// Returns the id of the key that is to be typed, where it is known: the one that may read.
+pub(super) fn access_key(s3: &S3Place) -> Option<&str> {
+    match &s3.reader {
+        Some(reader) => Some(&reader.access_key_id),
+        None if s3.access == Access::WriteOnly => None,
+        None => s3.access_key_id.as_deref(),
+    }
 }
 
 /// Says which key opens an object store, and where its secret was read from on the lost machine.

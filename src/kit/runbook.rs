@@ -2,11 +2,11 @@
 
 use std::fmt::Write as _;
 
-use crate::drill::outcome::Origin;
+use crate::drill::outcome::{DrillOutcome, Origin};
 use crate::human;
 use crate::kit::Kit;
-use crate::kit::facts::{CopyFacts, Facts, SourceFacts, credentials, wanted};
-use crate::policy::CopyTarget;
+use crate::kit::facts::{CopyFacts, Facts, SourceFacts, access_key, credentials, wanted};
+use crate::policy::{CopyTarget, S3Place};
 
 /// Appends a line.
 macro_rules! line {
@@ -18,6 +18,9 @@ macro_rules! line {
 }
 
 mod restic;
+mod variables;
+
+use variables::Variables;
 
 /// Writes the runbook of a kit.
 pub(super) fn runbook(kit: &Kit, all: &[&Facts]) -> String {
@@ -33,9 +36,11 @@ pub(super) fn runbook(kit: &Kit, all: &[&Facts]) -> String {
         kit.host
     );
     needs(&mut page, kit, all);
+    let variables = Variables::of(all);
     for facts in all {
-        recovery(&mut page, facts);
-        restic::without_bkp(&mut page, facts);
+        what_there_is(&mut page, facts);
+        restore(&mut page, facts, &variables);
+        restic::without_bkp(&mut page, facts, &variables);
     }
     page
 }
@@ -45,40 +50,8 @@ fn needs(page: &mut String, kit: &Kit, all: &[&Facts]) {
     line!(page, "- **The passphrase of this kit.** It is nowhere in here, and nothing opens without it.");
     line!(page, "- **A machine**: {}. `./bkp --version` tells whether it starts.", kit.binary);
     for facts in all {
-        for copy in &facts.copies {
-            let name = &copy.name;
-            match &copy.place {
-                CopyTarget::S3(s3) => line!(
-                    page,
-                    "- **Credentials** of copy `{name}` of {}, `{}`: {}. They are not in this kit.",
-                    facts.policy.name,
-                    copy.place,
-                    credentials(s3)
-                ),
-                CopyTarget::Dir(dir) => line!(
-                    page,
-                    "- **The disk** of copy `{name}` of {}, mounted so that it is at `{}` again; or write where it is into \
-                     `policies/{}.toml`.",
-                    facts.policy.name,
-                    dir.display(),
-                    facts.policy.name
-                ),
-            }
-        }
-        let databases = facts.sources.iter().filter(|source| source.is_database);
-        for source in databases {
-            let product = facts.drill.as_ref().and_then(|drill| {
-                let server = drill.place.sandboxes.iter().find(|server| server.source == source.name)?;
-                Some(format!(" (the last drill used version {})", server.version))
-            });
-            line!(
-                page,
-                "- **A database server** for `{}`, empty, of the same product as the lost one{}; it was at `{}`.",
-                source.name,
-                product.unwrap_or_default(),
-                source.place
-            );
-        }
+        facts.copies.iter().for_each(|copy| need_of_copy(page, copy, &facts.policy.name));
+        facts.sources.iter().filter(|source| source.is_database).for_each(|source| need_of_server(page, source, facts));
         let bytes: u64 = facts.sources.iter().filter_map(|source| source.newest.as_ref()?.bytes).sum();
         line!(page, "- **Room** on disks: {} for what {} brings back.", human::bytes(bytes), facts.policy.name);
     }
@@ -86,7 +59,9 @@ fn needs(page: &mut String, kit: &Kit, all: &[&Facts]) {
         page,
         "\nThen put the kit on a disk of the new machine and go there; all that follows is typed in that directory.\n"
     );
-    line!(page, "```sh\nchmod -R go= .\nsha256sum --quiet -c SHA256SUMS\n./bkp --version\n```\n");
+    // Sticks of memory forget rights and owners, and archives keep those of the lost machine.
+    line!(page, "```sh\nchown -R \"$(id -u)\" .\nchmod -R u+rwX,go= .\nchmod u+x bkp");
+    line!(page, "sha256sum --quiet -c SHA256SUMS\n./bkp --version\n```\n");
     line!(
         page,
         "Each command asks for the passphrase. To type it once, put it into a file of mode 0600 and \
@@ -94,9 +69,40 @@ fn needs(page: &mut String, kit: &Kit, all: &[&Facts]) {
     );
 }
 
-fn recovery(page: &mut String, facts: &Facts) {
-    let name = &facts.policy.name;
-    line!(page, "## {name}: what there is\n");
+fn need_of_copy(page: &mut String, copy: &CopyFacts, policy: &str) {
+    let name = &copy.name;
+    match &copy.place {
+        CopyTarget::S3(s3) => line!(
+            page,
+            "- **Credentials** of copy `{name}` of {policy}, `{}`: {}. They are not in this kit.",
+            copy.place,
+            credentials(s3)
+        ),
+        CopyTarget::Dir(dir) => line!(
+            page,
+            "- **The disk** of copy `{name}` of {policy}, mounted so that it is at `{}` again; or write where it is into \
+             `policies/{policy}.toml`.",
+            dir.display()
+        ),
+    }
+}
+
+fn need_of_server(page: &mut String, source: &SourceFacts, facts: &Facts) {
+    let product = facts.drill.as_ref().and_then(|drill| {
+        let server = drill.place.sandboxes.iter().find(|server| server.source == source.name)?;
+        Some(format!(" (the last drill used version {})", server.version))
+    });
+    line!(
+        page,
+        "- **A database server** for `{}`, empty, of the same product as the lost one{}; it was at `{}`.",
+        source.name,
+        product.unwrap_or_default(),
+        source.place
+    );
+}
+
+fn what_there_is(page: &mut String, facts: &Facts) {
+    line!(page, "## {}: what there is\n", facts.policy.name);
     line!(
         page,
         "Repository `{}`. What comes back, as of this kit; newer snapshots may be in the copy:\n",
@@ -113,32 +119,24 @@ fn recovery(page: &mut String, facts: &Facts) {
     times(page, facts);
     network(page, facts);
     copies(page, facts);
+}
+
+fn restore(page: &mut String, facts: &Facts, variables: &Variables) {
+    let name = &facts.policy.name;
     line!(page, "## {name}: restore with bkp\n");
     if let Some(CopyFacts { place: CopyTarget::S3(s3), .. }) = facts.stand_in() {
-        let given = s3.access_key_id.as_deref();
-        credentials_block(page, given);
+        credentials_block(page, s3, facts, variables);
     }
-    line!(page, "Where to restore to: change these lines, or set the variables before.\n\n```sh");
-    for database in facts.sources.iter().filter(|source| source.is_database) {
-        let variable = variable("TO_MYSQL", database, facts);
-        line!(page, "export {variable}=\"${{{variable}:-mysql://root@localhost?socket=/run/mysqld/mysqld.sock}}\"");
-    }
-    line!(page, "export TO_DIR=\"${{TO_DIR:-/srv/restored/{name}}}\"\n```\n");
-    if facts.has_database() {
-        line!(
-            page,
-            "A server on another machine is `mysql://USER@HOST`; each restore then wants `--to-mysql-password-file FILE` and \
-             `--to-mysql-ca FILE` as well.\n"
-        );
-    }
+    targets(page, facts, variables);
     line!(
         page,
         "Look first: the snapshots that there are, and the plan with sizes and times. Nothing is written.\n\n```sh"
     );
     line!(page, "./bkp --kit . snapshots {name}");
-    facts.sources.iter().for_each(|source| line!(page, "{} --dry-run", restore_command(facts, source)));
+    let command = |source| restore_command(facts, source, variables);
+    facts.sources.iter().for_each(|source| line!(page, "{} --dry-run", command(source)));
     line!(page, "```\n\nThen restore. What is interrupted goes on when the same command is given again.\n\n```sh");
-    facts.sources.iter().for_each(|source| line!(page, "{} --yes --verify", restore_command(facts, source)));
+    facts.sources.iter().for_each(|source| line!(page, "{} --yes --verify", command(source)));
     line!(page, "```\n");
     line!(
         page,
@@ -147,6 +145,26 @@ fn recovery(page: &mut String, facts: &Facts) {
          `--to-dir DIR --in-place --confirm-host \"$(hostname)\"`.\n"
     );
     checks(page, facts);
+}
+
+/// Says where to restore to. Of several databases none has a default: two would go into the same server.
+fn targets(page: &mut String, facts: &Facts, variables: &Variables) {
+    line!(page, "Where to restore to: change these lines, or set the variables before.\n\n```sh");
+    for database in facts.sources.iter().filter(|source| source.is_database) {
+        let variable = variables.of_database("TO_MYSQL", facts, database);
+        let url = "mysql://root@localhost?socket=/run/mysqld/mysqld.sock";
+        let default = if variables.has_one_database() { format!("-{url}") } else { format!("?a server, as {url}") };
+        line!(page, "export {variable}=\"${{{variable}:{default}}}\"");
+    }
+    let to_dir = variables.of_policy("TO_DIR", facts);
+    line!(page, "export {to_dir}=\"${{{to_dir}:-/srv/restored/{}}}\"\n```\n", facts.policy.name);
+    if facts.has_database() {
+        line!(
+            page,
+            "A server on another machine is `mysql://USER@HOST`; each restore then wants `--to-mysql-password-file FILE` and \
+             `--to-mysql-ca FILE` as well.\n"
+        );
+    }
 }
 
 fn source_row(source: &SourceFacts, facts: &Facts) -> String {
@@ -165,22 +183,14 @@ fn source_row(source: &SourceFacts, facts: &Facts) -> String {
     )
 }
 
-fn restore_command(facts: &Facts, source: &SourceFacts) -> String {
+fn restore_command(facts: &Facts, source: &SourceFacts, variables: &Variables) -> String {
     let (policy, name) = (&facts.policy.name, &source.name);
     let target = if source.is_database {
-        format!("--to-mysql \"${}\"", variable("TO_MYSQL", source, facts))
+        format!("--to-mysql \"${}\"", variables.of_database("TO_MYSQL", facts, source))
     } else {
-        format!("--to-dir \"$TO_DIR/{name}\"")
+        format!("--to-dir \"${}/{name}\"", variables.of_policy("TO_DIR", facts))
     };
     format!("./bkp --kit . restore {policy} --source {name} {target}")
-}
-
-/// Names the variable that stands for a database's server: of several databases each has its own.
-fn variable(stem: &str, source: &SourceFacts, facts: &Facts) -> String {
-    match facts.sources.iter().filter(|source| source.is_database).count() {
-        1 => stem.to_owned(),
-        _ => format!("{stem}_{}", source.name.to_uppercase().replace('-', "_")),
-    }
 }
 
 /// Tells how long it took when it was rehearsed.
@@ -205,12 +215,27 @@ fn times(page: &mut String, facts: &Facts) {
         drill.place.cores,
         drill.rta_ms.map_or_else(|| "not measured".to_owned(), human::millis)
     );
+    if !drill.passed() {
+        line!(page, "**That drill did not pass: {}.** Do not count on its time.\n", shortcoming(drill));
+    }
     line!(page, "| phase | took | moved |\n| --- | --: | --: |");
     for phase in &drill.phases {
         let moved = phase.bytes.map_or_else(String::new, human::bytes);
         line!(page, "| {} | {} | {moved} |", phase.name, human::millis(phase.duration_ms));
     }
     line!(page);
+}
+
+fn shortcoming(drill: &DrillOutcome) -> String {
+    if let Some(error) = &drill.error {
+        return human::printable(error);
+    }
+    let reason = match () {
+        () if drill.checks_failed() => "a check of what was restored failed",
+        () if drill.breached() => "an objective was missed",
+        () => "not all was measured and checked",
+    };
+    reason.to_owned()
 }
 
 fn network(page: &mut String, facts: &Facts) {
@@ -245,15 +270,24 @@ fn copies(page: &mut String, facts: &Facts) {
 }
 
 /// Asks for what the kit does not have; what the environment has already is taken.
-fn credentials_block(page: &mut String, access_key: Option<&str>) {
-    line!(page, "The credentials of the copy:\n\n```sh");
-    let access_key = access_key.map(quoted).unwrap_or_default();
-    line!(page, "export AWS_ACCESS_KEY_ID=\"${{AWS_ACCESS_KEY_ID:-{access_key}}}\"");
-    line!(
-        page,
-        "[ -n \"${{AWS_SECRET_ACCESS_KEY:-}}\" ] || {{ printf 'secret key: '; stty -echo; read -r AWS_SECRET_ACCESS_KEY; stty echo; }}"
-    );
-    line!(page, "export AWS_SECRET_ACCESS_KEY\n```\n");
+fn credentials_block(page: &mut String, s3: &S3Place, facts: &Facts, variables: &Variables) {
+    let known = access_key(s3);
+    let names = ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"].map(|stem| variables.of_policy(stem, facts));
+    let unknown =
+        if known.is_some() { "" } else { " (leave this out where a profile or a role of this machine opens it)" };
+    line!(page, "The credentials of the copy{unknown}:\n\n```sh\n{}```\n", credentials_lines(known, &names));
+}
+
+/// All that reads is on the last line: of what is pasted, a `read` further up would take the line below it for its answer.
+fn credentials_lines(known: Option<&str>, [id, secret]: &[String; 2]) -> String {
+    let (set_id, ask_id) = match known {
+        Some(known) => (format!("[ -n \"${{{id}:-}}\" ] || {id}={}\n", human::shell_word(known)), String::new()),
+        None => (String::new(), format!("[ -n \"${{{id}:-}}\" ] || {{ printf 'access key: '; read -r {id}; }}; ")),
+    };
+    format!(
+        "{set_id}{ask_id}[ -n \"${{{secret}:-}}\" ] || {{ printf 'secret key: '; stty -echo; read -r {secret}; stty echo; }}; \
+         export AWS_ACCESS_KEY_ID=\"${id}\" AWS_SECRET_ACCESS_KEY=\"${secret}\"\n"
+    )
 }
 
 fn checks(page: &mut String, facts: &Facts) {
@@ -268,23 +302,36 @@ fn checks(page: &mut String, facts: &Facts) {
     line!(page);
 }
 
-/// Quotes a word for the shell where that is needed.
-fn quoted(word: &str) -> String {
-    let is_plain = |letter: char| letter.is_ascii_alphanumeric() || "/._-:@%+=,".contains(letter);
-    if !word.is_empty() && word.chars().all(is_plain) {
-        return word.to_owned();
-    }
-    format!("'{}'", word.replace('\'', r"'\''"))
-}
-
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use std::io::Write as _;
+    use std::process::{Command, Stdio};
+
     use super::*;
 
+    /// Pastes lines into a shell and types the answers; returns which credentials it then has.
+    fn pasted(lines: &str, answers: &str) -> String {
+        // Which takes no more of its input than the line at hand, as all shells do at a terminal.
+        let mut shell = Command::new("bash");
+        shell.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
+        let mut child = shell.env_clear().env("PATH", "/usr/bin:/bin").spawn().unwrap();
+        let typed = format!("{lines}{answers}echo; echo \"$AWS_ACCESS_KEY_ID $AWS_SECRET_ACCESS_KEY\"\n");
+        child.stdin.take().unwrap().write_all(typed.as_bytes()).unwrap();
+        let out = String::from_utf8(child.wait_with_output().unwrap().stdout).unwrap();
+        out.lines().last().unwrap_or_default().to_owned()
+    }
+
     #[test]
-    fn a_word_reaches_the_shell_as_it_is() {
-        assert_eq!(quoted("s3:https://host:9000/bucket/dr"), "s3:https://host:9000/bucket/dr");
-        assert_eq!(quoted("/mnt/a b's $HOME"), r"'/mnt/a b'\''s $HOME'");
-        assert_eq!(quoted(""), "''");
+    fn credentials_that_are_pasted_ask_for_what_is_not_known_and_take_no_line_for_an_answer() {
+        let names = |end: &str| [format!("AWS_ACCESS_KEY_ID{end}"), format!("AWS_SECRET_ACCESS_KEY{end}")];
+        assert_eq!(pasted(&credentials_lines(Some("AKIA"), &names("")), "s3cret\n"), "AKIA s3cret");
+        assert_eq!(pasted(&credentials_lines(None, &names("")), "typed\ns3cret\n"), "typed s3cret");
+        let of_two = [credentials_lines(Some("ONE"), &names("_A")), credentials_lines(Some("TWO"), &names("_B"))];
+        let [first, second] = of_two;
+        assert_eq!(pasted(&format!("{first}of one\n{second}"), "of two\n"), "TWO of two");
+        // Asked once, it is not asked again further down.
+        assert_eq!(pasted(&format!("{first}of one\n{second}of two\n{first}"), ""), "ONE of one");
     }
 }

@@ -72,6 +72,25 @@ impl Repository {
         }
     }
 
+    /// Lists the key files that a password opens, those included whose bytes are not the ones that their names say.
+    ///
+    /// # Errors
+    /// Where the store cannot be read.
+    pub async fn keys_opened_by(&self, password: &Secret) -> Result<Vec<ObjectId>, RepositoryError> {
+        let mut opened = Vec::new();
+        for listed in self.store.list(FileKind::Key).await? {
+            let object = Key::new(FileKind::Key, listed.name);
+            match self.store.get(&object).await.map_err(RepositoryError::from) {
+                Ok(file) if matches!(try_key(file.clone(), password).await?, Opened::Key(_)) => {
+                    opened.push(object.name.parse()?);
+                }
+                Err(error) if !error.is_damage() => return Err(error),
+                Ok(_) | Err(_) => {} // what cannot be read opens nothing
+            }
+        }
+        Ok(opened)
+    }
+
     /// Puts a key file and proves that what came to lie there opens with its password. One that is there already is only proved.
     ///
     /// # Errors

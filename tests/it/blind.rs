@@ -176,6 +176,27 @@ fn reading_needs_a_readers_key_and_the_program_says_so() {
 }
 
 #[test]
+fn a_kit_counts_on_the_next_copy_where_this_machine_may_only_write() {
+    let ((s3, log), desk) = (guarded(all), Desk::ready());
+    copy_to(&desk, &s3.endpoint(), S3::BUCKET, WRITE_ONLY);
+    desk.bkp(&["backup", "mall"]).expect(0);
+    puts(&log);
+    let (kit, passphrase) = (desk.text("kit"), desk.path("kit.pw"));
+    std::fs::write(&passphrase, "correct horse battery staple\n").unwrap();
+    std::fs::set_permissions(&passphrase, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    let args = ["kit", "export", &kit, "mall", "--passphrase-file", passphrase.to_str().unwrap()];
+    let exported = desk.bkp(&args).expect(0);
+    assert!(exported.err.contains("the next `bkp copy` brings the kit's key there"), "{exported:?}");
+    let runbook = std::fs::read_to_string(desk.path("kit/RUNBOOK.md")).unwrap();
+    assert!(runbook.contains("could not see whether the copy has this kit's key"), "{runbook}");
+    assert!(runbook.contains("printf 'access key: '"), "the key that may read is not known: {runbook}");
+    let key = bkp::id::ObjectId::of(&std::fs::read(desk.path("kit/keys/mall.key")).unwrap());
+    desk.bkp(&["copy", "mall"]).expect(0);
+    let sent = puts(&log);
+    assert!(sent.keys().any(|path| path.ends_with(&format!("/keys/{key}"))), "{sent:?}");
+}
+
+#[test]
 fn with_a_readers_key_a_copy_is_verified_and_restored_and_what_it_lost_is_sent_again() {
     let ((s3, log), desk) = (guarded(all), Desk::ready());
     copy_to(&desk, &s3.endpoint(), S3::BUCKET, &format!("{WRITE_ONLY}{}", reader(&desk)));

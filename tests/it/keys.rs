@@ -9,7 +9,7 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bkp::keys::{self, Changed, KeysError, Opened, PlaceKeys, Removal};
+use bkp::keys::{self, Changed, KeysError, Opened, PlaceKeys, Places, Removal};
 use bkp::repository::key::Cost;
 use bkp::repository::{Repository, RepositoryError};
 use bkp::run::Run;
@@ -37,8 +37,22 @@ async fn opens(store: &SharedStore, password: &Secret) -> bool {
 }
 
 async fn place(name: &str, store: &SharedStore) -> Opened {
-    let repository = Repository::open(Arc::clone(store), &secret(), &Run::silent()).await.unwrap();
+    place_of(name, store, &secret()).await
+}
+
+async fn place_of(name: &str, store: &SharedStore, password: &Secret) -> Opened {
+    let repository = Repository::open(Arc::clone(store), password, &Run::silent()).await.unwrap();
     Opened { name: name.to_owned(), repository }
+}
+
+/// Opens a repository and its copy with a password.
+async fn both(stores: &[SharedStore; 2], password: &Secret) -> Places {
+    let first = place_of("repository", &stores[0], password).await;
+    Places { first, copies: vec![place_of("copy", &stores[1], password).await] }
+}
+
+async fn change(places: &Places, old: &Secret, new: &Secret) -> Result<Changed, KeysError> {
+    keys::change(places, old, new, CHEAP, &Run::silent()).await
 }
 
 /// A repository and a copy of it, in memory.
@@ -55,20 +69,42 @@ async fn change_while_one_dies(dying: usize, nth: u64) -> (Result<Changed, KeysE
     let inner = two().await;
     let faulty = inner.each_ref().map(|store| Arc::new(Faulty::new(Arc::clone(store))));
     let stores: [SharedStore; 2] = [faulty[0].clone(), faulty[1].clone()];
-    let places = [place("repository", &stores[0]).await, place("copy", &stores[1]).await];
+    let places = both(&stores, &secret()).await;
     let before = faulty[dying].count(Operation::Any) as u64;
     faulty[dying].add(Rule::nth(Operation::Any, nth, Fault::Dead));
-    let changed = keys::change(&places, &new_password(), CHEAP, &Run::silent()).await;
+    let changed = change(&places, &secret(), &new_password()).await;
     let is_struck = faulty[dying].count(Operation::Any) as u64 >= before + nth;
     for (rank, store) in inner.iter().enumerate() {
         let (by_old, by_new) = (opens(store, &secret()).await, opens(store, &new_password()).await);
         assert!(by_old || by_new, "place {rank} opens with neither after {dying} died at operation {nth}");
         if let Ok(changed) = &changed {
-            let is_done = changed.done.contains(&places[rank].name);
+            let is_done = changed.done.contains(&places.all().nth(rank).unwrap().name);
             assert!(!is_done || (by_new && !by_old), "place {rank} is said to be changed, operation {nth}");
         }
     }
+    change_again(&inner, &format!("{dying} died at operation {nth}")).await;
     (changed, is_struck)
+}
+
+/// Does what an operator does after a change that broke off: gives it again, and later changes to a third password.
+async fn change_again(stores: &[SharedStore; 2], what: &str) {
+    for store in stores {
+        for left in store.list(FileKind::Lock).await.unwrap() {
+            store.delete(&Key::new(FileKind::Lock, left.name)).await.unwrap();
+        }
+    }
+    if opens(&stores[0], &secret()).await {
+        change(&both(stores, &secret()).await, &secret(), &new_password()).await.unwrap();
+    } else {
+        let repository = place_of("repository", &stores[0], &new_password()).await.repository;
+        bkp::copy::copy(&repository, &stores[1], 4, &Run::silent()).await.unwrap();
+    }
+    let third = Secret::new("a third password".to_owned());
+    let changed = change(&both(stores, &new_password()).await, &new_password(), &third).await.unwrap();
+    assert_eq!(changed.done, ["repository", "copy"], "{what}");
+    for store in stores {
+        assert!(opens(store, &third).await && !opens(store, &new_password()).await, "{what}");
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -110,12 +146,12 @@ async fn a_costly_key_does_not_make_the_opening_with_a_cheap_one_slow() {
 async fn a_removal_is_planned_over_all_places_and_never_shuts_us_out() {
     let [store, copy] = two().await;
     let run = Run::silent();
-    let places = [place("repository", &store).await, place("copy", &copy).await];
-    let second = keys::add(&places[0].repository, &new_password(), CHEAP, &run).await.unwrap();
-    bkp::copy::copy(&places[0].repository, &copy, 4, &run).await.unwrap();
-    let ours = places[0].repository.key();
+    let places = both(&[store.clone(), copy.clone()], &secret()).await;
+    let added = keys::add(&places, &new_password(), CHEAP, &run).await.unwrap();
+    assert_eq!(added.done, ["repository", "copy"]);
+    let (second, ours) = (added.new, places.first.repository.key());
     let plan = async |prefix: &str| {
-        let all = [PlaceKeys::of(&places[0]).await.unwrap(), PlaceKeys::of(&places[1]).await.unwrap()];
+        let all = [PlaceKeys::of(&places.first).await.unwrap(), PlaceKeys::of(&places.copies[0]).await.unwrap()];
         Removal::plan(prefix, &all)
     };
     assert!(matches!(plan("").await, Err(KeysError::AmbiguousId(_))));
@@ -145,13 +181,14 @@ async fn a_removal_is_planned_over_all_places_and_never_shuts_us_out() {
 #[tokio::test(start_paused = true)]
 async fn a_copy_whose_lock_protects_its_keys_is_named_and_the_repository_is_changed() {
     let [store, copy] = two().await;
-    let faulty = Arc::new(Faulty::new(Arc::clone(&copy)));
-    let dying: SharedStore = faulty.clone();
-    let places = [place("repository", &store).await, place("copy", &dying).await];
-    faulty.add(Rule::every(Operation::Delete, Fault::Denied).of(FileKind::Key));
-    let changed = keys::change(&places, &new_password(), CHEAP, &Run::silent()).await.unwrap();
+    let places = both(&[store.clone(), copy.clone()], &secret()).await;
+    let old = Key::new(FileKind::Key, places.first.repository.key().to_string());
+    let until = chrono::Utc::now() + chrono::TimeDelta::days(30);
+    copy.keep_immutable(&old, until, until).await.unwrap();
+    let changed = change(&places, &secret(), &new_password()).await.unwrap();
     assert_eq!(changed.done, ["repository"]);
-    assert_eq!(changed.failed[0].0, "copy");
+    assert_eq!((changed.failed[0].0.as_str(), changed.lacking.len()), ("copy", 0));
+    assert_eq!(bkp::exit::Exit::from(&changed.failed[0].1), bkp::exit::Exit::Protected);
     assert!(opens(&copy, &secret()).await && opens(&copy, &new_password()).await);
     assert!(!opens(&store, &secret()).await);
 }
@@ -161,15 +198,38 @@ async fn a_key_goes_only_while_nobody_else_works_on_the_repository() {
     let [store, _] = two().await;
     let opened = place("repository", &store).await;
     let run = Run::silent();
-    let second = keys::add(&opened.repository, &new_password(), CHEAP, &run).await.unwrap();
+    let places = Places { first: opened, copies: Vec::new() };
+    let second = keys::add(&places, &new_password(), CHEAP, &run).await.unwrap().new;
     let other = place("repository", &store).await;
     let lock = other.repository.lock(bkp::repository::LockMode::Shared, Duration::ZERO, &run).await.unwrap();
     let removal = Removal { id: second, record: None, places: vec!["repository".to_owned()] };
-    let removed = removal.apply(std::slice::from_ref(&opened), &run).await;
+    let removed = removal.apply(&places, &run).await;
     assert!(matches!(removed.failed[..], [(_, KeysError::Repository(RepositoryError::Locked { .. }))]), "{removed:?}");
     assert!(opens(&store, &new_password()).await);
+    let third = Secret::new("a third password".to_owned());
+    let refused = change(&places, &secret(), &third).await.unwrap_err();
+    assert!(matches!(refused, KeysError::Repository(RepositoryError::Locked { .. })), "{refused:?}");
+    assert!(!opens(&store, &third).await, "a change that was refused has left its key");
     lock.release().await.unwrap();
-    assert_eq!(removal.apply(&[opened], &run).await.done, ["repository"]);
+    assert_eq!(removal.apply(&places, &run).await.done, ["repository"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_key_file_that_rots_is_not_the_one_that_is_to_open_from_then_on() {
+    let store = memory();
+    let repository = made(&store).await;
+    let file = repository.seal_key(&new_password(), CHEAP, &Run::silent()).await.unwrap();
+    let second = repository.put_key(&file, &new_password()).await.unwrap();
+    let places = Places { first: place("repository", &store).await, copies: Vec::new() };
+    let ours = Key::new(FileKind::Key, places.first.repository.key().to_string());
+    let mut bytes = store.get(&ours).await.unwrap().to_vec();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    store.put(&ours, bytes.into()).await.unwrap();
+    let removal = Removal { id: second, record: None, places: vec!["repository".to_owned()] };
+    let removed = removal.apply(&places, &Run::silent()).await;
+    assert!(matches!(removed.failed[..], [(_, KeysError::Last { .. })]), "{removed:?}");
+    assert!(opens(&store, &new_password()).await, "the last password that opens was taken away");
 }
 
 // ------------------------------------------------------------------------------------------------------------ program
@@ -199,8 +259,7 @@ fn a_second_password_opens_until_it_is_removed_here_and_in_the_copy() {
     let listed = desk.bkp(&["key", "list", "mall"]).expect(0);
     let marked = listed.out.lines().filter(|line| line.contains('*')).collect::<Vec<_>>();
     assert!(marked.len() == 1 && !marked[0].contains(&id[..8]), "{}", listed.out);
-    assert_eq!((keys_of(&desk, &[]).len(), keys_of(&desk, &["--copy", "usb"]).len()), (2, 1));
-    desk.bkp(&["copy", "mall"]).expect(0);
+    assert_eq!((keys_of(&desk, &[]).len(), keys_of(&desk, &["--copy", "usb"]).len()), (2, 2));
 
     let with = |password: &str, args: &[&str]| {
         write_secret(&desk.path("mall.key"), password);
@@ -219,6 +278,12 @@ fn a_second_password_opens_until_it_is_removed_here_and_in_the_copy() {
     hint: change it with `bkp key passwd`, or let the policy use another password first
     ");
     desk.bkp(&["key", "remove", "mall", &id]).expect(2);
+    let in_vain = desk.bkp(&["key", "remove", "mall", &id, "--copy", "usb", "--yes"]).expect(2);
+    assert_snapshot!(steady(&desk, &in_vain.err, &[&id]), @r"
+    error: remove key <key0> from copy `usb` alone: the repository has it too, and the next `bkp copy` would bring it back
+    hint: leave `--copy` out: it is removed from the repository and from each copy
+    ");
+    assert_eq!(keys_of(&desk, &["--copy", "usb"]).len(), 2);
     let plan = desk.bkp(&["key", "remove", "mall", &id, "--dry-run"]).expect(0);
     assert!(plan.out.contains("from repository, usb"), "{}", plan.out);
     assert_eq!(keys_of(&desk, &[]).len(), 2, "a dry run removed a key");
@@ -235,18 +300,31 @@ fn a_second_password_opens_until_it_is_removed_here_and_in_the_copy() {
 #[test]
 fn a_changed_password_opens_repository_and_copy_and_the_old_one_neither() {
     let desk = Desk::backed_up();
-    let new = desk.path("new.key");
+    let new = desk.path("a new.key");
     write_secret(&new, "quite another password\n");
-    let changed = desk.bkp(&["key", "passwd", "mall", "--new-password-file", new.to_str().unwrap()]).expect(0);
+    let passwd = ["key", "passwd", "mall", "--new-password-file", new.to_str().unwrap()];
+    desk.bkp(&[&passwd[..], &["--copy", "usb"]].concat()).expect(2);
+    assert_eq!(keys_of(&desk, &["--copy", "usb"]), keys_of(&desk, &[]), "one copy alone has another password");
+    // A group of its own, where the test may give it away.
+    let is_given = std::os::unix::fs::chown(desk.path("mall.key"), None, Some(7)).is_ok();
+    let owner = |path: &str| fs::metadata(desk.path(path)).map(|it| (it.uid(), it.gid())).unwrap();
+    let before = owner("mall.key");
+    assert_eq!(is_given, before.1 == 7);
+    let changed = desk.bkp(&passwd).expect(0);
     let next = desk.plain(changed.out.lines().last().unwrap());
     assert_eq!(
         next,
-        "NEXT: run `install -m 600 DIR/new.key DIR/mall.key`; until then every run of this policy ends with exit code 12"
+        format!(
+            "NEXT: run `install -m 600 -o {} -g {} 'DIR/a new.key' DIR/mall.key`; until then every run of this policy ends with \
+             exit code 12",
+            before.0, before.1
+        )
     );
     desk.bkp(&["snapshots", "mall"]).expect(12);
     desk.bkp(&["snapshots", "mall", "--from", "usb"]).expect(12);
     let install = next.split('`').nth(1).unwrap().replace("DIR", &desk.text(""));
     assert!(Command::new("sh").args(["-c", &install]).status().unwrap().success());
+    assert_eq!(owner("mall.key"), before);
     desk.bkp(&["snapshots", "mall"]).expect(0);
     desk.bkp(&["snapshots", "mall", "--from", "usb"]).expect(0);
     assert_eq!((keys_of(&desk, &[]).len(), keys_of(&desk, &["--copy", "usb"]).len()), (1, 1));
@@ -255,17 +333,26 @@ fn a_changed_password_opens_repository_and_copy_and_the_old_one_neither() {
 }
 
 #[test]
-fn a_copy_that_is_not_there_is_named_and_catches_up() {
+fn a_copy_that_is_not_there_is_named_and_its_password_kept_until_it_catches_up() {
     let desk = Desk::backed_up();
     let new = desk.path("new.key");
     write_secret(&new, "quite another password\n");
     let old = keys_of(&desk, &[])[0]["id"].as_str().unwrap().to_owned();
+    let old_password = fs::read(desk.path("mall.key")).unwrap();
     fs::rename(desk.path("usb"), desk.path("unplugged")).unwrap();
     let changed = desk.bkp(&["key", "passwd", "mall", "--new-password-file", new.to_str().unwrap()]).expect(3);
     assert!(changed.err.contains("error: usb: open copy `usb`: there is no directory"), "{}", changed.err);
+    assert!(
+        changed
+            .out
+            .contains("KEEP the old password: until `bkp copy mall` nothing else opens `usb`\nNEXT: run `install -b "),
+        "{}",
+        changed.out
+    );
+    let install = changed.out.lines().last().unwrap().split('`').nth(1).unwrap();
+    assert!(Command::new("sh").args(["-c", install]).status().unwrap().success());
+    assert_eq!(fs::read(desk.path("mall.key.old")).unwrap(), old_password);
     fs::rename(desk.path("unplugged"), desk.path("usb")).unwrap();
-    desk.bkp(&["snapshots", "mall", "--from", "usb"]).expect(0);
-    write_secret(&desk.path("mall.key"), "quite another password\n");
     desk.bkp(&["snapshots", "mall", "--from", "usb"]).expect(12);
     let copied = desk.bkp(&["copy", "mall"]).expect(0);
     assert!(copied.err.contains("an old password still opens the copy"), "{}", copied.err);
@@ -273,6 +360,34 @@ fn a_copy_that_is_not_there_is_named_and_catches_up() {
     let removed = desk.bkp(&["key", "remove", "mall", &old, "--yes"]).expect(0);
     assert_eq!(steady(&desk, &removed.out, &[&old]), "removed key <key0>: usb\n");
     assert_eq!(keys_of(&desk, &["--copy", "usb"]).len(), 1);
+}
+
+#[test]
+fn an_added_password_says_which_copy_it_does_not_open_yet() {
+    let desk = Desk::backed_up();
+    let second = desk.path("second.pw");
+    write_secret(&second, "second password\n");
+    fs::rename(desk.path("usb"), desk.path("unplugged")).unwrap();
+    let added = desk.bkp(&["key", "add", "mall", "--new-password-file", second.to_str().unwrap()]).expect(3);
+    assert!(added.out.contains(": repository\n`bkp copy mall` brings it to `usb`"), "{}", added.out);
+    fs::rename(desk.path("unplugged"), desk.path("usb")).unwrap();
+    desk.bkp(&["copy", "mall"]).expect(0);
+    assert_eq!(keys_of(&desk, &["--copy", "usb"]).len(), 2);
+}
+
+#[test]
+fn a_password_that_a_command_makes_anew_each_time_is_refused() {
+    let desk = Desk::ready();
+    let from = |verb, command| desk.bkp(&["key", verb, "mall", "--new-password-command", command]);
+    let anew = "cat /proc/sys/kernel/random/uuid";
+    assert_snapshot!(from("passwd", anew).expect(2).err, @r"
+    error: read the new password: command `cat` prints another each time
+    hint: keep what it prints first, in a file or a vault, and let the command read it from there
+    ");
+    from("add", anew).expect(2);
+    assert_eq!(keys_of(&desk, &[]).len(), 1);
+    from("add", "echo always the same").expect(0);
+    assert_eq!(keys_of(&desk, &[]).len(), 2);
 }
 
 #[test]
@@ -285,6 +400,7 @@ fn a_key_file_that_rots_is_named_beside_the_others() {
     flip(&desk.path("repository/keys").join(&id));
     let listed = desk.bkp(&["key", "list", "mall", "--json"]).expect(13);
     assert_eq!(listed.json()["keys"].as_array().unwrap().len(), 1);
+    assert_eq!(listed.json()["damaged"][0]["id"], id.as_str());
     assert!(listed.err.contains(&id), "{}", listed.err);
     desk.bkp(&["key", "remove", "mall", &id, "--yes"]).expect(0);
     desk.bkp(&["key", "list", "mall"]).expect(0);

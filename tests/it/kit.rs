@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 
 use insta::assert_snapshot;
 
-use crate::cli::{Desk, flip};
+use crate::cli::{BKP, Desk, flip};
 use crate::servers::{Product, S3, Server, program};
 use crate::world::{Ended, World, files, rows};
 
@@ -82,6 +82,12 @@ fn a_kit_is_private_whole_and_holds_no_secret() {
     export(&desk, PASSPHRASE, &[]).expect(0);
     let runbook = fs::read_to_string(kit.join("RUNBOOK.md")).unwrap();
     assert!(runbook.contains("Rehearsed ") && !runbook.contains("not measured yet"), "{runbook}");
+    assert!(!runbook.contains("did not pass"), "{runbook}");
+    desk.rot();
+    desk.bkp(&["drill", "mall"]).expect(16);
+    export(&desk, PASSPHRASE, &[]).expect(0);
+    let runbook = fs::read_to_string(kit.join("RUNBOOK.md")).unwrap();
+    assert!(runbook.contains("**That drill did not pass: "), "{runbook}");
 }
 
 #[test]
@@ -101,7 +107,8 @@ fn a_kit_alone_restores_verifies_and_rehearses_and_without_its_passphrase_does_n
     assert!(refused.err.contains("no key opens with this password"), "{}", refused.err);
     assert!(!desk.path("out").exists());
     bare(&kit, &["snapshots", "mall"], &passphrase).expect(0);
-    bare(&kit, &restore, &passphrase).expect(0);
+    let restored = bare(&kit, &restore, &passphrase).expect(0);
+    assert!(restored.err.contains("restore from copy `usb`"), "{}", restored.err);
     assert_eq!(files(&desk.path("out")), images);
     bare(&kit, &["verify", "mall", "--level", "data"], &passphrase).expect(0);
     bare(&kit, &["drill", "mall"], &passphrase).expect(0);
@@ -138,7 +145,11 @@ fn an_older_kit_is_brought_up_to_date_and_anything_else_is_left_alone() {
     export(&desk, PASSPHRASE, &[]).expect(0);
     assert_eq!((key() == first, keys()), (true, 2), "the same passphrase makes no new key");
     let other = export(&desk, "another horse battery staple", &[]).expect(0);
-    assert!(other.out.contains("the older kit's passphrase still opens mall: `bkp key remove mall"), "{}", other.out);
+    assert!(
+        other.out.contains("the older kit's key still opens mall, with its passphrase: `bkp key remove mall"),
+        "{}",
+        other.out
+    );
     assert!(key() != first && keys() == 3);
 
     let checked = |code| desk.bkp(&["kit", "check", &desk.text("kit")]).expect(code);
@@ -159,12 +170,15 @@ fn an_older_kit_is_brought_up_to_date_and_anything_else_is_left_alone() {
     assert!(fewer.err.contains("the one there has `mall` as well"), "{}", fewer.err);
     fs::remove_file(desk.path("policies/mail.toml")).unwrap();
 
+    desk.write("kit/notes.txt", b"whose disk this is");
+    export(&desk, PASSPHRASE, &[]).expect(0);
     desk.write("kit/kit.json", b"{}");
     let refused = export(&desk, PASSPHRASE, &[]).expect(2);
     assert_snapshot!(desk.plain(&refused.err), @r"
     error: write the kit into `DIR/kit`: it is neither empty nor a kit
     hint: name a new directory, or the one of an older kit
     ");
+    assert_eq!(fs::read(desk.path("kit/notes.txt")).unwrap(), b"whose disk this is");
     desk.change_policy(&format!("[[copy]]\nname = \"usb\"\npath = \"{}\"", desk.text("usb")), "");
     fs::remove_dir_all(desk.path("kit")).unwrap();
     let refused = export(&desk, PASSPHRASE, &[]).expect(2);
@@ -189,6 +203,130 @@ fn a_kit_apart_leaves_its_key_out_of_the_repository_and_the_runbook_brings_it_th
 }
 
 #[test]
+fn a_kit_apart_over_one_that_was_not_takes_a_key_of_its_own_and_names_the_other() {
+    let desk = Desk::backed_up();
+    export(&desk, PASSPHRASE, &[]).expect(0);
+    let key = || fs::read(desk.path("kit/keys/mall.key")).unwrap();
+    let first = key();
+    let apart = export(&desk, PASSPHRASE, &["--apart"]).expect(0);
+    assert!(key() != first, "the key that is in the repository and its copies");
+    let id = bkp::id::ObjectId::of(&first).short();
+    assert!(apart.out.contains(&format!("with its passphrase: `bkp key remove mall {id}`")), "{}", apart.out);
+    desk.bkp(&["key", "remove", "mall", &id, "--yes"]).expect(0);
+    bare(&desk.path("kit"), &["snapshots", "mall"], &desk.path("kit.pw")).expect(0);
+    let second = key();
+    export(&desk, PASSPHRASE, &["--apart"]).expect(0);
+    assert!(key() == second, "one that is apart already is kept");
+}
+
+#[test]
+fn a_directory_that_another_prepared_is_not_written_through() {
+    let desk = Desk::backed_up();
+    export(&desk, PASSPHRASE, &[]).expect(0);
+    // The older kit's list names a file that is not its own.
+    desk.write("etc/passwd", b"root");
+    symlink(desk.path("etc"), desk.path("kit/x")).unwrap();
+    let list = fs::read_to_string(desk.path("kit/kit.json")).unwrap();
+    let hostile = list.replace("\"files\": {", "\"files\": { \"x/passwd\": \"\",");
+    assert_ne!(hostile, list);
+    desk.write("kit/kit.json", hostile.as_bytes());
+    let checked = desk.bkp(&["kit", "check", &desk.text("kit")]).expect(13);
+    assert!(checked.err.contains("x/passwd: it is no part of a kit"), "{}", checked.err);
+    export(&desk, PASSPHRASE, &[]).expect(0);
+    assert!(desk.path("etc/passwd").exists(), "a file outside of the kit was removed");
+
+    fs::rename(desk.path("kit/keys"), desk.path("elsewhere")).unwrap();
+    symlink(desk.path("elsewhere"), desk.path("kit/keys")).unwrap();
+    let before = files(&desk.path("elsewhere"));
+    let refused = export(&desk, "another horse battery staple", &[]).expect(2);
+    assert_snapshot!(desk.plain(&refused.err), @r"
+    error: write the kit: `DIR/kit/keys` is not safe to write through: it is no directory
+    hint: name a new directory, or give this one to root once all in it is looked through
+    ");
+    assert_eq!(files(&desk.path("elsewhere")), before);
+
+    fs::create_dir(desk.path("gift")).unwrap();
+    if std::os::unix::fs::chown(desk.path("gift"), Some(65_534), None).is_ok() {
+        let (gift, file) = (desk.text("gift"), desk.text("kit.pw"));
+        let refused = desk.bkp(&["kit", "export", &gift, "mall", "--passphrase-file", &file]).expect(2);
+        assert!(refused.err.contains("it belongs to user 65534, neither to root nor to us"), "{}", refused.err);
+        assert_eq!(fs::read_dir(desk.path("gift")).unwrap().count(), 0);
+    }
+}
+
+#[test]
+fn a_list_that_rots_is_damage_and_an_export_that_broke_off_is_given_again() {
+    let desk = Desk::backed_up();
+    export(&desk, PASSPHRASE, &[]).expect(0);
+    let checked = |code| desk.bkp(&["kit", "check", &desk.text("kit")]).expect(code);
+    let list = fs::read_to_string(desk.path("kit/kit.json")).unwrap();
+    let other = list.replace("\"from\": \"usb\"", "\"from\": \"ubs\"");
+    assert_ne!(other, list);
+    desk.write("kit/kit.json", other.as_bytes());
+    assert!(checked(13).err.contains("kit.json and SHA256SUMS: the one does not have the sums of the other"));
+    desk.write("kit/kit.json", b"{");
+    assert!(checked(13).err.contains("hint: export it again"));
+    desk.write("kit/keys/.kit-a1b2c3", b"half");
+    export(&desk, PASSPHRASE, &[]).expect(0);
+    checked(0);
+    // As a kill before the list leaves it.
+    fs::remove_file(desk.path("kit/kit.json")).unwrap();
+    desk.write("kit/.kit-d4e5f6", b"half a program");
+    export(&desk, PASSPHRASE, &[]).expect(0);
+    checked(0);
+    assert!(!desk.path("kit/.kit-d4e5f6").exists() && !desk.path("kit/keys/.kit-a1b2c3").exists());
+    let keys = desk.bkp(&["key", "list", "mall", "--json"]).expect(0).json()["keys"].as_array().unwrap().len();
+    assert_eq!(keys, 2, "the key of what broke off is used again");
+
+    // Nobody is kept from a kit because the state's disk is full or read-only.
+    fs::remove_file(desk.path("state/kit.json")).unwrap();
+    fs::create_dir(desk.path("state/kit.json")).unwrap();
+    let exported = export(&desk, PASSPHRASE, &[]).expect(0);
+    assert!(exported.err.contains("`bkp doctor` will not know of this kit"), "{}", exported.err);
+}
+
+#[test]
+fn a_program_that_is_given_is_tried_and_another_build_of_this_one_makes_the_kit_stale() {
+    let desk = Desk::backed_up();
+    let given = |file: &str| export(&desk, PASSPHRASE, &["--binary", file]);
+    let refused = given("/bin/true").expect(2);
+    assert!(refused.err.contains("it is no bkp: `--version` ends with"), "{}", refused.err);
+    assert!(!desk.path("kit/bkp").exists());
+    let kit =
+        || -> serde_json::Value { serde_json::from_slice(&fs::read(desk.path("kit/kit.json")).unwrap()).unwrap() };
+    given(BKP).expect(0);
+    assert_eq!(kit()["given"], kit()["program"]);
+    // For another kind of machine, as its headers say.
+    let mut bytes = fs::read(BKP).unwrap();
+    bytes[18..20].copy_from_slice(&if cfg!(target_arch = "aarch64") { 62_u16 } else { 183 }.to_le_bytes());
+    desk.write("foreign", &bytes);
+    fs::set_permissions(desk.path("foreign"), fs::Permissions::from_mode(0o700)).unwrap();
+    let untried = given(&desk.text("foreign")).expect(0);
+    assert!(untried.out.contains("nobody has tried it"), "{}", untried.out);
+    assert_eq!(kit()["given"], "");
+    desk.bkp(&["kit", "check", &desk.text("kit")]).expect(0);
+
+    export(&desk, PASSPHRASE, &[]).expect(0);
+    let mut bytes = fs::read(BKP).unwrap();
+    bytes.push(0);
+    desk.write("rebuilt", &bytes);
+    fs::set_permissions(desk.path("rebuilt"), fs::Permissions::from_mode(0o700)).unwrap();
+    let mut rebuilt = Command::new(desk.path("rebuilt"));
+    let stale: Ended = rebuilt.args(["kit", "check"]).arg(desk.path("kit")).output().unwrap().into();
+    assert!(stale.expect(3).err.contains("the kit has another build of bkp"));
+
+    fs::rename(desk.path("policies/mall.toml"), desk.path("policies/shop.toml")).unwrap();
+    let renamed = desk.bkp(&["kit", "check", &desk.text("kit")]).expect(0);
+    assert!(!renamed.out.contains("not compared"), "{}", renamed.out);
+    fs::remove_file(desk.path("policies/shop.toml")).unwrap();
+    let elsewhere = desk.bkp(&["kit", "check", &desk.text("kit")]).expect(0);
+    assert!(elsewhere.out.contains("policy `mall` is not on this machine: not compared"), "{}", elsewhere.out);
+    desk.write_policy("nonsense = 1\n");
+    let broken = desk.bkp(&["kit", "check", &desk.text("kit")]).expect(3);
+    assert!(broken.err.contains("policy `mall` cannot be set beside the kit's"), "{}", broken.err);
+}
+
+#[test]
 fn a_copy_that_is_not_there_is_named_and_the_kit_is_good_all_the_same() {
     let desk = Desk::backed_up();
     fs::rename(desk.path("usb"), desk.path("unplugged")).unwrap();
@@ -199,6 +337,34 @@ fn a_copy_that_is_not_there_is_named_and_the_kit_is_good_all_the_same() {
 }
 
 // ------------------------------------------------------------------------------------------------------- the runbook
+
+#[test]
+fn of_two_policies_each_is_restored_by_the_runbook_to_a_place_of_its_own() {
+    let desk = Desk::backed_up();
+    let mail = ["repository", "usb", "state", "images", "mall.key"]
+        .iter()
+        .fold(desk.policy(), |text, name| text.replace(&desk.text(name), &desk.text(&format!("mail/{name}"))));
+    desk.write("policies/mail.toml", mail.replace("name = \"mall\"", "name = \"mail\"").as_bytes());
+    desk.write("mail/images/letter.txt", b"of mail and not of mall");
+    desk.write("mail/images/.bkp-ok", b"");
+    fs::create_dir_all(desk.path("mail/usb")).unwrap();
+    for verb in ["init", "backup", "copy"] {
+        desk.bkp(&[verb, "mail"]).expect(0);
+    }
+    write_secret(&desk.path("kit.pw"), PASSPHRASE);
+    let (kit, passphrase) = (desk.path("kit"), desk.path("kit.pw"));
+    desk.bkp(&["kit", "export", &desk.text("kit"), "--passphrase-file", &desk.text("kit.pw")]).expect(0);
+    fs::set_permissions(kit.join("bkp"), fs::Permissions::from_mode(0o600)).unwrap();
+    let runbook = fs::read_to_string(kit.join("RUNBOOK.md")).unwrap();
+    let script = blocks(&runbook, &["What you need", "restore with bkp"]);
+    let mut shell = Command::new("sh");
+    shell.args(["-c", &script]).current_dir(&kit).stdin(Stdio::null()).env("BKP_PASSPHRASE_FILE", &passphrase);
+    shell.env("TO_DIR_MALL", desk.path("out/mall")).env("TO_DIR_MAIL", desk.path("out/mail"));
+    let ended: Ended = shell.output().unwrap().into();
+    ended.expect(0);
+    assert_eq!(files(&desk.path("out/mall/images")), files(&desk.path("images")));
+    assert_eq!(files(&desk.path("out/mail/images")), files(&desk.path("mail/images")));
+}
 
 /// What a person on a bare machine has: a shell, the tools that the runbook names, and what was typed.
 struct Bare {

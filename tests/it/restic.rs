@@ -540,7 +540,7 @@ async fn keys_by_bkp(desk: &Desk, password: &str) -> (String, Vec<String>) {
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs the servers of scripts/lab; scripts/test runs it"]
 async fn restic_and_bkp_agree_on_the_keys_whoever_added_changed_or_removed_them() {
-    use bkp::keys::{Opened, PlaceKeys, Removal, add, change};
+    use bkp::keys::{Opened, PlaceKeys, Places, Removal, add, change};
     use bkp::repository::key::Cost;
     let cheap = Cost { log_n: 10, r: 8, p: 1 };
     let run = Run::silent();
@@ -555,7 +555,9 @@ async fn restic_and_bkp_agree_on_the_keys_whoever_added_changed_or_removed_them(
             assert_eq!(bkp.1.len(), count, "{version}, {password}");
         };
         // By bkp, and restic opens with it.
-        let second = add(&repository, &password("by bkp"), cheap, &run).await.unwrap();
+        let first = Opened { name: "repository".to_owned(), repository: Arc::clone(&repository) };
+        let places = Places { first, copies: Vec::new() };
+        let second = add(&places, &password("by bkp"), cheap, &run).await.unwrap().new;
         agree(PASSWORD, 2).await;
         agree("by bkp", 2).await;
         // By restic, and bkp opens with it.
@@ -564,15 +566,14 @@ async fn restic_and_bkp_agree_on_the_keys_whoever_added_changed_or_removed_them(
         desk.restic(&["key", "add", "--new-password-file", file.to_str().unwrap()]);
         agree("by restic", 3).await;
         // What restic added, bkp removes, and the other way round.
-        let place = Opened { name: "repository".to_owned(), repository: Arc::clone(&repository) };
         let third = keys_by_bkp(&desk, "by restic").await.0;
-        let removal = Removal::plan(&third, &[PlaceKeys::of(&place).await.unwrap()]).unwrap();
-        assert_eq!(removal.apply(std::slice::from_ref(&place), &run).await.done, ["repository"]);
+        let removal = Removal::plan(&third, &[PlaceKeys::of(&places.first).await.unwrap()]).unwrap();
+        assert_eq!(removal.apply(&places, &run).await.done, ["repository"]);
         agree(PASSWORD, 2).await;
         desk.restic(&["key", "remove", &second.short()]);
         agree(PASSWORD, 1).await;
         // A change by each.
-        change(&[place], &password("changed"), cheap, &run).await.unwrap();
+        change(&places, &password(PASSWORD), &password("changed"), cheap, &run).await.unwrap();
         assert!(!desk.run(&["snapshots"]).status.success(), "the old password opens");
         agree("changed", 1).await;
         fs::write(&file, PASSWORD).unwrap();

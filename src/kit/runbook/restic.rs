@@ -2,15 +2,16 @@
 
 use std::fmt::Write as _;
 
-use crate::kit::facts::{CopyFacts, Facts, ca_file, key_file};
-use crate::kit::runbook::{credentials_block, quoted, variable};
+use crate::human::shell_word;
+use crate::kit::facts::{CopyFacts, Facts, KeyThere, ca_file, key_file};
+use crate::kit::runbook::credentials_block;
+use crate::kit::runbook::variables::Variables;
 use crate::policy::{CopyTarget, S3Place};
 
 /// The way with `restic` and the plain client, for a machine on which bkp does not start.
-pub(super) fn without_bkp(page: &mut String, facts: &Facts) {
+pub(super) fn without_bkp(page: &mut String, facts: &Facts, variables: &Variables) {
     let Some(copy) = facts.stand_in() else { return };
-    let name = &facts.policy.name;
-    line!(page, "## {name}: restore without bkp\n");
+    line!(page, "## {}: restore without bkp\n", facts.policy.name);
     let client = if facts.has_database() { " and the plain `mysql` client" } else { "" };
     line!(
         page,
@@ -18,38 +19,57 @@ pub(super) fn without_bkp(page: &mut String, facts: &Facts) {
          `export RESTIC_PASSWORD_FILE=FILE`.\n"
     );
     if let CopyTarget::S3(s3) = &copy.place {
-        credentials_block(page, s3.access_key_id.as_deref());
+        credentials_block(page, s3, facts, variables);
     }
-    line!(page, "```sh");
-    line!(page, "export RESTIC_REPOSITORY={}", quoted(&restic_place(&copy.place)));
+    set_up(page, copy, facts, variables);
+    if copy.key != KeyThere::Yes {
+        bring_the_key(page, facts, copy);
+    }
+    commands(page, facts, variables);
+}
+
+/// Sets what the commands use. What an earlier policy's way has set is taken back.
+fn set_up(page: &mut String, copy: &CopyFacts, facts: &Facts, variables: &Variables) {
+    let name = &facts.policy.name;
+    line!(page, "```sh\nunset -f restic 2>/dev/null || :");
+    line!(page, "export RESTIC_REPOSITORY={}", shell_word(&restic_place(&copy.place)));
     if let CopyTarget::S3(s3) = &copy.place {
-        line!(page, "export AWS_DEFAULT_REGION={}", quoted(&s3.region));
+        line!(page, "export AWS_DEFAULT_REGION={}", shell_word(&s3.region));
         if s3.ca_file.is_some() {
             let ca = ca_file(name, &copy.name);
             line!(page, "restic() {{ command restic --cacert \"{ca}\" \"$@\"; }}");
         }
     }
-    line!(page, "export WORK=\"${{WORK:-/srv/restored/{name}-work}}\"");
+    let work = variables.of_policy("WORK", facts);
+    line!(page, "export {work}=\"${{{work}:-/srv/restored/{name}-work}}\"");
     for database in facts.sources.iter().filter(|source| source.is_database) {
-        let client = variable("MYSQL", database, facts);
-        line!(page, "export {client}=\"${{{client}:-mysql}}\"");
+        let client = variables.of_database("MYSQL", facts, database);
+        let default = if variables.has_one_database() { "-mysql" } else { "?mysql and the options of its server" };
+        line!(page, "export {client}=\"${{{client}:{default}}}\"");
     }
     line!(page, "```\n");
-    if !copy.has_key {
-        bring_the_key(page, facts, copy);
-    }
+}
+
+fn commands(page: &mut String, facts: &Facts, variables: &Variables) {
+    let (name, work) = (&facts.policy.name, variables.of_policy("WORK", facts));
     line!(page, "```sh\nrestic snapshots");
     for source in &facts.sources {
         let source_name = &source.name;
-        line!(page, "restic restore latest --tag policy={name},source={source_name} --target \"$WORK/{source_name}\"");
+        line!(
+            page,
+            "restic restore latest --tag policy={name},source={source_name} --target \"${work}/{source_name}\""
+        );
         if source.is_database {
-            let client = variable("MYSQL", source, facts);
-            line!(page, "(cd \"$WORK/{source_name}/mysql/{source_name}\" && ${client} --local-infile=1 < restore.sql)");
+            let client = variables.of_database("MYSQL", facts, source);
+            line!(
+                page,
+                "(cd \"${work}/{source_name}/mysql/{source_name}\" && ${client} --local-infile=1 < restore.sql)"
+            );
         }
     }
     line!(page, "```\n");
     for source in facts.sources.iter().filter(|source| !source.is_database) {
-        line!(page, "The files of `{}` are then below `$WORK/{}{}`.", source.name, source.name, source.place);
+        line!(page, "The files of `{}` are then below `${work}/{}{}`.", source.name, source.name, source.place);
     }
     if facts.has_database() {
         line!(page, "`README.txt` beside each `restore.sql` says more of users and grants.");
@@ -60,20 +80,26 @@ pub(super) fn without_bkp(page: &mut String, facts: &Facts) {
 /// restic takes keys only from the repository.
 fn bring_the_key(page: &mut String, facts: &Facts, copy: &CopyFacts) {
     let (file, key) = (key_file(&facts.policy.name), &facts.key);
+    let state = match copy.key {
+        KeyThere::Unknown => "The lost machine could not see whether the copy has this kit's key",
+        KeyThere::Yes | KeyThere::No => "The copy did not have this kit's key when the kit was made",
+    };
     line!(
         page,
-        "The copy does not have this kit's key yet, and restic looks for it nowhere else. Put it there, with any tool:\n"
+        "{state}, and restic looks for it nowhere else. Where restic refuses the passphrase, put the key there, with any tool:\n"
     );
     line!(page, "```sh");
     match &copy.place {
         CopyTarget::Dir(dir) => {
-            line!(page, "cp {file} {}", quoted(&format!("{}/keys/{key}", dir.display())));
+            line!(page, "cp {file} {}", shell_word(&format!("{}/keys/{key}", dir.display())));
         }
         CopyTarget::S3(s3) => {
             let endpoint =
-                s3.endpoint.as_ref().map(|url| format!(" --endpoint-url {}", quoted(url))).unwrap_or_default();
+                s3.endpoint.as_ref().map(|url| format!(" --endpoint-url {}", shell_word(url))).unwrap_or_default();
             let object = format!("s3://{}{}/keys/{key}", s3.bucket, below(s3));
-            line!(page, "aws s3 cp {file} {}{endpoint}", quoted(&object));
+            let ca = ca_file(&facts.policy.name, &copy.name);
+            let ca = s3.ca_file.as_ref().map(|_| format!(" --ca-bundle {ca}")).unwrap_or_default();
+            line!(page, "aws s3 cp {file} {}{endpoint}{ca}", shell_word(&object));
         }
     }
     line!(page, "```\n");
