@@ -70,7 +70,7 @@ pub struct S3Credentials {
 #[derive(Debug, Clone, Copy)]
 struct Lock {
     until: DateTime<Utc>,
-    is_compliance: bool,
+    mode: RetainMode,
 }
 
 /// Keeps objects below a prefix of a bucket.
@@ -183,8 +183,8 @@ impl S3Store {
         let request = self.client.get_object_retention().bucket(&self.place.bucket).key(self.name(&key.path()));
         match act.within(SMALL_TIMEOUT, request.send()).await? {
             Ok(answer) => Ok(answer.retention().and_then(|it| {
-                let is_compliance = it.mode() == Some(&ObjectLockRetentionMode::Compliance);
-                Some(Lock { until: it.retain_until_date().and_then(time_of)?, is_compliance })
+                let mode = mode_of(it.mode() == Some(&ObjectLockRetentionMode::Compliance));
+                Some(Lock { until: it.retain_until_date().and_then(time_of)?, mode })
             })),
             Err(error) if error::code(&error).is_some_and(|code| NO_LOCK.contains(&code)) => Ok(None),
             Err(error) => Err(act.of_sdk(&error)),
@@ -196,13 +196,13 @@ impl S3Store {
         let request = self.client.head_object().bucket(&self.place.bucket).key(self.name(&key.path()));
         let head = act.within(SMALL_TIMEOUT, request.send()).await?.map_err(|error| act.of_sdk(&error))?;
         if head.object_lock_legal_hold_status() == Some(&ObjectLockLegalHoldStatus::On) {
-            return Ok(Some(Lock { until: DateTime::<Utc>::MAX_UTC, is_compliance: false }));
+            return Ok(Some(Lock { until: DateTime::<Utc>::MAX_UTC, mode: RetainMode::Governance }));
         }
         match head.object_lock_retain_until_date().and_then(time_of) {
             None if self.place.object_lock.is_some() && key.kind != FileKind::Lock => self.ask_for_lock(act, key).await,
             until => {
-                let is_compliance = head.object_lock_mode() == Some(&ObjectLockMode::Compliance);
-                Ok(until.map(|until| Lock { until, is_compliance }))
+                let mode = mode_of(head.object_lock_mode() == Some(&ObjectLockMode::Compliance));
+                Ok(until.map(|until| Lock { until, mode }))
             }
         }
     }
@@ -355,10 +355,14 @@ impl Store for S3Store {
         if let Some(now) = now.filter(|now| now.until >= least) {
             return Ok(now.until);
         }
-        // The policy's mode may have been lowered since; a lock's cannot be.
-        let mode = match lock.mode {
-            RetainMode::Governance if !now.is_some_and(|now| now.is_compliance) => ObjectLockRetentionMode::Governance,
-            _ => ObjectLockRetentionMode::Compliance,
+        // The policy's mode may be another since; that of a lock that runs cannot be changed without special rights.
+        let mode = match now.filter(|now| now.until > self.clock.now()) {
+            Some(now) => now.mode,
+            None => lock.mode,
+        };
+        let mode = match mode {
+            RetainMode::Governance => ObjectLockRetentionMode::Governance,
+            RetainMode::Compliance => ObjectLockRetentionMode::Compliance,
         };
         let retention = ObjectLockRetention::builder().mode(mode).retain_until_date(date_of(until)).build();
         let request = self.client.put_object_retention().bucket(&self.place.bucket).key(self.name(&key.path()));
@@ -381,6 +385,10 @@ fn date_of(time: DateTime<Utc>) -> aws_sdk_s3::primitives::DateTime {
 
 fn time_of(date: &aws_sdk_s3::primitives::DateTime) -> Option<DateTime<Utc>> {
     DateTime::from_timestamp(date.secs(), 0)
+}
+
+fn mode_of(is_compliance: bool) -> RetainMode {
+    if is_compliance { RetainMode::Compliance } else { RetainMode::Governance }
 }
 
 fn location(place: &S3Place) -> String {

@@ -416,20 +416,27 @@ async fn what_is_hidden_behind_a_delete_marker_is_missing_when_its_lock_is_to_be
 
 #[tokio::test]
 #[ignore = "needs moto of scripts/lab; scripts/test runs it"]
-async fn a_lock_keeps_its_mode_where_the_policys_was_lowered() {
+async fn a_lock_that_runs_keeps_its_mode_where_the_policys_has_changed() {
+    use RetainMode::{Compliance, Governance};
+
     let moto = Moto::start();
-    let (run, clock) = standing();
-    let (from, dir) = (two_snapshots().await, tempfile::tempdir().unwrap());
-    let strict = store(&place(&moto, RetainMode::Compliance), &run).await;
-    copied(&from, &strict, &ledger(dir.path(), &from), &run).await;
-    clock.advance(TimeDelta::days(10));
-    let lowered = store(&place(&moto, RetainMode::Governance), &run).await;
-    let done = copied(&from, &lowered, &ledger(dir.path(), &from), &run).await;
-    assert!(done.is_complete() && done.prolonged == 10, "{done:?}");
-    assert!(ends(&lowered).await.values().all(|end| *end == Some(clock.now() + MONTH)));
-    for version in moto.versions().await {
-        let head = moto.client().head_object().bucket(Moto::BUCKET).key(&version.key).send().await.unwrap();
-        assert_eq!(head.object_lock_mode(), Some(&ObjectLockMode::Compliance), "{}", version.key);
+    for (was, is, named) in
+        [(Compliance, Governance, ObjectLockMode::Compliance), (Governance, Compliance, ObjectLockMode::Governance)]
+    {
+        let (run, clock) = standing();
+        let (from, dir) = (two_snapshots().await, tempfile::tempdir().unwrap());
+        let place = |mode| S3Place { prefix: format!("{was:?}"), ..place(&moto, mode) };
+        copied(&from, &store(&place(was), &run).await, &ledger(dir.path(), &from), &run).await;
+        clock.advance(TimeDelta::days(10));
+        let to = store(&place(is), &run).await;
+        let done = copied(&from, &to, &ledger(dir.path(), &from), &run).await;
+        assert!(done.is_complete() && done.prolonged == 10, "{done:?}");
+        assert!(ends(&to).await.values().all(|end| *end == Some(clock.now() + MONTH)));
+        for key in ends(&to).await.into_keys() {
+            let name = format!("{was:?}/{}", key.path());
+            let head = moto.client().head_object().bucket(Moto::BUCKET).key(name).send().await.unwrap();
+            assert_eq!(head.object_lock_mode(), Some(&named), "{key}");
+        }
     }
 }
 
