@@ -21,7 +21,7 @@
 //! there meanwhile. Whoever holds these credentials cannot; a prune by other credentials from this machine waits for the policy's
 //! lock, and strikes off what it deletes; and what came with the store's own lock ([`Terms::retain`]) no prune of bkp touches before
 //! its index has arrived. Any other prune from elsewhere is the operator's to keep apart; a verify with a reader's credentials finds
-//! what it took, and the next copy sends it again.
+//! what it took, whether a snapshot there needs it or not, and the next copy sends it again.
 //!
 //! # The store's own lock
 //! Where the store is to make objects immutable, the first that is put is looked at: a server that takes the wish and does not heed
@@ -161,8 +161,6 @@ pub enum ObjectError {
     NotLocked,
     #[error("its lock could not be lengthened")]
     Lock(#[source] StoreError),
-    #[error(transparent)]
-    Ledger(LedgerError),
 }
 
 /// What a copy did and what it could not do.
@@ -259,7 +257,7 @@ async fn send(
     transfer.send(FileKind::Snapshot, &plan.snapshots_but(&held_back.snapshots)).await?;
     let mut copied = transfer.finish(plan, there, held_back).await?;
     if !copied.is_unlocked() {
-        prolong::prolong(plan, to, terms, &mut copied, run).await?;
+        prolong::prolong(from, plan, to, terms, &mut copied, run).await?;
     }
     Ok(copied)
 }

@@ -59,6 +59,8 @@ enum FaultKind {
     StallAnswer,
     /// Say that it was put, and keep nothing
     Lie,
+    /// Refuse as what an object's lock forbids
+    Locked,
     /// Answer 200 ms later
     Delay,
 }
@@ -92,6 +94,7 @@ fn faults(args: &Args) -> Faults {
         FaultKind::CutAnswer => Fault::CutAnswer,
         FaultKind::StallAnswer => Fault::StallAnswer,
         FaultKind::Lie => Fault::Lie,
+        FaultKind::Locked => Fault::Locked,
         FaultKind::Delay => Fault::Delay(Duration::from_millis(200)),
     };
     let (every, count) = (args.fault_every, AtomicU64::new(0));

@@ -63,6 +63,8 @@ pub(crate) enum Fault {
     StallAnswer,
     /// A put is answered as done, and nothing is kept.
     Lie,
+    /// Refused as AWS refuses what an object's lock forbids.
+    Locked,
     /// The real answer comes later.
     Delay(Duration),
 }
@@ -112,6 +114,7 @@ async fn converse(stream: TcpStream, service: S3Service, faults: Faults) {
             match fault {
                 None => real_answer(&service, asked).await,
                 Some(Fault::Status(code)) => answer(code, ""),
+                Some(Fault::Locked) => answer(403, LOCKED),
                 Some(Fault::Busy(seconds)) => busy(seconds),
                 Some(Fault::Disconnect) => disconnect(),
                 Some(Fault::Stall) => pending().await,
@@ -146,6 +149,9 @@ async fn real_answer(service: &S3Service, asked: Asked) -> Result<HttpResponse, 
     }
     answer(400, "<Error><Code>BadDigest</Code><Message>the SHA-256 is another</Message></Error>")
 }
+
+const LOCKED: &str = "<Error><Code>AccessDenied</Code>\
+    <Message>Access Denied because object protected by object lock.</Message></Error>";
 
 fn disconnect() -> Result<HttpResponse, HttpError> {
     Err(HttpError::new("disconnected on purpose".into()))

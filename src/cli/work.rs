@@ -144,7 +144,7 @@ async fn plan_copies(policy: &Policy, names: &[String], run: &Run) -> Answered {
         let store = place::copy_target(policy, copy, run).await?;
         let ledger = if steps::keeps_ledger(copy) {
             let repository = place::repository(policy, run).await?;
-            steps::ledger(policy, copy, repository.id(), &store.location())?
+            steps::look_at_ledger(policy, copy, repository.id())?
         } else {
             None
         };

@@ -2,8 +2,8 @@
 //! long enough without asking for each.
 //!
 //! One line an object, appended once the server has confirmed it, so a kill loses at most what was not yet noted, and that is sent
-//! or asked for again. It is safe to delete for the same reason. It belongs to one repository in one place: of another it knows
-//! nothing, and starts anew. Two that have it open at once (a copy, and a verify beside it) each append to it; what one does not know
+//! or asked for again. It is safe to delete for the same reason. It belongs to one repository in one place, its server included: of
+//! another it knows nothing, is set aside, and starts anew. Two that have it open at once (a copy, and a verify beside it) each append to it; what one does not know
 //! of the other is sent or asked for again.
 
 use std::collections::HashMap;
@@ -16,6 +16,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use chrono::{DateTime, Utc};
 
 use crate::copy::plan::Listing;
+use crate::id::ObjectId;
 use crate::store::{FileKind, Key, Listed};
 
 /// The first line's first words; another format gets another number.
@@ -57,30 +58,36 @@ pub struct Ledger {
 #[derive(Debug)]
 struct State {
     sent: HashMap<Key, Sent>,
-    out: File,
+    /// `None`: it was opened to be looked at.
+    out: Option<File>,
 }
 
 impl Ledger {
-    /// Opens the record of a repository's copy at a place, empty where there is none or it is of another.
+    /// Opens the record of a repository's copy at a place, empty where there is none. One of another repository or place is set aside.
     ///
     /// # Errors
     /// [`LedgerError`] where it cannot be read or written.
     pub fn open(path: &Path, repository: &str, place: &str) -> Result<Self, LedgerError> {
         let failed = |error| LedgerError { path: path.to_owned(), error };
-        let head = format!("{HEAD} {repository} {place}");
-        let text = match fs::read(path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
-            text => text.map_err(failed)?,
-        };
-        let text = String::from_utf8_lossy(&text);
+        let (head, text) = (head(repository, place), read(path).map_err(failed)?);
         let sent = parse(&text, &head);
         let out = if is_tidy(&text, &head, sent.len()) {
             OpenOptions::new().append(true).open(path)
         } else {
-            write_anew(path, &head, &sent)
+            set_aside(path, &text, &head).and_then(|()| write_anew(path, &head, &sent))
         };
-        let out = out.map_err(failed)?;
+        let out = Some(out.map_err(failed)?);
         Ok(Self { path: path.to_owned(), state: Mutex::new(State { sent, out }) })
+    }
+
+    /// Reads the record as [`Ledger::open`] does, and touches nothing: a plan may be made beside whoever writes it. It takes no notes.
+    ///
+    /// # Errors
+    /// [`LedgerError`] where it cannot be read.
+    pub fn look(path: &Path, repository: &str, place: &str) -> Result<Self, LedgerError> {
+        let text = read(path).map_err(|error| LedgerError { path: path.to_owned(), error })?;
+        let sent = parse(&text, &head(repository, place));
+        Ok(Self { path: path.to_owned(), state: Mutex::new(State { sent, out: None }) })
     }
 
     /// Notes that an object is there with its whole size.
@@ -90,8 +97,10 @@ impl Ledger {
     pub fn note(&self, key: &Key, size: u64, until: Option<DateTime<Utc>>) -> Result<(), LedgerError> {
         let sent = Sent { size, until };
         let mut state = self.state();
+        // What could not be written down is not known: the next run would not know it either.
+        self.append(&mut state, &line(key, sent))?;
         state.sent.insert(key.clone(), sent);
-        self.append(&mut state, &line(key, sent))
+        Ok(())
     }
 
     /// Notes that objects are not there, or are about to go.
@@ -106,9 +115,21 @@ impl Ledger {
                 lines.push_str(&format!("{key}\t{GONE}\n"));
             }
         }
-        self.append(&mut state, &lines)?;
+        if lines.is_empty() {
+            return Ok(());
+        }
         // What is to be deleted must be struck off before it is.
-        state.out.sync_data().map_err(|error| self.failed(error))
+        self.append(&mut state, &lines)?.sync_data().map_err(|error| self.failed(error))
+    }
+
+    /// Strikes off what a listing of the copy does not show with its whole size, and returns how many objects that were.
+    ///
+    /// # Errors
+    /// [`LedgerError`] where the disk refuses.
+    pub fn strike_absent(&self, there: &Listing) -> Result<usize, LedgerError> {
+        let absent = self.listing().missing_in(there);
+        self.strike(&absent)?;
+        Ok(absent.len())
     }
 
     /// Returns the objects of a kind.
@@ -131,15 +152,24 @@ impl Ledger {
         }
     }
 
+    /// Tells whether an object is there, as far as this record knows.
+    #[must_use]
+    pub fn has(&self, key: &Key) -> bool {
+        self.state().sent.contains_key(key)
+    }
+
     /// Returns the end of an object's lock, as far as this record knows.
     #[must_use]
     pub fn until(&self, key: &Key) -> Option<DateTime<Utc>> {
         self.state().sent.get(key).and_then(|sent| sent.until)
     }
 
-    fn append(&self, state: &mut State, text: &str) -> Result<(), LedgerError> {
+    fn append<'s>(&self, state: &'s mut State, text: &str) -> Result<&'s File, LedgerError> {
+        let out = state.out.as_mut();
+        let out = out.ok_or_else(|| self.failed(io::Error::other("it was opened to be looked at only")))?;
         // A line is written at once: a kill leaves it whole, or torn at the very end of the file.
-        state.out.write_all(text.as_bytes()).map_err(|error| self.failed(error))
+        out.write_all(text.as_bytes()).map_err(|error| self.failed(error))?;
+        Ok(out)
     }
 
     fn failed(&self, error: io::Error) -> LedgerError {
@@ -150,6 +180,29 @@ impl Ledger {
         // A panic elsewhere leaves a map that knows too little or as much: either is safe.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn head(repository: &str, place: &str) -> String {
+    format!("{HEAD} {repository} {place}")
+}
+
+fn read(path: &Path) -> io::Result<String> {
+    match fs::read(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(String::new()),
+        bytes => Ok(String::from_utf8_lossy(&bytes?).into_owned()),
+    }
+}
+
+/// Moves the record of another repository or place aside: it holds again once the policy names that one again.
+fn set_aside(path: &Path, text: &str, head: &str) -> io::Result<()> {
+    let theirs = text.lines().next().unwrap_or_default();
+    if theirs.is_empty() || theirs == head {
+        return Ok(());
+    }
+    let id = ObjectId::of(theirs.as_bytes()).to_string();
+    let mut aside = path.as_os_str().to_owned();
+    aside.push(format!(".{}", id.get(..8).unwrap_or_default()));
+    fs::rename(path, aside)
 }
 
 /// Tells whether a record can be appended to: its last line is whole, and not most of it is of the past.
@@ -238,8 +291,54 @@ mod tests {
     fn a_record_of_another_repository_or_place_knows_nothing() {
         let dir = tempfile::tempdir().unwrap();
         open(dir.path(), "id").note(&pack(1), 10, None).unwrap();
+        let path = dir.path().join("copies/offsite.sent");
+        let before = fs::read(&path).unwrap();
         assert_eq!(open(dir.path(), "other").listing(), Listing::default());
         assert_eq!(open(dir.path(), "id").listing(), Listing::default(), "the other has taken its place");
+        let elsewhere = Ledger::look(&path, "id", "s3://dr/bkp (https://other.example)").unwrap();
+        assert_eq!(elsewhere.listing(), Listing::default());
+
+        let entries = fs::read_dir(dir.path().join("copies")).unwrap().map(|entry| entry.unwrap().path());
+        let aside: Vec<_> = entries.filter(|it| *it != path).collect();
+        assert_eq!(aside.len(), 2, "{aside:?}");
+        let kept = aside.iter().find(|it| fs::read(it).unwrap() == before);
+        fs::rename(kept.unwrap(), &path).unwrap();
+        assert!(open(dir.path(), "id").has(&pack(1)), "put back, it holds again");
+    }
+
+    #[test]
+    fn who_looks_leaves_a_record_as_it_is_and_notes_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("copies/offsite.sent");
+        let nothing = Ledger::look(&path, "id", "s3://dr/bkp").unwrap();
+        assert!(nothing.listing() == Listing::default() && !path.exists());
+        open(dir.path(), "id").note(&pack(1), 10, None).unwrap();
+        let before = fs::read(&path).unwrap();
+        for (repository, knows) in [("id", true), ("other", false)] {
+            let looked = Ledger::look(&path, repository, "s3://dr/bkp").unwrap();
+            assert_eq!(looked.has(&pack(1)), knows);
+            assert!(looked.note(&pack(2), 20, None).is_err());
+            assert!(!looked.has(&pack(2)), "what is not written down is not known");
+        }
+        assert_eq!(fs::read(&path).unwrap(), before);
+        assert_eq!(fs::read_dir(dir.path().join("copies")).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn what_a_listing_lacks_or_shows_with_another_size_is_struck_off() {
+        let dir = tempfile::tempdir().unwrap();
+        let ledger = open(dir.path(), "id");
+        let snapshot = Key::new(FileKind::Snapshot, pack(4).name);
+        for (key, size) in [(pack(1), 10), (pack(2), 20), (pack(3), 30), (snapshot, 40)] {
+            ledger.note(&key, size, None).unwrap();
+        }
+        let listed = |key: &Key, size| Listed { name: key.name.clone(), size };
+        let packs = vec![listed(&pack(1), 10), listed(&pack(2), 19), listed(&pack(9), 90)];
+        let there = Listing { packs, ..Listing::default() };
+        assert_eq!(ledger.strike_absent(&there).unwrap(), 3);
+        let left = Listing { packs: vec![listed(&pack(1), 10)], ..Listing::default() };
+        assert_eq!(open(dir.path(), "id").listing(), left);
+        assert_eq!(ledger.strike_absent(&there).unwrap(), 0);
     }
 
     #[test]

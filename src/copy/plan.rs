@@ -5,6 +5,9 @@ use std::collections::{HashMap, HashSet};
 use crate::id::SnapshotId;
 use crate::store::{FileKind, Key, Listed, SharedStore, StoreError};
 
+/// What a copy consists of. Locks are no part of it.
+const KINDS: [FileKind; 5] = [FileKind::Config, FileKind::Key, FileKind::Pack, FileKind::Index, FileKind::Snapshot];
+
 /// The objects of one side. Locks are no part of a copy.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Listing {
@@ -40,6 +43,15 @@ impl Listing {
             FileKind::Snapshot => &self.snapshots,
             FileKind::Lock => &[],
         }
+    }
+
+    /// Returns the objects that another side lacks, or has with another size.
+    pub(super) fn missing_in(&self, there: &Listing) -> Vec<Key> {
+        let of = |kind| {
+            let (missing, _) = missing(self.of_kind(kind), there.of_kind(kind));
+            missing.into_iter().map(move |listed| Key::new(kind, listed.name))
+        };
+        KINDS.into_iter().flat_map(of).collect()
     }
 
     fn count(&self) -> usize {
@@ -118,9 +130,8 @@ impl CopyPlan {
 
     /// Returns every object that was listed here, with its size.
     pub(super) fn here(&self) -> Vec<(Key, u64)> {
-        let kinds = [FileKind::Config, FileKind::Key, FileKind::Pack, FileKind::Index, FileKind::Snapshot];
         let of = |kind| self.here.of_kind(kind).iter().map(move |it| (Key::new(kind, &it.name), it.size));
-        kinds.into_iter().flat_map(of).collect()
+        KINDS.into_iter().flat_map(of).collect()
     }
 
     /// Tells whether an object was listed here.
@@ -130,11 +141,7 @@ impl CopyPlan {
 
     /// Returns what the target lacks when it is listed once more: all of it when nothing was sent, nothing after a whole copy.
     pub(super) fn missing_in(&self, there: &Listing) -> Vec<Key> {
-        let left = Self::new(&self.here, there);
-        let kinds = [FileKind::Config, FileKind::Key, FileKind::Pack, FileKind::Index, FileKind::Snapshot];
-        let lists = kinds.into_iter().zip(left.lists());
-        let keys = lists.flat_map(|(kind, list)| list.iter().map(move |listed| Key::new(kind, &listed.name)));
-        keys.collect()
+        self.here.missing_in(there)
     }
 
     fn lists(&self) -> [&Vec<Listed>; 5] {

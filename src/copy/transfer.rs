@@ -1,8 +1,10 @@
 //! Sends objects, several at once, each hashed before it leaves.
 
+use std::collections::HashSet;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
+use chrono::{DateTime, Utc};
 use futures_util::StreamExt;
 use tokio::sync::{OnceCell, Semaphore};
 
@@ -53,7 +55,8 @@ impl<'a> Transfer<'a> {
     /// Sends objects of one kind, and returns when each is there or has failed: the next kind must not overtake them.
     ///
     /// # Errors
-    /// [`CopyError::Stopped`]; what is under way is given up.
+    /// [`CopyError::Stopped`], and [`CopyError::Ledger`]: what is sent unrecorded would be sent again and again. What is under way is
+    /// given up.
     pub(super) async fn send(&mut self, kind: FileKind, objects: &[Listed]) -> Result<(), CopyError> {
         let sender = &self.sender;
         let one = |listed: Listed| async move { sender.send(kind, listed).await };
@@ -63,7 +66,10 @@ impl<'a> Transfer<'a> {
         let cancel = &self.run.cancel;
         while let Some((listed, sent)) = cancel.run_until_cancelled(sending.next()).await.ok_or(Stopped)? {
             match sent {
-                Ok(()) => self.copied.count(kind, &listed),
+                Ok(until) => {
+                    self.terms.note(&Key::new(kind, &listed.name), listed.size, until)?;
+                    self.copied.count(kind, &listed);
+                }
                 Err(error) => self.copied.failed.push((Key::new(kind, &listed.name), error)),
             }
         }
@@ -93,9 +99,9 @@ impl<'a> Transfer<'a> {
         let listed = self.run.cancel.run_until_cancelled(self.terms.snapshots(self.sender.to)).await;
         let snapshots = listed.ok_or(Stopped)??;
         let vanished = plan.missing_in(&Listing { snapshots, ..there });
-        let vanished: Vec<_> = vanished.into_iter().filter(|key| !copied.knows(key)).collect();
-        let vanished = vanished.into_iter().map(|key| (key, ObjectError::Vanished));
-        copied.failed.extend(vanished);
+        let known = copied.known_missing();
+        let vanished = vanished.into_iter().filter(|key| !known.contains(key));
+        copied.failed.extend(vanished.map(|key| (key, ObjectError::Vanished)));
         Ok(copied)
     }
 }
@@ -111,11 +117,10 @@ impl Copied {
         }
     }
 
-    /// Tells whether it is known already that an object is not in the target.
-    pub(super) fn knows(&self, missing: &Key) -> bool {
-        let held_back =
-            missing.kind == FileKind::Snapshot && self.held_back.iter().any(|id| id.to_string() == missing.name);
-        held_back || self.failed.iter().any(|(key, _)| key == missing)
+    /// Returns what is known already not to be in the target.
+    pub(super) fn known_missing(&self) -> HashSet<Key> {
+        let held_back = self.held_back.iter().map(|id| Key::new(FileKind::Snapshot, id.to_string()));
+        held_back.chain(self.failed.iter().map(|(key, _)| key.clone())).collect()
     }
 }
 
@@ -133,13 +138,14 @@ struct Sender<'a> {
 }
 
 impl Sender<'_> {
-    async fn send(&self, kind: FileKind, listed: Listed) -> (Listed, Result<(), ObjectError>) {
+    /// Sends an object and returns the end of its lock, where it was put with one.
+    async fn send(&self, kind: FileKind, listed: Listed) -> (Listed, Result<Option<DateTime<Utc>>, ObjectError>) {
         let key = Key::new(kind, &listed.name);
         let sent = self.send_object(&key, listed.size).await;
         (listed, sent)
     }
 
-    async fn send_object(&self, key: &Key, size: u64) -> Result<(), ObjectError> {
+    async fn send_object(&self, key: &Key, size: u64) -> Result<Option<DateTime<Utc>>, ObjectError> {
         let kib = u32::try_from(size.div_ceil(1024)).unwrap_or(u32::MAX);
         // Never closed, so this always waits until there is room.
         let _room = self.kib_free.acquire_many(kib.min(KIB_IN_FLIGHT_MAX)).await;
@@ -158,7 +164,7 @@ impl Sender<'_> {
             self.puts_failed.fetch_add(PUTS_FAILED_MAX, Ordering::Relaxed);
             return Err(ObjectError::NotLocked);
         }
-        self.terms.note(key, size, until).map_err(ObjectError::Ledger)
+        Ok(until)
     }
 
     /// Tells whether the server locks what it is asked to: looks at the first object, and remembers. Where nobody may look, the lock
@@ -169,7 +175,11 @@ impl Sender<'_> {
             let least = self.run.now() + retain - retain / LOCK_SLACK;
             let until = self.run.now() + retain;
             if self.terms.is_blind {
-                return self.to.keep_immutable(first, least, until).await.map(|_| true);
+                return match self.to.keep_immutable(first, least, until).await {
+                    // It was put a moment ago: what the server does not find is the request.
+                    Err(StoreError::Missing { .. }) => Ok(false),
+                    end => end.map(|_| true),
+                };
             }
             Ok(self.to.immutable_until(first).await?.is_some_and(|until| until >= least))
         };

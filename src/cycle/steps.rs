@@ -1,12 +1,13 @@
 //! The steps that a run consists of. The commands of the same names take the very same steps.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::backup;
 use crate::catalog::{Catalog, CopyRecord, REPOSITORY, SnapshotRecord};
 use crate::copy;
-use crate::copy::{Copied, Ledger, Terms};
+use crate::copy::{Copied, Ledger, Listing, Terms};
 use crate::cycle;
 use crate::cycle::done::{BackupDone, CopyDone, Done, DrillDone, PruneDone};
 use crate::cycle::freeze::freeze;
@@ -49,7 +50,7 @@ pub async fn work(task: &Task, policy: &Policy, journal: &Journal<'_>, run: &Run
         Task::Verify { copy, options, heals: true, salvages } => {
             let ward = Ward { salvages: *salvages, ..ward(policy, copy.as_deref(), run).await? };
             let healed = heal::heal(&ward, *options, run).await?;
-            strike_faulty(policy, copy.as_deref(), &ward.repository, &healed.report).await?;
+            strike_faulty(policy, copy.as_deref(), &ward.repository, &healed.report, run).await?;
             Ok(Done::Heal(Box::new(healed)))
         }
         Task::Verify { copy, options, heals: false, .. } => {
@@ -174,7 +175,7 @@ async fn send_one(
     run: &Run,
 ) -> Result<Copied, Failure> {
     let store = place::copy_target(policy, copy, run).await?;
-    let ledger = ledger(policy, copy, repository.id(), &store.location())?;
+    let ledger = ledger(policy, copy, repository.id())?;
     let copied = copy::copy_under(&terms(copy, ledger.as_ref()), repository, &store, run).await?;
     if copied.is_complete() {
         record_copy(repository, copy, catalog, run).await?;
@@ -200,23 +201,33 @@ pub fn keeps_ledger(copy: &CopyPlace) -> bool {
 }
 
 /// Opens the record of what was sent to a copy, where one is kept.
-///
-/// # Errors
-/// [`Failure`] where it cannot be read or written.
-pub fn ledger(policy: &Policy, copy: &CopyPlace, repository: &str, place: &str) -> Result<Option<Ledger>, Failure> {
+fn ledger(policy: &Policy, copy: &CopyPlace, repository: &str) -> Result<Option<Ledger>, Failure> {
     if !keeps_ledger(copy) {
         return Ok(None);
     }
-    let path = policy.state_dir.join("copies").join(format!("{}.sent", copy.name));
-    Ok(Some(Ledger::open(&path, repository, place)?))
+    Ok(Some(Ledger::open(&ledger_path(policy, copy), repository, &copy.place.to_string())?))
 }
 
-/// Strikes objects of a store off its record, if it is a copy that has one: before they are deleted, or because they are damaged
-/// there. What the repository holds of them, the next copy sends again.
+/// Reads the record of what was sent to a copy, where one is kept, for a plan.
+///
+/// # Errors
+/// [`Failure`] where it cannot be read.
+pub fn look_at_ledger(policy: &Policy, copy: &CopyPlace, repository: &str) -> Result<Option<Ledger>, Failure> {
+    if !keeps_ledger(copy) {
+        return Ok(None);
+    }
+    Ok(Some(Ledger::look(&ledger_path(policy, copy), repository, &copy.place.to_string())?))
+}
+
+fn ledger_path(policy: &Policy, copy: &CopyPlace) -> PathBuf {
+    policy.state_dir.join("copies").join(format!("{}.sent", copy.name))
+}
+
+/// Strikes objects of a store off its record, if it is a copy that has one, before they are deleted.
 fn strike(policy: &Policy, store: &str, repository: &Repository, keys: &[Key]) -> Result<(), Failure> {
     let copy = policy.copies.iter().find(|copy| copy.name == store);
     let Some(copy) = copy.filter(|_| !keys.is_empty()) else { return Ok(()) };
-    if let Some(ledger) = ledger(policy, copy, repository.id(), &repository.store().location())? {
+    if let Some(ledger) = ledger(policy, copy, repository.id())? {
         ledger.strike(keys)?;
     }
     Ok(())
@@ -243,21 +254,6 @@ async fn record_copy(
     Ok(catalog.record_copy(&record)?)
 }
 
-/// Returns the objects that are not in the store as they should be. A blob that no index names may have been named by one that is
-/// gone, and nobody knows by which.
-async fn faulty_objects(report: &verify::Report, policy: &Policy) -> Result<Vec<Key>, Failure> {
-    let (mut keys, mut indexes) = (Vec::new(), Vec::new());
-    for finding in report.damaged.iter().chain(&report.missing) {
-        match &finding.object {
-            Object::Stored(key) => keys.push(key.clone()),
-            Object::Blob(..) if indexes.is_empty() => indexes = place::store(policy).list(FileKind::Index).await?,
-            Object::Blob(..) => {}
-        }
-    }
-    keys.extend(indexes.into_iter().map(|listed| Key::new(FileKind::Index, listed.name)));
-    Ok(keys)
-}
-
 /// Verifies the repository or a copy; damage is in the report.
 async fn verify_store(
     policy: &Policy,
@@ -270,21 +266,35 @@ async fn verify_store(
     let report = verify::verify(&repository, options, run).await;
     place::unlock(lock, run).await;
     let report = report?;
-    strike_faulty(policy, copy, &repository, &report).await?;
+    strike_faulty(policy, copy, &repository, &report, run).await?;
     Ok(report)
 }
 
-/// Strikes what is not in a copy as it should be off the record of what was sent: the next copy sends it again.
+/// Strikes what is not in a copy as it should be off the record of what was sent: the next copy sends again what the repository
+/// holds of it. A verify looks only for what the copy's own snapshots need. What newer ones will need may be gone too, a snapshot
+/// itself, or an index and all that it named: so all that was sent is looked for.
 async fn strike_faulty(
     policy: &Policy,
     copy: Option<&str>,
     repository: &Repository,
     report: &verify::Report,
+    run: &Run,
 ) -> Result<(), Failure> {
-    match copy {
-        Some(copy) => strike(policy, copy, repository, &faulty_objects(report, policy).await?),
-        None => Ok(()),
+    let Some(copy) = policy.copies.iter().find(|it| Some(it.name.as_str()) == copy) else { return Ok(()) };
+    // Read before the listing: what a copy beside us sends meanwhile is not in it.
+    let Some(ledger) = ledger(policy, copy, repository.id())? else { return Ok(()) };
+    let absent = ledger.strike_absent(&Listing::of(repository.store()).await?)?;
+    if absent > 0 {
+        let name = &copy.name;
+        run.events.warn(format!(
+            "copy `{name}` lacks {absent} object(s) that were sent to it: the next copy sends again what the repository still holds"
+        ));
     }
+    let stored = report.findings().filter_map(|finding| match &finding.object {
+        Object::Stored(key) => Some(key),
+        Object::Blob(..) => None,
+    });
+    Ok(ledger.strike(stored)?)
 }
 
 /// Opens a store that is to be mended, and those that it may be mended from.

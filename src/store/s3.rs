@@ -44,7 +44,7 @@ use crate::id::ObjectId;
 use crate::policy::{Access, Encryption, Network, RetainMode, S3Place};
 use crate::run::Run;
 use crate::secret::Secret;
-use crate::store::s3::error::{Act, of_body};
+use crate::store::s3::error::{Act, is_hidden, of_body};
 pub use crate::store::s3::probe::Probe;
 use crate::store::s3::way::Way;
 pub use crate::store::s3::wire::Line;
@@ -64,6 +64,13 @@ const OBJECT_BYTES_MAX: u64 = 512 << 20;
 pub struct S3Credentials {
     pub access_key_id: String,
     pub secret_access_key: Secret,
+}
+
+/// The store's own lock on an object.
+#[derive(Debug, Clone, Copy)]
+struct Lock {
+    until: DateTime<Utc>,
+    mode: RetainMode,
 }
 
 /// Keeps objects below a prefix of a bucket.
@@ -172,12 +179,31 @@ impl S3Store {
     }
 
     /// Asks for an object's lock where its head shows none though the policy gives one to each: the right to see it may be missing.
-    async fn ask_for_lock(&self, act: &Act, key: &Key) -> Result<Option<DateTime<Utc>>, StoreError> {
+    async fn ask_for_lock(&self, act: &Act, key: &Key) -> Result<Option<Lock>, StoreError> {
         let request = self.client.get_object_retention().bucket(&self.place.bucket).key(self.name(&key.path()));
         match act.within(SMALL_TIMEOUT, request.send()).await? {
-            Ok(answer) => Ok(answer.retention().and_then(|it| it.retain_until_date()).and_then(time_of)),
+            Ok(answer) => Ok(answer.retention().and_then(|it| {
+                let mode = mode_of(it.mode() == Some(&ObjectLockRetentionMode::Compliance));
+                Some(Lock { until: it.retain_until_date().and_then(time_of)?, mode })
+            })),
             Err(error) if error::code(&error).is_some_and(|code| NO_LOCK.contains(&code)) => Ok(None),
             Err(error) => Err(act.of_sdk(&error)),
+        }
+    }
+
+    /// Asks for an object's lock; `None` where it never had one.
+    async fn lock_of(&self, act: &Act, key: &Key) -> Result<Option<Lock>, StoreError> {
+        let request = self.client.head_object().bucket(&self.place.bucket).key(self.name(&key.path()));
+        let head = act.within(SMALL_TIMEOUT, request.send()).await?.map_err(|error| act.of_sdk(&error))?;
+        if head.object_lock_legal_hold_status() == Some(&ObjectLockLegalHoldStatus::On) {
+            return Ok(Some(Lock { until: DateTime::<Utc>::MAX_UTC, mode: RetainMode::Governance }));
+        }
+        match head.object_lock_retain_until_date().and_then(time_of) {
+            None if self.place.object_lock.is_some() && key.kind != FileKind::Lock => self.ask_for_lock(act, key).await,
+            until => {
+                let mode = mode_of(head.object_lock_mode() == Some(&ObjectLockMode::Compliance));
+                Ok(until.map(|until| Lock { until, mode }))
+            }
         }
     }
 
@@ -312,17 +338,7 @@ impl Store for S3Store {
 
     async fn immutable_until(&self, key: &Key) -> Result<Option<DateTime<Utc>>, StoreError> {
         let act = self.act("look at", key)?;
-        let request = self.client.head_object().bucket(&self.place.bucket).key(self.name(&key.path()));
-        let head = act.within(SMALL_TIMEOUT, request.send()).await?.map_err(|error| act.of_sdk(&error))?;
-        if head.object_lock_legal_hold_status() == Some(&ObjectLockLegalHoldStatus::On) {
-            return Ok(Some(DateTime::<Utc>::MAX_UTC));
-        }
-        match head.object_lock_retain_until_date().and_then(time_of) {
-            None if self.place.object_lock.is_some() && key.kind != FileKind::Lock => {
-                self.ask_for_lock(&act, key).await
-            }
-            until => Ok(until),
-        }
+        Ok(self.lock_of(&act, key).await?.map(|lock| lock.until))
     }
 
     async fn keep_immutable(
@@ -334,20 +350,31 @@ impl Store for S3Store {
         let act = self.act("make immutable", key)?;
         let Some(lock) = self.place.object_lock else { return Err(act.failed("the policy has no object_lock for it")) };
         // Who may only write cannot look. The server itself refuses to shorten a lock.
-        if self.place.access == Access::Full
-            && let Some(end) = self.immutable_until(key).await?
-            && end >= least
-        {
-            return Ok(end);
+        let is_blind = self.place.access == Access::WriteOnly;
+        let now = if is_blind { None } else { self.lock_of(&act, key).await? };
+        if let Some(now) = now.filter(|now| now.until >= least) {
+            return Ok(now.until);
         }
-        let mode = match lock.mode {
+        // The policy's mode may be another since; that of a lock that runs cannot be changed without special rights.
+        let mode = match now.filter(|now| now.until > self.clock.now()) {
+            Some(now) => now.mode,
+            None => lock.mode,
+        };
+        let mode = match mode {
             RetainMode::Governance => ObjectLockRetentionMode::Governance,
             RetainMode::Compliance => ObjectLockRetentionMode::Compliance,
         };
         let retention = ObjectLockRetention::builder().mode(mode).retain_until_date(date_of(until)).build();
         let request = self.client.put_object_retention().bucket(&self.place.bucket).key(self.name(&key.path()));
         let answer = act.within(SMALL_TIMEOUT, request.retention(retention).send()).await?;
-        answer.map(|_| until).map_err(|error| act.of_sdk(&error))
+        match answer {
+            Ok(_) => Ok(until),
+            Err(error) if is_hidden(&error) => Err(act.missing()),
+            Err(error) => match act.of_sdk(&error) {
+                StoreError::Protected { .. } if is_blind => Ok(until),
+                error => Err(error),
+            },
+        }
     }
 }
 
@@ -358,6 +385,10 @@ fn date_of(time: DateTime<Utc>) -> aws_sdk_s3::primitives::DateTime {
 
 fn time_of(date: &aws_sdk_s3::primitives::DateTime) -> Option<DateTime<Utc>> {
     DateTime::from_timestamp(date.secs(), 0)
+}
+
+fn mode_of(is_compliance: bool) -> RetainMode {
+    if is_compliance { RetainMode::Compliance } else { RetainMode::Governance }
 }
 
 fn location(place: &S3Place) -> String {

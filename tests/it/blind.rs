@@ -1,13 +1,14 @@
 //! A copy with credentials that may put and nothing else: what is there is known from a record, and nothing is sent twice.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
-use bkp::copy::{Copied, Ledger, Terms, copy_under};
+use bkp::copy::{Copied, CopyError, Ledger, Terms, copy_under};
 use bkp::policy::{Access, Network, S3Place};
 use bkp::repository::Repository;
 use bkp::run::Run;
+use bkp::store::faulty::{Faulty, Operation};
 use bkp::store::s3::{Line, S3Store};
 use bkp::store::{FileKind, Key, SharedStore};
 
@@ -147,6 +148,19 @@ async fn a_server_that_does_not_confirm_the_bytes_is_not_believed() {
     assert!(bkp::human::chain(error).contains("does not confirm the SHA-256"), "{error:?}");
 }
 
+#[tokio::test]
+async fn a_record_that_cannot_be_written_ends_the_copy() {
+    let (from, dir) = (three_snapshots().await, tempfile::tempdir().unwrap());
+    let faulty = Arc::new(Faulty::new(memory()));
+    let to: SharedStore = faulty.clone();
+    let ledger = Ledger::look(&dir.path().join("there.sent"), from.id(), "there").unwrap();
+    let terms = Terms { ledger: Some(&ledger), is_blind: true, ..Terms::plain(3) };
+    let ended = copy_under(&terms, &from, &to, &Run::silent()).await.unwrap_err();
+    assert!(matches!(ended, CopyError::Ledger(_)), "{ended:?}");
+    let puts = faulty.count(Operation::Put);
+    assert!((1..=3).contains(&puts), "no more than were on their way: {puts}");
+}
+
 const WRITE_ONLY: &str = "prefix = \"mall\"\naccess = \"write-only\"\n";
 
 fn reader(desk: &Desk) -> String {
@@ -218,6 +232,69 @@ fn with_a_readers_key_a_copy_is_verified_and_restored_and_what_it_lost_is_sent_a
 }
 
 #[test]
+fn a_copy_that_moves_to_another_server_is_not_believed_to_be_there_already() {
+    let ((one, ones), (other, others), desk) = (guarded(all), guarded(all), Desk::ready());
+    copy_to(&desk, &one.endpoint(), S3::BUCKET, WRITE_ONLY);
+    desk.bkp(&["backup", "mall"]).expect(0);
+    let (sent, record) = (puts(&ones), desk.path("state/copies/usb.sent"));
+    let known = std::fs::read(&record).unwrap();
+
+    desk.change_policy(&one.endpoint(), &other.endpoint());
+    let plan = desk.bkp(&["copy", "mall", "--dry-run", "--json"]).expect(0).json();
+    assert_eq!(plan["copies"][0]["objects"], sent.len());
+    assert_eq!(std::fs::read(&record).unwrap(), known, "a dry run leaves the record as it is");
+    assert_eq!(std::fs::read_dir(desk.path("state/copies")).unwrap().count(), 1);
+    desk.bkp(&["copy", "mall"]).expect(0);
+    assert_eq!(puts(&others), sent);
+    assert_eq!(objects(&other), objects(&one));
+
+    // What the other record knew was moved aside, and holds again with the old server.
+    let entries = std::fs::read_dir(desk.path("state/copies")).unwrap().map(|entry| entry.unwrap().path());
+    let aside: Vec<_> = entries.filter(|path| std::fs::read(path).unwrap() == known).collect();
+    assert_eq!(aside.len(), 1);
+    std::fs::rename(&aside[0], &record).unwrap();
+    desk.change_policy(&other.endpoint(), &one.endpoint());
+    desk.bkp(&["copy", "mall"]).expect(0);
+    assert!(puts(&ones).is_empty());
+}
+
+/// Returns the paths of a copy's objects.
+fn objects(s3: &S3) -> BTreeSet<String> {
+    let files = crate::world::files(&s3.objects().join("mall")).into_keys();
+    files.map(|path| path.to_str().unwrap().to_owned()).collect()
+}
+
+#[test]
+fn a_verify_looks_for_all_that_was_sent_also_for_what_no_snapshot_there_needs() {
+    let ((s3, log), desk) = (guarded(all), Desk::ready());
+    copy_to(&desk, &s3.endpoint(), S3::BUCKET, &format!("{WRITE_ONLY}{}", reader(&desk)));
+    desk.bkp(&["backup", "mall"]).expect(0);
+    let first = objects(&s3);
+    desk.write("images/shop0001/1.jpg", &crate::world::noise(77, 30_000));
+    desk.bkp(&["backup", "mall"]).expect(0);
+    let second: BTreeSet<_> = objects(&s3).difference(&first).cloned().collect();
+    puts(&log);
+    for lost in
+        [&["snapshots/"][..], &["snapshots/", "data/"], &["snapshots/", "data/", "index/"], &["data/", "index/"]]
+    {
+        let lost: BTreeSet<_> =
+            second.iter().filter(|path| lost.iter().any(|dir| path.starts_with(dir))).cloned().collect();
+        for path in &lost {
+            std::fs::remove_file(s3.objects().join("mall").join(path)).unwrap();
+        }
+        let verified = desk.bkp(&["verify", "mall", "--copy", "usb"]);
+        let told = format!("copy `usb` lacks {} object(s) that were sent to it", lost.len());
+        assert!(!lost.is_empty() && verified.err.contains(&told), "{lost:?} {verified:?}");
+        desk.bkp(&["copy", "mall"]).expect(0);
+        let prefix = format!("/{}/mall/", S3::BUCKET);
+        let sent: BTreeSet<_> = puts(&log).into_keys().map(|path| path.replace(&prefix, "")).collect();
+        assert_eq!(sent, lost);
+        let whole = desk.bkp(&["verify", "mall", "--copy", "usb", "--level", "data"]).expect(0);
+        assert!(!whole.err.contains("lacks"), "{whole:?}");
+    }
+}
+
+#[test]
 fn what_a_prune_from_here_deletes_is_struck_off_the_record() {
     let ((s3, log), desk) = (guarded(all), Desk::ready());
     copy_to(&desk, &s3.endpoint(), S3::BUCKET, &format!("{WRITE_ONLY}{}", reader(&desk)));
@@ -235,7 +312,14 @@ fn what_a_prune_from_here_deletes_is_struck_off_the_record() {
     desk.bkp(&["prune", "mall", "--max-unused", "0"]).expect(0);
     desk.bkp(&["copy", "mall"]).expect(0);
     puts(&log);
+    let before = objects(&s3);
     desk.bkp(&["prune", "mall", "--copy", "usb", "--max-unused", "0"]).expect(0);
+    let gone: Vec<_> = before.difference(&objects(&s3)).cloned().collect();
+    assert!(gone.iter().any(|path| path.starts_with("data/")), "{gone:?}");
+    for path in gone {
+        let last = record().lines().rfind(|line| line.contains(&path)).map(str::to_owned);
+        assert_eq!(last, Some(format!("{path}\t-")));
+    }
     desk.bkp(&["copy", "mall"]).expect(0);
     desk.bkp(&["verify", "mall", "--copy", "usb", "--level", "data"]).expect(0);
 }

@@ -39,6 +39,10 @@ impl Act {
         StoreError::Protected { act: self.act, thing: self.thing.clone(), until }
     }
 
+    pub(super) fn missing(&self) -> StoreError {
+        StoreError::Missing { act: self.act, thing: self.thing.clone() }
+    }
+
     fn denied(&self, reason: String) -> StoreError {
         StoreError::Denied { act: self.act, thing: self.thing.clone(), reason }
     }
@@ -125,7 +129,7 @@ impl Act {
             _ => {}
         }
         match status {
-            404 => StoreError::Missing { act, thing },
+            404 => self.missing(),
             401 | 403 => self.denied(reason),
             507 => StoreError::Full { act, thing },
             408 | 429 | 500..=599 => self.transient(reason),
@@ -143,6 +147,11 @@ fn asked_to_wait(error: StoreError, after_s: Option<u64>) -> StoreError {
         }
         (error, _) => error,
     }
+}
+
+/// Tells whether a server says that the object is hidden behind a delete marker, which has no lock to change.
+pub(super) fn is_hidden<E>(error: &SdkError<E, HttpResponse>) -> bool {
+    error.raw_response().is_some_and(|answer| answer.status().as_u16() == 405)
 }
 
 /// Returns the code of a server's answer.
