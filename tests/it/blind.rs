@@ -323,3 +323,23 @@ fn what_a_prune_from_here_deletes_is_struck_off_the_record() {
     desk.bkp(&["copy", "mall"]).expect(0);
     desk.bkp(&["verify", "mall", "--copy", "usb", "--level", "data"]).expect(0);
 }
+
+#[test]
+fn what_a_heal_gives_up_in_a_copy_is_struck_off_the_record() {
+    let ((s3, _log), desk) = (guarded(all), Desk::ready());
+    copy_to(&desk, &s3.endpoint(), S3::BUCKET, &format!("{WRITE_ONLY}{}", reader(&desk)));
+    desk.bkp(&["backup", "mall"]).expect(0);
+    let before = objects(&s3);
+    desk.rot();
+    // No store has it whole.
+    for path in before.iter().filter(|path| path.starts_with("data/")) {
+        std::fs::copy(desk.path("repository").join(path), s3.objects().join("mall").join(path)).unwrap();
+    }
+    desk.bkp(&["verify", "mall", "--level", "data", "--heal", "--salvage", "--copy", "usb"]).expect(13);
+    let after = objects(&s3);
+    let gone: BTreeSet<_> = before.difference(&after).cloned().collect();
+    assert!(gone.iter().any(|path| path.starts_with("index/")), "{gone:?}");
+    let record = std::fs::read_to_string(desk.path("state/copies/usb.sent")).unwrap();
+    let struck: BTreeSet<_> = record.lines().filter_map(|line| line.strip_suffix("\t-")?.split('\t').next()).collect();
+    assert!(gone.iter().all(|path| struck.contains(path.as_str())), "{gone:?} {record}");
+}
