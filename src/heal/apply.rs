@@ -7,7 +7,7 @@ use futures_util::{StreamExt, stream};
 
 use crate::event::Unit;
 use crate::heal::plan::{HealPlan, Left, PutBack};
-use crate::heal::{HealError, Healed, How, Mended, Ward};
+use crate::heal::{HealError, Healed, How, Mended, Tried, Ward};
 use crate::human;
 use crate::id::ObjectId;
 use crate::repository::{LockGuard, RepositoryError};
@@ -117,6 +117,7 @@ async fn prove(ward: &Ward, one: &PutBack, bytes: Bytes) -> Result<Bytes, Reposi
 pub(super) async fn change_index(
     ward: &Ward,
     plan: &HealPlan,
+    tried: &Tried,
     lock: &LockGuard,
     healed: &mut Healed,
     run: &Run,
@@ -134,7 +135,9 @@ pub(super) async fn change_index(
         repository.load_index(run).await?;
     }
     let twins = plan.removed.iter().filter(|key| key.kind != FileKind::Index).cloned();
-    for key in twins.chain(repository.worthless_index_files()) {
+    let indexes =
+        repository.worthless_index_files().into_iter().filter(|key| !tried.removed.contains(&key.to_string()));
+    for key in twins.chain(indexes) {
         if remove(ward, &key, lock, healed, run).await? {
             healed.mended.push(Mended { what: key.to_string(), how: How::Removed, bytes: 0 });
         }
@@ -174,8 +177,7 @@ async fn remove(ward: &Ward, key: &Key, lock: &LockGuard, healed: &mut Healed, r
     run.check()?;
     lock.prove().await?;
     let deleted = ward.repository.store().delete(key).await;
-    if let Err(error) = &deleted {
-        healed.left.push(Left::new(&Object::Stored(key.clone()), &error.to_string()));
-    }
-    Ok(deleted.is_ok())
+    let is_gone = deleted.is_ok();
+    healed.kept.extend(deleted.err().map(|error| (key.clone(), error)));
+    Ok(is_gone)
 }
