@@ -13,7 +13,7 @@ use bkp::copy;
 use bkp::cycle::done::Done;
 use bkp::event::Events;
 use bkp::exit::Exit;
-use bkp::heal::{Donor, Healed, How, Ward, heal};
+use bkp::heal::{Donor, Heal, Healed, How, Ward, heal};
 use bkp::id::BlobId;
 use bkp::policy::Policy;
 use bkp::repository::{BlobKind, LockMode, Repository, StoredSnapshot};
@@ -601,6 +601,10 @@ async fn salvage_cut_at(nth: u64, snapshots: Arc<[StoredSnapshot; 2]>, hurt: Arc
     for lock in names(&inner, FileKind::Lock).await {
         inner.delete(&lock).await.unwrap();
     }
+    // A heal that may give nothing up leaves it as it is: what was given up does not come back by its header.
+    let before = objects(&verified(&inner, DATA).await);
+    let plain = heal(&ward(&inner, &[]).await, DATA, &Run::silent()).await.unwrap();
+    assert_eq!(objects(&plain.report), before, "cut at operation {nth}");
     for is_again in [false, true] {
         let repository = opened(&inner).await;
         for snapshot in &*snapshots {
@@ -626,6 +630,71 @@ async fn a_salvage_that_is_killed_at_any_operation_loses_nothing_more_and_the_ne
         cuts.map(|nth| tokio::spawn(salvage_cut_at(nth, Arc::clone(&snapshots), Arc::clone(&hurt)))).buffered(12);
     let cuts = cuts.take_while(|is_cut| std::future::ready(*is_cut.as_ref().unwrap())).count().await;
     assert!(cuts > 40, "only {cuts} operations were cut");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_be_read_or_deleted_now_is_not_given_up() {
+    let (inner, _) = shop().await;
+    let copy = memory();
+    copied(&inner, &copy).await;
+    let (pack, _) = hurt_one_image(&inner).await;
+    let (sick, here) = (Arc::new(Faulty::new(Arc::clone(&copy))), Arc::new(Faulty::new(Arc::clone(&inner))));
+    let (donor, store): (SharedStore, SharedStore) = (sick.clone(), here.clone());
+    sick.add(Rule::every(Operation::Get, Fault::Unreadable).on(&pack));
+    let patient = Ward { salvages: true, ..ward(&store, &[("copy", &donor)]).await };
+    let left = heal(&patient, DATA, &Run::silent()).await.unwrap();
+    assert!(left.mended.is_empty() && left.left[0].why == "not given up: copy may hold it", "{left:#?}");
+
+    let alone = Ward { salvages: true, ..ward(&store, &[]).await };
+    for operation in [Operation::Get, Operation::GetRange] {
+        here.add(Rule::every(operation, Fault::Unreadable).on(&pack));
+    }
+    let before = stored(&inner).await;
+    let left = heal(&alone, DATA, &Run::silent()).await.unwrap();
+    assert!(left.left[0].why.contains("nothing of it can be read here"), "{left:#?}");
+    assert_eq!(stored(&inner).await, before);
+    here.heal();
+
+    let until = chrono::Utc::now() + chrono::TimeDelta::days(30);
+    inner.keep_immutable(&pack, until, until).await.unwrap();
+    let left = heal(&alone, DATA, &Run::silent()).await.unwrap();
+    assert!(left.left[0].why.contains("not given up: delete") && left.left[0].why.contains("protected"), "{left:#?}");
+    assert_eq!(stored(&inner).await, before, "no pack is written that could take nothing's place");
+    assert_eq!(Done::Heal(Box::new(left)).exit(), Exit::Damaged, "what it holds is lost");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_snapshot_that_was_deleted_since_the_look_does_not_come_back() {
+    let (store, copy, snapshots) = shop_with_copy().await;
+    let key = Key::new(FileKind::Snapshot, snapshots[0].id.to_string());
+    flip(&store, &key).await;
+    let (patient, run) = (ward(&store, &[("copy", &copy)]).await, Run::silent());
+    let mut heal = Heal::begin(&patient, DATA, &run).await.unwrap();
+    assert_eq!(objects(&heal.so_far().report), only(&key));
+    store.delete(&key).await.unwrap();
+    heal.mend(&run).await.unwrap();
+    let healed = heal.end();
+    assert!(healed.mended.is_empty() && healed.left[0].why.contains("deleted it meanwhile"), "{healed:#?}");
+    assert_eq!(store.size(&key).await.unwrap(), None);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_pack_without_an_index_that_holds_something_gets_one() {
+    let store = memory();
+    let beside = [made(&store).await, opened(&store).await, opened(&store).await];
+    // Each saves what the others do not know of: all that one holds the other two hold together.
+    let images = [("/a.jpg", noise(1, 20_000)), ("/b.jpg", noise(2, 20_000)), ("/c.jpg", noise(3, 20_000))];
+    for (nth, repository) in beside.iter().enumerate() {
+        save(repository, &[images[nth].clone(), images[(nth + 1) % 3].clone()]).await;
+    }
+    let packs = names(&store, FileKind::Pack).await.len();
+    for index in names(&store, FileKind::Index).await {
+        store.delete(&index).await.unwrap();
+    }
+    assert!(healed(&store, &[], DATA).await.is_sound());
+    let report = verified(&store, DATA).await;
+    assert!(report.is_sound() && report.orphans.is_empty(), "{report:#?}");
+    assert_eq!(report.checked.packs_read, packs as u64);
 }
 
 /// Heals, and fails where that does not come to an end.
