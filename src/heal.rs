@@ -2,7 +2,8 @@
 //!
 //! It begins with a verify and mends what that finds, level by level as deep as it looked: an object that is damaged or missing is put
 //! back from any other store that holds it whole, and an index that is lost is made anew from the packs' own headers. Then what was
-//! mended is verified; a tree that came back may name what is missing below it, so this goes on until nothing more can be done.
+//! mended is verified; a tree that came back may name what is missing below it, so this goes on until nothing more can be done. It
+//! comes to an end: no object is put or deleted twice, and without something new no round follows.
 //!
 //! # What it never does
 //! Nothing is put that was not proved: bytes hash to the name they are put under, and what the store then holds is hashed again. A copy

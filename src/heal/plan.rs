@@ -194,7 +194,9 @@ impl Planner<'_> {
     async fn indexes(&mut self, report: &Report) -> Result<(), HealError> {
         let worthless = self.ward.repository.worthless_index_files();
         let is_complete = !worthless.is_empty();
-        worthless.iter().for_each(|key| self.remove(key));
+        for key in &worthless {
+            self.remove(key);
+        }
         if self.plan.removed.iter().any(|key| key.kind == FileKind::Index) {
             return Ok(());
         }
@@ -213,8 +215,8 @@ impl Planner<'_> {
     /// store has and knows of.
     async fn blobs(&mut self, lost: &[(BlobKind, BlobId)], has_orphans: bool) -> Result<(), HealError> {
         self.plan.rebuilds_index |= has_orphans;
-        let (mut lost, mut not_given) =
-            (HashSet::<(BlobKind, BlobId)>::from_iter(lost.iter().copied()), HashMap::new());
+        let mut lost: HashSet<(BlobKind, BlobId)> = lost.iter().copied().collect();
+        let mut not_given = HashMap::new();
         for donor in 0..self.ward.donors.len() {
             if lost.is_empty() {
                 break;
@@ -242,7 +244,7 @@ impl Planner<'_> {
             for (kind, id) in lost {
                 match not_given.get(&(kind, id)) {
                     Some(pack) => {
-                        self.leave(&Object::Blob(kind, id), &format!("no store gave {pack} whole, which holds it"))
+                        self.leave(&Object::Blob(kind, id), &format!("no store gave {pack} whole, which holds it"));
                     }
                     None => self.leave_unheld(&Object::Blob(kind, id)),
                 }

@@ -699,7 +699,7 @@ async fn every_pack_without_an_index_that_holds_something_gets_one() {
 
 /// Heals, and fails where that does not come to an end.
 async fn healed_in_time(store: &SharedStore, donors: &[(&str, &SharedStore)], options: Options) -> Healed {
-    tokio::time::timeout(Duration::from_secs(60), healed(store, donors, options)).await.expect("a heal that ends")
+    tokio::time::timeout(Duration::from_mins(1), healed(store, donors, options)).await.expect("a heal that ends")
 }
 
 /// Puts a pack in the place of another, with a name that its bytes hash to and a blob that does not open.
