@@ -2,7 +2,8 @@
 //!
 //! It begins with a verify and mends what that finds, level by level as deep as it looked: an object that is damaged or missing is put
 //! back from any other store that holds it whole, and an index that is lost is made anew from the packs' own headers. Then what was
-//! mended is verified; a tree that came back may name what is missing below it, so this goes on until nothing more can be done.
+//! mended is verified; a tree that came back may name what is missing below it, so this goes on until nothing more can be done. It
+//! comes to an end: no object is put or deleted twice, and without something new no round follows.
 //!
 //! # What it never does
 //! Nothing is put that was not proved: bytes hash to the name they are put under, and what the store then holds is hashed again. A copy
@@ -27,7 +28,7 @@
 mod apply;
 pub mod plan;
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -42,6 +43,10 @@ use crate::repository::{LockGuard, LockMode, Repository, RepositoryError};
 use crate::run::{Run, Stopped};
 use crate::store::{FileKind, Key, SharedStore, StoreError};
 use crate::verify::{self, Object, Report, VerifyError};
+
+/// How often a store is looked at once more. Each round brings back one level more of a tree whose packs and index are lost together,
+/// and no tree of images is so deep. What is left then is named, and the next heal goes on with it.
+const ROUNDS_MAX: usize = 64;
 
 #[derive(Debug, thiserror::Error)]
 pub enum HealError {
@@ -142,6 +147,9 @@ pub struct Healed {
     pub left: Vec<Left>,
     /// Stores that did not answer: they may hold what is left.
     pub away: BTreeSet<String>,
+    /// What the store did not delete, and why.
+    #[serde(skip)]
+    pub kept: BTreeMap<Key, StoreError>,
 }
 
 impl Healed {
@@ -149,6 +157,33 @@ impl Healed {
     #[must_use]
     pub fn is_sound(&self) -> bool {
         self.report.is_sound()
+    }
+
+    /// Tells whether all that is left is worth nothing, and stays because the store's own lock protects it.
+    #[must_use]
+    pub fn is_protected(&self) -> bool {
+        let is_protected = |object: &Object| match object {
+            Object::Stored(key) => matches!(self.kept.get(key), Some(StoreError::Protected { .. })),
+            Object::Blob(..) => false,
+        };
+        !self.is_sound() && self.report.findings().all(|finding| is_protected(&finding.object))
+    }
+
+    /// Takes back what was said of objects that were put back and are faulty again: their bytes are what their name says, so they
+    /// are never put twice.
+    fn disown(&mut self) {
+        let faulty: HashSet<String> = self.report.findings().map(|finding| finding.object.to_string()).collect();
+        for mended in std::mem::take(&mut self.mended) {
+            match &mended.how {
+                How::From(store) if faulty.contains(&mended.what) => {
+                    let why = format!(
+                        "put back from {store} and faulty again: the other stores hold the same bad bytes, or nothing lasts here"
+                    );
+                    self.left.push(Left { object: mended.what, why });
+                }
+                _ => self.mended.push(mended),
+            }
+        }
     }
 
     fn leave_all(&mut self, why: &str) {
@@ -163,7 +198,11 @@ impl Healed {
         for finding in self.report.findings() {
             let object = finding.object.to_string();
             let why = told.iter_mut().rfind(|left| left.object == object).map(|left| std::mem::take(&mut left.why));
-            let why = why.unwrap_or_else(|| "nothing here or in another store holds it".to_owned());
+            let kept = match &finding.object {
+                Object::Stored(key) => self.kept.get(key).map(ToString::to_string),
+                Object::Blob(..) => None,
+            };
+            let why = why.or(kept).unwrap_or_else(|| "nothing here or in another store holds it".to_owned());
             self.left.push(Left { object, why });
         }
     }
@@ -180,34 +219,102 @@ impl Healed {
 /// # Errors
 /// Where the store cannot be read or the run was stopped. What cannot be mended is in the result.
 pub async fn heal(ward: &Ward, options: verify::Options, run: &Run) -> Result<Healed, HealError> {
-    let repository = &ward.repository;
-    let lock = place::lock_to_read(repository, run).await?;
-    let may_write = lock.is_some();
-    let first = verify::verify(repository, options, run).await;
-    place::unlock(lock, run).await;
-    let first = first?;
-    let whole = whole_packs(repository, &first);
-    let mut healed = Healed {
-        store: ward.name.clone(),
-        found: faults(&first),
-        mended: Vec::new(),
-        report: first.clone(),
-        left: Vec::new(),
-        away: ward.away.iter().cloned().collect(),
-    };
-    if !may_write {
-        healed.leave_all("no lock could be taken, and without one nothing is put back");
+    let mut heal = Heal::begin(ward, options, run).await?;
+    heal.mend(run).await?;
+    Ok(heal.end())
+}
+
+/// A heal that has looked: what it found can be written down before anything is done, and what it did although it then broke.
+pub struct Heal<'a> {
+    ward: &'a Ward,
+    options: verify::Options,
+    /// The packs that were read and found whole.
+    whole: HashSet<ObjectId>,
+    may_write: bool,
+    healed: Healed,
+}
+
+impl<'a> Heal<'a> {
+    /// Verifies a store.
+    ///
+    /// # Errors
+    /// Where the store cannot be read or the run was stopped.
+    pub async fn begin(ward: &'a Ward, options: verify::Options, run: &Run) -> Result<Self, HealError> {
+        let lock = place::lock_to_read(&ward.repository, run).await?;
+        let may_write = lock.is_some();
+        let report = verify::verify(&ward.repository, options, run).await;
+        place::unlock(lock, run).await;
+        let report = report?;
+        let whole = whole_packs(&ward.repository, &report);
+        let healed = Healed {
+            store: ward.name.clone(),
+            found: report.findings().count() as u64,
+            mended: Vec::new(),
+            report,
+            left: Vec::new(),
+            away: ward.away.iter().cloned().collect(),
+            kept: BTreeMap::new(),
+        };
+        Ok(Self { ward, options, whole, may_write, healed })
     }
-    while may_write && !healed.is_sound() && round(ward, &mut healed, run).await? {
-        let again = look_again(repository, options, whole.clone(), run).await?;
-        healed.report = Report { checked: first.checked, ..again };
+
+    /// Returns what is known so far.
+    #[must_use]
+    pub fn so_far(&self) -> &Healed {
+        &self.healed
     }
-    if may_write && ward.salvages && !healed.is_sound() && salvage(ward, &mut healed, run).await? {
-        let again = look_again(repository, options, whole, run).await?;
-        healed.report = Report { checked: first.checked, ..again };
+
+    /// Mends what was found.
+    ///
+    /// # Errors
+    /// Like [`Heal::begin`]; what was mended before is known.
+    pub async fn mend(&mut self, run: &Run) -> Result<(), HealError> {
+        if !self.may_write {
+            self.healed.leave_all("no lock could be taken, and without one nothing is put back");
+            return Ok(());
+        }
+        let mut rounds = 0;
+        while !self.healed.is_sound() && round(self.ward, &mut self.healed, run).await? {
+            if !self.look_again(run).await? {
+                return Ok(());
+            }
+            rounds += 1;
+            if rounds == ROUNDS_MAX {
+                self.healed.leave_all(&format!("{ROUNDS_MAX} rounds are enough for one run: run it again"));
+                return Ok(());
+            }
+        }
+        if self.ward.salvages && !self.healed.is_sound() && salvage(self.ward, &mut self.healed, run).await? {
+            self.look_again(run).await?;
+        }
+        Ok(())
     }
-    healed.explain();
-    Ok(healed)
+
+    /// Returns what was found and mended, with one reason for each finding that is left.
+    #[must_use]
+    pub fn end(mut self) -> Healed {
+        self.healed.explain();
+        self.healed
+    }
+
+    /// Verifies what was mended; tells whether that could be done. Where another works alone on the store by now, what was put back
+    /// counts as left until somebody has looked.
+    async fn look_again(&mut self, run: &Run) -> Result<bool, HealError> {
+        let repository = &self.ward.repository;
+        let lock = match place::lock_to_read(repository, run).await {
+            Ok(lock) => lock,
+            Err(error @ RepositoryError::Locked { .. }) => {
+                self.healed.leave_all(&format!("not looked at again: {error}"));
+                return Ok(false);
+            }
+            Err(error) => return Err(error.into()),
+        };
+        let report = verify::verify_but(repository, self.options, self.whole.clone(), run).await;
+        place::unlock(lock, run).await;
+        self.healed.report = Report { checked: self.healed.report.checked, ..report? };
+        self.healed.disown();
+        Ok(true)
+    }
 }
 
 /// Gives up the packs that no store holds whole; tells whether there were any. A store that does not answer may hold them: then
@@ -236,17 +343,34 @@ pub async fn plan(ward: &Ward, options: verify::Options, run: &Run) -> Result<(R
     let report = verify::verify(&ward.repository, options, run).await;
     place::unlock(lock, run).await;
     let report = report?;
-    let plan = plan::make(ward, &report, &HashSet::new(), run).await?;
+    let plan = plan::make(ward, &report, &Tried::default(), run).await?;
     Ok((report, plan))
+}
+
+/// What was tried in this heal, by paths: whatever it came to, it is not tried twice.
+#[derive(Default)]
+struct Tried {
+    put: HashSet<String>,
+    removed: HashSet<String>,
+}
+
+impl Tried {
+    fn of(healed: &Healed) -> Self {
+        let left = healed.left.iter().map(|left| left.object.clone());
+        let put = left.chain(healed.mended.iter().map(|mended| mended.what.clone())).collect();
+        let removed =
+            healed.mended.iter().filter(|mended| mended.how == How::Removed).map(|mended| mended.what.clone());
+        Self { put, removed: removed.chain(healed.kept.keys().map(Key::to_string)).collect() }
+    }
 }
 
 /// Plans and does what can be done by what is known so far; tells whether another round may do more.
 async fn round(ward: &Ward, healed: &mut Healed, run: &Run) -> Result<bool, HealError> {
-    let failed: HashSet<String> = healed.left.iter().map(|left| left.object.clone()).collect();
-    let plan = plan::make(ward, &healed.report, &failed, run).await?;
+    let tried = Tried::of(healed);
+    let plan = plan::make(ward, &healed.report, &tried, run).await?;
     healed.away.extend(plan.away.iter().cloned());
     healed.left.extend(plan.left.iter().cloned());
-    let before = (healed.mended.len(), healed.left.len());
+    let before = (healed.mended.len(), healed.kept.len());
     if !plan.put_back.is_empty() {
         let Some(lock) = lock(ward, LockMode::Shared, healed, run).await? else { return Ok(false) };
         let put = apply::put_back(ward, &plan.put_back, healed, run).await;
@@ -257,12 +381,22 @@ async fn round(ward: &Ward, healed: &mut Healed, run: &Run) -> Result<bool, Heal
         let Some(lock) = lock(ward, LockMode::Exclusive, healed, run).await? else {
             return Ok(healed.mended.len() > before.0);
         };
-        let changed = apply::change_index(ward, &plan, &lock, healed, run).await;
+        let changed = apply::change_index(ward, &plan, &tried, &lock, healed, run).await;
         place::unlock(lock, run).await;
         changed?;
     }
-    // What no store could give is not asked for again, and an index that none could give is made anew.
-    Ok(!plan.is_empty() && before != (healed.mended.len(), healed.left.len()))
+    // Each object counts once: an index that no store could give is made anew, a blob may be in another pack than the one that no
+    // store could give, and a damaged index file that may not be deleted can still be overwritten.
+    let seeks_blobs = healed.report.findings().any(|finding| matches!(finding.object, Object::Blob(..)));
+    let has_other_way = |one: &&PutBack| match one.object.kind {
+        FileKind::Index => true,
+        FileKind::Pack => seeks_blobs,
+        _ => false,
+    };
+    let replaceable: HashSet<String> =
+        plan.put_back.iter().filter(has_other_way).map(|one| one.object.to_string()).collect();
+    let is_replaceable = |left: &Left| replaceable.contains(&left.object);
+    Ok(before != (healed.mended.len(), healed.kept.len()) || healed.left.iter().any(is_replaceable))
 }
 
 /// Takes a lock; where somebody holds another for longer than a heal waits, that is the reason why all this is left.
@@ -275,22 +409,6 @@ async fn lock(ward: &Ward, mode: LockMode, healed: &mut Healed, run: &Run) -> Re
         }
         Err(error) => Err(error.into()),
     }
-}
-
-async fn look_again(
-    repository: &Arc<Repository>,
-    options: verify::Options,
-    whole: HashSet<ObjectId>,
-    run: &Run,
-) -> Result<Report, HealError> {
-    let lock = place::lock_to_read(repository, run).await?;
-    let report = verify::verify_but(repository, options, whole, run).await;
-    place::unlock(lock, run).await;
-    Ok(report?)
-}
-
-fn faults(report: &Report) -> u64 {
-    report.findings().count() as u64
 }
 
 /// Returns the packs that a verify has looked at and found no fault with.

@@ -109,7 +109,8 @@ Examples:
 --heal mends what the verify finds, as deep as --level looks: the repository and then each copy, every one from all the
 others; with --copy that store alone. Bytes are put back only where they hash right; a lost index is made anew from the
 packs. Nothing is deleted that could not be replaced, unless --salvage says so: that moves what still reads of a damaged
-pack into a new one and deletes it, once every other store has answered; run `bkp backup` after it. Exit code 0 where all is whole afterwards, 13 where damage is left.
+pack into a new one and deletes it, once every other store has answered; run `bkp backup` after it. Exit code 0 where all is whole afterwards, 13 where damage is left,
+18 where that is only an index file that is worth nothing and locked. Copies that nobody here can read are left out.
 At the level data every byte of every store that is looked at is read: from a bucket that costs what it costs.")]
     Verify(VerifyArgs),
     /// Brings snapshots into the copies

@@ -22,9 +22,10 @@ use crate::prune::plan::{Planned, PrunePlan};
 use crate::repository::RepositoryError;
 use crate::restore::choose::Moment;
 use crate::restore::{Plan, Proof, Restored};
-use crate::store::StoreError;
+use crate::store::{FileKind, Key, StoreError};
 use crate::target::mysql::LoadPlan;
 use crate::verify;
+use crate::verify::Object;
 
 /// Faults that are listed; the counts are always whole, and `--json` has them all.
 const LINES_MAX: usize = 20;
@@ -251,6 +252,15 @@ pub(super) fn heal_plan(store: &str, report: &verify::Report, plan: &HealPlan) -
     more(&mut text, plan.put_back.len());
     if plan.rebuilds_index {
         line!(text, "           would make an index from the headers of packs that have none");
+        let is_put_back = |key: &Key| plan.put_back.iter().any(|one| one.object == *key);
+        for finding in report.findings() {
+            if let Object::Stored(key) = &finding.object
+                && key.kind == FileKind::Index
+                && !is_put_back(key)
+            {
+                line!(text, "           would then remove {}, once all packs are named", shown(key));
+            }
+        }
     }
     for key in plan.removed.iter().take(LINES_MAX) {
         line!(text, "           would remove {}: it is worth nothing any more", shown(key));

@@ -19,7 +19,7 @@ use crate::cycle::{done, steps};
 use crate::exit::{Exit, Failure};
 use crate::heal;
 use crate::place;
-use crate::policy::Policy;
+use crate::policy::{CopyPlace, Policy};
 use crate::prune;
 use crate::run::Run;
 use crate::verify;
@@ -174,13 +174,20 @@ pub(super) fn verify(global: &Global, args: &VerifyArgs) -> Answered {
 
 /// Heals the copy that is named, or every store: the repository first, because what comes back there may be what a copy lacks.
 fn heal(global: &Global, policy: &Policy, args: &VerifyArgs, options: verify::Options) -> Answered {
-    let copies = policy.copies.iter().map(|copy| Some(copy.name.clone()));
+    let can_be_read = |copy: &&CopyPlace| !copy.is_write_only() || copy.s3().is_some_and(|s3| s3.reader.is_some());
+    let copies = policy.copies.iter().filter(can_be_read).map(|copy| Some(copy.name.clone()));
     let stores: Vec<Option<String>> = match &args.copy {
         Some(copy) => vec![Some(copy.clone())],
         None if policy.repository.from_kit.is_some() => copies.collect(),
         None => iter::once(None).chain(copies).collect(),
     };
     wait(global, |run| async move {
+        if args.copy.is_none() {
+            for copy in policy.copies.iter().filter(|copy| !can_be_read(copy)) {
+                run.events
+                    .note(format!("{} is left out: it has no [copy.s3.reader], so nobody here can read it", copy.name));
+            }
+        }
         if args.dry_run {
             return plan_heals(policy, &stores, options, &run).await;
         }

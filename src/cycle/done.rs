@@ -59,6 +59,7 @@ impl Done {
             Self::Backup(done) => done.exit(),
             Self::Copy(copies) => exit_of_copies(copies),
             Self::Verify(report) => exit_of_report(report),
+            Self::Heal(healed) if healed.is_protected() => Exit::Protected,
             Self::Heal(healed) => exit_of_report(&healed.report),
             Self::Prune(done) => done.exit(),
             Self::Drill(done) => done.exit(),

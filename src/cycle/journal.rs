@@ -112,6 +112,14 @@ impl<'a> Journal<'a> {
         Ok(self.catalog.end(&self.run.id, &end)?)
     }
 
+    /// Writes damage that a verify found before anything is done about it.
+    ///
+    /// # Errors
+    /// [`Failure`] where the catalog cannot be written.
+    pub fn note_damage(&self, task: &Task, report: &verify::Report) -> Result<(), Failure> {
+        if report.is_sound() { Ok(()) } else { self.end_verify(task, report) }
+    }
+
     fn end_verify(&self, task: &Task, report: &verify::Report) -> Result<(), Failure> {
         let Task::Verify { copy, options, .. } = task else { return Ok(()) };
         Ok(self.catalog.record_verify(&VerifyRecord {
@@ -125,7 +133,10 @@ impl<'a> Journal<'a> {
     }
 
     /// Writes what is damaged now, and the trace of what was mended.
-    fn end_heal(&self, task: &Task, healed: &Healed) -> Result<(), Failure> {
+    ///
+    /// # Errors
+    /// [`Failure`] where the catalog cannot be written.
+    pub fn end_heal(&self, task: &Task, healed: &Healed) -> Result<(), Failure> {
         self.end_verify(task, &healed.report)?;
         if healed.found == 0 {
             return Ok(());

@@ -17,8 +17,8 @@ use crate::drill;
 use crate::drill::outcome::Origin;
 use crate::exit::Failure;
 use crate::forget::{Alone, ForgetPlan, Forgotten};
-use crate::heal;
-use crate::heal::{Donor, Ward};
+use crate::heal::{Donor, Heal, Ward};
+use crate::human;
 use crate::place;
 use crate::policy::{CopyPlace, Policy};
 use crate::prune;
@@ -49,8 +49,16 @@ pub async fn work(task: &Task, policy: &Policy, journal: &Journal<'_>, run: &Run
         Task::Copy { copies } => copy_all(policy, copies, journal.catalog(), run).await.map(Done::Copy),
         Task::Verify { copy, options, heals: true, salvages } => {
             let ward = Ward { salvages: *salvages, ..ward(policy, copy.as_deref(), run).await? };
-            let healed = heal::heal(&ward, *options, run).await?;
+            let mut heal = Heal::begin(&ward, *options, run).await?;
+            // What was found is known from now on, whatever stops the mending.
+            journal.note_damage(task, &heal.so_far().report)?;
+            let mended = heal.mend(run).await;
+            let healed = heal.end();
+            if mended.is_err() {
+                journal.end_heal(task, &healed)?;
+            }
             strike_faulty(policy, copy.as_deref(), &ward.repository, &healed.report, run).await?;
+            mended?;
             Ok(Done::Heal(Box::new(healed)))
         }
         Task::Verify { copy, options, heals: false, .. } => {
@@ -302,12 +310,26 @@ async fn strike_faulty(
 /// # Errors
 /// [`Failure`] where the store cannot be opened, by its own config and keys or by another's.
 pub async fn ward(policy: &Policy, copy: Option<&str>, run: &Run) -> Result<Ward, Failure> {
-    let (others, away) = place::others(policy, copy, run).await?;
+    let (others, mut away) = place::others(policy, copy, run).await?;
     let repository = place::repository_beside(policy, copy, &others, run).await?;
     let name = |copy: Option<String>| copy.unwrap_or_else(|| REPOSITORY.to_owned());
-    let donors = others.into_iter().map(|(copy, store)| Donor { name: name(copy), store });
+    let mut donors = Vec::new();
+    for (copy, store) in others {
+        let donor = Donor { name: name(copy), store };
+        match place::prove_same(&repository, &donor.store).await {
+            Ok(()) => donors.push(donor),
+            Err(error) => {
+                run.check()?;
+                let (name, error) = (&donor.name, human::chain(&error));
+                run.events.warn(format!(
+                    "{name}: {error}: it is not this repository as it should be, and nothing is taken from there"
+                ));
+                away.push(donor.name);
+            }
+        }
+    }
     let name = name(copy.map(str::to_owned));
-    Ok(Ward { name, repository, donors: donors.collect(), away, salvages: false, lock_wait: HEAL_LOCK_WAIT })
+    Ok(Ward { name, repository, donors, away, salvages: false, lock_wait: HEAL_LOCK_WAIT })
 }
 
 /// Returns what a prune of a store may leave as it is: in a copy, the packs that the repository itself holds.

@@ -7,13 +7,13 @@ use futures_util::{StreamExt, stream};
 
 use crate::event::Unit;
 use crate::heal::plan::{HealPlan, Left, PutBack};
-use crate::heal::{HealError, Healed, How, Mended, Ward};
+use crate::heal::{HealError, Healed, How, Mended, Tried, Ward};
 use crate::human;
 use crate::id::ObjectId;
 use crate::repository::{LockGuard, RepositoryError};
 use crate::run::Run;
-use crate::store::{FileKind, Key};
-use crate::verify::Object;
+use crate::store::{FileKind, Key, StoreError};
+use crate::verify::{Finding, Object};
 
 /// Objects on their way at once: each is a pack in memory, of 16 MiB as a rule and of 128 MiB where restic was told so.
 const OBJECTS_IN_FLIGHT_MAX: usize = 4;
@@ -27,6 +27,12 @@ pub(super) async fn put_back(
 ) -> Result<(), HealError> {
     let task = run.events.task(format!("heal {}", ward.name), Unit::Bytes, objects.iter().map(|one| one.bytes).sum());
     let mut is_refused = false;
+    // One that was here is put only in its own place: who deleted it since meant to.
+    let was_here = |object: &Key| {
+        let is = |finding: &Finding| matches!(&finding.object, Object::Stored(key) if key == object);
+        matches!(object.kind, FileKind::Snapshot | FileKind::Key) && healed.report.damaged.iter().any(is)
+    };
+    let was_here: HashSet<Key> = objects.iter().map(|one| one.object.clone()).filter(was_here).collect();
     for kind in objects.chunk_by(|a, b| a.object.kind == b.object.kind) {
         // A store that is full, or lets nobody write, says so to every object.
         if is_refused {
@@ -34,8 +40,9 @@ pub(super) async fn put_back(
             continue;
         }
         // Owned: a closure over borrowed items would make the future of a heal impossible to spawn.
-        let puts = kind.iter().cloned().map(|one| async move {
-            let put = put_one(ward, &one, run).await;
+        let kind: Vec<_> = kind.iter().map(|one| (was_here.contains(&one.object), one.clone())).collect();
+        let puts = kind.into_iter().map(|(was_here, one)| async move {
+            let put = put_one(ward, &one, was_here, run).await;
             (one, put)
         });
         let mut puts = stream::iter(puts).buffer_unordered(OBJECTS_IN_FLIGHT_MAX);
@@ -72,8 +79,11 @@ enum Unmended {
     Fatal(RepositoryError),
 }
 
-async fn put_one(ward: &Ward, one: &PutBack, run: &Run) -> Result<Mended, Unmended> {
+async fn put_one(ward: &Ward, one: &PutBack, was_here: bool, run: &Run) -> Result<Mended, Unmended> {
     let (bytes, from) = fetch(ward, one, run).await?;
+    if was_here && is_gone(ward, &one.object).await? {
+        return Err(Unmended::NotHad("somebody deleted it meanwhile".to_owned(), Vec::new()));
+    }
     let length = bytes.len() as u64;
     match ward.repository.put_back(&one.object, bytes).await {
         Ok(()) => Ok(Mended { what: one.object.to_string(), how: How::From(from), bytes: length }),
@@ -81,6 +91,11 @@ async fn put_one(ward: &Ward, one: &PutBack, run: &Run) -> Result<Mended, Unmend
         Err(RepositoryError::Store(error)) if error.is_final() => Err(Unmended::Refused(error.into())),
         Err(error) => Err(Unmended::NotHad(error.to_string(), Vec::new())),
     }
+}
+
+async fn is_gone(ward: &Ward, key: &Key) -> Result<bool, Unmended> {
+    let size = ward.repository.store().size(key).await;
+    size.map(|size| size.is_none()).map_err(|error| Unmended::NotHad(error.to_string(), Vec::new()))
 }
 
 /// Fetches an object from the first store whose bytes of it are good.
@@ -96,7 +111,8 @@ async fn fetch(ward: &Ward, one: &PutBack, run: &Run) -> Result<(Bytes, String),
         match proved {
             Ok(bytes) => return Ok((bytes, donor.name.clone())),
             Err(error) => {
-                if !error.is_damage() {
+                // What cannot be read there now may lie there whole.
+                if !error.is_damage() || matches!(error, RepositoryError::Store(StoreError::Unreadable { .. })) {
                     away.push(donor.name.clone());
                 }
                 faults.push(format!("{}: {}", donor.name, human::chain(&error)));
@@ -117,6 +133,7 @@ async fn prove(ward: &Ward, one: &PutBack, bytes: Bytes) -> Result<Bytes, Reposi
 pub(super) async fn change_index(
     ward: &Ward,
     plan: &HealPlan,
+    tried: &Tried,
     lock: &LockGuard,
     healed: &mut Healed,
     run: &Run,
@@ -124,7 +141,12 @@ pub(super) async fn change_index(
     let repository = &ward.repository;
     if plan.rebuilds_index {
         repository.load_index_and_headers(run).await?;
-        let named = repository.save_recovered_index().await?;
+        let lost = |object: &Object| match object {
+            Object::Blob(kind, id) => Some((*kind, *id)),
+            Object::Stored(_) => None,
+        };
+        let lost = healed.report.findings().filter_map(|finding| lost(&finding.object)).collect();
+        let named = repository.save_index_for(&lost).await?;
         if named > 0 {
             let packs = human::counted(named as u64, "pack", "packs");
             healed.mended.push(Mended { what: format!("an index of {packs}"), how: How::Rebuilt, bytes: 0 });
@@ -134,7 +156,9 @@ pub(super) async fn change_index(
         repository.load_index(run).await?;
     }
     let twins = plan.removed.iter().filter(|key| key.kind != FileKind::Index).cloned();
-    for key in twins.chain(repository.worthless_index_files()) {
+    let indexes =
+        repository.worthless_index_files().into_iter().filter(|key| !tried.removed.contains(&key.to_string()));
+    for key in twins.chain(indexes) {
         if remove(ward, &key, lock, healed, run).await? {
             healed.mended.push(Mended { what: key.to_string(), how: How::Removed, bytes: 0 });
         }
@@ -151,7 +175,16 @@ pub(super) async fn salvage(
     run: &Run,
 ) -> Result<(), HealError> {
     ward.repository.load_index(run).await?;
+    if let Some(why) = protection(ward, packs, run).await? {
+        healed.leave_all(&format!("not given up: {why}"));
+        return Ok(());
+    }
     let salvage = ward.repository.salvage(packs, run).await?;
+    for pack in &salvage.unread {
+        let key = Key::new(FileKind::Pack, pack.to_string());
+        let why = "not given up: nothing of it can be read here; check its rights and its disk, or delete it by hand";
+        healed.left.push(Left::new(&Object::Stored(key), why));
+    }
     for name in &salvage.old_indexes {
         // An index file that stays names packs that must stay with it.
         if !remove(ward, &Key::new(FileKind::Index, name), lock, healed, run).await? {
@@ -169,13 +202,31 @@ pub(super) async fn salvage(
     Ok(())
 }
 
+/// Returns why the store would not delete what a salvage makes superfluous: new packs beside what stays would be written each time.
+async fn protection(ward: &Ward, packs: &HashSet<ObjectId>, run: &Run) -> Result<Option<StoreError>, HealError> {
+    let packs_held = packs.iter().map(|pack| Key::new(FileKind::Pack, pack.to_string()));
+    let store = ward.repository.store();
+    for key in ward.repository.index_files_of(packs).into_iter().chain(packs_held) {
+        run.check()?;
+        let until = match store.immutable_until(&key).await {
+            Ok(until) => until.filter(|until| *until > run.now()),
+            // What is not there is protected by nothing.
+            Err(StoreError::Missing { .. }) => None,
+            Err(error) => return Err(error.into()),
+        };
+        if until.is_some() {
+            return Ok(Some(StoreError::Protected { act: "delete", thing: key.path(), until }));
+        }
+    }
+    Ok(None)
+}
+
 /// Deletes an object, and tells whether the store did so.
 async fn remove(ward: &Ward, key: &Key, lock: &LockGuard, healed: &mut Healed, run: &Run) -> Result<bool, HealError> {
     run.check()?;
     lock.prove().await?;
     let deleted = ward.repository.store().delete(key).await;
-    if let Err(error) = &deleted {
-        healed.left.push(Left::new(&Object::Stored(key.clone()), &error.to_string()));
-    }
-    Ok(deleted.is_ok())
+    let is_gone = deleted.is_ok();
+    healed.kept.extend(deleted.err().map(|error| (key.clone(), error)));
+    Ok(is_gone)
 }

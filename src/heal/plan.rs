@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use serde::{Serialize, Serializer};
 
-use crate::heal::{Donor, HealError, Ward};
+use crate::heal::{Donor, HealError, Tried, Ward};
 use crate::id::{BlobId, ObjectId};
 use crate::repository::{BlobKind, Repository, RepositoryError};
 use crate::run::Run;
@@ -73,28 +73,23 @@ impl HealPlan {
     }
 }
 
-/// Plans for the findings of a report, but those that `failed` names. The repository's index is loaded.
-pub(super) async fn make(
-    ward: &Ward,
-    report: &Report,
-    failed: &HashSet<String>,
-    run: &Run,
-) -> Result<HealPlan, HealError> {
+/// Plans for the findings of a report, but nothing that was tried before. The repository's index is loaded.
+pub(super) async fn make(ward: &Ward, report: &Report, tried: &Tried, run: &Run) -> Result<HealPlan, HealError> {
     let sizes = ward.repository.pack_sizes().into_iter().map(|(id, size)| (id.to_string(), size)).collect();
     let mut planner =
-        Planner { ward, run, sizes, listed: HashMap::new(), away: HashSet::new(), plan: HealPlan::default() };
+        Planner { ward, tried, run, sizes, listed: HashMap::new(), away: HashSet::new(), plan: HealPlan::default() };
     let (mut lost, mut has_index_fault) = (Vec::new(), false);
     for finding in report.findings() {
         run.check()?;
         match &finding.object {
             Object::Blob(kind, id) => lost.push((*kind, *id)),
             Object::Stored(key) if key.kind == FileKind::Index => has_index_fault = true,
-            object if failed.contains(&object.to_string()) => {}
+            object if tried.put.contains(&object.to_string()) => {}
             Object::Stored(key) => planner.object(key, &finding.object).await?,
         }
     }
     if has_index_fault {
-        planner.indexes(report, failed).await?;
+        planner.indexes(report).await?;
     }
     if !lost.is_empty() {
         planner.blobs(&lost, !report.orphans.is_empty()).await?;
@@ -110,6 +105,7 @@ type Sizes = HashMap<String, u64>;
 
 struct Planner<'a> {
     ward: &'a Ward,
+    tried: &'a Tried,
     run: &'a Run,
     /// The packs that the index names, and how long each must be.
     sizes: Sizes,
@@ -129,7 +125,7 @@ impl Planner<'_> {
                 // A pack that no index names here needs a new one.
                 self.plan.rebuilds_index |= key.kind == FileKind::Pack && !self.sizes.contains_key(&key.name);
             }
-            FileKind::Snapshot if self.is_twin(key).await? => self.plan.removed.push(key.clone()),
+            FileKind::Snapshot if self.is_twin(key).await? => self.remove(key),
             _ => self.leave_unheld(object),
         }
         Ok(())
@@ -142,7 +138,7 @@ impl Planner<'_> {
             return Ok(());
         }
         if !key.name.is_empty() && self.is_twin(key).await? {
-            self.plan.removed.push(key.clone());
+            self.remove(key);
             return Ok(());
         }
         let mut found = false;
@@ -187,20 +183,29 @@ impl Planner<'_> {
         Ok(actual != key.name && self.is_whole(&Key::new(key.kind, actual)).await?)
     }
 
+    fn remove(&mut self, key: &Key) {
+        if !self.tried.removed.contains(&key.to_string()) {
+            self.plan.removed.push(key.clone());
+        }
+    }
+
     /// Damaged index files. Where other files name every pack that is here, they are worth nothing; else one that another store
-    /// holds comes back, and for the packs of the others a new one is made.
-    async fn indexes(&mut self, report: &Report, failed: &HashSet<String>) -> Result<(), HealError> {
+    /// holds comes back, and for the packs of the others a new one is made. So does one that is worth nothing and may not be deleted.
+    async fn indexes(&mut self, report: &Report) -> Result<(), HealError> {
         let worthless = self.ward.repository.worthless_index_files();
-        if !worthless.is_empty() {
-            self.plan.removed.extend(worthless);
+        let is_complete = !worthless.is_empty();
+        for key in &worthless {
+            self.remove(key);
+        }
+        if self.plan.removed.iter().any(|key| key.kind == FileKind::Index) {
             return Ok(());
         }
         for finding in report.findings() {
             if let Object::Stored(key) = &finding.object
                 && key.kind == FileKind::Index
-                && (failed.contains(&finding.object.to_string()) || !self.find(key).await)
+                && (self.tried.put.contains(&finding.object.to_string()) || !self.find(key).await)
             {
-                self.plan.rebuilds_index = true;
+                self.plan.rebuilds_index |= !is_complete;
             }
         }
         Ok(())
@@ -211,6 +216,7 @@ impl Planner<'_> {
     async fn blobs(&mut self, lost: &[(BlobKind, BlobId)], has_orphans: bool) -> Result<(), HealError> {
         self.plan.rebuilds_index |= has_orphans;
         let mut lost: HashSet<(BlobKind, BlobId)> = lost.iter().copied().collect();
+        let mut not_given = HashMap::new();
         for donor in 0..self.ward.donors.len() {
             if lost.is_empty() {
                 break;
@@ -223,7 +229,10 @@ impl Planner<'_> {
                 }
             }
             for (pack, blobs) in packs {
-                if self.find(&Key::new(FileKind::Pack, pack.to_string())).await {
+                let key = Key::new(FileKind::Pack, pack.to_string());
+                if self.tried.put.contains(&key.to_string()) {
+                    not_given.extend(blobs.into_iter().map(|blob| (blob, key.clone())));
+                } else if self.find(&key).await {
                     self.plan.rebuilds_index = true;
                     for blob in &blobs {
                         lost.remove(blob);
@@ -233,7 +242,12 @@ impl Planner<'_> {
         }
         if !has_orphans {
             for (kind, id) in lost {
-                self.leave_unheld(&Object::Blob(kind, id));
+                match not_given.get(&(kind, id)) {
+                    Some(pack) => {
+                        self.leave(&Object::Blob(kind, id), &format!("no store gave {pack} whole, which holds it"));
+                    }
+                    None => self.leave_unheld(&Object::Blob(kind, id)),
+                }
             }
         }
         Ok(())

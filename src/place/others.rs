@@ -6,7 +6,7 @@ use crate::place::{PlaceError, copy_store, find_copy, open, store};
 use crate::policy::Policy;
 use crate::repository::{Repository, RepositoryError};
 use crate::run::Run;
-use crate::store::{FileKind, SharedStore, StoreError};
+use crate::store::{FileKind, Key, SharedStore, StoreError};
 
 /// A store, and the name of the copy that it is; `None`: the repository.
 pub type Named = (Option<String>, SharedStore);
@@ -26,8 +26,9 @@ pub async fn others(policy: &Policy, but: Option<&str>, run: &Run) -> Result<(Ve
             Ok(store) => others.push((Some(copy.name.clone()), store)),
             Err(error) => {
                 run.check().map_err(RepositoryError::from)?;
+                let hint = error.hint().map(|hint| format!("; {hint}")).unwrap_or_default();
                 let error = crate::human::chain(&error);
-                run.events.warn(format!("{}: {error}: nothing can be taken from there", copy.name));
+                run.events.warn(format!("{}: {error}: nothing can be taken from there{hint}", copy.name));
                 away.push(copy.name.clone());
             }
         }
@@ -35,8 +36,18 @@ pub async fn others(policy: &Policy, but: Option<&str>, run: &Run) -> Result<(Ve
     Ok((others, away))
 }
 
+/// Proves that a store holds this repository. An empty directory where a disk is not mounted answers as well, and has nothing: what it
+/// does not hold may lie on that disk.
+///
+/// # Errors
+/// [`RepositoryError`] where there is no config, or one that is not this repository's.
+pub async fn prove_same(repository: &Repository, store: &SharedStore) -> Result<(), RepositoryError> {
+    let config = store.get(&Key::config()).await?;
+    repository.check_bytes(&Key::config(), &config)
+}
+
 /// Opens the repository on this machine, or the copy of that name. Where its own config or keys do not let it be opened, but it
-/// holds something, it is opened by those of another store.
+/// holds something, it is opened by those of another store, if they are of the same repository.
 ///
 /// # Errors
 /// [`PlaceError`] where neither opens, or where nothing is there.
@@ -59,10 +70,28 @@ pub async fn repository_beside(
     }
     for (_, store) in others {
         if let Ok(repository) = open(policy, store.clone(), run).await {
-            return Ok(repository.in_store(here, run));
+            let repository = repository.in_store(here.clone(), run);
+            if opens_something(&repository, run).await? {
+                return Ok(repository);
+            }
         }
     }
     Err(error)
+}
+
+/// Tells whether the master key opens anything of what lies in the store: a whole snapshot or index file, or else a pack's header.
+async fn opens_something(repository: &Repository, run: &Run) -> Result<bool, RepositoryError> {
+    for kind in [FileKind::Snapshot, FileKind::Index] {
+        for listed in repository.store().list(kind).await? {
+            match repository.check_document(&Key::new(kind, listed.name)).await {
+                Ok(()) => return Ok(true),
+                Err(error) if error.is_damage() => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+    repository.load_index_and_headers(run).await?;
+    Ok(!repository.packs_without_index().is_empty())
 }
 
 /// Tells whether it is the config or the keys that are lost, and not all that they were for. A whole key that the password does

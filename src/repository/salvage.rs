@@ -12,7 +12,7 @@ use crate::repository::pack::BlobKind;
 use crate::repository::{Location, PackContents, Repository};
 use crate::run::Run;
 use crate::seal;
-use crate::store::{FileKind, Key};
+use crate::store::{FileKind, Key, StoreError};
 
 /// What became of a damaged pack.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,6 +31,15 @@ pub struct Salvage {
     pub bytes: u64,
     /// Index files that name the damaged packs: others are in their place.
     pub old_indexes: Vec<String>,
+    /// Packs of which nothing could be read: it may be their rights, or a cable, and not their bytes. They stay as they are.
+    pub unread: Vec<ObjectId>,
+}
+
+/// What reads of a damaged pack and lies nowhere else.
+struct Readable {
+    pack: PackContents,
+    /// Whether the store refused each byte of it.
+    is_silent: bool,
 }
 
 impl Repository {
@@ -41,10 +50,17 @@ impl Repository {
     pub async fn salvage(&self, damaged: &HashSet<ObjectId>, run: &Run) -> Result<Salvage, RepositoryError> {
         let packs = self.with_index(|index| index.contents(damaged, |_, _| true));
         let (mut salvage, mut lost, mut kept) = (Salvage::default(), HashSet::new(), Vec::new());
+        let mut gone = damaged.clone();
         for pack in packs {
             run.check()?;
             let (blobs, before) = (pack.blobs.len() as u64, lost.len());
             let readable = self.readable(&pack, damaged, &mut lost).await?;
+            if readable.is_silent {
+                gone.remove(&pack.id);
+                salvage.unread.push(pack.id);
+                continue;
+            }
+            let readable = readable.pack;
             salvage.packs.push(Salvaged { pack: pack.id, blobs, lost: (lost.len() - before) as u64 });
             if !readable.blobs.is_empty() {
                 kept.push(readable);
@@ -54,13 +70,16 @@ impl Repository {
         for blob in kept.iter().flat_map(|pack| &pack.blobs) {
             lost.remove(&(blob.kind, blob.id));
         }
+        if salvage.packs.is_empty() {
+            return Ok(salvage);
+        }
         let written = self.repack(&kept, run).await?;
         salvage.bytes = written.iter().map(PackContents::size).sum();
-        let reindexed = self.reindex(damaged, &written, false, run).await?;
+        let reindexed = self.reindex(&gone, &written, false, run).await?;
         let mut marks = self.with_index(|index| index.marks_but(&lost));
-        let whole = self.pack_sizes().into_iter().map(|(id, _)| id).filter(|id| !damaged.contains(id)).collect();
+        let whole = self.pack_sizes().into_iter().map(|(id, _)| id).filter(|id| !gone.contains(id)).collect();
         self.uses(&mut marks, &whole, &HashSet::new());
-        self.prove_reindexed(&reindexed, damaged, &marks).await?;
+        self.prove_reindexed(&reindexed, &gone, &marks).await?;
         salvage.old_indexes = reindexed.old;
         Ok(salvage)
     }
@@ -71,9 +90,11 @@ impl Repository {
         pack: &PackContents,
         damaged: &HashSet<ObjectId>,
         lost: &mut HashSet<(BlobKind, BlobId)>,
-    ) -> Result<PackContents, RepositoryError> {
+    ) -> Result<Readable, RepositoryError> {
         let key = Key::new(FileKind::Pack, pack.id.to_string());
-        let bytes = match self.store.get(&key).await.map_err(RepositoryError::from) {
+        let got = self.store.get(&key).await;
+        let mut is_silent = matches!(got, Err(StoreError::Unreadable { .. }));
+        let bytes = match got.map_err(RepositoryError::from) {
             Err(error) if !error.is_damage() => return Err(error),
             got => got.unwrap_or_default(),
         };
@@ -95,12 +116,13 @@ impl Repository {
             }
             // Alone it may come where the pack as a whole lies on a bad sector.
             if opens || self.opens(&here).await? {
+                is_silent = false;
                 readable.blobs.push(*blob);
             } else {
                 lost.insert((blob.kind, blob.id));
             }
         }
-        Ok(readable)
+        Ok(Readable { pack: readable, is_silent })
     }
 
     async fn opens_in_other(&self, here: &Location, damaged: &HashSet<ObjectId>) -> Result<bool, RepositoryError> {
@@ -112,7 +134,7 @@ impl Repository {
         Ok(false)
     }
 
-    async fn opens(&self, place: &Location) -> Result<bool, RepositoryError> {
+    pub(super) async fn opens(&self, place: &Location) -> Result<bool, RepositoryError> {
         let opened = self.fetch(place).await.and_then(|sealed| self.open_at(place, &sealed));
         match opened {
             Ok(_) => Ok(true),

@@ -4,13 +4,16 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::PathBuf;
+use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bkp::catalog::{Catalog, REPOSITORY};
 use bkp::copy;
+use bkp::cycle::done::Done;
 use bkp::event::Events;
-use bkp::heal::{Donor, Healed, How, Ward, heal};
+use bkp::exit::Exit;
+use bkp::heal::{Donor, Heal, Healed, How, Ward, heal};
 use bkp::id::BlobId;
 use bkp::policy::Policy;
 use bkp::repository::{BlobKind, LockMode, Repository, StoredSnapshot};
@@ -26,7 +29,7 @@ use crate::damage::{DATA, flip, lost, names, objects, only, pack_of, tree_pack, 
 use crate::repository::{local, made, memory, noise, opened, read_all, save, secret};
 use crate::restic;
 use crate::servers::{Product, block_on};
-use crate::world::World;
+use crate::world::{Ended, World};
 
 const KINDS: [FileKind; 5] = [FileKind::Config, FileKind::Key, FileKind::Pack, FileKind::Index, FileKind::Snapshot];
 
@@ -598,6 +601,10 @@ async fn salvage_cut_at(nth: u64, snapshots: Arc<[StoredSnapshot; 2]>, hurt: Arc
     for lock in names(&inner, FileKind::Lock).await {
         inner.delete(&lock).await.unwrap();
     }
+    // A heal that may give nothing up leaves it as it is: what was given up does not come back by its header.
+    let before = objects(&verified(&inner, DATA).await);
+    let plain = heal(&ward(&inner, &[]).await, DATA, &Run::silent()).await.unwrap();
+    assert_eq!(objects(&plain.report), before, "cut at operation {nth}");
     for is_again in [false, true] {
         let repository = opened(&inner).await;
         for snapshot in &*snapshots {
@@ -623,6 +630,185 @@ async fn a_salvage_that_is_killed_at_any_operation_loses_nothing_more_and_the_ne
         cuts.map(|nth| tokio::spawn(salvage_cut_at(nth, Arc::clone(&snapshots), Arc::clone(&hurt)))).buffered(12);
     let cuts = cuts.take_while(|is_cut| std::future::ready(*is_cut.as_ref().unwrap())).count().await;
     assert!(cuts > 40, "only {cuts} operations were cut");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_be_read_or_deleted_now_is_not_given_up() {
+    let (inner, _) = shop().await;
+    let copy = memory();
+    copied(&inner, &copy).await;
+    let (pack, _) = hurt_one_image(&inner).await;
+    let (sick, here) = (Arc::new(Faulty::new(Arc::clone(&copy))), Arc::new(Faulty::new(Arc::clone(&inner))));
+    let (donor, store): (SharedStore, SharedStore) = (sick.clone(), here.clone());
+    sick.add(Rule::every(Operation::Get, Fault::Unreadable).on(&pack));
+    let patient = Ward { salvages: true, ..ward(&store, &[("copy", &donor)]).await };
+    let left = heal(&patient, DATA, &Run::silent()).await.unwrap();
+    assert!(left.mended.is_empty() && left.left[0].why == "not given up: copy may hold it", "{left:#?}");
+
+    let alone = Ward { salvages: true, ..ward(&store, &[]).await };
+    for operation in [Operation::Get, Operation::GetRange] {
+        here.add(Rule::every(operation, Fault::Unreadable).on(&pack));
+    }
+    let before = stored(&inner).await;
+    let left = heal(&alone, DATA, &Run::silent()).await.unwrap();
+    assert!(left.left[0].why.contains("nothing of it can be read here"), "{left:#?}");
+    assert_eq!(stored(&inner).await, before);
+    here.heal();
+
+    let until = chrono::Utc::now() + chrono::TimeDelta::days(30);
+    inner.keep_immutable(&pack, until, until).await.unwrap();
+    let left = heal(&alone, DATA, &Run::silent()).await.unwrap();
+    assert!(left.left[0].why.contains("not given up: delete") && left.left[0].why.contains("protected"), "{left:#?}");
+    assert_eq!(stored(&inner).await, before, "no pack is written that could take nothing's place");
+    assert_eq!(Done::Heal(Box::new(left)).exit(), Exit::Damaged, "what it holds is lost");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_snapshot_that_was_deleted_since_the_look_does_not_come_back() {
+    let (store, copy, snapshots) = shop_with_copy().await;
+    let key = Key::new(FileKind::Snapshot, snapshots[0].id.to_string());
+    flip(&store, &key).await;
+    let (patient, run) = (ward(&store, &[("copy", &copy)]).await, Run::silent());
+    let mut heal = Heal::begin(&patient, DATA, &run).await.unwrap();
+    assert_eq!(objects(&heal.so_far().report), only(&key));
+    store.delete(&key).await.unwrap();
+    heal.mend(&run).await.unwrap();
+    let healed = heal.end();
+    assert!(healed.mended.is_empty() && healed.left[0].why.contains("deleted it meanwhile"), "{healed:#?}");
+    assert_eq!(store.size(&key).await.unwrap(), None);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_pack_without_an_index_that_holds_something_gets_one() {
+    let store = memory();
+    let beside = [made(&store).await, opened(&store).await, opened(&store).await];
+    // Each saves what the others do not know of: all that one holds the other two hold together.
+    let images = [("/a.jpg", noise(1, 20_000)), ("/b.jpg", noise(2, 20_000)), ("/c.jpg", noise(3, 20_000))];
+    for (nth, repository) in beside.iter().enumerate() {
+        save(repository, &[images[nth].clone(), images[(nth + 1) % 3].clone()]).await;
+    }
+    let packs = names(&store, FileKind::Pack).await.len();
+    for index in names(&store, FileKind::Index).await {
+        store.delete(&index).await.unwrap();
+    }
+    assert!(healed(&store, &[], DATA).await.is_sound());
+    let report = verified(&store, DATA).await;
+    assert!(report.is_sound() && report.orphans.is_empty(), "{report:#?}");
+    assert_eq!(report.checked.packs_read, packs as u64);
+}
+
+/// Heals, and fails where that does not come to an end.
+async fn healed_in_time(store: &SharedStore, donors: &[(&str, &SharedStore)], options: Options) -> Healed {
+    tokio::time::timeout(Duration::from_mins(1), healed(store, donors, options)).await.expect("a heal that ends")
+}
+
+/// Puts a pack in the place of another, with a name that its bytes hash to and a blob that does not open.
+async fn hurt_inside(store: &SharedStore, pack: &Key) -> Key {
+    let mut bytes = store.get(pack).await.unwrap().to_vec();
+    bytes[40] ^= 1;
+    let hurt = Key::new(FileKind::Pack, bkp::id::ObjectId::of(&bytes).to_string());
+    store.put(&hurt, bytes.into()).await.unwrap();
+    store.delete(pack).await.unwrap();
+    for index in names(store, FileKind::Index).await {
+        store.delete(&index).await.unwrap();
+    }
+    let repository = opened(store).await;
+    repository.load_index_and_headers(&Run::silent()).await.unwrap();
+    repository.save_recovered_index().await.unwrap();
+    hurt
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pack_whose_bytes_are_its_names_and_bad_inside_is_put_back_once_and_told() {
+    let (inner, snapshots) = shop().await;
+    let hurt = hurt_inside(&inner, &pack_of(&inner, &noise(99, 40_000)).await).await;
+    let copy = memory();
+    for (key, bytes) in stored(&inner).await {
+        copy.put(&key, bytes).await.unwrap();
+    }
+    let faulty = Arc::new(Faulty::new(inner));
+    let store: SharedStore = faulty.clone();
+    assert_eq!(objects(&verified(&store, DATA).await), only(&hurt));
+    faulty.take_log();
+    let healed = healed_in_time(&store, &[("copy", &copy)], DATA).await;
+    assert_eq!(objects(&healed.report), only(&hurt));
+    assert_eq!(lost(&healed.report, &snapshots[1]), BTreeSet::from(["/images/1/new.jpg".into()]));
+    assert!(healed.mended.is_empty() && healed.left[0].why.contains("the same bad bytes"), "{healed:#?}");
+    let puts = faulty.take_log().into_iter().filter(|it| it.kind == FileKind::Pack && it.operation == Operation::Put);
+    assert_eq!(puts.count(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pack_that_only_another_store_knows_and_cannot_give_is_asked_for_once() {
+    let (store, inner, snapshots) = shop_with_copy().await;
+    let pack = pack_of(&store, &noise(99, 40_000)).await;
+    store.delete(&pack).await.unwrap();
+    for index in names(&store, FileKind::Index).await {
+        store.delete(&index).await.unwrap();
+    }
+    let faulty = Arc::new(Faulty::new(inner));
+    faulty.add(Rule::every(Operation::Get, Fault::Flip).on(&pack));
+    let copy: SharedStore = faulty.clone();
+    let healed = healed_in_time(&store, &[("copy", &copy)], DATA).await;
+    assert_eq!(lost(&healed.report, &snapshots[1]), BTreeSet::from(["/images/1/new.jpg".into()]), "{healed:#?}");
+    assert!(healed.left.iter().all(|left| left.why.contains(&format!("no store gave {pack} whole"))), "{healed:#?}");
+    let gets = faulty.take_log().into_iter().filter(|it| it.operation == Operation::Get && it.name == pack.name);
+    assert_eq!(gets.count(), 1);
+    faulty.heal();
+    assert!(healed_in_time(&store, &[("copy", &copy)], DATA).await.is_sound());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_index_file_that_may_not_be_deleted_is_tried_once_and_told() {
+    let (inner, copy, _) = shop_with_copy().await;
+    let faulty = Arc::new(Faulty::new(inner));
+    let store: SharedStore = faulty.clone();
+    // Worth nothing: all packs have an index beside it.
+    let bytes = copy.get(&names(&copy, FileKind::Index).await[0]).await.unwrap();
+    let index = Key::new(FileKind::Index, "00".repeat(32));
+    store.put(&index, bytes).await.unwrap();
+    faulty.add(Rule::every(Operation::Delete, Fault::Denied).of(FileKind::Index));
+    faulty.take_log();
+    let denied = healed_in_time(&store, &[("copy", &copy)], DATA).await;
+    assert_eq!(objects(&denied.report), only(&index));
+    assert!(denied.left[0].why.contains("access denied"), "{denied:#?}");
+    let deletes = |log: Vec<bkp::store::faulty::Asked>| {
+        log.iter().filter(|it| it.operation == Operation::Delete && it.kind == FileKind::Index).count()
+    };
+    assert_eq!(deletes(faulty.take_log()), 1);
+    assert_eq!(Done::Heal(Box::new(denied)).exit(), Exit::Damaged);
+
+    faulty.heal();
+    let until = chrono::Utc::now() + chrono::TimeDelta::days(30);
+    store.keep_immutable(&index, until, until).await.unwrap();
+    let protected = healed_in_time(&store, &[("copy", &copy)], DATA).await;
+    assert!(protected.left[0].why.contains("protected by the store's lock until"), "{protected:#?}");
+    assert_eq!(Done::Heal(Box::new(protected)).exit(), Exit::Protected);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_index_file_that_may_not_be_deleted_is_overwritten_with_its_bytes() {
+    let (inner, copy, _) = shop_with_copy().await;
+    let faulty = Arc::new(Faulty::new(inner));
+    let store: SharedStore = faulty.clone();
+    let index = names(&store, FileKind::Index).await.remove(0);
+    // The packs of the one are named by another before it rots.
+    let whole = store.get(&index).await.unwrap();
+    without_index(&store, &index).await;
+    store.put(&index, whole).await.unwrap();
+    flip(&store, &index).await;
+    faulty.add(Rule::every(Operation::Delete, Fault::Denied).of(FileKind::Index));
+    let healed = healed_in_time(&store, &[("copy", &copy)], DATA).await;
+    assert!(healed.is_sound(), "{healed:#?}");
+    assert_eq!(sources(&healed), [(index.to_string(), "copy")]);
+}
+
+/// Names the packs of an index file in a new one.
+async fn without_index(store: &SharedStore, index: &Key) {
+    store.delete(index).await.unwrap();
+    let repository = opened(store).await;
+    repository.load_index_and_headers(&Run::silent()).await.unwrap();
+    repository.save_recovered_index().await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -854,4 +1040,81 @@ fn a_scheduled_verify_mends_what_it_finds_unless_the_policy_says_no() {
         assert_eq!(fs::read(&index).unwrap() == whole, heals);
         assert_eq!(ran.code == Some(0), heals);
     }
+}
+
+/// Makes what needs the store alone: a damaged index file that is worth nothing.
+fn add_bad_index(desk: &Desk) {
+    fs::write(desk.path("repository/index").join("00".repeat(32)), b"rot").unwrap();
+}
+
+#[test]
+fn damage_is_remembered_although_a_signal_ends_the_heal() {
+    let desk = Desk::backed_up();
+    add_bad_index(&desk);
+    desk.bkp(&["forget", "mall", "--dry-run"]).expect(0);
+    // A lock of another, for which the heal waits.
+    let store = local(&desk.path("repository"));
+    let policy = Policy::load(&desk.path("policies/mall.toml")).unwrap();
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let lock = runtime.block_on(async {
+        let repository = bkp::place::repository(&policy, &Run::silent()).await.unwrap();
+        repository.lock(LockMode::Shared, Duration::ZERO, &Run::silent()).await.unwrap()
+    });
+    let healing =
+        desk.command(&["verify", "mall", "--heal"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let catalog = Catalog::open(&desk.path("state"), &Events::silent()).unwrap();
+    let is_noted = || catalog.verifies(REPOSITORY).unwrap().iter().any(|verify| !verify.is_sound);
+    for _ in 0..200 {
+        if is_noted() {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    let pid = rustix::process::Pid::from_raw(i32::try_from(healing.id()).unwrap()).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+    let ended: Ended = healing.wait_with_output().unwrap().into();
+    ended.expect(143);
+    runtime.block_on(lock.release()).unwrap();
+    assert!(desk.bkp(&["forget", "mall", "--dry-run"]).expect(0).out.contains("rests"));
+    assert!(runtime.block_on(names(&store, FileKind::Index)).iter().any(|key| key.name == "00".repeat(32)));
+    desk.bkp(&["verify", "mall", "--heal"]).expect(0);
+    assert!(!desk.bkp(&["forget", "mall", "--dry-run"]).expect(0).out.contains("rests"));
+}
+
+#[test]
+fn an_empty_mount_point_and_a_foreign_repository_may_hold_what_is_lost() {
+    for is_foreign in [false, true] {
+        let desk = Desk::backed_up();
+        desk.rot();
+        let before = desk.packs();
+        fs::rename(desk.path("usb"), desk.path("unplugged")).unwrap();
+        fs::create_dir(desk.path("usb")).unwrap();
+        if is_foreign {
+            block_on(async { made(&local(&desk.path("usb"))).await });
+        }
+        let left = desk.bkp(&["verify", "mall", "--level", "data", "--heal", "--salvage"]);
+        assert!(left.out.contains("not given up: usb may hold it"), "{}{}", left.out, left.err);
+        assert!(left.err.contains("usb: "), "{}", left.err);
+        assert_eq!(desk.packs().len(), before.len());
+        fs::remove_dir_all(desk.path("usb")).unwrap();
+        fs::rename(desk.path("unplugged"), desk.path("usb")).unwrap();
+        desk.bkp(&["verify", "mall", "--level", "data", "--heal"]).expect(0);
+    }
+}
+
+#[test]
+fn the_config_of_another_repository_does_not_open_this_one() {
+    let desk = Desk::backed_up();
+    fs::remove_dir_all(desk.path("usb")).unwrap();
+    fs::create_dir(desk.path("usb")).unwrap();
+    let policy = Policy::load(&desk.path("policies/mall.toml")).unwrap();
+    block_on(async {
+        let password = bkp::place::password(&policy).unwrap();
+        Repository::init(local(&desk.path("usb")), &password, &Run::silent()).await.unwrap();
+    });
+    fs::remove_file(desk.path("repository/config")).unwrap();
+    desk.bkp(&["verify", "mall", "--heal", "--copy", "usb"]).expect(0);
+    let refused = desk.bkp(&["verify", "mall", "--heal"]);
+    assert!(refused.code != Some(0), "{}", refused.out);
+    assert!(!desk.path("repository/config").exists());
 }
