@@ -141,7 +141,7 @@ pub struct Healed {
     /// Objects that the first look found damaged or missing.
     pub found: u64,
     pub mended: Vec<Mended>,
-    /// What is damaged or missing now, with what it costs; the counts are those of the first look.
+    /// What is damaged or missing now, with what it costs; the counts are of all looks together.
     pub report: Report,
     /// Why it could not be mended.
     pub left: Vec<Left>,
@@ -311,7 +311,8 @@ impl<'a> Heal<'a> {
         };
         let report = verify::verify_but(repository, self.options, self.whole.clone(), run).await;
         place::unlock(lock, run).await;
-        self.healed.report = Report { checked: self.healed.report.checked, ..report? };
+        let report = report?;
+        self.healed.report = Report { checked: report.checked.after(self.healed.report.checked), ..report };
         self.healed.disown();
         Ok(true)
     }

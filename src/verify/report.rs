@@ -29,6 +29,19 @@ pub struct Checked {
     pub bytes_read: u64,
 }
 
+impl Checked {
+    /// Returns the counts of a look and of an earlier one, whose whole packs it left out. A pack that both read is one.
+    #[must_use]
+    pub(crate) fn after(self, earlier: Self) -> Self {
+        Self {
+            packs_read: (earlier.packs_read + self.packs_read).min(self.packs),
+            blobs_read: (earlier.blobs_read + self.blobs_read).min(self.blobs),
+            bytes_read: earlier.bytes_read + self.bytes_read,
+            ..self
+        }
+    }
+}
+
 /// What a finding is about.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Object {
