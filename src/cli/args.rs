@@ -560,6 +560,7 @@ Example:
 Exit code 13 where bytes have changed, those of kit.json included, 3 where the kit is whole but of another policy or another
 build of the program.")]
     Check {
+        /// Directory of the kit
         #[arg(value_name = "DIR")]
         dir: PathBuf,
     },
@@ -567,6 +568,7 @@ build of the program.")]
 
 #[derive(Debug, Args)]
 pub struct KitExportArgs {
+    /// Directory of the kit: one that is new or empty, or that of an older kit
     #[arg(value_name = "DIR")]
     pub dir: PathBuf,
     /// Policy files or names; none: every one in the policies' directory

@@ -42,6 +42,14 @@ pub(super) async fn save(
     Ok(id)
 }
 
+/// What becomes of an object that did not come back as it was sent.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Unproved {
+    Goes,
+    /// What lay there before may still hold more than nothing does.
+    Stays,
+}
+
 /// Puts an object and has the store hash it: what does not come back as it was sent is deleted and put once more.
 pub(super) async fn put_proved(
     store: &SharedStore,
@@ -49,29 +57,34 @@ pub(super) async fn put_proved(
     id: ObjectId,
     bytes: Bytes,
 ) -> Result<(), RepositoryError> {
-    let mut reason = String::new();
-    for _ in 0..PUTS_MAX {
-        match put_hashed(store, key, id, bytes.clone()).await? {
-            None => return Ok(()),
-            Some(fault) => reason = fault,
-        }
-        store.delete(key).await?;
-    }
-    Err(RepositoryError::Unproved { thing: key.to_string(), reason })
+    put_tried(store, key, id, bytes, Unproved::Goes).await
 }
 
-/// Like [`put_proved`], over an object that is there, and deletes nothing: what lies there may still hold more than nothing does.
+/// Like [`put_proved`], over an object that is there, and deletes nothing.
 pub(super) async fn put_over(
     store: &SharedStore,
     key: &Key,
     id: ObjectId,
     bytes: Bytes,
 ) -> Result<(), RepositoryError> {
+    put_tried(store, key, id, bytes, Unproved::Stays).await
+}
+
+async fn put_tried(
+    store: &SharedStore,
+    key: &Key,
+    id: ObjectId,
+    bytes: Bytes,
+    unproved: Unproved,
+) -> Result<(), RepositoryError> {
     let mut reason = String::new();
     for _ in 0..PUTS_MAX {
         match put_hashed(store, key, id, bytes.clone()).await? {
             None => return Ok(()),
             Some(fault) => reason = fault,
+        }
+        if unproved == Unproved::Goes {
+            store.delete(key).await?;
         }
     }
     Err(RepositoryError::Unproved { thing: key.to_string(), reason })

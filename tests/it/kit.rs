@@ -118,7 +118,14 @@ fn a_kit_alone_restores_verifies_and_rehearses_and_without_its_passphrase_does_n
     fs::create_dir(desk.path("usb/keys")).unwrap();
     bare(&kit, &["snapshots", "mall"], &passphrase).expect(0);
 
-    for refused in [&["backup", "mall"][..], &["prune", "mall"], &["key", "list", "mall"], &["status"]] {
+    let writing = [
+        &["backup", "mall"][..],
+        &["prune", "mall"],
+        &["key", "list", "mall"],
+        &["status"],
+        &["verify", "mall", "--heal"],
+    ];
+    for refused in writing {
         let refused = bare(&kit, refused, &passphrase).expect(2);
         assert!(refused.err.contains("with `--kit` there is restore"), "{}", refused.err);
     }
