@@ -153,25 +153,24 @@ impl<'a> Opening<'a> {
         Ok(None)
     }
 
+    /// Returns the place in the binlog that all read views share, `None` where there is none.
+    ///
+    /// The server shows a session's place by way of variables that all its sessions share: one that is asked while another is
+    /// may be told the other's. So the readers are asked in turn, and all of them twice, since monitoring asks as well: for
+    /// a wrong place to pass, it would have to come by chance both times, and be the one that the other readers tell.
     fn common_position(&mut self) -> Result<Option<Position>, MysqlSourceError> {
-        let act = "compare the read views";
-        self.each(act, |reader| reader.send("SHOW STATUS LIKE 'binlog_snapshot_%'"))?;
-        let mut positions = Vec::new();
-        for reader in self.readers.iter_mut() {
-            let rows = text_rows(act, reader.rows().map_err(MysqlSourceError::query(act))?)?;
-            let value = |name: &str| {
-                let row = rows.iter().find(|row| row.text(0).eq_ignore_ascii_case(name));
-                row.map_or("", |row| row.text(1)).to_owned()
-            };
-            positions.push((value("Binlog_snapshot_file"), value("Binlog_snapshot_position")));
+        let mut common = None;
+        for _look in 0..2 {
+            for reader in self.readers.iter_mut() {
+                let Some(position) = view_position(reader)? else {
+                    return Ok(None);
+                };
+                if *common.get_or_insert_with(|| position.clone()) != position {
+                    return Ok(None);
+                }
+            }
         }
-        let Some((file, offset)) = positions.first().filter(|(file, _)| !file.is_empty()) else {
-            return Ok(None);
-        };
-        if positions.iter().any(|other| (&other.0, &other.1) != (file, offset)) {
-            return Ok(None);
-        }
-        Ok(offset.parse().ok().map(|offset| Position { file: file.clone(), offset }))
+        Ok(common)
     }
 
     fn moment_at(&mut self, taken_at: DateTime<Utc>, position: Position) -> Result<Moment, MysqlSourceError> {
@@ -247,4 +246,16 @@ impl<'a> Opening<'a> {
     fn moment(&mut self, consistency: Consistency) -> Result<Moment, MysqlSourceError> {
         moment::read(self.control, self.capabilities, self.grants, consistency)
     }
+}
+
+/// Returns the place in the binlog at which MariaDB opened a session's read view, as far as it tells.
+fn view_position(reader: &mut Wire) -> Result<Option<Position>, MysqlSourceError> {
+    let shown = rows(reader, "compare the read views", "SHOW STATUS LIKE 'binlog_snapshot_%'")?;
+    let value = |name: &str| {
+        let row = shown.iter().find(|row| row.text(0).eq_ignore_ascii_case(name));
+        row.map_or("", |row| row.text(1))
+    };
+    let file = value("Binlog_snapshot_file").to_owned();
+    let offset = value("Binlog_snapshot_position").parse().ok();
+    Ok(offset.filter(|_| !file.is_empty()).map(|offset| Position { file, offset }))
 }
