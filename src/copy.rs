@@ -42,7 +42,7 @@ use crate::repository::{LockGuard, Repository, RepositoryError};
 use crate::run::{Run, Stopped};
 use crate::store::{FileKind, Key, Listed, SharedStore, StoreError};
 
-pub use crate::copy::ledger::{Ledger, LedgerError};
+pub use crate::copy::ledger::{Ledger, LedgerError, LedgerFile};
 use crate::copy::needs::{NeedsError, held_back};
 pub use crate::copy::plan::{CopyPlan, Listing};
 use crate::copy::transfer::Transfer;

@@ -12,6 +12,7 @@ use crate::cli::envelope::{Answer, Answered, wait};
 use crate::cli::render::Told;
 use crate::cli::{policies, render};
 use crate::copy;
+use crate::copy::LedgerFile;
 use crate::cycle;
 use crate::cycle::task::Task;
 use crate::cycle::{Step, Wanted};
@@ -142,11 +143,9 @@ async fn plan_copies(policy: &Policy, names: &[String], run: &Run) -> Answered {
     let (mut text, mut plans) = (String::new(), Vec::new());
     for copy in policy.copies.iter().filter(|copy| names.is_empty() || names.contains(&copy.name)) {
         let store = place::copy_target(policy, copy, run).await?;
-        let ledger = if steps::keeps_ledger(copy) {
-            let repository = place::repository(policy, run).await?;
-            steps::look_at_ledger(policy, copy, repository.id())?
-        } else {
-            None
+        let ledger = match LedgerFile::of(policy, copy) {
+            Some(file) => Some(file.look(place::repository(policy, run).await?.id())?),
+            None => None,
         };
         let terms = steps::terms(copy, ledger.as_ref());
         let plan = copy::plan_under(&terms, &place::store(policy), &store, run).await?;

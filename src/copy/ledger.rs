@@ -3,11 +3,14 @@
 //!
 //! One line an object, appended once the server has confirmed it, so a kill loses at most what was not yet noted, and that is sent
 //! or asked for again. It is safe to delete for the same reason. It belongs to one repository in one place, its server included: of
-//! another it knows nothing, is set aside, and starts anew. Two that have it open at once (a copy, and a verify beside it) each append to it; what one does not know
-//! of the other is sent or asked for again.
+//! another it knows nothing, is set aside, and starts anew.
+//!
+//! Several may have it open at once (a copy, and a verify or a change of keys beside it), and each appends to it; what one does not
+//! know of the others is sent or asked for again. Each holds the file, shared, for as long as it has it open, and the record is
+//! written anew only while nobody else does: what others append to the old file would be lost.
 
 use std::collections::HashMap;
-use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
@@ -17,6 +20,7 @@ use chrono::{DateTime, Utc};
 
 use crate::copy::plan::Listing;
 use crate::id::ObjectId;
+use crate::policy::{CopyPlace, Policy};
 use crate::store::{FileKind, Key, Listed};
 
 /// The first line's first words; another format gets another number.
@@ -37,6 +41,41 @@ impl LedgerError {
     #[must_use]
     pub fn hint(&self) -> Option<String> {
         Some("check the state directory's rights and room; the file is safe to delete".to_owned())
+    }
+}
+
+/// Where the record of a copy is kept, and of which place it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LedgerFile {
+    path: PathBuf,
+    place: String,
+}
+
+impl LedgerFile {
+    /// Says where the record of a policy's copy is kept; `None` where none is: a copy that can be read and that locks nothing.
+    #[must_use]
+    pub fn of(policy: &Policy, copy: &CopyPlace) -> Option<Self> {
+        let is_kept = copy.is_write_only() || copy.object_lock().is_some();
+        is_kept.then(|| Self {
+            path: policy.state_dir.join("copies").join(format!("{}.sent", copy.name)),
+            place: copy.place.to_string(),
+        })
+    }
+
+    /// Opens the record; see [`Ledger::open`].
+    ///
+    /// # Errors
+    /// [`LedgerError`] where it cannot be read or written.
+    pub fn open(&self, repository: &str) -> Result<Ledger, LedgerError> {
+        Ledger::open(&self.path, repository, &self.place)
+    }
+
+    /// Reads the record for a plan; see [`Ledger::look`].
+    ///
+    /// # Errors
+    /// [`LedgerError`] where it cannot be read.
+    pub fn look(&self, repository: &str) -> Result<Ledger, LedgerError> {
+        Ledger::look(&self.path, repository, &self.place)
     }
 }
 
@@ -68,16 +107,9 @@ impl Ledger {
     /// # Errors
     /// [`LedgerError`] where it cannot be read or written.
     pub fn open(path: &Path, repository: &str, place: &str) -> Result<Self, LedgerError> {
-        let failed = |error| LedgerError { path: path.to_owned(), error };
-        let (head, text) = (head(repository, place), read(path).map_err(failed)?);
-        let sent = parse(&text, &head);
-        let out = if is_tidy(&text, &head, sent.len()) {
-            OpenOptions::new().append(true).open(path)
-        } else {
-            set_aside(path, &text, &head).and_then(|()| write_anew(path, &head, &sent))
-        };
-        let out = Some(out.map_err(failed)?);
-        Ok(Self { path: path.to_owned(), state: Mutex::new(State { sent, out }) })
+        let opened = open(path, &head(repository, place));
+        let (sent, out) = opened.map_err(|error| LedgerError { path: path.to_owned(), error })?;
+        Ok(Self { path: path.to_owned(), state: Mutex::new(State { sent, out: Some(out) }) })
     }
 
     /// Reads the record as [`Ledger::open`] does, and touches nothing: a plan may be made beside whoever writes it. It takes no notes.
@@ -186,6 +218,45 @@ fn head(repository: &str, place: &str) -> String {
     format!("{HEAD} {repository} {place}")
 }
 
+/// Opens a record at its end, held shared; what is torn, is mostly past, or is of another is written anew first.
+fn open(path: &Path, head: &str) -> io::Result<(HashMap<Key, Sent>, File)> {
+    if let Some(dir) = path.parent() {
+        DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
+    }
+    let turn = file_at(&path.with_extension("lock"))?;
+    // For milliseconds: one opens it after the other.
+    turn.lock()?;
+    let text = read(path)?;
+    let sent = parse(&text, head);
+    let out = if is_tidy(&text, head, sent.len()) {
+        file_at(path)?
+    } else if is_under(&text, head) && is_held(path)? {
+        let mut out = file_at(path)?;
+        // Nothing may be glued to a line that a kill has torn.
+        out.write_all(if text.ends_with('\n') { b"" } else { b"\n" })?;
+        out
+    } else {
+        set_aside(path, &text, head)?;
+        write_anew(path, head, &sent)?
+    };
+    out.lock_shared()?;
+    Ok((sent, out))
+}
+
+/// Opens a file of ours at its end. It is opened to be read as well: over NFS a shared lock wants that.
+fn file_at(path: &Path) -> io::Result<File> {
+    OpenOptions::new().read(true).append(true).create(true).mode(0o600).open(path)
+}
+
+/// Tells whether anybody has a record open.
+fn is_held(path: &Path) -> io::Result<bool> {
+    match file_at(path)?.try_lock() {
+        Ok(()) => Ok(false),
+        Err(TryLockError::WouldBlock) => Ok(true),
+        Err(TryLockError::Error(error)) => Err(error),
+    }
+}
+
 fn read(path: &Path) -> io::Result<String> {
     match fs::read(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(String::new()),
@@ -193,7 +264,8 @@ fn read(path: &Path) -> io::Result<String> {
     }
 }
 
-/// Moves the record of another repository or place aside: it holds again once the policy names that one again.
+/// Moves the record of another repository or place aside: it holds again once the policy names that one again, and who has it open
+/// goes on with it there.
 fn set_aside(path: &Path, text: &str, head: &str) -> io::Result<()> {
     let theirs = text.lines().next().unwrap_or_default();
     if theirs.is_empty() || theirs == head {
@@ -208,21 +280,21 @@ fn set_aside(path: &Path, text: &str, head: &str) -> io::Result<()> {
 /// Tells whether a record can be appended to: its last line is whole, and not most of it is of the past.
 fn is_tidy(text: &str, head: &str, known: usize) -> bool {
     const LINES_PAST_MAX: usize = 1000;
-    let is_ours = text.strip_prefix(head).is_some_and(|rest| rest.starts_with('\n'));
-    is_ours && text.ends_with('\n') && text.lines().count() <= 2 * known + LINES_PAST_MAX
+    is_under(text, head) && text.ends_with('\n') && text.lines().count() <= 2 * known + LINES_PAST_MAX
+}
+
+fn is_under(text: &str, head: &str) -> bool {
+    text.strip_prefix(head).is_some_and(|rest| rest.starts_with('\n'))
 }
 
 /// Writes the record whole beside its place and renames it: what was struck off or torn is left out. Returns it open at its end.
 fn write_anew(path: &Path, head: &str, sent: &HashMap<Key, Sent>) -> io::Result<File> {
-    if let Some(dir) = path.parent() {
-        DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
-    }
     let new = path.with_extension("new");
     let mut text = format!("{head}\n");
     text.extend(sent.iter().map(|(key, sent)| line(key, *sent)));
-    // Made anew: one that a kill has left is of no use.
-    let _ = fs::remove_file(&new);
-    let mut out = OpenOptions::new().append(true).create_new(true).mode(0o600).open(&new)?;
+    let mut out = file_at(&new)?;
+    // What a kill has left of one is of no use.
+    out.set_len(0)?;
     out.write_all(text.as_bytes())?;
     out.sync_all()?;
     fs::rename(&new, path)?;
@@ -299,7 +371,8 @@ mod tests {
         assert_eq!(elsewhere.listing(), Listing::default());
 
         let entries = fs::read_dir(dir.path().join("copies")).unwrap().map(|entry| entry.unwrap().path());
-        let aside: Vec<_> = entries.filter(|it| *it != path).collect();
+        let aside: Vec<_> =
+            entries.filter(|it| it.extension().is_none_or(|end| end != "sent" && end != "lock")).collect();
         assert_eq!(aside.len(), 2, "{aside:?}");
         let kept = aside.iter().find(|it| fs::read(it).unwrap() == before);
         fs::rename(kept.unwrap(), &path).unwrap();
@@ -314,14 +387,15 @@ mod tests {
         assert!(nothing.listing() == Listing::default() && !path.exists());
         open(dir.path(), "id").note(&pack(1), 10, None).unwrap();
         let before = fs::read(&path).unwrap();
+        let entries = || fs::read_dir(dir.path().join("copies")).unwrap().count();
+        let entries_before = entries();
         for (repository, knows) in [("id", true), ("other", false)] {
             let looked = Ledger::look(&path, repository, "s3://dr/bkp").unwrap();
             assert_eq!(looked.has(&pack(1)), knows);
             assert!(looked.note(&pack(2), 20, None).is_err());
             assert!(!looked.has(&pack(2)), "what is not written down is not known");
         }
-        assert_eq!(fs::read(&path).unwrap(), before);
-        assert_eq!(fs::read_dir(dir.path().join("copies")).unwrap().count(), 1);
+        assert_eq!((fs::read(&path).unwrap(), entries()), (before, entries_before));
     }
 
     #[test]
@@ -363,9 +437,58 @@ mod tests {
             ledger.note(&pack(1), size, None).unwrap();
         }
         let lines = || fs::read_to_string(dir.path().join("copies/offsite.sent")).unwrap().lines().count();
+        drop(ledger);
         assert_eq!(lines(), 1501);
         assert_eq!(open(dir.path(), "id").of_kind(FileKind::Pack)[0].size, 1499);
         assert_eq!(lines(), 2);
+    }
+
+    /// Opens a record that would be written anew, beside one that has it open; returns what of both is known afterwards.
+    fn noted_beside(dir: &Path, past: impl FnOnce(&Ledger, &Path)) -> Vec<u64> {
+        let one = open(dir, "id");
+        one.note(&pack(1), 1, None).unwrap();
+        past(&one, &dir.join("copies/offsite.sent"));
+        let other = open(dir, "id");
+        one.note(&pack(2), 2, None).unwrap();
+        other.note(&pack(3), 3, None).unwrap();
+        // The next does not take anything away either, whoever of the two has ended.
+        drop(other);
+        drop(open(dir, "id"));
+        one.note(&pack(4), 4, None).unwrap();
+        drop(one);
+        let mut sizes: Vec<_> = open(dir, "id").of_kind(FileKind::Pack).iter().map(|it| it.size).collect();
+        sizes.sort_unstable();
+        sizes
+    }
+
+    #[test]
+    fn a_record_that_another_has_open_is_not_written_anew() {
+        let dir = tempfile::tempdir().unwrap();
+        let mostly_past = |one: &Ledger, _: &Path| (0..1500).for_each(|size| one.note(&pack(5), size, None).unwrap());
+        assert_eq!(noted_beside(dir.path(), mostly_past), [1, 2, 3, 4, 1499]);
+        let dir = tempfile::tempdir().unwrap();
+        let torn = |_: &Ledger, path: &Path| {
+            let mut text = fs::read(path).unwrap();
+            text.extend(line(&pack(5), Sent { size: 1234, until: None }).bytes().take(75));
+            fs::write(path, text).unwrap();
+        };
+        assert_eq!(noted_beside(dir.path(), torn), [1, 2, 3, 4]);
+    }
+
+    #[test]
+    fn many_that_open_it_at_once_lose_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        std::thread::scope(|scope| {
+            for thread in 0..8 {
+                let dir = dir.path();
+                scope.spawn(move || {
+                    for n in 0..20 {
+                        open(dir, "id").note(&pack(thread * 20 + n), u64::from(n), None).unwrap();
+                    }
+                });
+            }
+        });
+        assert_eq!(open(dir.path(), "id").of_kind(FileKind::Pack).len(), 160);
     }
 
     #[test]

@@ -1,13 +1,12 @@
 //! The steps that a run consists of. The commands of the same names take the very same steps.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::backup;
 use crate::catalog::{Catalog, CopyRecord, REPOSITORY, SnapshotRecord};
 use crate::copy;
-use crate::copy::{Copied, Ledger, Listing, Terms};
+use crate::copy::{Copied, Ledger, LedgerError, LedgerFile, Listing, Terms};
 use crate::cycle;
 use crate::cycle::done::{BackupDone, CopyDone, Done, DrillDone, PruneDone};
 use crate::cycle::freeze::freeze;
@@ -202,33 +201,9 @@ pub fn terms<'a>(copy: &CopyPlace, ledger: Option<&'a Ledger>) -> Terms<'a> {
     }
 }
 
-/// Tells whether a record is kept of what was sent to a copy: of one that can only be written, or that locks.
-#[must_use]
-pub fn keeps_ledger(copy: &CopyPlace) -> bool {
-    copy.is_write_only() || copy.object_lock().is_some()
-}
-
 /// Opens the record of what was sent to a copy, where one is kept.
-fn ledger(policy: &Policy, copy: &CopyPlace, repository: &str) -> Result<Option<Ledger>, Failure> {
-    if !keeps_ledger(copy) {
-        return Ok(None);
-    }
-    Ok(Some(Ledger::open(&ledger_path(policy, copy), repository, &copy.place.to_string())?))
-}
-
-/// Reads the record of what was sent to a copy, where one is kept, for a plan.
-///
-/// # Errors
-/// [`Failure`] where it cannot be read.
-pub fn look_at_ledger(policy: &Policy, copy: &CopyPlace, repository: &str) -> Result<Option<Ledger>, Failure> {
-    if !keeps_ledger(copy) {
-        return Ok(None);
-    }
-    Ok(Some(Ledger::look(&ledger_path(policy, copy), repository, &copy.place.to_string())?))
-}
-
-fn ledger_path(policy: &Policy, copy: &CopyPlace) -> PathBuf {
-    policy.state_dir.join("copies").join(format!("{}.sent", copy.name))
+fn ledger(policy: &Policy, copy: &CopyPlace, repository: &str) -> Result<Option<Ledger>, LedgerError> {
+    LedgerFile::of(policy, copy).map(|file| file.open(repository)).transpose()
 }
 
 /// Strikes objects of a store off its record, if it is a copy that has one, before they are deleted.
