@@ -3,19 +3,25 @@
 //! A copy is a repository with the same key files, so each of these acts on the repository first and then on the copies. Adding
 //! goes on beside others, as a backup does. Taking away wants the exclusive lock, as restic does it: a `bkp copy` that listed the
 //! keys before would bring the old one back, and two who each remove the other's key would leave none.
+//!
+//! Where a record is kept of what was sent to a copy, it is told of each key: noted once it is there, struck off before it goes.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use bytes::Bytes;
 
+use crate::copy::{LedgerError, LedgerFile};
 use crate::forget::Alone;
+use crate::human;
 use crate::id::ObjectId;
-use crate::place;
+use crate::place::{self, PlaceError};
+use crate::policy::Policy;
 use crate::repository::key::Cost;
 use crate::repository::{KeyList, KeyRecord, Repository, RepositoryError};
 use crate::run::Run;
 use crate::secret::Secret;
+use crate::store::{FileKind, Key};
 
 /// The repository or a copy, opened.
 #[derive(Debug, Clone)]
@@ -23,6 +29,47 @@ pub struct Opened {
     /// As catalog and reports call it: `repository`, or the copy's name.
     pub name: String,
     pub repository: Arc<Repository>,
+    /// Of a copy of which a record is kept.
+    pub ledger: Option<LedgerFile>,
+}
+
+impl Opened {
+    /// Opens a copy of a policy.
+    ///
+    /// # Errors
+    /// As [`place::repository_in`].
+    pub async fn copy(policy: &Policy, name: &str, run: &Run) -> Result<Self, PlaceError> {
+        let repository = place::repository_in(policy, Some(name), run).await?;
+        let ledger = LedgerFile::of(policy, place::find_copy(policy, name)?);
+        Ok(Self { name: name.to_owned(), repository, ledger })
+    }
+
+    /// Puts a key file and proves that it opens.
+    async fn put(&self, file: &Bytes, password: &Secret, run: &Run) -> Result<ObjectId, RepositoryError> {
+        let id = self.repository.put_key(file, password).await?;
+        if let Err(error) = self.note(id, file.len() as u64) {
+            let (name, error) = (&self.name, human::chain(&error));
+            run.events.warn(format!("{name}: the next copy sends key {} once more: {error}", id.short()));
+        }
+        Ok(id)
+    }
+
+    fn note(&self, id: ObjectId, size: u64) -> Result<(), LedgerError> {
+        let Some(file) = &self.ledger else { return Ok(()) };
+        let (ledger, key) = (file.open(self.repository.id())?, key_object(id));
+        // What is known of its lock stays known.
+        if ledger.has(&key) { Ok(()) } else { ledger.note(&key, size, None) }
+    }
+
+    fn strike(&self, gone: &BTreeSet<ObjectId>) -> Result<(), LedgerError> {
+        let Some(file) = &self.ledger else { return Ok(()) };
+        let keys: Vec<Key> = gone.iter().map(|id| key_object(*id)).collect();
+        file.open(self.repository.id())?.strike(&keys)
+    }
+}
+
+fn key_object(id: ObjectId) -> Key {
+    Key::new(FileKind::Key, id.to_string())
 }
 
 /// Where a verb on passwords acts.
@@ -39,7 +86,7 @@ impl Places {
     }
 }
 
-#[derive(Debug, Clone, thiserror::Error)]
+#[derive(Debug, thiserror::Error)]
 pub enum KeysError {
     #[error("choose a key: no id begins with `{0}`")]
     UnknownId(String),
@@ -53,6 +100,8 @@ pub enum KeysError {
     Listed { id: ObjectId, copy: String },
     #[error(transparent)]
     Repository(#[from] RepositoryError),
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
 }
 
 impl KeysError {
@@ -64,6 +113,7 @@ impl KeysError {
             Self::Last { .. } => "add another with `bkp key add` first: without a key nothing opens any more",
             Self::Listed { .. } => "leave `--copy` out: it is removed from the repository and from each copy",
             Self::Repository(error) => return error.hint(),
+            Self::Ledger(error) => return error.hint(),
         };
         Some(text.to_owned())
     }
@@ -179,10 +229,10 @@ pub struct Added {
 pub async fn add(places: &Places, password: &Secret, cost: Cost, run: &Run) -> Result<Added, RepositoryError> {
     let first = &places.first;
     let file = first.repository.seal_key(password, cost, run).await?;
-    let new = put(&first.repository, &file, password, run).await?;
+    let new = put(first, &file, password, run).await?;
     let mut added = Added { new, done: vec![first.name.clone()], failed: Vec::new() };
     for copy in &places.copies {
-        match put(&copy.repository, &file, password, run).await {
+        match put(copy, &file, password, run).await {
             Ok(_) => added.done.push(copy.name.clone()),
             Err(error) => added.failed.push((copy.name.clone(), error.into())),
         }
@@ -194,9 +244,9 @@ pub async fn add(places: &Places, password: &Secret, cost: Cost, run: &Run) -> R
 ///
 /// # Errors
 /// Where another works alone on the place, or its store refuses.
-pub async fn put(to: &Repository, file: &Bytes, password: &Secret, run: &Run) -> Result<ObjectId, RepositoryError> {
-    let lock = place::lock_to_read(to, run).await?;
-    let put = to.put_key(file, password).await;
+pub async fn put(to: &Opened, file: &Bytes, password: &Secret, run: &Run) -> Result<ObjectId, RepositoryError> {
+    let lock = place::lock_to_read(&to.repository, run).await?;
+    let put = to.put(file, password, run).await;
     place::unlock(lock, run).await;
     put
 }
@@ -233,11 +283,11 @@ async fn change_alone(
     (file, new): (&Bytes, &Secret),
     run: &Run,
 ) -> Result<Changed, KeysError> {
-    let id = places.first.repository.put_key(file, new).await?;
+    let id = places.first.put(file, new, run).await?;
     let mut changed = Changed { new: id, done: Vec::new(), lacking: Vec::new(), failed: Vec::new() };
     let mut ready = Vec::new();
     for copy in &places.copies {
-        match copy.repository.put_key(file, new).await {
+        match copy.put(file, new, run).await {
             Ok(_) => ready.push(copy),
             Err(error) => changed.lacking.push((copy.name.clone(), error.into())),
         }
@@ -284,6 +334,7 @@ async fn remove_alone(place: &Opened, gone: &BTreeSet<ObjectId>, kept: ObjectId)
     if !PlaceKeys::of(place).await?.has_whole(kept) {
         return Err(KeysError::Last { id: any, place: place.name.clone() });
     }
+    place.strike(gone)?;
     for id in gone {
         place.repository.remove_key(*id).await?;
     }

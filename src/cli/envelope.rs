@@ -37,12 +37,41 @@ impl Answer {
     pub(super) fn telling(self, errors: String) -> Self {
         Self { errors, ..self }
     }
+
+    /// Gives what a signal broke off in the midst the signal's own code.
+    fn signalled(mut self, exit: Exit) -> Self {
+        if self.exit == Exit::Interrupted {
+            self.exit = exit;
+            self.json["exit"] = exit.code().into();
+        }
+        self
+    }
 }
 
 pub(super) type Answered = Result<Answer, Failure>;
 
 /// Runs an asynchronous command: SIGINT and SIGTERM cancel it, and it stops at a safe point.
-pub(super) fn wait<F, T>(global: &Global, work: impl FnOnce(Run) -> F) -> Result<T, Failure>
+pub(super) fn wait<F>(global: &Global, work: impl FnOnce(Run) -> F) -> Answered
+where
+    F: Future<Output = Answered>,
+{
+    let (answer, signal) = under_signals(global, work)?;
+    Ok(match signal {
+        Some(exit) => answer.signalled(exit),
+        None => answer,
+    })
+}
+
+/// Like [`wait`], for what a command goes on with.
+pub(super) fn wait_for<F, T>(global: &Global, work: impl FnOnce(Run) -> F) -> Result<T, Failure>
+where
+    F: Future<Output = Result<T, Failure>>,
+{
+    under_signals(global, work).map(|(done, _)| done)
+}
+
+/// Returns what a command came to and the code of the signal that it has heard; a failure has that code already.
+fn under_signals<F, T>(global: &Global, work: impl FnOnce(Run) -> F) -> Result<(T, Option<Exit>), Failure>
 where
     F: Future<Output = Result<T, Failure>>,
 {
@@ -59,11 +88,15 @@ where
     });
     // What still runs in the background has nothing to say any more.
     runtime.shutdown_background();
-    match (heard.load(Ordering::SeqCst), result) {
-        (_, Ok(done)) => Ok(done),
-        (130, Err(failure)) => Err(failure.signalled(Exit::Interrupted)),
-        (143, Err(failure)) => Err(failure.signalled(Exit::Terminated)),
-        (_, Err(failure)) => Err(failure),
+    let signal = match heard.load(Ordering::SeqCst) {
+        130 => Some(Exit::Interrupted),
+        143 => Some(Exit::Terminated),
+        _ => None,
+    };
+    match (result, signal) {
+        (Ok(done), signal) => Ok((done, signal)),
+        (Err(failure), Some(exit)) => Err(failure.signalled(exit)),
+        (Err(failure), None) => Err(failure),
     }
 }
 

@@ -40,9 +40,7 @@ pub(super) fn key(global: &Global, command: &KeyCommand) -> Answered {
 fn list(global: &Global, args: &KeyArgs) -> Answered {
     let policy = policies::one(global, &args.policy.policy)?;
     wait(global, |run| async move {
-        let repository = place::repository_in(&policy, args.copy.as_deref(), &run).await?;
-        let name = args.copy.clone().unwrap_or_else(|| REPOSITORY.to_owned());
-        let keys = PlaceKeys::of(&Opened { name, repository }).await?;
+        let keys = PlaceKeys::of(&open(&policy, args.copy.as_deref(), &run).await?).await?;
         let (mut told, mut exit) = (Told::default(), Exit::Ok);
         told.text = table::keys(&keys, Times { zone: policy.timezone, now: run.now() }, ink());
         for fault in &keys.list.damaged {
@@ -53,6 +51,15 @@ fn list(global: &Global, args: &KeyArgs) -> Answered {
         let json = json!({ "keys": keys_json(&keys), "damaged": damaged, "exit": exit.code() });
         Ok(Answer::new(told.text, json).telling(told.errors).with(exit))
     })
+}
+
+/// Opens the repository, or the copy of that name.
+async fn open(policy: &Policy, copy: Option<&str>, run: &Run) -> Result<Opened, PlaceError> {
+    if let Some(name) = copy {
+        return Opened::copy(policy, name, run).await;
+    }
+    let repository = place::repository(policy, run).await?;
+    Ok(Opened { name: REPOSITORY.to_owned(), repository, ledger: None })
 }
 
 fn keys_json(keys: &PlaceKeys) -> Vec<Value> {
@@ -85,7 +92,7 @@ fn add(global: &Global, args: &KeyArgs, new: &NewPassword) -> Answered {
         }
         let mut json = json!({ "key": added.new.to_string() });
         let exit = reached.tell(&mut told, &mut json);
-        let exit = exit.max(tell_failed(&mut told, &mut json, &added.done, &added.failed));
+        let exit = exit.max(tell_failed(&mut told, &mut json, &added.done, &added.failed, &run));
         json["exit"] = exit.code().into();
         Ok(Answer::new(told.text, json).telling(told.errors).with(exit))
     })
@@ -121,7 +128,7 @@ fn remove(global: &Global, args: &KeyArgs, id: &str, dry_run: bool, asks: bool) 
             }
             let removed = removal.apply(&reached.places, &run).await;
             told.text = done_text("removed key", removal.id, &removed.done);
-            exit = exit.max(tell_failed(&mut told, &mut json, &removed.done, &removed.failed));
+            exit = exit.max(tell_failed(&mut told, &mut json, &removed.done, &removed.failed, &run));
         }
         json["exit"] = exit.code().into();
         Ok(Answer::new(told.text, json).telling(told.errors).with(exit))
@@ -130,14 +137,14 @@ fn remove(global: &Global, args: &KeyArgs, id: &str, dry_run: bool, asks: bool) 
 
 /// Refuses to take from a copy alone what the repository would give it again.
 async fn refuse_in_vain(policy: &Policy, copy: &str, id: ObjectId, run: &Run) -> Result<(), Failure> {
-    let repository = match place::repository(policy, run).await {
+    let repository = match open(policy, None, run).await {
         Ok(repository) => repository,
         Err(error) => {
             run.events.warn(format!("if the repository has this key too, the next `bkp copy` brings it back: {error}"));
             return Ok(());
         }
     };
-    let listed = PlaceKeys::of(&Opened { name: REPOSITORY.to_owned(), repository }).await?;
+    let listed = PlaceKeys::of(&repository).await?;
     if listed.ids().any(|listed| listed == id) {
         return Err(KeysError::Listed { id, copy: copy.to_owned() }.into());
     }
@@ -165,8 +172,8 @@ fn passwd(global: &Global, policy: &PolicyArg, new: &NewPassword) -> Answered {
         told.text.push_str(&next_step(&policy, new, &lacking));
         let mut json = json!({ "key": changed.new.to_string(), "lacking": lacking });
         let exit = reached.tell(&mut told, &mut json);
-        let failed = [changed.lacking, changed.failed].concat();
-        let exit = exit.max(tell_failed(&mut told, &mut json, &changed.done, &failed));
+        let failed: Vec<_> = changed.lacking.into_iter().chain(changed.failed).collect();
+        let exit = exit.max(tell_failed(&mut told, &mut json, &changed.done, &failed, &run));
         json["exit"] = exit.code().into();
         Ok(Answer::new(told.text, json).telling(told.errors).with(exit))
     })
@@ -203,12 +210,15 @@ fn done_text(what: &str, id: ObjectId, places: &[String]) -> String {
     if places.is_empty() { String::new() } else { format!("{what} {}: {}\n", id.short(), places.join(", ")) }
 }
 
-/// Notes what could not be done. Beside what was done it is a part that is left out, and protected where the store's lock holds it.
-fn tell_failed(told: &mut Told, json: &mut Value, done: &[String], failed: &[(String, KeysError)]) -> Exit {
+/// Notes what could not be done. Beside what was done it is a part that is left out, and protected where the store's lock holds it;
+/// after a signal it is what the signal broke off, whatever the store says.
+fn tell_failed(told: &mut Told, json: &mut Value, done: &[String], failed: &[(String, KeysError)], run: &Run) -> Exit {
     let mut exit = Exit::Ok;
     for (name, error) in failed {
         let mut failure = Failure::from(error);
-        if !done.is_empty() && !matches!(failure.exit, Exit::Protected | Exit::Interrupted) {
+        if run.cancel.is_cancelled() {
+            failure.exit = Exit::Interrupted;
+        } else if !done.is_empty() && failure.exit != Exit::Protected {
             failure.exit = Exit::Incomplete;
         }
         exit = exit.max(failure.exit);
@@ -229,18 +239,16 @@ struct Reached {
 impl Reached {
     /// Opens the copy that is named, or the repository and all copies. The repository must open; what is no repository yet is no copy.
     async fn open(policy: &Policy, copy: Option<&str>, run: &Run) -> Result<Self, Failure> {
-        let name = copy.unwrap_or(REPOSITORY).to_owned();
-        let first = Opened { name, repository: place::repository_in(policy, copy, run).await? };
+        let first = open(policy, copy, run).await?;
         let mut reached = Self { places: Places { first, copies: Vec::new() }, unreachable: Vec::new() };
         if copy.is_some() {
             return Ok(reached);
         }
         for copy in &policy.copies {
-            let name = copy.name.clone();
-            match place::repository_in(policy, Some(&name), run).await {
-                Ok(repository) => reached.places.copies.push(Opened { name, repository }),
+            match Opened::copy(policy, &copy.name, run).await {
+                Ok(opened) => reached.places.copies.push(opened),
                 Err(PlaceError::Repository(RepositoryError::NoRepository { .. })) => {}
-                Err(error) => reached.unreachable.push((name, error.into())),
+                Err(error) => reached.unreachable.push((copy.name.clone(), error.into())),
             }
             run.check()?;
         }
@@ -270,11 +278,11 @@ mod tests {
     use super::*;
     use crate::store::StoreError;
 
-    fn told(done: &[&str], error: StoreError) -> Exit {
+    fn told(done: &[&str], error: StoreError, run: &Run) -> Exit {
         let done: Vec<String> = done.iter().map(|&name| name.to_owned()).collect();
         let failed = [("offsite".to_owned(), KeysError::Repository(error.into()))];
         let (mut told, mut json) = (Told::default(), json!({}));
-        let exit = tell_failed(&mut told, &mut json, &done, &failed);
+        let exit = tell_failed(&mut told, &mut json, &done, &failed, run);
         assert!(told.errors.starts_with("error: offsite: delete `keys/ab`"), "{}", told.errors);
         assert_eq!(json["failed"], json!(["offsite"]));
         exit
@@ -285,8 +293,11 @@ mod tests {
         let thing = || "keys/ab".to_owned();
         let protected = || StoreError::Protected { act: "delete", thing: thing(), until: None };
         let broken = || StoreError::Failed { act: "delete", thing: thing(), reason: "gone".to_owned() };
-        assert_eq!(told(&["repository"], protected()), Exit::Protected);
-        assert_eq!(told(&["repository"], broken()), Exit::Incomplete);
-        assert_eq!(told(&[], broken()), Exit::Failed);
+        let run = Run::silent();
+        assert_eq!(told(&["repository"], protected(), &run), Exit::Protected);
+        assert_eq!(told(&["repository"], broken(), &run), Exit::Incomplete);
+        assert_eq!(told(&[], broken(), &run), Exit::Failed);
+        run.cancel.cancel();
+        assert_eq!(told(&["repository"], broken(), &run), Exit::Interrupted);
     }
 }

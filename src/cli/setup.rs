@@ -6,7 +6,7 @@ use clap::CommandFactory as _;
 use serde_json::json;
 
 use crate::cli::args::{Cli, Global, PolicyArg, PolicyCommand, ScheduleArgs, ScheduleCommand, WithArg};
-use crate::cli::envelope::{Answer, Answered, wait};
+use crate::cli::envelope::{Answer, Answered, wait_for};
 use crate::cli::{policies, render};
 use crate::cycle;
 use crate::exit::{Exit, Failure};
@@ -23,7 +23,7 @@ use crate::store::Key;
 /// Makes the repository, and before it the key file where the policy names one that is missing and there is no repository yet.
 pub(super) fn init(global: &Global, args: &PolicyArg) -> Answered {
     let policy = policies::one(global, &args.policy)?;
-    let made = wait(global, |run| async move {
+    let made = wait_for(global, |run| async move {
         let store = place::store(&policy);
         // Before a key is made: a fresh key beside an old repository opens nothing, and hides that the right one is lost.
         if store.size(&Key::config()).await?.is_some() {

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use crate::backup;
 use crate::catalog::{Catalog, REPOSITORY};
 use crate::cli::args::{BackupArgs, CopyArgs, DrillArgs, ForgetArgs, Global, LevelArg, PruneArgs, RunArgs, VerifyArgs};
-use crate::cli::envelope::{Answer, Answered, wait};
+use crate::cli::envelope::{Answer, Answered, wait, wait_for};
 use crate::cli::render::Told;
 use crate::cli::{policies, render};
 use crate::copy;
@@ -45,7 +45,7 @@ pub(super) fn run(global: &Global, args: &RunArgs) -> Answered {
         }
     }
     if !due.is_empty() {
-        ran = wait(global, |run| run_all(due, args, ran, run))?;
+        ran = wait_for(global, |run| run_all(due, args, ran, run))?;
     }
     let json = json!({ "ran": ran.json, "next": next, "exit": ran.exit.code() });
     Ok(Answer::new(ran.told.text, json).telling(ran.told.errors).with(ran.exit))

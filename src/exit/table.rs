@@ -123,6 +123,7 @@ coded! {
         | KeysError::Last { .. }
         | KeysError::Listed { .. } => Exit::Usage,
         KeysError::Repository(error) => error.code(),
+        KeysError::Ledger(error) => error.code(),
     };
     KitError: |error| match error {
         KitError::NotEmpty(_)

@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use crate::catalog::REPOSITORY;
 use crate::id::ObjectId;
-use crate::keys;
+use crate::keys::{self, Opened};
 use crate::kit::elf::Binary;
 use crate::kit::facts::{Facts, KeyThere, ca_file, key_file, policy_file};
 use crate::kit::folder::{Folder, write_beside};
@@ -157,12 +158,16 @@ async fn part(policy: &Policy, folder: &Folder, options: &Options, run: &Run) ->
     facts.key = ObjectId::of(&key_file).to_string();
     let mut without_key = Vec::new();
     if !options.apart {
-        keys::put(&repository, &key_file, &options.passphrase, run).await?;
+        let ours = Opened { name: REPOSITORY.to_owned(), repository, ledger: None };
+        keys::put(&ours, &key_file, &options.passphrase, run).await?;
         for copy in &mut facts.copies {
             match put_key_into(policy, &copy.name, &key_file, &options.passphrase, run).await {
                 Ok(()) => copy.key = KeyThere::Yes,
                 Err(error) if is_denied(&error) => copy.key = KeyThere::Unknown,
-                Err(error) => without_key.push((copy.name.clone(), crate::human::chain(&error))),
+                Err(error) => {
+                    run.check().map_err(RepositoryError::from)?;
+                    without_key.push((copy.name.clone(), crate::human::chain(&error)));
+                }
             }
         }
     }
@@ -198,8 +203,8 @@ async fn put_key_into(
     passphrase: &Secret,
     run: &Run,
 ) -> Result<(), KitError> {
-    let repository = place::repository_in(policy, Some(copy), run).await?;
-    Ok(keys::put(&repository, file, passphrase, run).await.map(drop)?)
+    let copy = Opened::copy(policy, copy, run).await?;
+    Ok(keys::put(&copy, file, passphrase, run).await.map(drop)?)
 }
 
 /// Tells whether a copy did not let us look: credentials that may only write are no fault, and the next copy brings the key there.

@@ -344,3 +344,155 @@ fn what_a_heal_gives_up_in_a_copy_is_struck_off_the_record() {
     let struck: BTreeSet<_> = record.lines().filter_map(|line| line.strip_suffix("\t-")?.split('\t').next()).collect();
     assert!(gone.iter().all(|path| struck.contains(path.as_str())), "{gone:?} {record}");
 }
+
+/// Returns the keys that a record says are there.
+fn keys_in(record: &Path) -> BTreeSet<String> {
+    let mut keys = BTreeSet::new();
+    for line in std::fs::read_to_string(record).unwrap().lines().filter(|line| line.starts_with("keys/")) {
+        let (path, rest) = line.split_once('\t').unwrap();
+        if rest == "-" {
+            keys.remove(path)
+        } else {
+            keys.insert(path.to_owned())
+        };
+    }
+    keys
+}
+
+#[test]
+fn a_key_that_comes_or_goes_is_noted_or_struck_off_the_record() {
+    let ((s3, log), desk) = (guarded(all), Desk::ready());
+    copy_to(&desk, &s3.endpoint(), S3::BUCKET, &format!("{WRITE_ONLY}{}", reader(&desk)));
+    desk.bkp(&["backup", "mall"]).expect(0);
+    puts(&log);
+    let agree = |count: usize| {
+        let there: BTreeSet<_> = objects(&s3).into_iter().filter(|path| path.starts_with("keys/")).collect();
+        assert_eq!((there.len(), keys_in(&desk.path("state/copies/usb.sent"))), (count, there));
+        desk.bkp(&["copy", "mall"]).expect(0);
+        assert_eq!(puts(&log).len(), 0, "what is there was sent again");
+        let verified = desk.bkp(&["verify", "mall", "--copy", "usb"]).expect(0);
+        assert!(!verified.err.contains("lacks"), "{verified:?}");
+    };
+    agree(1);
+    let (second, third) = (desk.text("second.pw"), desk.text("third.pw"));
+    for (file, password) in [(&second, "the second password\n"), (&third, "the third password\n")] {
+        std::fs::write(file, password).unwrap();
+        std::fs::set_permissions(file, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    }
+    let added = desk.bkp(&["key", "add", "mall", "--new-password-file", &second, "--json"]).expect(0).json();
+    agree(2);
+    let id = added["key"].as_str().unwrap();
+    let record = std::fs::read(desk.path("state/copies/usb.sent")).unwrap();
+    desk.bkp(&["key", "remove", "mall", id, "--dry-run"]).expect(0);
+    assert_eq!(std::fs::read(desk.path("state/copies/usb.sent")).unwrap(), record, "a dry run changed the record");
+    desk.bkp(&["key", "remove", "mall", id, "--yes"]).expect(0);
+    agree(1);
+    desk.bkp(&["key", "passwd", "mall", "--new-password-file", &third]).expect(0);
+    std::fs::copy(&third, desk.path("mall.key")).unwrap();
+    agree(1);
+    desk.bkp(&["kit", "export", &desk.text("kit"), "mall", "--passphrase-file", &second]).expect(0);
+    agree(2);
+}
+
+// -------------------------------------------------------------------------------------------------- README's IAM policies
+
+/// What an IAM policy allows: actions, and on what.
+type Allowed = Vec<(BTreeSet<String>, String)>;
+
+/// Reads the IAM policies of README: the writer's and the reader's.
+fn readmes_iam_policies() -> [Allowed; 2] {
+    let readme = std::fs::read_to_string("README.md").unwrap();
+    let blocks = readme.split("```json\n").skip(1).map(|rest| rest.split("```").next().unwrap());
+    let policies = blocks.filter(|block| block.contains("\"2012-10-17\"")).map(|block| {
+        let policy: serde_json::Value = serde_json::from_str(block).unwrap();
+        let statements = policy["Statement"].as_array().unwrap().iter().map(|statement| {
+            assert_eq!(statement["Effect"], "Allow");
+            let actions = statement["Action"].as_array().unwrap().iter().map(|it| it.as_str().unwrap().to_owned());
+            (actions.collect(), statement["Resource"].as_str().unwrap().to_owned())
+        });
+        statements.collect()
+    });
+    policies.collect::<Vec<Allowed>>().try_into().unwrap()
+}
+
+fn is_allowed(allowed: &Allowed, action: &str, on: &str) -> bool {
+    allowed.iter().any(|(actions, resource)| {
+        let is_meant = resource.strip_suffix('*').map_or(on == resource, |begin| on.starts_with(begin));
+        actions.contains(action) && is_meant
+    })
+}
+
+/// Returns the rights that AWS wants for a request, and the thing on which; the bucket is README's.
+fn rights(asked: &Asked) -> (Vec<&'static str>, String) {
+    let (path, query) = (asked.uri().path(), asked.uri().query().unwrap_or_default());
+    let below = path.strip_prefix(&format!("/{}", S3::BUCKET)).unwrap().trim_end_matches('/');
+    let has = |parameter: &str| query.split('&').any(|it| it.split('=').next() == Some(parameter));
+    let is_locking = asked.headers().contains_key("x-amz-object-lock-mode");
+    let actions = match (asked.method().as_str(), below.is_empty()) {
+        ("GET", true) if has("object-lock") => vec!["s3:GetBucketObjectLockConfiguration"],
+        ("GET", true) if has("list-type") => vec!["s3:ListBucket"],
+        ("GET", false) if has("retention") => vec!["s3:GetObjectRetention"],
+        ("GET", false) => vec!["s3:GetObject"],
+        // Without the second the answer does not show the lock.
+        ("HEAD", false) => vec!["s3:GetObject", "s3:GetObjectRetention"],
+        ("PUT", false) if has("retention") => vec!["s3:PutObjectRetention"],
+        ("PUT", false) if is_locking => vec!["s3:PutObject", "s3:PutObjectRetention"],
+        ("PUT", false) => vec!["s3:PutObject"],
+        ("DELETE", false) if has("versionId") => vec!["s3:DeleteObjectVersion"],
+        ("DELETE", false) => vec!["s3:DeleteObject"],
+        other => panic!("{other:?} {path}?{query}"),
+    };
+    (actions, format!("arn:aws:s3:::mall-dr{below}"))
+}
+
+/// What was asked for by each key: rights that it has, and rights with their things that it has not.
+#[derive(Default)]
+struct Heard {
+    used: [BTreeSet<String>; 2],
+    refused: [BTreeSet<String>; 2],
+}
+
+#[test]
+fn readmes_iam_policies_give_a_writer_and_a_reader_what_they_use_and_no_more() {
+    let allowed = readmes_iam_policies();
+    let granted = allowed
+        .clone()
+        .map(|allowed| allowed.into_iter().flat_map(|(actions, _)| actions).collect::<BTreeSet<String>>());
+    let heard = Arc::new(Mutex::new(Heard::default()));
+    let hears = heard.clone();
+    let s3 = S3::start_with_faults(move |asked: &Asked| {
+        let signed = asked.headers().get("authorization").unwrap().to_str().unwrap();
+        let who = usize::from(signed.contains(S3::READER_KEY));
+        let (actions, on) = rights(asked);
+        let mut heard = hears.lock().unwrap();
+        if let Some(lacking) = actions.iter().find(|action| !is_allowed(&allowed[who], action, &on)) {
+            let thing = on.rsplit('/').nth(1).unwrap();
+            heard.refused[who].insert(format!("{lacking} {thing}"));
+            return Some(Fault::Status(403));
+        }
+        heard.used[who].extend(actions.iter().map(|&action| action.to_owned()));
+        // The server knows no locks: it says that it has set one, and that there is none.
+        match (asked.method().as_str(), actions[0]) {
+            ("PUT", "s3:PutObjectRetention") => Some(Fault::Status(200)),
+            ("GET", "s3:GetBucketObjectLockConfiguration") => Some(Fault::Status(404)),
+            _ => None,
+        }
+    });
+    let desk = Desk::ready();
+    let lock = "object_lock = { mode = \"governance\", retain = \"30d\" }\n";
+    let more = format!("prefix = \"bkp\"\naccess = \"write-only\"\n{lock}{}", reader(&desk));
+    copy_to(&desk, &s3.endpoint(), S3::BUCKET, &more);
+    desk.bkp(&["backup", "mall"]).expect(0);
+    desk.bkp(&["copy", "mall"]).expect(0);
+    // It finds no lock on what it has put with one.
+    desk.bkp(&["doctor", "mall"]).expect(1);
+    desk.bkp(&["verify", "mall", "--copy", "usb", "--level", "data"]).expect(0);
+    desk.bkp(&["snapshots", "mall", "--from", "usb"]).expect(0);
+    desk.bkp(&["restore", "mall", "--from", "usb", "--to-dir", &desk.text("back"), "--yes", "--verify"]).expect(0);
+    desk.bkp(&["drill", "mall", "--from", "usb"]).expect(0);
+
+    let Heard { used, refused } = &*heard.lock().unwrap();
+    assert_eq!(*used, granted);
+    // Who reads tries to keep prunes away meanwhile, and goes on without.
+    assert_eq!(*refused, [BTreeSet::new(), BTreeSet::from(["s3:PutObject locks".to_owned()])]);
+}

@@ -12,7 +12,7 @@ use crate::world::{Ended, World, files, noise, rows};
 /// Kills in the loop; `BKP_TEST_KILLS` asks for more.
 const KILLS: u32 = 30;
 
-fn kill(pid: u32, signal: &str) {
+pub(crate) fn kill(pid: u32, signal: &str) {
     let sent = Command::new("kill").args([signal, &pid.to_string()]).status().unwrap();
     assert!(sent.success());
 }

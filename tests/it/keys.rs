@@ -7,6 +7,7 @@ use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use bkp::keys::{self, Changed, KeysError, Opened, PlaceKeys, Places, Removal};
@@ -17,9 +18,13 @@ use bkp::secret::Secret;
 use bkp::store::faulty::{Fault, Faulty, Operation, Rule};
 use bkp::store::{FileKind, Key, SharedStore};
 use insta::assert_snapshot;
+use serde_json::json;
 
 use crate::cli::{BKP, Desk, flip};
+use crate::faults::kill;
+use crate::immutable::copy_to;
 use crate::repository::{made, memory, secret};
+use crate::servers::{self, Asked, S3};
 use crate::world::Ended;
 
 const CHEAP: Cost = Cost { log_n: 4, r: 1, p: 1 };
@@ -42,7 +47,7 @@ async fn place(name: &str, store: &SharedStore) -> Opened {
 
 async fn place_of(name: &str, store: &SharedStore, password: &Secret) -> Opened {
     let repository = Repository::open(Arc::clone(store), password, &Run::silent()).await.unwrap();
-    Opened { name: name.to_owned(), repository }
+    Opened { name: name.to_owned(), repository, ledger: None }
 }
 
 /// Opens a repository and its copy with a password.
@@ -404,6 +409,66 @@ fn a_key_file_that_rots_is_named_beside_the_others() {
     assert!(listed.err.contains(&id), "{}", listed.err);
     desk.bkp(&["key", "remove", "mall", &id, "--yes"]).expect(0);
     desk.bkp(&["key", "list", "mall"]).expect(0);
+}
+
+/// Gives a command that changes a copy, breaks it off by a signal while the server of the copy puts off a request on keys, and
+/// returns how it ended.
+fn broken_off(args: &[&str], method: &'static str, signal: &str) -> (Desk, Ended) {
+    let (is_armed, is_asked) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
+    let (armed, asked_now) = (is_armed.clone(), is_asked.clone());
+    let s3 = S3::start_with_faults(move |asked: &Asked| {
+        let is_hit = asked.method() == method && asked.uri().path().contains("/keys/") && armed.load(Ordering::SeqCst);
+        asked_now.fetch_or(is_hit, Ordering::SeqCst);
+        is_hit.then_some(servers::Fault::Status(503))
+    });
+    let desk = Desk::ready();
+    copy_to(&desk, &s3.endpoint(), S3::BUCKET, "");
+    desk.bkp(&["backup", "mall"]).expect(0);
+    write_secret(&desk.path("second.pw"), "the second password\n");
+    let added = desk.bkp(&["key", "add", "mall", "--new-password-file", &desk.text("second.pw"), "--json"]).expect(0);
+    write_secret(&desk.path("new.pw"), "quite another password\n");
+    is_armed.store(true, Ordering::SeqCst);
+    let named = |arg: &&str| match *arg {
+        "ID" => added.json()["key"].as_str().unwrap().to_owned(),
+        arg => arg.replace("DIR/", &desk.text("")),
+    };
+    let args: Vec<String> = args.iter().map(named).collect();
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    let child = desk.command(&args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let deadline = Instant::now() + Duration::from_mins(1);
+    while !is_asked.load(Ordering::SeqCst) {
+        assert!(Instant::now() < deadline, "{args:?} did not come to the copy");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    kill(child.id(), signal);
+    let ended = child.wait_with_output().unwrap().into();
+    let locks = || fs::read_dir(desk.path("repository/locks")).unwrap().count();
+    assert_eq!(locks(), 0, "{args:?}");
+    (desk, ended)
+}
+
+#[test]
+fn a_signal_that_breaks_a_change_of_the_copies_off_has_its_own_code_and_what_was_done_is_told() {
+    let add = ["key", "add", "mall", "--new-password-file", "DIR/new.pw", "--json"];
+    let remove = ["key", "remove", "mall", "ID", "--yes", "--json"];
+    let passwd = ["key", "passwd", "mall", "--new-password-file", "DIR/new.pw", "--json"];
+    for (args, method, signal, code) in [
+        (&add[..], "PUT", "-TERM", 143),
+        (&add[..], "PUT", "-INT", 130),
+        (&remove[..], "DELETE", "-TERM", 143),
+        (&passwd[..], "DELETE", "-TERM", 143),
+    ] {
+        let (_desk, ended) = broken_off(args, method, signal);
+        let ended = ended.expect(code);
+        let json = ended.json();
+        assert_eq!((&json["done"], &json["failed"]), (&json!(["repository"]), &json!(["usb"])), "{args:?} {json}");
+        assert_eq!(json["exit"], code, "{args:?}");
+        assert!(ended.err.contains("error: usb: "), "{ended:?}");
+    }
+    let (desk, ended) =
+        broken_off(&["kit", "export", "DIR/kit", "mall", "--passphrase-file", "DIR/new.pw"], "PUT", "-TERM");
+    ended.expect(143);
+    assert!(!desk.path("kit/kit.json").exists(), "a kit of which a copy has no key was made");
 }
 
 /// Counts the questions for the second time.

@@ -555,7 +555,7 @@ async fn restic_and_bkp_agree_on_the_keys_whoever_added_changed_or_removed_them(
             assert_eq!(bkp.1.len(), count, "{version}, {password}");
         };
         // By bkp, and restic opens with it.
-        let first = Opened { name: "repository".to_owned(), repository: Arc::clone(&repository) };
+        let first = Opened { name: "repository".to_owned(), repository: Arc::clone(&repository), ledger: None };
         let places = Places { first, copies: Vec::new() };
         let second = add(&places, &password("by bkp"), cheap, &run).await.unwrap().new;
         agree(PASSWORD, 2).await;
