@@ -124,6 +124,7 @@ fn what_there_is(page: &mut String, facts: &Facts) {
 fn restore(page: &mut String, facts: &Facts, variables: &Variables) {
     let name = &facts.policy.name;
     line!(page, "## {name}: restore with bkp\n");
+    forget_credentials(page, facts, variables);
     if let Some(CopyFacts { place: CopyTarget::S3(s3), .. }) = facts.stand_in() {
         credentials_block(page, s3, facts, variables);
     }
@@ -267,6 +268,13 @@ fn copies(page: &mut String, facts: &Facts) {
         line!(page, "| {} | `{}` | {completed} | {used} |", copy.name, copy.place);
     }
     line!(page);
+}
+
+/// Takes back what an earlier policy's way has set: its key is not to open this one's copy, where the block with this one's is left out.
+fn forget_credentials(page: &mut String, facts: &Facts, variables: &Variables) {
+    if variables.comes_after_credentials(facts) {
+        line!(page, "```sh\nunset AWS_ACCESS_KEY_ID AWS_SECRET_ACCESS_KEY AWS_DEFAULT_REGION\n```\n");
+    }
 }
 
 /// Asks for what the kit does not have; what the environment has already is taken.

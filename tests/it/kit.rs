@@ -1,6 +1,8 @@
 //! The recovery kit: with it, its passphrase and a copy everything comes back where nothing else is left.
 
+use std::collections::BTreeSet;
 use std::fs;
+use std::io::{BufRead as _, BufReader, Read as _};
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -8,8 +10,10 @@ use std::process::{Command, Stdio};
 use insta::assert_snapshot;
 
 use crate::cli::{BKP, Desk, flip};
+use crate::immutable::copy_to;
+use crate::network;
 use crate::servers::{Product, S3, Server, program};
-use crate::world::{Ended, World, files, rows};
+use crate::world::{DATABASE_PASSWORD, Ended, World, files, rows};
 
 const PASSPHRASE: &str = "correct horse battery staple";
 
@@ -345,19 +349,35 @@ fn a_copy_that_is_not_there_is_named_and_the_kit_is_good_all_the_same() {
 
 // ------------------------------------------------------------------------------------------------------- the runbook
 
-#[test]
-fn of_two_policies_each_is_restored_by_the_runbook_to_a_place_of_its_own() {
-    let desk = Desk::backed_up();
+/// Adds a second policy, `mail`, to a desk, with a tree of its own and a copy in a bucket.
+fn with_mail(desk: &Desk, s3: &S3) {
     let mail = ["repository", "usb", "state", "images", "mall.key"]
         .iter()
         .fold(desk.policy(), |text, name| text.replace(&desk.text(name), &desk.text(&format!("mail/{name}"))));
-    desk.write("policies/mail.toml", mail.replace("name = \"mall\"", "name = \"mail\"").as_bytes());
+    let bucket = format!(
+        "s3 = {{ bucket = \"{}\", region = \"us-east-1\", endpoint = \"{}\", path_style = true, access_key_id = \"{}\", \
+         secret_access_key_file = \"{}\" }}",
+        S3::BUCKET,
+        s3.endpoint(),
+        S3::ACCESS_KEY,
+        desk.text("mail/s3.key")
+    );
+    let mail = mail.replace("name = \"mall\"", "name = \"mail\"");
+    let in_bucket = mail.replace(&format!("path = \"{}\"", desk.text("mail/usb")), &bucket);
+    assert_ne!(in_bucket, mail);
+    desk.write("policies/mail.toml", in_bucket.as_bytes());
     desk.write("mail/images/letter.txt", b"of mail and not of mall");
     desk.write("mail/images/.bkp-ok", b"");
-    fs::create_dir_all(desk.path("mail/usb")).unwrap();
+    write_secret(&desk.path("mail/s3.key"), S3::SECRET_KEY);
     for verb in ["init", "backup", "copy"] {
         desk.bkp(&[verb, "mail"]).expect(0);
     }
+}
+
+#[test]
+fn of_two_policies_each_is_restored_by_the_runbook_to_a_place_of_its_own() {
+    let (s3, desk) = (S3::start(), Desk::backed_up());
+    with_mail(&desk, &s3);
     write_secret(&desk.path("kit.pw"), PASSPHRASE);
     let (kit, passphrase) = (desk.path("kit"), desk.path("kit.pw"));
     desk.bkp(&["kit", "export", &desk.text("kit"), "--passphrase-file", &desk.text("kit.pw")]).expect(0);
@@ -367,10 +387,37 @@ fn of_two_policies_each_is_restored_by_the_runbook_to_a_place_of_its_own() {
     let mut shell = Command::new("sh");
     shell.args(["-c", &script]).current_dir(&kit).stdin(Stdio::null()).env("BKP_PASSPHRASE_FILE", &passphrase);
     shell.env("TO_DIR_MALL", desk.path("out/mall")).env("TO_DIR_MAIL", desk.path("out/mail"));
+    shell.env("AWS_SECRET_ACCESS_KEY_MAIL", S3::SECRET_KEY);
     let ended: Ended = shell.output().unwrap().into();
     ended.expect(0);
     assert_eq!(files(&desk.path("out/mall/images")), files(&desk.path("images")));
     assert_eq!(files(&desk.path("out/mail/images")), files(&desk.path("mail/images")));
+}
+
+#[test]
+fn the_credentials_of_one_policys_copy_are_not_those_of_the_next() {
+    let (s3, desk) = (S3::start(), Desk::backed_up());
+    with_mail(&desk, &s3);
+    write_secret(&desk.path("kit.pw"), PASSPHRASE);
+    desk.bkp(&["kit", "export", &desk.text("kit"), "--passphrase-file", &desk.text("kit.pw")]).expect(0);
+    let runbook = fs::read_to_string(desk.path("kit/RUNBOOK.md")).unwrap();
+    // Both programs tell what they were given.
+    let tells = |name: &str, what: &str| {
+        desk.write(name, format!("#!/bin/sh\necho \"{what} ${{AWS_ACCESS_KEY_ID:-none}}\"\n").as_bytes());
+        fs::set_permissions(desk.path(name), fs::Permissions::from_mode(0o700)).unwrap();
+    };
+    tells("kit/bkp", "bkp $4");
+    tells("bin/restic", "restic $RESTIC_REPOSITORY");
+    let script = blocks(&runbook, &["restore with bkp", "restore without bkp"]);
+    let mut shell = Command::new("sh");
+    shell.args(["-c", &script]).current_dir(desk.path("kit")).stdin(Stdio::null()).env_clear();
+    shell.env("PATH", format!("{}:/usr/bin:/bin", desk.text("bin"))).env("AWS_SECRET_ACCESS_KEY_MAIL", S3::SECRET_KEY);
+    let ended = Ended::from(shell.output().unwrap()).expect(0);
+    let told: BTreeSet<&str> = ended.out.lines().collect();
+    let in_bucket = format!("restic s3:{}/{} {}", s3.endpoint(), S3::BUCKET, S3::ACCESS_KEY);
+    let in_dir = format!("restic {} none", desk.text("usb"));
+    let of_mail = format!("bkp mail {}", S3::ACCESS_KEY);
+    assert_eq!(told, BTreeSet::from([of_mail.as_str(), "bkp mall none", &in_bucket, &in_dir]));
 }
 
 /// What a person on a bare machine has: a shell, the tools that the runbook names, and what was typed.
@@ -397,29 +444,35 @@ impl Bare {
     }
 
     /// Types the blocks of a runbook's sections as they stand.
-    fn types(&self, headings: &[&str], more: &[(&str, &str)]) -> Ended {
+    fn types(&self, headings: &[&str], more: &[(String, String)]) -> Ended {
+        self.types_behind(Command::new("env"), headings, more)
+    }
+
+    /// Types them behind a command that ends in `env`.
+    fn types_behind(&self, mut env: Command, headings: &[&str], more: &[(String, String)]) -> Ended {
         let runbook = fs::read_to_string(self.kit.join("RUNBOOK.md")).unwrap();
         let script = blocks(&runbook, headings);
-        let mut shell = Command::new("sh");
-        shell.args(["-c", &script]).current_dir(&self.kit).stdin(Stdio::null()).env_clear();
-        shell.env("PATH", format!("{}:/usr/bin:/bin", self.path("bin").display())).env("HOME", self.path("home"));
-        shell.env("AWS_SECRET_ACCESS_KEY", S3::SECRET_KEY).envs(more.iter().copied());
-        shell.output().unwrap().into()
+        env.arg("-i").arg(format!("PATH={}:/usr/bin:/bin", self.path("bin").display()));
+        env.arg(format!("HOME={}", self.path("home").display()));
+        env.arg(format!("AWS_SECRET_ACCESS_KEY={}", S3::SECRET_KEY));
+        env.args(more.iter().map(|(name, value)| format!("{name}={value}"))).args(["sh", "-c", &script]);
+        env.current_dir(&self.kit).stdin(Stdio::null()).output().unwrap().into()
     }
 }
 
 /// Loses all of the machine that made the backups.
-fn lose(world: &World) {
+fn lose(world: &World, databases: &[(&str, &Server)]) {
     for lost in ["repository", "state", "policies", "repo.key", "s3.key", "db.pw", "images"] {
         fs::rename(world.path(lost), world.path(&format!("lost-{lost}"))).unwrap();
     }
-    world.source.execute("DROP DATABASE mall");
+    for (_, source) in databases {
+        source.execute("DROP DATABASE mall");
+    }
 }
 
-#[test]
-#[ignore = "needs the servers of scripts/lab; scripts/test runs it"]
-fn on_a_bare_machine_the_runbook_brings_everything_back_from_the_copy_with_bkp_and_without() {
-    let world = World::ready(Product::MariaDb);
+/// Exports a kit, loses everything else, and types the runbook on a bare machine, with bkp and with versions of restic. `databases`:
+/// how the variables of each end, and its server.
+fn brought_back_by_the_runbook(world: &World, databases: &[(&str, &Server)], versions: &[&str]) {
     world.bkp(&["backup", "mall"]).expect(0);
     world.bkp(&["drill", "mall", "--from", "offsite"]).expect(0);
     let passphrase = world.path("kit.pw");
@@ -427,40 +480,130 @@ fn on_a_bare_machine_the_runbook_brings_everything_back_from_the_copy_with_bkp_a
     let kit = world.path("kit");
     let args = ["kit", "export", kit.to_str().unwrap(), "--passphrase-file", passphrase.to_str().unwrap()];
     world.bkp(&args).expect(0);
-    let (rows_before, files_before) = (rows(&world.source), files(&world.images()));
-    let images = world.images();
-    lose(&world);
+    let rows_before: Vec<_> = databases.iter().map(|(_, source)| rows(source)).collect();
+    let (images, files_before) = (world.images(), files(&world.images()));
+    lose(world, databases);
 
     let bare = Bare::with(&kit);
-    let target = Server::start(Product::MariaDb, &[]);
-    let to_mysql = format!("mysql://root@localhost?socket={}", target.socket().display());
     let (to_dir, typed) = (bare.path("restored"), bare.path("passphrase"));
-    let more = [
-        ("TO_MYSQL", to_mysql.as_str()),
-        ("TO_DIR", to_dir.to_str().unwrap()),
-        ("BKP_PASSPHRASE_FILE", typed.to_str().unwrap()),
-    ];
+    let targets: Vec<Server> = databases.iter().map(|_| Server::start(Product::MariaDb, &[])).collect();
+    let mut more = vec![("TO_DIR".to_owned(), to_dir.display().to_string())];
+    more.push(("BKP_PASSPHRASE_FILE".to_owned(), typed.display().to_string()));
+    for ((end, _), target) in databases.iter().zip(&targets) {
+        let to_mysql = format!("mysql://root@localhost?socket={}", target.socket().display());
+        more.push((format!("TO_MYSQL{end}"), to_mysql));
+    }
     let ended = bare.types(&["What you need", "restore with bkp"], &more).expect(0);
     assert!(ended.out.contains("restored in"), "{}", ended.out);
-    assert_eq!(rows(&target), rows_before);
+    assert_eq!(targets.iter().map(rows).collect::<Vec<_>>(), rows_before);
     assert_eq!(files(&to_dir.join("images")), files_before);
 
-    for version in ["RESTIC", "RESTIC019"] {
-        let target = Server::start(Product::MariaDb, &[]);
+    for version in versions {
+        let targets: Vec<Server> = databases.iter().map(|_| Server::start(Product::MariaDb, &[])).collect();
         let link = bare.path("bin/restic");
         drop(fs::remove_file(&link));
         symlink(program(version), &link).unwrap();
         let work = bare.path(version);
-        let client = program("MARIADB");
-        let mysql = format!("{} --no-defaults --socket={} --user=root", client.display(), target.socket().display());
-        let more = [
-            ("RESTIC_PASSWORD_FILE", typed.to_str().unwrap()),
-            ("WORK", work.to_str().unwrap()),
-            ("MYSQL", mysql.as_str()),
-        ];
+        let mut more = vec![("WORK".to_owned(), work.display().to_string())];
+        more.push(("RESTIC_PASSWORD_FILE".to_owned(), typed.display().to_string()));
+        for ((end, _), target) in databases.iter().zip(&targets) {
+            let client = program("MARIADB");
+            let socket = target.socket();
+            let mysql = format!("{} --no-defaults --socket={} --user=root", client.display(), socket.display());
+            more.push((format!("MYSQL{end}"), mysql));
+        }
         bare.types(&["restore without bkp"], &more).expect(0);
-        assert_eq!(rows(&target), rows_before, "{version}");
+        assert_eq!(targets.iter().map(rows).collect::<Vec<_>>(), rows_before, "{version}");
         let below = work.join("images").join(images.strip_prefix("/").unwrap());
         assert_eq!(files(&below), files_before, "{version}");
     }
+}
+
+#[test]
+#[ignore = "needs the servers of scripts/lab; scripts/test runs it"]
+fn on_a_bare_machine_the_runbook_brings_everything_back_from_the_copy_with_bkp_and_without() {
+    let world = World::ready(Product::MariaDb);
+    brought_back_by_the_runbook(&world, &[("", &world.source)], &["RESTIC", "RESTIC019"]);
+}
+
+#[test]
+#[ignore = "needs the servers of scripts/lab; scripts/test runs it"]
+fn of_several_databases_and_a_tree_the_runbook_brings_each_back_to_a_server_of_its_own() {
+    let world = World::ready(Product::MariaDb);
+    let staff = Server::start(Product::MariaDb, &[]);
+    staff.execute("CREATE DATABASE mall CHARACTER SET utf8mb4");
+    staff.execute("CREATE TABLE mall.staff (id INT NOT NULL, name VARCHAR(80) NOT NULL, PRIMARY KEY (id))");
+    staff.execute("INSERT INTO mall.staff VALUES (1, '직원 1'), (2, 'clerk \\\'2\\\'')");
+    staff.execute(&format!("CREATE USER 'dumper'@'%' IDENTIFIED BY '{DATABASE_PASSWORD}'"));
+    staff.execute("GRANT ALL PRIVILEGES ON *.* TO 'dumper'@'%' WITH GRANT OPTION");
+    let (port, password) = (staff.port(), world.path("db.pw"));
+    world.write_policy(&format!(
+        "[mysql.staff-db]\nhost = \"127.0.0.1\"\nport = {port}\nuser = \"dumper\"\npassword_file = \"{}\"\ntls = \"off\"\n",
+        password.display()
+    ));
+    let path = world.path("policies/mall.toml");
+    let text = fs::read_to_string(&path).unwrap();
+    // Of two servers a check names the one that it asks.
+    let asking =
+        text.replace("{ sql =", "{ mysql = \"db1\", sql =").replace("{ files_in", "{ mysql = \"db1\", files_in");
+    assert_eq!(asking.matches("mysql = \"db1\"").count(), 2);
+    fs::write(&path, asking).unwrap();
+    brought_back_by_the_runbook(&world, &[("_DB1", &world.source), ("_STAFF_DB", &staff)], &["RESTIC"]);
+}
+
+/// The peer's part: an S3 server until nobody needs it any more.
+fn serve() {
+    let s3 = S3::start_at((network::PEER, 9000), |_| None);
+    println!("serving at {}", s3.endpoint());
+    std::io::stdin().read_to_end(&mut Vec::new()).unwrap();
+}
+
+#[test]
+#[ignore = "needs root and ip netns; scripts/test runs it"]
+fn in_a_bare_network_namespace_the_kit_and_the_way_to_the_copy_are_all_that_it_takes() {
+    if network::side().is_some() {
+        return serve();
+    }
+    let net = network::World::up("kit");
+    net.route(network::PEER, "bkp-san", None);
+    let test = "kit::in_a_bare_network_namespace_the_kit_and_the_way_to_the_copy_are_all_that_it_takes";
+    let mut server = net.peer(test);
+    let mut told = BufReader::new(server.stdout.take().unwrap()).lines().map(Result::unwrap);
+    let serving = told.find(|line| line.contains("serving at "));
+    let endpoint = format!("http://{}:9000", network::PEER);
+    assert!(serving.is_some_and(|line| line.ends_with(&endpoint)));
+
+    let desk = Desk::new();
+    desk.write_policy("[network]\ninterface = \"bkp-san\"\n");
+    copy_to(&desk, &endpoint, S3::BUCKET, "");
+    write_secret(&desk.path("kit.pw"), PASSPHRASE);
+    for args in [
+        &["init", "mall"][..],
+        &["backup", "mall"],
+        &["kit", "export", &desk.text("kit"), "mall", "--passphrase-file", &desk.text("kit.pw")],
+    ] {
+        net.bkp(&desk.path("policies"), args, 0);
+    }
+    let (bare, images) = (Bare::with(&desk.path("kit")), files(&desk.path("images")));
+    // With it goes all that the backups were made with: repository, state, policy, keys, images.
+    drop(desk);
+
+    // The new machine is elsewhere: another cable leads to the copy, and none to anything else.
+    net.route(network::PEER, "bkp-lan", None);
+    assert!(net.has_way_to(network::PEER) && !net.has_way_to("192.0.2.1"));
+    let before = net.arrived();
+    let mut inside = Command::new("ip");
+    inside.args(["netns", "exec", &net.ours, "env"]);
+    let to_dir = bare.path("restored");
+    let more = [
+        ("TO_DIR".to_owned(), to_dir.display().to_string()),
+        ("BKP_PASSPHRASE_FILE".to_owned(), bare.path("passphrase").display().to_string()),
+    ];
+    bare.types_behind(inside, &["What you need", "restore with bkp"], &more).expect(0);
+    assert!(images.len() > 3 && files(&to_dir.join("images")) == images);
+    assert!(net.arrived() > before);
+    assert_eq!(fs::read_dir(bare.path("home")).unwrap().count(), 0, "it wrote into the home directory");
+    drop(server.stdin.take());
+    assert!(told.any(|line| line.contains("1 passed")), "the server did not come to its end");
+    assert!(server.wait().unwrap().success());
 }

@@ -5,7 +5,7 @@
 
 use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use bkp::net::{NetError, check, check_seen, resolve};
@@ -15,7 +15,7 @@ use bkp::policy::Network;
 const LAN: (&str, &str) = ("10.77.1.1", "10.77.1.2");
 const SAN: (&str, &str) = ("10.77.2.1", "10.77.2.2");
 /// An address of the peer that is reached by either cable, as routes say.
-const PEER: &str = "10.77.9.9";
+pub(crate) const PEER: &str = "10.77.9.9";
 /// The variable that tells a child its part.
 const SIDE: &str = "BKP_TEST_SIDE";
 
@@ -126,7 +126,7 @@ fn a_peer_without_a_route_is_no_way_and_not_a_refusal() {
 }
 
 /// Says which part of a test this process plays, where it runs inside our namespace.
-fn side() -> Option<String> {
+pub(crate) fn side() -> Option<String> {
     std::env::var(SIDE).ok()
 }
 
@@ -202,13 +202,13 @@ fn to_peers(range: &str) -> Network {
 }
 
 /// Our namespace and the peer's, joined by two cables; gone when dropped.
-struct World {
-    ours: String,
+pub(crate) struct World {
+    pub(crate) ours: String,
     theirs: String,
 }
 
 impl World {
-    fn up(name: &str) -> Self {
+    pub(crate) fn up(name: &str) -> Self {
         let id = std::process::id();
         let world = Self { ours: format!("bkp-{name}-{id}-a"), theirs: format!("bkp-{name}-{id}-b") };
         for space in [&world.ours, &world.theirs] {
@@ -247,7 +247,7 @@ impl World {
         }
     }
 
-    fn route(&self, peer: &str, cable: &str, source: Option<&str>) {
+    pub(crate) fn route(&self, peer: &str, cable: &str, source: Option<&str>) {
         let gateway = if cable == "bkp-lan" { LAN.1 } else { SAN.1 };
         let mut arguments = vec!["-n", &self.ours, "route", "replace", peer, "via", gateway, "dev", cable];
         arguments.extend(source.iter().flat_map(|source| ["src", source]));
@@ -256,18 +256,21 @@ impl World {
 
     /// Runs one part of a test of this file inside our namespace.
     fn child(&self, test: &str, side: &str) {
-        let program = std::env::current_exe().unwrap();
-        let test = format!("network::{test}");
-        let inside = ["netns", "exec", &self.ours, program.to_str().unwrap()];
-        let output = Command::new("ip")
-            .args(inside)
-            .args(["--exact", &test, "--include-ignored", "--nocapture"])
-            .env(SIDE, side)
-            .output()
-            .unwrap();
+        let output = part(&self.ours, &format!("network::{test}"), side).output().unwrap();
         let told = String::from_utf8_lossy(&output.stdout);
         let is_run = told.contains("1 passed");
         assert!(output.status.success() && is_run, "{told}{}", String::from_utf8_lossy(&output.stderr));
+    }
+
+    /// Starts one part of a test inside the peer's namespace. It ends when its standard input does.
+    pub(crate) fn peer(&self, test: &str) -> Child {
+        part(&self.theirs, test, "peer").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap()
+    }
+
+    /// Tells whether there is any way from our namespace to an address.
+    pub(crate) fn has_way_to(&self, address: &str) -> bool {
+        let asked = Command::new("ip").args(["-n", &self.ours, "route", "get", address]).output().unwrap();
+        asked.status.success()
     }
 
     /// Returns the program, to run inside our namespace.
@@ -278,7 +281,7 @@ impl World {
         command
     }
 
-    fn bkp(&self, policies: &Path, args: &[&str], code: i32) {
+    pub(crate) fn bkp(&self, policies: &Path, args: &[&str], code: i32) {
         let output = self.command(policies, args).output().unwrap();
         assert_eq!(output.status.code(), Some(code), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
     }
@@ -292,7 +295,7 @@ impl World {
     }
 
     /// Returns how many packets have come to the peer's ends of the cables.
-    fn arrived(&self) -> u64 {
+    pub(crate) fn arrived(&self) -> u64 {
         let cables = ["bkp-lan", "bkp-san"];
         let counts = cables.map(|name| {
             let path = format!("/sys/class/net/{name}/statistics/rx_packets");
@@ -310,6 +313,15 @@ impl Drop for World {
             drop(Command::new("ip").args(["netns", "delete", space]).status());
         }
     }
+}
+
+/// Returns this very program, to run one part of a test inside a namespace.
+fn part(space: &str, test: &str, side: &str) -> Command {
+    let program = std::env::current_exe().unwrap();
+    let mut command = Command::new("ip");
+    command.args(["netns", "exec", space, program.to_str().unwrap()]);
+    command.args(["--exact", test, "--include-ignored", "--nocapture"]).env(SIDE, side);
+    command
 }
 
 fn ip_command(arguments: &[&str]) {

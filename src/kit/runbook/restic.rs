@@ -4,8 +4,8 @@ use std::fmt::Write as _;
 
 use crate::human::shell_word;
 use crate::kit::facts::{CopyFacts, Facts, KeyThere, ca_file, key_file};
-use crate::kit::runbook::credentials_block;
 use crate::kit::runbook::variables::Variables;
+use crate::kit::runbook::{credentials_block, forget_credentials};
 use crate::policy::{CopyTarget, S3Place};
 
 /// The way with `restic` and the plain client, for a machine on which bkp does not start.
@@ -18,6 +18,7 @@ pub(super) fn without_bkp(page: &mut String, facts: &Facts, variables: &Variable
         "With `restic` (0.14 or newer){client}. restic asks for its password: that is the passphrase, or \
          `export RESTIC_PASSWORD_FILE=FILE`.\n"
     );
+    forget_credentials(page, facts, variables);
     if let CopyTarget::S3(s3) = &copy.place {
         credentials_block(page, s3, facts, variables);
     }

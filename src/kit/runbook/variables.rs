@@ -3,11 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::kit::facts::{Facts, SourceFacts};
+use crate::policy::CopyTarget;
 
 /// How the variables of each policy and each database end.
 pub(super) struct Variables {
     policies: BTreeMap<String, String>,
     databases: BTreeMap<(String, String), String>,
+    /// The policies before which another's credentials were typed.
+    after_credentials: BTreeSet<String>,
 }
 
 impl Variables {
@@ -18,7 +21,10 @@ impl Variables {
         };
         let databases: Vec<(&str, Vec<String>)> =
             policies.iter().copied().zip(all.iter().map(|facts| databases(facts))).collect();
-        Self::named(&policies, &databases)
+        let asks = |facts: &&Facts| facts.stand_in().is_some_and(|copy| matches!(copy.place, CopyTarget::S3(_)));
+        let first = all.iter().position(asks).unwrap_or(all.len());
+        let after_credentials = policies.iter().skip(first + 1).map(|policy| (*policy).to_owned()).collect();
+        Self { after_credentials, ..Self::named(&policies, &databases) }
     }
 
     fn named(policies: &[&str], databases: &[(&str, Vec<String>)]) -> Self {
@@ -37,7 +43,7 @@ impl Variables {
                 of_databases.insert(((*policy).to_owned(), name.clone()), end(&words, &mut taken_by_databases));
             }
         }
-        Self { policies, databases: of_databases }
+        Self { policies, databases: of_databases, after_credentials: BTreeSet::new() }
     }
 
     /// Names a variable of a policy.
@@ -50,6 +56,11 @@ impl Variables {
     pub(super) fn of_database(&self, stem: &str, facts: &Facts, source: &SourceFacts) -> String {
         let end = self.databases.get(&(facts.policy.name.clone(), source.name.clone()));
         format!("{stem}{}", end.map_or("", String::as_str))
+    }
+
+    /// Tells whether the shell may still have the credentials of an earlier policy's copy.
+    pub(super) fn comes_after_credentials(&self, facts: &Facts) -> bool {
+        self.after_credentials.contains(&facts.policy.name)
     }
 
     /// Tells whether there is one database in all: of several, no two may go to the same server for want of an answer.

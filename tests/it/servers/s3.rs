@@ -38,9 +38,17 @@ impl S3 {
 
     /// Starts a server that does to each request what the function says; `None` lets it through.
     pub(crate) fn start_with_faults(faults: impl Fn(&Asked) -> Option<Fault> + Send + Sync + 'static) -> Self {
+        Self::start_at(("127.0.0.1", 0), faults)
+    }
+
+    /// Starts a server at an address of this network namespace.
+    pub(crate) fn start_at(
+        address: (&str, u16),
+        faults: impl Fn(&Asked) -> Option<Fault> + Send + Sync + 'static,
+    ) -> Self {
         let dir = tempfile::Builder::new().prefix("bkp-s3-").tempdir().unwrap();
         fs::create_dir(dir.path().join(Self::BUCKET)).unwrap();
-        let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        let listener = std::net::TcpListener::bind(address).unwrap();
         listener.set_nonblocking(true).unwrap();
         let (address, root) = (listener.local_addr().unwrap(), dir.path().to_owned());
         let stop = CancellationToken::new();
@@ -53,7 +61,7 @@ impl S3 {
         Self { address, stop, thread: Some(thread), dir }
     }
 
-    /// Returns `http://127.0.0.1:PORT`.
+    /// Returns `http://127.0.0.1:PORT`, or whatever its address is.
     pub(crate) fn endpoint(&self) -> String {
         format!("http://{}", self.address)
     }
