@@ -13,11 +13,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bkp::copy;
-use bkp::heal::{Donor, Healed, How, Ward, heal};
+use bkp::heal::{Donor, Heal, HealPlan, Healed, How, Ward, heal};
 use bkp::repository::{Repository, StoredSnapshot};
 use bkp::run::Run;
 use bkp::store::{FileKind, Key, SharedStore};
-use bkp::verify::Options;
+use bkp::verify::{Options, Report};
 use bytes::Bytes;
 
 use crate::damage::{flip, names, pack_of, tree_pack};
@@ -59,6 +59,14 @@ pub(crate) async fn ward(store: &SharedStore, donors: &[(&str, &SharedStore)]) -
 
 pub(crate) async fn healed(store: &SharedStore, donors: &[(&str, &SharedStore)], options: Options) -> Healed {
     heal(&ward(store, donors).await, options, &Run::silent()).await.unwrap()
+}
+
+/// Returns what a look finds, and what a heal would do about it first.
+async fn planned(ward: &Ward, options: Options) -> (Report, HealPlan) {
+    let run = Run::silent();
+    let heal = Heal::begin(&ward.name, &ward.repository, options, &run).await.unwrap();
+    let plan = heal.plan(ward, &run).await.unwrap();
+    (heal.end().report, plan)
 }
 
 pub(crate) async fn copied(from: &SharedStore, to: &SharedStore) {

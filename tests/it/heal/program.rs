@@ -14,7 +14,6 @@ use bkp::run::Run;
 use bkp::store::{FileKind, Key};
 
 use crate::cli::desk::{Desk, flip as flip_file};
-use crate::damage::names;
 use crate::repository::{local, made};
 use crate::servers::{Product, block_on};
 use crate::world::{Ended, World};
@@ -83,7 +82,11 @@ fn the_program_names_what_no_store_has_and_exits_13() {
     flip_file(&there);
     let healed = desk.bkp(&["verify", "mall", "--level", "data", "--heal"]).expect(13);
     assert!(healed.out.contains("costs /") && healed.out.contains("images/shop0001/"), "{}", healed.out);
-    assert!(healed.out.contains("not healed: data/") && healed.out.contains("usb: read"), "{}", healed.out);
+    assert!(
+        healed.out.contains("not healed: data/") && healed.out.contains("no store that answers holds "),
+        "{}",
+        healed.out
+    );
     let json = desk.bkp(&["verify", "mall", "--level", "data", "--heal", "--json"]).expect(13).json();
     assert_eq!(json["steps"][0]["result"]["healed"]["left"].as_array().unwrap().len(), 1);
     desk.bkp(&["forget", "mall", "--dry-run"]).expect(0);
@@ -186,18 +189,75 @@ fn a_scheduled_verify_mends_what_it_finds_unless_the_policy_says_no() {
     }
 }
 
-/// Makes what needs the store alone: a damaged index file that is worth nothing.
+/// Makes what is harmless: a damaged index file that is worth nothing.
 fn add_bad_index(desk: &Desk) {
     fs::write(desk.path("repository/index").join("00".repeat(32)), b"rot").unwrap();
+}
+
+/// Makes what needs the store alone: an index file that no other store has. Returns it.
+fn hurt_index(desk: &Desk) -> PathBuf {
+    for index in fs::read_dir(desk.path("usb/index")).unwrap() {
+        fs::remove_file(index.unwrap().path()).unwrap();
+    }
+    let index = fs::read_dir(desk.path("repository/index")).unwrap().next().unwrap().unwrap().path();
+    flip_file(&index);
+    index
+}
+
+#[test]
+fn what_costs_no_snapshot_anything_is_told_and_keeps_retention_from_nothing() {
+    let desk = Desk::backed_up();
+    let rests = || desk.bkp(&["forget", "mall", "--dry-run"]).expect(0).out.contains("rests");
+    add_bad_index(&desk);
+    let told = desk.bkp(&["verify", "mall", "--level", "data"]).expect(13);
+    assert!(told.out.contains(&"00".repeat(32)), "{}", told.out);
+    assert!(!rests());
+    desk.rot();
+    desk.bkp(&["verify", "mall", "--level", "data"]).expect(13);
+    assert!(rests(), "of this something is needed");
+}
+
+#[test]
+fn the_lock_of_a_killed_run_does_not_keep_a_heal_from_its_end() {
+    let desk = Desk::backed_up();
+    add_bad_index(&desk);
+    let locks = || fs::read_dir(desk.path("repository/locks")).unwrap().count();
+    let mut killed =
+        desk.command(&["verify", "mall", "--heal"]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    // It lets its lock settle for a fifth of a second.
+    for _ in 0..2_000 {
+        if locks() > 0 {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    killed.kill().unwrap();
+    killed.wait().unwrap();
+    assert_eq!(locks(), 1, "the kill met no lock");
+    desk.bkp(&["verify", "mall", "--heal"]).expect(0);
+    assert_eq!(locks(), 0);
+}
+
+#[test]
+fn where_nothing_is_to_be_mended_no_other_store_is_opened() {
+    let desk = Desk::backed_up();
+    desk.write_policy(&format!("[[copy]]\nname = \"away\"\npath = \"{}\"", desk.text("unplugged")));
+    let heal = ["verify", "mall", "--heal", "--copy", "usb"];
+    for args in [&heal[..], &[&heal[..], &["--dry-run"]].concat()] {
+        let sound = desk.bkp(args).expect(0);
+        assert!(!sound.err.contains("away"), "{}", sound.err);
+    }
+    flip_file(&fs::read_dir(desk.path("usb/snapshots")).unwrap().next().unwrap().unwrap().path());
+    let healed = desk.bkp(&heal).expect(0);
+    assert!(healed.err.contains("away: open copy `away`"), "{}", healed.err);
 }
 
 #[test]
 fn damage_is_remembered_although_a_signal_ends_the_heal() {
     let desk = Desk::backed_up();
-    add_bad_index(&desk);
+    let index = hurt_index(&desk);
     desk.bkp(&["forget", "mall", "--dry-run"]).expect(0);
     // A lock of another, for which the heal waits.
-    let store = local(&desk.path("repository"));
     let policy = Policy::load(&desk.path("policies/mall.toml")).unwrap();
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let lock = runtime.block_on(async {
@@ -220,7 +280,7 @@ fn damage_is_remembered_although_a_signal_ends_the_heal() {
     ended.expect(143);
     runtime.block_on(lock.release()).unwrap();
     assert!(desk.bkp(&["forget", "mall", "--dry-run"]).expect(0).out.contains("rests"));
-    assert!(runtime.block_on(names(&store, FileKind::Index)).iter().any(|key| key.name == "00".repeat(32)));
+    assert!(index.exists());
     desk.bkp(&["verify", "mall", "--heal"]).expect(0);
     assert!(!desk.bkp(&["forget", "mall", "--dry-run"]).expect(0).out.contains("rests"));
 }

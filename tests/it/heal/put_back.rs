@@ -4,6 +4,8 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bkp::cycle::done::Done;
+use bkp::exit::Exit;
 use bkp::heal::{Heal, heal};
 use bkp::repository::{LockMode, Repository};
 use bkp::run::Run;
@@ -15,7 +17,7 @@ use futures_util::{StreamExt, stream};
 
 use crate::damage::{DATA, flip, lost, names, objects, only, pack_of, tree_pack, verified};
 use crate::heal::{
-    Hurt, copied, files, healed, healed_in_time, shop, shop_with_copy, sources, stored, ward, without_indexes,
+    Hurt, copied, files, healed, healed_in_time, planned, shop, shop_with_copy, sources, stored, ward, without_indexes,
 };
 use crate::repository::{local, made, memory, noise, opened, secret};
 use crate::restic;
@@ -246,8 +248,21 @@ async fn beside_a_backup_objects_come_back_and_an_index_waits_for_its_end() {
     assert_eq!(objects(&beside.report), only(&index), "{beside:#?}");
     assert_eq!(sources(&beside), [(pack.to_string(), "copy")]);
     assert!(beside.left[0].why.contains("holds a lock"), "{beside:#?}");
+    assert_eq!(Done::Heal(Box::new(beside)).exit(), Exit::Locked);
     lock.release().await.unwrap();
     assert!(healed(&store, &[("copy", &copy)], DATA).await.is_sound());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lock_that_cannot_be_read_is_exit_11_and_endangers_nothing() {
+    let (store, copy, _) = shop_with_copy().await;
+    let holder = opened(&store).await;
+    let lock = holder.lock(LockMode::Shared, Duration::ZERO, &Run::silent()).await.unwrap();
+    flip(&store, &names(&store, FileKind::Lock).await[0]).await;
+    let left = healed(&store, &[("copy", &copy)], DATA).await;
+    assert!(!left.is_sound() && left.is_harmless() && left.left[0].is_locked, "{left:#?}");
+    assert_eq!(Done::Heal(Box::new(left)).exit(), Exit::Locked);
+    drop(lock);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -256,10 +271,10 @@ async fn a_snapshot_that_was_deleted_since_the_look_does_not_come_back() {
     let key = Key::new(FileKind::Snapshot, snapshots[0].id.to_string());
     flip(&store, &key).await;
     let (patient, run) = (ward(&store, &[("copy", &copy)]).await, Run::silent());
-    let mut heal = Heal::begin(&patient, DATA, &run).await.unwrap();
+    let mut heal = Heal::begin(&patient.name, &patient.repository, DATA, &run).await.unwrap();
     assert_eq!(objects(&heal.so_far().report), only(&key));
     store.delete(&key).await.unwrap();
-    heal.mend(&run).await.unwrap();
+    heal.mend(&patient, &run).await.unwrap();
     let healed = heal.end();
     assert!(healed.mended.is_empty() && healed.left[0].why.contains("deleted it meanwhile"), "{healed:#?}");
     assert_eq!(store.size(&key).await.unwrap(), None);
@@ -310,7 +325,7 @@ async fn a_plan_tells_what_comes_from_where_and_changes_nothing() {
     flip(&store, &snapshot).await;
     store.delete(&pack).await.unwrap();
     let before = stored(&store).await;
-    let (report, plan) = bkp::heal::plan(&ward(&store, &[("copy", &copy)]).await, DATA, &Run::silent()).await.unwrap();
+    let (report, plan) = planned(&ward(&store, &[("copy", &copy)]).await, DATA).await;
     assert_eq!(objects(&report).len(), 2);
     let planned: Vec<_> = plan.put_back.iter().map(|one| (&one.object, one.from.join(","))).collect();
     assert_eq!(planned, [(&pack, "copy".to_owned()), (&snapshot, "copy".to_owned())]);

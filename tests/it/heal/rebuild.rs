@@ -1,5 +1,6 @@
 //! Index files are made anew from the packs' own headers, and damaged ones go once they are worth nothing.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use bkp::cycle::done::Done;
@@ -10,7 +11,7 @@ use bkp::repository::BlobKind;
 use bkp::run::Run;
 use bkp::store::faulty::{Fault, Faulty, Operation, Rule};
 use bkp::store::{FileKind, Key, SharedStore};
-use bkp::verify::{Object, Options};
+use bkp::verify::Options;
 
 use crate::damage::{DATA, flip, names, objects, only, pack_of, verified};
 use crate::heal::{files, healed, healed_in_time, shop, shop_with_copy, sources};
@@ -113,9 +114,11 @@ async fn a_pack_gets_an_index_although_one_that_is_gone_is_said_to_hold_the_same
     }
     let healed = healed(&store, &[], DATA).await;
     assert!(healed.mended.iter().any(|mended| mended.how == How::Rebuilt), "{healed:#?}");
+    let replaced = healed.mended.iter().filter(|mended| mended.how == How::Replaced);
+    let replaced: BTreeSet<_> = replaced.map(|mended| mended.what.clone()).collect();
+    assert_eq!(replaced, lost.iter().map(Key::path).collect(), "no index names them any more");
     let report = verified(&store, DATA).await;
-    assert_eq!(objects(&report), lost.into_iter().map(Object::Stored).collect(), "a prune drops their names");
-    assert!(report.costs().is_empty() && report.orphans.is_empty());
+    assert!(report.is_sound() && report.orphans.is_empty(), "{report:#?}");
     assert_eq!(files(&store, &new).await.len(), 1);
 }
 
@@ -149,6 +152,19 @@ async fn a_prune_that_a_damaged_index_stopped_works_after_a_heal() {
     }
     assert!(healed(&store, &[], DATA).await.is_sound());
     crate::prune::prune(&store, &crate::prune::thorough()).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_index_file_that_is_worth_nothing_and_locked_stops_no_prune() {
+    let (store, _) = shop().await;
+    let index = Key::new(FileKind::Index, "00".repeat(32));
+    store.put(&index, bytes::Bytes::from_static(b"rot")).await.unwrap();
+    let until = chrono::Utc::now() + chrono::TimeDelta::days(30);
+    store.keep_immutable(&index, until, until).await.unwrap();
+    let left = healed(&store, &[], DATA).await;
+    assert!(left.is_harmless() && !left.is_sound() && left.is_protected(), "{left:#?}");
+    crate::prune::prune(&store, &crate::prune::thorough()).await.unwrap();
+    assert!(store.size(&index).await.unwrap().is_some());
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -86,7 +86,9 @@ async fn what_cannot_be_read_or_deleted_now_is_not_given_up() {
     let (pack, _) = hurt_one_image(&inner).await;
     let (sick, here) = (Arc::new(Faulty::new(Arc::clone(&copy))), Arc::new(Faulty::new(Arc::clone(&inner))));
     let (donor, store): (SharedStore, SharedStore) = (sick.clone(), here.clone());
-    sick.add(Rule::every(Operation::Get, Fault::Unreadable).on(&pack));
+    for operation in [Operation::Get, Operation::GetRange] {
+        sick.add(Rule::every(operation, Fault::Unreadable).on(&pack));
+    }
     let patient = Ward { salvages: true, ..ward(&store, &[("copy", &donor)]).await };
     let left = heal(&patient, DATA, &Run::silent()).await.unwrap();
     assert!(left.mended.is_empty() && left.left[0].why == "not given up: copy may hold it", "{left:#?}");
