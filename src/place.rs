@@ -2,7 +2,7 @@
 
 mod others;
 
-pub use crate::place::others::{Named, others, prove_same, repository_beside};
+pub use crate::place::others::{Named, Opened, Others, prove_same, repository_beside};
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

@@ -11,7 +11,6 @@
 //! rewritten, they would be sent again.
 
 pub mod plan;
-mod used;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -35,8 +34,6 @@ pub enum PruneError {
     Doubt(String),
     #[error("plan the prune: {0}")]
     Damaged(#[from] Damaged),
-    #[error("prune: a thread broke down: {0}")]
-    Thread(String),
 }
 
 impl From<StoreError> for PruneError {
@@ -61,7 +58,6 @@ impl PruneError {
                  anew; what it cannot heal it names: forget the snapshots that need it"
                     .to_owned(),
             ),
-            Self::Thread(_) => None,
         }
     }
 }
@@ -87,13 +83,13 @@ pub async fn plan(repository: &Arc<Repository>, limits: &Limits, run: &Run) -> R
         return Err(PruneError::Doubt(format!("snapshot {} is damaged", fault.object.name)));
     }
     repository.load_index(run).await?;
-    if let Some(fault) = repository.index_faults().first() {
+    if let Some(fault) = repository.index_faults().first().filter(|_| repository.worthless_index_files().is_empty()) {
         return Err(PruneError::Doubt(format!("`{}` is damaged", fault.object)));
     }
-    let roots = snapshots.found.iter().map(|stored| stored.snapshot.tree).collect();
-    let (reader, marking) = (repository.clone(), run.clone());
-    let marked = tokio::task::spawn_blocking(move || used::mark(&reader, roots, &marking)).await;
-    let marks = marked.map_err(|error| PruneError::Thread(error.to_string()))??;
+    let marks = repository.mark_needed(&snapshots, run).await.map_err(|error| match error {
+        error if error.is_damage() => PruneError::Doubt(error.to_string()),
+        error => error.into(),
+    })?;
     // Listed after the index was loaded: whatever it names was put before.
     let listed = repository.store().list(FileKind::Pack).await?;
     let there: HashSet<(&str, u64)> = listed.iter().map(|pack| (pack.name.as_str(), pack.size)).collect();

@@ -8,6 +8,7 @@ pub mod error;
 mod fetch;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;
+mod gather;
 mod holder;
 pub mod index;
 pub mod key;
@@ -15,6 +16,7 @@ mod keys;
 pub mod lock;
 pub mod marks;
 mod mend;
+mod needed;
 mod open;
 pub mod pack;
 mod polynomial;

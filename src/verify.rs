@@ -103,6 +103,7 @@ async fn check_snapshots(repository: &Repository, draft: &mut Draft) -> Result<S
     draft.checked.snapshots = (list.found.len() + list.damaged.len()) as u64;
     for fault in &list.damaged {
         draft.found(fault.object.clone(), &fault.error)?;
+        note_twin(repository, &fault.object, draft).await?;
     }
     Ok(list)
 }
@@ -112,6 +113,15 @@ async fn check_index(repository: &Repository, draft: &mut Draft, run: &Run) -> R
     repository.load_index(run).await?;
     for fault in repository.index_faults() {
         draft.found(fault.object, &fault.error)?;
+    }
+    draft.spare.extend(repository.worthless_index_files().into_iter().map(Object::Stored));
+    Ok(())
+}
+
+/// Notes that a damaged file holds nothing that its twin under the right name does not.
+async fn note_twin(repository: &Repository, key: &Key, draft: &mut Draft) -> Result<(), RepositoryError> {
+    if repository.has_twin(key).await? {
+        draft.spare.insert(Object::Stored(key.clone()));
     }
     Ok(())
 }
@@ -142,7 +152,10 @@ async fn check_document(
         Ok(()) => Ok(()),
         // A lock may be given back or refreshed between the list and the look.
         Err(RepositoryError::Store(StoreError::Missing { .. })) if key.kind == FileKind::Lock => Ok(()),
-        Err(error) => draft.found(key, &error),
+        Err(error) => {
+            draft.found(key.clone(), &error)?;
+            if key.kind == FileKind::Key { note_twin(repository, &key, draft).await } else { Ok(()) }
+        }
     }
 }
 

@@ -107,10 +107,11 @@ Examples:
   bkp verify mall --heal --copy offsite
 
 --heal mends what the verify finds, as deep as --level looks: the repository and then each copy, every one from all the
-others; with --copy that store alone. Bytes are put back only where they hash right; a lost index is made anew from the
-packs. Nothing is deleted that could not be replaced, unless --salvage says so: that moves what still reads of a damaged
+others; with --copy that store alone. Bytes are put back only where they hash right; where no store has a pack, its blobs
+are gathered from other packs, in new ones; a lost index is made anew from the packs. Other stores are opened only where
+something is to be mended. Nothing is deleted that could not be replaced, unless --salvage says so: that moves what still reads of a damaged
 pack into a new one and deletes it, once every other store has answered; run `bkp backup` after it. Exit code 0 where all is whole afterwards, 13 where damage is left,
-18 where that is only an index file that is worth nothing and locked. Copies that nobody here can read are left out.
+18 where that is worth nothing to any snapshot and locked by the store, 11 where another run's lock is all that stands in the way. Copies that nobody here can read are left out.
 At the level data every byte of every store that is looked at is read: from a bucket that costs what it costs.")]
     Verify(VerifyArgs),
     /// Brings snapshots into the copies

@@ -231,6 +231,15 @@ fn heal(text: &mut String, healed: &Healed) {
         line!(text, "           not healed: {}: {}", shown(&left.object), shown(&left.why));
     }
     more(text, healed.left.len());
+    if let Some(why) = &healed.unseen {
+        line!(text, "           not looked at again: {}", shown(why));
+    }
+    if healed.is_locked() {
+        line!(
+            text,
+            "           a lock stands in the way: run it again once its holder is done; what nobody holds `restic unlock` removes"
+        );
+    }
     if healed.mended.is_empty() {
         return;
     }
@@ -250,6 +259,20 @@ pub(super) fn heal_plan(store: &str, report: &verify::Report, plan: &HealPlan) -
         line!(text, "           would put back {}, {}, from {from}", shown(&one.object), human::bytes(one.bytes));
     }
     more(&mut text, plan.put_back.len());
+    for one in plan.gathered.iter().take(LINES_MAX) {
+        let (object, from) = (shown(&one.object), Vec::from_iter(one.from.clone()).join(" and "));
+        let (blobs, bytes) = (one.blobs.len(), human::bytes(one.bytes));
+        line!(
+            text,
+            "           would gather {blobs} of {} lost blobs of {object}, {bytes}, from other packs of {from}",
+            one.lost
+        );
+    }
+    more(&mut text, plan.gathered.len());
+    for key in plan.replaced.iter().take(LINES_MAX) {
+        line!(text, "           would replace {}: no snapshot needs what is lost with it", shown(key));
+    }
+    more(&mut text, plan.replaced.len());
     if plan.rebuilds_index {
         line!(text, "           would make an index from the headers of packs that have none");
         let is_put_back = |key: &Key| plan.put_back.iter().any(|one| one.object == *key);
@@ -270,7 +293,7 @@ pub(super) fn heal_plan(store: &str, report: &verify::Report, plan: &HealPlan) -
     }
     more(&mut text, plan.left.len());
     if !plan.is_empty() {
-        let objects = human::counted(plan.put_back.len() as u64, "object", "objects");
+        let objects = human::counted((plan.put_back.len() + plan.gathered.len()) as u64, "object", "objects");
         line!(
             text,
             "{store:<10} {objects}, {} in all; more may come to light once they are back",

@@ -18,7 +18,6 @@ use crate::cycle::task::Task;
 use crate::cycle::{Step, Wanted};
 use crate::cycle::{done, steps};
 use crate::exit::{Exit, Failure};
-use crate::heal;
 use crate::place;
 use crate::policy::{CopyPlace, Policy};
 use crate::prune;
@@ -203,12 +202,8 @@ fn heal(global: &Global, policy: &Policy, args: &VerifyArgs, options: verify::Op
 async fn plan_heals(policy: &Policy, stores: &[Option<String>], options: verify::Options, run: &Run) -> Answered {
     let (mut told, mut plans, mut exit) = (Told::default(), Vec::new(), Exit::Ok);
     for copy in stores {
-        let planned = async {
-            let ward = steps::ward(policy, copy.as_deref(), run).await?;
-            Ok::<_, Failure>(heal::plan(&ward, options, run).await?)
-        };
         let store = copy.as_deref().unwrap_or(REPOSITORY);
-        match planned.await {
+        match steps::plan_heal(policy, copy.as_deref(), options, run).await {
             Ok((report, plan)) => {
                 exit = exit.max(done::exit_of_report(&report));
                 told.text.push_str(&render::heal_plan(store, &report, &plan));

@@ -60,6 +60,7 @@ impl Done {
             Self::Copy(copies) => exit_of_copies(copies),
             Self::Verify(report) => exit_of_report(report),
             Self::Heal(healed) if healed.is_protected() => Exit::Protected,
+            Self::Heal(healed) if healed.is_locked() => Exit::Locked,
             Self::Heal(healed) => exit_of_report(&healed.report),
             Self::Prune(done) => done.exit(),
             Self::Drill(done) => done.exit(),
@@ -73,7 +74,10 @@ impl Done {
             Self::Backup(done) => done.errors(),
             Self::Copy(copies) => copies.iter().filter_map(CopyDone::error).collect(),
             Self::Verify(report) => faults(report).into_iter().collect(),
-            Self::Heal(healed) => faults(&healed.report).into_iter().collect(),
+            Self::Heal(healed) => {
+                let unseen = healed.unseen.iter().map(|why| format!("what was mended was not looked at again: {why}"));
+                faults(&healed.report).into_iter().chain(unseen).collect()
+            }
             Self::Prune(done) => done.error().into_iter().collect(),
             Self::Drill(done) => done.report.outcome.error.iter().cloned().collect(),
         };

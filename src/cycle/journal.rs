@@ -97,7 +97,7 @@ impl<'a> Journal<'a> {
             Err(failure) => return self.end(failure.exit, Some(failure.message.clone())),
         };
         match done {
-            Done::Verify(report) => self.end_verify(task, report)?,
+            Done::Verify(report) => self.end_verify(task, report.is_harmless())?,
             Done::Heal(healed) => self.end_heal(task, healed)?,
             Done::Backup(_) | Done::Copy(_) | Done::Prune(_) | Done::Drill(_) => {}
         }
@@ -117,10 +117,12 @@ impl<'a> Journal<'a> {
     /// # Errors
     /// [`Failure`] where the catalog cannot be written.
     pub fn note_damage(&self, task: &Task, report: &verify::Report) -> Result<(), Failure> {
-        if report.is_sound() { Ok(()) } else { self.end_verify(task, report) }
+        if report.is_sound() { Ok(()) } else { self.end_verify(task, report.is_harmless()) }
     }
 
-    fn end_verify(&self, task: &Task, report: &verify::Report) -> Result<(), Failure> {
+    /// Writes what a verify looked at. Retention rests while something that a snapshot needs is damaged: what is worth nothing, and
+    /// cannot be deleted before its time, must not keep it at rest.
+    fn end_verify(&self, task: &Task, is_harmless: bool) -> Result<(), Failure> {
         let Task::Verify { copy, options, .. } = task else { return Ok(()) };
         Ok(self.catalog.record_verify(&VerifyRecord {
             run: self.run.id.clone(),
@@ -128,7 +130,7 @@ impl<'a> Journal<'a> {
             store: copy.as_deref().unwrap_or(REPOSITORY).to_owned(),
             level: options.level,
             subset: options.subset,
-            is_sound: report.is_sound(),
+            is_sound: is_harmless,
         })?)
     }
 
@@ -137,7 +139,7 @@ impl<'a> Journal<'a> {
     /// # Errors
     /// [`Failure`] where the catalog cannot be written.
     pub fn end_heal(&self, task: &Task, healed: &Healed) -> Result<(), Failure> {
-        self.end_verify(task, &healed.report)?;
+        self.end_verify(task, healed.is_harmless())?;
         if healed.found == 0 {
             return Ok(());
         }

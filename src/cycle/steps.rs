@@ -16,9 +16,10 @@ use crate::drill;
 use crate::drill::outcome::Origin;
 use crate::exit::Failure;
 use crate::forget::{Alone, ForgetPlan, Forgotten};
-use crate::heal::{Donor, Heal, Ward};
+use crate::heal::{Donor, Heal, HealPlan, Ward};
 use crate::human;
 use crate::place;
+use crate::place::{Opened, Others};
 use crate::policy::{CopyPlace, Policy};
 use crate::prune;
 use crate::prune::plan::Limits;
@@ -47,16 +48,16 @@ pub async fn work(task: &Task, policy: &Policy, journal: &Journal<'_>, run: &Run
         }
         Task::Copy { copies } => copy_all(policy, copies, journal.catalog(), run).await.map(Done::Copy),
         Task::Verify { copy, options, heals: true, salvages } => {
-            let ward = Ward { salvages: *salvages, ..ward(policy, copy.as_deref(), run).await? };
-            let mut heal = Heal::begin(&ward, *options, run).await?;
+            let others = Others::new(policy, copy.as_deref());
+            let (repository, mut heal) = look(&others, copy.as_deref(), *options, run).await?;
             // What was found is known from now on, whatever stops the mending.
             journal.note_damage(task, &heal.so_far().report)?;
-            let mended = heal.mend(run).await;
+            let mended = mend(&mut heal, &others, copy.as_deref(), &repository, *salvages, run).await;
             let healed = heal.end();
             if mended.is_err() {
                 journal.end_heal(task, &healed)?;
             }
-            strike_faulty(policy, copy.as_deref(), &ward.repository, &healed.report, run).await?;
+            strike_faulty(policy, copy.as_deref(), &repository, &healed.report, run).await?;
             mended?;
             Ok(Done::Heal(Box::new(healed)))
         }
@@ -280,31 +281,84 @@ async fn strike_faulty(
     Ok(ledger.strike(stored)?)
 }
 
-/// Opens a store that is to be mended, and those that it may be mended from.
+/// Opens a store, by its own config and keys or by another's, and verifies it.
+async fn look(
+    others: &Others<'_>,
+    copy: Option<&str>,
+    options: verify::Options,
+    run: &Run,
+) -> Result<(Arc<Repository>, Heal), Failure> {
+    let repository = place::repository_beside(others, run).await?;
+    let heal = Heal::begin(copy.unwrap_or(REPOSITORY), &repository, options, run).await?;
+    Ok((repository, heal))
+}
+
+/// Mends what was found. Where nothing was, no other store is asked.
+async fn mend(
+    heal: &mut Heal,
+    others: &Others<'_>,
+    copy: Option<&str>,
+    repository: &Arc<Repository>,
+    salvages: bool,
+    run: &Run,
+) -> Result<(), Failure> {
+    if heal.so_far().is_sound() {
+        return Ok(());
+    }
+    let ward = ward(others, copy, repository, run).await?;
+    Ok(heal.mend(&Ward { salvages, ..ward }, run).await?)
+}
+
+/// Says what is wrong with a store, and what a heal would do about it first.
 ///
 /// # Errors
 /// [`Failure`] where the store cannot be opened, by its own config and keys or by another's.
-pub async fn ward(policy: &Policy, copy: Option<&str>, run: &Run) -> Result<Ward, Failure> {
-    let (others, mut away) = place::others(policy, copy, run).await?;
-    let repository = place::repository_beside(policy, copy, &others, run).await?;
-    let name = |copy: Option<String>| copy.unwrap_or_else(|| REPOSITORY.to_owned());
-    let mut donors = Vec::new();
-    for (copy, store) in others {
-        let donor = Donor { name: name(copy), store };
-        match place::prove_same(&repository, &donor.store).await {
-            Ok(()) => donors.push(donor),
+pub async fn plan_heal(
+    policy: &Policy,
+    copy: Option<&str>,
+    options: verify::Options,
+    run: &Run,
+) -> Result<(verify::Report, HealPlan), Failure> {
+    let others = Others::new(policy, copy);
+    let (repository, heal) = look(&others, copy, options, run).await?;
+    if heal.so_far().is_sound() {
+        return Ok((heal.end().report, HealPlan::default()));
+    }
+    let plan = heal.plan(&ward(&others, copy, &repository, run).await?, run).await?;
+    Ok((heal.end().report, plan))
+}
+
+/// Opens the stores that one may be mended from, and proves that they are of the same repository.
+async fn ward(
+    others: &Others<'_>,
+    copy: Option<&str>,
+    repository: &Arc<Repository>,
+    run: &Run,
+) -> Result<Ward, Failure> {
+    let Opened { stores, away } = others.open(run).await?;
+    let (mut donors, mut away) = (Vec::new(), away.clone());
+    for (copy, store) in stores {
+        let name = copy.clone().unwrap_or_else(|| REPOSITORY.to_owned());
+        match place::prove_same(repository, store).await {
+            Ok(()) => donors.push(Donor { name, store: Arc::clone(store) }),
             Err(error) => {
                 run.check()?;
-                let (name, error) = (&donor.name, human::chain(&error));
+                let error = human::chain(&error);
                 run.events.warn(format!(
                     "{name}: {error}: it is not this repository as it should be, and nothing is taken from there"
                 ));
-                away.push(donor.name);
+                away.push(name);
             }
         }
     }
-    let name = name(copy.map(str::to_owned));
-    Ok(Ward { name, repository, donors, away, salvages: false, lock_wait: HEAL_LOCK_WAIT })
+    Ok(Ward {
+        name: copy.unwrap_or(REPOSITORY).to_owned(),
+        repository: Arc::clone(repository),
+        donors,
+        away,
+        salvages: false,
+        lock_wait: HEAL_LOCK_WAIT,
+    })
 }
 
 /// Returns what a prune of a store may leave as it is: in a copy, the packs that the repository itself holds.

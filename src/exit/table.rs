@@ -144,7 +144,6 @@ coded! {
     PruneError: |error| match error {
         PruneError::Repository(error) => error.code(),
         PruneError::Doubt(_) | PruneError::Damaged(_) => Exit::Damaged,
-        PruneError::Thread(_) => Exit::Failed,
     };
     PlaceError: |error| match error {
         PlaceError::Password(_)

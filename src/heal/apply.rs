@@ -1,16 +1,17 @@
 //! Does what a plan says: fetches, proves, puts back, and proves again.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
 
 use crate::event::Unit;
-use crate::heal::plan::{HealPlan, Left, PutBack};
+use crate::heal::donors::Donors;
+use crate::heal::plan::{Gather, HealPlan, Left, PutBack};
 use crate::heal::{HealError, Healed, How, Mended, Tried, Ward};
 use crate::human;
-use crate::id::ObjectId;
-use crate::repository::{LockGuard, RepositoryError};
+use crate::id::BlobId;
+use crate::repository::{BlobKind, LockGuard, RepositoryError};
 use crate::run::Run;
 use crate::store::{FileKind, Key, StoreError};
 use crate::verify::{Finding, Object};
@@ -18,13 +19,30 @@ use crate::verify::{Finding, Object};
 /// Objects on their way at once: each is a pack in memory, of 16 MiB as a rule and of 128 MiB where restic was told so.
 const OBJECTS_IN_FLIGHT_MAX: usize = 4;
 
-/// Puts objects back, kind by kind in the order of publishing. Under a lock.
-pub(super) async fn put_back(
+/// Puts objects back, and then what of others lies elsewhere; tells whether the store takes anything. Under a lock.
+pub(super) async fn put(
+    ward: &Ward,
+    plan: &HealPlan,
+    donors: &mut Donors<'_>,
+    healed: &mut Healed,
+    tried: &mut Tried,
+    run: &Run,
+) -> Result<bool, HealError> {
+    let takes = put_back(ward, &plan.put_back, healed, tried, run).await?;
+    if takes {
+        gather(ward, &plan.gathered, donors, healed, tried, run).await?;
+    }
+    Ok(takes)
+}
+
+/// Puts objects back, kind by kind in the order of publishing; tells whether the store takes anything.
+async fn put_back(
     ward: &Ward,
     objects: &[PutBack],
     healed: &mut Healed,
+    tried: &mut Tried,
     run: &Run,
-) -> Result<(), HealError> {
+) -> Result<bool, HealError> {
     let task = run.events.task(format!("heal {}", ward.name), Unit::Bytes, objects.iter().map(|one| one.bytes).sum());
     let mut is_refused = false;
     // One that was here is put only in its own place: who deleted it since meant to.
@@ -55,11 +73,70 @@ pub(super) async fn put_back(
                     is_refused = true;
                     healed.left.push(left(&one, &error.to_string()));
                 }
-                Err(Unmended::NotHad(why, away)) => {
+                Err(Unmended::NotGiven(why, away)) => {
+                    tried.ungiven.insert(one.object.to_string());
                     healed.left.push(left(&one, &why));
                     healed.away.extend(away);
                 }
+                Err(Unmended::NotTaken(why)) => healed.left.push(left(&one, &why)),
             }
+        }
+    }
+    Ok(!is_refused)
+}
+
+/// Brings blobs over that lie in other packs of the donors, and says of each pack that lost some how many came.
+async fn gather(
+    ward: &Ward,
+    gathers: &[Gather],
+    donors: &mut Donors<'_>,
+    healed: &mut Healed,
+    tried: &mut Tried,
+    run: &Run,
+) -> Result<(), HealError> {
+    tried.gathered.extend(gathers.iter().map(|gather| gather.object.to_string()));
+    let mut open: HashSet<(BlobKind, BlobId)> = gathers.iter().flat_map(|gather| &gather.blobs).copied().collect();
+    let (mut came, mut faults) = (HashMap::new(), Vec::new());
+    for donor in donors.places() {
+        if open.is_empty() {
+            break;
+        }
+        let Some(repository) = donors.open(donor).await? else { continue };
+        match ward.repository.gather(&repository, open.iter().copied(), run).await {
+            Ok(gathered) => {
+                for (kind, id, length) in gathered.blobs {
+                    open.remove(&(kind, id));
+                    came.insert((kind, id), (donor, u64::from(length)));
+                }
+                if let Some(error) = gathered.broken {
+                    donors.lose(donor, &format!("{error}: nothing more can be taken from there"));
+                }
+            }
+            Err(error @ (RepositoryError::LockLost { .. } | RepositoryError::Stopped(_))) => return Err(error.into()),
+            Err(error) => {
+                faults.push(error.to_string());
+                break;
+            }
+        }
+    }
+    healed.away.extend(donors.away());
+    for gather in gathers {
+        let got: Vec<_> = gather.blobs.iter().filter_map(|blob| came.get(blob)).collect();
+        let (blobs, bytes) = (got.len() as u64, got.iter().map(|(_, length)| length).sum());
+        let why = match faults.first() {
+            Some(fault) => Some(fault.clone()),
+            // Where nothing came, the reason is that for which the pack itself did not.
+            None if blobs == 0 || blobs == gather.lost => None,
+            None => {
+                let rest = gather.lost - blobs;
+                Some(format!("no store that answers holds {rest} of its {} lost blobs; the others came", gather.lost))
+            }
+        };
+        healed.left.extend(why.map(|why| Left::new(&gather.object, &why)));
+        if blobs > 0 {
+            let from = got.iter().map(|(donor, _)| donors.name(*donor).to_owned()).collect();
+            let how = How::Gathered { blobs, lost: gather.lost, from };
+            healed.mended.push(Mended { what: gather.object.to_string(), how, bytes });
         }
     }
     Ok(())
@@ -72,8 +149,10 @@ fn left(one: &PutBack, why: &str) -> Left {
 /// Why an object is not back.
 enum Unmended {
     /// No store gave good bytes; these did not answer.
-    NotHad(String, Vec<String>),
-    /// The store does not take it.
+    NotGiven(String, Vec<String>),
+    /// It was given, and is not here nevertheless.
+    NotTaken(String),
+    /// The store takes nothing.
     Refused(RepositoryError),
     /// A signal, or a lock that was lost.
     Fatal(RepositoryError),
@@ -82,20 +161,20 @@ enum Unmended {
 async fn put_one(ward: &Ward, one: &PutBack, was_here: bool, run: &Run) -> Result<Mended, Unmended> {
     let (bytes, from) = fetch(ward, one, run).await?;
     if was_here && is_gone(ward, &one.object).await? {
-        return Err(Unmended::NotHad("somebody deleted it meanwhile".to_owned(), Vec::new()));
+        return Err(Unmended::NotTaken("somebody deleted it meanwhile".to_owned()));
     }
     let length = bytes.len() as u64;
     match ward.repository.put_back(&one.object, bytes).await {
         Ok(()) => Ok(Mended { what: one.object.to_string(), how: How::From(from), bytes: length }),
         Err(error @ (RepositoryError::LockLost { .. } | RepositoryError::Stopped(_))) => Err(Unmended::Fatal(error)),
         Err(RepositoryError::Store(error)) if error.is_final() => Err(Unmended::Refused(error.into())),
-        Err(error) => Err(Unmended::NotHad(error.to_string(), Vec::new())),
+        Err(error) => Err(Unmended::NotTaken(error.to_string())),
     }
 }
 
 async fn is_gone(ward: &Ward, key: &Key) -> Result<bool, Unmended> {
     let size = ward.repository.store().size(key).await;
-    size.map(|size| size.is_none()).map_err(|error| Unmended::NotHad(error.to_string(), Vec::new()))
+    size.map(|size| size.is_none()).map_err(|error| Unmended::NotTaken(error.to_string()))
 }
 
 /// Fetches an object from the first store whose bytes of it are good.
@@ -119,7 +198,7 @@ async fn fetch(ward: &Ward, one: &PutBack, run: &Run) -> Result<(Bytes, String),
             }
         }
     }
-    Err(Unmended::NotHad(format!("no other store holds it whole: {}", faults.join("; ")), away))
+    Err(Unmended::NotGiven(format!("no other store holds it whole: {}", faults.join("; ")), away))
 }
 
 async fn prove(ward: &Ward, one: &PutBack, bytes: Bytes) -> Result<Bytes, RepositoryError> {
@@ -166,63 +245,14 @@ pub(super) async fn change_index(
     Ok(())
 }
 
-/// Gives packs up: new packs and new index files first, then the old index files go, and the packs last. The lock is exclusive.
-pub(super) async fn salvage(
+/// Deletes an object, and tells whether the store did so.
+pub(super) async fn remove(
     ward: &Ward,
-    packs: &HashSet<ObjectId>,
+    key: &Key,
     lock: &LockGuard,
     healed: &mut Healed,
     run: &Run,
-) -> Result<(), HealError> {
-    ward.repository.load_index(run).await?;
-    if let Some(why) = protection(ward, packs, run).await? {
-        healed.leave_all(&format!("not given up: {why}"));
-        return Ok(());
-    }
-    let salvage = ward.repository.salvage(packs, run).await?;
-    for pack in &salvage.unread {
-        let key = Key::new(FileKind::Pack, pack.to_string());
-        let why = "not given up: nothing of it can be read here; check its rights and its disk, or delete it by hand";
-        healed.left.push(Left::new(&Object::Stored(key), why));
-    }
-    for name in &salvage.old_indexes {
-        // An index file that stays names packs that must stay with it.
-        if !remove(ward, &Key::new(FileKind::Index, name), lock, healed, run).await? {
-            return Ok(());
-        }
-    }
-    let mut bytes = salvage.bytes;
-    for pack in salvage.packs {
-        let key = Key::new(FileKind::Pack, pack.pack.to_string());
-        if remove(ward, &key, lock, healed, run).await? {
-            let how = How::Salvaged { blobs: pack.blobs, lost: pack.lost };
-            healed.mended.push(Mended { what: key.to_string(), how, bytes: std::mem::take(&mut bytes) });
-        }
-    }
-    Ok(())
-}
-
-/// Returns why the store would not delete what a salvage makes superfluous: new packs beside what stays would be written each time.
-async fn protection(ward: &Ward, packs: &HashSet<ObjectId>, run: &Run) -> Result<Option<StoreError>, HealError> {
-    let packs_held = packs.iter().map(|pack| Key::new(FileKind::Pack, pack.to_string()));
-    let store = ward.repository.store();
-    for key in ward.repository.index_files_of(packs).into_iter().chain(packs_held) {
-        run.check()?;
-        let until = match store.immutable_until(&key).await {
-            Ok(until) => until.filter(|until| *until > run.now()),
-            // What is not there is protected by nothing.
-            Err(StoreError::Missing { .. }) => None,
-            Err(error) => return Err(error.into()),
-        };
-        if until.is_some() {
-            return Ok(Some(StoreError::Protected { act: "delete", thing: key.path(), until }));
-        }
-    }
-    Ok(None)
-}
-
-/// Deletes an object, and tells whether the store did so.
-async fn remove(ward: &Ward, key: &Key, lock: &LockGuard, healed: &mut Healed, run: &Run) -> Result<bool, HealError> {
+) -> Result<bool, HealError> {
     run.check()?;
     lock.prove().await?;
     let deleted = ward.repository.store().delete(key).await;

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use tokio::sync::OnceCell;
+
 use crate::place::{PlaceError, copy_store, find_copy, open, store};
 use crate::policy::Policy;
 use crate::repository::{Repository, RepositoryError};
@@ -11,29 +13,56 @@ use crate::store::{FileKind, Key, SharedStore, StoreError};
 /// A store, and the name of the copy that it is; `None`: the repository.
 pub type Named = (Option<String>, SharedStore);
 
-/// Returns all stores of a policy but one, the repository first, and the names of those that cannot be opened, with a warning.
-///
-/// # Errors
-/// [`RepositoryError::Stopped`] after a signal.
-pub async fn others(policy: &Policy, but: Option<&str>, run: &Run) -> Result<(Vec<Named>, Vec<String>), PlaceError> {
-    let (mut others, mut away) = (Vec::new(), Vec::new());
-    // With a recovery kit there is none on this machine.
-    if but.is_some() && policy.repository.from_kit.is_none() {
-        others.push((None, store(policy)));
+/// The stores of a policy but one. They are opened when they are first asked for: that may cost a network and its time-outs, and as
+/// long as nothing is to be mended nobody needs them.
+pub struct Others<'a> {
+    policy: &'a Policy,
+    but: Option<&'a str>,
+    opened: OnceCell<Opened>,
+}
+
+/// Stores that were opened, the repository first, and the names of those that could not be.
+#[derive(Default)]
+pub struct Opened {
+    pub stores: Vec<Named>,
+    pub away: Vec<String>,
+}
+
+impl<'a> Others<'a> {
+    #[must_use]
+    pub fn new(policy: &'a Policy, but: Option<&'a str>) -> Self {
+        Self { policy, but, opened: OnceCell::new() }
     }
-    for copy in policy.copies.iter().filter(|copy| Some(copy.name.as_str()) != but) {
-        match copy_store(policy, copy, run).await {
-            Ok(store) => others.push((Some(copy.name.clone()), store)),
-            Err(error) => {
-                run.check().map_err(RepositoryError::from)?;
-                let hint = error.hint().map(|hint| format!("; {hint}")).unwrap_or_default();
-                let error = crate::human::chain(&error);
-                run.events.warn(format!("{}: {error}: nothing can be taken from there{hint}", copy.name));
-                away.push(copy.name.clone());
+
+    /// Opens them, if nobody has yet. One that cannot be opened is a warning.
+    ///
+    /// # Errors
+    /// [`RepositoryError::Stopped`] after a signal.
+    pub async fn open(&self, run: &Run) -> Result<&Opened, PlaceError> {
+        self.opened.get_or_try_init(|| self.open_all(run)).await
+    }
+
+    async fn open_all(&self, run: &Run) -> Result<Opened, PlaceError> {
+        let Self { policy, but, .. } = *self;
+        let mut opened = Opened::default();
+        // With a recovery kit there is none on this machine.
+        if but.is_some() && policy.repository.from_kit.is_none() {
+            opened.stores.push((None, store(policy)));
+        }
+        for copy in policy.copies.iter().filter(|copy| Some(copy.name.as_str()) != but) {
+            match copy_store(policy, copy, run).await {
+                Ok(store) => opened.stores.push((Some(copy.name.clone()), store)),
+                Err(error) => {
+                    run.check().map_err(RepositoryError::from)?;
+                    let hint = error.hint().map(|hint| format!("; {hint}")).unwrap_or_default();
+                    let error = crate::human::chain(&error);
+                    run.events.warn(format!("{}: {error}: nothing can be taken from there{hint}", copy.name));
+                    opened.away.push(copy.name.clone());
+                }
             }
         }
+        Ok(opened)
     }
-    Ok((others, away))
 }
 
 /// Proves that a store holds this repository. An empty directory where a disk is not mounted answers as well, and has nothing: what it
@@ -46,18 +75,14 @@ pub async fn prove_same(repository: &Repository, store: &SharedStore) -> Result<
     repository.check_bytes(&Key::config(), &config)
 }
 
-/// Opens the repository on this machine, or the copy of that name. Where its own config or keys do not let it be opened, but it
-/// holds something, it is opened by those of another store, if they are of the same repository.
+/// Opens the store that the others are not. Where its own config or keys do not let it be opened, but it holds something, it is opened
+/// by those of another, if they are of the same repository.
 ///
 /// # Errors
 /// [`PlaceError`] where neither opens, or where nothing is there.
-pub async fn repository_beside(
-    policy: &Policy,
-    copy: Option<&str>,
-    others: &[Named],
-    run: &Run,
-) -> Result<Arc<Repository>, PlaceError> {
-    let here = match copy {
+pub async fn repository_beside(others: &Others<'_>, run: &Run) -> Result<Arc<Repository>, PlaceError> {
+    let policy = others.policy;
+    let here = match others.but {
         None => store(policy),
         Some(name) => copy_store(policy, find_copy(policy, name)?, run).await?,
     };
@@ -68,7 +93,7 @@ pub async fn repository_beside(
     if !is_headless(&here, &error).await? {
         return Err(error);
     }
-    for (_, store) in others {
+    for (_, store) in &others.open(run).await?.stores {
         if let Ok(repository) = open(policy, store.clone(), run).await {
             let repository = repository.in_store(here.clone(), run);
             if opens_something(&repository, run).await? {

@@ -118,6 +118,10 @@ impl Index {
         }
     }
 
+    fn is_marked(&self, marks: &Marks, kind: BlobKind, id: &BlobId) -> bool {
+        self.section(kind).places(id.as_bytes()).any(|at| marks.of(kind).get(at))
+    }
+
     /// Moves the mark of each blob that lies in several packs to the best: one that is `whole`, then one of `kept`, then the one that
     /// holds the most of what lies nowhere else.
     fn settle(&self, marks: &mut Marks, whole: &HashSet<ObjectId>, kept: &HashSet<ObjectId>) {
@@ -236,6 +240,10 @@ impl Repository {
     /// Marks a blob as needed.
     pub fn mark(&self, marks: &mut Marks, kind: BlobKind, id: &BlobId) -> Marked {
         self.with_index(|index| index.mark(marks, kind, id))
+    }
+
+    pub(super) fn is_marked(&self, marks: &Marks, kind: BlobKind, id: &BlobId) -> bool {
+        self.with_index(|index| index.is_marked(marks, kind, id))
     }
 
     /// Settles in which pack each marked blob is needed, and returns how much of each pack is. `whole` are the packs that are there

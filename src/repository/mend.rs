@@ -7,7 +7,7 @@ use crate::repository::config::Config;
 use crate::repository::error::RepositoryError;
 use crate::repository::{Repository, document};
 use crate::seal;
-use crate::store::{FileKind, Key};
+use crate::store::{FileKind, Key, StoreError};
 
 impl Repository {
     /// Proves that bytes are what belongs under a name: they hash to it, and what is sealed opens. A config has no name; it opens
@@ -29,6 +29,25 @@ impl Repository {
             return Err(RepositoryError::damaged(key, "it is another repository's"));
         }
         Ok(())
+    }
+
+    /// Tells whether a file's bytes lie here under their right name as well.
+    pub(crate) async fn has_twin(&self, key: &Key) -> Result<bool, RepositoryError> {
+        let actual = match self.store.hash(key).await {
+            Ok(actual) => actual.to_string(),
+            Err(StoreError::Missing { .. } | StoreError::Unreadable { .. }) => return Ok(false),
+            Err(error) => return Err(error.into()),
+        };
+        Ok(actual != key.name && self.is_whole(&Key::new(key.kind, actual)).await?)
+    }
+
+    /// Tells whether a small object is what its name says.
+    pub(crate) async fn is_whole(&self, key: &Key) -> Result<bool, RepositoryError> {
+        match self.check_document(key).await {
+            Ok(()) => Ok(true),
+            Err(error) if error.is_damage() => Ok(false),
+            Err(error) => Err(error),
+        }
     }
 
     /// Puts bytes that [`Repository::check_bytes`] has proved where an object is damaged or missing, and has the store hash them. A

@@ -49,13 +49,19 @@ impl Repository {
                 named.push(pack);
             }
         }
-        for packs in index::files_of(&named) {
+        self.save_index_of(&named).await?;
+        self.unnamed.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        Ok(named.len())
+    }
+
+    /// Writes index files that name packs which are durable.
+    pub(super) async fn save_index_of(&self, packs: &[PackContents]) -> Result<(), RepositoryError> {
+        for packs in index::files_of(packs) {
             self.check_lock()?;
             let json = index::print(packs).map_err(|error| RepositoryError::refused("index", error))?;
             document::save(&self.store, &self.master, FileKind::Index, &json).await?;
         }
-        self.unnamed.lock().unwrap_or_else(PoisonError::into_inner).clear();
-        Ok(named.len())
+        Ok(())
     }
 
     /// Returns the damaged index files that are worth nothing any more, because every pack that is here is named by one that can be

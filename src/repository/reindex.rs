@@ -109,13 +109,13 @@ impl Repository {
         named.filter(|(_, packs)| !packs.is_empty()).collect()
     }
 
-    /// Returns the index files that have to go, and the packs that they name and that stay.
     /// Returns the index files that name any of these packs.
     pub(crate) fn index_files_of(&self, packs: &HashSet<ObjectId>) -> Vec<Key> {
         let (names, _) = self.files_to_replace(packs, false);
         names.into_iter().map(|name| Key::new(FileKind::Index, name)).collect()
     }
 
+    /// Returns the index files that have to go, and the packs that they name and that stay.
     fn files_to_replace(&self, gone: &HashSet<ObjectId>, merges: bool) -> (Vec<String>, HashSet<ObjectId>) {
         let live = self.index.read().unwrap_or_else(PoisonError::into_inner);
         let index = live.loaded();

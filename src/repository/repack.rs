@@ -1,4 +1,5 @@
-//! Copies what is needed of some packs into new ones. The sealed bytes go over as they are, once they have been opened and proved.
+//! Copies what is needed of some packs into new ones, from this store or from another of the same repository. The sealed bytes go over
+//! as they are, once they have been opened and proved.
 
 use std::iter;
 use std::sync::Arc;
@@ -6,17 +7,35 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
 
-use crate::event::Unit;
+use crate::event::{Task, Unit};
 use crate::repository::error::RepositoryError;
 use crate::repository::fetch::{Wanted, fetch, stretches};
 use crate::repository::pack::{self, BlobKind, PackBuilder, PackedBlob};
 use crate::repository::{Location, PackContents, Repository, document};
-use crate::run::Run;
+use crate::run::{Run, Stopped};
 use crate::seal::{self, MasterKey};
 use crate::store::{FileKind, Key};
 
 /// Stretches of packs that are fetched ahead, of 8 MiB at most.
 const FETCHED_AHEAD: usize = 4;
+
+/// What becomes of a blob that cannot be read.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Unread {
+    /// It ends the work.
+    Fails,
+    /// The others are copied without it.
+    IsLeft,
+}
+
+/// Blobs that were copied.
+#[derive(Debug, Default)]
+pub(super) struct Copied {
+    /// New packs, which are durable and proved.
+    pub(super) written: Vec<PackContents>,
+    /// What kept the rest from being read, where the store they come from failed and not some of them.
+    pub(super) broken: Option<RepositoryError>,
+}
 
 /// New packs on their way.
 struct Repacker<'a> {
@@ -41,28 +60,41 @@ impl Repository {
         };
         let mut wanted: Vec<Wanted<()>> = packs.iter().flat_map(blobs).collect();
         wanted.sort_by_key(|(location, ())| (location.pack, location.blob.offset));
-        let bytes = wanted.iter().map(|(location, ())| u64::from(location.blob.length)).sum();
-        let task = run.events.task("repack", Unit::Bytes, bytes);
-        let mut repacker = Repacker {
-            repository: self,
-            open: [PackBuilder::new(BlobKind::Data), PackBuilder::new(BlobKind::Tree)],
-            written: Vec::new(),
-        };
-        let fetched = stretches(&wanted).into_iter().map(|stretch| async move {
-            let bytes = fetch(Arc::clone(&self.store), stretch.clone()).await;
+        let task = run.events.task("repack", Unit::Bytes, bytes_of(&wanted));
+        Ok(self.copy_blobs(self, &wanted, Unread::Fails, &task, run).await?.written)
+    }
+
+    /// Copies blobs that are wanted of `from`, in the order of their places, into new packs here.
+    pub(super) async fn copy_blobs(
+        &self,
+        from: &Self,
+        wanted: &[Wanted<()>],
+        unread: Unread,
+        task: &Task,
+        run: &Run,
+    ) -> Result<Copied, RepositoryError> {
+        let (mut repacker, mut broken) = (Repacker::new(self), None);
+        let fetched = stretches(wanted).into_iter().map(|stretch| async move {
+            let bytes = fetch(Arc::clone(&from.store), stretch.clone()).await;
             (stretch, bytes)
         });
         let mut fetched = stream::iter(fetched).buffered(FETCHED_AHEAD);
-        while let Some((stretch, bytes)) = fetched.next().await {
-            run.check()?;
+        while let Some((stretch, bytes)) = run.cancel.run_until_cancelled(fetched.next()).await.ok_or(Stopped)? {
             self.check_lock()?;
             let places = wanted[stretch.wanted].iter().map(|(location, ())| *location).collect();
-            for (blob, sealed) in self.prove(places, stretch.range.start, bytes).await? {
+            let proved = match from.prove(places, stretch.range.start, bytes, unread).await {
+                Err(error) if unread == Unread::IsLeft => {
+                    broken = Some(error);
+                    break;
+                }
+                proved => proved?,
+            };
+            for (blob, sealed) in proved {
                 repacker.add(&blob, &sealed).await?;
                 task.add(u64::from(blob.length));
             }
         }
-        repacker.finish().await
+        Ok(Copied { written: repacker.finish().await?, broken })
     }
 
     /// Opens each blob of a stretch: what does not open here is taken from another pack that holds it.
@@ -71,6 +103,7 @@ impl Repository {
         places: Vec<Location>,
         start: u64,
         fetched: Result<Bytes, RepositoryError>,
+        unread: Unread,
     ) -> Result<Vec<(PackedBlob, Bytes)>, RepositoryError> {
         let fetched = match fetched {
             Err(error) if !error.is_damage() => return Err(error),
@@ -84,10 +117,13 @@ impl Repository {
         let opened = opened.await.map_err(|error| RepositoryError::refused("blobs", error))?;
         let mut proved = Vec::with_capacity(opened.len());
         for (place, sealed) in opened {
-            proved.push(match sealed {
-                Some(sealed) => (place.blob, sealed),
-                None => self.sealed_elsewhere(place).await?,
-            });
+            match sealed {
+                Some(sealed) => proved.push((place.blob, sealed)),
+                None => match self.sealed_elsewhere(place).await {
+                    Err(error) if unread == Unread::IsLeft && error.is_damage() => {}
+                    sealed => proved.push(sealed?),
+                },
+            }
         }
         Ok(proved)
     }
@@ -116,7 +152,16 @@ fn sealed_within(bytes: &Bytes, start: u64, blob: &PackedBlob, master: &MasterKe
     seal::open(master, &blob.id, &sealed, blob.plain).is_ok().then_some(sealed)
 }
 
-impl Repacker<'_> {
+pub(super) fn bytes_of(wanted: &[Wanted<()>]) -> u64 {
+    wanted.iter().map(|(location, ())| u64::from(location.blob.length)).sum()
+}
+
+impl<'a> Repacker<'a> {
+    fn new(repository: &'a Repository) -> Self {
+        let open = [PackBuilder::new(BlobKind::Data), PackBuilder::new(BlobKind::Tree)];
+        Self { repository, open, written: Vec::new() }
+    }
+
     async fn add(&mut self, blob: &PackedBlob, sealed: &[u8]) -> Result<(), RepositoryError> {
         let open = match blob.kind {
             BlobKind::Data => &mut self.open[0],

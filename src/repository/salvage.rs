@@ -1,5 +1,6 @@
-//! Gives damaged packs up: what still reads of them moves into new packs, and the index no longer names the rest. Then a backup
-//! stores again what the source still has, instead of relying on bytes that nobody can read.
+//! Gives damaged packs up: what still reads of them and lies nowhere else moves into new packs, and the index no longer names the
+//! rest. Where something that is needed goes with it, a backup then stores it again if the source still has it, instead of relying
+//! on bytes that nobody can read.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -33,42 +34,56 @@ pub struct Salvage {
     pub old_indexes: Vec<String>,
     /// Packs of which nothing could be read: it may be their rights, or a cable, and not their bytes. They stay as they are.
     pub unread: Vec<ObjectId>,
+    /// Packs that hold what is needed and what nothing here gives. They stay as they are.
+    pub needed: Vec<ObjectId>,
 }
 
-/// What reads of a damaged pack and lies nowhere else.
-struct Readable {
-    pack: PackContents,
+/// What is left of a damaged pack.
+pub(super) struct Remains {
+    /// What opens in it, and in no pack that stays.
+    pub(super) readable: PackContents,
+    /// What opens nowhere.
+    pub(super) lost: Vec<(BlobKind, BlobId)>,
     /// Whether the store refused each byte of it.
     is_silent: bool,
 }
 
 impl Repository {
-    /// Moves what still reads of damaged packs, and names none of them any more. Under an exclusive lock; the index is loaded.
+    /// Moves what still reads of damaged packs, and names none of them any more; with `needed`, only of those that nothing needed is
+    /// lost with. Under an exclusive lock; the index is loaded.
     ///
     /// # Errors
     /// Where the store refuses, or what is to stay could not be proved. Then nothing has changed but what no index names.
-    pub async fn salvage(&self, damaged: &HashSet<ObjectId>, run: &Run) -> Result<Salvage, RepositoryError> {
-        let packs = self.with_index(|index| index.contents(damaged, |_, _| true));
-        let (mut salvage, mut lost, mut kept) = (Salvage::default(), HashSet::new(), Vec::new());
-        let mut gone = damaged.clone();
-        for pack in packs {
+    pub async fn salvage(
+        &self,
+        damaged: &HashSet<ObjectId>,
+        needed: Option<&Marks>,
+        run: &Run,
+    ) -> Result<Salvage, RepositoryError> {
+        let (mut salvage, mut remains) = (Salvage::default(), Vec::new());
+        for pack in self.contents_of(damaged) {
             run.check()?;
-            let (blobs, before) = (pack.blobs.len() as u64, lost.len());
-            let readable = self.readable(&pack, damaged, &mut lost).await?;
-            if readable.is_silent {
-                gone.remove(&pack.id);
-                salvage.unread.push(pack.id);
-                continue;
-            }
-            let readable = readable.pack;
-            salvage.packs.push(Salvaged { pack: pack.id, blobs, lost: (lost.len() - before) as u64 });
-            if !readable.blobs.is_empty() {
-                kept.push(readable);
-            }
+            remains.push((pack.blobs.len() as u64, self.remains(&pack, damaged).await?));
         }
         // A blob that one damaged pack has lost may be whole in another.
-        for blob in kept.iter().flat_map(|pack| &pack.blobs) {
-            lost.remove(&(blob.kind, blob.id));
+        let readable = remains.iter().flat_map(|(_, remains)| &remains.readable.blobs);
+        let readable: HashSet<_> = readable.map(|blob| (blob.kind, blob.id)).collect();
+        let (mut gone, mut lost, mut kept) = (HashSet::new(), HashSet::new(), Vec::new());
+        for (blobs, mut remains) in remains {
+            remains.lost.retain(|blob| !readable.contains(blob));
+            let pack = remains.readable.id;
+            match needed {
+                None if remains.is_silent => salvage.unread.push(pack),
+                Some(needed) if remains.lost.iter().any(|(kind, id)| self.is_marked(needed, *kind, id)) => {
+                    salvage.needed.push(pack);
+                }
+                _ => {
+                    gone.insert(pack);
+                    salvage.packs.push(Salvaged { pack, blobs, lost: remains.lost.len() as u64 });
+                    lost.extend(remains.lost);
+                    kept.extend(Some(remains.readable).filter(|readable| !readable.blobs.is_empty()));
+                }
+            }
         }
         if salvage.packs.is_empty() {
             return Ok(salvage);
@@ -84,16 +99,16 @@ impl Repository {
         Ok(salvage)
     }
 
-    /// Returns the blobs of a damaged pack that open in it and in no pack that stays, and notes those that open nowhere.
-    async fn readable(
+    /// Sorts the blobs of a damaged pack: those that open in it and in no pack that stays, and those that open nowhere.
+    pub(super) async fn remains(
         &self,
         pack: &PackContents,
         damaged: &HashSet<ObjectId>,
-        lost: &mut HashSet<(BlobKind, BlobId)>,
-    ) -> Result<Readable, RepositoryError> {
+    ) -> Result<Remains, RepositoryError> {
         let key = Key::new(FileKind::Pack, pack.id.to_string());
         let got = self.store.get(&key).await;
         let mut is_silent = matches!(got, Err(StoreError::Unreadable { .. }));
+        let is_there = !matches!(got, Err(StoreError::Missing { .. }));
         let bytes = match got.map_err(RepositoryError::from) {
             Err(error) if !error.is_damage() => return Err(error),
             got => got.unwrap_or_default(),
@@ -108,21 +123,21 @@ impl Repository {
             blobs.iter().map(opens).collect::<Vec<bool>>()
         });
         let opened = opened.await.map_err(|error| RepositoryError::refused("blobs", error))?;
-        let mut readable = PackContents { id: pack.id, blobs: Vec::new() };
+        let (mut readable, mut lost) = (PackContents { id: pack.id, blobs: Vec::new() }, Vec::new());
         for (blob, opens) in pack.blobs.iter().zip(opened) {
             let here = Location { pack: pack.id, blob: *blob };
             if self.opens_in_other(&here, damaged).await? {
                 continue;
             }
             // Alone it may come where the pack as a whole lies on a bad sector.
-            if opens || self.opens(&here).await? {
+            if opens || is_there && self.opens(&here).await? {
                 is_silent = false;
                 readable.blobs.push(*blob);
             } else {
-                lost.insert((blob.kind, blob.id));
+                lost.push((blob.kind, blob.id));
             }
         }
-        Ok(Readable { pack: readable, is_silent })
+        Ok(Remains { readable, lost, is_silent })
     }
 
     async fn opens_in_other(&self, here: &Location, damaged: &HashSet<ObjectId>) -> Result<bool, RepositoryError> {

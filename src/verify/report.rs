@@ -1,6 +1,6 @@
 //! What a verify found, as a plain value.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::fmt;
 use std::path::{Path, PathBuf};
 
@@ -91,6 +91,9 @@ pub struct Finding {
     pub costs: Vec<Cost>,
     /// Further paths that it costs.
     pub costs_more: u64,
+    /// Whether every snapshot comes back whole without it: what it held lies elsewhere as well, or nobody needs it.
+    #[serde(rename = "superfluous")]
+    pub is_superfluous: bool,
 }
 
 /// What a verify found.
@@ -114,6 +117,12 @@ impl Report {
     #[must_use]
     pub fn is_sound(&self) -> bool {
         self.damaged.is_empty() && self.missing.is_empty()
+    }
+
+    /// Tells whether every snapshot that was looked at comes back whole, whatever else is damaged or missing.
+    #[must_use]
+    pub fn is_harmless(&self) -> bool {
+        self.findings().all(|finding| finding.is_superfluous)
     }
 
     /// Returns all that is damaged, and then all that is missing.
@@ -182,12 +191,20 @@ pub(super) struct Draft {
     options: Options,
     pub(super) checked: Checked,
     pub(super) faults: BTreeMap<Object, Fault>,
+    /// Those of them that hold nothing which does not lie elsewhere.
+    pub(super) spare: HashSet<Object>,
     pub(super) orphans: Vec<Key>,
 }
 
 impl Draft {
     pub(super) fn new(options: Options) -> Self {
-        Self { options, checked: Checked::default(), faults: BTreeMap::new(), orphans: Vec::new() }
+        Self {
+            options,
+            checked: Checked::default(),
+            faults: BTreeMap::new(),
+            spare: HashSet::new(),
+            orphans: Vec::new(),
+        }
     }
 
     /// Adds a fault. Of one object the first says most; the later ones may know of more blobs that are lost.
@@ -218,15 +235,31 @@ impl Draft {
         Ok(())
     }
 
+    /// Tells whether a snapshot or a tree is lost: nobody knows what they need.
+    fn hides_needs(&self, costs: &Costs) -> bool {
+        self.faults.iter().any(|(object, fault)| match object {
+            Object::Stored(Key { kind: FileKind::Snapshot, .. }) => !self.spare.contains(object),
+            _ => costs.contains_key(object) && fault.lost.iter().any(|(kind, _)| *kind == BlobKind::Tree),
+        })
+    }
+
     pub(super) fn settle(self, mut costs: Costs) -> Report {
         let (mut damaged, mut missing) = (Vec::new(), Vec::new());
+        let hides = self.hides_needs(&costs);
         for (object, fault) in self.faults {
             let (paths, costs_more) = costs.remove(&object).unwrap_or_default().into_parts();
+            let is_superfluous = match &object {
+                // What is lost with a pack and needed has a path, as long as all that needs something can be read.
+                Object::Stored(Key { kind: FileKind::Pack, .. }) => !hides && paths.is_empty() && costs_more == 0,
+                // It keeps runs off, and holds nothing.
+                Object::Stored(Key { kind: FileKind::Lock, .. }) => true,
+                object => self.spare.contains(object),
+            };
             let list = match fault.state {
                 State::Damaged => &mut damaged,
                 State::Missing => &mut missing,
             };
-            list.push(Finding { object, what: fault.what, costs: paths, costs_more });
+            list.push(Finding { object, what: fault.what, costs: paths, costs_more, is_superfluous });
         }
         Report {
             level: self.options.level,

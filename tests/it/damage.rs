@@ -21,7 +21,7 @@ use crate::repository::{local, made, memory, noise, opened, read_all, save, secr
 
 mod matrix;
 
-const STRUCTURE: Options = Options { level: Level::Structure, subset: None };
+pub(crate) const STRUCTURE: Options = Options { level: Level::Structure, subset: None };
 pub(crate) const DATA: Options = Options { level: Level::Data, subset: None };
 
 /// A repository with two snapshots that share most.

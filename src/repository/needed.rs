@@ -1,11 +1,13 @@
 //! Marks what the snapshots need: every tree that they name, each once, and every blob that a tree names.
 
+use std::sync::Arc;
+
 use rayon::iter::{IntoParallelRefIterator, ParallelIterator};
 
 use crate::event::Unit;
 use crate::id::BlobId;
-use crate::prune::PruneError;
-use crate::repository::{BlobKind, Marked, Marks, Repository, RepositoryError, Tree};
+use crate::repository::error::RepositoryError;
+use crate::repository::{BlobKind, Marked, Marks, Repository, SnapshotList, Tree};
 use crate::run::Run;
 
 /// Trees read at once. On an object store each may be a round trip.
@@ -14,13 +16,26 @@ const READS_IN_FLIGHT_MAX: usize = 16;
 /// Trees taken from the list of those to do in one turn: a bound on what their results hold in memory.
 const BATCH: usize = 256;
 
+impl Repository {
+    /// Marks all that snapshots need. They were listed before the index was loaded.
+    ///
+    /// # Errors
+    /// Where a snapshot or a tree does not open, or names what no index does: then nobody can tell what is needed.
+    pub async fn mark_needed(self: &Arc<Self>, snapshots: &SnapshotList, run: &Run) -> Result<Marks, RepositoryError> {
+        if let Some(fault) = snapshots.damaged.first() {
+            return Err(fault.error.clone());
+        }
+        let roots = snapshots.found.iter().map(|stored| stored.snapshot.tree).collect();
+        let (repository, marking) = (Arc::clone(self), run.clone());
+        let marked = tokio::task::spawn_blocking(move || mark(&repository, roots, &marking)).await;
+        marked.map_err(|error| RepositoryError::refused("marks", error))?
+    }
+}
+
 /// Marks all that the roots need.
-///
-/// # Errors
-/// Where a tree does not open, or a blob is named that no index names.
-pub(super) fn mark(repository: &Repository, mut roots: Vec<BlobId>, run: &Run) -> Result<Marks, PruneError> {
+fn mark(repository: &Repository, mut roots: Vec<BlobId>, run: &Run) -> Result<Marks, RepositoryError> {
     let pool = rayon::ThreadPoolBuilder::new().num_threads(READS_IN_FLIGHT_MAX).build();
-    let pool = pool.map_err(|error| PruneError::Thread(error.to_string()))?;
+    let pool = pool.map_err(|error| RepositoryError::refused("marks", error))?;
     let task = run.events.task("find what is needed", Unit::Objects, 0);
     let mut marks = repository.marks();
     let mut to_do = Vec::new();
@@ -33,18 +48,11 @@ pub(super) fn mark(repository: &Repository, mut roots: Vec<BlobId>, run: &Run) -
         let batch = to_do.split_off(to_do.len().saturating_sub(BATCH));
         let trees: Vec<Result<Tree, RepositoryError>> =
             pool.install(|| batch.par_iter().map(|id| repository.tree_blocking(id)).collect());
-        for (id, tree) in batch.iter().zip(trees) {
-            let tree = match tree {
-                Err(error) if error.is_damage() => {
-                    return Err(PruneError::Doubt(format!("tree {} is damaged", id.short())));
-                }
-                tree => tree?,
-            };
-            for node in &tree.nodes {
+        for tree in trees {
+            for node in &tree?.nodes {
                 for blob in &node.content {
                     if repository.mark(&mut marks, BlobKind::Data, blob) == Marked::Unknown {
-                        let name = node.name.to_string_lossy();
-                        return Err(PruneError::Doubt(format!("no index names blob {} of `{name}`", blob.short())));
+                        return Err(RepositoryError::MissingBlob { kind: BlobKind::Data, id: *blob });
                     }
                 }
                 if let Some(subtree) = node.subtree {
@@ -58,11 +66,16 @@ pub(super) fn mark(repository: &Repository, mut roots: Vec<BlobId>, run: &Run) -
 }
 
 /// Marks a tree, and puts it on the list where it was not met before.
-fn note(repository: &Repository, marks: &mut Marks, tree: BlobId, to_do: &mut Vec<BlobId>) -> Result<(), PruneError> {
+fn note(
+    repository: &Repository,
+    marks: &mut Marks,
+    tree: BlobId,
+    to_do: &mut Vec<BlobId>,
+) -> Result<(), RepositoryError> {
     match repository.mark(marks, BlobKind::Tree, &tree) {
         Marked::First => to_do.push(tree),
         Marked::Again => {}
-        Marked::Unknown => return Err(PruneError::Doubt(format!("no index names tree {}", tree.short()))),
+        Marked::Unknown => return Err(RepositoryError::MissingBlob { kind: BlobKind::Tree, id: tree }),
     }
     Ok(())
 }
