@@ -297,7 +297,7 @@ fn a_minute_of_503_is_outlived_and_another_ones_lock_is_waited_for_no_longer() {
         let packs: Vec<_> = minute.refused.iter().filter(|(path, _)| path.contains("/data/")).collect();
         assert!(!packs.is_empty() && packs.iter().all(|(_, tries)| (9..=11).contains(*tries)), "{packs:?}");
     }
-    let puts = &copied.lock().unwrap().puts;
+    let puts = std::mem::take(&mut copied.lock().unwrap().puts);
     assert!(puts.len() >= 5 && puts.values().all(|times| *times == 1), "{puts:?}");
     copying.bkp(&["verify", "mall", "--copy", "usb", "--level", "data"]).expect(0);
     assert_eq!(files(&restoring.path("back")), files(&restoring.path("images")));
