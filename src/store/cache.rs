@@ -157,8 +157,16 @@ impl Store for Cache {
         self.inner.size(key).await
     }
 
+    /// What is gone there is dropped here as well.
     async fn delete(&self, key: &Key) -> Result<(), StoreError> {
-        self.inner.delete(key).await
+        self.inner.delete(key).await?;
+        let gone = key.name.clone();
+        match (key.kind, object_name(key)) {
+            (FileKind::Pack, _) => self.keep_packs(move |pack| pack != gone).await,
+            (_, Some(name)) => self.blocking(move |dir| dir.remove(&name)).await,
+            (_, None) => {}
+        }
+        Ok(())
     }
 
     async fn immutable_until(&self, key: &Key) -> Result<Option<DateTime<Utc>>, StoreError> {

@@ -7,6 +7,7 @@ use std::ops::Range;
 use std::sync::Mutex;
 use std::sync::MutexGuard;
 use std::sync::PoisonError;
+use std::time::Duration;
 
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
@@ -32,6 +33,8 @@ pub enum Operation {
 pub enum Fault {
     /// Nothing is done, and another try may succeed.
     Transient,
+    /// Nothing is done, and the store asks to be left alone for so long.
+    Busy(Duration),
     /// Nothing is done, and access is denied.
     Denied,
     /// Nothing is done, for want of space.
@@ -194,6 +197,9 @@ impl Faulty {
         let thing = thing.to_owned();
         match fault {
             Some(Fault::Transient) => Err(transient(act, thing, "injected fault")),
+            Some(Fault::Busy(after)) => {
+                Err(StoreError::Busy { act, thing, reason: "injected fault".to_owned(), after: *after })
+            }
             Some(Fault::Dead) => Err(StoreError::Failed { act, thing, reason: "injected death".to_owned() }),
             Some(Fault::Denied) => Err(StoreError::Denied { act, thing, reason: "injected fault".to_owned() }),
             Some(Fault::Full) => Err(StoreError::Full { act, thing }),

@@ -213,78 +213,35 @@ mod tests {
         assert!(sum(0.0).as_secs() < 150, "{:?}", sum(0.0));
     }
 
-    /// Answers that it is busy until a moment.
-    struct Away {
-        until: tokio::time::Instant,
-        asks_for: Option<Duration>,
-        asked: std::sync::atomic::AtomicU64,
-        inner: MemoryStore,
-    }
-
-    #[async_trait::async_trait]
-    impl Store for Away {
-        fn location(&self) -> String {
-            self.inner.location()
-        }
-
-        async fn put(&self, key: &Key, bytes: Bytes) -> Result<(), StoreError> {
-            self.asked.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-            if tokio::time::Instant::now() >= self.until {
-                return self.inner.put(key, bytes).await;
-            }
-            let (act, thing, reason) = ("put", key.path(), "503 SlowDown".to_owned());
-            Err(match self.asks_for {
-                Some(after) => StoreError::Busy { act, thing, reason, after },
-                None => StoreError::Transient { act, thing, reason },
-            })
-        }
-
-        async fn get(&self, key: &Key) -> Result<Bytes, StoreError> {
-            self.inner.get(key).await
-        }
-
-        async fn get_range(&self, key: &Key, range: Range<u64>) -> Result<Bytes, StoreError> {
-            self.inner.get_range(key, range).await
-        }
-
-        async fn list(&self, kind: FileKind) -> Result<Vec<Listed>, StoreError> {
-            self.inner.list(kind).await
-        }
-
-        async fn size(&self, key: &Key) -> Result<Option<u64>, StoreError> {
-            self.inner.size(key).await
-        }
-
-        async fn delete(&self, key: &Key) -> Result<(), StoreError> {
-            self.inner.delete(key).await
-        }
-
-        async fn immutable_until(&self, key: &Key) -> Result<Option<DateTime<Utc>>, StoreError> {
-            self.inner.immutable_until(key).await
-        }
-    }
-
-    fn away(seconds: u64, asks_for: Option<Duration>) -> Arc<Away> {
-        let until = tokio::time::Instant::now() + Duration::from_secs(seconds);
-        Arc::new(Away { until, asks_for, asked: 0.into(), inner: MemoryStore::new() })
+    /// A store that answers every put so for so many seconds.
+    fn away(seconds: u64, fault: Fault) -> Arc<Faulty> {
+        let faulty = Arc::new(Faulty::new(Arc::new(MemoryStore::new())));
+        faulty.add(Rule::every(Operation::Put, fault));
+        let back = faulty.clone();
+        tokio::spawn(async move {
+            tokio::time::sleep(Duration::from_secs(seconds)).await;
+            back.heal();
+        });
+        faulty
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_store_that_is_away_for_a_minute_is_outlived() {
         for _ in 0..50 {
-            let away = away(60, None);
+            let away = away(60, Fault::Transient);
             let retry = Retry::new(away.clone(), Backoff::default(), CancellationToken::new());
             retry.put(&key(), Bytes::from_static(b"x")).await.unwrap();
             assert_eq!(away.size(&key()).await.unwrap(), Some(1));
+            assert!(away.count(Operation::Put) > 8);
         }
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_store_that_says_when_to_come_back_is_asked_no_sooner() {
-        let away = away(45, Some(Duration::from_secs(45)));
+        let away = away(44, Fault::Busy(Duration::from_secs(45)));
         let retry = Retry::new(away.clone(), Backoff::default(), CancellationToken::new());
         retry.put(&key(), Bytes::from_static(b"x")).await.unwrap();
-        assert_eq!(away.asked.load(std::sync::atomic::Ordering::Relaxed), 2);
+        assert_eq!(away.count(Operation::Put), 2);
     }
 
     #[tokio::test]

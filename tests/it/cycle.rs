@@ -1,7 +1,6 @@
 //! What `bkp run`, `status` and `forget` make of a day that goes wrong, with the real program on a tree of images.
 
 use std::fs;
-use std::ops::Range;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -16,7 +15,7 @@ use bkp::policy::Policy;
 use bkp::repository::Repository;
 use bkp::run::Run;
 use bkp::store::faulty::{Fault, Faulty, Operation, Rule};
-use bkp::store::{FileKind, Key, Listed, SharedStore, Store, StoreError};
+use bkp::store::{FileKind, Key, SharedStore, Store, StoreError};
 use bkp::verify::Level;
 use bytes::Bytes;
 use serde_json::Value;
@@ -24,6 +23,7 @@ use tempfile::TempDir;
 
 use crate::copy::{memory, password, repository, save};
 use crate::world::Ended;
+use crate::wrapper::{Wrapped, Wrapper};
 
 /// A directory with a policy `mall`, its images, a repository and a copy; no server is needed.
 struct Mall {
@@ -446,9 +446,9 @@ struct Meanwhile<F> {
 }
 
 #[async_trait::async_trait]
-impl<F: Fn() + Send + Sync> Store for Meanwhile<F> {
-    fn location(&self) -> String {
-        self.inner.location()
+impl<F: Fn() + Send + Sync> Wrapper for Meanwhile<F> {
+    fn inner(&self) -> &dyn Store {
+        &*self.inner
     }
 
     async fn put(&self, key: &Key, bytes: Bytes) -> Result<(), StoreError> {
@@ -458,31 +458,11 @@ impl<F: Fn() + Send + Sync> Store for Meanwhile<F> {
         self.inner.put(key, bytes).await
     }
 
-    async fn get(&self, key: &Key) -> Result<Bytes, StoreError> {
-        self.inner.get(key).await
-    }
-
-    async fn get_range(&self, key: &Key, range: Range<u64>) -> Result<Bytes, StoreError> {
-        self.inner.get_range(key, range).await
-    }
-
-    async fn list(&self, kind: FileKind) -> Result<Vec<Listed>, StoreError> {
-        self.inner.list(kind).await
-    }
-
-    async fn size(&self, key: &Key) -> Result<Option<u64>, StoreError> {
-        self.inner.size(key).await
-    }
-
     async fn delete(&self, key: &Key) -> Result<(), StoreError> {
         if key.kind == self.kind {
             (self.act)();
         }
         self.inner.delete(key).await
-    }
-
-    async fn immutable_until(&self, key: &Key) -> Result<Option<chrono::DateTime<chrono::Utc>>, StoreError> {
-        self.inner.immutable_until(key).await
     }
 }
 
@@ -493,7 +473,7 @@ async fn crowded(kind: FileKind, act: impl Fn() + Send + Sync + 'static) -> (Arc
     for seed in 1..=3 {
         save(&made, seed, &["policy=mall", "source=images", "kind=files"]).await;
     }
-    let watched = Arc::new(Meanwhile { inner: store, kind, act });
+    let watched = Arc::new(Wrapped(Meanwhile { inner: store, kind, act }));
     let opened = Repository::open(watched, &password(), &Run::silent()).await.unwrap();
     let text = r#"
         version = 1

@@ -27,6 +27,8 @@ use crate::copy::{memory, password, repository, save};
 use crate::s3;
 use crate::servers::{self, Moto, S3};
 
+mod heal;
+
 const DAY: Duration = Duration::from_hours(24);
 const MONTH: Duration = Duration::from_hours(24 * 30);
 const KINDS: [FileKind; 5] = [FileKind::Config, FileKind::Key, FileKind::Pack, FileKind::Index, FileKind::Snapshot];

@@ -34,3 +34,4 @@ mod schedule;
 mod servers;
 mod stores;
 mod world;
+mod wrapper;

@@ -2,12 +2,14 @@
 //! succeeds or says why it did not, nothing is lost, nothing is sent twice, and the next run ends what the first began.
 
 use std::collections::BTreeMap;
-use std::process::Command;
+use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use bkp::place;
 use bkp::policy::Network;
-use bkp::repository::{BlobKind, Repository};
+use bkp::policy::Policy;
+use bkp::repository::{BlobKind, LockMode, Repository};
 use bkp::run::Run;
 use bkp::store::retry::{Backoff, Retry};
 use bkp::store::s3::{Line, S3Store};
@@ -18,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 use crate::cli::desk::Desk;
 use crate::copy::{memory, password, repository, save};
 use crate::immutable::copy_to;
+use crate::restic::VERSIONS;
 use crate::s3;
 use crate::servers::{Asked, Fault, S3, program};
 use crate::world::{Ended, files};
@@ -82,9 +85,14 @@ fn desk() -> (Desk, S3, Shared) {
 
 /// Runs the real restic over the copy.
 fn restic_check(desk: &Desk, s3: &S3) {
-    for version in ["RESTIC", "RESTIC019"] {
+    restic_check_at(desk, &format!("{}/{}/mall", s3.endpoint(), S3::BUCKET));
+}
+
+/// Runs the real restic over a repository in a bucket.
+pub(crate) fn restic_check_at(desk: &Desk, place: &str) {
+    for version in VERSIONS {
         let ended: Ended = Command::new(program(version))
-            .args(["-r", &format!("s3:{}/{}/mall", s3.endpoint(), S3::BUCKET), "--no-cache"])
+            .args(["-r", &format!("s3:{place}"), "--no-cache"])
             .args(["check", "--read-data", "--password-file", &desk.text("mall.key")])
             .env("AWS_ACCESS_KEY_ID", S3::ACCESS_KEY)
             .env("AWS_SECRET_ACCESS_KEY", S3::SECRET_KEY)
@@ -206,6 +214,101 @@ fn a_prune_of_a_copy_outlives_what_a_line_does_to_it() {
         let copied = desk.bkp(&["copy", "mall", "--json"]).expect(0).json();
         assert_eq!(copied["steps"][0]["result"]["copies"][0]["bytes"], 0, "{copied}");
     }
+}
+
+/// A server that is away for a minute, and who asked it how often: what it refused, and what it did.
+#[derive(Default)]
+struct Minute {
+    /// Which request is the first that it refuses; from then on it refuses all.
+    method: &'static str,
+    began: Option<Instant>,
+    refused: BTreeMap<String, u32>,
+    puts: BTreeMap<String, u32>,
+}
+
+/// The waits of a store that is tried again span 70 s at the least.
+const AWAY: Duration = Duration::from_secs(61);
+
+/// Starts a server that will be away for a minute, from the first such request for a pack on.
+fn leaving() -> (S3, Arc<Mutex<Minute>>) {
+    let minute = Arc::<Mutex<Minute>>::default();
+    let told = minute.clone();
+    let s3 = S3::start_with_faults(move |asked: &Asked| {
+        let mut minute = told.lock().unwrap();
+        let (method, path) = (asked.method().as_str(), asked.uri().path().to_owned());
+        if minute.began.is_none() && method == minute.method && path.contains("/data/") {
+            minute.began = Some(Instant::now());
+        }
+        if minute.began.is_some_and(|began| began.elapsed() < AWAY) {
+            *minute.refused.entry(path).or_default() += 1;
+            return Some(Fault::Status(503));
+        }
+        if method == "PUT" {
+            *minute.puts.entry(path).or_default() += 1;
+        }
+        None
+    });
+    (s3, minute)
+}
+
+fn started(desk: &Desk, args: &[&str]) -> Child {
+    desk.command(args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+}
+
+fn ended(child: Child) -> Ended {
+    child.wait_with_output().unwrap().into()
+}
+
+/// The only test that sleeps: what takes a minute of its own clock takes the same minute.
+#[test]
+fn a_minute_of_503_is_outlived_and_another_ones_lock_is_waited_for_no_longer() {
+    let desks = ["PUT", "GET"].map(|method| {
+        let ((s3, minute), desk) = (leaving(), Desk::ready());
+        copy_to(&desk, &s3.endpoint(), S3::BUCKET, "prefix = \"mall\"");
+        desk.bkp(&["backup", "mall", "--no-copy"]).expect(0);
+        if method == "GET" {
+            desk.bkp(&["copy", "mall"]).expect(0);
+        }
+        minute.lock().unwrap().method = method;
+        (desk, s3, minute)
+    });
+    let locked = Desk::backed_up();
+    locked.rot();
+    let rotten = files(&locked.path("repository/data"));
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let lock = runtime.block_on(async {
+        let policy = Policy::load(&locked.path("policies/mall.toml")).unwrap();
+        let repository = place::repository(&policy, &Run::silent()).await.unwrap();
+        repository.lock(LockMode::Exclusive, Duration::ZERO, &Run::silent()).await.unwrap()
+    });
+
+    let [(copying, s3, copied), (restoring, _s3, restored)] = desks;
+    let copy = started(&copying, &["copy", "mall"]);
+    let back = restoring.text("back");
+    let restore = started(&restoring, &["restore", "mall", "--from", "usb", "--to-dir", &back, "--yes"]);
+    let heal = started(&locked, &["verify", "mall", "--level", "data", "--heal"]);
+    ended(copy).expect(0);
+    ended(restore).expect(0);
+    let refused = ended(heal).expect(11);
+
+    for minute in [&copied, &restored] {
+        let minute = minute.lock().unwrap();
+        // Each wait is between half and all of twice the one before, up to 30 s: nine to eleven tries fall into a minute.
+        let packs: Vec<_> = minute.refused.iter().filter(|(path, _)| path.contains("/data/")).collect();
+        assert!(!packs.is_empty() && packs.iter().all(|(_, tries)| (9..=11).contains(*tries)), "{packs:?}");
+    }
+    let puts = std::mem::take(&mut copied.lock().unwrap().puts);
+    assert!(puts.len() >= 5 && puts.values().all(|times| *times == 1), "{puts:?}");
+    copying.bkp(&["verify", "mall", "--copy", "usb", "--level", "data"]).expect(0);
+    assert_eq!(files(&restoring.path("back")), files(&restoring.path("images")));
+    drop(s3);
+
+    for told in ["waiting for the lock of", "holds a lock that shuts all others out"] {
+        assert!(refused.err.contains(told), "{refused:?}");
+    }
+    assert_eq!(files(&locked.path("repository/data")), rotten, "nothing is put without a lock");
+    runtime.block_on(lock.release()).unwrap();
+    locked.bkp(&["verify", "mall", "--level", "data", "--heal"]).expect(0);
 }
 
 /// A store that bears a fifth of a second of silence, and tries so often without a wait.

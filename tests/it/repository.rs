@@ -27,6 +27,8 @@ use bkp::store::{FileKind, Key, SharedStore, Store, StoreError};
 use chrono::{DateTime, TimeDelta, Utc};
 use rand::{RngCore, SeedableRng};
 
+use crate::wrapper::{Wrapped, Wrapper};
+
 pub(crate) const PASSWORD: &str = "correct horse";
 
 /// Deriving the key takes a millisecond instead of a tenth of a second.
@@ -667,7 +669,7 @@ async fn an_index_that_a_prune_replaced_under_our_eyes_is_no_damage() {
     let saved = save(&repository, &[("/a", noise(1, 1000))]).await;
     let before = keys(&inner, FileKind::Index).await;
     let replacing = Replacing { inner: faulty.clone(), before: before[0].clone(), is_done: AtomicBool::new(false) };
-    let repository = Repository::open(Arc::new(replacing), &secret(), &Run::silent()).await.unwrap();
+    let repository = Repository::open(Arc::new(Wrapped(replacing)), &secret(), &Run::silent()).await.unwrap();
     repository.load_index(&Run::silent()).await.unwrap();
     assert_eq!(keys(&inner, FileKind::Index).await.len(), 1);
     assert_ne!(keys(&inner, FileKind::Index).await, before);
@@ -683,21 +685,9 @@ struct Replacing {
 }
 
 #[async_trait::async_trait]
-impl Store for Replacing {
-    fn location(&self) -> String {
-        self.inner.location()
-    }
-
-    async fn put(&self, key: &Key, bytes: bytes::Bytes) -> Result<(), StoreError> {
-        self.inner.put(key, bytes).await
-    }
-
-    async fn get(&self, key: &Key) -> Result<bytes::Bytes, StoreError> {
-        self.inner.get(key).await
-    }
-
-    async fn get_range(&self, key: &Key, range: std::ops::Range<u64>) -> Result<bytes::Bytes, StoreError> {
-        self.inner.get_range(key, range).await
+impl Wrapper for Replacing {
+    fn inner(&self) -> &dyn Store {
+        &*self.inner
     }
 
     async fn list(&self, kind: FileKind) -> Result<Vec<bkp::store::Listed>, StoreError> {
@@ -711,18 +701,6 @@ impl Store for Replacing {
             reindex(&shared, &self.before).await;
         }
         Ok(listed)
-    }
-
-    async fn size(&self, key: &Key) -> Result<Option<u64>, StoreError> {
-        self.inner.size(key).await
-    }
-
-    async fn delete(&self, key: &Key) -> Result<(), StoreError> {
-        self.inner.delete(key).await
-    }
-
-    async fn immutable_until(&self, key: &Key) -> Result<Option<DateTime<Utc>>, StoreError> {
-        self.inner.immutable_until(key).await
     }
 }
 

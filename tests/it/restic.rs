@@ -23,12 +23,15 @@ use bkp::prune;
 use bkp::prune::plan::Limits;
 use bkp::repository::{BlobKind, LockMode, Repository, RepositoryError};
 use bkp::run::Run;
-use bkp::store::{FileKind, Key, Listed, SharedStore, Store, StoreError};
+use bkp::store::{FileKind, Key, SharedStore, Store, StoreError};
 use bkp::verify::{Level, Options, verify};
 use chrono::TimeDelta;
 
 use crate::repository::{PASSWORD, local, made, noise, opened, read_all, save_dir, secret};
 use crate::servers::program;
+use crate::wrapper::{Wrapped, Wrapper};
+
+mod heal;
 
 pub(crate) const VERSIONS: [&str; 2] = ["RESTIC", "RESTIC019"];
 
@@ -331,8 +334,8 @@ struct Beside<F> {
 }
 
 impl<F: FnOnce() + Send + 'static> Beside<F> {
-    fn new(inner: SharedStore, kind: FileKind, act: F) -> Arc<Self> {
-        Arc::new(Self { inner, kind, act: Mutex::new(Some(act)) })
+    fn new(inner: SharedStore, kind: FileKind, act: F) -> Arc<Wrapped<Self>> {
+        Arc::new(Wrapped(Self { inner, kind, act: Mutex::new(Some(act)) }))
     }
 
     fn was_done(&self) -> bool {
@@ -341,9 +344,9 @@ impl<F: FnOnce() + Send + 'static> Beside<F> {
 }
 
 #[async_trait::async_trait]
-impl<F: FnOnce() + Send + 'static> Store for Beside<F> {
-    fn location(&self) -> String {
-        self.inner.location()
+impl<F: FnOnce() + Send + 'static> Wrapper for Beside<F> {
+    fn inner(&self) -> &dyn Store {
+        &*self.inner
     }
 
     async fn put(&self, key: &Key, bytes: bytes::Bytes) -> Result<(), StoreError> {
@@ -353,30 +356,6 @@ impl<F: FnOnce() + Send + 'static> Store for Beside<F> {
             tokio::task::spawn_blocking(act).await.unwrap();
         }
         Ok(())
-    }
-
-    async fn get(&self, key: &Key) -> Result<bytes::Bytes, StoreError> {
-        self.inner.get(key).await
-    }
-
-    async fn get_range(&self, key: &Key, range: std::ops::Range<u64>) -> Result<bytes::Bytes, StoreError> {
-        self.inner.get_range(key, range).await
-    }
-
-    async fn list(&self, kind: FileKind) -> Result<Vec<Listed>, StoreError> {
-        self.inner.list(kind).await
-    }
-
-    async fn size(&self, key: &Key) -> Result<Option<u64>, StoreError> {
-        self.inner.size(key).await
-    }
-
-    async fn delete(&self, key: &Key) -> Result<(), StoreError> {
-        self.inner.delete(key).await
-    }
-
-    async fn immutable_until(&self, key: &Key) -> Result<Option<chrono::DateTime<chrono::Utc>>, StoreError> {
-        self.inner.immutable_until(key).await
     }
 }
 
@@ -412,7 +391,7 @@ async fn a_restic_prune_beside_a_running_backup_is_refused_and_a_restic_backup_i
         let run = Run::silent();
         let repository = Repository::open(store, &secret(), &run).await.unwrap();
         let saved = backup(&policy_of(&desk), &repository, &backup::Options::default(), &run).await.unwrap();
-        assert!(saved.is_complete() && beside.was_done(), "{saved:?}");
+        assert!(saved.is_complete() && beside.0.was_done(), "{saved:?}");
         desk.check();
         desk.restic(&["prune", "--max-unused", "0"]);
         desk.check();

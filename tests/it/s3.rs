@@ -1,8 +1,9 @@
 //! The S3 store against a real HTTP server: what it promises, what it does when the server fails, and which ways it refuses.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 
 use bkp::id::ObjectId;
 use bkp::policy::{Access, Network, S3Place};
@@ -14,6 +15,8 @@ use bkp::store::{FileKind, Key, SharedStore, Store, StoreError};
 use bytes::Bytes;
 use tokio_util::sync::CancellationToken;
 
+use crate::cli::desk::Desk;
+use crate::immutable::copy_to;
 use crate::servers::{Fault, S3};
 
 pub(crate) fn place(s3: &S3) -> S3Place {
@@ -48,6 +51,12 @@ pub(crate) async fn open_place(place: &S3Place, network: &Network) -> Result<S3S
 pub(crate) async fn open(s3: &S3) -> S3Store {
     let network = Network::default();
     open_place(&place(s3), &network).await.unwrap()
+}
+
+/// Opens a prefix of its own, over a line.
+pub(crate) async fn open_below(s3: &S3, prefix: &str, line: Line) -> S3Store {
+    let place = S3Place { prefix: prefix.to_owned(), ..place(s3) };
+    S3Store::open(&place, Some(credentials()), &Network::default(), line, &Run::silent()).await.unwrap()
 }
 
 /// Opens with as many tries as by default, and no waits between them.
@@ -143,6 +152,55 @@ async fn a_listing_goes_on_past_a_page_of_a_thousand() {
     let listed = store.list(FileKind::Snapshot).await.unwrap();
     let names: std::collections::BTreeSet<_> = listed.iter().map(|it| &it.name).collect();
     assert_eq!((listed.len(), names.len()), (1_203, 1_203));
+}
+
+/// What a request says of encryption: how, and with which key.
+type Wish = (Option<String>, Option<String>);
+
+/// Starts a server that writes down what each put wishes; nothing else may carry a body.
+fn recording() -> (S3, Arc<Mutex<BTreeMap<String, Wish>>>) {
+    let wishes = Arc::<Mutex<BTreeMap<_, _>>>::default();
+    let written = wishes.clone();
+    let s3 = S3::start_with_faults(move |asked| {
+        let header = |name| asked.headers().get(name).map(|value| value.to_str().unwrap().to_owned());
+        match asked.method().as_str() {
+            "PUT" => {
+                let wish =
+                    (header("x-amz-server-side-encryption"), header("x-amz-server-side-encryption-aws-kms-key-id"));
+                written.lock().unwrap().insert(asked.uri().path().to_owned(), wish);
+                None
+            }
+            // The parts of an upload in several would carry no such header: its beginning would have to.
+            "POST" => Some(Fault::Status(501)),
+            _ => None,
+        }
+    });
+    (s3, wishes)
+}
+
+#[test]
+fn every_put_says_how_the_server_is_to_encrypt_and_says_nothing_where_the_policy_does_not() {
+    let kms = "sse = { kms = \"arn:aws:kms:ap-northeast-2:1:key/mall\" }\n";
+    for (sse, how, key) in [
+        (kms, Some("aws:kms"), Some("arn:aws:kms:ap-northeast-2:1:key/mall")),
+        ("sse = \"AES256\"\n", Some("AES256"), None),
+        ("", None, None),
+    ] {
+        let ((s3, wishes), desk) = (recording(), Desk::ready());
+        copy_to(&desk, &s3.endpoint(), S3::BUCKET, sse);
+        let expected: Wish = (how.map(str::to_owned), key.map(str::to_owned));
+        let assert_said = |kinds: &[&str]| {
+            let wishes = std::mem::take(&mut *wishes.lock().unwrap());
+            assert!(wishes.values().all(|wish| *wish == expected), "{sse}: {wishes:?}");
+            let put: BTreeSet<_> = wishes.keys().map(|path| path.split('/').nth(2).unwrap()).collect();
+            assert_eq!(put, kinds.iter().copied().collect(), "{sse}");
+        };
+        desk.bkp(&["backup", "mall"]).expect(0);
+        assert_said(&["config", "keys", "data", "index", "snapshots"]);
+        std::fs::remove_dir_all(s3.objects().join("data")).unwrap();
+        desk.bkp(&["verify", "mall", "--heal", "--copy", "usb"]).expect(0);
+        assert_said(&["locks", "data"]);
+    }
 }
 
 #[tokio::test]

@@ -14,6 +14,7 @@ mod template;
 pub(crate) use database::Product;
 pub(crate) use database::Server;
 pub(crate) use moto::Moto;
+pub(crate) use moto::Version;
 pub(crate) use programs::program;
 pub(crate) use s3::Asked;
 pub(crate) use s3::Fault;

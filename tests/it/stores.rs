@@ -1,8 +1,10 @@
 //! One suite of promises, over every store.
 
+use std::collections::BTreeSet;
+use std::fs;
 use std::future::Future;
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,11 +16,14 @@ use bkp::store::limit::Limit;
 use bkp::store::local::LocalStore;
 use bkp::store::memory::MemoryStore;
 use bkp::store::retry::{Backoff, Retry};
-use bkp::store::{FileKind, Key, Listed, SharedStore, Store, StoreError};
+use bkp::store::s3::Line;
+use bkp::store::{FileKind, Key, SharedStore, Store, StoreError};
 use bytes::Bytes;
-use chrono::{DateTime, Utc};
+use tempfile::TempDir;
+use tokio_util::sync::CancellationToken;
 
 use crate::servers::S3;
+use crate::wrapper::{Wrapped, Wrapper};
 
 const KINDS: [FileKind; 6] =
     [FileKind::Key, FileKind::Config, FileKind::Lock, FileKind::Pack, FileKind::Index, FileKind::Snapshot];
@@ -39,18 +44,71 @@ fn object(kind: FileKind, bytes: &[u8]) -> (Key, Bytes) {
     (key, Bytes::copy_from_slice(bytes))
 }
 
+type Named = (&'static str, SharedStore);
+
+/// A rate that no test feels.
+const FAST: u64 = 1 << 40;
+
+/// Every store round a store, each round one of its own.
+fn wrapped(inner: impl Fn() -> SharedStore, dir: &Path) -> [Named; 4] {
+    [
+        ("Retry", Arc::new(Retry::new(inner(), Backoff::default(), CancellationToken::new()))),
+        ("Limit", Arc::new(Limit::new(inner(), Some(FAST), 3))),
+        ("Cache", Arc::new(Cache::new(inner(), dir.join("cache"), 1 << 30, Events::silent()))),
+        ("Faulty", Arc::new(Faulty::new(inner()))),
+    ]
+}
+
+/// Every store and every wrapper, empty, and what they live on.
+struct All {
+    stores: Vec<Named>,
+    _dir: TempDir,
+    _s3: S3,
+}
+
+impl All {
+    async fn new() -> Self {
+        let (dir, s3) = (tempfile::tempdir().unwrap(), S3::start());
+        fs::create_dir(dir.path().join("mounted")).unwrap();
+        let mut stores: Vec<Named> = vec![
+            ("MemoryStore", Arc::new(MemoryStore::new())),
+            ("LocalStore", Arc::new(LocalStore::new(dir.path().join("repository")))),
+            ("LocalStore", Arc::new(LocalStore::within(dir.path().join("mounted")))),
+        ];
+        for (prefix, line) in [("at-once", Line::default()), ("paced", Line::new(Some(FAST)))] {
+            stores.push(("S3Store", Arc::new(crate::s3::open_below(&s3, prefix, line).await)));
+        }
+        stores.extend(wrapped(|| Arc::new(MemoryStore::new()), dir.path()));
+        Self { stores, _dir: dir, _s3: s3 }
+    }
+}
+
 /// Runs one promise over every store and every wrapper.
 async fn over_all<F: Future<Output = ()>>(promise: impl Fn(SharedStore) -> F) {
-    let memory = || -> SharedStore { Arc::new(MemoryStore::new()) };
-    promise(memory()).await;
-    let dir = tempfile::tempdir().unwrap();
-    promise(Arc::new(LocalStore::new(dir.path().join("repository")))).await;
-    let s3 = S3::start();
-    promise(Arc::new(crate::s3::open(&s3).await)).await;
-    let cancel = tokio_util::sync::CancellationToken::new();
-    promise(Arc::new(Retry::new(memory(), Backoff::default(), cancel))).await;
-    promise(Arc::new(Limit::new(memory(), Some(1 << 40), 3))).await;
-    promise(Arc::new(Faulty::new(memory()))).await;
+    for (name, store) in All::new().await.stores {
+        println!("by {name} at {}", store.location());
+        promise(store).await;
+    }
+}
+
+#[tokio::test]
+async fn no_store_of_the_program_is_without_these_promises() {
+    let stores = All::new().await.stores;
+    let asked: BTreeSet<_> = stores.iter().map(|(name, _)| (*name).to_owned()).collect();
+    let (mut there, mut dirs) = (BTreeSet::new(), vec![PathBuf::from("src")]);
+    while let Some(dir) = dirs.pop() {
+        for path in fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path()) {
+            if path.is_dir() {
+                dirs.push(path);
+            } else {
+                let text = fs::read_to_string(path).unwrap();
+                let named = |line: &str| Some(line.split_once(" Store for ")?.1.trim_end_matches(" {").to_owned());
+                // What is indented stands in tests.
+                there.extend(text.lines().filter(|line| line.starts_with("impl")).filter_map(named));
+            }
+        }
+    }
+    assert_eq!(there, asked, "all that is there, and all that is asked");
 }
 
 async fn names(store: &SharedStore, kind: FileKind) -> Vec<String> {
@@ -106,58 +164,25 @@ async fn a_hash_is_that_of_the_bytes_as_they_are_now() {
 struct Hashing(MemoryStore);
 
 #[async_trait::async_trait]
-impl Store for Hashing {
-    fn location(&self) -> String {
-        self.0.location()
-    }
-
-    async fn put(&self, key: &Key, bytes: Bytes) -> Result<(), StoreError> {
-        self.0.put(key, bytes).await
-    }
-
-    async fn get(&self, key: &Key) -> Result<Bytes, StoreError> {
-        self.0.get(key).await
+impl Wrapper for Hashing {
+    fn inner(&self) -> &dyn Store {
+        &self.0
     }
 
     async fn hash(&self, _: &Key) -> Result<ObjectId, StoreError> {
         Ok(ObjectId::of(b"from the disk"))
     }
-
-    async fn get_range(&self, key: &Key, range: std::ops::Range<u64>) -> Result<Bytes, StoreError> {
-        self.0.get_range(key, range).await
-    }
-
-    async fn list(&self, kind: FileKind) -> Result<Vec<Listed>, StoreError> {
-        self.0.list(kind).await
-    }
-
-    async fn size(&self, key: &Key) -> Result<Option<u64>, StoreError> {
-        self.0.size(key).await
-    }
-
-    async fn delete(&self, key: &Key) -> Result<(), StoreError> {
-        self.0.delete(key).await
-    }
-
-    async fn immutable_until(&self, key: &Key) -> Result<Option<DateTime<Utc>>, StoreError> {
-        self.0.immutable_until(key).await
-    }
 }
 
 #[tokio::test]
 async fn a_wrapper_leaves_the_hash_to_the_store_that_reads_the_disk() {
-    let inner = || -> SharedStore { Arc::new(Hashing(MemoryStore::new())) };
-    let cancel = tokio_util::sync::CancellationToken::new();
     let dir = tempfile::tempdir().unwrap();
-    let wrappers: [SharedStore; 3] = [
-        Arc::new(Limit::new(inner(), Some(1 << 40), 3)),
-        Arc::new(Retry::new(inner(), Backoff::default(), cancel)),
-        Arc::new(Cache::new(inner(), dir.path(), 1 << 20, Events::silent())),
-    ];
-    for store in wrappers {
+    for (name, store) in wrapped(|| Arc::new(Wrapped(Hashing(MemoryStore::new()))), dir.path()) {
         let (key, bytes) = object(FileKind::Pack, b"as a get tells it");
         store.put(&key, bytes).await.unwrap();
-        assert_eq!(store.hash(&key).await.unwrap(), ObjectId::of(b"from the disk"));
+        // A store that fails on purpose fails a hash as it fails a get.
+        let expected: &[u8] = if name == "Faulty" { b"as a get tells it" } else { b"from the disk" };
+        assert_eq!(store.hash(&key).await.unwrap(), ObjectId::of(expected), "{name}");
     }
 }
 
@@ -167,13 +192,13 @@ async fn one_object_that_cannot_be_read_is_told_from_a_store_that_cannot() {
     let (cut, bytes) = object(FileKind::Pack, &[1; 100]);
     store.put(&cut, bytes).await.unwrap();
     let path = dir.path().join(cut.path());
-    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
-    std::fs::File::options().write(true).open(&path).unwrap().set_len(50).unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+    fs::File::options().write(true).open(&path).unwrap().set_len(50).unwrap();
     let error = store.get_range(&cut, 0..100).await.unwrap_err();
     assert!(matches!(error, StoreError::Unreadable { .. }), "{error}");
 
     let no_file = key(FileKind::Pack, 3);
-    std::fs::create_dir_all(dir.path().join(no_file.path())).unwrap();
+    fs::create_dir_all(dir.path().join(no_file.path())).unwrap();
     for error in [store.get(&no_file).await.unwrap_err(), store.hash(&no_file).await.unwrap_err()] {
         assert!(matches!(error, StoreError::Unreadable { .. }), "{error}");
         assert!(error.hint().is_some());
@@ -228,6 +253,39 @@ async fn a_deleted_object_is_gone() {
     .await;
 }
 
+#[tokio::test]
+async fn what_was_read_before_it_was_deleted_comes_from_nowhere_afterwards() {
+    over_all(|store| async move {
+        for kind in KINDS {
+            let (key, bytes) = object(kind, b"0123456789");
+            store.put(&key, bytes).await.unwrap();
+            store.get(&key).await.unwrap();
+            store.get_range(&key, 2..5).await.unwrap();
+            store.delete(&key).await.unwrap();
+            assert!(matches!(store.get(&key).await, Err(StoreError::Missing { .. })), "{kind:?}");
+            assert!(matches!(store.get_range(&key, 2..5).await, Err(StoreError::Missing { .. })), "{kind:?}");
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_is_put_where_something_lies_takes_its_place() {
+    over_all(|store| async move {
+        let (root, bytes) = object(FileKind::Key, b"the first makes the root");
+        store.put(&root, bytes).await.unwrap();
+        // The only object that is not named by its bytes.
+        let key = Key::config();
+        for bytes in [&b"the first"[..], b"another, and longer", b"third"] {
+            store.put(&key, Bytes::copy_from_slice(bytes)).await.unwrap();
+            assert_eq!(store.get(&key).await.unwrap(), bytes);
+            assert_eq!(store.hash(&key).await.unwrap(), ObjectId::of(bytes));
+            assert_eq!(store.size(&key).await.unwrap(), Some(bytes.len() as u64));
+        }
+    })
+    .await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn many_puts_at_once_all_arrive() {
     over_all(|store| async move {
@@ -253,7 +311,7 @@ fn local() -> (tempfile::TempDir, SharedStore) {
 }
 
 fn mode(path: &Path) -> u32 {
-    std::fs::metadata(path).unwrap().permissions().mode() & 0o7777
+    fs::metadata(path).unwrap().permissions().mode() & 0o7777
 }
 
 #[tokio::test]
@@ -272,10 +330,10 @@ async fn what_a_kill_left_is_no_object_and_is_tidied_away_when_old() {
     store.put(&key(FileKind::Snapshot, 1), Bytes::from_static(b"x")).await.unwrap();
     let place = dir.path().join("snapshots");
     let (old, young) = (place.join("02-tmp-aa"), place.join("03-tmp-bb"));
-    std::fs::write(&old, "torn").unwrap();
-    std::fs::write(&young, "torn").unwrap();
+    fs::write(&old, "torn").unwrap();
+    fs::write(&young, "torn").unwrap();
     let two_days_ago = std::time::SystemTime::now() - std::time::Duration::from_hours(48);
-    std::fs::File::options().write(true).open(&old).unwrap().set_modified(two_days_ago).unwrap();
+    fs::File::options().write(true).open(&old).unwrap().set_modified(two_days_ago).unwrap();
     assert_eq!(names(&store, FileKind::Snapshot).await.len(), 1);
     let again = LocalStore::new(dir.path());
     bkp::store::Store::put(&again, &key(FileKind::Snapshot, 4), Bytes::new()).await.unwrap();
@@ -300,14 +358,14 @@ async fn a_root_that_another_makes_is_never_made_by_the_store() {
     let put = bkp::store::Store::put(&store, &key(FileKind::Key, 1), Bytes::new()).await;
     assert!(matches!(put, Err(StoreError::Missing { .. })), "{put:?}");
     assert!(!root.exists());
-    std::fs::create_dir(&root).unwrap();
+    fs::create_dir(&root).unwrap();
     bkp::store::Store::put(&store, &key(FileKind::Key, 1), Bytes::new()).await.unwrap();
 }
 
 #[tokio::test]
 async fn a_file_where_a_directory_should_be_is_a_clear_error() {
     let (dir, store) = local();
-    std::fs::write(dir.path().join("index"), "").unwrap();
+    fs::write(dir.path().join("index"), "").unwrap();
     let error = store.put(&key(FileKind::Index, 1), Bytes::new()).await.unwrap_err();
     assert!(error.to_string().contains("index"), "{error}");
 }
@@ -336,14 +394,9 @@ async fn a_full_disk_is_told_as_one_and_loses_nothing() {
 async fn what_is_immutable_is_not_deleted_whatever_stands_round_the_store() {
     let day = Duration::from_hours(24);
     let locking = || -> SharedStore { Arc::new(MemoryStore::immutable(day)) };
-    let cancel = tokio_util::sync::CancellationToken::new();
-    let all: [SharedStore; 4] = [
-        locking(),
-        Arc::new(Retry::new(locking(), Backoff::default(), cancel)),
-        Arc::new(Limit::new(locking(), None, 3)),
-        Arc::new(Faulty::new(locking())),
-    ];
-    for store in all {
+    let dir = tempfile::tempdir().unwrap();
+    for (name, store) in [("MemoryStore", locking())].into_iter().chain(wrapped(locking, dir.path())) {
+        println!("by {name}");
         let before = chrono::Utc::now();
         let (pack, bytes) = object(FileKind::Pack, b"kept");
         store.put(&pack, bytes).await.unwrap();

@@ -17,12 +17,12 @@ use bkp::secret::Secret;
 use bkp::store::faulty::{Fault, Faulty, Operation, Rule};
 use bkp::store::local::LocalStore;
 use bkp::store::memory::MemoryStore;
-use bkp::store::{FileKind, Key, Listed, Store, StoreError};
+use bkp::store::{Key, Store, StoreError};
 use bytes::Bytes;
-use chrono::{DateTime, Utc};
 
 use super::told;
 use super::world::{PASSWORD, World, noise};
+use crate::wrapper::{Wrapped, Wrapper};
 
 /// A world whose store keeps a log, with a thousand small images in a hundred directories.
 fn a_thousand_images() -> (Arc<Faulty>, World, StoredSnapshot) {
@@ -137,17 +137,9 @@ impl Drop for Lent {
 }
 
 #[async_trait::async_trait]
-impl Store for Lending {
-    fn location(&self) -> String {
-        self.inner.location()
-    }
-
-    async fn put(&self, key: &Key, bytes: Bytes) -> Result<(), StoreError> {
-        self.inner.put(key, bytes).await
-    }
-
-    async fn get(&self, key: &Key) -> Result<Bytes, StoreError> {
-        self.inner.get(key).await
+impl Wrapper for Lending {
+    fn inner(&self) -> &dyn Store {
+        &self.inner
     }
 
     async fn get_range(&self, key: &Key, range: Range<u64>) -> Result<Bytes, StoreError> {
@@ -156,29 +148,14 @@ impl Store for Lending {
         self.lent_max.fetch_max(now, Ordering::SeqCst);
         Ok(Bytes::from_owner(Lent { bytes, lent: Arc::clone(&self.lent) }))
     }
-
-    async fn list(&self, kind: FileKind) -> Result<Vec<Listed>, StoreError> {
-        self.inner.list(kind).await
-    }
-
-    async fn size(&self, key: &Key) -> Result<Option<u64>, StoreError> {
-        self.inner.size(key).await
-    }
-
-    async fn delete(&self, key: &Key) -> Result<(), StoreError> {
-        self.inner.delete(key).await
-    }
-
-    async fn immutable_until(&self, key: &Key) -> Result<Option<DateTime<Utc>>, StoreError> {
-        self.inner.immutable_until(key).await
-    }
 }
 
 #[test]
 fn however_fast_a_store_is_no_more_than_64_mib_wait_to_be_written() {
     const BOUND: u64 = 64 << 20;
     let lent = Arc::new(AtomicU64::new(0));
-    let store = Arc::new(Lending { inner: MemoryStore::new(), lent: lent.clone(), lent_max: AtomicU64::new(0) });
+    let lending = Lending { inner: MemoryStore::new(), lent: lent.clone(), lent_max: AtomicU64::new(0) };
+    let store = Arc::new(Wrapped(lending));
     let world = World::on(store.clone());
     for number in 0..9_u64 {
         world.write(&format!("{number}.raw"), &noise(number, 8 << 20));
@@ -186,7 +163,7 @@ fn however_fast_a_store_is_no_more_than_64_mib_wait_to_be_written() {
     let (_, snapshot) = world.backup(None);
     let restored = world.restore(&snapshot);
     assert_eq!((restored.files, restored.failures), (9, 0));
-    let max = store.lent_max.load(Ordering::SeqCst);
+    let max = store.0.lent_max.load(Ordering::SeqCst);
     // Several stretches at once, and the trees that are kept beside them.
     assert!((BOUND / 2..=BOUND + (1 << 20)).contains(&max), "{max} bytes at once");
     assert!(lent.load(Ordering::SeqCst) < 1 << 20, "bytes are held for ever");
@@ -199,17 +176,9 @@ struct Killing {
 }
 
 #[async_trait::async_trait]
-impl Store for Killing {
-    fn location(&self) -> String {
-        self.inner.location()
-    }
-
-    async fn put(&self, key: &Key, bytes: Bytes) -> Result<(), StoreError> {
-        self.inner.put(key, bytes).await
-    }
-
-    async fn get(&self, key: &Key) -> Result<Bytes, StoreError> {
-        self.inner.get(key).await
+impl Wrapper for Killing {
+    fn inner(&self) -> &dyn Store {
+        &self.inner
     }
 
     /// Only what begins a pack comes: the restore writes that, and waits for the rest until it is killed.
@@ -227,28 +196,13 @@ impl Store for Killing {
             tokio::task::yield_now().await;
         }
     }
-
-    async fn list(&self, kind: FileKind) -> Result<Vec<Listed>, StoreError> {
-        self.inner.list(kind).await
-    }
-
-    async fn size(&self, key: &Key) -> Result<Option<u64>, StoreError> {
-        self.inner.size(key).await
-    }
-
-    async fn delete(&self, key: &Key) -> Result<(), StoreError> {
-        self.inner.delete(key).await
-    }
-
-    async fn immutable_until(&self, key: &Key) -> Result<Option<DateTime<Utc>>, StoreError> {
-        self.inner.immutable_until(key).await
-    }
 }
 
 /// Restores from a repository into a directory beside it, and is killed while it does.
 fn be_killed(at: &Path) {
     let target = at.join("restored");
-    let store = Arc::new(Killing { inner: LocalStore::new(at.join("repository")), watched: target.join("shop") });
+    let killing = Killing { inner: LocalStore::new(at.join("repository")), watched: target.join("shop") };
+    let store = Arc::new(Wrapped(killing));
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let run = Run::silent();
     let secret = Secret::new(PASSWORD.to_owned());
