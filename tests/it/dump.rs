@@ -1,5 +1,6 @@
 //! Live: what a server holds comes back, is true of one moment, and a dump that breaks is no dump.
 
+pub(crate) mod cut;
 mod fidelity;
 mod moment;
 mod rights;

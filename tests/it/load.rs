@@ -1,5 +1,6 @@
 //! A dump goes into real servers: whole, interrupted at any moment, and refused where it does not fit.
 
+mod cut;
 mod dumps;
 mod readers;
 
