@@ -2,6 +2,8 @@
 
 mod cut;
 mod dumps;
+mod foreign;
+mod names;
 mod readers;
 
 use std::sync::Arc;
@@ -489,7 +491,7 @@ async fn selected_tables_come_with_their_triggers_and_nothing_else() {
     let server = Server::mariadb();
     let selection = Selection {
         tables: Some(vec![("shop".to_owned(), "orders".to_owned()), ("shop".to_owned(), "log".to_owned())]),
-        accounts: true,
+        ..Selection::everything()
     };
     let state = inspect(&address(&server), &CancellationToken::new()).await.unwrap();
     let plan = LoadPlan::new(dump.manifest(), &selection, &state, false).unwrap();

@@ -54,6 +54,10 @@ pub enum LoadError {
     LocalInfileOff,
     #[error("load {table}: the dump holds no such table")]
     NotInDump { table: String },
+    #[error("load {schema} under another name: the dump holds no such schema", schema = sql::ident(.schema))]
+    NoSchema { schema: String },
+    #[error("load two tables as {table}")]
+    NameTwice { table: String },
     #[error("load {one} and {other}: the target does not tell upper from lower case")]
     NamesCollide { one: String, other: String },
     #[error("stopped by a signal")]
@@ -148,6 +152,8 @@ impl LoadError {
             Self::Busy => "wait for it, or stop it: what it has loaded stays, and a new start goes on from there",
             Self::LocalInfileOff => "on the target: SET GLOBAL local_infile = 1",
             Self::NotInDump { .. } => "look at the names in `manifest.json` of the snapshot",
+            Self::NoSchema { .. } => "look at the schemas in `manifest.json` of the snapshot",
+            Self::NameTwice { .. } => "choose a name that no table of the dump bears",
             Self::NamesCollide { .. } => "use a target with lower_case_table_names = 0",
             Self::Warnings { .. } => {
                 "is the target of another product, version or max_allowed_packet than the source was?"
