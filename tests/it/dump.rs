@@ -1,6 +1,7 @@
 //! Live: what a server holds comes back, is true of one moment, and a dump that breaks is no dump.
 
 pub(crate) mod cut;
+mod faults;
 mod fidelity;
 mod moment;
 mod rights;

@@ -158,6 +158,9 @@ impl LoadError {
             Self::Warnings { .. } => {
                 "is the target of another product, version or max_allowed_packet than the source was?"
             }
+            Self::Rows { source, .. } if fault::is_too_large(source) => {
+                "on the target: SET GLOBAL max_allowed_packet = 1073741824; then start it again"
+            }
             Self::GaveUp { .. } | Self::NoAnswer { .. } | Self::Stopped | Self::Rows { .. } => {
                 "start it again: it goes on where it stopped"
             }
@@ -192,6 +195,9 @@ fn code_hint(code: u16) -> Option<&'static str> {
         }
         1524 => Some(
             "the target lacks the plugin that checks this account's password: install it there, or make the account anew",
+        ),
+        1298 => Some(
+            "the target does not know this time zone: load its tables of zones (mysql_tzinfo_to_sql /usr/share/zoneinfo | mysql mysql), then restore what is missing",
         ),
         1286 => Some("the target lacks this storage engine: install it, or use a target that has it"),
         1114 | 1021 => Some("free space on the target, then start it again: it goes on where it stopped"),
