@@ -7,12 +7,13 @@
 //! an interrupted restore goes on where it stopped.
 
 pub mod dir;
+mod early;
 mod marker;
 pub mod metadata;
 pub mod sparse;
 
 use std::ffi::OsString;
-use std::fs::DirBuilder;
+use std::fs::{DirBuilder, File};
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
@@ -20,6 +21,7 @@ use std::sync::Arc;
 
 use crate::id::BlobId;
 use crate::target::files::dir::TargetDir;
+use crate::target::files::early::EarlyWriteBack;
 use crate::target::files::marker::Marker;
 
 /// What a restore may find in its target without asking: an empty ext4 has this.
@@ -68,6 +70,7 @@ pub struct FilesTarget {
     path: PathBuf,
     root: Arc<TargetDir>,
     state: State,
+    early: EarlyWriteBack,
 }
 
 /// Looks at what stands in a target, and changes nothing.
@@ -117,7 +120,7 @@ impl FilesTarget {
         cleaned.map_err(io_error("clean up in", path))?;
         let marker = Marker::new(*tree, state);
         marker.write(&root).map_err(io_error("mark", path))?;
-        Ok(Self { path: path.to_owned(), root, state })
+        Ok(Self { path: path.to_owned(), root, state, early: EarlyWriteBack::start() })
     }
 
     #[must_use]
@@ -133,6 +136,11 @@ impl FilesTarget {
     #[must_use]
     pub fn state(&self) -> State {
         self.state
+    }
+
+    /// Takes note of a file of so many bytes that is whole: the disk may begin with it.
+    pub fn written(&self, file: &File, size: u64) {
+        self.early.add(file, size);
     }
 
     /// Makes everything durable and takes the marker away, unless another run is to go on here.

@@ -125,6 +125,7 @@ impl Walk<'_> {
             .and_then(|()| self.give(temp.file(), &path, &node.metadata))
             .and_then(|()| temp.publish(&node.name));
         published.map_err(|error| self.fault(&path, ContentError::File(error)))?;
+        self.target.written(temp.file(), size);
         Ok(Done { bytes: size, was_there: false })
     }
 
