@@ -35,9 +35,11 @@ use crate::target::mysql::LoadOptions;
 use crate::target::mysql::LoadPlan;
 use crate::target::mysql::Loaded;
 use crate::target::mysql::Mismatch;
+use crate::target::mysql::Orphans;
 use crate::target::mysql::Selection;
 use crate::target::mysql::TargetState;
 use crate::target::mysql::identity;
+use crate::target::mysql::plan::Names;
 
 /// What an operator asks of a restore.
 #[derive(Debug, Clone)]
@@ -49,6 +51,8 @@ pub struct Request {
     pub to_dir: Option<PathBuf>,
     /// Empty: all.
     pub tables: Vec<(String, String)>,
+    /// What comes under another name.
+    pub names: Names,
     /// Paths and globs relative to the source's directory; empty: all.
     pub paths: Vec<String>,
     pub overwrite: bool,
@@ -81,6 +85,8 @@ pub struct DatabasePlan {
     pub server: Server,
     pub load: LoadPlan,
     pub dump: Arc<RepositoryDump>,
+    /// The dump's manifest in the names of the target.
+    pub manifest: Manifest,
 }
 
 pub struct TreePlan {
@@ -369,7 +375,8 @@ async fn plan_load(
     }
     let selection = Selection {
         tables: Some(request.tables.clone()).filter(|tables| !tables.is_empty()),
-        accounts: request.users && request.tables.is_empty(),
+        accounts: request.users && request.tables.is_empty() && request.names.is_empty(),
+        names: request.names.clone(),
     };
     let mut load = LoadPlan::new(manifest, &selection, state, request.overwrite).map_err(Box::new)?;
     load.snapshot = Some(chosen.id().to_string());
@@ -377,7 +384,8 @@ async fn plan_load(
         load.notes
             .push("the account may not keep the load out of the target's binlog: it will be written there".to_owned());
     }
-    Ok(DatabasePlan { chosen, server: server.clone(), load, dump })
+    let manifest = request.names.apply(manifest).map_err(Box::new)?;
+    Ok(DatabasePlan { chosen, server: server.clone(), load, dump, manifest })
 }
 
 /// Opens the dump of a chosen snapshot.
@@ -483,7 +491,7 @@ pub async fn compare(
             .map(|step| (step.table.schema.clone(), step.table.name.clone()))
             .filter(|table| !loaded.lacks(table))
             .collect();
-        let found = row_differences(&database.server, database.dump.manifest(), Some(tables), run).await?;
+        let found = row_differences(&database.server, &database.manifest, Some(tables), run).await?;
         proof.lines.extend(found.iter().map(ToString::to_string));
         proof.differing += found.len() as u64;
         proof.damaged += found.len() as u64;
@@ -504,6 +512,20 @@ pub async fn compare(
         proof.damaged += compared.damaged;
     }
     Ok(proof)
+}
+
+/// Looks for restored rows whose foreign keys point to no row: the snapshot held them so, or what they point to was not restored.
+///
+/// # Errors
+/// [`RestoreError::Load`] where the target cannot be asked.
+pub async fn orphans(plan: &Plan, run: &Run) -> Result<Vec<Orphans>, RestoreError> {
+    let mut found = Vec::new();
+    for database in &plan.databases {
+        let tables = database.load.tables.iter();
+        let tables = tables.map(|step| (step.table.schema.clone(), step.table.name.clone())).collect();
+        found.extend(crate::target::mysql::orphans(&database.server, &tables, run).await.map_err(Box::new)?);
+    }
+    Ok(found)
 }
 
 /// Reads restored rows back through the dump's own encoder and compares each chunk's hash with the manifest. `tables` of `None`

@@ -94,6 +94,8 @@ Examples:
   bkp restore mall --to-mysql mysql://root@10.0.30.20:3306 --to-dir /srv/images --dry-run
   bkp restore mall --point-in-time '2026-05-01 03:00' --to-mysql 'mysql://root@localhost?socket=/run/mysqld/mysqld.sock'
   bkp restore mall --source db1 --tables mall.orders,mall.order_items --to-mysql mysql://root@db2
+  bkp restore mall --source db1 --tables mall.orders --as orders_restored --to-mysql mysql://root@10.0.30.10 \
+                   --in-place --confirm-host 10.0.30.10
   bkp restore mall --source images --paths shop0001 --to-dir /tmp/look
   bkp restore mall --from offsite --to-dir /srv/images")]
     Restore(Box<RestoreArgs>),
@@ -274,6 +276,16 @@ pub struct RestoreArgs {
     /// Only these tables (`schema.table,…`)
     #[arg(long, value_name = "TABLES", value_delimiter = ',', requires = "to_mysql")]
     pub tables: Vec<String>,
+    /// Brings the one table of --tables back under this name (`table` or `schema.table`), beside the one that is there
+    ///
+    /// It comes without its foreign keys and triggers: they would bind it to the tables beside it.
+    #[arg(long = "as", value_name = "NAME", requires = "tables", conflicts_with = "rename_schemas")]
+    pub as_name: Option<String>,
+    /// Brings a schema back under another name (`OLD=NEW`; may be given again): its tables and rows alone
+    ///
+    /// Views, routines, triggers, events, sequences and accounts name the old schema, and stay behind.
+    #[arg(long = "rename-schema", value_name = "OLD=NEW", requires = "to_mysql")]
+    pub rename_schemas: Vec<String>,
     /// Only these paths or globs, relative to the source's directory
     #[arg(long, value_name = "PATHS", value_delimiter = ',', requires = "to_dir")]
     pub paths: Vec<String>,
@@ -300,6 +312,11 @@ pub struct RestoreArgs {
     /// Compares every chunk and file with the snapshot afterwards
     #[arg(long)]
     pub verify: bool,
+    /// Looks afterwards whether every restored row's foreign keys point to rows that are there (exit 3 where not)
+    ///
+    /// Rows come back as they were, also those that pointed to nothing in the source.
+    #[arg(long, requires = "to_mysql")]
+    pub check_foreign_keys: bool,
     /// Connections or threads that load
     #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=64))]
     pub connections: u16,

@@ -23,7 +23,7 @@ use crate::repository::RepositoryError;
 use crate::restore::choose::Moment;
 use crate::restore::{Plan, Proof, Restored};
 use crate::store::{FileKind, Key, StoreError};
-use crate::target::mysql::LoadPlan;
+use crate::target::mysql::{LoadPlan, Orphans};
 use crate::verify;
 use crate::verify::Object;
 
@@ -653,12 +653,19 @@ pub(super) fn restore_plan_json(plan: &Plan) -> Value {
     json!({ "databases": databases, "trees": trees, "predicted_seconds": plan.predicted.map(|span| span.as_secs()) })
 }
 
-/// Tells what a restore did, what it could not, and what the proof found.
+/// What was looked at after a restore, where that was asked for.
+#[derive(Clone, Copy)]
+pub(super) struct Proofs<'a> {
+    pub(super) snapshot: Option<&'a Proof>,
+    pub(super) foreign_keys: Option<&'a [Orphans]>,
+}
+
+/// Tells what a restore did, what it could not, and what the proofs found.
 pub(super) fn restored(
     policy: &Policy,
     plan: &Plan,
     restored: &Restored,
-    proof: Option<&Proof>,
+    proofs: Proofs<'_>,
     took: Duration,
 ) -> String {
     let mut text = String::new();
@@ -696,7 +703,7 @@ pub(super) fn restored(
             );
         }
     }
-    match proof {
+    match proofs.snapshot {
         None => {}
         Some(Proof { differing: 0, .. }) => {
             line!(text, "verified: every chunk of rows and every file that was restored equals the snapshot");
@@ -707,6 +714,17 @@ pub(super) fn restored(
                 line!(text, "  {}", shown(difference));
             }
             more(&mut text, proof.lines.len());
+        }
+    }
+    match proofs.foreign_keys {
+        None => {}
+        Some([]) => line!(text, "foreign keys: every restored row points to a row that is there"),
+        Some(orphans) => {
+            line!(text, "FOREIGN KEYS point to rows that are not there:");
+            for orphans in orphans.iter().take(LINES_MAX) {
+                line!(text, "  {}", shown(orphans));
+            }
+            more(&mut text, orphans.len());
         }
     }
     line!(text, "restored in {}", human::duration(took));

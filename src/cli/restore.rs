@@ -10,6 +10,7 @@ use serde_json::json;
 use crate::catalog::Catalog;
 use crate::cli::args::{Global, RestoreArgs};
 use crate::cli::envelope::{Answer, Answered, wait};
+use crate::cli::render::Proofs;
 use crate::cli::{ask, policies, render};
 use crate::cycle::journal::Journal;
 use crate::drill::outcome::rate;
@@ -23,6 +24,7 @@ use crate::restore::choose::Moment;
 use crate::restore::{Proof, Rates, Request, Restored};
 use crate::run::Run;
 use crate::secret::SecretSource;
+use crate::target::mysql::plan::Names;
 
 pub(super) fn restore(global: &Global, args: &RestoreArgs) -> Answered {
     let policy = policies::one(global, &args.policy.policy)?;
@@ -89,11 +91,19 @@ async fn plan_and_apply_in(
         exit = exit.max(exit_of_proof(&found));
         proof = Some(found);
     }
-    let text = render::restored(policy, &plan, &restored, proof.as_ref(), began.elapsed());
+    let mut orphans = None;
+    if args.check_foreign_keys {
+        let found = restore::orphans(&plan, run).await?;
+        exit = exit.max(if found.is_empty() { Exit::Ok } else { Exit::Incomplete });
+        orphans = Some(found);
+    }
+    let proofs = Proofs { snapshot: proof.as_ref(), foreign_keys: orphans.as_deref() };
+    let text = render::restored(policy, &plan, &restored, proofs, began.elapsed());
     let json = json!({
         "plan": json,
         "restored": render::restored_json(&restored),
         "verified": proof.as_ref().is_some_and(|proof| proof.differing == 0),
+        "orphans": orphans,
         "differences": proof.map(|proof| proof.lines).unwrap_or_default(),
         "millis": crate::backup::millis(began.elapsed()),
         "exit": exit.code(),
@@ -152,6 +162,7 @@ fn request(policy: &Policy, args: &RestoreArgs) -> Result<Request, Failure> {
         to_mysql: args.to_mysql.as_deref().map(|url| server(policy, url, args)).transpose()?,
         to_dir: args.to_dir.as_deref().map(absolute).transpose()?,
         tables: args.tables.iter().map(|name| table(name)).collect::<Result<_, _>>()?,
+        names: names(args)?,
         paths: args.paths.clone(),
         overwrite: args.overwrite,
         in_place: args.in_place.then(|| args.confirm_hosts.clone()),
@@ -170,6 +181,30 @@ fn table(name: &str) -> Result<(String, String), Failure> {
     let refusal = || Failure::new(Exit::Usage, format!("`{name}` names no table")).hinting("write `schema.table`");
     let (schema, table) = name.split_once('.').ok_or_else(refusal)?;
     if schema.is_empty() || table.is_empty() { Err(refusal()) } else { Ok((schema.to_owned(), table.to_owned())) }
+}
+
+/// Reads the names under which things come back.
+fn names(args: &RestoreArgs) -> Result<Names, Failure> {
+    let mut names = Names::default();
+    if let Some(name) = &args.as_name {
+        let [dumped] = args.tables.as_slice() else {
+            return Err(Failure::new(Exit::Usage, "`--as` names one table, and `--tables` several")
+                .hinting("give it with each table in a command of its own, or `--rename-schema` for them all"));
+        };
+        let dumped = table(dumped)?;
+        let given = if name.contains('.') { table(name)? } else { (dumped.0.clone(), name.clone()) };
+        names.table = Some((dumped, given));
+    }
+    for pair in &args.rename_schemas {
+        let refusal =
+            || Failure::new(Exit::Usage, format!("`{pair}` gives no schema another name")).hinting("write `OLD=NEW`");
+        let (old, new) =
+            pair.split_once('=').filter(|(old, new)| !old.is_empty() && !new.is_empty()).ok_or_else(refusal)?;
+        if names.schemas.insert(old.to_owned(), new.to_owned()).is_some() {
+            return Err(Failure::new(Exit::Usage, format!("`--rename-schema` gives `{old}` two names")));
+        }
+    }
+    Ok(names)
 }
 
 /// Reads a moment: `latest`, RFC 3339, or a date and time in the policy's zone.

@@ -209,7 +209,10 @@ coded! {
         LoadError::Dump(error) if error.is_damage() => Exit::Damaged,
         LoadError::Dump(_) => Exit::Failed,
         LoadError::OtherLoad { .. } | LoadError::Busy => Exit::Locked,
-        LoadError::NotEmpty { .. } | LoadError::NotInDump { .. } => Exit::Usage,
+        LoadError::NotEmpty { .. }
+        | LoadError::NotInDump { .. }
+        | LoadError::NoSchema { .. }
+        | LoadError::NameTwice { .. } => Exit::Usage,
         LoadError::Stopped => Exit::Interrupted,
         LoadError::GaveUp { source, .. } => source.code(),
         LoadError::Sql { .. }

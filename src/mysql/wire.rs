@@ -158,7 +158,7 @@ impl Wire {
             self.column_count()?.ok_or(WireError::Protocol { what: "a statement that returns no rows was read" })?;
         let columns = self.definitions(count)?;
         self.is_busy = true;
-        Ok(BinaryRows { wire: self, statement, columns, is_done: false })
+        Ok(BinaryRows { wire: self, statement, columns, is_done: false, warnings: 0 })
     }
 
     fn command(&mut self, command: u8, rest: &[u8]) -> Result<(), WireError> {
@@ -283,6 +283,17 @@ fn text_row(packet: &[u8], count: usize) -> Result<Vec<Option<Vec<u8>>>, WireErr
     Ok(row)
 }
 
+/// Reads the count of warnings in what ends a result: an EOF packet, or an OK packet in its place.
+fn warnings_at_end(rest: &[u8], has_eof: bool) -> Result<u16, WireError> {
+    let mut cursor = cursor::Cursor::new(rest);
+    if !has_eof {
+        let _rows_changed = cursor.length()?;
+        let _inserted = cursor.length()?;
+        let _status = cursor.u16()?;
+    }
+    cursor.u16()
+}
+
 /// The rows of a statement, read one after the other. Dropped before the end, they make the connection useless.
 #[derive(Debug)]
 pub struct BinaryRows<'a> {
@@ -290,12 +301,19 @@ pub struct BinaryRows<'a> {
     statement: u32,
     columns: Vec<ColumnDefinition>,
     is_done: bool,
+    warnings: u16,
 }
 
 impl BinaryRows<'_> {
     #[must_use]
     pub fn columns(&self) -> &[ColumnDefinition] {
         &self.columns
+    }
+
+    /// Returns how many warnings the server gave, once the last row has been read. `SHOW WARNINGS` then has their words.
+    #[must_use]
+    pub fn warnings(&self) -> u16 {
+        self.warnings
     }
 
     /// Returns the packet of the next row, or `None` after the last.
@@ -311,8 +329,10 @@ impl BinaryRows<'_> {
         if self.wire.stream.peek()? == 0 {
             return self.wire.stream.packet().map(Some);
         }
+        let has_eof = self.wire.has_eof;
         match self.wire.stream.packet()? {
-            [0xFE, ..] => {
+            [0xFE, rest @ ..] => {
+                self.warnings = warnings_at_end(rest, has_eof)?;
                 self.close()?;
                 Ok(None)
             }

@@ -1,5 +1,8 @@
 //! Live: what a server holds comes back, is true of one moment, and a dump that breaks is no dump.
 
+pub(crate) mod cut;
+mod faults;
+mod fidelity;
 mod moment;
 mod rights;
 pub(crate) mod world;
@@ -30,10 +33,15 @@ pub(crate) fn fixture(product: Product) -> Server {
         Product::MariaDb => Server::mariadb(),
         Product::MySql => Server::mysql(),
     };
-    world::run_file(&server, "tests/fixtures/dump/common.sql");
-    let own = if product == Product::MariaDb { "mariadb" } else { "mysql" };
-    world::run_file(&server, &format!("tests/fixtures/dump/{own}.sql"));
+    fill(&server);
     server
+}
+
+/// Makes all that the fixture holds.
+fn fill(server: &Server) {
+    world::run_file(server, "tests/fixtures/dump/common.sql");
+    let own = if server.product() == Product::MariaDb { "mariadb" } else { "mysql" };
+    world::run_file(server, &format!("tests/fixtures/dump/{own}.sql"));
 }
 
 #[test]

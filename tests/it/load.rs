@@ -1,6 +1,9 @@
 //! A dump goes into real servers: whole, interrupted at any moment, and refused where it does not fit.
 
+mod cut;
 mod dumps;
+mod foreign;
+mod names;
 mod readers;
 
 use std::sync::Arc;
@@ -488,7 +491,7 @@ async fn selected_tables_come_with_their_triggers_and_nothing_else() {
     let server = Server::mariadb();
     let selection = Selection {
         tables: Some(vec![("shop".to_owned(), "orders".to_owned()), ("shop".to_owned(), "log".to_owned())]),
-        accounts: true,
+        ..Selection::everything()
     };
     let state = inspect(&address(&server), &CancellationToken::new()).await.unwrap();
     let plan = LoadPlan::new(dump.manifest(), &selection, &state, false).unwrap();

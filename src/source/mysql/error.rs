@@ -23,6 +23,8 @@ pub enum MysqlSourceError {
     },
     #[error("read `{table}`: its definition changed during the dump")]
     TableChanged { table: String },
+    #[error("read `{table}`: the server cut a value short: {warning}")]
+    Cut { table: String, warning: String },
     #[error("{act}: the server's answer is not UTF-8")]
     NotText { act: String },
     #[error("ask for the server's time: it says `{text}`")]
@@ -81,8 +83,8 @@ impl MysqlSourceError {
         let act = format!("read `{table}`");
         match error {
             WireError::Stopped => Self::Stopped,
-            // 1412: the table was altered, or made, after the read view.
-            error if error.code() == Some(1412) => Self::TableChanged { table: table.to_owned() },
+            // 1412: the table was altered, or made, after the read view; 1054, 1146: a column, or all of it, has gone.
+            error if matches!(error.code(), Some(1412 | 1054 | 1146)) => Self::TableChanged { table: table.to_owned() },
             error if error.is_lost() => Self::ViewLost { act, error },
             error => Self::Query { act, error },
         }
@@ -104,6 +106,10 @@ impl MysqlSourceError {
             Self::TableChanged { .. } => {
                 Some("run the backup again when no migration runs".to_owned())
             }
+            Self::Cut { .. } => Some(
+                "run `SET GLOBAL max_allowed_packet = 1073741824` on the server as an administrator, and the backup again"
+                    .to_owned(),
+            ),
             Self::MayNotLock { grant } => Some(format!(
                 "run `{grant}` on the server as an administrator; `--allow-inconsistent` dumps without, and tables may then be of different moments"
             )),

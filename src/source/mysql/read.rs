@@ -11,6 +11,7 @@ use crate::source::mysql::inventory::Table;
 use crate::source::mysql::layout;
 use crate::source::mysql::queue::Task;
 use crate::source::mysql::range::{Range, select_rows};
+use crate::source::mysql::session::rows;
 use crate::source::{FileSink, Sink};
 
 /// Lines are gathered up to this size before they are hashed and handed on.
@@ -25,12 +26,22 @@ pub(crate) fn each_row(
     mut row: impl FnMut(&Encoder, &[u8]) -> Result<(), MysqlSourceError>,
 ) -> Result<(), MysqlSourceError> {
     let failed = |error: WireError| MysqlSourceError::reading(&table.title(), error);
-    let mut rows = wire.read(&select_rows(table, columns, range)).map_err(failed)?;
-    let encoder = Encoder::new(rows.columns()).map_err(failed)?;
-    while let Some(packet) = rows.next().map_err(failed)? {
+    let mut read = wire.read(&select_rows(table, columns, range)).map_err(failed)?;
+    let encoder = Encoder::new(read.columns()).map_err(failed)?;
+    while let Some(packet) = read.next().map_err(failed)? {
         row(&encoder, packet)?;
     }
-    Ok(())
+    if read.warnings() > 0 { refuse_cut_values(wire, table) } else { Ok(()) }
+}
+
+/// Of a JSON document larger than a packet, MySQL sends an empty text, and a warning that it did.
+fn refuse_cut_values(wire: &mut Wire, table: &Table) -> Result<(), MysqlSourceError> {
+    const CUT: &str = "1301";
+    let act = format!("read the server's warnings about `{}`", table.title());
+    match rows(wire, &act, "SHOW WARNINGS")?.iter().find(|warning| warning.text(1) == CUT) {
+        Some(warning) => Err(MysqlSourceError::Cut { table: table.title(), warning: warning.text(2).to_owned() }),
+        None => Ok(()),
+    }
 }
 
 /// Reads one range of a table into row files.

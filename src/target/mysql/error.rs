@@ -54,6 +54,10 @@ pub enum LoadError {
     LocalInfileOff,
     #[error("load {table}: the dump holds no such table")]
     NotInDump { table: String },
+    #[error("load {schema} under another name: the dump holds no such schema", schema = sql::ident(.schema))]
+    NoSchema { schema: String },
+    #[error("load two tables as {table}")]
+    NameTwice { table: String },
     #[error("load {one} and {other}: the target does not tell upper from lower case")]
     NamesCollide { one: String, other: String },
     #[error("stopped by a signal")]
@@ -148,9 +152,14 @@ impl LoadError {
             Self::Busy => "wait for it, or stop it: what it has loaded stays, and a new start goes on from there",
             Self::LocalInfileOff => "on the target: SET GLOBAL local_infile = 1",
             Self::NotInDump { .. } => "look at the names in `manifest.json` of the snapshot",
+            Self::NoSchema { .. } => "look at the schemas in `manifest.json` of the snapshot",
+            Self::NameTwice { .. } => "choose a name that no table of the dump bears",
             Self::NamesCollide { .. } => "use a target with lower_case_table_names = 0",
             Self::Warnings { .. } => {
                 "is the target of another product, version or max_allowed_packet than the source was?"
+            }
+            Self::Rows { source, .. } if fault::is_too_large(source) => {
+                "on the target: SET GLOBAL max_allowed_packet = 1073741824; then start it again"
             }
             Self::GaveUp { .. } | Self::NoAnswer { .. } | Self::Stopped | Self::Rows { .. } => {
                 "start it again: it goes on where it stopped"
@@ -186,6 +195,9 @@ fn code_hint(code: u16) -> Option<&'static str> {
         }
         1524 => Some(
             "the target lacks the plugin that checks this account's password: install it there, or make the account anew",
+        ),
+        1298 => Some(
+            "the target does not know this time zone: load its tables of zones (mysql_tzinfo_to_sql /usr/share/zoneinfo | mysql mysql), then restore what is missing",
         ),
         1286 => Some("the target lacks this storage engine: install it, or use a target that has it"),
         1114 | 1021 => Some("free space on the target, then start it again: it goes on where it stopped"),

@@ -50,6 +50,11 @@ pub(super) fn is_passing_code(code: u16) -> bool {
     ) || (NETWORK.contains(&code) && code != PACKET_TOO_LARGE)
 }
 
+/// Tells whether a value is larger than the server's `max_allowed_packet`.
+pub(super) fn is_too_large(error: &Error) -> bool {
+    matches!(error, Error::Server(error) if matches!(error.code, PACKET_TOO_LARGE | 1301))
+}
+
 const PACKET_TOO_LARGE: u16 = 1153;
 
 /// Tells whether a table or schema is simply not there (1046, 1049, 1146), or hidden from us, which comes to the same.

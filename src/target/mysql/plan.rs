@@ -1,8 +1,10 @@
 //! What a load will do, as a value: computed before anything is changed, and shown by a dry run.
 
 mod conflicts;
+mod names;
 mod objects;
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
@@ -20,6 +22,7 @@ use crate::target::mysql::progress::{Progress, Step};
 use crate::target::mysql::session::Session;
 use crate::target::mysql::state::{Holding, TargetState};
 
+pub use names::{Names, TableName};
 pub(super) use objects::describe;
 
 /// What of a dump is to be loaded.
@@ -29,12 +32,21 @@ pub struct Selection {
     pub tables: Option<Vec<(String, String)>>,
     /// Users, roles and grants too (never with a selection of tables).
     pub accounts: bool,
+    /// What comes under another name. `tables` are names of the dump.
+    #[serde(skip_serializing_if = "Names::is_empty")]
+    pub names: Names,
 }
 
 impl Selection {
     #[must_use]
     pub fn everything() -> Self {
-        Self { tables: None, accounts: true }
+        Self { tables: None, accounts: true, names: Names::default() }
+    }
+
+    /// Returns the selection in the names of the target.
+    fn renamed(&self) -> Self {
+        let tables = self.tables.iter().flatten().map(|(schema, table)| self.names.of(schema, table));
+        Self { tables: self.tables.as_ref().map(|_| tables.collect()), ..self.clone() }
     }
 
     fn has(&self, schema: &str, table: &str) -> bool {
@@ -86,6 +98,8 @@ pub struct TableStep {
     /// A chunk is a transaction. Without, the table is loaded in one go and starts over after an interruption.
     pub is_transactional: bool,
     pub stage: Stage,
+    /// It stands beside the tables that are there, and nothing binds it to them: no foreign key comes with it.
+    pub is_beside: bool,
     /// Indexes of the chunks that are still to load.
     pub pending: Vec<usize>,
 }
@@ -137,7 +151,8 @@ impl LoadPlan {
     ///
     /// # Errors
     /// When the target cannot take it: it holds some of it already (and `overwrite` was not asked for), is in the middle of another
-    /// load, refuses `LOAD DATA LOCAL`, or cannot tell two of its names apart; or when a selected table is not in the dump.
+    /// load, refuses `LOAD DATA LOCAL`, or cannot tell two of its names apart; or when a selected table or a schema with another
+    /// name is not in the dump.
     pub fn new(
         manifest: &Manifest,
         selection: &Selection,
@@ -145,8 +160,9 @@ impl LoadPlan {
         overwrite: bool,
     ) -> Result<Self, LoadError> {
         check_selection(manifest, selection)?;
-        check_target(manifest, selection, state)?;
         let token = token(manifest, selection);
+        let (manifest, selection) = (&*renamed(manifest, &selection.names)?, &selection.renamed());
+        check_target(manifest, selection, state)?;
         let progress = own_progress(&token, state, overwrite)?;
         let tables = tables(manifest, selection, progress);
         let (objects, omitted) = objects(manifest, selection, state, progress);
@@ -186,6 +202,11 @@ impl LoadPlan {
         let steps = self.tables.iter();
         steps.flat_map(|step| step.pending.iter().map(|chunk| count(&step.table, *chunk))).sum()
     }
+}
+
+/// Returns the manifest in the names of the target.
+fn renamed<'a>(manifest: &'a Manifest, names: &Names) -> Result<Cow<'a, Manifest>, LoadError> {
+    if names.is_empty() { Ok(Cow::Borrowed(manifest)) } else { names.apply(manifest).map(Cow::Owned) }
 }
 
 fn check_selection(manifest: &Manifest, selection: &Selection) -> Result<(), LoadError> {
@@ -236,10 +257,10 @@ const TRANSACTIONAL: [&str; 4] = ["innodb", "rocksdb", "tokudb", "ndbcluster"];
 
 fn tables(manifest: &Manifest, selection: &Selection, progress: Option<&Progress>) -> Vec<TableStep> {
     let selected = manifest.tables.iter().filter(|table| selection.has(&table.schema, &table.name));
-    selected.map(|table| table_step(table, progress)).collect()
+    selected.map(|table| table_step(table, &selection.names, progress)).collect()
 }
 
-fn table_step(table: &TableEntry, progress: Option<&Progress>) -> TableStep {
+fn table_step(table: &TableEntry, names: &Names, progress: Option<&Progress>) -> TableStep {
     let is_transactional = TRANSACTIONAL.contains(&table.engine.to_lowercase().as_str());
     let stage = stage(table, is_transactional, progress);
     let has = |step| progress.is_some_and(|progress| progress.has(step));
@@ -252,6 +273,7 @@ fn table_step(table: &TableEntry, progress: Option<&Progress>) -> TableStep {
         table: table.clone(),
         is_transactional,
         stage,
+        is_beside: names.is_beside(&table.schema, &table.name),
         pending: (0..table.chunks.len()).filter(|chunk| !is_loaded(*chunk)).collect(),
     }
 }
@@ -314,6 +336,7 @@ fn notes(manifest: &Manifest, selection: &Selection, state: &TargetState) -> Vec
         let name = sql::qualified(&table.schema, &table.name);
         notes.push(format!("the dump holds no history of {name}: it was versioned by transactions"));
     }
+    notes.extend(selection.names.notes());
     if selection.tables.is_some() {
         notes.push(
             "selected tables come with their triggers; views, routines, events and accounts stay behind".to_owned(),

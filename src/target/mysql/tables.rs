@@ -91,9 +91,14 @@ async fn texts(load: &Load) -> Result<Vec<String>, LoadError> {
         let path = &step.table.create;
         let text = String::from_utf8(load.dump.read(path).await?)
             .map_err(|source| DumpReadError::Malformed { path: path.clone(), source: source.into() })?;
-        texts.push(text.trim_end().trim_end_matches(';').to_owned());
+        texts.push(statement(step, text.trim_end().trim_end_matches(';')));
     }
     Ok(texts)
+}
+
+/// Returns the statement of the dump as the plan wants the table.
+fn statement(step: &TableStep, text: &str) -> String {
+    if step.is_beside { index::unbound(&index::renamed(text, &step.table.name)) } else { text.to_owned() }
 }
 
 /// Returns, by table, the columns that foreign keys of the whole plan point to.

@@ -81,7 +81,7 @@ fn writers_of_tables_without_transactions_in_other_schemas_do_not_wait_for_the_d
 }
 
 /// Makes an account that may do all but hold definitions still.
-fn make_unlocked(server: &Server) {
+pub(super) fn make_unlocked(server: &Server) {
     server.execute("CREATE USER loose@'%' IDENTIFIED BY 'x'");
     server.execute("GRANT SELECT, SHOW VIEW, TRIGGER, EVENT, RELOAD, PROCESS ON *.* TO loose@'%'");
 }

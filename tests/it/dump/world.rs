@@ -229,11 +229,16 @@ pub(crate) fn tables(server: &Server) -> Vec<(String, String)> {
     rows.into_iter().map(|row| (row[0].clone().unwrap(), row[1].clone().unwrap())).collect()
 }
 
+/// Returns a table's name as statements have it.
+pub(crate) fn name_of(schema: &str, name: &str) -> String {
+    format!("{}.{}", quote(schema), quote(name))
+}
+
 fn quote(name: &str) -> String {
     format!("`{}`", name.replace('`', "``"))
 }
 
-fn literal(text: &str) -> String {
+pub(crate) fn literal(text: &str) -> String {
     format!("'{}'", text.replace('\\', "\\\\").replace('\'', "''"))
 }
 
@@ -319,20 +324,42 @@ pub(crate) fn objects(server: &Server) -> BTreeSet<String> {
         &|row| format!("SHOW CREATE EVENT {}", name(row)),
         0,
     );
-    add("SELECT 'app', '10.%'", &|_| "SHOW CREATE USER app@`10.%`".to_owned(), 0);
-    add("SELECT 'app', '10.%'", &|_| "SHOW GRANTS FOR app@`10.%`".to_owned(), 0);
-    add("SELECT 'reporter', ''", &|_| "SHOW GRANTS FOR reporter".to_owned(), 0);
+    for (user, host) in accounts(server) {
+        let account = if host.is_empty() { quote(&user) } else { format!("{}@{}", quote(&user), quote(&host)) };
+        if !host.is_empty() {
+            add("SELECT 1", &|_| format!("SHOW CREATE USER {account}"), 0);
+        }
+        add("SELECT 1", &|_| format!("SHOW GRANTS FOR {account}"), 0);
+    }
+    if server.product() == Product::MariaDb {
+        add(
+            &format!(
+                "SELECT TABLE_SCHEMA, TABLE_NAME FROM information_schema.TABLES WHERE TABLE_TYPE = 'SEQUENCE' AND TABLE_SCHEMA {schemas}"
+            ),
+            &|row| format!("SHOW CREATE SEQUENCE {}", name(row)),
+            0,
+        );
+    }
     let definitions: Vec<String> =
         tables(server).iter().map(|(schema, table)| definition(server, schema, table)).collect();
     shown.extend(definitions);
     if server.product() == Product::MariaDb {
-        shown.insert(format!("{:?}", server.query("SELECT NEXTVAL(torture.numbers_of)")));
+        shown.insert(format!("NEXTVAL: {:?}", server.query("SELECT NEXTVAL(torture.numbers_of)")));
     }
     shown
 }
 
+/// Returns user and host of all accounts that are not the server's own, nor the tests'; a role of MariaDB's has no host.
+fn accounts(server: &Server) -> Vec<(String, String)> {
+    let rows = server.query(
+        "SELECT user, host FROM mysql.user WHERE user NOT IN ('', 'root', 'bkp', 'PUBLIC') AND user NOT LIKE 'mysql%' \
+         AND user NOT LIKE 'mariadb%' ORDER BY 1, 2",
+    );
+    rows.into_iter().map(|row| (row[0].clone().unwrap(), row[1].clone().unwrap())).collect()
+}
+
 /// Returns a table's definition without the character set that MySQL spells out or leaves out as it pleases.
-fn definition(server: &Server, schema: &str, table: &str) -> String {
+pub(crate) fn definition(server: &Server, schema: &str, table: &str) -> String {
     let shown = server.query(&format!("SHOW CREATE TABLE {}.{}", quote(schema), quote(table)));
     shown[0][1]
         .clone()

@@ -202,7 +202,8 @@ fn what_the_other_product_has_not_is_omitted_and_said() {
 
 #[test]
 fn a_selection_names_tables_of_the_dump_only() {
-    let selection = |name: &str| Selection { tables: Some(vec![("shop".to_owned(), name.to_owned())]), accounts: true };
+    let selection =
+        |name: &str| Selection { tables: Some(vec![("shop".to_owned(), name.to_owned())]), ..Selection::everything() };
     let gone = LoadPlan::new(&manifest(), &selection("gone"), &state(), false);
     assert!(matches!(gone, Err(LoadError::NotInDump { .. })));
     let plan = LoadPlan::new(&manifest(), &selection("orders"), &state(), false).unwrap();
@@ -268,4 +269,43 @@ fn a_dump_that_is_less_than_it_looks_says_so_in_the_plan() {
     let notes = notes(&manifest, &Selection::everything(), &state()).join("\n");
     assert!(notes.contains("its tables are of different moments"), "{notes}");
     assert!(notes.contains("no history of `shop`.`orders`"), "{notes}");
+}
+
+fn pair(schema: &str, name: &str) -> TableName {
+    (schema.to_owned(), name.to_owned())
+}
+
+#[test]
+fn a_table_comes_back_beside_the_one_that_is_there() {
+    let state = TargetState {
+        schemas: BTreeSet::from(["shop".to_owned()]),
+        holdings: BTreeSet::from([holding("orders", Holding::Table)]),
+        ..state()
+    };
+    let mut selection = Selection { tables: Some(vec![pair("shop", "orders")]), ..Selection::everything() };
+    assert!(matches!(LoadPlan::new(&manifest(), &selection, &state, false), Err(LoadError::NotEmpty { .. })));
+    let plain = token(&manifest(), &selection);
+    selection.names.table = Some((pair("shop", "orders"), pair("shop", "orders_restored")));
+    let plan = LoadPlan::new(&manifest(), &selection, &state, false).unwrap();
+    let [step] = plan.tables.as_slice() else { panic!("{:?}", plan.tables) };
+    assert_eq!((step.table.name.as_str(), step.is_beside, step.pending.len()), ("orders_restored", true, 2));
+    assert!(plan.objects.is_empty(), "a trigger would be made on the table that is there: {:?}", plan.objects);
+    assert!(plan.notes.iter().any(|note| note.contains("`shop`.`orders_restored`, without its foreign keys")));
+    assert_ne!(plan.token, plain);
+    selection.names.table = Some((pair("shop", "orders"), pair("shop", "log")));
+    assert!(matches!(LoadPlan::new(&manifest(), &selection, &state, false), Err(LoadError::NameTwice { .. })));
+}
+
+#[test]
+fn a_schema_comes_back_under_another_name_with_its_tables_alone() {
+    let mut selection = Selection { accounts: false, ..Selection::everything() };
+    selection.names.schemas.insert("shop".to_owned(), "shop_old".to_owned());
+    let plan = LoadPlan::new(&manifest(), &selection, &state(), false).unwrap();
+    assert_eq!(plan.schemas[0].create, "CREATE DATABASE `shop_old`");
+    assert!(plan.tables.iter().all(|step| step.table.schema == "shop_old" && !step.is_beside));
+    assert!(plan.objects.is_empty(), "{:?}", plan.objects);
+    assert!(plan.notes.iter().any(|note| note.starts_with("`shop` comes as `shop_old`")), "{:?}", plan.notes);
+    selection.names.schemas.insert("none".to_owned(), "other".to_owned());
+    let unknown = LoadPlan::new(&manifest(), &selection, &state(), false).unwrap_err();
+    assert_eq!(unknown.to_string(), "load `none` under another name: the dump holds no such schema");
 }

@@ -1,0 +1,164 @@
+//! Foreign keys, looked at after a load. While rows go in nothing checks them, so that rows come back as they were; whether each
+//! points to a row that is there is asked at the end.
+
+use std::collections::BTreeSet;
+use std::fmt;
+
+use mysql_async::prelude::Queryable;
+use mysql_async::{Conn, Error};
+use serde::Serialize;
+
+use crate::event::Unit;
+use crate::mysql::server::Server;
+use crate::mysql::sql;
+use crate::run::Run;
+use crate::target::mysql::plan::TableName;
+use crate::target::mysql::{LoadError, fault, until_stopped};
+
+/// Rows whose foreign key points to no row.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Orphans {
+    pub schema: String,
+    pub table: String,
+    pub key: String,
+    /// The table that it points to.
+    pub parent_schema: String,
+    pub parent: String,
+    pub rows: u64,
+}
+
+impl fmt::Display for Orphans {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (table, parent) =
+            (sql::qualified(&self.schema, &self.table), sql::qualified(&self.parent_schema, &self.parent));
+        write!(f, "{table}: {} rows point by `{}` to no row of {parent}", self.rows, self.key)
+    }
+}
+
+/// A foreign key: columns of the table, each with the column that it points to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct ForeignKey {
+    schema: String,
+    table: String,
+    name: String,
+    parent_schema: String,
+    parent: String,
+    columns: Vec<(String, String)>,
+}
+
+/// Looks for rows of these tables whose foreign keys point to no row.
+///
+/// # Errors
+/// Those of the connection, and [`LoadError::Stopped`] after a signal.
+pub async fn orphans(server: &Server, tables: &BTreeSet<TableName>, run: &Run) -> Result<Vec<Orphans>, LoadError> {
+    until_stopped(&run.cancel, async {
+        let mut conn = server.connect().await?;
+        let keys = keys(&mut conn, tables).await?;
+        let task = run.events.task("check foreign keys", Unit::Objects, keys.len() as u64);
+        let mut found = Vec::new();
+        for key in keys {
+            let rows = count(&mut conn, &key).await?;
+            task.add(1);
+            if rows > 0 {
+                let ForeignKey { schema, table, name: key, parent_schema, parent, .. } = key;
+                found.push(Orphans { schema, table, key, parent_schema, parent, rows });
+            }
+        }
+        // A connection that does not close well is closed all the same.
+        conn.disconnect().await.ok();
+        Ok(found)
+    })
+    .await
+}
+
+/// Schema, table, key, column; schema, table, column that it points to.
+type Part = (String, String, String, String, String, String, String);
+
+async fn keys(conn: &mut Conn, tables: &BTreeSet<TableName>) -> Result<Vec<ForeignKey>, LoadError> {
+    let schemas: BTreeSet<String> = tables.iter().map(|(schema, _)| sql::string(schema)).collect();
+    if schemas.is_empty() {
+        return Ok(Vec::new());
+    }
+    let asked = format!(
+        "SELECT TABLE_SCHEMA, TABLE_NAME, CONSTRAINT_NAME, COLUMN_NAME, REFERENCED_TABLE_SCHEMA, REFERENCED_TABLE_NAME, \
+         REFERENCED_COLUMN_NAME FROM information_schema.KEY_COLUMN_USAGE WHERE REFERENCED_TABLE_NAME IS NOT NULL AND \
+         TABLE_SCHEMA IN ({}) ORDER BY TABLE_SCHEMA, TABLE_NAME, CONSTRAINT_NAME, ORDINAL_POSITION",
+        schemas.into_iter().collect::<Vec<_>>().join(", ")
+    );
+    let parts: Vec<Part> = conn.query(asked).await.map_err(LoadError::at("list the target's foreign keys"))?;
+    Ok(gathered(parts.into_iter().filter(|part| tables.contains(&(part.0.clone(), part.1.clone())))))
+}
+
+/// Gathers the columns of each key, which come one after the other.
+fn gathered(parts: impl Iterator<Item = Part>) -> Vec<ForeignKey> {
+    let mut keys: Vec<ForeignKey> = Vec::new();
+    for (schema, table, name, column, parent_schema, parent, to) in parts {
+        match keys.last_mut() {
+            Some(key) if key.schema == schema && key.table == table && key.name == name => {
+                key.columns.push((column, to));
+            }
+            _ => keys.push(ForeignKey { schema, table, name, parent_schema, parent, columns: vec![(column, to)] }),
+        }
+    }
+    keys
+}
+
+/// Counts the rows whose key points to no row. Where the whole table that it points to is missing, those are all that point at all.
+async fn count(conn: &mut Conn, key: &ForeignKey) -> Result<u64, LoadError> {
+    let act = format!("check the foreign key `{}` of {}", key.name, sql::qualified(&key.schema, &key.table));
+    let counted: Result<Option<u64>, Error> = conn.query_first(key.orphans()).await;
+    let counted = match counted {
+        Err(Error::Server(error)) if fault::is_absent(error.code) => conn.query_first(key.pointing()).await,
+        counted => counted,
+    };
+    Ok(counted.map_err(LoadError::at(act))?.unwrap_or(0))
+}
+
+impl ForeignKey {
+    /// Returns the statement that counts the rows whose key is whole: one with a NULL in it points nowhere and may.
+    fn pointing(&self) -> String {
+        let whole: Vec<String> =
+            self.columns.iter().map(|(column, _)| format!("child.{} IS NOT NULL", sql::ident(column))).collect();
+        format!(
+            "SELECT COUNT(*) FROM {} AS child WHERE {}",
+            sql::qualified(&self.schema, &self.table),
+            whole.join(" AND ")
+        )
+    }
+
+    /// Returns the statement that counts those of them that point to no row.
+    fn orphans(&self) -> String {
+        let same: Vec<String> = self
+            .columns
+            .iter()
+            .map(|(column, to)| format!("parent.{} = child.{}", sql::ident(to), sql::ident(column)))
+            .collect();
+        format!(
+            "{} AND NOT EXISTS (SELECT 1 FROM {} AS parent WHERE {})",
+            self.pointing(),
+            sql::qualified(&self.parent_schema, &self.parent),
+            same.join(" AND ")
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn part(name: &str, column: &str, to: &str) -> Part {
+        let [name, column, to] = [name, column, to].map(str::to_owned);
+        ("s".to_owned(), "t`x".to_owned(), name, column, "p".to_owned(), "parents".to_owned(), to)
+    }
+
+    #[test]
+    fn a_key_of_two_columns_points_by_both_or_not_at_all() {
+        let keys = gathered([part("one", "a", "x"), part("two", "a", "x"), part("two", "b`c", "y")].into_iter());
+        assert_eq!(keys.len(), 2);
+        assert_eq!(
+            keys[1].orphans(),
+            "SELECT COUNT(*) FROM `s`.`t``x` AS child WHERE child.`a` IS NOT NULL AND child.`b``c` IS NOT NULL \
+             AND NOT EXISTS (SELECT 1 FROM `p`.`parents` AS parent WHERE parent.`x` = child.`a` AND parent.`y` = child.`b``c`)"
+        );
+    }
+}
