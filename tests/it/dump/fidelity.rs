@@ -237,13 +237,16 @@ fn a_dump_from_odd_modes_and_zones_comes_back_into_strict_ones_elsewhere() {
 #[ignore = "needs the servers of scripts/lab; scripts/test runs it"]
 fn floats_come_back_to_the_last_bit() {
     for trip in &*TRIPS {
-        let float = |table: &str, id: &str, column: &str| trip.table(table).cell(id, column).parse::<f32>().unwrap();
-        assert_eq!(float("edges", "1", "f"), f32::MAX);
-        assert_eq!(float("edges", "2", "f"), f32::MIN);
-        assert_eq!(float("edges", "3", "f"), f32::MIN_POSITIVE);
+        let is = |table: &str, id: &str, expected: f32| {
+            let float: f32 = trip.table(table).cell(id, "f").parse().unwrap();
+            assert_eq!(float.to_bits(), expected.to_bits(), "`{table}` {id}: {float}");
+        };
+        is("edges", "1", f32::MAX);
+        is("edges", "2", f32::MIN);
+        is("edges", "3", f32::MIN_POSITIVE);
         // Six digits, which a text has of a float, would be 123457.
-        assert_eq!(float("numbers", "-4", "f"), 123_456.79);
-        assert_eq!(float("numbers", "2", "f"), 0.1);
+        is("numbers", "-4", 123_456.79);
+        is("numbers", "2", 0.1);
     }
 }
 
@@ -309,7 +312,7 @@ fn geometries_come_back_with_their_reference_systems() {
 fn json_comes_back() {
     for trip in &*TRIPS {
         let documents = trip.table("documents");
-        assert!(documents.text("1", "j").contains(r#"서울\n\t😀\\"#), "{}", documents.text("1", "j"));
+        assert!(documents.text("1", "j").contains(r"서울\n\t😀\\"), "{}", documents.text("1", "j"));
         assert!(documents.text("5", "j").contains("12345678901234567890"));
         assert_eq!((documents.text("2", "j").as_str(), documents.option("3", "j")), ("null", None));
     }

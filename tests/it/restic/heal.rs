@@ -118,7 +118,7 @@ async fn while_restic_prunes_nothing_is_put_and_a_heal_that_waits_comes_after_it
         let hurt = pack_of(&store, &noise(99, WHOLE)).await;
         flip(&store, &hurt).await;
         let (patient, run) = (ward(&store, &[("copy", &copy)]).await, Run::silent());
-        let mut early = Heal::begin(&patient, DATA, &run).await.unwrap();
+        let mut early = Heal::begin(&patient.name, &patient.repository, DATA, &run).await.unwrap();
         assert_eq!(early.so_far().found, 1);
 
         // Slowed down, and stopped once some of what stays is in new packs and all the old ones are there.
@@ -131,7 +131,7 @@ async fn while_restic_prunes_nothing_is_put_and_a_heal_that_waits_comes_after_it
         let before = stored(&store).await;
         assert!(packs.iter().all(|pack| before.contains_key(pack)), "it was too fast");
 
-        early.mend(&run).await.unwrap();
+        early.mend(&patient, &run).await.unwrap();
         let early = early.end();
         assert!(early.mended.is_empty() && early.left[0].why.contains("holds a lock"), "{early:#?}");
         let late = ward(&store, &[("copy", &copy)]).await;
