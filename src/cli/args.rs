@@ -283,7 +283,8 @@ pub struct RestoreArgs {
     pub as_name: Option<String>,
     /// Brings a schema back under another name (`OLD=NEW`; may be given again): its tables and rows alone
     ///
-    /// Views, routines, triggers, events, sequences and accounts name the old schema, and stay behind.
+    /// The other schemas of the dump do not come. Views, routines, triggers, events, sequences and accounts name the old schema, and
+    /// stay behind, as do foreign keys into other schemas.
     #[arg(long = "rename-schema", value_name = "OLD=NEW", requires = "to_mysql")]
     pub rename_schemas: Vec<String>,
     /// Only these paths or globs, relative to the source's directory
@@ -315,7 +316,7 @@ pub struct RestoreArgs {
     /// Looks afterwards whether every restored row's foreign keys point to rows that are there (exit 3 where not)
     ///
     /// Rows come back as they were, also those that pointed to nothing in the source.
-    #[arg(long, requires = "to_mysql")]
+    #[arg(long, requires = "to_mysql", conflicts_with = "as_name")]
     pub check_foreign_keys: bool,
     /// Connections or threads that load
     #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=64))]

@@ -91,11 +91,20 @@ async fn plan_and_apply_in(
         exit = exit.max(exit_of_proof(&found));
         proof = Some(found);
     }
-    let mut orphans = None;
+    let (mut orphans, mut errors) = (None, String::new());
     if args.check_foreign_keys {
-        let found = restore::orphans(&plan, run).await?;
-        exit = exit.max(if found.is_empty() { Exit::Ok } else { Exit::Incomplete });
-        orphans = Some(found);
+        match restore::orphans(&plan, run).await {
+            Ok(found) => {
+                exit = exit.max(if found.is_empty() { Exit::Ok } else { Exit::Incomplete });
+                orphans = Some(found);
+            }
+            // What was restored, and found by the comparison, is told all the same.
+            Err(error) => {
+                let failure = Failure::from(&error);
+                exit = exit.max(failure.exit);
+                errors = render::failure("", &failure);
+            }
+        }
     }
     let proofs = Proofs { snapshot: proof.as_ref(), foreign_keys: orphans.as_deref() };
     let text = render::restored(policy, &plan, &restored, proofs, began.elapsed());
@@ -108,7 +117,7 @@ async fn plan_and_apply_in(
         "millis": crate::backup::millis(began.elapsed()),
         "exit": exit.code(),
     });
-    Ok(Answer::new(text, json).with(exit))
+    Ok(Answer::new(text, json).telling(errors).with(exit))
 }
 
 /// What could not be restored is damage where its bytes are, and incompleteness where the target refused.
@@ -193,13 +202,18 @@ fn names(args: &RestoreArgs) -> Result<Names, Failure> {
         };
         let dumped = table(dumped)?;
         let given = if name.contains('.') { table(name)? } else { (dumped.0.clone(), name.clone()) };
+        if given == dumped {
+            return Err(Failure::new(Exit::Usage, format!("`--as {name}` is the name that the table has")));
+        }
         names.table = Some((dumped, given));
     }
     for pair in &args.rename_schemas {
         let refusal =
             || Failure::new(Exit::Usage, format!("`{pair}` gives no schema another name")).hinting("write `OLD=NEW`");
-        let (old, new) =
-            pair.split_once('=').filter(|(old, new)| !old.is_empty() && !new.is_empty()).ok_or_else(refusal)?;
+        let (old, new) = pair
+            .split_once('=')
+            .filter(|(old, new)| !old.is_empty() && !new.is_empty() && old != new)
+            .ok_or_else(refusal)?;
         if names.schemas.insert(old.to_owned(), new.to_owned()).is_some() {
             return Err(Failure::new(Exit::Usage, format!("`--rename-schema` gives `{old}` two names")));
         }

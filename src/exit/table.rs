@@ -212,6 +212,7 @@ coded! {
         LoadError::NotEmpty { .. }
         | LoadError::NotInDump { .. }
         | LoadError::NoSchema { .. }
+        | LoadError::OwnSchema { .. }
         | LoadError::NameTwice { .. } => Exit::Usage,
         LoadError::Stopped => Exit::Interrupted,
         LoadError::GaveUp { source, .. } => source.code(),

@@ -56,6 +56,8 @@ pub enum LoadError {
     NotInDump { table: String },
     #[error("load {schema} under another name: the dump holds no such schema", schema = sql::ident(.schema))]
     NoSchema { schema: String },
+    #[error("load into {schema}: it belongs to the server or to bkp", schema = sql::ident(.schema))]
+    OwnSchema { schema: String },
     #[error("load two tables as {table}")]
     NameTwice { table: String },
     #[error("load {one} and {other}: the target does not tell upper from lower case")]
@@ -153,6 +155,7 @@ impl LoadError {
             Self::LocalInfileOff => "on the target: SET GLOBAL local_infile = 1",
             Self::NotInDump { .. } => "look at the names in `manifest.json` of the snapshot",
             Self::NoSchema { .. } => "look at the schemas in `manifest.json` of the snapshot",
+            Self::OwnSchema { .. } => "give a name that no schema of the server's own bears",
             Self::NameTwice { .. } => "choose a name that no table of the dump bears",
             Self::NamesCollide { .. } => "use a target with lower_case_table_names = 0",
             Self::Warnings { .. } => {

@@ -57,6 +57,11 @@ pub(super) fn is_too_large(error: &Error) -> bool {
 
 const PACKET_TOO_LARGE: u16 = 1153;
 
+/// Tells whether a table of this name is there already.
+pub(super) fn is_taken(error: &Error) -> bool {
+    matches!(error, Error::Server(error) if error.code == 1050)
+}
+
 /// Tells whether a table or schema is simply not there (1046, 1049, 1146), or hidden from us, which comes to the same.
 pub(super) fn is_absent(code: u16) -> bool {
     matches!(code, 1044 | 1046 | 1049 | 1142 | 1146)

@@ -82,6 +82,20 @@ pub(super) fn renamed(create: &str, to: &str) -> String {
 /// Returns a `CREATE TABLE` statement without what binds the table to others of its schema: its foreign keys, and the names of its
 /// checks, which MySQL wants no two tables of a schema to share.
 pub(super) fn unbound(create: &str) -> String {
+    with_constraints(create, |_, what| (!what.starts_with("FOREIGN KEY ")).then(|| format!("  {what}").into()))
+}
+
+/// Returns a `CREATE TABLE` statement without the foreign keys that point into other schemas; the server names a schema only there.
+pub(super) fn within_schema(create: &str) -> String {
+    let points_outside = |what: &str| {
+        let parent = what.split_once(" REFERENCES ").and_then(|(_, parent)| name(parent));
+        what.starts_with("FOREIGN KEY ") && parent.is_some_and(|(_, rest)| rest.starts_with('.'))
+    };
+    with_constraints(create, |line, what| (!points_outside(what)).then(|| line.into()))
+}
+
+/// Returns a `CREATE TABLE` statement in which each line with a constraint is what `keep` makes of it and of what it demands.
+fn with_constraints<'a>(create: &'a str, keep: impl Fn(&'a str, &'a str) -> Option<Cow<'a, str>>) -> String {
     let lines: Vec<&str> = create.split('\n').collect();
     let Some(end) = lines.iter().position(|line| line.starts_with(')')) else {
         return create.to_owned();
@@ -89,8 +103,7 @@ pub(super) fn unbound(create: &str) -> String {
     let mut kept: Vec<Cow<'_, str>> = Vec::with_capacity(lines.len());
     for line in &lines[..end] {
         match constraint(line) {
-            Some(what) if what.starts_with("FOREIGN KEY ") => {}
-            Some(what) => kept.push(format!("  {what}").into()),
+            Some(what) => kept.extend(keep(line, what)),
             None => kept.push((*line).into()),
         }
     }
@@ -224,6 +237,21 @@ mod tests {
             alone.replace(",\n  CHECK ((`a` > 0))", "")
         );
         assert_eq!(unbound(alone), alone);
+    }
+
+    #[test]
+    fn a_table_that_moves_with_its_schema_points_to_no_other() {
+        let create = "CREATE TABLE `t` (
+  `a` int DEFAULT NULL,
+  CONSTRAINT `c` FOREIGN KEY (`a`) REFERENCES `here` (`id`),
+  CONSTRAINT `d` FOREIGN KEY (`a`) REFERENCES `else`.`where` (`id`) ON DELETE CASCADE
+) ENGINE=InnoDB";
+        let moved = "CREATE TABLE `t` (
+  `a` int DEFAULT NULL,
+  CONSTRAINT `c` FOREIGN KEY (`a`) REFERENCES `here` (`id`)
+) ENGINE=InnoDB";
+        assert_eq!(within_schema(create), moved);
+        assert_eq!(within_schema(moved), moved);
     }
 
     #[test]

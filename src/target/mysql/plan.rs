@@ -100,6 +100,8 @@ pub struct TableStep {
     pub stage: Stage,
     /// It stands beside the tables that are there, and nothing binds it to them: no foreign key comes with it.
     pub is_beside: bool,
+    /// Its schema bears another name: its foreign keys into other schemas, which may be live ones, stay behind.
+    pub is_moved: bool,
     /// Indexes of the chunks that are still to load.
     pub pending: Vec<usize>,
 }
@@ -175,7 +177,7 @@ impl LoadPlan {
             snapshot: None,
             resumes: progress.is_some(),
             target: format!("{} {}", product::name(state.product), state.version),
-            schemas: schemas(manifest, &tables, &objects, state, progress),
+            schemas: schemas(manifest, &tables, &objects, state),
             notes: notes(manifest, selection, state),
             tables,
             objects,
@@ -274,6 +276,7 @@ fn table_step(table: &TableEntry, names: &Names, progress: Option<&Progress>) ->
         is_transactional,
         stage,
         is_beside: names.is_beside(&table.schema, &table.name),
+        is_moved: !names.schemas.is_empty(),
         pending: (0..table.chunks.len()).filter(|chunk| !is_loaded(*chunk)).collect(),
     }
 }
@@ -292,18 +295,13 @@ fn stage(table: &TableEntry, is_transactional: bool, progress: Option<&Progress>
     }
 }
 
-fn schemas(
-    manifest: &Manifest,
-    tables: &[TableStep],
-    objects: &[ObjectStep],
-    state: &TargetState,
-    progress: Option<&Progress>,
-) -> Vec<SchemaStep> {
+fn schemas(manifest: &Manifest, tables: &[TableStep], objects: &[ObjectStep], state: &TargetState) -> Vec<SchemaStep> {
     let mut needed: BTreeSet<&str> = tables.iter().map(|step| step.table.schema.as_str()).collect();
     needed.extend(objects.iter().filter_map(|step| step.object.schema.as_deref()));
     let is_whole = tables.len() == manifest.tables.len();
     let entries = manifest.schemas.iter().filter(|entry| is_whole || needed.contains(entry.name.as_str()));
-    let is_used = |name: &str| progress.is_none() && state.holdings.iter().any(|(schema, _, _)| schema == name);
+    // After an interruption too: what it has left in a schema came after the defaults.
+    let is_used = |name: &str| state.holdings.iter().any(|(schema, _, _)| schema == name);
     entries
         .map(|SchemaEntry { name, create }| SchemaStep {
             name: name.clone(),
@@ -337,7 +335,7 @@ fn notes(manifest: &Manifest, selection: &Selection, state: &TargetState) -> Vec
         notes.push(format!("the dump holds no history of {name}: it was versioned by transactions"));
     }
     notes.extend(selection.names.notes());
-    if selection.tables.is_some() {
+    if selection.tables.is_some() && selection.names.is_empty() {
         notes.push(
             "selected tables come with their triggers; views, routines, events and accounts stay behind".to_owned(),
         );

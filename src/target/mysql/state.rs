@@ -73,6 +73,11 @@ pub struct TargetState {
 /// Schemas that belong to the server (and ours).
 const OWN_SCHEMAS: [&str; 5] = ["mysql", "information_schema", "performance_schema", "sys", progress::SCHEMA];
 
+/// Tells whether a schema belongs to the server (or us), in whatever case it is written.
+pub(super) fn is_own(schema: &str) -> bool {
+    OWN_SCHEMAS.iter().any(|own| own.eq_ignore_ascii_case(schema))
+}
+
 /// A server with many thousand tables needs minutes to list them; one that takes longer hangs.
 const LOOK_MAX: Duration = Duration::from_mins(10);
 

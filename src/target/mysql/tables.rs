@@ -7,6 +7,7 @@ use mysql_async::prelude::Queryable;
 
 use crate::mysql::sql;
 use crate::target::mysql::dump::DumpReadError;
+use crate::target::mysql::fault;
 use crate::target::mysql::index;
 use crate::target::mysql::index::Index;
 use crate::target::mysql::plan::{LoadPlan, SchemaStep, Stage, TableStep};
@@ -98,7 +99,13 @@ async fn texts(load: &Load) -> Result<Vec<String>, LoadError> {
 
 /// Returns the statement of the dump as the plan wants the table.
 fn statement(step: &TableStep, text: &str) -> String {
-    if step.is_beside { index::unbound(&index::renamed(text, &step.table.name)) } else { text.to_owned() }
+    if step.is_beside {
+        index::unbound(&index::renamed(text, &step.table.name))
+    } else if step.is_moved {
+        index::within_schema(text)
+    } else {
+        text.to_owned()
+    }
 }
 
 /// Returns, by table, the columns that foreign keys of the whole plan point to.
@@ -124,7 +131,12 @@ async fn create_one(conn: &mut Conn, step: &TableStep, create: &str) -> Result<(
     }
     progress::note(conn, Step::Begun { schema, name }).await?;
     conn.query_drop(format!("USE {}", sql::ident(schema))).await.map_err(at())?;
-    conn.query_drop(create).await.map_err(at())?;
+    let made = conn.query_drop(create).await;
+    if made.as_ref().is_err_and(fault::is_taken) {
+        // Somebody has made it since the plan looked: it is not ours, and another try must not drop it.
+        progress::forget(conn, &[Step::Begun { schema, name }]).await?;
+    }
+    made.map_err(at())?;
     progress::note(conn, Step::Created { schema, name }).await
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bkp::run::Run;
 use bkp::target::mysql::plan::{Names, Selection};
-use bkp::target::mysql::{DirDump, DumpReader, LoadPlan, inspect, load};
+use bkp::target::mysql::{DirDump, DumpReader, LoadError, LoadPlan, inspect, load};
 use tokio_util::sync::CancellationToken;
 
 use super::{BOTH, address, assert_tidy, bring, dumps, options};
@@ -80,6 +80,26 @@ async fn a_schema_comes_back_beside_the_one_that_is_there_with_its_foreign_keys_
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs the servers of scripts/lab; scripts/test runs it"]
+async fn a_table_that_somebody_else_makes_meanwhile_is_never_ours() {
+    for product in BOTH {
+        let dump = dumps::torture(product).open();
+        let server = Server::start(product, &[]);
+        server.execute("CREATE DATABASE shop_old");
+        let names = Names { table: Some((pair("shop", "lines"), pair("shop_old", "lines"))), schemas: BTreeMap::new() };
+        let selection = Selection { tables: Some(vec![pair("shop", "lines")]), names, ..Selection::everything() };
+        let look = async || inspect(&address(&server), &CancellationToken::new()).await.unwrap();
+        let plan = LoadPlan::new(dump.manifest(), &selection, &look().await, false).unwrap();
+        server.execute("CREATE TABLE shop_old.`lines` (theirs INT); INSERT INTO shop_old.`lines` VALUES (1)");
+        let loaded = load(&plan, dump.clone(), &address(&server), options(), &Run::silent()).await.unwrap();
+        assert_eq!(loaded.failed.len(), 1, "{product:?}: {:?}", loaded.failed);
+        let again = LoadPlan::new(dump.manifest(), &selection, &look().await, false).unwrap_err();
+        assert!(matches!(again, LoadError::NotEmpty { .. }), "{product:?}: {again}");
+        assert_eq!(server.value("SELECT theirs FROM shop_old.`lines`"), "1", "{product:?}");
+    }
+}
+
 /// As after a wrong DELETE: the lost rows are brought back beside the shop's own table, which goes on.
 fn lost_rows_come_back_into_the_live_server(product: Product) {
     let world = World::ready(product);
@@ -125,7 +145,10 @@ fn other_names_that_make_no_sense_are_refused() {
     let world = World::ready(Product::MariaDb);
     world.bkp(&["backup", "mall", "--source", "db1", "--no-copy"]).expect(0);
     let target = Server::mariadb();
-    let cases: [(&[&str], &str); 5] = [
+    let cases: [(&[&str], &str); 8] = [
+        (&["--tables", "mall.orders", "--as", "mall.orders"], "is the name that the table has"),
+        (&["--tables", "mall.orders", "--as", "mysql.user"], "load into `mysql`"),
+        (&["--rename-schema", "mall=mall"], "gives no schema another name"),
         (&["--as", "x"], "--tables"),
         (&["--tables", "mall.orders,mall.shops", "--as", "x"], "`--as` names one table"),
         (&["--tables", "mall.orders", "--as", "shops"], "load two tables as `mall`.`shops`"),

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use crate::mysql::manifest::{Manifest, SchemaEntry, TableEntry};
 use crate::mysql::sql;
-use crate::target::mysql::LoadError;
+use crate::target::mysql::{LoadError, state};
 
 /// Schema and name of a table.
 pub type TableName = (String, String);
@@ -44,19 +44,31 @@ impl Names {
         self.table.as_ref().is_some_and(|(_, given)| given.0 == schema && given.1 == table)
     }
 
-    /// Returns the manifest as the target is to have it. Objects whose statements name the old schema or table stay out.
+    /// Tells whether a schema comes at all: where some are given other names, those alone do.
+    fn has_schema(&self, schema: &str) -> bool {
+        self.schemas.is_empty() || self.schemas.contains_key(schema)
+    }
+
+    /// Returns the manifest as the target is to have it. What is not a table stays out: its statements name the old schema or table.
     ///
     /// # Errors
-    /// When a schema is not in the dump, or two tables would bear one name.
+    /// When a schema is not in the dump, a new one is the server's own or bkp's, or two tables would bear one name.
     pub fn apply(&self, manifest: &Manifest) -> Result<Manifest, LoadError> {
+        if self.is_empty() {
+            return Ok(manifest.clone());
+        }
         let known = |name: &&String| manifest.schemas.iter().any(|entry| entry.name == **name);
         if let Some(schema) = self.schemas.keys().find(|name| !known(name)) {
             return Err(LoadError::NoSchema { schema: schema.clone() });
         }
+        let given = self.schemas.values().chain(self.table.iter().map(|(_, (schema, _))| schema));
+        if let Some(schema) = given.into_iter().find(|name| state::is_own(name)) {
+            return Err(LoadError::OwnSchema { schema: schema.clone() });
+        }
         let mut renamed = Manifest { schemas: self.schema_entries(manifest), ..manifest.clone() };
+        renamed.tables.retain(|table| self.has_schema(&table.schema));
         renamed.tables.iter_mut().for_each(|table| (table.schema, table.name) = self.of(&table.schema, &table.name));
-        let is_renamed = |schema: &String| self.schemas.contains_key(schema);
-        renamed.objects.retain(|object| self.table.is_none() && !object.schema.as_ref().is_some_and(is_renamed));
+        renamed.objects.clear();
         one_name_each(&renamed.tables)?;
         Ok(renamed)
     }
@@ -70,7 +82,7 @@ impl Names {
                 entries.push(SchemaEntry { name: name.to_owned(), create });
             }
         };
-        for entry in &manifest.schemas {
+        for entry in manifest.schemas.iter().filter(|entry| self.has_schema(&entry.name)) {
             add(entry, self.of_schema(&entry.name));
         }
         if let Some((dumped, given)) = &self.table
@@ -85,7 +97,8 @@ impl Names {
     pub(super) fn notes(&self) -> Vec<String> {
         let schema = |(old, new): (&String, &String)| {
             format!(
-                "{} comes as {}, its tables and rows alone: what else is in it names the old schema and stays behind",
+                "{} comes as {}, its tables and rows alone and without foreign keys into other schemas: what else the dump \
+                 holds stays behind",
                 sql::ident(old),
                 sql::ident(new)
             )

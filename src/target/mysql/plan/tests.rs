@@ -305,7 +305,35 @@ fn a_schema_comes_back_under_another_name_with_its_tables_alone() {
     assert!(plan.tables.iter().all(|step| step.table.schema == "shop_old" && !step.is_beside));
     assert!(plan.objects.is_empty(), "{:?}", plan.objects);
     assert!(plan.notes.iter().any(|note| note.starts_with("`shop` comes as `shop_old`")), "{:?}", plan.notes);
+
+    // Other schemas of the dump do not come unasked.
+    let mut two = manifest();
+    two.schemas.push(SchemaEntry { name: "blog".to_owned(), create: "CREATE DATABASE `blog`".to_owned() });
+    two.tables.push(TableEntry { schema: "blog".to_owned(), ..table("posts", "InnoDB") });
+    let plan = LoadPlan::new(&two, &selection, &state(), false).unwrap();
+    assert_eq!((plan.tables.len(), plan.schemas.len()), (2, 1), "{:?}", plan.schemas);
+
+    selection.names.schemas.insert("shop".to_owned(), "MySQL".to_owned());
+    let own = LoadPlan::new(&manifest(), &selection, &state(), false).unwrap_err();
+    assert_eq!(own.to_string(), "load into `MySQL`: it belongs to the server or to bkp");
+    selection.names.schemas.insert("shop".to_owned(), "shop_old".to_owned());
     selection.names.schemas.insert("none".to_owned(), "other".to_owned());
     let unknown = LoadPlan::new(&manifest(), &selection, &state(), false).unwrap_err();
     assert_eq!(unknown.to_string(), "load `none` under another name: the dump holds no such schema");
+}
+
+#[test]
+fn a_schema_in_use_keeps_its_defaults_when_an_interrupted_load_goes_on() {
+    let live = TargetState {
+        schemas: BTreeSet::from(["shop".to_owned()]),
+        holdings: BTreeSet::from([holding("orders", Holding::Table)]),
+        ..state()
+    };
+    let mut selection = Selection { tables: Some(vec![pair("shop", "orders")]), ..Selection::everything() };
+    selection.names.table = Some((pair("shop", "orders"), pair("shop", "orders_restored")));
+    let first = LoadPlan::new(&manifest(), &selection, &live, false).unwrap();
+    let live = TargetState { progress: Some(Progress::of(&first.token, &[])), ..live };
+    let again = LoadPlan::new(&manifest(), &selection, &live, false).unwrap();
+    assert_eq!(first.schemas, again.schemas);
+    assert!(again.schemas[0].is_used);
 }
