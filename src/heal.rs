@@ -276,9 +276,10 @@ async fn round(ward: &Ward, healed: &mut Healed, tried: &mut Tried, run: &Run) -
         takes = put?;
     }
     if plan.changes_index() {
+        let told = healed.told();
         let is_meant = |object: &Object| match object {
             Object::Stored(key) => key.kind == FileKind::Index || plan.removed.contains(key),
-            Object::Blob(..) => true,
+            Object::Blob(..) => !told.contains(&object.to_string()),
         };
         let Some(lock) = lock(ward, LockMode::Exclusive, is_meant, healed, run).await? else {
             return Ok(healed.mended.len() > before.0);

@@ -170,11 +170,12 @@ const LOOKS_IN_FLIGHT_MAX: usize = 16;
 /// the result.
 pub async fn apply(plan: &PrunePlan, repository: &Repository, lock: &Alone, run: &Run) -> Result<Pruned, PruneError> {
     let gone = plan.gone();
+    // Before a byte is written: a place that has rotted ends this, and the next prune comes to the same one.
+    repository.prove_last_places(plan.marks(), &gone, run).await?;
     let needed = repository.needed(plan.marks(), &plan.repack.iter().map(|pack| pack.id).collect());
     let written = repository.repack(&needed, run).await?;
     let reindexed = repository.reindex(&gone, &written, plan.merges_index(), run).await?;
     repository.prove_reindexed(&reindexed, &gone, plan.marks()).await?;
-    repository.prove_last_places(plan.marks(), &gone, run).await?;
     let mut pruned = Pruned {
         packs_written: written.len() as u64,
         bytes_written: written.iter().map(PackContents::size).sum(),

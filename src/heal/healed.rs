@@ -157,7 +157,13 @@ impl Healed {
         let (damaged, missing) = (keep(&report.damaged), keep(&report.missing));
         (self.report.damaged, self.report.missing) = (damaged, missing);
         self.unseen = Some(error.to_string());
-        self.leave_locked(&format!("not looked at again: {error}"), |_| true);
+        let told = self.told();
+        self.leave_locked(&format!("not looked at again: {error}"), |object| !told.contains(&object.to_string()));
+    }
+
+    /// Returns what is known to be left for another reason than a lock: that it will be free changes nothing.
+    pub(super) fn told(&self) -> HashSet<String> {
+        self.left.iter().filter(|left| !left.is_locked).map(|left| left.object.clone()).collect()
     }
 
     pub(super) fn leave_all(&mut self, why: &str) {
@@ -234,6 +240,18 @@ mod tests {
         assert_eq!(left, [(pack(2).to_string(), true)]);
         assert!(healed.left[0].why.contains("not looked at again: lock repository: process 7"), "{healed:#?}");
         assert!(healed.is_locked() && !healed.is_sound() && !healed.is_harmless());
+    }
+
+    #[test]
+    fn what_no_store_has_is_no_matter_of_a_lock() {
+        let mut healed = healed(&[pack(1), pack(2)]);
+        put_back(&mut healed, &pack(1));
+        healed.left.push(Left::new(&Object::Stored(pack(2)), "no other store has it"));
+        healed.leave_unseen(&locked());
+        healed.explain();
+        assert_eq!(healed.left.len(), 1, "{healed:#?}");
+        assert_eq!((healed.left[0].why.as_str(), healed.left[0].is_locked), ("no other store has it", false));
+        assert!(!healed.is_locked());
     }
 
     #[test]

@@ -315,6 +315,9 @@ impl Planner<'_, '_> {
                     for blob in &blobs {
                         lost.remove(blob);
                     }
+                } else {
+                    // Its index names the blob there first: it may hold it in another pack as well.
+                    not_given.extend(blobs.into_iter().map(|blob| (blob, key.clone())));
                 }
             }
         }
