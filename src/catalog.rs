@@ -41,6 +41,7 @@ const FILE: &str = "catalog.sqlite";
 
 /// Writers hold the file for milliseconds; whoever waits longer than this meets something that hangs.
 const BUSY_WAIT_MAX: Duration = Duration::from_secs(10);
+const BUSY_PAUSE: Duration = Duration::from_millis(20);
 
 #[derive(Debug, thiserror::Error)]
 pub enum CatalogError {
@@ -130,7 +131,7 @@ fn connect(path: &Path) -> Result<Connection, CatalogError> {
 
 fn prepare(connection: &Connection) -> rusqlite::Result<()> {
     connection.busy_timeout(BUSY_WAIT_MAX)?;
-    connection.pragma_update(None, "journal_mode", "WAL")?;
+    write_ahead(connection)?;
     connection.pragma_update(None, "synchronous", "FULL")?;
     let verdict: String = connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
     if verdict == "ok" {
@@ -138,6 +139,26 @@ fn prepare(connection: &Connection) -> rusqlite::Result<()> {
     }
     let damage = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_CORRUPT);
     Err(rusqlite::Error::SqliteFailure(damage, Some(verdict)))
+}
+
+/// Has changes written ahead, so that readers and writers do not wait for one another.
+///
+/// Of several who open a new catalog at once each wants it alone for this, and SQLite lets none of them wait: one could wait for the
+/// other for ever. So it is tried again.
+fn write_ahead(connection: &Connection) -> rusqlite::Result<()> {
+    let mut waited = Duration::ZERO;
+    loop {
+        match connection.pragma_update(None, "journal_mode", "WAL") {
+            Err(error) if is_busy(&error) && waited < BUSY_WAIT_MAX => {}
+            set => return set,
+        }
+        std::thread::sleep(BUSY_PAUSE);
+        waited += BUSY_PAUSE;
+    }
+}
+
+fn is_busy(error: &rusqlite::Error) -> bool {
+    error.sqlite_error_code() == Some(rusqlite::ErrorCode::DatabaseBusy)
 }
 
 fn is_damage(error: &rusqlite::Error) -> bool {

@@ -379,6 +379,22 @@ fn the_newest_state_of_a_copy_replaces_the_one_before() {
 }
 
 #[test]
+fn all_who_open_a_new_catalog_at_once_get_it() {
+    for _ in 0..30 {
+        let dir = tempfile::tempdir().unwrap();
+        let together = std::sync::Barrier::new(8);
+        std::thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| {
+                    together.wait();
+                    open(dir.path());
+                });
+            }
+        });
+    }
+}
+
+#[test]
 fn many_writers_at_once_lose_nothing() {
     let dir = tempfile::tempdir().unwrap();
     std::thread::scope(|scope| {
