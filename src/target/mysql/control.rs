@@ -85,7 +85,15 @@ async fn reopen(load: &Load) -> Result<OwnConn, LoadError> {
 /// Ends the load. While tables are missing, the table of progress stays for the next try.
 pub(super) async fn end(load: &Load, mut conn: OwnConn, is_whole: bool) -> Result<(), LoadError> {
     if is_whole {
-        progress::end(&mut conn).await?;
+        match progress::end(&mut conn).await {
+            Err(error) if error.is_passing() => {
+                // The server may have done it before the line broke; taken for undone, the next try would find a foreign target.
+                load.opener.abandon(conn);
+                conn = answering(load, None).await?;
+                progress::end(&mut conn).await?;
+            }
+            ended => ended?,
+        }
     } else {
         load.run.events.note(
             "the target keeps the schema `bkp_restore`: the same command tries the missing tables again; drop it to do without them",

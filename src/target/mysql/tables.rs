@@ -132,8 +132,9 @@ async fn create_one(conn: &mut Conn, step: &TableStep, create: &str) -> Result<(
     progress::note(conn, Step::Begun { schema, name }).await?;
     conn.query_drop(format!("USE {}", sql::ident(schema))).await.map_err(at())?;
     let made = conn.query_drop(create).await;
-    if made.as_ref().is_err_and(fault::is_taken) {
-        // Somebody has made it since the plan looked: it is not ours, and another try must not drop it.
+    if step.stage == Stage::Untouched && made.as_ref().is_err_and(fault::is_taken) {
+        // Somebody has made it since the plan looked: it is not ours, and another try must not drop it. After an interruption it may
+        // be the old session that has made it late.
         progress::forget(conn, &[Step::Begun { schema, name }]).await?;
     }
     made.map_err(at())?;
