@@ -6,7 +6,6 @@ mod envelope;
 mod key;
 mod kit;
 mod look;
-mod memory;
 mod policies;
 mod progress;
 mod render;
@@ -27,7 +26,6 @@ use crate::secret;
 #[must_use]
 pub fn main() -> ExitCode {
     secret::keep_out_of_dumps();
-    memory::give_back_early();
     // clap prints help to standard output and usage errors to standard error, with the codes 0 and 2.
     let cli = Cli::parse();
     let answered = dispatch(&cli);
