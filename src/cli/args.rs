@@ -37,7 +37,7 @@ pub struct Global {
     /// Without it: /etc/bkp/policies, then ./policies.
     #[arg(long = "policies", global = true, value_name = "DIR", env = "BKP_POLICIES")]
     pub policies_dir: Option<PathBuf>,
-    /// Works from this recovery kit alone, as on a bare machine: restore, verify, snapshots, drill
+    /// Works from this recovery kit alone, as on a bare machine: restore, export, verify, snapshots, drill
     #[arg(long, global = true, value_name = "DIR", env = "BKP_KIT", help_heading = KIT)]
     pub kit: Option<PathBuf>,
     /// File with the kit's passphrase, that only its owner can read; without it, it is typed at the terminal
@@ -99,6 +99,17 @@ Examples:
   bkp restore mall --source images --paths shop0001 --to-dir /tmp/look
   bkp restore mall --from offsite --to-dir /srv/images")]
     Restore(Box<RestoreArgs>),
+    /// Writes a database out for other tools: a directory for `myloader`, or SQL for the plain client
+    #[command(after_help = "\
+Examples:
+  bkp export mall --format mydumper /srv/out && cd /srv/out && myloader --directory . --host db2
+  bkp export mall --format sql --tables mall.orders,mall.order_items /srv/out && cat /srv/out/*.sql | mysql
+  bkp export mall --format sql --point-in-time '2026-05-01 03:00' --from offsite /srv/out
+
+What is written is plaintext: whoever reads it reads the rows, and in 4-accounts.sql the accounts' hashes. Directory and files are
+their owner's alone (0700, 0600); what becomes of them afterwards is up to you. Give the client --max-allowed-packet=1G
+and --default-character-set=utf8mb4 where rows are large. What breaks off leaves nothing that looks whole.")]
+    Export(ExportArgs),
     /// Proves that what is stored is whole, and mends what is not
     #[command(after_help = "\
 Examples:
@@ -324,6 +335,44 @@ pub struct RestoreArgs {
     /// Does not ask before it writes
     #[arg(long)]
     pub yes: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum FormArg {
+    /// Files as `mydumper --load-data` writes them; without accounts
+    Mydumper,
+    /// Statements for the plain client, a file for each table
+    Sql,
+}
+
+#[derive(Debug, Args)]
+pub struct ExportArgs {
+    #[command(flatten)]
+    pub policy: PolicyArg,
+    /// Directory to write into: one that is new or empty
+    #[arg(value_name = "DIR")]
+    pub dir: PathBuf,
+    /// The form to write
+    #[arg(long, value_enum)]
+    pub format: FormArg,
+    /// The moment to go back to: the newest snapshot at or before it (as `bkp restore` has it)
+    #[arg(long, value_name = "TIME", conflicts_with = "snapshot")]
+    pub point_in_time: Option<String>,
+    /// This snapshot (an id or the beginning of one)
+    #[arg(long, value_name = "ID")]
+    pub snapshot: Option<String>,
+    /// The database, where the policy has several
+    #[arg(long, value_name = "NAME")]
+    pub source: Option<String>,
+    /// Exports from this copy alone
+    #[arg(long, value_name = "COPY")]
+    pub from: Option<String>,
+    /// Only these tables (`schema.table,…`), with their triggers
+    #[arg(long, value_name = "TABLES", value_delimiter = ',')]
+    pub tables: Vec<String>,
+    /// Leaves users and grants out
+    #[arg(long)]
+    pub no_users: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

@@ -9,6 +9,7 @@ macro_rules! line {
 
 mod backup;
 mod copy;
+mod export;
 mod forget;
 mod prune;
 mod restore;
@@ -31,6 +32,7 @@ use crate::policy::{Lint, Policy};
 use backup::{backup, failed_json};
 pub(super) use copy::copy_plan;
 use copy::{copies, copies_json};
+pub(super) use export::exported;
 pub(super) use forget::{forget_plan, forget_plan_json, forgotten, forgotten_json};
 pub(super) use prune::{prune_plan, prune_plan_json};
 use prune::{pruned, pruned_json};

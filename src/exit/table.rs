@@ -6,6 +6,7 @@ use crate::catalog::CatalogError;
 use crate::copy::{CopyError, LedgerError};
 use crate::drill::DrillError;
 use crate::exit::{Exit, Failure};
+use crate::export::ExportError;
 use crate::heal::HealError;
 use crate::human;
 use crate::install::InstallError;
@@ -253,6 +254,17 @@ coded! {
         RestoreError::Repository(error) => error.code(),
         RestoreError::Thread(_) => Exit::Failed,
         RestoreError::Stopped(_) => Exit::Interrupted,
+    };
+    ExportError: |error| match error {
+        ExportError::Restore(error) => error.code(),
+        ExportError::Repository(error) => error.code(),
+        ExportError::Dump(error) => error.code(),
+        ExportError::NoDatabase(_)
+        | ExportError::ManyDatabases { .. }
+        | ExportError::NotDatabase(_)
+        | ExportError::NotEmpty(_) => Exit::Usage,
+        ExportError::Write { .. } | ExportError::Thread(_) => Exit::Failed,
+        ExportError::Stopped(_) => Exit::Interrupted,
     };
     DrillError: |error| match error {
         DrillError::WorkDir { .. } | DrillError::Thread(_) => Exit::Failed,

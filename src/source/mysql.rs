@@ -49,6 +49,7 @@ use crate::source::mysql::view::Opening;
 pub use error::MysqlSourceError;
 pub use hash::{ChunkHash, hash_chunks};
 pub use moment::Moment;
+pub(crate) use script::{load_data, write_statement};
 
 /// Row files end near this size: large enough to load fast, small enough to try again and to share out.
 pub const CHUNK_BYTES: u64 = 64 * 1024 * 1024;

@@ -26,7 +26,7 @@ use world::{DirSink, as_user, by_socket, dump, dump_by, noted, restore, rows_of,
 const BOTH: [Product; 2] = [Product::MariaDb, Product::MySql];
 
 /// Small row files, so that a small table has many.
-const CHUNK_BYTES: u64 = 20_000;
+pub(crate) const CHUNK_BYTES: u64 = 20_000;
 
 pub(crate) fn fixture(product: Product) -> Server {
     let server = match product {

@@ -10,6 +10,7 @@ mod crash;
 mod cycle;
 mod damage;
 mod dump;
+mod export;
 mod faults;
 mod files;
 mod heal;

@@ -30,6 +30,7 @@ fn home() -> PathBuf {
 fn usual_place(name: &str) -> PathBuf {
     match name {
         "MYSQLD" | "MYSQL" | "MYSQLADMIN" | "MYSQLBINLOG" => lab().join("mysql/bin").join(name.to_lowercase()),
+        "MYLOADER" => lab().join("mydumper/bin/myloader"),
         "MOTO" => lab().join("moto/bin/moto_server"),
         "RESTIC019" => lab().join("restic/bin/restic"),
         other => on_path(&other.to_lowercase().replace('_', "-")),
