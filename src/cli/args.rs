@@ -381,6 +381,8 @@ pub enum LevelArg {
     Structure,
     /// Every byte hashes right
     Data,
+    /// Structure, and the newest snapshot of each source restored into a throwaway server and directory, every row and file compared
+    Restore,
 }
 
 #[derive(Debug, Args)]
@@ -390,7 +392,7 @@ pub struct VerifyArgs {
     /// How deep to look
     #[arg(long, value_enum, default_value_t = LevelArg::Structure)]
     pub level: LevelArg,
-    /// Reads a part of the packs: `k/n`; all k from 1 to n together read everything
+    /// Reads a part of the packs: `k/n`; all k from 1 to n together read everything (with `--level data`)
     #[arg(long, value_name = "K/N", requires = "level")]
     pub subset: Option<String>,
     /// Looks at this copy instead of the repository

@@ -159,10 +159,16 @@ pub(super) fn verify(global: &Global, args: &VerifyArgs) -> Answered {
     let level = match args.level {
         LevelArg::Structure => verify::Level::Structure,
         LevelArg::Data => verify::Level::Data,
+        LevelArg::Restore => verify::Level::Restore,
     };
     let subset = args.subset.as_deref().map(str::parse::<verify::Subset>).transpose();
     let subset = subset.map_err(|error| Failure::new(Exit::Usage, error.to_string()))?;
     let options = verify::Options { level, subset };
+    if level == verify::Level::Restore && (args.heal || subset.is_some()) {
+        let what = if args.heal { "--heal" } else { "--subset" };
+        return Err(Failure::new(Exit::Usage, format!("verify: `{what}` does not go with `--level restore`"))
+            .hinting("use `--level data`: a restore compares what it brings back, and all of it"));
+    }
     if args.heal {
         return heal(global, &policy, args, options);
     }
