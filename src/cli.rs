@@ -1,5 +1,6 @@
 //! The edge that people touch: arguments in, text or JSON out, an exit code. Only this module prints.
 
+mod against;
 pub mod args;
 mod ask;
 mod envelope;

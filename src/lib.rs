@@ -52,6 +52,7 @@ pub mod prune;
 pub mod restore;
 pub mod export;
 pub mod drill;
+pub mod against;
 
 pub mod catalog;
 pub mod status;

@@ -115,9 +115,19 @@ and --default-character-set=utf8mb4 where rows are large. What breaks off leaves
 Examples:
   bkp verify mall
   bkp verify mall --level data --subset 1/7 --copy offsite
+  bkp verify mall --level restore
+  bkp verify mall --against-source --source db1
   bkp verify mall --heal --dry-run
   bkp verify mall --level data --heal
   bkp verify mall --heal --copy offsite
+
+--level restore is a drill without the policy's checks and objectives, and with every file compared: in the sandbox that [drill.sandbox]
+says. Exit code 13 where a row or a file is not as it was stored, 16 where a table, an object or a file could not be made, 3 where
+something could not be compared.
+
+--against-source reads the source as a backup does, with the same rights and the same short lock, and writes nothing. Exit code 0
+where every row is as in the snapshot; 3 where rows differ that may have changed since; 13 where they differ although the source's
+binlog stands where it stood (or somebody wrote past it). Tables that changed are named with the range of their keys.
 
 --heal mends what the verify finds, as deep as --level looks: the repository and then each copy, every one from all the
 others; with --copy that store alone. Bytes are put back only where they hash right; where no store has a pack, its blobs
@@ -398,6 +408,15 @@ pub struct VerifyArgs {
     /// Looks at this copy instead of the repository
     #[arg(long, value_name = "NAME")]
     pub copy: Option<String>,
+    /// Compares the newest snapshot of each database with the living source instead, within one moment as a dump sees it
+    #[arg(long, conflicts_with_all = ["level", "subset", "heal"])]
+    pub against_source: bool,
+    /// Compares only this database with its source (may be given again)
+    #[arg(long = "source", value_name = "NAME", requires = "against_source")]
+    pub sources: Vec<String>,
+    /// Compares this snapshot (an id or the beginning of one) with its source
+    #[arg(long, value_name = "ID", requires = "against_source")]
+    pub snapshot: Option<String>,
     /// Puts back what is damaged or missing from any other store that holds it whole: without --copy in every store
     #[arg(long)]
     pub heal: bool,

@@ -7,6 +7,7 @@ macro_rules! line {
     }};
 }
 
+mod against;
 mod backup;
 mod copy;
 mod export;
@@ -29,6 +30,7 @@ use crate::exit::Failure;
 use crate::human;
 use crate::policy::{Lint, Policy};
 
+pub(super) use against::compared;
 use backup::{backup, failed_json};
 pub(super) use copy::copy_plan;
 use copy::{copies, copies_json};

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use crate::backup;
 use crate::catalog::{Catalog, REPOSITORY};
+use crate::cli::against::against_source;
 use crate::cli::args::{BackupArgs, CopyArgs, DrillArgs, ForgetArgs, Global, LevelArg, PruneArgs, RunArgs, VerifyArgs};
 use crate::cli::envelope::{Answer, Answered, wait, wait_for};
 use crate::cli::render::Told;
@@ -156,6 +157,9 @@ async fn plan_copies(policy: &Policy, names: &[String], run: &Run) -> Answered {
 
 pub(super) fn verify(global: &Global, args: &VerifyArgs) -> Answered {
     let policy = policies::one(global, &args.policy.policy)?;
+    if args.against_source {
+        return against_source(global, &policy, args);
+    }
     let level = match args.level {
         LevelArg::Structure => verify::Level::Structure,
         LevelArg::Data => verify::Level::Data,

@@ -1,5 +1,6 @@
 //! The one table from errors to exit codes. Every variant is matched, so that a new one does not compile until it has a code.
 
+use crate::against::AgainstError;
 use crate::backup::BackupError;
 use crate::backup::files::BackupFilesError;
 use crate::catalog::CatalogError;
@@ -265,6 +266,12 @@ coded! {
         | ExportError::NotEmpty(_) => Exit::Usage,
         ExportError::Write { .. } | ExportError::Thread(_) => Exit::Failed,
         ExportError::Stopped(_) => Exit::Interrupted,
+    };
+    AgainstError: |error| match error {
+        AgainstError::Choose(error) => error.code(),
+        AgainstError::Read(error) => error.code(),
+        AgainstError::Source(error) => error.code(),
+        AgainstError::NoDatabase(_) | AgainstError::NotDatabase(_) => Exit::Usage,
     };
     DrillError: |error| match error {
         DrillError::WorkDir { .. } | DrillError::Thread(_) => Exit::Failed,

@@ -47,7 +47,7 @@ use crate::source::mysql::session::{Capabilities, connect, settle, want_raw_byte
 use crate::source::mysql::view::Opening;
 
 pub use error::MysqlSourceError;
-pub use hash::{ChunkHash, hash_chunks};
+pub use hash::{ChunkHash, Standing, hash_chunks};
 pub use moment::Moment;
 pub(crate) use script::{load_data, write_statement};
 
@@ -155,6 +155,12 @@ impl Snapshot {
     #[must_use]
     pub fn moment(&self) -> &Moment {
         &self.moment
+    }
+
+    /// Returns the name of the server, as manifests have it.
+    #[must_use]
+    pub fn server_id(&self) -> String {
+        self.capabilities.server()
     }
 
     /// Cuts row files near another size.

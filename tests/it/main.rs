@@ -24,6 +24,7 @@ mod network;
 mod operator;
 mod outage;
 mod policies;
+mod proof;
 mod prune;
 mod report;
 mod repository;
