@@ -335,7 +335,7 @@ fn snapshots(world: &World) -> serde_json::Value {
     world.bkp(&["snapshots", "mall", "--json"]).expect(0).json()
 }
 
-fn small_disk<'a>(dir: &'a std::path::Path, size: &str) -> Unmount<'a> {
+pub(crate) fn small_disk<'a>(dir: &'a std::path::Path, size: &str) -> Unmount<'a> {
     fs::create_dir_all(dir).unwrap();
     let size = format!("size={size}");
     let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", &size, "tmpfs"]).arg(dir).status().unwrap();
@@ -343,11 +343,12 @@ fn small_disk<'a>(dir: &'a std::path::Path, size: &str) -> Unmount<'a> {
     Unmount(dir)
 }
 
-struct Unmount<'a>(&'a std::path::Path);
+pub(crate) struct Unmount<'a>(&'a std::path::Path);
 
 impl Drop for Unmount<'_> {
     fn drop(&mut self) {
-        let unmounted = Command::new("umount").arg(self.0).status();
+        // Lazily: after a test that failed, a server may still have files open there.
+        let unmounted = Command::new("umount").arg("--lazy").arg(self.0).status();
         assert!(std::thread::panicking() || unmounted.is_ok_and(|status| status.success()));
     }
 }
