@@ -145,7 +145,7 @@ impl Queue {
         if self.untouched.last().is_some_and(|table| self.tables[*table].work.rank.is_some()) {
             return self.take_table(worker);
         }
-        self.take_half(worker, |queue, lane| queue.is_first(lane))
+        self.take_half(worker, Self::is_first)
     }
 
     fn take_any(&mut self, worker: usize) -> bool {

@@ -58,7 +58,7 @@ impl Dialect {
             return false;
         }
         if let Some(ignored) = find(item, "IGNORED") {
-            item[ignored].text = "INVISIBLE".to_owned();
+            "INVISIBLE".clone_into(&mut item[ignored].text);
         }
         // MariaDB names the checks of each table CONSTRAINT_1, CONSTRAINT_2 …; MySQL wants no two of a name in a schema.
         let is_check =
@@ -82,7 +82,7 @@ impl Dialect {
             return false;
         }
         if let Some(invisible) = find(item, "INVISIBLE") {
-            item[invisible].text = "IGNORED".to_owned();
+            "IGNORED".clone_into(&mut item[invisible].text);
         }
         true
     }
@@ -148,7 +148,7 @@ fn drop_sequence(item: &mut Vec<Token>) -> bool {
 
 fn column_for_mariadb(item: &mut Vec<Token>, found: &mut Findings) {
     if let Some(kind) = item.get_mut(1).filter(|kind| kind.is("geomcollection")) {
-        kind.text = "geometrycollection".to_owned();
+        "geometrycollection".clone_into(&mut kind.text);
     }
     if item.get(1).is_some_and(|kind| kind.is("json")) {
         found.note("type json comes as MariaDB's: a text that is checked");

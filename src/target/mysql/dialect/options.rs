@@ -122,7 +122,7 @@ fn name(option: &[Token]) -> String {
 fn set_engine(tokens: &mut [Token], engine: &str) {
     for at in 0..tokens.len().saturating_sub(2) {
         if tokens[at].is("ENGINE") && tokens[at + 1].is("=") {
-            tokens[at + 2].text = engine.to_owned();
+            engine.clone_into(&mut tokens[at + 2].text);
         }
     }
 }
