@@ -11,6 +11,7 @@ mod proof;
 use std::path::Path;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 use std::time::Instant;
 
 use chrono::{DateTime, Utc};
@@ -18,6 +19,7 @@ use chrono::{DateTime, Utc};
 use crate::drill::outcome::CheckState;
 use crate::drill::outcome::DrillOutcome;
 use crate::drill::outcome::DrilledSnapshot;
+use crate::drill::outcome::FirstOrder;
 use crate::drill::outcome::Origin;
 use crate::drill::outcome::Phase;
 use crate::drill::outcome::Place;
@@ -26,6 +28,7 @@ use crate::drill::outcome::Verdict;
 use crate::human;
 use crate::mysql::manifest::{Manifest, Product};
 use crate::mysql::server::Server;
+use crate::policy;
 use crate::policy::Policy;
 use crate::repository::Repository;
 use crate::repository::RepositoryError;
@@ -46,6 +49,7 @@ use crate::target::mysql::LoadError;
 use crate::target::mysql::LoadOptions;
 use crate::target::mysql::LoadPlan;
 use crate::target::mysql::Selection;
+use crate::target::mysql::plan::Names;
 
 #[derive(Debug, thiserror::Error)]
 pub enum DrillError {
@@ -182,6 +186,7 @@ impl<'a> Rehearsal<'a> {
             checks: Vec::new(),
             rta_ms: None,
             rpa_ms: None,
+            first_order: None,
             objectives,
             verdict: Verdict::judge(objectives, None, None, &[]),
             error: None,
@@ -206,6 +211,7 @@ impl<'a> Rehearsal<'a> {
             self.run.check()?;
             databases.push(self.recover_database(from.repository, chosen).await?);
         }
+        self.warn_of_unknown(&databases);
         let mut trees = Vec::new();
         for chosen in chosen.iter().filter(|chosen| chosen.kind == "files") {
             self.run.check()?;
@@ -276,7 +282,10 @@ impl<'a> Rehearsal<'a> {
         let began = Instant::now();
         let server = sandbox.server();
         let state = crate::target::mysql::inspect(&server, &self.run.cancel).await.map_err(Box::new)?;
-        let load = LoadPlan::new(&manifest, &Selection::everything(), &state, false).map_err(Box::new)?;
+        let mut load = LoadPlan::new(&manifest, &Selection::everything(), &state, false).map_err(Box::new)?;
+        load.bring_first(&self.policy.restore.first, &manifest, &Names::default());
+        load.fit(dump.as_ref(), &state).await.map_err(Box::new)?;
+        let until = self.began.elapsed();
         let loaded = crate::target::mysql::load(&load, dump, &server, LoadOptions::default(), self.run)
             .await
             .map_err(Box::new)?;
@@ -285,8 +294,31 @@ impl<'a> Rehearsal<'a> {
             phase.rows = Some(loaded.rows);
             phase.detail = Some(chosen.source.clone());
         });
+        self.note_first(&load, loaded.first_took.map(|took| until + took));
         self.outcome.checks.push(checks::objects(&chosen.source, &loaded));
         Ok(Recovered { source: chosen.source.clone(), server, manifest, sandbox })
+    }
+
+    /// Notes when the tables that come before all others could be read: the last of several databases that hold some ends it.
+    fn note_first(&mut self, load: &LoadPlan, at: Option<Duration>) {
+        let tables = load.first().into_iter().map(|step| format!("{}.{}", step.table.schema, step.table.name));
+        let tables: Vec<String> = tables.collect();
+        if tables.is_empty() {
+            return;
+        }
+        let first = self.outcome.first_order.get_or_insert(FirstOrder { tables: Vec::new(), ms: Some(0) });
+        first.tables.extend(tables);
+        first.ms = first.ms.zip(at.map(crate::backup::millis)).map(|(one, other)| one.max(other));
+    }
+
+    /// Says which names of `restore.first` no dump holds, before they are missed.
+    fn warn_of_unknown(&self, databases: &[Recovered]) {
+        let tables = || databases.iter().flat_map(|database| &database.manifest.tables);
+        for pattern in &self.policy.restore.first {
+            if !tables().any(|table| policy::names_table(pattern, &table.schema, &table.name)) {
+                self.run.events.warn(format!("`restore.first` names `{pattern}`, and no dump holds such a table"));
+            }
+        }
     }
 
     async fn recover_tree(

@@ -56,6 +56,7 @@ pub struct Policy {
     pub schedule: Schedule,
     pub verify: VerifyPlan,
     pub retention: Keep,
+    pub restore: RestorePlan,
     pub drill: DrillPlan,
 }
 
@@ -418,6 +419,20 @@ pub struct Schedule {
 pub struct VerifyPlan {
     /// Mend what is damaged or missing from the copies.
     pub heal: bool,
+}
+
+/// How databases come back, in a restore as in a drill.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct RestorePlan {
+    /// `schema.table` and `schema.*`: the tables that come before all others, in this order.
+    pub first: Vec<String>,
+}
+
+/// Tells whether `schema.table` or `schema.*`, as a policy writes it, names a table.
+#[must_use]
+pub fn names_table(pattern: &str, schema: &str, table: &str) -> bool {
+    let rest = pattern.strip_prefix(schema).and_then(|rest| rest.strip_prefix('.'));
+    rest.is_some_and(|rest| rest == "*" || rest == table)
 }
 
 /// Keep rules. A rule of zero keeps nothing by itself.

@@ -16,8 +16,9 @@ use chrono::{DateTime, Utc};
 
 use crate::backup::BackupError;
 use crate::human;
-use crate::mysql::manifest::Manifest;
+use crate::mysql::manifest::{Manifest, TableEntry};
 use crate::mysql::server::Server;
+use crate::mysql::sql;
 use crate::policy::MysqlAddress;
 use crate::policy::Policy;
 use crate::repository::Repository;
@@ -30,16 +31,16 @@ use crate::run::Run;
 use crate::run::Stopped;
 use crate::source::mysql::MysqlSourceError;
 use crate::target::mysql::DumpReader;
+use crate::target::mysql::KeyCheck;
 use crate::target::mysql::LoadError;
 use crate::target::mysql::LoadOptions;
 use crate::target::mysql::LoadPlan;
 use crate::target::mysql::Loaded;
 use crate::target::mysql::Mismatch;
-use crate::target::mysql::Orphans;
 use crate::target::mysql::Selection;
 use crate::target::mysql::TargetState;
 use crate::target::mysql::identity;
-use crate::target::mysql::plan::Names;
+use crate::target::mysql::plan::{Names, TableName, TableStep};
 
 /// What an operator asks of a restore.
 #[derive(Debug, Clone)]
@@ -53,6 +54,8 @@ pub struct Request {
     pub tables: Vec<(String, String)>,
     /// What comes under another name.
     pub names: Names,
+    /// `schema.table` and `schema.*`: the tables that come before all others.
+    pub first: Vec<String>,
     /// Paths and globs relative to the source's directory; empty: all.
     pub paths: Vec<String>,
     pub overwrite: bool,
@@ -78,6 +81,8 @@ pub struct Plan {
     pub trees: Vec<TreePlan>,
     /// How long it should take, where an earlier one was measured.
     pub predicted: Option<Duration>,
+    /// When the tables that come before all others should be there, likewise.
+    pub predicted_first: Option<Duration>,
 }
 
 pub struct DatabasePlan {
@@ -85,8 +90,22 @@ pub struct DatabasePlan {
     pub server: Server,
     pub load: LoadPlan,
     pub dump: Arc<RepositoryDump>,
-    /// The dump's manifest in the names of the target.
-    pub manifest: Manifest,
+    /// The dump's manifest in the names of the target, where these are others.
+    renamed: Option<Manifest>,
+    /// The target writes names in small letters.
+    folds: bool,
+}
+
+impl DatabasePlan {
+    fn manifest(&self) -> &Manifest {
+        self.renamed.as_ref().unwrap_or_else(|| self.dump.manifest())
+    }
+
+    /// Returns the name of a table of the plan as the target lists it.
+    fn listed(&self, step: &TableStep) -> TableName {
+        let TableEntry { schema, name, .. } = &step.table;
+        if self.folds { (schema.to_lowercase(), name.to_lowercase()) } else { (schema.clone(), name.clone()) }
+    }
 }
 
 pub struct TreePlan {
@@ -138,6 +157,8 @@ pub enum RestoreError {
     Load(#[from] Box<LoadError>),
     #[error("read the restored rows back")]
     ReadBack(#[from] MysqlSourceError),
+    #[error("read the restored rows of `{0}` back: the table has been altered since, or is gone")]
+    Altered(String),
     #[error("restore the files")]
     Files(#[from] files::RestoreFilesError),
     #[error(transparent)]
@@ -170,6 +191,7 @@ impl RestoreError {
             Self::Manifest(error) => return error.hint(),
             Self::Load(error) => return error.hint(),
             Self::ReadBack(error) => return error.hint(),
+            Self::Altered(_) => "let nobody work on the target before it is compared; restore the table again",
             Self::Files(error) => return error.hint(),
             Self::Repository(error) => return error.hint(),
             Self::Thread(_) | Self::Stopped(_) => return None,
@@ -198,7 +220,7 @@ pub async fn plan(
     }
     refuse_misfits(&chosen, request)?;
     refuse_source_as_target(policy, request, run).await?;
-    let mut plan = Plan { moment: request.moment.clone(), databases: Vec::new(), trees: Vec::new(), predicted: None };
+    let mut plan = Plan::empty(request.moment.clone());
     let many = chosen.iter().filter(|chosen| chosen.kind == "files").count() > 1;
     for chosen in chosen {
         if let ("mysql", Some(server)) = (chosen.kind.as_str(), &request.to_mysql) {
@@ -210,6 +232,7 @@ pub async fn plan(
         }
     }
     plan.predicted = plan.predict(rates);
+    plan.predicted_first = plan.predict_first(rates);
     Ok(plan)
 }
 
@@ -380,12 +403,21 @@ async fn plan_load(
     };
     let mut load = LoadPlan::new(manifest, &selection, state, request.overwrite).map_err(Box::new)?;
     load.snapshot = Some(chosen.id().to_string());
+    load.bring_first(&request.first, manifest, &request.names);
+    load.fit(dump.as_ref(), state).await.map_err(Box::new)?;
     if request.skip_binlog && !state.session.may_skip_binlog() {
         load.notes
             .push("the account may not keep the load out of the target's binlog: it will be written there".to_owned());
     }
-    let manifest = request.names.apply(manifest).map_err(Box::new)?;
-    Ok(DatabasePlan { chosen, server: server.clone(), load, dump, manifest })
+    let folds = state.lower_case_table_names == 1;
+    let mut renamed =
+        (folds || !request.names.is_empty()).then(|| request.names.apply(manifest)).transpose().map_err(Box::new)?;
+    if let Some(manifest) = renamed.as_mut().filter(|_| folds) {
+        for table in &mut manifest.tables {
+            (table.schema, table.name) = (table.schema.to_lowercase(), table.name.to_lowercase());
+        }
+    }
+    Ok(DatabasePlan { chosen, server: server.clone(), load, dump, renamed, folds })
 }
 
 /// Opens the dump of a chosen snapshot.
@@ -415,16 +447,31 @@ async fn plan_tree(
 }
 
 impl Plan {
+    fn empty(moment: Moment) -> Self {
+        Self { moment, databases: Vec::new(), trees: Vec::new(), predicted: None, predicted_first: None }
+    }
+
+    /// Databases come before files, and of them these tables before the others.
+    fn predict_first(&self, rates: Rates) -> Option<Duration> {
+        let first: u64 = self.databases.iter().map(|database| database.load.first_bytes()).sum();
+        let has_first = self.databases.iter().any(|database| !database.load.first().is_empty());
+        seconds(first, rates.load).filter(|_| has_first).map(Duration::from_secs_f64)
+    }
+
     fn predict(&self, rates: Rates) -> Option<Duration> {
         let load: u64 = self.databases.iter().map(|database| database.load.bytes()).sum();
         let files: u64 = self.trees.iter().map(|tree| tree.files.bytes).sum();
-        let part = |bytes: u64, rate: Option<f64>| match (bytes, rate) {
-            (0, _) => Some(0.0),
-            #[expect(clippy::cast_precision_loss, reason = "a prediction")]
-            (bytes, Some(rate)) if rate > 0.0 => Some(bytes as f64 / rate),
-            _ => None,
-        };
-        Some(Duration::from_secs_f64(part(load, rates.load)? + part(files, rates.files)?))
+        Some(Duration::from_secs_f64(seconds(load, rates.load)? + seconds(files, rates.files)?))
+    }
+}
+
+/// Returns how long so many bytes take; `None` where no rate is known.
+fn seconds(bytes: u64, rate: Option<f64>) -> Option<f64> {
+    match (bytes, rate) {
+        (0, _) => Some(0.0),
+        #[expect(clippy::cast_precision_loss, reason = "a prediction")]
+        (bytes, Some(rate)) if rate > 0.0 => Some(bytes as f64 / rate),
+        _ => None,
     }
 }
 
@@ -472,6 +519,16 @@ pub struct Proof {
     pub differing: u64,
     /// How many are of rows or of content, rather than of an owner, a mode or a time.
     pub damaged: u64,
+    /// Tables that were not compared, each with the reason.
+    pub uncompared: Vec<(String, &'static str)>,
+}
+
+impl Proof {
+    /// Tells whether all that was to be restored was compared and found equal.
+    #[must_use]
+    pub fn is_whole(&self) -> bool {
+        self.differing == 0 && self.uncompared.is_empty()
+    }
 }
 
 /// Reads everything that was restored back and compares it with the snapshots. What is known not to have come is not compared.
@@ -486,12 +543,9 @@ pub async fn compare(
 ) -> Result<Proof, RestoreError> {
     let mut proof = Proof::default();
     for (database, (_, loaded)) in plan.databases.iter().zip(&restored.databases) {
-        let tables = database.load.tables.iter();
-        let tables: BTreeSet<(String, String)> = tables
-            .map(|step| (step.table.schema.clone(), step.table.name.clone()))
-            .filter(|table| !loaded.lacks(table))
-            .collect();
-        let found = row_differences(&database.server, &database.manifest, Some(tables), run).await?;
+        let (tables, uncompared) = comparable(database, loaded);
+        proof.uncompared.extend(uncompared);
+        let found = row_differences(&database.server, database.manifest(), Some(tables), run).await?;
         proof.lines.extend(found.iter().map(ToString::to_string));
         proof.differing += found.len() as u64;
         proof.damaged += found.len() as u64;
@@ -514,18 +568,41 @@ pub async fn compare(
     Ok(proof)
 }
 
+/// Returns the tables whose rows can be set beside the snapshot, and the others with the reason.
+fn comparable(database: &DatabasePlan, loaded: &Loaded) -> (BTreeSet<TableName>, Vec<(String, &'static str)>) {
+    let (mut tables, mut others) = (BTreeSet::new(), Vec::new());
+    for step in &database.load.tables {
+        let table = (step.table.schema.clone(), step.table.name.clone());
+        let why = match () {
+            () if loaded.lacks(&table) => "it did not come whole",
+            () if !step.is_comparable => "its key sorts otherwise on the target",
+            () => {
+                tables.insert(database.listed(step));
+                continue;
+            }
+        };
+        others.push((sql::qualified(&table.0, &table.1), why));
+    }
+    let refused = database.load.refused.iter();
+    others.extend(refused.map(|refused| (sql::qualified(&refused.schema, &refused.table), "it was left out")));
+    (tables, others)
+}
+
 /// Looks for restored rows whose foreign keys point to no row: the snapshot held them so, or what they point to was not restored.
+/// Tables that did not come whole are not looked at.
 ///
 /// # Errors
 /// [`RestoreError::Load`] where the target cannot be asked.
-pub async fn orphans(plan: &Plan, run: &Run) -> Result<Vec<Orphans>, RestoreError> {
-    let mut found = Vec::new();
-    for database in &plan.databases {
-        let tables = database.load.tables.iter();
-        let tables = tables.map(|step| (step.table.schema.clone(), step.table.name.clone())).collect();
-        found.extend(crate::target::mysql::orphans(&database.server, &tables, run).await.map_err(Box::new)?);
+pub async fn check_foreign_keys(plan: &Plan, restored: &Restored, run: &Run) -> Result<KeyCheck, RestoreError> {
+    let mut check = KeyCheck::default();
+    for (database, (_, loaded)) in plan.databases.iter().zip(&restored.databases) {
+        let is_whole = |step: &&TableStep| !loaded.lacks(&(step.table.schema.clone(), step.table.name.clone()));
+        let tables = database.load.tables.iter().filter(is_whole).map(|step| database.listed(step)).collect();
+        let of_it = crate::target::mysql::check_foreign_keys(&database.server, &tables, run).await.map_err(Box::new)?;
+        check.keys += of_it.keys;
+        check.orphans.extend(of_it.orphans);
     }
-    Ok(found)
+    Ok(check)
 }
 
 /// Reads restored rows back through the dump's own encoder and compares each chunk's hash with the manifest. `tables` of `None`
@@ -544,7 +621,11 @@ pub async fn row_differences(
         let hashes = crate::source::mysql::hash_chunks(&server, &of, tables.as_ref(), CONNECTIONS_READ_BACK, &run);
         hashes.map(|hashes| crate::target::mysql::compare(&of, tables.as_ref(), &hashes))
     });
-    Ok(hashed.await.map_err(|error| RestoreError::Thread(error.to_string()))??)
+    let compared = hashed.await.map_err(|error| RestoreError::Thread(error.to_string()))?;
+    compared.map_err(|error| match error {
+        MysqlSourceError::TableChanged { table } => RestoreError::Altered(table),
+        error => RestoreError::ReadBack(error),
+    })
 }
 
 /// Connections that read restored rows back: as many as a small server's cores.

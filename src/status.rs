@@ -142,6 +142,8 @@ pub struct DrillStatus {
     pub passed: bool,
     pub rta_ms: Option<u64>,
     pub rpa_ms: Option<u64>,
+    /// Time to first order, where the policy wants tables first and the drill measured it.
+    pub first_order_ms: Option<u64>,
     pub objectives: ObjectivesMs,
     pub verdict: DrillVerdict,
     pub checks_passed: usize,

@@ -91,12 +91,12 @@ async fn plan_and_apply_in(
         exit = exit.max(exit_of_proof(&found));
         proof = Some(found);
     }
-    let (mut orphans, mut errors) = (None, String::new());
+    let (mut keys, mut errors) = (None, String::new());
     if args.check_foreign_keys {
-        match restore::orphans(&plan, run).await {
+        match restore::check_foreign_keys(&plan, &restored, run).await {
             Ok(found) => {
-                exit = exit.max(if found.is_empty() { Exit::Ok } else { Exit::Incomplete });
-                orphans = Some(found);
+                exit = exit.max(if found.orphans.is_empty() { Exit::Ok } else { Exit::Incomplete });
+                keys = Some(found);
             }
             // What was restored, and found by the comparison, is told all the same.
             Err(error) => {
@@ -106,13 +106,15 @@ async fn plan_and_apply_in(
             }
         }
     }
-    let proofs = Proofs { snapshot: proof.as_ref(), foreign_keys: orphans.as_deref() };
+    let proofs = Proofs { snapshot: proof.as_ref(), foreign_keys: keys.as_ref() };
     let text = render::restored(policy, &plan, &restored, proofs, began.elapsed());
     let json = json!({
         "plan": json,
         "restored": render::restored_json(&restored),
-        "verified": proof.as_ref().is_some_and(|proof| proof.differing == 0),
-        "orphans": orphans,
+        "verified": proof.as_ref().is_some_and(Proof::is_whole),
+        "uncompared": proof.as_ref().map_or(&[][..], |proof| &proof.uncompared),
+        "foreign_keys": keys.as_ref().map(|check| check.keys),
+        "orphans": keys.as_ref().map(|check| &check.orphans),
         "differences": proof.map(|proof| proof.lines).unwrap_or_default(),
         "millis": crate::backup::millis(began.elapsed()),
         "exit": exit.code(),
@@ -137,11 +139,12 @@ fn exit_of(restored: &Restored) -> Exit {
     exit
 }
 
-/// Rows and content that differ are damage; an owner, a mode or a time that could not be given back is not.
+/// Rows and content that differ are damage; an owner, a mode or a time that could not be given back is not, nor what could not be
+/// compared.
 fn exit_of_proof(proof: &Proof) -> Exit {
-    match (proof.damaged, proof.differing) {
-        (0, 0) => Exit::Ok,
-        (0, _) => Exit::Incomplete,
+    match proof.damaged {
+        0 if proof.is_whole() => Exit::Ok,
+        0 => Exit::Incomplete,
         _ => Exit::Damaged,
     }
 }
@@ -172,6 +175,7 @@ fn request(policy: &Policy, args: &RestoreArgs) -> Result<Request, Failure> {
         to_dir: args.to_dir.as_deref().map(absolute).transpose()?,
         tables: args.tables.iter().map(|name| table(name)).collect::<Result<_, _>>()?,
         names: names(args)?,
+        first: policy.restore.first.clone(),
         paths: args.paths.clone(),
         overwrite: args.overwrite,
         in_place: args.in_place.then(|| args.confirm_hosts.clone()),

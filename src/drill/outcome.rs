@@ -28,10 +28,22 @@ pub struct DrillOutcome {
     pub rta_ms: Option<u64>,
     /// Recovery point actual: from the newest recovered moment to the assumed failure (the start).
     pub rpa_ms: Option<u64>,
+    /// What the policy wants back before all else; `None` where it wants nothing first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub first_order: Option<FirstOrder>,
     pub objectives: ObjectivesMs,
     pub verdict: Verdict,
     /// Why the drill came to no end, as `bkp` prints it.
     pub error: Option<String>,
+}
+
+/// The tables without which nothing can be sold, and when they were back.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FirstOrder {
+    pub tables: Vec<String>,
+    /// Time to first order: from the drill's start until all of them could be read, with their indexes; `None` where one did not
+    /// come.
+    pub ms: Option<u64>,
 }
 
 /// Where the drill ran.

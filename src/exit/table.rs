@@ -225,6 +225,7 @@ coded! {
         | LoadError::Warnings { .. }
         | LoadError::RowCount { .. }
         | LoadError::LocalInfileOff
+        | LoadError::DoesNotFit { .. }
         | LoadError::NamesCollide { .. }
         | LoadError::BrokeOff => Exit::Failed,
     };
@@ -253,7 +254,7 @@ coded! {
         RestoreError::ReadBack(error) => error.code(),
         RestoreError::Files(error) => error.code(),
         RestoreError::Repository(error) => error.code(),
-        RestoreError::Thread(_) => Exit::Failed,
+        RestoreError::Thread(_) | RestoreError::Altered(_) => Exit::Failed,
         RestoreError::Stopped(_) => Exit::Interrupted,
     };
     ExportError: |error| match error {

@@ -216,6 +216,13 @@ fn times(page: &mut String, facts: &Facts) {
         drill.place.cores,
         drill.rta_ms.map_or_else(|| "not measured".to_owned(), human::millis)
     );
+    if let Some(took) = drill.first_order.as_ref().and_then(|first| first.ms) {
+        line!(
+            page,
+            "What `restore.first` names could be read after {}: the time to first order.\n",
+            human::millis(took)
+        );
+    }
     if !drill.passed() {
         line!(page, "**That drill did not pass: {}.** Do not count on its time.\n", shortcoming(drill));
     }

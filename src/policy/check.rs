@@ -8,8 +8,8 @@ use ipnet::IpNet;
 use crate::policy::check::fields::{Checker, RawSecret};
 use crate::policy::error::Fault;
 use crate::policy::locate::Places;
-use crate::policy::raw::{RawNetwork, RawObjectives, RawPolicy, RawRepository, RawRetention, RawSchedule};
-use crate::policy::{CatchUp, Keep, Network, Objectives, Policy, RepositoryPlace, Schedule, VerifyPlan};
+use crate::policy::raw::{RawNetwork, RawObjectives, RawPolicy, RawRepository, RawRestore, RawRetention, RawSchedule};
+use crate::policy::{CatchUp, Keep, Network, Objectives, Policy, RepositoryPlace, RestorePlan, Schedule, VerifyPlan};
 use crate::secret::SecretSource;
 
 mod agree;
@@ -38,6 +38,7 @@ pub(super) fn policy(raw: RawPolicy, file: &Path, hash: String, places: &Places)
         schedule: check.schedule(&raw.schedule),
         verify: VerifyPlan { heal: raw.verify.heal.unwrap_or(true) },
         retention: check.retention(&raw.retention),
+        restore: check.restore(raw.restore),
         drill: check.drill(raw.drill),
         name: raw.name,
     };
@@ -118,6 +119,11 @@ impl Checker<'_> {
             drill: self.cron("schedule.drill", raw.drill.as_deref()),
             catch_up: catch_up.unwrap_or_default(),
         }
+    }
+
+    fn restore(&mut self, raw: RawRestore) -> RestorePlan {
+        self.table_patterns("restore.first", &raw.first);
+        RestorePlan { first: raw.first }
     }
 
     fn retention(&mut self, raw: &RawRetention) -> Keep {

@@ -45,6 +45,9 @@ pub(super) struct RawPolicy {
     pub(super) verify: RawVerify,
     /// Which snapshots stay. At least one rule is above zero.
     pub(super) retention: RawRetention,
+    /// How databases come back.
+    #[serde(default)]
+    pub(super) restore: RawRestore,
     /// How recovery is rehearsed.
     #[serde(default)]
     pub(super) drill: RawDrill,
@@ -295,6 +298,15 @@ pub(super) struct RawRetention {
     /// The newest of each of so many years.
     #[serde(default)]
     pub(super) yearly: i64,
+}
+
+/// How databases come back, in a restore as in a drill.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, expecting = "a table")]
+pub(super) struct RawRestore {
+    /// The tables that come before all others, in this order: `schema.table`, or `schema.*`. Default: none.
+    #[serde(default)]
+    pub(super) first: Vec<String>,
 }
 
 /// A drill restores into a sandbox, runs the checks and measures the time.

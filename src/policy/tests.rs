@@ -292,6 +292,7 @@ fn a_value_out_of_its_kind_or_limits_says_how_it_is_written() {
             "daily = 7",
             "daily = 7\n[network]\npeers = [\"10.0.30\"]\nsource = \"eth2\"\ninterface = \"a-very-long-interface\"",
         ),
+        spoiled("daily = 7", "daily = 7\n[restore]\nfirst = [\"mall.shops\",\n  \"shops\"]"),
         spoiled("backup = ", "catch_up = \"all\"\nbackup = "),
         spoiled("path = \"/mnt/images\"", "path = \"/mnt/images\"\nexclude = [\"[\"]\nthreads = 1000"),
         spoiled("user = \"bkp\"", "user = \"bkp\"\nexclude = [\"sessions\"]\nnon_transactional = \"skip\""),
@@ -346,6 +347,8 @@ fn a_value_out_of_its_kind_or_limits_says_how_it_is_written() {
       line 30: `network.peers[0]` is not a range of addresses: "10.0.30"; write an address or a range, as "10.0.30.0/24"
       line 31: `network.source` is not an address: "eth2"; write the local IP address, as "10.0.30.5"
       line 32: `network.interface` is not the name of an interface: "a-very-long-interface"; write a name that `ip link` lists
+    read the policy `mall.toml`, line 31: `restore.first[1]` is not a table: "shops"
+        hint: write `schema.table`, or `schema.*` for a whole schema
     read the policy `mall.toml`, line 25: `schedule.catch_up` is unknown: "all"
         hint: write "one" or "none"
     read the policy `mall.toml`: 2 faults

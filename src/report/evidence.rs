@@ -86,7 +86,9 @@ impl Report {
             format!("recovery time (RTA): {}, {}", words::span(outcome.rta_ms), words::judgement(outcome.verdict.rto));
         let point =
             format!("recovery point (RPA): {}, {}", words::span(outcome.rpa_ms), words::judgement(outcome.verdict.rpo));
-        vec![self.result.clone(), time, point, format!("checks: {}", words::checks(outcome))]
+        let first = words::first_order(outcome);
+        let checks = format!("checks: {}", words::checks(outcome));
+        [self.result.clone(), time, point].into_iter().chain(first).chain([checks]).collect()
     }
 
     fn finding_count(&self) -> String {

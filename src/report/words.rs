@@ -42,6 +42,7 @@ pub(super) fn summary(outcome: &DrillOutcome) -> String {
         let side = if rta <= rto { "inside" } else { "past" };
         sentences.push(format!("That is {apart} {side} the RTO of {}.", human::millis(rto)));
     }
+    sentences.extend(first_order(outcome).map(|text| format!("The {text}.")));
     if let Some(rpa) = outcome.rpa_ms {
         let allowed = match outcome.objectives.rpo_ms {
             Some(rpo) if rpa <= rpo => format!("; the RPO allows {}", human::millis(rpo)),
@@ -52,6 +53,19 @@ pub(super) fn summary(outcome: &DrillOutcome) -> String {
     }
     sentences.join(" ")
 }
+
+/// Tells when what the policy wants back before all else could be read.
+pub(super) fn first_order(outcome: &DrillOutcome) -> Option<String> {
+    let first = outcome.first_order.as_ref()?;
+    let named: Vec<&str> = first.tables.iter().take(TABLES_MAX).map(String::as_str).collect();
+    let more = first.tables.len().saturating_sub(TABLES_MAX);
+    let rest = if more == 0 { String::new() } else { format!(" and {more} more") };
+    let took = first.ms.map_or_else(|| "was not measured".to_owned(), |ms| format!("was {}", human::millis(ms)));
+    Some(format!("time to first order ({}{rest}) {took}", named.join(", ")))
+}
+
+/// At most this many tables stand in a sentence.
+const TABLES_MAX: usize = 3;
 
 /// Begins a text with a capital letter.
 pub(super) fn sentence(text: &str) -> String {

@@ -109,6 +109,7 @@ pub(super) fn drill(inputs: &Inputs<'_>) -> Option<DrillStatus> {
         passed: drill.passed(),
         rta_ms: drill.rta_ms,
         rpa_ms: drill.rpa_ms,
+        first_order_ms: drill.first_order.as_ref().and_then(|first| first.ms),
         objectives: drill.objectives,
         verdict: drill.verdict,
         checks_passed: drill.checks_in(CheckState::Pass).count(),

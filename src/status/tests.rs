@@ -78,6 +78,7 @@ fn drill() -> DrillOutcome {
         phases: Vec::new(),
         rta_ms: Some(843_000),
         rpa_ms: Some(11_500_000),
+        first_order: None,
         objectives,
         verdict: DrillVerdict::judge(objectives, Some(843_000), Some(11_500_000), &checks),
         checks,

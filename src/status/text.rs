@@ -145,6 +145,9 @@ impl Screen<'_> {
         let rpo = (drill.rpa_ms, drill.objectives.rpo_ms, drill.verdict.rpo);
         text += &self.actual("recovery time", "RTA", "RTO", rto);
         text += &self.actual("recovery point", "RPA", "RPO", rpo);
+        if let Some(took) = drill.first_order_ms {
+            _ = writeln!(text, "  {} {}", human::fit("time to first order", NAME_WIDTH + 6), human::millis(took));
+        }
         text
     }
 

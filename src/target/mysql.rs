@@ -13,10 +13,12 @@ pub mod identity;
 pub mod plan;
 pub mod state;
 
+mod abilities;
 mod account;
 mod chunk;
 mod compare;
 mod control;
+mod dialect;
 mod enums;
 mod error;
 mod fault;
@@ -32,7 +34,7 @@ mod session;
 mod tables;
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
 
@@ -40,13 +42,15 @@ use crate::mysql::manifest::TableEntry;
 use crate::mysql::server::Server;
 use crate::mysql::sql;
 use crate::run::Run;
+use crate::target::mysql::plan::Refused;
 use crate::target::mysql::session::{Opener, Settings};
 
 pub use compare::{Mismatch, compare};
+pub use dialect::Abilities;
 pub use dir::DirDump;
 pub use dump::{DumpReadError, DumpReader};
 pub use error::LoadError;
-pub use foreign::{Orphans, orphans};
+pub use foreign::{KeyCheck, Orphans, check_foreign_keys};
 pub use plan::{LoadPlan, Selection};
 pub use session::Session;
 pub use state::{TargetState, inspect};
@@ -80,6 +84,9 @@ pub struct Loaded {
     pub objects: usize,
     /// Tables and objects that did not come whole. This is a partial success.
     pub failed: Vec<Failed>,
+    /// From the first statement until all tables that come before the others could be read; `None` where there are none, or one
+    /// did not come.
+    pub first_took: Option<Duration>,
     /// From the first statement to the last row and index.
     pub rows_took: Duration,
     /// The rest: views, routines, triggers, events, accounts.
@@ -116,7 +123,8 @@ pub async fn load(
 ) -> Result<Loaded, LoadError> {
     let settings = Settings { dumped_mode: plan.dumped_mode.clone(), skip_binlog: options.skip_binlog };
     let opener = Opener::new(server, &plan.session, &settings);
-    let load = Arc::new(Load { plan: plan.clone(), dump, opener, options, run: run.clone() });
+    let started = run.clock.instant();
+    let load = Arc::new(Load { plan: plan.clone(), dump, opener, options, run: run.clone(), started });
     let worked = until_stopped(&run.cancel, work(&load)).await;
     // Sessions that were left in the middle of something must not go on without us.
     let killed = load.opener.kill_left().await;
@@ -131,10 +139,10 @@ struct Load {
     opener: Opener,
     options: LoadOptions,
     run: Run,
+    started: Instant,
 }
 
 async fn work(load: &Arc<Load>) -> Result<Loaded, LoadError> {
-    let started = load.run.clock.instant();
     let mut conn = control::begin(load).await?;
     tables::drop_replaced(&mut conn, &load.plan).await?;
     let mut failed = tables::create_schemas(&mut conn, &load.plan).await?;
@@ -149,6 +157,7 @@ async fn work(load: &Arc<Load>) -> Result<Loaded, LoadError> {
     let tables = load.plan.tables.len() - rows.failed.len();
     failed.extend(rows.failed.into_iter().map(|(table, error)| failed_table(load, table, error)));
     failed.extend(made.failed);
+    failed.extend(load.plan.refused.iter().map(refused));
     Ok(Loaded {
         tables,
         chunks: rows.tally.chunks,
@@ -157,7 +166,8 @@ async fn work(load: &Arc<Load>) -> Result<Loaded, LoadError> {
         retries: rows.tally.retries,
         objects: made.done,
         failed,
-        rows_took: rows_ended.duration_since(started),
+        first_took: rows.first_at.map(|at| at.duration_since(load.started)),
+        rows_took: rows_ended.duration_since(load.started),
         objects_took: load.run.clock.instant().duration_since(rows_ended),
     })
 }
@@ -166,6 +176,13 @@ fn failed_table(load: &Load, table: usize, error: LoadError) -> Failed {
     let TableEntry { schema, name, .. } = &load.plan.tables[table].table;
     let what = format!("table {}", sql::qualified(schema, name));
     Failed { what, table: Some((schema.clone(), name.clone())), error }
+}
+
+fn refused(refused: &Refused) -> Failed {
+    let Refused { schema, table, why } = refused;
+    let name = sql::qualified(schema, table);
+    let error = LoadError::DoesNotFit { table: name.clone(), why: why.clone() };
+    Failed { what: format!("table {name}"), table: Some((schema.clone(), table.clone())), error }
 }
 
 /// Does a thing, or stops as soon as told to. What is dropped half-done is rolled back when its session is killed.

@@ -73,6 +73,7 @@ fn drill(time: &str) -> DrillOutcome {
         checks: Vec::new(),
         rta_ms: Some(40_000),
         rpa_ms: None,
+        first_order: None,
         objectives,
         verdict: Verdict::judge(objectives, Some(40_000), None, &[]),
         error: None,

@@ -168,7 +168,7 @@ fn a_drill_and_one_that_fails(product: Product) {
     // On Debian `mysqld` is MariaDB's, so the policy names the programs.
     let (mariadbd, mysqld) = (program("MARIADBD"), program("MYSQLD"));
     let programs = format!("sandbox = {{ mariadbd = \"{}\", mysqld = \"{}\" }}", mariadbd.display(), mysqld.display());
-    world.write_policy(&programs);
+    world.write_policy(&format!("{programs}\n[restore]\nfirst = [\"mall.shops\", \"mall.orders\"]\n"));
     world.bkp(&["backup", "mall"]).expect(0);
     let drill = world.bkp(&["drill", "mall", "--json"]).expect(0).json();
     let outcome = &drill["steps"][0]["result"]["outcome"];
@@ -176,11 +176,17 @@ fn a_drill_and_one_that_fails(product: Product) {
     let version = world.source.value("SELECT VERSION()");
     assert!(version.starts_with(server["version"].as_str().unwrap()), "{version}: {server}");
     assert!(outcome["rta_ms"].as_u64().unwrap() > 0);
+    let first = &outcome["first_order"];
+    assert_eq!(first["tables"], serde_json::json!(["mall.shops", "mall.orders"]));
+    let ms = |value: &serde_json::Value| value.as_u64().unwrap();
+    let load = outcome["phases"].as_array().unwrap().iter().find(|phase| phase["name"] == "load").unwrap();
+    assert!(ms(&first["ms"]) > ms(&load["start_ms"]) && ms(&first["ms"]) < ms(&outcome["rta_ms"]), "{outcome}");
     assert_eq!(outcome["verdict"]["rto"], "met");
     assert_eq!(outcome["verdict"]["checks"], "passed");
     for file in ["html", "json", "markdown"] {
         let path = drill["steps"][0]["result"]["files"][file].as_str().unwrap();
-        assert!(fs::metadata(path).unwrap().len() > 100, "{path}");
+        let words = if file == "json" { "first_order" } else { "time to first order (mall.shops, mall.orders)" };
+        assert!(fs::read_to_string(path).unwrap().contains(words), "{path}");
     }
 
     // A row that names an image which no snapshot holds: the drill says so, with its own code.
@@ -190,6 +196,7 @@ fn a_drill_and_one_that_fails(product: Product) {
     assert!(failed.out.contains("shop0009/gone.jpg"), "{}", failed.out);
     let status = world.bkp(&["status"]);
     assert_ne!(status.code, Some(0), "{}", status.out);
+    assert!(status.out.contains("time to first order"), "{}", status.out);
 }
 
 #[test]

@@ -6,7 +6,8 @@ use std::process::{Command, Stdio};
 
 use bkp::catalog::CopyRecord;
 use bkp::drill::outcome::{
-    CheckResult, CheckState, DrillOutcome, DrilledSnapshot, ObjectivesMs, Origin, Phase, Place, SandboxServer, Verdict,
+    CheckResult, CheckState, DrillOutcome, DrilledSnapshot, FirstOrder, ObjectivesMs, Origin, Phase, Place,
+    SandboxServer, Verdict,
 };
 use bkp::human::{self, Ink};
 use bkp::id::{ObjectId, RunId};
@@ -69,6 +70,10 @@ fn snapshot(source: &str, kind: &str, time: &str) -> DrilledSnapshot {
     }
 }
 
+fn first_order(rta_ms: u64) -> FirstOrder {
+    FirstOrder { tables: vec!["mall.shops".to_owned(), "mall.<products>".to_owned()], ms: Some(rta_ms / 4) }
+}
+
 fn drill(started: &str, rta_ms: Option<u64>) -> DrillOutcome {
     let objectives = ObjectivesMs { rpo_ms: Some(24 * 60 * MINUTE), rto_ms: Some(20 * MINUTE) };
     let lost_ms = rta_ms.map(|_| 224 * MINUTE);
@@ -97,6 +102,7 @@ fn drill(started: &str, rta_ms: Option<u64>) -> DrillOutcome {
         phases: phases(),
         rta_ms,
         rpa_ms: lost_ms,
+        first_order: rta_ms.map(first_order),
         objectives,
         verdict: Verdict::judge(objectives, rta_ms, lost_ms, &checks),
         checks,

@@ -37,6 +37,7 @@ fn mall(last: u32) -> Policy {
         files: std::collections::BTreeMap::new(),
         schedule: Schedule { catch_up: CatchUp::One, ..Schedule::default() },
         verify: bkp::policy::VerifyPlan { heal: true },
+        restore: bkp::policy::RestorePlan::default(),
         retention: Keep { last, ..Keep::default() },
         drill: DrillPlan::default(),
     }

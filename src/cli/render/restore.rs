@@ -1,5 +1,6 @@
 //! What a restore is going to do, and did.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::time::Duration;
 
@@ -7,10 +8,11 @@ use serde_json::{Value, json};
 
 use crate::cli::render::{LINES_MAX, more, shown, unnamed};
 use crate::human;
+use crate::mysql::sql;
 use crate::policy::Policy;
 use crate::restore::choose::Moment;
 use crate::restore::{Plan, Proof, Restored};
-use crate::target::mysql::{LoadPlan, Orphans};
+use crate::target::mysql::{Failed, KeyCheck, LoadPlan};
 
 pub(in crate::cli) fn targets(plan: &Plan) -> String {
     let servers = plan.databases.iter().map(|database| database.server.name());
@@ -28,6 +30,7 @@ pub(in crate::cli) fn restore_plan(policy: &Policy, plan: &Plan, from: Option<&s
         let time = human::time(chosen.stored.snapshot.time, policy.timezone);
         line!(text, "  {} of {time} (snapshot {}) into {}", chosen.source, chosen.id().short(), database.server.name());
         load_plan(&mut text, &database.load);
+        first_order(&mut text, &database.load, plan.predicted_first);
     }
     for tree in &plan.trees {
         let chosen = &tree.chosen;
@@ -74,9 +77,42 @@ fn load_plan(text: &mut String, load: &LoadPlan) {
         line!(text, "    left out: {}: {}", shown(&omitted.what), shown(&omitted.why));
     }
     more(text, load.omitted.len());
+    for refused in load.refused.iter().take(LINES_MAX) {
+        let (table, why) = (sql::qualified(&refused.schema, &refused.table), &refused.why);
+        line!(text, "    left out, so that the restore ends with 3: table {}: {}", shown(table), shown(why));
+    }
+    more(text, load.refused.len());
+    for change in &load.changes {
+        line!(text, "    changed: {}: {}", shown(&change.what), shown(some(&change.of)));
+    }
     for note in &load.notes {
         line!(text, "    note: {}", shown(note));
     }
+}
+
+/// Writes the first of some names.
+fn some(names: &[String]) -> String {
+    const NAMES_MAX: usize = 5;
+    let first = names.iter().take(NAMES_MAX).map(String::as_str).collect::<Vec<_>>().join(", ");
+    match names.len().saturating_sub(NAMES_MAX) {
+        0 => first,
+        more => format!("{first} and {more} more"),
+    }
+}
+
+/// Names the tables that come before all others, and when they should be there.
+fn first_order(text: &mut String, load: &LoadPlan, predicted: Option<Duration>) {
+    let tables = load.first().len() as u64;
+    if tables == 0 {
+        return;
+    }
+    let (count, bytes) = (human::counted(tables, "table", "tables"), human::bytes(load.first_bytes()));
+    let predicted = predicted.map_or_else(|| "unknown".to_owned(), human::duration);
+    line!(
+        text,
+        "    first: {} ({count}, {bytes}); predicted time to first order: {predicted}",
+        shown(load.first_named())
+    );
 }
 
 /// Names the recovery point and what it loses: until binlogs are captured, all that was written after the snapshot.
@@ -132,14 +168,19 @@ pub(in crate::cli) fn restore_plan_json(plan: &Plan) -> Value {
             })
         })
         .collect();
-    json!({ "databases": databases, "trees": trees, "predicted_seconds": plan.predicted.map(|span| span.as_secs()) })
+    json!({
+        "databases": databases,
+        "trees": trees,
+        "predicted_seconds": plan.predicted.map(|span| span.as_secs()),
+        "predicted_first_order_seconds": plan.predicted_first.map(|span| span.as_secs()),
+    })
 }
 
 /// What was looked at after a restore, where that was asked for.
 #[derive(Clone, Copy)]
 pub(in crate::cli) struct Proofs<'a> {
     pub(in crate::cli) snapshot: Option<&'a Proof>,
-    pub(in crate::cli) foreign_keys: Option<&'a [Orphans]>,
+    pub(in crate::cli) foreign_keys: Option<&'a KeyCheck>,
 }
 
 /// Tells what a restore did, what it could not, and what the proofs found.
@@ -151,12 +192,13 @@ pub(in crate::cli) fn restored(
     took: Duration,
 ) -> String {
     let mut text = String::new();
-    for (source, loaded) in &restored.databases {
+    for (database, (source, loaded)) in plan.databases.iter().zip(&restored.databases) {
         line!(text, "{source:<10} loaded {} rows into {} tables", human::count(loaded.rows), loaded.tables);
-        for failed in loaded.failed.iter().take(LINES_MAX) {
-            line!(text, "{:<10} not restored: {}: {}", "", shown(&failed.what), shown(human::chain(&failed.error)));
+        if let Some(took) = loaded.first_took {
+            let (took, tables) = (human::duration(took), shown(database.load.first_named()));
+            line!(text, "{:<10} time to first order {took}: {tables}", "");
         }
-        more(&mut text, loaded.failed.len());
+        not_loaded(&mut text, &loaded.failed);
     }
     for (source, tree) in &restored.trees {
         line!(
@@ -185,33 +227,60 @@ pub(in crate::cli) fn restored(
             );
         }
     }
-    match proofs.snapshot {
-        None => {}
-        Some(Proof { differing: 0, .. }) => {
-            line!(text, "verified: every chunk of rows and every file that was restored equals the snapshot");
-        }
-        Some(proof) => {
-            line!(text, "NOT EQUAL to the snapshot in {} places:", human::count(proof.differing));
-            for difference in proof.lines.iter().take(LINES_MAX) {
-                line!(text, "  {}", shown(difference));
-            }
-            more(&mut text, proof.lines.len());
-        }
+    if let Some(proof) = proofs.snapshot {
+        proved(&mut text, proof);
     }
-    match proofs.foreign_keys {
-        None => {}
-        Some([]) => line!(text, "foreign keys: every restored row points to a row that is there"),
-        Some(orphans) => {
-            line!(text, "FOREIGN KEYS point to rows that are not there:");
-            for orphans in orphans.iter().take(LINES_MAX) {
-                line!(text, "  {}", shown(orphans));
-            }
-            more(&mut text, orphans.len());
-        }
+    if let Some(check) = proofs.foreign_keys {
+        keys(&mut text, check);
     }
     line!(text, "restored in {}", human::duration(took));
     recovery_point(&mut text, policy, plan);
     text
+}
+
+/// Names the tables and objects that did not come, and the next step for each kind of reason once.
+fn not_loaded(text: &mut String, failed: &[Failed]) {
+    for failed in failed.iter().take(LINES_MAX) {
+        line!(text, "{:<10} not restored: {}: {}", "", shown(&failed.what), shown(human::chain(&failed.error)));
+    }
+    more(text, failed.len());
+    let hints: BTreeSet<String> = failed.iter().filter_map(|failed| failed.error.hint()).collect();
+    for hint in hints {
+        line!(text, "{:<10} hint: {}", "", shown(hint));
+    }
+}
+
+fn keys(text: &mut String, check: &KeyCheck) {
+    let count = human::counted(check.keys as u64, "foreign key", "foreign keys");
+    match (check.keys, check.orphans.len()) {
+        (0, _) => line!(text, "foreign keys: no table that came whole has any"),
+        (_, 0) => line!(text, "{count} checked: every row of the tables that came whole points to a row that is there"),
+        (_, orphaned) => {
+            line!(text, "{count} checked, and {orphaned} of them POINT TO ROWS THAT ARE NOT THERE:");
+        }
+    }
+    for orphans in check.orphans.iter().take(LINES_MAX) {
+        line!(text, "  {}", shown(orphans));
+    }
+    more(text, check.orphans.len());
+}
+
+fn proved(text: &mut String, proof: &Proof) {
+    match proof {
+        Proof { differing: 0, uncompared, .. } if uncompared.is_empty() => {
+            line!(text, "verified: every chunk of rows and every file that was restored equals the snapshot");
+        }
+        Proof { differing: 0, .. } => line!(text, "NOT ALL was compared with the snapshot; what was equals it"),
+        proof => line!(text, "NOT EQUAL to the snapshot in {} places:", human::count(proof.differing)),
+    }
+    for difference in proof.lines.iter().take(LINES_MAX) {
+        line!(text, "  {}", shown(difference));
+    }
+    more(text, proof.lines.len());
+    for (table, why) in proof.uncompared.iter().take(LINES_MAX) {
+        line!(text, "  not compared: {}: {why}", shown(table));
+    }
+    more(text, proof.uncompared.len());
 }
 
 pub(in crate::cli) fn restored_json(restored: &Restored) -> Value {
@@ -222,9 +291,15 @@ pub(in crate::cli) fn restored_json(restored: &Restored) -> Value {
             let failed: Vec<Value> = loaded
                 .failed
                 .iter()
-                .map(|one| json!({ "what": one.what, "error": human::chain(&one.error) }))
+                .map(|one| json!({ "what": one.what, "error": human::chain(&one.error), "hint": one.error.hint() }))
                 .collect();
-            json!({ "source": source, "rows": loaded.rows, "tables": loaded.tables, "failed": failed })
+            json!({
+                "source": source,
+                "rows": loaded.rows,
+                "tables": loaded.tables,
+                "first_order_millis": loaded.first_took.map(crate::backup::millis),
+                "failed": failed,
+            })
         })
         .collect();
     let trees: Vec<Value> = restored

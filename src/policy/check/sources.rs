@@ -115,11 +115,15 @@ impl Checker<'_> {
         for (rank, schema) in schemas.iter().enumerate() {
             self.not_empty(&format!("{key}.schemas[{rank}]"), schema);
         }
-        for (rank, table) in exclude.iter().enumerate() {
+        self.table_patterns(&format!("{key}.exclude"), exclude);
+    }
+
+    pub(super) fn table_patterns(&mut self, key: &str, patterns: &[String]) {
+        for (rank, table) in patterns.iter().enumerate() {
             let is_pair = table.split_once('.').is_some_and(|(schema, table)| !schema.is_empty() && !table.is_empty());
             if !is_pair {
                 let remedy = "write `schema.table`, or `schema.*` for a whole schema";
-                self.fault(&format!("{key}.exclude[{rank}]"), format!("is not a table: {table:?}"), remedy);
+                self.fault(&format!("{key}[{rank}]"), format!("is not a table: {table:?}"), remedy);
             }
         }
     }

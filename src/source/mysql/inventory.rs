@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::event::Events;
 use crate::mysql::manifest::Column;
 use crate::mysql::wire::Wire;
+use crate::policy;
 use crate::source::mysql::error::MysqlSourceError;
 use crate::source::mysql::key::{IndexPart, Key};
 use crate::source::mysql::session::{Capabilities, TextRow, in_list, rows};
@@ -239,10 +240,7 @@ pub(crate) struct Exclude<'a>(pub(crate) &'a [String]);
 
 impl Exclude<'_> {
     pub(crate) fn holds(&self, schema: &str, name: &str) -> bool {
-        self.0.iter().any(|pattern| {
-            let rest = pattern.strip_prefix(schema).and_then(|rest| rest.strip_prefix('.'));
-            rest.is_some_and(|rest| rest == "*" || rest == name)
-        })
+        self.0.iter().any(|pattern| policy::names_table(pattern, schema, name))
     }
 }
 

@@ -97,8 +97,9 @@ struct Warnings {
 
 impl Warnings {
     async fn ask(conn: &mut Conn) -> Result<Self, Error> {
-        let count: Option<u64> = conn.query_first("SELECT @@warning_count").await?;
+        // In this order: on MySQL the count is a statement of its own, which ends the list.
         let known: Vec<(String, u16, String)> = conn.query("SHOW WARNINGS").await?;
+        let count: Option<u64> = conn.query_first("SELECT @@warning_count").await?;
         let first = known.first().map(|(_, code, text)| format!("{text} ({code})"));
         let codes = known.into_iter().map(|(_, code, _)| code).collect();
         Ok(Self { count: count.unwrap_or(0), first: first.unwrap_or_default(), codes })

@@ -60,6 +60,8 @@ pub enum LoadError {
     OwnSchema { schema: String },
     #[error("load two tables as {table}")]
     NameTwice { table: String },
+    #[error("create table {table}: {why}")]
+    DoesNotFit { table: String, why: String },
     #[error("load {one} and {other}: the target does not tell upper from lower case")]
     NamesCollide { one: String, other: String },
     #[error("stopped by a signal")]
@@ -157,6 +159,7 @@ impl LoadError {
             Self::NoSchema { .. } => "look at the schemas in `manifest.json` of the snapshot",
             Self::OwnSchema { .. } => "give a name that no schema of the server's own bears",
             Self::NameTwice { .. } => "choose a name that no table of the dump bears",
+            Self::DoesNotFit { .. } => "restore this table into a server of the dump's product and version",
             Self::NamesCollide { .. } => "use a target with lower_case_table_names = 0",
             Self::Warnings { .. } => {
                 "is the target of another product, version or max_allowed_packet than the source was?"
@@ -164,9 +167,11 @@ impl LoadError {
             Self::Rows { source, .. } if fault::is_too_large(source) => {
                 "on the target: SET GLOBAL max_allowed_packet = 1073741824; then start it again"
             }
-            Self::GaveUp { .. } | Self::NoAnswer { .. } | Self::Stopped | Self::Rows { .. } => {
-                "start it again: it goes on where it stopped"
-            }
+            Self::Rows { source, .. } => match &**source {
+                mysql_async::Error::Server(error) => code_hint(error.code).unwrap_or(AGAIN),
+                _ => AGAIN,
+            },
+            Self::GaveUp { .. } | Self::NoAnswer { .. } | Self::Stopped => AGAIN,
             Self::Sql { source, .. } => match &**source {
                 mysql_async::Error::Server(error) => return code_hint(error.code).map(str::to_owned),
                 _ => return None,
@@ -187,6 +192,8 @@ impl LoadError {
         }
     }
 }
+
+const AGAIN: &str = "start it again: it goes on where it stopped";
 
 fn code_hint(code: u16) -> Option<&'static str> {
     match code {

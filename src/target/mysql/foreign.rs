@@ -15,6 +15,14 @@ use crate::run::Run;
 use crate::target::mysql::plan::TableName;
 use crate::target::mysql::{LoadError, until_stopped};
 
+/// What was found of the foreign keys of some tables.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct KeyCheck {
+    /// Keys that were looked at.
+    pub keys: usize,
+    pub orphans: Vec<Orphans>,
+}
+
 /// Rows whose foreign key points to no row.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Orphans {
@@ -46,11 +54,15 @@ struct ForeignKey {
     columns: Vec<(String, String)>,
 }
 
-/// Looks for rows of these tables whose foreign keys point to no row.
+/// Looks for rows of these tables, named as the server lists them, whose foreign keys point to no row.
 ///
 /// # Errors
 /// Those of the connection, and [`LoadError::Stopped`] after a signal.
-pub async fn orphans(server: &Server, tables: &BTreeSet<TableName>, run: &Run) -> Result<Vec<Orphans>, LoadError> {
+pub async fn check_foreign_keys(
+    server: &Server,
+    tables: &BTreeSet<TableName>,
+    run: &Run,
+) -> Result<KeyCheck, LoadError> {
     until_stopped(&run.cancel, async {
         let mut conn = server.connect().await?;
         for limit in ["max_execution_time", "max_statement_time"] {
@@ -59,18 +71,18 @@ pub async fn orphans(server: &Server, tables: &BTreeSet<TableName>, run: &Run) -
         }
         let keys = keys(&mut conn, tables).await?;
         let task = run.events.task("check foreign keys", Unit::Objects, keys.len() as u64);
-        let mut found = Vec::new();
+        let mut check = KeyCheck { keys: keys.len(), orphans: Vec::new() };
         for key in keys {
             let rows = count(&mut conn, &key).await?;
             task.add(1);
             if rows > 0 {
                 let ForeignKey { schema, table, name: key, parent_schema, parent, .. } = key;
-                found.push(Orphans { schema, table, key, parent_schema, parent, rows });
+                check.orphans.push(Orphans { schema, table, key, parent_schema, parent, rows });
             }
         }
         // A connection that does not close well is closed all the same.
         conn.disconnect().await.ok();
-        Ok(found)
+        Ok(check)
     })
     .await
 }

@@ -115,8 +115,12 @@ async fn make_account(conn: &mut Conn, object: &ObjectEntry, statements: &[Strin
 async fn statements(load: &Load, object: &ObjectEntry) -> Result<Vec<String>, LoadError> {
     let path = &object.statements;
     let text = load.dump.read(path).await?;
-    let statements = serde_json::from_slice(&text);
-    statements.map_err(|source| LoadError::Dump(DumpReadError::Malformed { path: path.clone(), source: source.into() }))
+    let statements: Vec<String> = serde_json::from_slice(&text)
+        .map_err(|source| DumpReadError::Malformed { path: path.clone(), source: source.into() })?;
+    Ok(match &load.plan.dialect {
+        Some(dialect) => statements.iter().map(|statement| dialect.statement(object.kind, statement)).collect(),
+        None => statements,
+    })
 }
 
 /// Returns what removes an object that an interrupted load may have made.

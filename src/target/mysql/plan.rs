@@ -1,6 +1,8 @@
 //! What a load will do, as a value: computed before anything is changed, and shown by a dry run.
 
 mod conflicts;
+mod first;
+mod fit;
 mod names;
 mod objects;
 
@@ -16,12 +18,14 @@ use crate::mysql::manifest::{Consistency, Manifest, ObjectEntry, ObjectKind, Sch
 use crate::mysql::product;
 use crate::mysql::sql;
 use crate::target::mysql::LoadError;
+use crate::target::mysql::dialect::Dialect;
 use crate::target::mysql::plan::conflicts::conflicts;
 use crate::target::mysql::plan::objects::objects;
 use crate::target::mysql::progress::{Progress, Step};
 use crate::target::mysql::session::Session;
 use crate::target::mysql::state::{Holding, TargetState};
 
+pub use fit::{Change, Refused};
 pub use names::{Names, TableName};
 pub(super) use objects::describe;
 pub(crate) use objects::is_selected;
@@ -76,8 +80,15 @@ pub struct LoadPlan {
     pub drops: Vec<Drop>,
     /// What the dump holds and the target will not get, with the reason.
     pub omitted: Vec<Omitted>,
+    /// Tables that the target cannot hold: the restore is incomplete without them.
+    pub refused: Vec<Refused>,
+    /// What is not on the target as it was in the source.
+    pub changes: Vec<Change>,
     /// What an operator should know before saying yes.
     pub notes: Vec<String>,
+    /// How the statements of objects are said on the target; `None`: as the dump says them.
+    #[serde(skip)]
+    pub(super) dialect: Option<Dialect>,
     #[serde(skip)]
     pub(super) dumped_mode: String,
     #[serde(skip)]
@@ -104,6 +115,14 @@ pub struct TableStep {
     pub is_beside: bool,
     /// Its schema bears another name: its foreign keys into other schemas, which may be live ones, stay behind.
     pub is_moved: bool,
+    /// Its place among the tables that come before all others.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rank: Option<usize>,
+    /// Its definition in the words of the target, where the dump's own do not do.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub definition: Option<String>,
+    /// Its rows can be read in the order in which they were dumped, and so be compared with the snapshot.
+    pub is_comparable: bool,
     /// Indexes of the chunks that are still to load.
     pub pending: Vec<usize>,
 }
@@ -181,6 +200,9 @@ impl LoadPlan {
             target: format!("{} {}", product::name(state.product), state.version),
             schemas: schemas(manifest, &tables, &objects, state),
             notes: notes(manifest, selection, state),
+            refused: Vec::new(),
+            changes: Vec::new(),
+            dialect: None,
             tables,
             objects,
             drops,
@@ -279,6 +301,9 @@ fn table_step(table: &TableEntry, names: &Names, progress: Option<&Progress>) ->
         stage,
         is_beside: names.is_beside(&table.schema, &table.name),
         is_moved: !names.schemas.is_empty(),
+        rank: None,
+        definition: None,
+        is_comparable: true,
         pending: (0..table.chunks.len()).filter(|chunk| !is_loaded(*chunk)).collect(),
     }
 }
@@ -320,7 +345,7 @@ fn notes(manifest: &Manifest, selection: &Selection, state: &TargetState) -> Vec
     let target = format!("{} {}", product::name(state.product), state.version);
     if manifest.product != state.product {
         notes.push(format!(
-            "the dump is of {dumped} and the target is {target}: types, collations and routines of the one may be refused by the other"
+            "the dump is of {dumped} and the target is {target}: definitions are translated, the code of views, routines, triggers and events is not"
         ));
     } else if series(&manifest.version) > series(&state.version) {
         notes.push(format!("the dump is of {dumped} and the target is the older {target}"));
@@ -368,6 +393,12 @@ impl fmt::Display for LoadPlan {
         }
         for omitted in &self.omitted {
             writeln!(f, "  omit     {}: {}", omitted.what, omitted.why)?;
+        }
+        for refused in &self.refused {
+            writeln!(f, "  refuse   table {}: {}", sql::qualified(&refused.schema, &refused.table), refused.why)?;
+        }
+        for change in &self.changes {
+            writeln!(f, "  change   {}: {}", change.of.join(", "), change.what)?;
         }
         self.notes.iter().try_for_each(|note| writeln!(f, "  note     {note}"))
     }

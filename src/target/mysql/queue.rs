@@ -3,7 +3,11 @@
 //! Distinct tables come first, the largest before all, because two connections in one table wait for each other. When no table
 //! is untouched, a free connection takes the back half of the longest run that another still has before it: each
 //! connection thus writes in key order, which is what the storage engine is fastest at.
+//!
+//! Tables with a rank go before all that, in its order, and every connection that can help works on them: it sets aside what it
+//! had of other tables. One that cannot help loads others meanwhile.
 
+use std::cmp::Reverse;
 use std::collections::VecDeque;
 
 /// What the queue must know of a table.
@@ -17,6 +21,8 @@ pub(super) struct TableWork {
     pub(super) sequential: bool,
     /// The table holds no row yet. Its first chunk goes alone: MariaDB loads an empty table in bulk, under a table lock.
     pub(super) is_empty: bool,
+    /// Its place among the tables that come before all others.
+    pub(super) rank: Option<usize>,
 }
 
 /// What a connection does next.
@@ -55,29 +61,42 @@ struct Lane {
 #[derive(Debug)]
 pub(super) struct Queue {
     tables: Vec<Table>,
-    /// Tables that no connection has touched, the largest last.
+    /// Tables that no connection has touched: the largest last, and behind them those with a rank.
     untouched: Vec<usize>,
     /// Tables whose rows are all there.
     full: Vec<usize>,
+    /// Those of them that have a rank.
+    full_first: Vec<usize>,
     lanes: Vec<Lane>,
+    /// Stretches that a connection has left for a table with a rank.
+    aside: Vec<Lane>,
 }
 
 impl Queue {
     pub(super) fn new(work: Vec<TableWork>, workers: usize) -> Self {
         let is_full = |index: &usize| work[*index].pending.is_empty();
         let (full, mut untouched): (Vec<_>, Vec<_>) = (0..work.len()).partition(is_full);
-        untouched.sort_by_key(|index| size(&work[*index].bytes, &work[*index].pending));
+        let (full_first, full) = full.into_iter().partition(|index| work[*index].rank.is_some());
+        untouched.sort_by_cached_key(|index| {
+            let work = &work[*index];
+            (work.rank.map(Reverse), size(&work.bytes, &work.pending))
+        });
         let tables = work.into_iter().map(Table::new).collect();
         let lanes = (0..workers).map(|_| Lane::default()).collect();
-        Self { tables, untouched, full, lanes }
+        Self { tables, untouched, full, full_first, lanes, aside: Vec::new() }
     }
 
     /// Returns what a worker does next. A chunk that is given out must be reported by [`Queue::done`].
     pub(super) fn next(&mut self, worker: usize) -> Next {
-        if let Some(table) = self.full.pop() {
+        if let Some(table) = self.full_first.pop() {
             return Next::Finish { table };
         }
-        if self.lanes[worker].chunks.is_empty() && !self.take_table(worker) && !self.take_half(worker) {
+        if !self.helps_first(worker)
+            && let Some(table) = self.full.pop()
+        {
+            return Next::Finish { table };
+        }
+        if !self.has_chunks(worker) && !self.take_any(worker) {
             let is_over = self.lanes.iter().all(|lane| lane.chunks.is_empty());
             return if is_over { Next::Nothing } else { Next::Wait };
         }
@@ -92,16 +111,53 @@ impl Queue {
         table.left -= 1;
         table.is_open = true;
         if table.left == 0 {
-            self.full.push(index);
+            let full = if table.work.rank.is_some() { &mut self.full_first } else { &mut self.full };
+            full.push(index);
         }
     }
 
     /// Gives a table up: no chunk of it is given out any more, and it is never finished.
     pub(super) fn fail(&mut self, index: usize) {
-        self.untouched.retain(|other| *other != index);
-        self.full.retain(|other| *other != index);
+        for tables in [&mut self.untouched, &mut self.full, &mut self.full_first] {
+            tables.retain(|other| *other != index);
+        }
+        self.aside.retain(|lane| lane.table != index);
         // A chunk that another connection is at still ends; the failed one never does, so the table is never full.
         self.lanes.iter_mut().filter(|lane| lane.table == index).for_each(|lane| lane.chunks.clear());
+    }
+
+    /// Gives a worker a stretch of a table with a rank, if there is one that it can help with. What it had is set aside.
+    fn helps_first(&mut self, worker: usize) -> bool {
+        if self.has_chunks(worker) && self.is_first(&self.lanes[worker]) {
+            return true;
+        }
+        let had = std::mem::take(&mut self.lanes[worker]);
+        let is_helping = self.take_first(worker);
+        if !is_helping {
+            self.lanes[worker] = had;
+        } else if !had.chunks.is_empty() {
+            self.aside.push(had);
+        }
+        is_helping
+    }
+
+    fn take_first(&mut self, worker: usize) -> bool {
+        if self.untouched.last().is_some_and(|table| self.tables[*table].work.rank.is_some()) {
+            return self.take_table(worker);
+        }
+        self.take_half(worker, Self::is_first)
+    }
+
+    fn take_any(&mut self, worker: usize) -> bool {
+        self.take_aside(worker) || self.take_table(worker) || self.take_half(worker, |_, _| true)
+    }
+
+    fn take_aside(&mut self, worker: usize) -> bool {
+        let Some(lane) = self.aside.pop() else {
+            return false;
+        };
+        self.lanes[worker] = lane;
+        true
     }
 
     fn take_table(&mut self, worker: usize) -> bool {
@@ -113,15 +169,24 @@ impl Queue {
         true
     }
 
-    fn take_half(&mut self, worker: usize) -> bool {
-        let longest =
-            (0..self.lanes.len()).filter(|other| self.may_share(*other)).max_by_key(|other| self.lane_bytes(*other));
-        let Some(other) = longest else { return false };
+    /// Takes the back half of the longest stretch that another worker has before it, among those that are wanted.
+    fn take_half(&mut self, worker: usize, is_wanted: impl Fn(&Self, &Lane) -> bool) -> bool {
+        let lanes =
+            (0..self.lanes.len()).filter(|other| self.may_share(*other) && is_wanted(self, &self.lanes[*other]));
+        let Some(other) = lanes.max_by_key(|other| self.lane_bytes(*other)) else { return false };
         let lane = &mut self.lanes[other];
         let (table, keep) = (lane.table, lane.chunks.len() / 2);
         let chunks = lane.chunks.split_off(keep);
         self.lanes[worker] = Lane { table, chunks };
         true
+    }
+
+    fn has_chunks(&self, worker: usize) -> bool {
+        !self.lanes[worker].chunks.is_empty()
+    }
+
+    fn is_first(&self, lane: &Lane) -> bool {
+        self.tables.get(lane.table).is_some_and(|table| table.work.rank.is_some())
     }
 
     fn may_share(&self, worker: usize) -> bool {
@@ -148,113 +213,4 @@ fn size<'a>(bytes: &[u64], chunks: impl IntoIterator<Item = &'a usize>) -> u64 {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn table(chunks: usize, sequential: bool) -> TableWork {
-        TableWork { pending: (0..chunks).collect(), bytes: vec![10; chunks], sequential, is_empty: true }
-    }
-
-    fn chunk(table: usize, chunk: usize) -> Next {
-        Next::Chunk { table, chunk }
-    }
-
-    #[test]
-    fn distinct_tables_come_first_and_the_largest_before_all() {
-        let mut queue = Queue::new(vec![table(1, false), table(3, false), table(2, false)], 3);
-        assert_eq!(queue.next(0), chunk(1, 0));
-        assert_eq!(queue.next(1), chunk(2, 0));
-        assert_eq!(queue.next(2), chunk(0, 0));
-    }
-
-    #[test]
-    fn the_first_chunk_of_an_empty_table_goes_alone_and_then_the_back_half_is_shared() {
-        let mut queue = Queue::new(vec![table(5, false)], 2);
-        assert_eq!(queue.next(0), chunk(0, 0));
-        assert_eq!(queue.next(1), Next::Wait);
-        queue.done(0);
-        assert_eq!(queue.next(1), chunk(0, 3));
-        assert_eq!(queue.next(0), chunk(0, 1));
-    }
-
-    #[test]
-    fn rows_without_a_key_stay_with_one_connection() {
-        let mut queue = Queue::new(vec![table(3, true)], 2);
-        assert_eq!(queue.next(0), chunk(0, 0));
-        queue.done(0);
-        assert_eq!(queue.next(1), Next::Wait);
-        assert_eq!(queue.next(0), chunk(0, 1));
-    }
-
-    #[test]
-    fn a_table_is_finished_once_after_its_last_chunk() {
-        let mut queue = Queue::new(vec![table(2, false), table(0, false)], 2);
-        assert_eq!(queue.next(1), Next::Finish { table: 1 });
-        assert_eq!(queue.next(0), chunk(0, 0));
-        queue.done(0);
-        assert_eq!(queue.next(1), chunk(0, 1));
-        assert_eq!(queue.next(0), Next::Nothing);
-        queue.done(0);
-        assert_eq!(queue.next(1), Next::Finish { table: 0 });
-        assert_eq!(queue.next(1), Next::Nothing);
-    }
-
-    #[test]
-    fn a_table_that_is_given_up_gives_out_nothing_more_and_is_not_finished() {
-        let mut queue = Queue::new(vec![table(1, false), table(9, false)], 2);
-        assert_eq!(queue.next(0), chunk(1, 0));
-        queue.done(1);
-        assert_eq!(queue.next(0), chunk(1, 1));
-        assert_eq!(queue.next(1), chunk(0, 0));
-        queue.done(0);
-        assert_eq!(queue.next(1), Next::Finish { table: 0 });
-        assert_eq!(queue.next(1), chunk(1, 5));
-        queue.fail(1);
-        queue.done(1);
-        assert_eq!((queue.next(0), queue.next(1)), (Next::Nothing, Next::Nothing));
-    }
-
-    #[test]
-    fn a_table_that_was_never_made_is_not_touched() {
-        let mut queue = Queue::new(vec![table(0, false), table(3, false)], 1);
-        queue.fail(0);
-        queue.fail(1);
-        assert_eq!(queue.next(0), Next::Nothing);
-    }
-
-    #[test]
-    fn every_chunk_is_given_out_exactly_once() {
-        let shapes = [(7, false), (1, true), (30, false), (4, true), (0, false)];
-        let work = shapes.map(|(chunks, sequential)| table(chunks, sequential)).to_vec();
-        let mut queue = Queue::new(work, 4);
-        let (mut given, mut finished, mut flying) = (Vec::new(), Vec::new(), VecDeque::new());
-        loop {
-            let mut is_idle = true;
-            for worker in 0..4 {
-                match queue.next(worker) {
-                    Next::Chunk { table, chunk } => {
-                        given.push((table, chunk));
-                        flying.push_back(table);
-                        is_idle = false;
-                    }
-                    Next::Finish { table } => finished.push(table),
-                    Next::Wait | Next::Nothing => {}
-                }
-            }
-            match flying.pop_front() {
-                Some(table) => queue.done(table),
-                None if is_idle => break,
-                None => {}
-            }
-        }
-        given.sort_unstable();
-        finished.sort_unstable();
-        let all: Vec<_> = shapes
-            .iter()
-            .enumerate()
-            .flat_map(|(table, (chunks, _))| (0..*chunks).map(move |chunk| (table, chunk)))
-            .collect();
-        assert_eq!(given, all);
-        assert_eq!(finished, [0, 1, 2, 3, 4]);
-    }
-}
+mod tests;

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use mysql_async::Conn;
 use mysql_async::prelude::Queryable;
@@ -10,6 +10,7 @@ use tokio::sync::Notify;
 use tokio::task::JoinSet;
 
 use crate::event::{Task, Unit};
+use crate::human;
 use crate::mysql::sql;
 use crate::target::mysql::chunk;
 use crate::target::mysql::chunk::Outcome;
@@ -39,6 +40,8 @@ pub(super) struct Rows {
     pub(super) tally: Tally,
     /// Tables that did not come whole, by their places in the plan.
     pub(super) failed: BTreeMap<usize, LoadError>,
+    /// When all tables with a rank could be read.
+    pub(super) first_at: Option<Instant>,
 }
 
 /// What the workers share.
@@ -47,6 +50,7 @@ struct Desk {
     late: Vec<Late>,
     queue: Mutex<Queue>,
     failed: Mutex<BTreeMap<usize, LoadError>>,
+    first: Mutex<First>,
     /// A chunk has ended: who waits looks again.
     moved: Notify,
     task: Task,
@@ -66,6 +70,7 @@ pub(super) async fn load(load: &Arc<Load>, created: Created) -> Result<Rows, Loa
         late: created.late,
         queue: Mutex::new(queue),
         failed: Mutex::new(created.failed),
+        first: Mutex::new(First { left: load.plan.first().len(), at: None }),
         moved: Notify::new(),
         task: task.clone(),
     });
@@ -76,7 +81,16 @@ pub(super) async fn load(load: &Arc<Load>, created: Created) -> Result<Rows, Loa
         rows.tally.add(&done.map_err(|_| LoadError::BrokeOff)??);
     }
     rows.failed = std::mem::take(&mut *desk.failed());
+    rows.first_at = desk.first().at;
     Ok(rows)
+}
+
+/// The tables with a rank.
+struct First {
+    /// Those that cannot be read yet.
+    left: usize,
+    /// When the last of them could be.
+    at: Option<Instant>,
 }
 
 impl Tally {
@@ -94,6 +108,7 @@ fn work_of(step: &TableStep) -> TableWork {
         bytes: step.table.chunks.iter().map(|chunk| chunk.bytes).collect(),
         sequential: step.table.key.is_empty() || !step.is_transactional,
         is_empty: step.pending.len() == step.table.chunks.len(),
+        rank: step.rank,
     }
 }
 
@@ -113,7 +128,9 @@ async fn serve(desk: Arc<Desk>, worker: usize) -> Result<Tally, LoadError> {
             }
             Next::Finish { table } => {
                 let finished = desk.finish(&mut conn, table, &mut tally).await;
-                desk.goes_on(table, finished)?;
+                if desk.goes_on(table, finished)? {
+                    desk.note_first(table);
+                }
             }
             Next::Wait => moved.await,
             Next::Nothing => break,
@@ -133,6 +150,28 @@ impl Desk {
 
     fn failed(&self) -> MutexGuard<'_, BTreeMap<usize, LoadError>> {
         self.failed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn first(&self) -> MutexGuard<'_, First> {
+        self.first.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Notes that a table can be read, and says so when it was the last of those with a rank.
+    fn note_first(&self, table: usize) {
+        if self.load.plan.tables[table].rank.is_none() {
+            return;
+        }
+        let mut first = self.first();
+        first.left -= 1;
+        if first.left == 0 {
+            let (now, named) = (self.load.run.clock.instant(), self.load.plan.first_named());
+            first.at = Some(now);
+            let took = human::duration(now.duration_since(self.load.started));
+            self.load
+                .run
+                .events
+                .note(format!("time to first order {took}: {named} can be read; the others still come"));
+        }
     }
 
     /// Gives a table up where its own fault stopped it, and tells whether it goes on.

@@ -10,7 +10,10 @@ use tokio_util::sync::CancellationToken;
 use crate::mysql::manifest::Product;
 use crate::mysql::product;
 use crate::mysql::server::Server;
+use crate::target::mysql::abilities;
 use crate::target::mysql::account;
+use crate::target::mysql::dialect::Abilities;
+use crate::target::mysql::plan::series;
 use crate::target::mysql::progress;
 use crate::target::mysql::progress::Progress;
 use crate::target::mysql::session;
@@ -64,6 +67,8 @@ pub struct TargetState {
     pub holdings: BTreeSet<(String, String, Holding)>,
     /// Users and roles as `user@host` and `role`; empty where we may not look.
     pub accounts: BTreeSet<String>,
+    /// What it can hold.
+    pub abilities: Abilities,
     /// What an unfinished load has left.
     pub progress: Option<Progress>,
     /// The settings that a loading connection is given here.
@@ -100,6 +105,7 @@ async fn look(conn: &mut Conn) -> Result<TargetState, LoadError> {
     let product = product(conn).await?;
     Ok(TargetState {
         product,
+        abilities: abilities::ask(conn, product, series(&version)).await?,
         version,
         server_uuid: variables.get("server_uuid").cloned(),
         local_infile: is_on("local_infile"),

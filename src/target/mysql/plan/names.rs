@@ -45,7 +45,7 @@ impl Names {
     }
 
     /// Tells whether a schema comes at all: where some are given other names, those alone do.
-    fn has_schema(&self, schema: &str) -> bool {
+    pub(super) fn has_schema(&self, schema: &str) -> bool {
         self.schemas.is_empty() || self.schemas.contains_key(schema)
     }
 
@@ -65,12 +65,26 @@ impl Names {
         if let Some(schema) = given.into_iter().find(|name| state::is_own(name)) {
             return Err(LoadError::OwnSchema { schema: schema.clone() });
         }
-        let mut renamed = Manifest { schemas: self.schema_entries(manifest), ..manifest.clone() };
-        renamed.tables.retain(|table| self.has_schema(&table.schema));
-        renamed.tables.iter_mut().for_each(|table| (table.schema, table.name) = self.of(&table.schema, &table.name));
-        renamed.objects.clear();
-        one_name_each(&renamed.tables)?;
-        Ok(renamed)
+        let comes = |table: &&TableEntry| self.has_schema(&table.schema);
+        let tables: Vec<TableEntry> = manifest.tables.iter().filter(comes).map(|table| self.renamed(table)).collect();
+        one_name_each(&tables)?;
+        Ok(Manifest {
+            schemas: self.schema_entries(manifest),
+            tables,
+            objects: Vec::new(),
+            version: manifest.version.clone(),
+            server: manifest.server.clone(),
+            position: manifest.position.clone(),
+            gtid: manifest.gtid.clone(),
+            gtid_slave_pos: manifest.gtid_slave_pos.clone(),
+            variables: manifest.variables.clone(),
+            ..*manifest
+        })
+    }
+
+    fn renamed(&self, table: &TableEntry) -> TableEntry {
+        let (schema, name) = self.of(&table.schema, &table.name);
+        TableEntry { schema, name, ..table.clone() }
     }
 
     /// Returns the schemas by their new names. That of a table beside the others has the defaults of the one it comes from.
@@ -97,15 +111,15 @@ impl Names {
     pub(super) fn notes(&self) -> Vec<String> {
         let schema = |(old, new): (&String, &String)| {
             format!(
-                "{} comes as {}, its tables and rows alone and without foreign keys into other schemas: what else the dump \
-                 holds stays behind",
+                "{} comes as {}, its tables and rows alone and without foreign keys into other schemas and defaults from \
+                 sequences: what else the dump holds stays behind",
                 sql::ident(old),
                 sql::ident(new)
             )
         };
         let table = |((of, old), (schema, new)): &(TableName, TableName)| {
             format!(
-                "{} comes as {}, without its foreign keys and triggers: they would bind it to the tables beside it",
+                "{} comes as {}, without its foreign keys, triggers and defaults from sequences: they would bind it to what is beside it",
                 sql::qualified(of, old),
                 sql::qualified(schema, new)
             )

@@ -3,6 +3,7 @@
 use super::*;
 use crate::mysql::manifest::{Chunk, Consistency, FORMAT, Product};
 use crate::target::mysql::plan::objects::word;
+use crate::target::mysql::{Abilities, DumpReadError, DumpReader};
 
 fn chunk(path: &str) -> Chunk {
     Chunk { path: path.to_owned(), lower: None, upper: None, rows: 10, bytes: 100, sha256: String::new() }
@@ -71,6 +72,7 @@ fn state() -> TargetState {
         schemas: BTreeSet::new(),
         holdings: BTreeSet::new(),
         accounts: BTreeSet::new(),
+        abilities: Abilities::default(),
         progress: None,
         session: Session::default(),
     }
@@ -336,4 +338,74 @@ fn a_schema_in_use_keeps_its_defaults_when_an_interrupted_load_goes_on() {
     let again = LoadPlan::new(&manifest(), &selection, &live, false).unwrap();
     assert_eq!(first.schemas, again.schemas);
     assert!(again.schemas[0].is_used);
+}
+
+#[test]
+fn what_comes_first_is_named_as_in_the_dump_and_found_under_its_new_name() {
+    let mut selection = Selection { accounts: false, ..Selection::everything() };
+    selection.names.schemas.insert("shop".to_owned(), "shop_old".to_owned());
+    let mut plan = LoadPlan::new(&manifest(), &selection, &state(), false).unwrap();
+    assert_eq!((plan.first_named(), plan.first_bytes()), (String::new(), 0));
+    let first = ["shop.log", "shop.*", "shop_old.orders"].map(str::to_owned);
+    plan.bring_first(&first, &manifest(), &selection.names);
+    assert_eq!(plan.first_named(), "`shop_old`.`log`, `shop_old`.`orders`");
+    assert_eq!(plan.first_bytes(), 400);
+    let told = "`shop_old.orders` is to come first, and the dump holds no such table";
+    assert_eq!(plan.notes.last().map(String::as_str), Some(told));
+}
+
+struct Definitions {
+    manifest: Manifest,
+    create: &'static str,
+}
+
+#[async_trait::async_trait]
+impl DumpReader for Definitions {
+    fn manifest(&self) -> &Manifest {
+        &self.manifest
+    }
+
+    async fn read(&self, _: &str) -> Result<Vec<u8>, DumpReadError> {
+        Ok(self.create.as_bytes().to_vec())
+    }
+
+    fn stream(&self, path: &str) -> futures_util::stream::BoxStream<'static, Result<bytes::Bytes, DumpReadError>> {
+        panic!("a plan reads no rows: {path}")
+    }
+}
+
+#[tokio::test]
+async fn a_table_that_does_not_fit_takes_its_trigger_along_and_what_bears_its_name_stays() {
+    let create = "CREATE TABLE `t` (\n  `id` int(11)\n) ENGINE=InnoDB WITH SYSTEM VERSIONING;\n";
+    let dump = Definitions { manifest: manifest(), create };
+    let state = TargetState {
+        product: Product::MySql,
+        holdings: BTreeSet::from([holding("orders", Holding::Table), holding("sales", Holding::View)]),
+        ..state()
+    };
+    let mut plan = LoadPlan::new(&manifest(), &Selection::everything(), &state, true).unwrap();
+    assert_eq!(plan.drops.len(), 2);
+    plan.fit(&dump, &state).await.unwrap();
+    let refused: Vec<&str> = plan.refused.iter().map(|refused| refused.table.as_str()).collect();
+    assert_eq!((refused.as_slice(), plan.tables.len()), (&["orders", "log"][..], 0));
+    assert!(plan.omitted.iter().any(|omitted| omitted.what == "trigger `shop`.`logged`"), "{:?}", plan.omitted);
+    assert!(plan.objects.iter().all(|step| step.object.kind != ObjectKind::Trigger));
+    assert_eq!(plan.drops, [Drop { schema: "shop".to_owned(), name: "sales".to_owned(), holding: Holding::View }]);
+}
+
+#[tokio::test]
+async fn a_definition_is_read_only_where_the_target_is_another_or_lacks_the_engine() {
+    let dump = Definitions { manifest: manifest(), create: "CREATE TABLE `log` (\n  `id` int(11)\n) ENGINE=Aria" };
+    let with = |engines: &[&str]| {
+        let engines = engines.iter().map(|&engine| engine.to_owned()).collect();
+        TargetState { abilities: Abilities { engines, ..Abilities::default() }, ..state() }
+    };
+    let fitted = async |state: TargetState| {
+        let mut plan = plan(&state).unwrap();
+        plan.fit(&dump, &state).await.unwrap();
+        plan.tables.into_iter().map(|step| step.definition).collect::<Vec<_>>()
+    };
+    assert_eq!(fitted(with(&["innodb", "aria"])).await, [None, None]);
+    let stands_in = "CREATE TABLE `log` (\n  `id` int(11)\n) ENGINE=InnoDB".to_owned();
+    assert_eq!(fitted(with(&["innodb"])).await, [None, Some(stands_in)]);
 }

@@ -1,0 +1,61 @@
+//! The statements of a view, a routine, a trigger or an event.
+//!
+//! Their bodies are code, which is not translated; the session that each was made in is, and the collations that a view names.
+
+use crate::mysql::manifest::{ObjectKind, Product};
+use crate::mysql::sql;
+use crate::target::mysql::dialect::token;
+use crate::target::mysql::dialect::{Dialect, Findings};
+
+/// Modes that MySQL does not know, or no longer.
+const MODES_OF_MARIADB: [&str; 14] = [
+    "NO_AUTO_CREATE_USER",
+    "NO_FIELD_OPTIONS",
+    "NO_KEY_OPTIONS",
+    "NO_TABLE_OPTIONS",
+    "MYSQL323",
+    "MYSQL40",
+    "ORACLE",
+    "MSSQL",
+    "DB2",
+    "MAXDB",
+    "POSTGRESQL",
+    "EMPTY_STRING_IS_NULL",
+    "SIMULTANEOUS_ASSIGNMENT",
+    "TIME_ROUND_FRACTIONAL",
+];
+
+const MODES_OF_MYSQL: [&str; 1] = ["TIME_TRUNCATE_FRACTIONAL"];
+
+const SET_MODE: &str = "SET SESSION sql_mode = '";
+
+impl Dialect {
+    /// Translates a statement of an object.
+    pub(in crate::target::mysql) fn statement(&self, kind: ObjectKind, statement: &str) -> String {
+        if let Some(modes) = statement.strip_prefix(SET_MODE).and_then(|rest| rest.strip_suffix('\'')) {
+            let lacking = if self.to == Product::MySql { &MODES_OF_MARIADB[..] } else { &MODES_OF_MYSQL };
+            let kept: Vec<&str> = modes.split(',').filter(|mode| !lacking.contains(mode)).collect();
+            return format!("SET SESSION sql_mode = {}", sql::string(&kept.join(",")));
+        }
+        let collation = "SET collation_connection = ";
+        if let Some(name) = statement.strip_prefix(collation) {
+            return format!("{collation}{}", self.nearest(name));
+        }
+        if kind == ObjectKind::View || statement.starts_with("ALTER DATABASE ") {
+            return self.collated(statement);
+        }
+        statement.to_owned()
+    }
+
+    fn nearest(&self, name: &str) -> String {
+        super::collation::nearest(name, &self.abilities.collations).unwrap_or_else(|| name.to_owned())
+    }
+
+    /// Returns a statement with the collations that the target has; in the server's own words where it has all.
+    fn collated(&self, statement: &str) -> String {
+        let mut found = Findings::default();
+        let mut tokens = token::tokens(statement, false);
+        self.collations(&mut tokens.iter_mut().collect::<Vec<_>>(), &mut found);
+        if found.notes.is_empty() { statement.to_owned() } else { token::join(&tokens) }
+    }
+}
