@@ -121,6 +121,11 @@ impl Wire {
         self.is_busy
     }
 
+    /// Waits no longer than this for the server's next byte.
+    pub fn set_silence_max(&mut self, silence_max: Duration) {
+        self.stream.silence_max = silence_max;
+    }
+
     /// Listens to another signal to stop from now on.
     pub fn set_cancel(&mut self, cancel: CancellationToken) {
         self.stream.cancel = cancel;

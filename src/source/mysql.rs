@@ -28,10 +28,12 @@ mod read;
 mod scout;
 mod script;
 mod session;
+mod throttle;
 mod view;
 mod work;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
@@ -49,6 +51,7 @@ use crate::source::mysql::view::Opening;
 pub use error::MysqlSourceError;
 pub use hash::{ChunkHash, hash_chunks};
 pub use moment::Moment;
+pub use throttle::{Pause, Reason, Throttle};
 
 /// Row files end near this size: large enough to load fast, small enough to try again and to share out.
 pub const CHUNK_BYTES: u64 = 64 * 1024 * 1024;
@@ -73,6 +76,7 @@ pub struct Snapshot {
     keeper: Keeper,
     /// Cancelled by a lock that is lost.
     cancel: CancellationToken,
+    throttle: Arc<Throttle>,
     /// The last one scouts for the others.
     readers: Vec<Wire>,
     inventory: Inventory,
@@ -81,7 +85,7 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
-    /// Opens the read views. Writers wait for milliseconds, if at all.
+    /// Opens the read views, once the server has room for a dump. Writers wait for milliseconds, if at all.
     ///
     /// # Errors
     /// A missing privilege with the GRANT to run, tables without transactions, a lock that was not free, a broken connection, a
@@ -91,6 +95,8 @@ impl Snapshot {
         let capabilities = Capabilities::probe(&mut control)?;
         settle(&mut control, &capabilities)?;
         let grants = Grants::read(&mut control, capabilities.product)?;
+        let throttle = Arc::new(Throttle::new(&source.throttle, run));
+        throttle.wait_to_begin(&mut control)?;
         let mut readers = connect_readers(server, source.connections.max(1) + 1, &capabilities, run)?;
         let [mut definitions, mut tables] = [connect(server, run)?, connect(server, run)?];
         settle(&mut definitions, &capabilities)?;
@@ -129,6 +135,7 @@ impl Snapshot {
             holds,
             keeper,
             cancel,
+            throttle,
             readers,
             inventory,
             moment,
@@ -156,10 +163,24 @@ impl Snapshot {
         &self.moment
     }
 
+    /// Returns what makes the dump pause, and knows for how long it has.
+    #[must_use]
+    pub fn throttle(&self) -> Arc<Throttle> {
+        self.throttle.clone()
+    }
+
     /// Cuts row files near another size.
     #[must_use]
     pub fn with_chunk_bytes(mut self, chunk_bytes: u64) -> Self {
         self.chunk_bytes = chunk_bytes.max(1);
+        self
+    }
+
+    /// Takes the server for dead after another silence.
+    #[must_use]
+    pub fn with_silence_max(mut self, silence_max: Duration) -> Self {
+        let wires = self.readers.iter_mut().chain([&mut self.control]);
+        wires.for_each(|wire| wire.set_silence_max(silence_max));
         self
     }
 

@@ -1,6 +1,7 @@
 //! Writes a dump: definitions, then rows on all connections at once, then the manifest.
 
 use std::io::{self, Write};
+use std::sync::mpsc::channel;
 
 use tokio_util::sync::CancellationToken;
 
@@ -18,6 +19,7 @@ use crate::source::mysql::layout;
 use crate::source::mysql::objects::{Object, ObjectReader};
 use crate::source::mysql::script::{TableScript, write_readme, write_restore, write_script};
 use crate::source::mysql::session::{Capabilities, TextRow, in_list, rows, run_sql};
+use crate::source::mysql::throttle::Passage;
 use crate::source::mysql::work::Work;
 
 /// What a dump holds beside rows.
@@ -136,13 +138,26 @@ impl Snapshot {
         let tables = &self.inventory.tables;
         let estimate = tables.iter().map(|table| table.bytes_estimate).sum();
         let progress = run.events.task("dump rows", Unit::Bytes, estimate);
-        let work = Work::new(tables, self.readers.len(), self.chunk_bytes, sink, &progress, &self.holds, cancel);
-        work.run(&mut self.readers, previous);
+        let passage = Passage { throttle: &self.throttle, cancel: &cancel };
+        let work = Work::new(tables, self.readers.len(), self.chunk_bytes, sink, &progress, &self.holds, passage);
+        let own: Vec<u32> = self.readers.iter().chain([&self.control]).map(Wire::id).collect();
+        let (control, readers, own, progress) = (&mut self.control, &mut self.readers, &own, &*progress);
+        let watched = std::thread::scope(|scope| {
+            let (is_over, over) = channel();
+            let watch = scope.spawn(move || passage.watch(control, own, progress, &over));
+            work.run(readers, previous);
+            drop(is_over);
+            watch.join().unwrap_or(Err(MysqlSourceError::BrokeOff))
+        });
         if self.cancel.is_cancelled() {
             return Err(MysqlSourceError::Stopped);
         }
         progress.set_total(progress.done());
-        work.finish()
+        match work.finish() {
+            // The readers were stopped by the watch.
+            Err(error) if error.is_stopped() => watched.and(Err(error)),
+            read => read,
+        }
     }
 
     fn manifest(&self, definitions: &Definitions, chunks: Vec<Vec<Chunk>>) -> Manifest {

@@ -44,6 +44,8 @@ pub enum MysqlSourceError {
         /// `; held up by …`, or nothing where it is not known.
         blocker: String,
     },
+    #[error("dump the server: all pauses together took longer than {max}: {why}")]
+    PausedTooLong { max: String, why: String },
     #[error("dump the schema `{schema}`: the server has none of this name")]
     UnknownSchema { schema: String },
     #[error("dump `{table}`: {problem}")]
@@ -124,6 +126,11 @@ impl MysqlSourceError {
             Self::Locked { .. } => {
                 Some("end the long statement, raise `lock_wait` in the policy, or back up at a quieter hour".to_owned())
             }
+            Self::PausedTooLong { .. } => Some(
+                "back up at a quieter hour, or raise `throttle.pause_max` or `throttle.threads_running_max` in the policy; \
+                 `bkp backup --no-throttle` takes no notice of the limits"
+                    .to_owned(),
+            ),
             Self::UnknownSchema { .. } => {
                 Some("check `schemas` and `exclude` in the policy".to_owned())
             }

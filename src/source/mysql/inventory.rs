@@ -6,7 +6,7 @@ use crate::event::Events;
 use crate::mysql::manifest::Column;
 use crate::mysql::wire::Wire;
 use crate::source::mysql::error::MysqlSourceError;
-use crate::source::mysql::key::{IndexPart, Key};
+use crate::source::mysql::key::{Direction, IndexPart, Key};
 use crate::source::mysql::session::{Capabilities, TextRow, in_list, rows};
 
 /// Schemas that belong to the server.
@@ -296,7 +296,11 @@ impl Details {
                 column: row.option(3).map(str::to_owned),
                 is_whole: row.option(4).is_none(),
                 is_nullable: row.text(5) == "YES",
-                is_ascending: row.text(6) == "A",
+                direction: match row.text(6) {
+                    "A" => Some(Direction::Up),
+                    "D" => Some(Direction::Down),
+                    _ => None,
+                },
                 is_usable: row.text(7) == "1",
             });
         }

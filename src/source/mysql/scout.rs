@@ -13,6 +13,7 @@ use crate::source::mysql::error::MysqlSourceError;
 use crate::source::mysql::inventory::Table;
 use crate::source::mysql::queue::{Queue, Task};
 use crate::source::mysql::range::{Range, select_bound};
+use crate::source::mysql::throttle::Passage;
 
 /// A range has at least so many rows, whatever the server believes of their size.
 const ROWS_MIN: u64 = 100;
@@ -48,6 +49,7 @@ pub(crate) struct Scout<'a> {
     pub(crate) previous: Option<&'a Manifest>,
     pub(crate) chunk_bytes: u64,
     pub(crate) queue: &'a Queue,
+    pub(crate) passage: Passage<'a>,
 }
 
 impl Scout<'_> {
@@ -62,6 +64,7 @@ impl Scout<'_> {
         self.queue.push_locked(locked);
         let mut large = Vec::new();
         for (at, table) in self.own_rows().filter(|(_, table)| table.is_transactional()) {
+            self.passage.pass(0)?;
             match self.known_bounds(wire, at)? {
                 None if table.key.is_some() && self.is_large(table) => large.push((at, Vec::new())),
                 bounds => {
@@ -127,6 +130,7 @@ impl Scout<'_> {
         let first = known.len();
         let mut lower = known.pop();
         for number in first.. {
+            self.passage.pass(0)?;
             let rows = self.rows_in_chunk(at);
             let upper = next_bound(wire, &self.tables[at], lower.as_ref(), rows)?;
             let is_last = upper.is_none();

@@ -153,7 +153,8 @@ pub(crate) fn connect(server: &Server, run: &Run) -> Result<Wire, MysqlSourceErr
 pub(crate) fn settle(wire: &mut Wire, capabilities: &Capabilities) -> Result<(), MysqlSourceError> {
     let act = "set up the connection";
     run_sql(wire, act, "SET NAMES utf8mb4")?;
-    run_sql(wire, act, "SET SESSION TRANSACTION ISOLATION LEVEL REPEATABLE READ")?;
+    // What writes nothing cannot be made to.
+    run_sql(wire, act, "SET SESSION TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")?;
     let mut statement = "SET SESSION sql_select_limit = DEFAULT".to_owned();
     for (name, value) in SESSION.iter().filter(|(name, _)| capabilities.has(name)) {
         // Writing into a String does not fail.
