@@ -56,6 +56,9 @@ pub use throttle::{Pause, Reason, Throttle};
 /// Row files end near this size: large enough to load fast, small enough to try again and to share out.
 pub const CHUNK_BYTES: u64 = 64 * 1024 * 1024;
 
+/// A dump that meets a migration each time it would begin gives up after so many.
+const OPENINGS_MAX: u32 = 5;
+
 /// What becomes of a dump whose tables no lock can hold still while the read views open.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Unheld {
@@ -91,12 +94,34 @@ impl Snapshot {
     /// A missing privilege with the GRANT to run, tables without transactions, a lock that was not free, a broken connection, a
     /// table that was altered meanwhile.
     pub fn open(server: &Server, source: &MysqlSource, unheld: Unheld, run: &Run) -> Result<Self, MysqlSourceError> {
+        let throttle = Arc::new(Throttle::new(&source.throttle, run));
+        let (mut openings, mut wasted) = (1, Duration::ZERO);
+        let mut snapshot = loop {
+            match Self::open_once(server, source, unheld, &throttle, run) {
+                Err(MysqlSourceError::MigrationWaits { stall }) if openings < OPENINGS_MAX => {
+                    run.events.note("a migration waits for the dump's lock on definitions: letting it go first");
+                    (openings, wasted) = (openings + 1, wasted + stall);
+                }
+                opened => break opened?,
+            }
+        };
+        snapshot.moment.write_stall_ms += wasted.as_secs_f64() * 1000.0;
+        Ok(snapshot)
+    }
+
+    /// Opens the read views, or gives all locks up.
+    fn open_once(
+        server: &Server,
+        source: &MysqlSource,
+        unheld: Unheld,
+        throttle: &Arc<Throttle>,
+        run: &Run,
+    ) -> Result<Self, MysqlSourceError> {
         let mut control = connect(server, run)?;
         let capabilities = Capabilities::probe(&mut control)?;
         settle(&mut control, &capabilities)?;
-        let grants = Grants::read(&mut control, capabilities.product)?;
-        let throttle = Arc::new(Throttle::new(&source.throttle, run));
         throttle.wait_to_begin(&mut control)?;
+        let grants = Grants::read(&mut control, capabilities.product)?;
         let mut readers = connect_readers(server, source.connections.max(1) + 1, &capabilities, run)?;
         let [mut definitions, mut tables] = [connect(server, run)?, connect(server, run)?];
         settle(&mut definitions, &capabilities)?;
@@ -135,7 +160,7 @@ impl Snapshot {
             holds,
             keeper,
             cancel,
-            throttle,
+            throttle: throttle.clone(),
             readers,
             inventory,
             moment,

@@ -65,7 +65,7 @@ impl Snapshot {
         if !self.holds.has_definitions() {
             self.refuse_changes(New::Fine)?;
         }
-        let manifest = self.manifest(&definitions, chunks);
+        let manifest = self.take_manifest(&definitions, chunks);
         write_definitions(sink, &manifest, &definitions)?;
         self.write_scripts(sink, &manifest, &definitions)?;
         write_json(sink, layout::MANIFEST, &manifest)?;
@@ -160,8 +160,9 @@ impl Snapshot {
         }
     }
 
-    fn manifest(&self, definitions: &Definitions, chunks: Vec<Vec<Chunk>>) -> Manifest {
-        let tables = self.inventory.tables.iter().zip(chunks);
+    /// Makes the manifest; the tables of the inventory are in it from now on, and not twice in memory.
+    fn take_manifest(&mut self, definitions: &Definitions, chunks: Vec<Vec<Chunk>>) -> Manifest {
+        let tables = std::mem::take(&mut self.inventory.tables).into_iter().zip(chunks);
         Manifest {
             format: FORMAT,
             product: self.capabilities.product,
@@ -239,15 +240,15 @@ fn has_unprotected(control: &mut Wire) -> Result<bool, MysqlSourceError> {
     Ok(!rows(control, "look for tables without transactions", &statement)?.is_empty())
 }
 
-fn table_entry(table: &Table, chunks: Vec<Chunk>) -> TableEntry {
+fn table_entry(table: Table, chunks: Vec<Chunk>) -> TableEntry {
     TableEntry {
-        schema: table.schema.clone(),
-        name: table.name.clone(),
         create: layout::definition(&table.schema, &table.name),
-        engine: table.engine.clone(),
+        schema: table.schema,
+        name: table.name,
+        engine: table.engine,
         history_lost: table.history_lost,
-        columns: table.columns.clone(),
-        key: table.key.as_ref().map(|key| key.columns.clone()).unwrap_or_default(),
+        columns: table.columns,
+        key: table.key.map(|key| key.columns).unwrap_or_default(),
         rows: chunks.iter().map(|chunk| chunk.rows).sum(),
         bytes: chunks.iter().map(|chunk| chunk.bytes).sum(),
         chunks,
@@ -278,9 +279,7 @@ fn write_definitions(sink: &dyn Sink, manifest: &Manifest, definitions: &Definit
 }
 
 fn write_json(sink: &dyn Sink, path: &str, value: &impl serde::Serialize) -> Result<(), MysqlSourceError> {
-    let json =
-        serde_json::to_vec_pretty(value).map_err(|error| MysqlSourceError::Json { path: path.to_owned(), error })?;
-    write_file(sink, path, |out| out.write_all(&json))
+    write_file(sink, path, |out| serde_json::to_writer_pretty(out, value).map_err(io::Error::from))
 }
 
 fn write_file(

@@ -5,13 +5,16 @@ use std::fmt::Write as _;
 
 use bkp::mysql::manifest::{Manifest, TableEntry};
 
+use super::BOTH;
 use super::world::{DirSink, dump};
-use super::{BOTH, CHUNK_BYTES};
 use crate::servers::{Product, Server};
 use crate::world::World;
 
 /// Enough for more than ten files of each table.
 const ROWS: u64 = 3000;
+
+/// Small enough for that; a range has a hundred rows at least.
+const CHUNK_BYTES: u64 = 4000;
 
 /// A table, cut by one kind of key. Its last column numbers the rows.
 struct Kind {
