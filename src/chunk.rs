@@ -14,6 +14,9 @@ pub const AVERAGE: usize = 1 << 20;
 /// No chunk is longer; restic's own readers expect blobs of no more.
 pub const MAX: usize = 8 << 20;
 
+/// Memory for a chunk: most need no more, so that they are not copied while they grow.
+pub const ROOM: usize = AVERAGE + MIN;
+
 /// The seeded table of random numbers and the masks that decide where a cut falls.
 #[derive(Debug, Clone)]
 pub struct Cutter {
@@ -84,11 +87,12 @@ impl Chunker {
         Self { cutter, hash: 0, held: Vec::new() }
     }
 
-    /// Takes the next bytes of the stream in, and hands each chunk that they complete out.
+    /// Takes the next bytes of the stream in, and hands each chunk that they complete out; what `emit` returns is the memory for
+    /// the next one.
     ///
     /// # Errors
     /// Whatever `emit` returns.
-    pub fn push<E>(&mut self, bytes: &[u8], mut emit: impl FnMut(Vec<u8>) -> Result<(), E>) -> Result<(), E> {
+    pub fn push<E>(&mut self, bytes: &[u8], mut emit: impl FnMut(Vec<u8>) -> Result<Vec<u8>, E>) -> Result<(), E> {
         let mut rest = bytes;
         while !rest.is_empty() {
             let Some(count) = self.cutter.scan(&mut self.hash, self.held.len(), rest) else {
@@ -97,21 +101,17 @@ impl Chunker {
             };
             self.held.extend_from_slice(&rest[..count]);
             rest = &rest[count..];
-            emit(self.take())?;
+            self.hash = 0;
+            self.held = emit(mem::take(&mut self.held))?;
+            self.held.clear();
         }
         Ok(())
     }
 
     /// Ends the stream: returns its last chunk, `None` if there is nothing left.
     #[must_use]
-    pub fn finish(mut self) -> Option<Vec<u8>> {
-        (!self.held.is_empty()).then(|| mem::take(&mut self.held))
-    }
-
-    fn take(&mut self) -> Vec<u8> {
-        self.hash = 0;
-        // One that was cut before will be cut again: room for most chunks at once saves copies while it grows.
-        mem::replace(&mut self.held, Vec::with_capacity(AVERAGE + MIN))
+    pub fn finish(self) -> Option<Vec<u8>> {
+        (!self.held.is_empty()).then_some(self.held)
     }
 }
 

@@ -6,7 +6,7 @@ mod cipher;
 mod squeeze;
 
 pub use crate::seal::cipher::{MasterKey, OVERHEAD};
-pub use crate::seal::squeeze::PLAIN_MAX;
+pub use crate::seal::squeeze::{Effort, PLAIN_MAX};
 
 use crate::id::BlobId;
 use crate::seal::squeeze::Squeezer;
@@ -33,11 +33,13 @@ pub enum SealError {
     Seal { reason: String },
 }
 
-/// Whether compression may be left out.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Compress {
+/// Whether compression may be left out, and how much time it may take.
+#[derive(Debug, Clone, Copy)]
+pub enum Compress<'a> {
     /// Where a sample says that it pays.
     WherePays,
+    /// Likewise, at the level that the stream's chunks before have shown to be worth its time.
+    AsLearnt(&'a Effort),
     /// Always: restic rewrites packs whose trees are not compressed.
     Always,
 }
@@ -66,7 +68,7 @@ impl Sealer {
     ///
     /// # Errors
     /// Where compression or the machine's entropy fails.
-    pub fn seal(&mut self, key: &MasterKey, compress: Compress, plain: &[u8]) -> Result<Sealed<'_>, SealError> {
+    pub fn seal(&mut self, key: &MasterKey, compress: Compress<'_>, plain: &[u8]) -> Result<Sealed<'_>, SealError> {
         let squeezed = self.squeezer.squeeze(compress, plain)?;
         self.sealed.clear();
         key.encrypt_into(squeezed.unwrap_or(plain), &mut self.sealed)?;

@@ -32,9 +32,9 @@ server_ticks() {
   echo "$sum"
 }
 
-# Prints the median of each case and contestant, and its ratio to bkp's.
+# Prints the median of each case and contestant, and its ratio to bkp's. The server's time is also that for each GB of the mall's rows.
 print_table() {
-  sort -t"$(printf '\t')" -k1,1 -k2,2 "$1" | awk -F'\t' '
+  sort -t"$(printf '\t')" -k1,1 -k2,2 "$1" | awk -F'\t' -v gb="${mall_bytes:-0}e-9" '
     function median(list, n,   i, j, keep) {
       for (i = 2; i <= n; i++) for (j = i; j > 1 && list[j] < list[j - 1]; j--) {
         keep = list[j]; list[j] = list[j - 1]; list[j - 1] = keep
@@ -51,16 +51,17 @@ print_table() {
     }
     $1 != group_case || $2 != group_who { close_group(); group_case = $1; group_who = $2 }
     { n++; wall[n] = $3; cpu[n] = $4; rss[n] = $5; server[n] = $6 }
+    function per_gb(number) { return number > 0 && gb > 0 ? sprintf("%.2f", number / gb) : "" }
     function seconds(number) { return number > 0 ? sprintf("%.2f", number) : "" }
     function ratio(base, mine) { return mine > 0 && base > 0 ? sprintf("%.2f", base / mine) : "-" }
     END {
       close_group()
-      print "| case | program | wall s | cpu s | peak MiB | server cpu s | bkp wall / its | bkp cpu / its |"
-      print "| --- | --- | --: | --: | --: | --: | --: | --: |"
+      print "| case | program | wall s | cpu s | peak MiB | server cpu s | server cpu s/GB | bkp wall / its | bkp cpu / its |"
+      print "| --- | --- | --: | --: | --: | --: | --: | --: | --: |"
       for (key = 1; key <= rows; key++) {
         what = case_of[key]
-        printf "| %s | %s | %.2f | %.2f | %.0f | %s | %s | %s |\n", what, who_of[key], wall_of[key], cpu_of[key], rss_of[key] / 1024,
-          seconds(server_of[key]), ratio(base_wall[what], wall_of[key]), ratio(base_cpu[what], cpu_of[key])
+        printf "| %s | %s | %.2f | %.2f | %.0f | %s | %s | %s | %s |\n", what, who_of[key], wall_of[key], cpu_of[key], rss_of[key] / 1024,
+          seconds(server_of[key]), per_gb(server_of[key]), ratio(base_wall[what], wall_of[key]), ratio(base_cpu[what], cpu_of[key])
       }
     }'
 }

@@ -1,49 +1,125 @@
 # shellcheck shell=bash
 # Sourced by scripts/bench: dumps and loads of the mall.
 
+# What a dump is made of: each does what those before it do, and more.
+STAGES="read encode seal store"
+
+bench_mysql() {
+  bench_dump
+  [ ${#stages[@]} -gt 0 ] || bench_load
+}
+
 bench_dump() {
-  local round dumper
-  dumper=$(mydumper_name)
+  local round stage
   need_mall
   for ((round = 0; round < rounds; round++)); do
-    measure dump "floor: rows dropped" "$bin/examples/floor" rows --socket "$source_socket" --connections "$connections"
     fresh_policy db "$(mysql_source)"
-    measure dump "floor: encoded, dropped" "$bin/examples/floor" encode --policy "$work/db/policy.toml" --source db1
-    measure dump bkp "$bin/bkp" backup "$work/db/policy.toml" --quiet
-    rm -rf "${work:?}/mydumper"
-    # shellcheck disable=SC2046
-    measure dump "$dumper" "$BKP_BENCH_MYDUMPER" $(mydumper_options) --socket "$source_socket" --user root --database mall \
-      --threads "$connections" --outputdir "$work/mydumper" --triggers --routines --events
-    measure dump "mariadb-dump, zstd" bash -c 'set -o pipefail
-      mariadb-dump --no-defaults -uroot -S "$1" --single-transaction --quick --routines --events --databases mall |
-        zstd -q -T0 >"$2"' - "$source_socket" "$work/mall.sql.zst"
-    measure "dump again" bkp "$bin/bkp" backup "$work/db/policy.toml" --quiet
+    for stage in $STAGES; do
+      if is_wanted "$stage"; then "stage_$stage"; fi
+    done
+    [ ${#stages[@]} -gt 0 ] || bench_dumpers
   done
-  du -sm "$work/db/repository" "$work/mydumper" "$work/mall.sql.zst" | awk '{ sub(/.*\//, "", $2); print "  stored: " $1 " MiB  " $2 }' >&2
+  du -sm "$work/db/repository" "$work"/mydumper* "$work/mall.sql.zst" 2>/dev/null |
+    awk '{ sub(/.*\//, "", $2); print "  stored: " $1 " MiB  " $2 }' >&2
+}
+
+# Without --stage, all are.
+is_wanted() {
+  [ ${#stages[@]} = 0 ] || [[ " ${stages[*]} " = *" $1 "* ]]
+}
+
+# By all connections, as they come: what the server and the socket take.
+stage_read() {
+  measure dump "floor: rows read, dropped" "$bin/examples/floor" rows --socket "$source_socket" --connections "$connections"
+}
+
+stage_encode() {
+  measure dump "floor: encoded, dropped" "$bin/examples/floor" encode --policy "$work/db/policy.toml" --source db1
+}
+
+stage_seal() {
+  measure dump "floor: sealed, dropped" "$bin/examples/floor" seal --policy "$work/db/policy.toml" --source db1
+}
+
+stage_store() {
+  measure dump bkp "$bin/bkp" backup "$work/db/policy.toml" --quiet
+}
+
+bench_dumpers() {
+  rm -rf "${work:?}/mydumper"
+  # shellcheck disable=SC2046
+  measure dump "$(mydumper_name)" "$BKP_BENCH_MYDUMPER" $(mydumper_options) --socket "$source_socket" --user root --database mall \
+    --threads "$connections" --outputdir "$work/mydumper" --triggers --routines --events
+  measure dump "mariadb-dump, zstd" bash -c 'set -o pipefail
+    mariadb-dump --no-defaults -uroot -S "$1" --single-transaction --quick --routines --events --databases mall |
+      zstd -q -T0 >"$2"' - "$source_socket" "$work/mall.sql.zst"
+  measure "dump again" bkp "$bin/bkp" backup "$work/db/policy.toml" --quiet
 }
 
 bench_load() {
-  local round dumper
-  dumper=$(mydumper_name)
+  local round
   need_mall
   [ -d "$work/db/repository" ] && [ -d "$work/mydumper" ] && [ -e "$work/mall.sql.zst" ] || rounds=1 bench_dump
+  dump_for_load_data
   eval "$(start_mariadb target)"
   for ((round = 0; round < rounds; round++)); do
     empty_target
     measure load bkp "$bin/bkp" restore "$work/db/policy.toml" --to-mysql "mysql://root@localhost?socket=$target_socket" --no-users \
       --connections "$connections" --yes --quiet
+    bench_myloader "$(myloader_name)" mydumper
+    if [ -d "$work/mydumper-load-data" ]; then bench_myloader "$(myloader_name), LOAD DATA" mydumper-load-data; fi
     empty_target
-    measure load "${dumper/mydumper/myloader}" "$BKP_BENCH_MYLOADER" --socket "$target_socket" --user root --threads "$connections" \
-      --directory "$work/mydumper"
+    measure load "client, LOAD DATA" bash -c "$(declare -f load_files); load_files \"\$@\"" - "$work/plain" "$target_socket" "$connections"
     empty_target
     measure load "zstd, mariadb" bash -c 'set -o pipefail; zstd -dcq "$2" | mariadb --no-defaults -uroot -S "$1"' - \
       "$target_socket" "$work/mall.sql.zst"
   done
 }
 
+# What the contestants of a load that send files want: a dump of mydumper's in that form, and bkp's row files themselves.
+dump_for_load_data() {
+  if is_new_mydumper && [ ! -d "$work/mydumper-load-data" ]; then
+    # shellcheck disable=SC2046
+    "$BKP_BENCH_MYDUMPER" $(mydumper_options) --format LOAD_DATA --socket "$source_socket" --user root --database mall \
+      --threads "$connections" --outputdir "$work/mydumper-load-data" --triggers --routines --events
+  fi
+  rm -rf "${work:?}/plain"
+  "$BKP_TEST_RESTIC019" -r "$work/db/repository" --password-file "$work/db/key" --quiet restore latest --target "$work/plain"
+}
+
+# Its own way: secondary keys after the rows of each table.
+bench_myloader() {
+  empty_target
+  # shellcheck disable=SC2046
+  measure load "$1" "$BKP_BENCH_MYLOADER" --socket "$target_socket" --user root --threads "$connections" --directory "$work/$2" \
+    $(if is_new_mydumper; then echo --local-infile; fi)
+}
+
+# Loads row files with the plain client: the definitions first, then a session for each file, so many at once. Two that load into
+# one table can deadlock, and the one that the server rolls back goes again.
+load_files() {
+  local dir
+  dir=$(dirname "$(find "$1" -name restore.sql)")
+  cd "$dir" || return 1
+  local mariadb=(mariadb --no-defaults -uroot -S "$2" --local-infile=1)
+  sed '/^LOAD DATA/d' restore.sql | "${mariadb[@]}" || return 1
+  grep '^SET SESSION' restore.sql >settings.sql
+  grep '^LOAD DATA' restore.sql |
+    xargs -d '\n' -P "$3" -I{} bash -c '
+      for try in 1 2 3 4 5 6 7 8; do
+        { cat settings.sql; printf "%s\n" "$0"; } | "$@" 2>error.$$ && exit
+        grep -q "ERROR 1213" error.$$ || { cat error.$$ >&2; exit 1; }
+      done
+      exit 1' {} "${mariadb[@]}"
+}
+
 # Debian has mydumper 0.10, which knows gzip only; BKP_BENCH_MYDUMPER and BKP_BENCH_MYLOADER may name newer ones.
 mydumper_name() {
   echo "mydumper $("$BKP_BENCH_MYDUMPER" --version | sed 's/^mydumper v\?\([0-9.]*\).*/\1/')"
+}
+
+myloader_name() {
+  mydumper_name | sed 's/dumper/loader/'
 }
 
 mydumper_options() {

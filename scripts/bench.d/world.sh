@@ -15,12 +15,13 @@ start_mariadb() {
     sed "s/^/$1_/"
 }
 
-# Sets source_socket; fills the mall once.
+# Sets source_socket and mall_bytes; fills the mall once.
 need_mall() {
   [ -z "${source_socket-}" ] || return 0
   eval "$(start_mariadb source)"
   echo "bench: filling a mall of $size" >&2
-  "$bin/examples/mall" fill --socket "$source_socket" --user root --size "$size" >&2
+  "$bin/examples/mall" fill --socket "$source_socket" --user root --size "$size" | tee "$work/filled.txt" >&2
+  mall_bytes=$(sed -n 's/.* with \([0-9]*\) bytes of rows.*/\1/p' "$work/filled.txt")
 }
 
 # Fills an image tree once.

@@ -3,6 +3,7 @@
 //! ```text
 //! cargo run --release --example floor -- rows   --socket S --connections 4      rows as the server sends them
 //! cargo run --release --example floor -- encode --policy P --source db1         the dump of `bkp`, its files thrown away
+//! cargo run --release --example floor -- seal   --policy P --source db1         its packs thrown away
 //! cargo run --release --example floor -- primitives [--compress] [--to DIR] DIR   a tree's bytes cut, hashed and sealed, thrown away
 //! cargo run --release --example floor -- hardware                               bytes a second of each primitive on one thread
 //! cargo run --release --example floor -- index make --blobs 10000000 DIR        a repository of index files only
@@ -13,6 +14,7 @@ mod dump;
 mod hardware;
 mod index;
 mod primitives;
+mod seal;
 
 use std::path::PathBuf;
 
@@ -44,6 +46,13 @@ enum Stage {
         #[arg(long)]
         source: String,
     },
+    /// Dump as `bkp` does, and drop the packs
+    Seal {
+        #[arg(long)]
+        policy: PathBuf,
+        #[arg(long)]
+        source: String,
+    },
     /// Read files, cut, hash and seal them as a repository needs it, and drop the result
     Primitives {
         dir: PathBuf,
@@ -69,6 +78,7 @@ fn main() -> anyhow::Result<()> {
             dump::rows(&dump::server(socket, user), &schema, connections)?
         }
         Stage::Encode { policy, source } => dump::encode(&policy, &source)?,
+        Stage::Seal { policy, source } => seal::run(&policy, &source)?,
         Stage::Primitives { dir, compress, to } => primitives::run(&dir, compress, to.as_deref())?,
         Stage::Hardware => return hardware::check(),
         Stage::Index { act } => return index::run(&act),

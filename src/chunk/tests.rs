@@ -20,7 +20,7 @@ fn chunks(seed: u64, bytes: &[u8], piece: usize) -> Vec<Vec<u8>> {
     for part in bytes.chunks(piece) {
         let pushed: Result<(), Infallible> = chunker.push(part, |chunk| {
             found.push(chunk);
-            Ok(())
+            Ok(b"of another chunk".to_vec())
         });
         pushed.unwrap();
     }

@@ -20,6 +20,7 @@ use crate::repository::pack::{self, BlobKind};
 use crate::repository::tree::Tree;
 use crate::repository::writer::pipeline::{Job, Pipeline};
 use crate::run::Run;
+use crate::seal::Effort;
 
 /// What was new to the repository: blobs, their plain bytes, and the same as stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -93,9 +94,17 @@ impl Writer {
     /// # Errors
     /// Whatever broke the writer before, or a signal to stop.
     pub fn put(&self, kind: BlobKind, plain: Vec<u8>) -> Result<Ticket, RepositoryError> {
-        let (job, ticket) = Job::new(kind, plain);
-        self.pipeline.0.push(job)?;
-        Ok(ticket)
+        self.pipeline.0.put(kind, None, plain)
+    }
+
+    /// Like [`Writer::put`], for a chunk of a stream whose chunks are compressed alike.
+    fn put_part(&self, effort: &Arc<Effort>, plain: Vec<u8>) -> Result<Ticket, RepositoryError> {
+        self.pipeline.0.put(BlobKind::Data, Some(Arc::clone(effort)), plain)
+    }
+
+    /// Returns memory for a chunk, that of one which is sealed where there is some.
+    fn chunk_memory(&self) -> Vec<u8> {
+        self.pipeline.0.chunk_memory()
     }
 
     /// Saves plain bytes as one blob. They are hashed here: the id is known at once, and bytes that are there go no further. What

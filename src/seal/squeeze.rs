@@ -2,14 +2,23 @@
 
 use std::cell::RefCell;
 use std::io::Read;
-use std::sync::LazyLock;
+use std::mem;
+use std::sync::{LazyLock, OnceLock};
 
 use zstd::bulk::{Compressor, Decompressor};
 
 use crate::seal::{Compress, SealError};
 
 /// zstd's own default, and what restic calls "auto".
-const LEVEL: i32 = 3;
+pub(super) const LEVEL: i32 = 3;
+/// The level at which zstd is quickest without giving up ratio for it. Level 3 takes 1.7 times its time and saves 12 % on source
+/// texts and documents, but nothing on the rows of the mall, whose repetitions are near.
+pub(super) const QUICK_LEVEL: i32 = 1;
+
+/// The usual level is worth its time where it saves at least 1/32 of what the quick one leaves.
+const WORTH_SHIFT: usize = 5;
+/// Shorter chunks teach nothing about the rest of their stream.
+const TAUGHT_FROM: usize = 256 << 10;
 
 /// A blob that claims more plain bytes than this is refused. A directory of a million entries is a tree of some 400 MB.
 pub const PLAIN_MAX: usize = 1 << 30;
@@ -27,29 +36,67 @@ const ENTROPY_BITS_MAX: f64 = 7.85;
 /// Compressed bytes are kept only where they save at least 1/32: a restore pays for each decompression.
 const SAVES_SHIFT: usize = 5;
 
+/// The level that suits one stream, learnt from its first chunk: rows of one table are alike.
+#[derive(Debug, Default)]
+pub struct Effort(OnceLock<Level>);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Level {
+    Quick,
+    Usual,
+}
+
 /// Compresses on one thread.
 pub(crate) struct Squeezer {
-    compressor: Compressor<'static>,
+    usual: Compressor<'static>,
+    quick: Compressor<'static>,
     squeezed: Vec<u8>,
+    /// The same bytes at the quick level, while a stream is learnt about.
+    rival: Vec<u8>,
 }
 
 impl Squeezer {
     pub(crate) fn new() -> Result<Self, SealError> {
-        Ok(Self { compressor: Compressor::new(LEVEL).map_err(|error| broken(&error))?, squeezed: Vec::new() })
+        let compressor = |level| Compressor::new(level).map_err(|error| broken(&error));
+        Ok(Self { usual: compressor(LEVEL)?, quick: compressor(QUICK_LEVEL)?, squeezed: Vec::new(), rival: Vec::new() })
     }
 
     /// Returns the compressed bytes, or `None` where the plain ones are to be stored.
-    pub(crate) fn squeeze(&mut self, compress: Compress, plain: &[u8]) -> Result<Option<&[u8]>, SealError> {
-        let must = compress == Compress::Always;
+    pub(crate) fn squeeze(&mut self, compress: Compress<'_>, plain: &[u8]) -> Result<Option<&[u8]>, SealError> {
+        let must = matches!(compress, Compress::Always);
         if plain.is_empty() || !must && !looks_compressible(plain) {
             return Ok(None);
         }
-        self.squeezed.clear();
-        self.squeezed.reserve(zstd::zstd_safe::compress_bound(plain.len()));
-        self.compressor.compress_to_buffer(plain, &mut self.squeezed).map_err(|error| broken(&error))?;
+        match compress {
+            Compress::AsLearnt(effort) => self.squeeze_part(effort, plain)?,
+            Compress::WherePays | Compress::Always => run(&mut self.usual, plain, &mut self.squeezed)?,
+        }
         let pays = self.squeezed.len() < plain.len() - (plain.len() >> SAVES_SHIFT);
         Ok((must || pays).then_some(&self.squeezed))
     }
+
+    /// Compresses a chunk of a stream. Those that come before the first is done, on other threads, learn for themselves.
+    fn squeeze_part(&mut self, effort: &Effort, plain: &[u8]) -> Result<(), SealError> {
+        match effort.0.get() {
+            Some(Level::Quick) => return run(&mut self.quick, plain, &mut self.squeezed),
+            None if plain.len() >= TAUGHT_FROM => {}
+            Some(Level::Usual) | None => return run(&mut self.usual, plain, &mut self.squeezed),
+        }
+        run(&mut self.usual, plain, &mut self.squeezed)?;
+        run(&mut self.quick, plain, &mut self.rival)?;
+        let is_worth = self.squeezed.len() < self.rival.len() - (self.rival.len() >> WORTH_SHIFT);
+        if self.rival.len() < self.squeezed.len() {
+            mem::swap(&mut self.rival, &mut self.squeezed);
+        }
+        effort.0.get_or_init(|| if is_worth { Level::Usual } else { Level::Quick });
+        Ok(())
+    }
+}
+
+fn run(compressor: &mut Compressor<'_>, plain: &[u8], squeezed: &mut Vec<u8>) -> Result<(), SealError> {
+    squeezed.clear();
+    squeezed.reserve(zstd::zstd_safe::compress_bound(plain.len()));
+    compressor.compress_to_buffer(plain, squeezed).map(drop).map_err(|error| broken(&error))
 }
 
 /// Compresses a document.

@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 use rand::{RngCore, SeedableRng};
 
+use super::squeeze::{LEVEL, QUICK_LEVEL};
 use super::*;
 
 fn key() -> MasterKey {
@@ -15,7 +16,7 @@ fn noise(length: usize) -> Vec<u8> {
     bytes
 }
 
-fn sealed(compress: Compress, plain: &[u8]) -> (Vec<u8>, Option<u32>) {
+fn sealed(compress: Compress<'_>, plain: &[u8]) -> (Vec<u8>, Option<u32>) {
     let mut sealer = Sealer::new().unwrap();
     let sealed = sealer.seal(&key(), compress, plain).unwrap();
     let length = u32::try_from(plain.len()).unwrap();
@@ -126,5 +127,43 @@ proptest! {
         key().encrypt_into(&bytes, &mut authentic).unwrap();
         let _ = open(&key(), &BlobId::of(b"other"), &authentic, length);
         let _ = open_document(&key(), &authentic);
+    }
+}
+
+/// A megabyte of lines, each of them `line`'s for a random number.
+fn lines(line: impl Fn(u64) -> String) -> String {
+    let mut dice = rand_pcg::Pcg64Mcg::seed_from_u64(5);
+    let mut text = String::new();
+    while text.len() < 1 << 20 {
+        text.push_str(&line(dice.next_u64()));
+    }
+    text
+}
+
+#[test]
+fn a_stream_goes_on_at_the_level_that_its_first_chunk_was_worth() {
+    let rows = lines(|dice| format!("{}\t{}\t2026-01-{:02}\n", dice % 40, dice >> 40, dice % 28));
+    // Sentences that come back long after they have left the quick level's sight.
+    let prose =
+        lines(|dice| format!("{:032x}{:032x}\n", u128::from(dice % 4000).pow(9), u128::from(dice % 4000).pow(10)));
+    for (text, level) in [(rows, QUICK_LEVEL), (prose, LEVEL)] {
+        let (first, second) = text.as_bytes().split_at(text.len() / 2);
+        let effort = Effort::default();
+        let part = |plain| sealed(Compress::AsLearnt(&effort), plain).0.len() - OVERHEAD;
+        let alone = |plain, level| zstd::bulk::compress(plain, level).unwrap().len();
+        assert_eq!(part(first), alone(first, LEVEL).min(alone(first, QUICK_LEVEL)), "the first keeps the smaller one");
+        assert_ne!(alone(second, LEVEL), alone(second, QUICK_LEVEL));
+        assert_eq!(part(second), alone(second, level));
+    }
+}
+
+#[test]
+fn a_short_chunk_teaches_nothing() {
+    let rows = lines(|dice| format!("{}\t{}\n", dice % 40, dice >> 40));
+    let effort = Effort::default();
+    let (short, long) = rows.as_bytes().split_at(10_000);
+    for plain in [short, &long[..10_000]] {
+        let expected = zstd::bulk::compress(plain, LEVEL).unwrap().len();
+        assert_eq!(sealed(Compress::AsLearnt(&effort), plain).0.len() - OVERHEAD, expected);
     }
 }

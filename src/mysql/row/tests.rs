@@ -35,7 +35,7 @@ fn integers_keep_their_sign_and_width() {
 fn a_float_keeps_what_the_text_protocol_cuts_off() {
     assert_eq!(line(column(4, false, 31), &16_777_217.0_f32.to_le_bytes()), "16777216\n");
     assert_eq!(line(column(4, false, 31), &0.123_456_79_f32.to_le_bytes()), "0.12345679\n");
-    assert_eq!(line(column(4, false, 31), &f32::MAX.to_le_bytes()), "3.4028234663852886e38\n");
+    assert_eq!(line(column(4, false, 31), &f32::MAX.to_le_bytes()), "3.4028234663852886e+38\n");
     assert_eq!(line(column(5, false, 31), &f64::MIN_POSITIVE.to_le_bytes()), "2.2250738585072014e-308\n");
 }
 

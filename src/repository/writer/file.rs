@@ -2,12 +2,13 @@
 
 use std::collections::VecDeque;
 use std::io;
+use std::sync::Arc;
 
 use crate::chunk::{Chunker, Cutter};
 use crate::id::BlobId;
 use crate::repository::error::RepositoryError;
-use crate::repository::pack::BlobKind;
 use crate::repository::writer::{Added, Ticket, Writer};
+use crate::seal::Effort;
 
 /// Outcomes waited for together: the writer's own bound on bytes is reached before.
 const TICKETS_MAX: usize = 128;
@@ -24,6 +25,7 @@ pub struct Content {
 pub struct FileWriter {
     writer: Writer,
     chunker: Chunker,
+    effort: Arc<Effort>,
     tickets: VecDeque<Ticket>,
     content: Content,
     fault: Option<RepositoryError>,
@@ -34,6 +36,7 @@ impl FileWriter {
         Self {
             writer,
             chunker: Chunker::new(cutter),
+            effort: Arc::default(),
             tickets: VecDeque::new(),
             content: Content::default(),
             fault: None,
@@ -49,7 +52,7 @@ impl FileWriter {
             return Err(fault);
         }
         if let Some(last) = self.chunker.finish() {
-            self.tickets.push_back(self.writer.put(BlobKind::Data, last)?);
+            self.tickets.push_back(self.writer.put_part(&self.effort, last)?);
         }
         for ticket in self.tickets {
             self.content.settle(ticket)?;
@@ -64,8 +67,8 @@ impl FileWriter {
             {
                 self.content.settle(oldest)?;
             }
-            self.tickets.push_back(self.writer.put(BlobKind::Data, chunk)?);
-            Ok(())
+            self.tickets.push_back(self.writer.put_part(&self.effort, chunk)?);
+            Ok(self.writer.chunk_memory())
         })
     }
 }

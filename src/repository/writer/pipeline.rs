@@ -19,6 +19,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
+use crate::chunk;
 use crate::id::{BlobId, ObjectId};
 use crate::repository::error::RepositoryError;
 use crate::repository::index::{self, PackContents, files_of};
@@ -27,7 +28,7 @@ use crate::repository::writer::ticket::{Promise, SavedBlob, Ticket};
 use crate::repository::writer::{Added, Limits, Saved};
 use crate::repository::{Repository, document};
 use crate::run::{Run, Stopped};
-use crate::seal::{Compress, Sealer};
+use crate::seal::{Compress, Effort, Sealer};
 use crate::store::{FileKind, Key};
 
 /// How often a thread that waits looks whether the run was stopped.
@@ -43,25 +44,25 @@ const SEALED_BY_CALLER_MAX: usize = 1 << 20;
 /// Buffers of packs that were put, kept for the next: memory that is new to the process costs the kernel more than sealing into it.
 const SPARE_BUFFERS_MAX: usize = 3;
 
+/// Likewise memory of chunks of streams, from the thread that seals back to those that read: each gave and took a third of a
+/// dump's memory by way of the allocator, which keeps what another thread frees.
+const SPARE_CHUNKS_MAX: usize = 8;
+
 /// Plain bytes to be saved.
 pub(super) struct Job {
     kind: BlobKind,
     id: Option<BlobId>,
     plain: Vec<u8>,
+    /// That of the stream which the bytes are part of.
+    effort: Option<Arc<Effort>>,
     /// None where nobody asks what became of it.
     promise: Option<Promise>,
 }
 
 impl Job {
-    pub(super) fn new(kind: BlobKind, plain: Vec<u8>) -> (Self, Ticket) {
-        let (promise, ticket) = Promise::new();
-        let job = Self { kind, id: None, plain, promise: Some(promise) };
-        (job, ticket)
-    }
-
     /// A job whose outcome `finish` tells with all others.
     pub(super) fn hashed(kind: BlobKind, id: BlobId, plain: Vec<u8>) -> Self {
-        Self { kind, id: Some(id), plain, promise: None }
+        Self { kind, id: Some(id), plain, effort: None, promise: None }
     }
 }
 
@@ -124,6 +125,8 @@ pub(super) struct Pipeline {
     /// Sealers and pack buffers that nobody uses now.
     sealers: Mutex<Vec<Sealer>>,
     buffers: Mutex<Vec<Vec<u8>>>,
+    /// Memory of chunks that are sealed.
+    chunks: Mutex<Vec<Vec<u8>>>,
     durable: Mutex<Durable>,
 }
 
@@ -148,6 +151,7 @@ impl Pipeline {
             trees: PackBuilder::new(BlobKind::Tree).into(),
             sealers: Mutex::default(),
             buffers: Mutex::default(),
+            chunks: Mutex::default(),
             durable: Mutex::default(),
         });
         for _ in 0..limits.sealers.max(1) {
@@ -244,8 +248,32 @@ impl Pipeline {
         state.bytes == 0 || state.bytes + job.plain.len() <= self.limits.in_flight_bytes_max
     }
 
+    /// Queues plain bytes to be saved, and promises the outcome.
+    pub(super) fn put(
+        &self,
+        kind: BlobKind,
+        effort: Option<Arc<Effort>>,
+        plain: Vec<u8>,
+    ) -> Result<Ticket, RepositoryError> {
+        let (promise, ticket) = Promise::new();
+        self.push(Job { kind, id: None, plain, effort, promise: Some(promise) })?;
+        Ok(ticket)
+    }
+
+    pub(super) fn chunk_memory(&self) -> Vec<u8> {
+        lock(&self.chunks).pop().unwrap_or_else(|| Vec::with_capacity(chunk::ROOM))
+    }
+
+    /// Keeps the memory of a chunk that had the usual room for the next one.
+    fn keep_chunk(&self, plain: Vec<u8>) {
+        let mut chunks = lock(&self.chunks);
+        if (chunk::ROOM..=2 * chunk::ROOM).contains(&plain.capacity()) && chunks.len() < SPARE_CHUNKS_MAX {
+            chunks.push(plain);
+        }
+    }
+
     /// Queues a job; blocks while too many bytes are in flight. One that is larger than the bound goes alone.
-    pub(super) fn push(&self, job: Job) -> Result<(), RepositoryError> {
+    fn push(&self, job: Job) -> Result<(), RepositoryError> {
         self.repository.check_lock()?;
         let state = self.wait_on(&self.room, |state| &mut state.pushing, |state| self.has_room(state, &job))?;
         self.enqueue(state, job);
@@ -307,7 +335,7 @@ impl Pipeline {
         while let Some(mut job) = self.take(&self.jobs_arrived, |state| &mut state.jobs) {
             let (length, promise) = (job.plain.len(), job.promise.take());
             let outcome = self.seal_or_break(&mut sealer, &job);
-            drop(job);
+            self.keep_chunk(job.plain);
             if let Some(promise) = promise {
                 promise.settle(outcome);
             }
@@ -320,33 +348,27 @@ impl Pipeline {
 
     /// Does a job. One that fails breaks the writer.
     fn seal_or_break(&self, sealer: &mut Option<Sealer>, job: &Job) -> Result<SavedBlob, RepositoryError> {
-        let outcome = self.seal_one(sealer, job.kind, job.id, &job.plain);
+        let outcome = self.seal_one(sealer, job);
         outcome.inspect_err(|error| self.break_with(error.clone()))
     }
 
-    fn seal_one(
-        &self,
-        sealer: &mut Option<Sealer>,
-        kind: BlobKind,
-        id: Option<BlobId>,
-        plain: &[u8],
-    ) -> Result<SavedBlob, RepositoryError> {
+    fn seal_one(&self, sealer: &mut Option<Sealer>, job: &Job) -> Result<SavedBlob, RepositoryError> {
         if let Some(fault) = lock(&self.state).fault.clone() {
             return Err(fault);
         }
         self.run.check()?;
-        let id = id.unwrap_or_else(|| BlobId::of(plain));
-        let length = plain.len() as u64;
+        let id = job.id.unwrap_or_else(|| BlobId::of(&job.plain));
+        let length = job.plain.len() as u64;
         let known = |stored: Option<u64>| SavedBlob {
             id,
             is_new: stored.is_some(),
             plain: length,
             stored: stored.unwrap_or(0),
         };
-        if !self.claim(kind, id) {
+        if !self.claim(job.kind, id) {
             return Ok(known(None));
         }
-        let stored = self.store_one(sealer, kind, id, plain)?;
+        let stored = self.store_one(sealer, job, id)?;
         lock(&self.durable).saved.added += Added { blobs: 1, plain: length, stored };
         Ok(known(Some(stored)))
     }
@@ -370,25 +392,21 @@ impl Pipeline {
     }
 
     /// Seals a blob and adds it to the open pack of its kind; returns its length as stored.
-    fn store_one(
-        &self,
-        sealer: &mut Option<Sealer>,
-        kind: BlobKind,
-        id: BlobId,
-        plain: &[u8],
-    ) -> Result<u64, RepositoryError> {
+    fn store_one(&self, sealer: &mut Option<Sealer>, job: &Job, id: BlobId) -> Result<u64, RepositoryError> {
+        let plain = &job.plain;
         let refused = |error: &dyn std::fmt::Display| RepositoryError::refused("blob", error);
         let sealer = match sealer {
             Some(sealer) => sealer,
             None => sealer.insert(Sealer::new().map_err(|error| refused(&error))?),
         };
-        let compress = match kind {
-            BlobKind::Data => Compress::WherePays,
-            BlobKind::Tree => Compress::Always,
+        let compress = match (job.kind, &job.effort) {
+            (BlobKind::Data, None) => Compress::WherePays,
+            (BlobKind::Data, Some(effort)) => Compress::AsLearnt(effort),
+            (BlobKind::Tree, _) => Compress::Always,
         };
         let sealed = sealer.seal(&self.repository.master, compress, plain).map_err(|error| refused(&error))?;
         let length = u32::try_from(plain.len()).map_err(|error| refused(&error))?;
-        let mut open = lock(self.open_pack(kind));
+        let mut open = lock(self.open_pack(job.kind));
         open.add(id, sealed.bytes, sealed.is_compressed.then_some(length))?;
         let stored = sealed.bytes.len() as u64;
         if open.is_full(self.limits.pack_size_target) {

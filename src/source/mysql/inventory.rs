@@ -322,13 +322,7 @@ fn read_indexes(wire: &mut Wire, list: &str) -> Result<BTreeMap<Place, Indexes>,
     Ok(indexes)
 }
 
-fn table(
-    row: &TextRow,
-    place: Place,
-    columns: &[ColumnInfo],
-    indexes: &Indexes,
-    capabilities: &Capabilities,
-) -> Table {
+fn table(row: &TextRow, place: Place, columns: &[ColumnInfo], indexes: &Indexes, capabilities: &Capabilities) -> Table {
     let is_versioned = row.text(2) == "SYSTEM VERSIONED";
     let history = is_versioned.then(|| history_columns(columns)).flatten();
     let is_dumped = |column: &&ColumnInfo| column.generated.is_empty() || (history.is_some() && is_row_time(column));

@@ -135,9 +135,9 @@ impl<'a> RowFiles<'a> {
 
     fn push(&mut self, encoder: &Encoder, packet: &[u8]) -> Result<(), MysqlSourceError> {
         let reader = self.reader;
-        let mut file = match self.open.take() {
+        let file = match &mut self.open {
             Some(file) => file,
-            None => self.create()?,
+            closed @ None => closed.insert(RowFile::create(reader, self.chunks.len())?),
         };
         let before = file.lines.len();
         encoder.encode(packet, &mut file.lines).map_err(|error| reader.wire_error(error))?;
@@ -151,21 +151,7 @@ impl<'a> RowFiles<'a> {
             let key = key.map(|key| encoder.key(packet, &key.parts)).transpose();
             self.full_at = Some(key.map_err(|error| reader.wire_error(error))?.unwrap_or_default());
         }
-        self.open = Some(file);
         Ok(())
-    }
-
-    fn create(&self) -> Result<RowFile<'a>, MysqlSourceError> {
-        let table = self.reader.table;
-        let path = layout::row_file(&table.schema, &table.name, self.reader.task.number, self.chunks.len());
-        Ok(RowFile {
-            file: self.reader.sink.file(&path)?,
-            path,
-            hash: Sha256::new(),
-            lines: Vec::with_capacity(BUFFER_BYTES + 4096),
-            rows: 0,
-            bytes: 0,
-        })
     }
 
     fn close(&mut self, upper: Option<Vec<String>>) -> Result<(), MysqlSourceError> {
@@ -192,7 +178,21 @@ impl<'a> RowFiles<'a> {
     }
 }
 
-impl RowFile<'_> {
+impl<'a> RowFile<'a> {
+    /// Begins the next file of a range that has so many already.
+    fn create(reader: &RangeReader<'a>, count: usize) -> Result<Self, MysqlSourceError> {
+        let table = reader.table;
+        let path = layout::row_file(&table.schema, &table.name, reader.task.number, count);
+        Ok(Self {
+            file: reader.sink.file(&path)?,
+            path,
+            hash: Sha256::new(),
+            lines: Vec::with_capacity(BUFFER_BYTES + 4096),
+            rows: 0,
+            bytes: 0,
+        })
+    }
+
     fn flush(&mut self, reader: &RangeReader<'_>) -> Result<(), MysqlSourceError> {
         reader.pass(self.lines.len())?;
         self.hash.update(&self.lines);

@@ -7,11 +7,15 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;
+use std::iter;
 
 use crate::mysql::sql;
 
 /// Tables with fewer bytes of rows than this gain nothing.
 pub(super) const DEFER_BYTES_MIN: u64 = 16 << 20;
+
+/// Columns of a key, in its order.
+pub(super) type Columns = Vec<String>;
 
 /// A `CREATE TABLE` statement without some of its indexes, and those.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,21 +34,24 @@ pub(super) struct Index {
 
 /// Takes the plain secondary indexes out of a `CREATE TABLE` statement as the server prints it: one definition a line.
 ///
-/// Left in place: unique, full-text and spatial ones, those on expressions, those that an `AUTO_INCREMENT` column needs, and
-/// those that start with a column of a foreign key or one that a foreign key elsewhere (`referenced`) points to: InnoDB
-/// would make its own in their stead. A system-versioned table keeps them all, because it refuses to be altered.
-pub(super) fn split(create: &str, referenced: &BTreeSet<String>) -> Split {
+/// Left in place: unique, full-text and spatial ones, those on expressions, and one for each foreign key, for what foreign keys
+/// elsewhere point to (`referenced`), and for an `AUTO_INCREMENT` column, where no index that stays serves it: InnoDB would refuse
+/// the table, or make its own index in its stead. A system-versioned table keeps them all, because it refuses to be altered.
+pub(super) fn split(create: &str, referenced: &BTreeSet<Columns>) -> Split {
     let lines: Vec<&str> = create.split('\n').collect();
     let Some(end) = lines.iter().position(|line| line.starts_with(')')) else {
         return whole(create);
     };
-    let is_versioned = create.contains("SYSTEM VERSIONING");
-    let mut needed = needed_columns(&lines[..end]);
+    let mut needed = needed(&lines[..end]);
     needed.extend(referenced.iter().cloned());
-    let may_wait = |line: &&str| plain_index(line).is_some_and(|(_, first)| !needed.contains(&first));
-    let (late, mut kept): (Vec<&str>, Vec<&str>) = lines[..end].iter().partition(|line| may_wait(line));
+    let staying = staying(&lines[..end], &needed);
+    let (mut late, mut kept) = (Vec::new(), Vec::new());
+    for line in &lines[..end] {
+        let may_wait = plain_index(line).is_some_and(|index| !staying.contains(index.name.as_str()));
+        if may_wait { late.push(*line) } else { kept.push(*line) }
+    }
     // Everything but definitions, one a line, is beyond this reader.
-    if is_versioned || late.is_empty() || kept.len() < 2 {
+    if is_versioned(create) || late.is_empty() || kept.len() < 2 {
         return whole(create);
     }
     let last = kept.len() - 1;
@@ -54,14 +61,30 @@ pub(super) fn split(create: &str, referenced: &BTreeSet<String>) -> Split {
     Split { create: kept.join("\n"), deferred }
 }
 
-/// Returns `(table, first column)` of what each foreign key of a `CREATE TABLE` statement points to; the table as
+/// Returns a `CREATE TABLE` statement whose table's statistics are not drawn up anew each time it has grown by a tenth, until
+/// [`WATCHED`]: on MariaDB that was a fifth of the server's work in a load. `None` where the statement has a word of its own on
+/// that, and for tables whose options cannot be changed afterwards without a copy.
+pub(super) fn unwatched(create: &str) -> Option<String> {
+    let (definitions, options) = create.split_once("\n) ENGINE=InnoDB")?;
+    let is_fixed = is_versioned(create) || options.contains("STATS_") || options.contains("PARTITION BY");
+    (!is_fixed).then(|| format!("{definitions}\n) ENGINE=InnoDB STATS_AUTO_RECALC=0{options}"))
+}
+
+/// What ends [`unwatched`], in an `ALTER TABLE` statement.
+pub(super) const WATCHED: &str = "STATS_AUTO_RECALC=DEFAULT";
+
+fn is_versioned(create: &str) -> bool {
+    create.contains("SYSTEM VERSIONING")
+}
+
+/// Returns `(table, columns)` of what each foreign key of a `CREATE TABLE` statement points to; the table as
 /// `schema.table`, in the table's own schema unless it says another.
-pub(super) fn references(create: &str, schema: &str) -> Vec<(String, String)> {
+pub(super) fn references(create: &str, schema: &str) -> Vec<(String, Columns)> {
     let keys = create.split('\n').filter(|line| line.contains(" FOREIGN KEY "));
     keys.filter_map(|line| reference(line, schema)).collect()
 }
 
-fn reference(line: &str, schema: &str) -> Option<(String, String)> {
+fn reference(line: &str, schema: &str) -> Option<(String, Columns)> {
     let (_, rest) = line.split_once(" REFERENCES ")?;
     let (mut table, mut rest) = name(rest)?;
     let mut of = schema.to_owned();
@@ -69,8 +92,7 @@ fn reference(line: &str, schema: &str) -> Option<(String, String)> {
         of = std::mem::take(&mut table);
         (table, rest) = name(after)?;
     }
-    let (column, _) = name(rest.trim_start().strip_prefix('(')?)?;
-    Some((format!("{of}.{table}"), column))
+    Some((format!("{of}.{table}"), columns(rest.trim_start())))
 }
 
 /// Returns a `CREATE TABLE` statement for the same table under another name.
@@ -125,24 +147,83 @@ fn whole(create: &str) -> Split {
 }
 
 fn index(line: &str) -> Option<Index> {
-    let (name, _) = plain_index(line)?;
+    let PlainIndex { name, .. } = plain_index(line)?;
     let definition = line.trim().trim_end_matches(',').to_owned();
     Some(Index { name, definition })
 }
 
-/// Returns name and first column of a line such as ``  KEY `name` (`column`,…),``.
-fn plain_index(line: &str) -> Option<(String, String)> {
-    let (index, rest) = name(line.strip_prefix("  KEY ")?)?;
-    let (column, _) = name(rest.strip_prefix(" (")?)?;
-    (!line.contains("((") && !line.contains(",(")).then_some((index, column))
+/// An index that may wait for the rows.
+struct PlainIndex {
+    name: String,
+    first: String,
+    columns: Columns,
 }
 
-/// Returns the first columns of foreign keys, and every `AUTO_INCREMENT` column.
-fn needed_columns(lines: &[&str]) -> BTreeSet<String> {
-    let foreign = lines.iter().filter_map(|line| name(line.split_once(" FOREIGN KEY (")?.1));
+/// Reads a line such as ``  KEY `name` (`column`,…),``.
+fn plain_index(line: &str) -> Option<PlainIndex> {
+    let (index, rest) = name(line.strip_prefix("  KEY ")?)?;
+    let (first, _) = name(rest.strip_prefix(" (")?)?;
+    let is_plain = !line.contains("((") && !line.contains(",(");
+    is_plain.then(|| PlainIndex { name: index, first, columns: columns(rest.trim_start()) })
+}
+
+/// Reads the columns of a line such as ``  PRIMARY KEY (`column`,…),`` or ``  UNIQUE KEY `name` (`column`,…),``.
+fn unique_index(line: &str) -> Option<Columns> {
+    let named = || Some(name(line.strip_prefix("  UNIQUE KEY ")?)?.1.trim_start());
+    line.strip_prefix("  PRIMARY KEY ").or_else(named).map(columns)
+}
+
+/// Reads a list such as ``(`a`, `b`(20), `c` DESC)`` up to the first column that is not there whole and ascending.
+fn columns(list: &str) -> Columns {
+    let mut rest = list.strip_prefix('(');
+    let next = || {
+        let (column, after) = name(rest?)?;
+        rest = after.strip_prefix(',').map(str::trim_start);
+        (rest.is_some() || after.starts_with(')')).then_some(column)
+    };
+    iter::from_fn(next).collect()
+}
+
+/// Returns the columns of each foreign key, and every `AUTO_INCREMENT` column.
+fn needed(lines: &[&str]) -> Vec<Columns> {
+    let foreign = lines.iter().filter_map(|line| line.split_once(" FOREIGN KEY ")).map(|(_, rest)| columns(rest));
     let automatic =
         lines.iter().filter(|line| line.contains(" AUTO_INCREMENT")).filter_map(|line| name(line.trim_start()));
-    foreign.chain(automatic).map(|(name, _)| name).collect()
+    foreign.chain(automatic.map(|(name, _)| vec![name])).collect()
+}
+
+/// Returns the names of the plain indexes without which what is needed would have none.
+fn staying(lines: &[&str], needed: &[Columns]) -> BTreeSet<String> {
+    let unique: Vec<Columns> = lines.iter().filter_map(|line| unique_index(line)).collect();
+    let plain: Vec<PlainIndex> = lines.iter().filter_map(|line| plain_index(line)).collect();
+    let mut staying = BTreeSet::new();
+    for columns in needed {
+        let mut serving = plain.iter().filter(|index| serves(&index.columns, columns));
+        if unique.iter().any(|index| serves(index, columns))
+            || serving.clone().any(|index| staying.contains(&index.name))
+        {
+            continue;
+        }
+        match serving.next() {
+            Some(index) => drop(staying.insert(index.name.clone())),
+            // It may be one that serves by columns which InnoDB adds to it, or in some other way: all that begin alike.
+            None => {
+                let alike =
+                    plain.iter().filter(|index| columns.first().is_some_and(|first| is_same(first, &index.first)));
+                staying.extend(alike.map(|index| index.name.clone()));
+            }
+        }
+    }
+    staying
+}
+
+/// Tells whether an index begins with these columns, in their order.
+fn serves(index: &[String], columns: &[String]) -> bool {
+    index.len() >= columns.len() && index.iter().zip(columns).all(|(index, column)| is_same(index, column))
+}
+
+fn is_same(column: &str, other: &str) -> bool {
+    column.eq_ignore_ascii_case(other)
 }
 
 /// Reads a name in backquotes and returns it with the rest of the text.
@@ -162,6 +243,7 @@ fn name(text: &str) -> Option<(String, &str)> {
 }
 
 #[cfg(test)]
+#[allow(clippy::expect_used, reason = "a test may panic")]
 mod tests {
     use super::*;
 
@@ -202,8 +284,52 @@ mod tests {
 
     #[test]
     fn an_index_that_a_foreign_key_elsewhere_points_to_stays() {
-        let split = split(ORDERS, &BTreeSet::from(["placed".to_owned()]));
+        let split = split(ORDERS, &BTreeSet::from([vec!["Placed".to_owned()]]));
         assert_eq!(split, whole(ORDERS));
+    }
+
+    /// All keys of a table of a mall begin with the shop.
+    const ITEMS: &str = "CREATE TABLE `items` (
+  `shop` int NOT NULL,
+  `id` int NOT NULL,
+  `order` int NOT NULL,
+  `product` int DEFAULT NULL,
+  PRIMARY KEY (`shop`,`id`),
+  UNIQUE KEY `serial` (`shop`,`product`(4),`id`),
+  KEY `by order` (`shop`,`order`),
+  KEY `by order and product` (`shop`,`order`,`product`),
+  KEY `by product` (`shop`,`product`),
+  KEY `newest` (`shop`,`id` DESC),
+  CONSTRAINT `o` FOREIGN KEY (`shop`, `order`) REFERENCES `orders` (`shop`, `id`),
+  CONSTRAINT `s` FOREIGN KEY (`shop`) REFERENCES `shops` (`id`)
+) ENGINE=InnoDB";
+
+    fn late(create: &str, referenced: &[&[&str]]) -> Vec<String> {
+        let referenced = referenced.iter().map(|columns| columns.iter().map(|name| (*name).to_owned()).collect());
+        split(create, &referenced.collect()).deferred.into_iter().map(|index| index.name).collect()
+    }
+
+    #[test]
+    fn a_foreign_key_keeps_one_index_that_begins_with_its_columns() {
+        assert_eq!(late(ITEMS, &[]), ["by order and product", "by product", "newest"], "the shop has the primary key");
+        assert_eq!(
+            late(ITEMS, &[&["shop", "product"]]),
+            ["by order and product", "newest"],
+            "a cut column serves nobody"
+        );
+        assert_eq!(late(ITEMS, &[&["shop", "order", "product"]]), ["by product", "newest"]);
+        let none: [&str; 0] = [];
+        assert_eq!(late(ITEMS, &[&["shop", "order", "id"]]), none, "served by what InnoDB adds, if at all");
+    }
+
+    #[test]
+    fn statistics_rest_where_that_can_be_undone() {
+        let changed = unwatched(ITEMS).expect("a plain table");
+        assert_eq!(changed, ITEMS.replace("ENGINE=InnoDB", "ENGINE=InnoDB STATS_AUTO_RECALC=0"));
+        assert_eq!(unwatched(ORDERS), None, "with partitions");
+        assert_eq!(unwatched(&ITEMS.replace("InnoDB", "InnoDB STATS_AUTO_RECALC=1")), None, "it says so itself");
+        assert_eq!(unwatched(&ITEMS.replace("InnoDB", "Aria")), None);
+        assert_eq!(unwatched(&ITEMS.replace("InnoDB", "InnoDB WITH SYSTEM VERSIONING")), None);
     }
 
     #[test]
@@ -259,7 +385,8 @@ mod tests {
         let text = |text: &str| text.to_owned();
         assert_eq!(
             references(ORDERS, "mall"),
-            [(text("other.customers"), text("id")), (text("mall.shops"), text("id"))]
+            [(text("other.customers"), vec![text("id")]), (text("mall.shops"), vec![text("id")])]
         );
+        assert_eq!(references(ITEMS, "mall")[0], (text("mall.orders"), vec![text("shop"), text("id")]));
     }
 }

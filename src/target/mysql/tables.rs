@@ -9,7 +9,7 @@ use crate::mysql::sql;
 use crate::target::mysql::dump::DumpReadError;
 use crate::target::mysql::fault;
 use crate::target::mysql::index;
-use crate::target::mysql::index::Index;
+use crate::target::mysql::index::{Columns, Index};
 use crate::target::mysql::plan::{LoadPlan, SchemaStep, Stage, TableStep};
 use crate::target::mysql::progress;
 use crate::target::mysql::progress::Step;
@@ -18,10 +18,18 @@ use crate::target::mysql::{Failed, Load, LoadError};
 /// The tables of a plan, made or refused.
 #[derive(Debug, Default)]
 pub(super) struct Created {
-    /// The indexes to build after the rows, for each table of the plan.
-    pub(super) late: Vec<Vec<Index>>,
+    /// What is left to do after the rows, for each table of the plan.
+    pub(super) late: Vec<Late>,
     /// Tables that could not be made, by their places in the plan.
     pub(super) failed: BTreeMap<usize, LoadError>,
+}
+
+/// What waits until a table has its rows.
+#[derive(Debug, Default)]
+pub(super) struct Late {
+    pub(super) indexes: Vec<Index>,
+    /// Its statistics rest.
+    pub(super) is_unwatched: bool,
 }
 
 /// Drops what the operator agreed to lose.
@@ -72,18 +80,28 @@ pub(super) async fn create(conn: &mut Conn, load: &Load) -> Result<Created, Load
         let none = BTreeSet::new();
         // A table that an interrupted load has made may lack its indexes, whatever it was told then.
         let may_lack = step.table.bytes >= load.options.defer_index_bytes_min || step.stage == Stage::Created;
-        let split =
-            (may_lack && step.is_transactional).then(|| index::split(&text, referenced.get(&name).unwrap_or(&none)));
-        let (create, deferred) = split.map_or((text, Vec::new()), |split| (split.create, split.deferred));
+        let (create, late) = if may_lack && step.is_transactional {
+            put_off(&text, referenced.get(&name).unwrap_or(&none))
+        } else {
+            (text, Late::default())
+        };
         if matches!(step.stage, Stage::Untouched | Stage::Begun) {
             match create_one(conn, step, &create).await {
                 Err(error) if error.is_of_one_table() => drop(created.failed.insert(index, error)),
                 made => made?,
             }
         }
-        created.late.push(deferred);
+        created.late.push(late);
     }
     Ok(created)
+}
+
+/// Returns the statement without what is cheaper after the rows.
+fn put_off(create: &str, referenced: &BTreeSet<Columns>) -> (String, Late) {
+    let split = index::split(create, referenced);
+    let unwatched = index::unwatched(&split.create);
+    let late = Late { indexes: split.deferred, is_unwatched: unwatched.is_some() };
+    (unwatched.unwrap_or(split.create), late)
 }
 
 async fn texts(load: &Load) -> Result<Vec<String>, LoadError> {
@@ -109,11 +127,11 @@ fn statement(step: &TableStep, text: &str) -> String {
 }
 
 /// Returns, by table, the columns that foreign keys of the whole plan point to.
-fn referenced(plan: &LoadPlan, texts: &[String]) -> BTreeMap<String, BTreeSet<String>> {
-    let mut referenced: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+fn referenced(plan: &LoadPlan, texts: &[String]) -> BTreeMap<String, BTreeSet<Columns>> {
+    let mut referenced: BTreeMap<String, BTreeSet<Columns>> = BTreeMap::new();
     for (step, text) in plan.tables.iter().zip(texts) {
-        for (table, column) in index::references(text, &step.table.schema) {
-            referenced.entry(table).or_default().insert(column);
+        for (table, columns) in index::references(text, &step.table.schema) {
+            referenced.entry(table).or_default().insert(columns);
         }
     }
     referenced

@@ -210,12 +210,15 @@ fn assert_planned(server: &Server, kind: &Kind) {
     };
     assert!(statements.len() > 20, "{}: {statements:?}", kind.name);
     for statement in statements {
-        let head = server.query(&format!("EXPLAIN {statement}"));
+        let head = server.query(&format!("EXPLAIN FORMAT=TRADITIONAL {statement}"));
         let plan: Vec<&str> = head[0].iter().map(|value| value.as_deref().unwrap_or("")).collect();
         let is_bounded = statement.contains("WHERE");
         let follows = plan.contains(&index) && (plan.contains(&"range") || (!is_bounded && plan.contains(&"index")));
         let sorts = plan.iter().any(|text| text.contains("filesort") || text.contains("temporary"));
-        assert!(head.len() == 1 && follows && !sorts, "{}: {plan:?}: {statement}", kind.name);
+        // Within one value of a collation that takes two letters for one, MariaDB sorts: no more than a range.
+        let may_sort =
+            kind.name == "german" && server.product() == Product::MariaDb && statement.contains("(`code` = ");
+        assert!(head.len() == 1 && follows && (!sorts || may_sort), "{}: {plan:?}: {statement}", kind.name);
     }
 }
 
