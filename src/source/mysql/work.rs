@@ -13,7 +13,7 @@ use crate::source::mysql::hold::Holds;
 use crate::source::mysql::inventory::Table;
 use crate::source::mysql::queue::{Queue, Task};
 use crate::source::mysql::read::{RangeReader, in_order};
-use crate::source::mysql::scout::{Measured, Scout};
+use crate::source::mysql::scout::{Measured, Previous, Scout};
 use crate::source::mysql::throttle::Passage;
 
 /// The scout may be so many ranges ahead for each reader.
@@ -82,7 +82,7 @@ impl<'a> Work<'a> {
         let scout = Scout {
             tables: self.tables,
             measured: &self.measured,
-            previous,
+            previous: &Previous::of(previous),
             chunk_bytes: self.chunk_bytes,
             queue: &self.queue,
             passage: self.passage,
