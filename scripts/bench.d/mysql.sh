@@ -76,6 +76,41 @@ bench_load() {
   done
 }
 
+# What a dump stores after one row in a hundred of a table has changed, by where those rows lie.
+bench_changes() {
+  local all stored where
+  need_mall
+  fresh_policy db "$(mysql_source)"
+  all=$(bytes_stored)
+  all=$((all * $(sql "SELECT data_length FROM information_schema.tables WHERE table_schema = 'mall' AND table_name = 'orders'") /
+    $(sql "SELECT SUM(data_length) FROM information_schema.tables WHERE table_schema = 'mall'")))
+  for where in "in one stretch" "each shop's newest" "scattered one by one"; do
+    sql "$(change_of "$where")"
+    stored=$(bytes_stored)
+    awk -v where="$where" -v stored="$stored" -v all="$all" 'BEGIN {
+      printf "  1 %% of the orders changed, %-22s %5.1f %% of the table stored anew\n", where ":", 100 * stored / all }' >&2
+  done
+}
+
+change_of() {
+  local change="UPDATE mall.orders SET note = CONCAT(COALESCE(note, ''), '.')"
+  case $1 in
+    "in one stretch") echo "$change ORDER BY shop_id, id LIMIT $(($(sql "SELECT COUNT(*) FROM mall.orders") / 100))" ;;
+    "each shop's newest") echo "UPDATE mall.orders JOIN (SELECT shop_id, MAX(id) AS last, COUNT(*) AS rows_there FROM mall.orders
+      GROUP BY shop_id) AS shop USING (shop_id) SET note = CONCAT(COALESCE(note, ''), '.') WHERE id > last - rows_there / 100" ;;
+    "scattered one by one") echo "$change WHERE id % 100 = 7" ;;
+  esac
+}
+
+sql() {
+  mariadb --no-defaults -uroot -S "$source_socket" -BNe "$1"
+}
+
+# Dumps, and prints the bytes that were new to the repository.
+bytes_stored() {
+  "$bin/bkp" backup "$work/db/policy.toml" --json | sed -n 's/.*"bytes_stored": *\([0-9]*\).*/\1/p' | head -n 1
+}
+
 # What the contestants of a load that send files want: a dump of mydumper's in that form, and bkp's row files themselves.
 dump_for_load_data() {
   if is_new_mydumper && [ ! -d "$work/mydumper-load-data" ]; then

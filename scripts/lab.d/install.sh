@@ -15,7 +15,7 @@ lab_install() {
   case $purpose in
     quickstart) install_packages "$QUICKSTART_PACKAGES" ;;
     bench) install_packages "$BENCH_PACKAGES"; install_unstable ;;
-    test) install_packages "$TEST_PACKAGES"; install_unstable; install_moto ;;
+    test) install_packages "$TEST_PACKAGES"; install_unstable; install_newest_mariadb; install_moto ;;
     *) usage ;;
   esac
 }
@@ -64,6 +64,8 @@ lab_env() {
   print_program BKP_TEST_MARIADB mariadb
   print_program BKP_TEST_MARIADB_INSTALL_DB mariadb-install-db
   print_program BKP_TEST_MARIADB_BINLOG mariadb-binlog
+  print_program BKP_TEST_MARIADBD_NEWEST "$BKP_LAB/mariadb/usr/sbin/mariadbd"
+  print_program BKP_TEST_MARIADB_INSTALL_DB_NEWEST "$BKP_LAB/mariadb/usr/bin/mariadb-install-db"
   print_program BKP_TEST_MYSQLD "$BKP_LAB/mysql/bin/mysqld"
   print_program BKP_TEST_MYSQL "$BKP_LAB/mysql/bin/mysql"
   print_program BKP_TEST_MYSQLADMIN "$BKP_LAB/mysql/bin/mysqladmin"

@@ -13,6 +13,7 @@ mod template;
 
 pub(crate) use database::Product;
 pub(crate) use database::Server;
+pub(crate) use database::Suite;
 pub(crate) use moto::Moto;
 pub(crate) use moto::Version;
 pub(crate) use programs::program;

@@ -204,14 +204,13 @@ fn staying(lines: &[&str], needed: &[Columns]) -> BTreeSet<String> {
         {
             continue;
         }
-        match serving.next() {
-            Some(index) => drop(staying.insert(index.name.clone())),
+        if let Some(index) = serving.next() {
+            staying.insert(index.name.clone());
+        } else {
             // It may be one that serves by columns which InnoDB adds to it, or in some other way: all that begin alike.
-            None => {
-                let alike =
-                    plain.iter().filter(|index| columns.first().is_some_and(|first| is_same(first, &index.first)));
-                staying.extend(alike.map(|index| index.name.clone()));
-            }
+            let first = columns.first();
+            let alike = plain.iter().filter(|index| first.is_some_and(|first| is_same(first, &index.first)));
+            staying.extend(alike.map(|index| index.name.clone()));
         }
     }
     staying

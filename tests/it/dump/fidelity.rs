@@ -16,8 +16,8 @@ use bkp::target::mysql::{DirDump, DumpReader, LoadOptions, LoadPlan, compare, in
 use tokio_util::sync::CancellationToken;
 
 use super::world::{self, DirSink, as_user, by_socket, dump, literal, restore, rows_of};
-use super::{BOTH, CHUNK_BYTES, fill};
-use crate::servers::{Product, Server, block_on};
+use super::{CHUNK_BYTES, fill};
+use crate::servers::{Product, Server, Suite, block_on};
 
 /// The modes of the server that is dumped: statements and texts mean something else in each of them.
 const ODD_MODES: &str = "--sql-mode=ANSI_QUOTES,PIPES_AS_CONCAT,NO_BACKSLASH_ESCAPES,IGNORE_SPACE,HIGH_NOT_PRECEDENCE,\
@@ -48,6 +48,7 @@ struct Shown {
 
 struct Trip {
     product: Product,
+    suite: Suite,
     manifest: Manifest,
     original: Shown,
     by_client: Shown,
@@ -56,9 +57,12 @@ struct Trip {
     log: String,
 }
 
-static TRIPS: LazyLock<[Trip; 2]> = LazyLock::new(|| {
+const SERVERS: [(Product, Suite); 3] =
+    [(Product::MariaDb, Suite::Stable), (Product::MySql, Suite::Stable), (Product::MariaDb, Suite::Newest)];
+
+static TRIPS: LazyLock<[Trip; 3]> = LazyLock::new(|| {
     std::thread::scope(|scope| {
-        BOTH.map(|product| scope.spawn(move || Trip::take(product))).map(|trip| trip.join().unwrap())
+        SERVERS.map(|(product, suite)| scope.spawn(move || Trip::take(product, suite))).map(|trip| trip.join().unwrap())
     })
 });
 
@@ -66,32 +70,40 @@ fn trip(product: Product) -> &'static Trip {
     TRIPS.iter().find(|trip| trip.product == product).unwrap()
 }
 
+/// A type that came with MariaDB 11.7, and an index of its own kind.
+const VECTORS: &str =
+    "CREATE TABLE torture.vectors (id INT PRIMARY KEY, v VECTOR(3) NOT NULL, VECTOR KEY near (v) DISTANCE=cosine);
+INSERT INTO torture.vectors VALUES (1, VEC_FromText('[0.1,-2,3e18]')), (2, VEC_FromText('[9,10,92]'))";
+
 /// Starts a server that knows every way to log in.
-fn server(product: Product, options: &[&str]) -> Server {
+fn server(product: Product, suite: Suite, options: &[&str]) -> Server {
     let mut options = options.to_vec();
     if product == Product::MariaDb {
         options.push("--plugin-load-add=auth_ed25519");
     }
-    Server::start(product, &options)
+    Server::start_of(product, suite, &options)
 }
 
 impl Trip {
-    fn take(product: Product) -> Self {
+    fn take(product: Product, suite: Suite) -> Self {
         let dir = DirSink::new();
-        let original = server(product, &[ODD_MODES, "--default-time-zone=+09:00"]);
+        let original = server(product, suite, &[ODD_MODES, "--default-time-zone=+09:00"]);
         fill(&original);
         add_accounts(&original);
+        if suite == Suite::Newest {
+            original.execute(VECTORS);
+        }
         let manifest = dump(&original, &dir, CHUNK_BYTES, None).unwrap();
 
-        let by_client = server(product, &["--sql-mode=TRADITIONAL", "--default-time-zone=-05:00"]);
+        let by_client = server(product, suite, &["--sql-mode=TRADITIONAL", "--default-time-zone=-05:00"]);
         restore(&by_client, dir.path());
-        let by_bkp = server(product, &["--sql-mode=ANSI,STRICT_ALL_TABLES,NO_BACKSLASH_ESCAPES"]);
+        let by_bkp = server(product, suite, &["--sql-mode=ANSI,STRICT_ALL_TABLES,NO_BACKSLASH_ESCAPES"]);
         by_bkp.execute("SET GLOBAL general_log_file = 'general.log', GLOBAL general_log = 1");
         block_on(bring(&by_bkp, &dir));
         by_bkp.execute("SET GLOBAL general_log = 0");
         let log = String::from_utf8_lossy(&fs::read(by_bkp.dir().join("data/general.log")).unwrap()).into_owned();
         let [original, by_client, by_bkp] = [&original, &by_client, &by_bkp].map(Shown::by);
-        Self { product, manifest, original, by_client, by_bkp, log }
+        Self { product, suite, manifest, original, by_client, by_bkp, log }
     }
 
     /// Returns a table of the schema `torture` as it came back; asserts that it came back by both ways as it was.
@@ -104,7 +116,7 @@ impl Trip {
         let original = self.original.tables.get(&place).unwrap_or_else(|| panic!("the fixture has no {place:?}"));
         for (way, shown) in [("by the client", &self.by_client), ("by bkp", &self.by_bkp)] {
             let restored = shown.tables.get(&place);
-            assert_eq!(restored, Some(original), "{:?}: {place:?} restored {way}", self.product);
+            assert_eq!(restored, Some(original), "{:?} {:?}: {place:?} restored {way}", self.product, self.suite);
         }
         &self.by_bkp.tables[&place]
     }
@@ -675,4 +687,14 @@ fn equal_rows_of_a_table_without_a_key_come_back_as_often_as_they_were() {
         let count = |first: Option<&str>| rows.iter().filter(|row| row[0].as_deref() == first).count();
         assert_eq!((count(Some("1")), count(None), count(Some("2"))), (3, 2, 1), "{rows:?}");
     }
+}
+
+#[test]
+#[ignore = "needs the servers of scripts/lab; scripts/test runs it"]
+fn vectors_and_their_index_come_back() {
+    let trip = TRIPS.iter().find(|trip| trip.suite == Suite::Newest).unwrap();
+    assert!(trip.manifest.version.starts_with("11."), "{}", trip.manifest.version);
+    let floats: Vec<u8> = [0.1_f32, -2.0, 3e18].iter().flat_map(|float| float.to_le_bytes()).collect();
+    assert_eq!(trip.table("vectors").cell("1", "v").to_lowercase(), hex::encode(floats));
+    assert!(trip.table("vectors").definition.contains("VECTOR KEY `near` (`v`)"));
 }

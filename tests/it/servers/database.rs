@@ -39,11 +39,20 @@ pub(crate) enum Product {
     MySql,
 }
 
+/// Which of a product's versions: what Debian's stable suite has, or its newest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Suite {
+    Stable,
+    Newest,
+}
+
 impl Product {
-    pub(super) fn server_program(self) -> &'static str {
-        match self {
-            Self::MariaDb => "MARIADBD",
-            Self::MySql => "MYSQLD",
+    /// There is one MySQL only.
+    pub(super) fn server_program(self, suite: Suite) -> &'static str {
+        match (self, suite) {
+            (Self::MariaDb, Suite::Stable) => "MARIADBD",
+            (Self::MariaDb, Suite::Newest) => "MARIADBD_NEWEST",
+            (Self::MySql, _) => "MYSQLD",
         }
     }
 
@@ -83,6 +92,7 @@ const OPTIONS: &[&str] = &[
 #[derive(Debug)]
 pub(crate) struct Server {
     product: Product,
+    suite: Suite,
     options: Vec<String>,
     port: u16,
     process: Process,
@@ -100,13 +110,17 @@ impl Server {
 
     /// Starts a server with options of the caller's, which win over the usual ones.
     pub(crate) fn start(product: Product, options: &[&str]) -> Self {
+        Self::start_of(product, Suite::Stable, options)
+    }
+
+    pub(crate) fn start_of(product: Product, suite: Suite, options: &[&str]) -> Self {
         let dir = tempfile::Builder::new().prefix("bkp-it-").tempdir().unwrap();
-        template::copy_to(product, &dir.path().join("data"));
+        template::copy_to(product, suite, &dir.path().join("data"));
         fs::create_dir(dir.path().join("tmp")).unwrap();
         fs::write(dir.path().join("init.sql"), INIT_SQL).unwrap();
         let options: Vec<String> = options.iter().map(|&option| option.to_owned()).collect();
-        let (process, port) = launch(product, dir.path(), &options);
-        Self { product, options, port, process, dir }
+        let (process, port) = launch(product, suite, dir.path(), &options);
+        Self { product, suite, options, port, process, dir }
     }
 
     pub(crate) fn product(&self) -> Product {
@@ -205,7 +219,7 @@ impl Server {
 
     /// Starts an ended server again on the same data; the port changes.
     pub(crate) fn start_again(&mut self) {
-        (self.process, self.port) = launch(self.product, self.dir.path(), &self.options);
+        (self.process, self.port) = launch(self.product, self.suite, self.dir.path(), &self.options);
     }
 }
 
@@ -241,10 +255,10 @@ impl Drop for Process {
 }
 
 /// Starts the program until it answers.
-fn launch(product: Product, dir: &Path, options: &[String]) -> (Process, u16) {
+fn launch(product: Product, suite: Suite, dir: &Path, options: &[String]) -> (Process, u16) {
     for _ in 0..START_TRIES_MAX {
         let port = free_port();
-        let mut process = Process::spawn(command(product, dir, port, options), dir);
+        let mut process = Process::spawn(command(product, suite, dir, port, options), dir);
         if answers(&mut process.server, dir) {
             return (process, port);
         }
@@ -253,10 +267,10 @@ fn launch(product: Product, dir: &Path, options: &[String]) -> (Process, u16) {
     panic!("{product:?} does not start:\n{log}");
 }
 
-fn command(product: Product, dir: &Path, port: u16, options: &[String]) -> Command {
+fn command(product: Product, suite: Suite, dir: &Path, port: u16, options: &[String]) -> Command {
     let in_dir = |option: &str, name: &str| format!("--{option}={}", dir.join(name).display());
     let log = fs::File::create(dir.join("stdout.log")).unwrap();
-    let mut command = Command::new(program(product.server_program()));
+    let mut command = Command::new(program(product.server_program(suite)));
     command
         .arg("--no-defaults")
         .args([in_dir("datadir", "data"), in_dir("socket", "s.sock"), in_dir("tmpdir", "tmp")])
