@@ -1,8 +1,10 @@
 //! The edge that people touch: arguments in, text or JSON out, an exit code. Only this module prints.
 
+mod against;
 pub mod args;
 mod ask;
 mod envelope;
+mod export;
 mod key;
 mod kit;
 mod look;
@@ -52,6 +54,7 @@ fn dispatch(cli: &Cli) -> Answered {
         Command::Prune(args) => work::prune(global, args),
         Command::Drill(args) => work::drill(global, args),
         Command::Restore(args) => restore::restore(global, args),
+        Command::Export(args) => export::export(global, args),
         Command::Key(command) => key::key(global, command),
         Command::Kit(command) => kit::kit(global, command),
         Command::Doctor(args) => look::doctor(global, args),

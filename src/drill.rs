@@ -6,6 +6,7 @@
 
 pub mod checks;
 pub mod outcome;
+mod proof;
 
 use std::path::Path;
 use std::path::PathBuf;
@@ -89,11 +90,36 @@ pub struct Start<'a> {
     pub began_at: DateTime<Utc>,
 }
 
+/// What a restore into a sandbox is to show.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Scope {
+    /// That the service would come back in time: the policy's checks and objectives.
+    Recovery,
+    /// That what was stored comes back as it was: every file is compared as well, and nothing else is checked.
+    Proof,
+}
+
 /// Restores the newest snapshots of a policy into a sandbox, runs the policy's checks and measures.
 ///
 /// The outcome is returned whatever happened; a drill that broke carries its error and the phases until then.
 pub async fn drill(policy: &Policy, from: Start<'_>, keep: bool, run: &Run) -> (DrillOutcome, Option<DrillError>) {
-    let mut rehearsal = Rehearsal::new(policy, &from, run);
+    rehearse(policy, from, Scope::Recovery, keep, run).await
+}
+
+/// Restores the newest snapshots of a policy into a sandbox and compares every row and file with them, as [`drill`] does but
+/// without the policy's checks.
+pub async fn prove(policy: &Policy, from: Start<'_>, run: &Run) -> (DrillOutcome, Option<DrillError>) {
+    rehearse(policy, from, Scope::Proof, false, run).await
+}
+
+async fn rehearse(
+    policy: &Policy,
+    from: Start<'_>,
+    scope: Scope,
+    keep: bool,
+    run: &Run,
+) -> (DrillOutcome, Option<DrillError>) {
+    let mut rehearsal = Rehearsal::new(policy, &from, scope, run);
     let result = match rehearsal.work_dir() {
         Ok(dir) => {
             let result = rehearsal.go(&from, dir.path()).await;
@@ -117,6 +143,7 @@ pub async fn drill(policy: &Policy, from: Start<'_>, keep: bool, run: &Run) -> (
 
 struct Rehearsal<'a> {
     policy: &'a Policy,
+    scope: Scope,
     run: &'a Run,
     began: Instant,
     /// Every source of the policy has a snapshot: only then can recovery end.
@@ -133,8 +160,14 @@ struct Recovered {
     sandbox: Sandbox,
 }
 
+/// A tree that came back, and the plan that it came by.
+struct RecoveredTree {
+    source: String,
+    plan: files::FilesPlan,
+}
+
 impl<'a> Rehearsal<'a> {
-    fn new(policy: &'a Policy, from: &Start<'_>, run: &'a Run) -> Self {
+    fn new(policy: &'a Policy, from: &Start<'_>, scope: Scope, run: &'a Run) -> Self {
         let objectives = policy.objectives.into();
         let outcome = DrillOutcome {
             run: run.id.clone(),
@@ -153,7 +186,7 @@ impl<'a> Rehearsal<'a> {
             verdict: Verdict::judge(objectives, None, None, &[]),
             error: None,
         };
-        Self { policy, run, began: from.began, is_whole: false, outcome }
+        Self { policy, scope, run, began: from.began, is_whole: false, outcome }
     }
 
     fn work_dir(&self) -> Result<Scratch, DrillError> {
@@ -173,11 +206,15 @@ impl<'a> Rehearsal<'a> {
             self.run.check()?;
             databases.push(self.recover_database(from.repository, chosen).await?);
         }
+        let mut trees = Vec::new();
         for chosen in chosen.iter().filter(|chosen| chosen.kind == "files") {
             self.run.check()?;
-            self.recover_tree(from.repository, chosen, dir).await?;
+            trees.push(self.recover_tree(from.repository, chosen, dir).await?);
         }
-        self.check(&databases, dir).await;
+        match self.scope {
+            Scope::Recovery => self.check(&databases, dir).await,
+            Scope::Proof => self.compare_trees(from.repository, trees).await?,
+        }
         self.compare_rows(&databases).await?;
         for database in databases {
             database.sandbox.stop()?;
@@ -257,7 +294,7 @@ impl<'a> Rehearsal<'a> {
         repository: &Arc<Repository>,
         chosen: &Chosen,
         dir: &Path,
-    ) -> Result<(), DrillError> {
+    ) -> Result<RecoveredTree, DrillError> {
         let began = Instant::now();
         let (repository, snapshot, run) = (repository.clone(), chosen.stored.snapshot.clone(), self.run.clone());
         let options = files::Options {
@@ -268,9 +305,9 @@ impl<'a> Rehearsal<'a> {
         };
         let restored = tokio::task::spawn_blocking(move || {
             let plan = files::plan(&repository, &snapshot, options, &run)?;
-            files::apply(&plan, &repository, &run)
+            files::apply(&plan, &repository, &run).map(|restored| (plan, restored))
         });
-        let restored =
+        let (plan, restored) =
             restored.await.map_err(|error| DrillError::Thread(error.to_string()))?.map_err(RestoreError::from)?;
         self.phase("files", began, |phase| {
             phase.bytes = Some(restored.bytes);
@@ -278,7 +315,7 @@ impl<'a> Rehearsal<'a> {
             phase.detail = Some(chosen.source.clone());
         });
         self.outcome.checks.push(checks::tree(&chosen.source, &restored, began.elapsed()));
-        Ok(())
+        Ok(RecoveredTree { source: chosen.source.clone(), plan })
     }
 
     /// Runs the policy's own checks; the first that is green marks the recovery time.

@@ -10,7 +10,7 @@
 //! chunk seal                          bytes -> chunks -> sealed blobs
 //! store repository place              what is kept, in restic's format, version 2; the stores that a policy names
 //! target sandbox                      where a restore writes; a server that is thrown away
-//! verify backup copy heal retention forget keys prune restore drill     the verbs: storyboards, no printing
+//! verify backup copy heal retention forget keys prune restore export drill against the verbs, no printing
 //! catalog status report kit doctor    account
 //! install exit cycle cli              edge: what is due, and the envelope round every verb
 //! ```
@@ -51,7 +51,9 @@ pub mod forget;
 pub mod keys;
 pub mod prune;
 pub mod restore;
+pub mod export;
 pub mod drill;
+pub mod against;
 
 pub mod catalog;
 pub mod status;

@@ -33,6 +33,8 @@ pub enum Level {
     Structure,
     /// Every byte hashes right.
     Data,
+    /// Structure, and the newest snapshot of each source comes back and is compared: what restores it stands below this module.
+    Restore,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

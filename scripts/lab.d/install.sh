@@ -72,6 +72,7 @@ lab_env() {
   print_program BKP_TEST_MYSQLBINLOG "$BKP_LAB/mysql/bin/mysqlbinlog"
   print_program BKP_TEST_RESTIC restic
   print_program BKP_TEST_RESTIC019 "$BKP_LAB/restic/bin/restic"
+  print_program BKP_TEST_MYLOADER "$BKP_LAB/mydumper/bin/myloader"
   print_program BKP_BENCH_MYDUMPER "$BKP_LAB/mydumper/bin/mydumper"
   print_program BKP_BENCH_MYLOADER "$BKP_LAB/mydumper/bin/myloader"
   print_program BKP_TEST_MOTO "$BKP_LAB/moto/bin/moto_server"

@@ -108,7 +108,7 @@ fn place(job: &Job<'_>, name: &str) -> Result<MysqlSource, BackupError> {
 }
 
 /// Refuses a server that sees us come from elsewhere than the policy says: something in between takes the bytes another way.
-fn check_way_back(window: &mut Snapshot, server: &Server) -> Result<(), MysqlSourceError> {
+pub(crate) fn check_way_back(window: &mut Snapshot, server: &Server) -> Result<(), MysqlSourceError> {
     let Some(seen) = window.seen_as()? else {
         return Ok(());
     };

@@ -21,7 +21,7 @@ impl Catalog {
                     verify.run.as_str(),
                     time_text(verify.started),
                     verify.store,
-                    verify.level == Level::Data,
+                    depth(verify.level),
                     verify.subset.map(|subset| subset.to_string()),
                     verify.is_sound
                 ],
@@ -46,13 +46,30 @@ impl Catalog {
     }
 }
 
+/// A program that knows no `restore` reads it as `data`: whatever is not zero is deep.
+const fn depth(level: Level) -> i64 {
+    match level {
+        Level::Structure => 0,
+        Level::Data => 1,
+        Level::Restore => 2,
+    }
+}
+
+const fn level(depth: i64) -> Level {
+    match depth {
+        0 => Level::Structure,
+        2 => Level::Restore,
+        _ => Level::Data,
+    }
+}
+
 fn read_verify(row: &Row<'_>) -> rusqlite::Result<VerifyRecord> {
     let subset: Option<String> = row.get(4)?;
     Ok(VerifyRecord {
         run: run_id_at(row, 0)?,
         started: time_at(row, 1)?,
         store: row.get(2)?,
-        level: if row.get(3)? { Level::Data } else { Level::Structure },
+        level: level(row.get(3)?),
         subset: subset.map(|text| parse_at(4, &text)).transpose()?,
         is_sound: row.get(5)?,
     })

@@ -37,7 +37,7 @@ pub struct Global {
     /// Without it: /etc/bkp/policies, then ./policies.
     #[arg(long = "policies", global = true, value_name = "DIR", env = "BKP_POLICIES")]
     pub policies_dir: Option<PathBuf>,
-    /// Works from this recovery kit alone, as on a bare machine: restore, verify, snapshots, drill
+    /// Works from this recovery kit alone, as on a bare machine: restore, export, verify, snapshots, drill
     #[arg(long, global = true, value_name = "DIR", env = "BKP_KIT", help_heading = KIT)]
     pub kit: Option<PathBuf>,
     /// File with the kit's passphrase, that only its owner can read; without it, it is typed at the terminal
@@ -111,14 +111,35 @@ Examples:
   bkp restore mall --source images --paths shop0001 --to-dir /tmp/look
   bkp restore mall --from offsite --to-dir /srv/images")]
     Restore(Box<RestoreArgs>),
+    /// Writes a database out for other tools: a directory for `myloader`, or SQL for the plain client
+    #[command(after_help = "\
+Examples:
+  bkp export mall --format mydumper /srv/out && cd /srv/out && myloader --directory . --host db2
+  bkp export mall --format sql --tables mall.orders,mall.order_items /srv/out && cat /srv/out/*.sql | mysql
+  bkp export mall --format sql --point-in-time '2026-05-01 03:00' --from offsite /srv/out
+
+What is written is plaintext: whoever reads it reads the rows, and in 4-accounts.sql the accounts' hashes. Directory and files are
+their owner's alone (0700, 0600); what becomes of them afterwards is up to you. Give the client --max-allowed-packet=1G
+and --default-character-set=utf8mb4 where rows are large. What breaks off leaves nothing that looks whole.")]
+    Export(ExportArgs),
     /// Proves that what is stored is whole, and mends what is not
     #[command(after_help = "\
 Examples:
   bkp verify mall
   bkp verify mall --level data --subset 1/7 --copy offsite
+  bkp verify mall --level restore
+  bkp verify mall --against-source --source db1
   bkp verify mall --heal --dry-run
   bkp verify mall --level data --heal
   bkp verify mall --heal --copy offsite
+
+--level restore is a drill without the policy's checks and objectives, and with every file compared: in the sandbox that [drill.sandbox]
+says. Exit code 13 where a row or a file is not as it was stored, 16 where a table, an object or a file could not be made, 3 where
+something could not be compared.
+
+--against-source reads the source as a backup does, with the same rights and the same short lock, and writes nothing. Exit code 0
+where every row is as in the snapshot; 3 where rows differ that may have changed since; 13 where they differ although the source's
+binlog stands where it stood (or somebody wrote past it). Tables that changed are named with the range of their keys.
 
 --heal mends what the verify finds, as deep as --level looks: the repository and then each copy, every one from all the
 others; with --copy that store alone. Bytes are put back only where they hash right; where no store has a pack, its blobs
@@ -342,11 +363,51 @@ pub struct RestoreArgs {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum FormArg {
+    /// Files as `mydumper --load-data` writes them; without accounts
+    Mydumper,
+    /// Statements for the plain client, a file for each table
+    Sql,
+}
+
+#[derive(Debug, Args)]
+pub struct ExportArgs {
+    #[command(flatten)]
+    pub policy: PolicyArg,
+    /// Directory to write into: one that is new or empty
+    #[arg(value_name = "DIR")]
+    pub dir: PathBuf,
+    /// The form to write
+    #[arg(long, value_enum)]
+    pub format: FormArg,
+    /// The moment to go back to: the newest snapshot at or before it (as `bkp restore` has it)
+    #[arg(long, value_name = "TIME", conflicts_with = "snapshot")]
+    pub point_in_time: Option<String>,
+    /// This snapshot (an id or the beginning of one)
+    #[arg(long, value_name = "ID")]
+    pub snapshot: Option<String>,
+    /// The database, where the policy has several
+    #[arg(long, value_name = "NAME")]
+    pub source: Option<String>,
+    /// Exports from this copy alone
+    #[arg(long, value_name = "COPY")]
+    pub from: Option<String>,
+    /// Only these tables (`schema.table,…`), with their triggers
+    #[arg(long, value_name = "TABLES", value_delimiter = ',')]
+    pub tables: Vec<String>,
+    /// Leaves users and grants out
+    #[arg(long)]
+    pub no_users: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum LevelArg {
     /// All that is named exists, with the right size
     Structure,
     /// Every byte hashes right
     Data,
+    /// Structure, and the newest snapshot of each source restored into a throwaway server and directory, every row and file compared
+    Restore,
 }
 
 #[derive(Debug, Args)]
@@ -356,12 +417,21 @@ pub struct VerifyArgs {
     /// How deep to look
     #[arg(long, value_enum, default_value_t = LevelArg::Structure)]
     pub level: LevelArg,
-    /// Reads a part of the packs: `k/n`; all k from 1 to n together read everything
+    /// Reads a part of the packs: `k/n`; all k from 1 to n together read everything (with `--level data`)
     #[arg(long, value_name = "K/N", requires = "level")]
     pub subset: Option<String>,
     /// Looks at this copy instead of the repository
     #[arg(long, value_name = "NAME")]
     pub copy: Option<String>,
+    /// Compares the newest snapshot of each database with the living source instead, within one moment as a dump sees it
+    #[arg(long, conflicts_with_all = ["level", "subset", "heal"])]
+    pub against_source: bool,
+    /// Compares only this database with its source (may be given again)
+    #[arg(long = "source", value_name = "NAME", requires = "against_source")]
+    pub sources: Vec<String>,
+    /// Compares this snapshot (an id or the beginning of one) with its source
+    #[arg(long, value_name = "ID", requires = "against_source")]
+    pub snapshot: Option<String>,
     /// Puts back what is damaged or missing from any other store that holds it whole: without --copy in every store
     #[arg(long)]
     pub heal: bool,

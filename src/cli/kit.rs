@@ -27,7 +27,7 @@ pub(super) fn kit(global: &Global, command: &KitCommand) -> Answered {
 /// Refuses what a bare machine has nothing for: a kit only reads.
 pub(super) fn judge(global: &Global, command: &Command) -> Result<(), Failure> {
     let reads = match command {
-        Command::Restore(_) | Command::Snapshots(_) | Command::Drill(_) | Command::Kit(_) => true,
+        Command::Restore(_) | Command::Export(_) | Command::Snapshots(_) | Command::Drill(_) | Command::Kit(_) => true,
         Command::Verify(args) => !args.heal,
         _ => false,
     };
@@ -35,7 +35,7 @@ pub(super) fn judge(global: &Global, command: &Command) -> Result<(), Failure> {
         return Ok(());
     }
     let failure =
-        Failure::new(Exit::Usage, "with `--kit` there is restore, verify without --heal, snapshots and drill");
+        Failure::new(Exit::Usage, "with `--kit` there is restore, export, verify without --heal, snapshots and drill");
     Err(failure
         .hinting("leave `--kit` out; a kit stands for a machine that is lost, and only reads its copies, under a lock"))
 }

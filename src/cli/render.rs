@@ -7,8 +7,10 @@ macro_rules! line {
     }};
 }
 
+mod against;
 mod backup;
 mod copy;
+mod export;
 mod forget;
 mod prune;
 mod restore;
@@ -28,15 +30,17 @@ use crate::exit::Failure;
 use crate::human;
 use crate::policy::{Lint, Policy};
 
+pub(super) use against::compared;
 use backup::{backup, failed_json};
 pub(super) use copy::copy_plan;
 use copy::{copies, copies_json};
+pub(super) use export::exported;
 pub(super) use forget::{forget_plan, forget_plan_json, forgotten, forgotten_json};
 pub(super) use prune::{prune_plan, prune_plan_json};
 use prune::{pruned, pruned_json};
 pub(super) use restore::{Proofs, restore_plan, restore_plan_json, restored, restored_json, targets};
 pub(super) use verify::heal_plan;
-use verify::{heal, offer_heal, verified};
+use verify::{heal, offer_heal, proof, verified};
 
 /// Faults that are listed; the counts are always whole, and `--json` has them all.
 const LINES_MAX: usize = 20;
@@ -85,6 +89,7 @@ pub(super) fn steps(told: &mut Told, policy: &Policy, steps: &[Step]) {
                 offer_heal(&mut told.text, policy, report);
             }
             Ok(Done::Heal(healed)) => heal(&mut told.text, healed),
+            Ok(Done::Proof(done)) => proof(told, policy, done),
             Ok(Done::Prune(done)) => pruned(told, done),
             Ok(Done::Drill(done)) => drill(told, done),
             Err(error) => told.fail(&format!("{} {}: ", step.verb, policy.name), error),
@@ -115,6 +120,13 @@ pub(super) fn steps_json(steps: &[Step]) -> Vec<Value> {
             Ok(Done::Copy(done)) => json!({ "copies": copies_json(done) }),
             Ok(Done::Verify(report)) => json!({ "sound": report.is_sound(), "report": report }),
             Ok(Done::Heal(healed)) => json!({ "sound": healed.is_sound(), "report": healed.report, "healed": healed }),
+            Ok(Done::Proof(done)) => json!({
+                "sound": done.is_sound(),
+                "report": done.report,
+                "restored": done.outcome.snapshots,
+                "checks": done.outcome.checks,
+                "failure": done.failure,
+            }),
             Ok(Done::Prune(done)) => pruned_json(done),
             Ok(Done::Drill(done)) => {
                 json!({ "outcome": done.report.outcome, "failure": done.failure, "files": done.files })

@@ -181,12 +181,11 @@ fn request(policy: &Policy, args: &RestoreArgs) -> Result<Request, Failure> {
     })
 }
 
-fn absolute(path: &std::path::Path) -> Result<PathBuf, Failure> {
-    std::path::absolute(path)
-        .map_err(|error| Failure::new(Exit::Usage, format!("restore into `{}`: {error}", path.display())))
+pub(super) fn absolute(path: &std::path::Path) -> Result<PathBuf, Failure> {
+    std::path::absolute(path).map_err(|error| Failure::new(Exit::Usage, format!("find `{}`: {error}", path.display())))
 }
 
-fn table(name: &str) -> Result<(String, String), Failure> {
+pub(super) fn table(name: &str) -> Result<(String, String), Failure> {
     let refusal = || Failure::new(Exit::Usage, format!("`{name}` names no table")).hinting("write `schema.table`");
     let (schema, table) = name.split_once('.').ok_or_else(refusal)?;
     if schema.is_empty() || table.is_empty() { Err(refusal()) } else { Ok((schema.to_owned(), table.to_owned())) }
@@ -222,7 +221,7 @@ fn names(args: &RestoreArgs) -> Result<Names, Failure> {
 }
 
 /// Reads a moment: `latest`, RFC 3339, or a date and time in the policy's zone.
-fn moment(text: &str, zone: Tz) -> Result<Moment, Failure> {
+pub(super) fn moment(text: &str, zone: Tz) -> Result<Moment, Failure> {
     if text == "latest" {
         return Ok(Moment::Latest);
     }

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use crate::backup;
 use crate::catalog::{Catalog, REPOSITORY};
+use crate::cli::against::against_source;
 use crate::cli::args::{BackupArgs, CopyArgs, DrillArgs, ForgetArgs, Global, LevelArg, PruneArgs, RunArgs, VerifyArgs};
 use crate::cli::envelope::{Answer, Answered, wait, wait_for};
 use crate::cli::render::Told;
@@ -157,13 +158,22 @@ async fn plan_copies(policy: &Policy, names: &[String], run: &Run) -> Answered {
 
 pub(super) fn verify(global: &Global, args: &VerifyArgs) -> Answered {
     let policy = policies::one(global, &args.policy.policy)?;
+    if args.against_source {
+        return against_source(global, &policy, args);
+    }
     let level = match args.level {
         LevelArg::Structure => verify::Level::Structure,
         LevelArg::Data => verify::Level::Data,
+        LevelArg::Restore => verify::Level::Restore,
     };
     let subset = args.subset.as_deref().map(str::parse::<verify::Subset>).transpose();
     let subset = subset.map_err(|error| Failure::new(Exit::Usage, error.to_string()))?;
     let options = verify::Options { level, subset };
+    if level == verify::Level::Restore && (args.heal || subset.is_some()) {
+        let what = if args.heal { "--heal" } else { "--subset" };
+        return Err(Failure::new(Exit::Usage, format!("verify: `{what}` does not go with `--level restore`"))
+            .hinting("use `--level data`: a restore compares what it brings back, and all of it"));
+    }
     if args.heal {
         return heal(global, &policy, args, options);
     }

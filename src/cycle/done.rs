@@ -2,6 +2,8 @@
 
 use crate::backup;
 use crate::copy::Copied;
+use crate::drill::checks;
+use crate::drill::outcome::{CheckResult, CheckState, ChecksVerdict, DrillOutcome};
 use crate::exit::{Exit, Failure};
 use crate::forget::{ForgetPlan, Forgotten, Freeze};
 use crate::heal::Healed;
@@ -18,6 +20,7 @@ pub enum Done {
     Copy(Vec<CopyDone>),
     Verify(Box<verify::Report>),
     Heal(Box<Healed>),
+    Proof(Box<ProofDone>),
     Prune(Box<PruneDone>),
     Drill(Box<DrillDone>),
 }
@@ -52,6 +55,17 @@ pub struct DrillDone {
     pub files: Written,
 }
 
+/// What a verify at the level `restore` found.
+#[derive(Debug)]
+pub struct ProofDone {
+    /// Of the level `structure`.
+    pub report: verify::Report,
+    /// What was restored, and how it compared.
+    pub outcome: DrillOutcome,
+    /// What kept it from coming to an end.
+    pub failure: Option<Failure>,
+}
+
 impl Done {
     #[must_use]
     pub fn exit(&self) -> Exit {
@@ -62,6 +76,7 @@ impl Done {
             Self::Heal(healed) if healed.is_protected() => Exit::Protected,
             Self::Heal(healed) if healed.is_locked() => Exit::Locked,
             Self::Heal(healed) => exit_of_report(&healed.report),
+            Self::Proof(done) => done.exit(),
             Self::Prune(done) => done.exit(),
             Self::Drill(done) => done.exit(),
         }
@@ -78,6 +93,7 @@ impl Done {
                 let unseen = healed.unseen.iter().map(|why| format!("what was mended was not looked at again: {why}"));
                 faults(&healed.report).into_iter().chain(unseen).collect()
             }
+            Self::Proof(done) => done.errors(),
             Self::Prune(done) => done.error().into_iter().collect(),
             Self::Drill(done) => done.report.outcome.error.iter().cloned().collect(),
         };
@@ -90,7 +106,7 @@ impl Done {
         let copies = match self {
             Self::Backup(done) => &done.copies,
             Self::Copy(copies) => copies,
-            Self::Verify(_) | Self::Heal(_) | Self::Prune(_) | Self::Drill(_) => return 0,
+            Self::Verify(_) | Self::Heal(_) | Self::Proof(_) | Self::Prune(_) | Self::Drill(_) => return 0,
         };
         copies.iter().filter_map(|copy| copy.result.as_ref().ok()).map(|copied| copied.bytes).sum()
     }
@@ -169,6 +185,37 @@ impl DrillDone {
             None if self.report.outcome.unproved() => Exit::Incomplete,
             None => Exit::Ok,
         }
+    }
+}
+
+impl ProofDone {
+    /// Tells whether bytes are not as they were stored.
+    #[must_use]
+    pub fn is_damaged(&self) -> bool {
+        let is_damage = |check: &CheckResult| matches!(check.kind.as_str(), checks::ROWS | checks::CONTENT);
+        !self.report.is_sound() || self.outcome.checks_in(CheckState::Fail).any(is_damage)
+    }
+
+    /// Tells whether all came back as it was; `None` where that could not be found out.
+    #[must_use]
+    pub fn is_sound(&self) -> Option<bool> {
+        let is_whole = self.failure.is_none() && self.outcome.verdict.checks == ChecksVerdict::Passed;
+        if self.is_damaged() { Some(false) } else { is_whole.then_some(true) }
+    }
+
+    fn exit(&self) -> Exit {
+        match &self.failure {
+            _ if self.is_damaged() => Exit::Damaged,
+            Some(failure) => failure.exit,
+            None if self.outcome.checks_failed() => Exit::CheckFailed,
+            None if self.is_sound().is_none() => Exit::Incomplete,
+            None => Exit::Ok,
+        }
+    }
+
+    fn errors(&self) -> Vec<String> {
+        let failed = self.outcome.checks_in(CheckState::Fail).map(|check| format!("{}: failed", check.name));
+        faults(&self.report).into_iter().chain(failed).chain(self.outcome.error.clone()).collect()
     }
 }
 

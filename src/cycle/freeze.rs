@@ -60,11 +60,13 @@ fn is_damaged(newest_first: &[VerifyRecord]) -> bool {
     })
 }
 
-/// Tells whether a verify looked at all that an earlier one did. What `structure` proves, each share of `data` proves as well.
+/// Tells whether a verify looked at all that an earlier one did. What `structure` proves, each share of `data` proves as well, and
+/// `restore`; what a restore has found wrong, only a restore finds right.
 fn covers(later: &VerifyRecord, earlier: &VerifyRecord) -> bool {
     match (earlier.level, later.level) {
         (Level::Structure, _) => true,
-        (Level::Data, Level::Structure) => false,
+        (Level::Data, Level::Structure | Level::Restore) => false,
+        (Level::Restore, later) => later == Level::Restore,
         (Level::Data, Level::Data) => later.subset.is_none() || later.subset == earlier.subset,
     }
 }
@@ -78,7 +80,7 @@ mod tests {
     use crate::catalog::REPOSITORY;
     use crate::id::RunId;
 
-    /// Verifies from the oldest on: `d` or `s` for the level, a share, and whether it was sound.
+    /// Verifies from the oldest on: `s`, `d` or `r` for the level, a share, and whether it was sound.
     fn damaged(verifies: &[(char, Option<&str>, bool)]) -> bool {
         let record = |(hour, (level, subset, is_sound)): (i64, &(char, Option<&str>, bool))| {
             let started = DateTime::UNIX_EPOCH + TimeDelta::hours(hour);
@@ -86,7 +88,11 @@ mod tests {
                 run: RunId::new(started, 1),
                 started,
                 store: REPOSITORY.to_owned(),
-                level: if *level == 'd' { Level::Data } else { Level::Structure },
+                level: match level {
+                    'd' => Level::Data,
+                    'r' => Level::Restore,
+                    _ => Level::Structure,
+                },
                 subset: subset.map(|text| text.parse().unwrap()),
                 is_sound: *is_sound,
             }
@@ -107,6 +113,11 @@ mod tests {
         assert!(damaged(&[('d', Some("3/7"), false), ('d', Some("4/7"), true)]), "another share");
         assert!(!damaged(&[('d', Some("3/7"), false), ('d', Some("3/7"), true)]));
         assert!(damaged(&[('d', None, true), ('d', None, false)]), "only what comes later mends");
+        assert!(damaged(&[('r', None, false), ('d', None, true)]), "what came back was not what was dumped");
+        assert!(damaged(&[('d', None, false), ('r', None, true)]), "a restore reads what the newest snapshots need");
+        assert!(
+            !damaged(&[('s', None, false), ('r', None, true)]) && !damaged(&[('r', None, false), ('r', None, true)])
+        );
     }
 
     #[test]

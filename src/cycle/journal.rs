@@ -99,6 +99,9 @@ impl<'a> Journal<'a> {
         match done {
             Done::Verify(report) => self.end_verify(task, report.is_harmless())?,
             Done::Heal(healed) => self.end_heal(task, healed)?,
+            Done::Proof(done) => {
+                done.is_sound().map_or(Ok(()), |is_sound| self.end_verify(task, is_sound))?;
+            }
             Done::Backup(_) | Done::Copy(_) | Done::Prune(_) | Done::Drill(_) => {}
         }
         let backed: &[Backed] = if let Done::Backup(done) = done { &done.outcome.done } else { &[] };

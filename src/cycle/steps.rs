@@ -8,7 +8,7 @@ use crate::catalog::{Catalog, CopyRecord, REPOSITORY, SnapshotRecord};
 use crate::copy;
 use crate::copy::{Copied, Ledger, LedgerError, LedgerFile, Listing, Terms};
 use crate::cycle;
-use crate::cycle::done::{BackupDone, CopyDone, Done, DrillDone, PruneDone};
+use crate::cycle::done::{BackupDone, CopyDone, Done, DrillDone, ProofDone, PruneDone};
 use crate::cycle::freeze::freeze;
 use crate::cycle::journal::{Journal, Verb};
 use crate::cycle::task::Task;
@@ -60,6 +60,10 @@ pub async fn work(task: &Task, policy: &Policy, journal: &Journal<'_>, run: &Run
             strike_faulty(policy, copy.as_deref(), &repository, &healed.report, run).await?;
             mended?;
             Ok(Done::Heal(Box::new(healed)))
+        }
+        Task::Verify { copy, options, heals: false, .. } if options.level == verify::Level::Restore => {
+            let done = prove(policy, copy.as_deref(), *options, run).await?;
+            Ok(Done::Proof(Box::new(done)))
         }
         Task::Verify { copy, options, heals: false, .. } => {
             let report = verify_store(policy, copy.as_deref(), *options, run).await?;
@@ -252,6 +256,23 @@ async fn verify_store(
     let report = report?;
     strike_faulty(policy, copy, &repository, &report, run).await?;
     Ok(report)
+}
+
+/// Verifies the structure of the repository or a copy, and restores what each source's newest snapshot holds into a sandbox, to
+/// compare it.
+async fn prove(policy: &Policy, copy: Option<&str>, options: verify::Options, run: &Run) -> Result<ProofDone, Failure> {
+    let (began, began_at) = (Instant::now(), run.now());
+    let origin = copy.map_or(Origin::Repository, |name| Origin::Copy { name: name.to_owned() });
+    let repository = place::repository_to_prove(policy, copy, run).await?;
+    let lock = place::lock_to_read(&repository, run).await?;
+    let report = verify::verify(&repository, options, run).await;
+    let (outcome, error) =
+        drill::prove(policy, drill::Start { repository: &repository, origin, began, began_at }, run).await;
+    place::unlock(lock, run).await;
+    run.check()?;
+    let report = report?;
+    strike_faulty(policy, copy, &repository, &report, run).await?;
+    Ok(ProofDone { report, outcome, failure: error.map(Failure::from) })
 }
 
 /// Strikes what is not in a copy as it should be off the record of what was sent: the next copy sends again what the repository

@@ -25,7 +25,7 @@ use crate::drill::outcome::CheckState;
 use crate::mysql::manifest::Manifest;
 use crate::mysql::server::Server;
 use crate::policy::Check;
-use crate::restore::files::Restored;
+use crate::restore::files::{Comparison, Restored};
 use crate::run::Run;
 use crate::run::Stopped;
 use crate::target::mysql::Loaded;
@@ -35,6 +35,10 @@ const NAMES_SHOWN: usize = 5;
 
 /// A check may read every row of a large table; one that takes longer than this waits for something that never comes.
 const CHECK_MAX: Duration = Duration::from_mins(30);
+
+/// The kinds of check whose failure is damage: what came back is not what was stored.
+pub const ROWS: &str = "rows";
+pub const CONTENT: &str = "content";
 
 /// Builds a result whose duration is filled in by the caller.
 fn result(name: &str, kind: &str, state: CheckState) -> CheckResult {
@@ -84,6 +88,23 @@ pub fn tree(source: &str, restored: &Restored, took: Duration) -> CheckResult {
     check
 }
 
+/// Judges a restored tree beside its snapshot: content must be the same. An owner, a mode or a time that this machine does not let
+/// us give back says nothing of the snapshot, and is told.
+#[must_use]
+pub fn content(source: &str, compared: &Comparison, took: Duration) -> CheckResult {
+    let state = if compared.damaged == 0 { CheckState::Pass } else { CheckState::Fail };
+    let mut check = result(&format!("{source}: every file as stored"), CONTENT, state);
+    let others = compared.differing - compared.damaged.min(compared.differing);
+    check.found = Some(format!(
+        "{} files, {} of them another content, {others} another owner, mode or time",
+        compared.files, compared.damaged
+    ));
+    check.wanted = Some("0 of another content".to_owned());
+    check.detail = compared.differences.first().map(ToString::to_string);
+    check.duration_ms = crate::backup::millis(took);
+    check
+}
+
 /// Judges what the server made: tables, views, routines, triggers, events, accounts.
 #[must_use]
 pub fn objects(source: &str, loaded: &Loaded) -> CheckResult {
@@ -105,12 +126,12 @@ pub async fn rows(source: &str, server: &Server, manifest: &Manifest, run: &Run)
     let mut check = match crate::restore::row_differences(server, manifest, None, run).await {
         Ok(differences) => {
             let state = if differences.is_empty() { CheckState::Pass } else { CheckState::Fail };
-            let mut check = result(&name, "rows", state);
+            let mut check = result(&name, ROWS, state);
             check.found = Some(format!("{} of {chunks} chunks hash alike", chunks - differences.len().min(chunks)));
             check.detail = differences.first().map(ToString::to_string);
             check
         }
-        Err(error) => not_run(&name, "rows", &crate::human::chain(&error)),
+        Err(error) => not_run(&name, ROWS, &crate::human::chain(&error)),
     };
     check.wanted = Some(format!("{chunks} chunks, {} rows", manifest.rows()));
     check.duration_ms = crate::backup::millis(began.elapsed());

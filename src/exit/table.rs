@@ -1,11 +1,13 @@
 //! The one table from errors to exit codes. Every variant is matched, so that a new one does not compile until it has a code.
 
+use crate::against::AgainstError;
 use crate::backup::BackupError;
 use crate::backup::files::BackupFilesError;
 use crate::catalog::CatalogError;
 use crate::copy::{CopyError, LedgerError};
 use crate::drill::DrillError;
 use crate::exit::{Exit, Failure};
+use crate::export::ExportError;
 use crate::heal::HealError;
 use crate::human;
 use crate::install::InstallError;
@@ -253,6 +255,23 @@ coded! {
         RestoreError::Repository(error) => error.code(),
         RestoreError::Thread(_) => Exit::Failed,
         RestoreError::Stopped(_) => Exit::Interrupted,
+    };
+    ExportError: |error| match error {
+        ExportError::Restore(error) => error.code(),
+        ExportError::Repository(error) => error.code(),
+        ExportError::Dump(error) => error.code(),
+        ExportError::NoDatabase(_)
+        | ExportError::ManyDatabases { .. }
+        | ExportError::NotDatabase(_)
+        | ExportError::NotEmpty(_) => Exit::Usage,
+        ExportError::Write { .. } | ExportError::Thread(_) => Exit::Failed,
+        ExportError::Stopped(_) => Exit::Interrupted,
+    };
+    AgainstError: |error| match error {
+        AgainstError::Choose(error) => error.code(),
+        AgainstError::Read(error) => error.code(),
+        AgainstError::Source(error) => error.code(),
+        AgainstError::NoDatabase(_) | AgainstError::NotDatabase(_) => Exit::Usage,
     };
     DrillError: |error| match error {
         DrillError::WorkDir { .. } | DrillError::Thread(_) => Exit::Failed,

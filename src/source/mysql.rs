@@ -49,8 +49,9 @@ use crate::source::mysql::session::{Capabilities, connect, settle, want_raw_byte
 use crate::source::mysql::view::Opening;
 
 pub use error::MysqlSourceError;
-pub use hash::{ChunkHash, hash_chunks};
+pub use hash::{ChunkHash, Standing, hash_chunks};
 pub use moment::Moment;
+pub(crate) use script::{load_data, write_statement};
 pub use throttle::{Pause, Reason, Throttle};
 
 /// Row files end near this size: large enough to load fast, small enough to try again and to share out.
@@ -192,6 +193,12 @@ impl Snapshot {
     #[must_use]
     pub fn throttle(&self) -> Arc<Throttle> {
         self.throttle.clone()
+    }
+
+    /// Returns the name of the server, as manifests have it.
+    #[must_use]
+    pub fn server_id(&self) -> String {
+        self.capabilities.server()
     }
 
     /// Cuts row files near another size.

@@ -103,7 +103,7 @@ fn rows_below(manifest: &Manifest, below: &str) -> Vec<Rows> {
     let mut rows = Vec::new();
     for table in &manifest.tables {
         if let Some(chunk) = table.chunks.iter().find(|chunk| chunk.path == below) {
-            return vec![rows_of(table, chunk)];
+            return vec![Rows::of(table, chunk)];
         }
         let is_in = |chunk: &&Chunk| Path::new(&chunk.path).starts_with(below);
         let count = table.chunks.iter().filter(is_in).map(|chunk| chunk.rows).sum();
@@ -114,12 +114,20 @@ fn rows_below(manifest: &Manifest, below: &str) -> Vec<Rows> {
     rows
 }
 
-fn rows_of(table: &TableEntry, chunk: &Chunk) -> Rows {
-    let bound = |literals: &Option<Vec<String>>| {
-        let literals = literals.as_ref()?;
-        Some(table.key.iter().zip(literals).map(|(column, literal)| shown(column, literal)).collect())
-    };
-    Rows { table: name_of(table), rows: chunk.rows, after: bound(&chunk.lower), up_to: bound(&chunk.upper) }
+impl Rows {
+    /// Returns the rows of a row file.
+    pub(crate) fn of(table: &TableEntry, chunk: &Chunk) -> Self {
+        let bound = |literals: &Option<Vec<String>>| {
+            let literals = literals.as_ref()?;
+            Some(table.key.iter().zip(literals).map(|(column, literal)| shown(column, literal)).collect())
+        };
+        Self { table: name_of(table), rows: chunk.rows, after: bound(&chunk.lower), up_to: bound(&chunk.upper) }
+    }
+
+    /// Returns all rows of a table.
+    pub(crate) fn all(table: &TableEntry) -> Self {
+        Self { table: name_of(table), rows: table.rows, after: None, up_to: None }
+    }
 }
 
 fn name_of(table: &TableEntry) -> String {

@@ -19,7 +19,7 @@ use bkp::mysql::manifest::{Chunk, Consistency, Manifest};
 use bkp::mysql::server::Server as Address;
 use bkp::policy::{MysqlAddress, MysqlSource, NonTransactional, Tls, TlsMode};
 use bkp::run::Run;
-use bkp::source::mysql::{MysqlSourceError, hash_chunks};
+use bkp::source::mysql::{MysqlSourceError, Snapshot, Unheld, hash_chunks};
 use tokio_util::sync::CancellationToken;
 
 use crate::servers::{Product, Server, block_on, program};
@@ -29,7 +29,7 @@ use world::{DirSink, as_user, by_socket, dump, dump_by, restore, rows_of, source
 const BOTH: [Product; 2] = [Product::MariaDb, Product::MySql];
 
 /// Small row files, so that a small table has many.
-const CHUNK_BYTES: u64 = 20_000;
+pub(crate) const CHUNK_BYTES: u64 = 20_000;
 
 pub(crate) fn fixture(product: Product) -> Server {
     let server = match product {
@@ -92,6 +92,19 @@ fn a_restored_server_hashes_as_its_dump_and_a_changed_row_names_its_chunk() {
         assert_eq!(differing(&restored, &manifest, None), BTreeSet::from(expected), "{product:?}");
         let only = BTreeSet::from([("torture".to_owned(), "times".to_owned())]);
         assert_eq!(differing(&restored, &manifest, Some(&only)), BTreeSet::new(), "{product:?}");
+
+        restored.execute("ALTER TABLE torture.zero_auto ADD COLUMN w INT; DROP TABLE torture.texts; CREATE TABLE torture.fresh (a INT)");
+        let window = Snapshot::open(&by_socket(&restored), &source(3), Unheld::Refuse, &Run::silent()).unwrap();
+        let standing = window.hash(&manifest, &Run::silent()).unwrap();
+        let of_torture = |table: &str| vec![("torture".to_owned(), table.to_owned())];
+        assert_eq!(standing.altered, of_torture("zero_auto"), "{product:?}");
+        assert_eq!((standing.gone, standing.new), (of_torture("texts"), of_torture("fresh")), "{product:?}");
+        let chunks = |table: &str| {
+            let entry = manifest.tables.iter().find(|entry| entry.name == table).unwrap();
+            let found = standing.hashes.iter().filter(|hash| hash.table == table);
+            found.zip(&entry.chunks).map(|(hash, chunk)| hash.sha256 == chunk.sha256).collect::<Vec<_>>()
+        };
+        assert_eq!((chunks("times"), chunks("numbers")), (vec![true], vec![false]), "{product:?}");
     }
 }
 

@@ -335,7 +335,7 @@ fn snapshots(world: &World) -> serde_json::Value {
     world.bkp(&["snapshots", "mall", "--json"]).expect(0).json()
 }
 
-fn small_disk<'a>(dir: &'a std::path::Path, size: &str) -> Unmount<'a> {
+pub(crate) fn small_disk<'a>(dir: &'a std::path::Path, size: &str) -> Unmount<'a> {
     fs::create_dir_all(dir).unwrap();
     let size = format!("size={size}");
     let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", &size, "tmpfs"]).arg(dir).status().unwrap();
@@ -343,7 +343,7 @@ fn small_disk<'a>(dir: &'a std::path::Path, size: &str) -> Unmount<'a> {
     Unmount(dir)
 }
 
-struct Unmount<'a>(&'a std::path::Path);
+pub(crate) struct Unmount<'a>(&'a std::path::Path);
 
 impl Drop for Unmount<'_> {
     fn drop(&mut self) {

@@ -1,7 +1,7 @@
 //! A dump goes into real servers: whole, interrupted at any moment, and refused where it does not fit.
 
 mod cut;
-mod dumps;
+pub(crate) mod dumps;
 mod foreign;
 mod names;
 mod readers;

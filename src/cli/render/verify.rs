@@ -2,7 +2,9 @@
 
 use std::fmt::Write as _;
 
-use crate::cli::render::{LINES_MAX, more, shown};
+use crate::cli::render::{LINES_MAX, Told, more, shown};
+use crate::cycle::done::ProofDone;
+use crate::drill::outcome::CheckState;
 use crate::heal::{HealPlan, Healed};
 use crate::human;
 use crate::policy::Policy;
@@ -37,10 +39,31 @@ pub(super) fn verified(text: &mut String, what: &str, report: &verify::Report) {
     more(text, report.damaged.len() + report.missing.len());
 }
 
+/// Tells what a restore into a sandbox brought back, and how it compared.
+pub(super) fn proof(told: &mut Told, policy: &Policy, done: &ProofDone) {
+    verified(&mut told.text, "verify", &done.report);
+    offer_heal(&mut told.text, policy, &done.report);
+    for check in &done.outcome.checks {
+        let state = match check.result {
+            CheckState::Pass => "pass",
+            CheckState::Fail => "FAILED",
+            CheckState::NotRun => "NOT RUN",
+        };
+        let found = check.found.as_deref().map(|found| format!(": {found}")).unwrap_or_default();
+        line!(told.text, "{:<10} {state}: {}{}", "restored", shown(&check.name), shown(found));
+        if let Some(detail) = check.detail.as_ref().filter(|_| check.result != CheckState::Pass) {
+            line!(told.text, "           {}", shown(detail));
+        }
+    }
+    if let Some(failure) = &done.failure {
+        told.fail("verify: ", failure);
+    }
+}
+
 pub(super) fn offer_heal(text: &mut String, policy: &Policy, report: &verify::Report) {
     if !report.is_sound() {
         let level = match report.level {
-            verify::Level::Structure => "",
+            verify::Level::Structure | verify::Level::Restore => "",
             verify::Level::Data => " --level data",
         };
         line!(text, "{:<10} `bkp verify {}{level} --heal` puts back what another store holds whole", "", policy.name);

@@ -74,7 +74,7 @@ impl Snapshot {
 
     /// Gives MariaDB's lock on definitions up where it costs more than it brings: as long as it is held, whoever writes to a
     /// table without transactions waits, in every schema. Tables that change from here on are noticed at the end.
-    fn free_writers_of_others(&mut self, run: &Run) -> Result<(), MysqlSourceError> {
+    pub(super) fn free_writers_of_others(&mut self, run: &Run) -> Result<(), MysqlSourceError> {
         if !self.capabilities.is_mariadb() || !self.holds.has_definitions() {
             return Ok(());
         }
@@ -196,7 +196,7 @@ impl Snapshot {
     }
 
     /// Ends what still runs on the server: a statement does not notice that its reader has gone until it sends.
-    fn kill_readers(&mut self) {
+    pub(super) fn kill_readers(&mut self) {
         let busy: Vec<String> =
             self.readers.iter().filter(|reader| reader.is_busy()).map(|reader| reader.id().to_string()).collect();
         if !busy.is_empty() {

@@ -1,7 +1,7 @@
 //! Reads a server's tables through the dump's own encoder, and hashes them in a dump's chunks: what a restore has brought
-//! back is what was dumped, byte for byte, or the chunk that differs is named.
+//! back is what was dumped, byte for byte, or the chunk that differs is named. A source is read so within the read views of a dump.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, PoisonError};
 
 use sha2::{Digest, Sha256};
@@ -16,7 +16,8 @@ use crate::source::mysql::inventory::{Inventory, Table};
 use crate::source::mysql::layout;
 use crate::source::mysql::range::Range;
 use crate::source::mysql::read::each_row;
-use crate::source::mysql::session::{Capabilities, connect, settle, want_raw_bytes};
+use crate::source::mysql::session::{Capabilities, connect, settle};
+use crate::source::mysql::{New, Snapshot, connect_readers};
 
 /// Lines are hashed in stretches of this size.
 const BUFFER_BYTES: usize = 256 * 1024;
@@ -55,8 +56,94 @@ pub fn hash_chunks(
     let pieces = pieces(&entries, &inventory)?;
     let total = entries.iter().map(|entry| entry.bytes).sum();
     let progress = run.events.task("compare rows", Unit::Bytes, total);
-    let hasher = Hasher { pieces: Mutex::new(pieces), found: Mutex::new(Vec::new()), progress: &progress, run };
-    hasher.hash_all(server, &capabilities, connections.max(1))
+    let mut readers = connect_readers(server, connections.max(1), &capabilities, run)?;
+    Hasher::new(pieces, &progress, run).hash_all(&mut readers)
+}
+
+/// What of a dump stands on its source now.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Standing {
+    /// Of the tables that both have, with the same columns and key.
+    pub hashes: Vec<ChunkHash>,
+    /// Tables of the dump that have other columns or another key now. Schema and name, as the others.
+    pub altered: Vec<(String, String)>,
+    /// Tables of the dump that are gone.
+    pub gone: Vec<(String, String)>,
+    /// Tables that the dump does not have.
+    pub new: Vec<(String, String)>,
+}
+
+impl Snapshot {
+    /// Hashes the chunks of a dump as the read views show them: the source at one moment. Blocks.
+    ///
+    /// # Errors
+    /// A lock or a connection that is lost, a table that was altered meanwhile.
+    pub fn hash(mut self, manifest: &Manifest, run: &Run) -> Result<Standing, MysqlSourceError> {
+        let standing = self.hash_tables(manifest, run);
+        // A lost lock stops the readers: it is the reason, and their stopping is not.
+        let standing = self.keeper.lost().map_or(standing, Err);
+        if standing.is_err() {
+            self.kill_readers();
+        }
+        standing
+    }
+
+    fn hash_tables(&mut self, manifest: &Manifest, run: &Run) -> Result<Standing, MysqlSourceError> {
+        let cancel = self.cancel.clone();
+        self.readers.iter_mut().for_each(|reader| reader.set_cancel(cancel.clone()));
+        self.free_writers_of_others(run)?;
+        let (mut standing, entries) = stand(manifest, &self.inventory);
+        let total = entries.iter().map(|entry| entry.bytes).sum();
+        let progress = run.events.task("compare rows", Unit::Bytes, total);
+        let unprotected: BTreeSet<_> = self.inventory.unprotected().map(Table::place).collect();
+        let is_locked = |entry: &&TableEntry| unprotected.contains(&place_of(entry));
+        let (locked, others): (Vec<&TableEntry>, Vec<&TableEntry>) = entries.into_iter().partition(is_locked);
+        // Writers of locked tables wait: those come first.
+        for entries in [locked, others] {
+            let pieces = pieces(&entries, &self.inventory)?;
+            standing.hashes.extend(Hasher::new(pieces, &progress, run).hash_all(&mut self.readers)?);
+            self.holds.free_tables()?;
+        }
+        self.holds.check()?;
+        if !self.holds.has_definitions() {
+            self.refuse_changes(New::Fine)?;
+        }
+        Ok(standing)
+    }
+}
+
+/// Sets the tables of a dump beside those of its source, and returns those that can be compared row by row.
+fn stand<'a>(manifest: &'a Manifest, inventory: &Inventory) -> (Standing, Vec<&'a TableEntry>) {
+    let (mut standing, mut same) = (Standing::default(), Vec::new());
+    let mut tables = by_place(inventory);
+    for entry in &manifest.tables {
+        let name = || (entry.schema.clone(), entry.name.clone());
+        match tables.remove(&place_of(entry)) {
+            None => standing.gone.push(name()),
+            Some(table) if table.columns != entry.columns || cut_of(table) != entry.key => {
+                standing.altered.push(name());
+            }
+            // Its rows are another's, and not in the dump.
+            Some(table) if table.is_hollow() => {}
+            Some(_) => same.push(entry),
+        }
+    }
+    standing.new = tables.into_keys().map(|(schema, name)| (schema.to_owned(), name.to_owned())).collect();
+    (standing, same)
+}
+
+/// Returns the tables by schema and name.
+fn by_place(inventory: &Inventory) -> BTreeMap<(&str, &str), &Table> {
+    inventory.tables.iter().map(|table| (table.place(), table)).collect()
+}
+
+fn place_of(entry: &TableEntry) -> (&str, &str) {
+    (&entry.schema, &entry.name)
+}
+
+/// Returns the columns that a table's ranges are cut by.
+fn cut_of(table: &Table) -> &[String] {
+    table.key.as_ref().map(|key| key.columns.as_slice()).unwrap_or_default()
 }
 
 /// What one statement reads: a chunk, or all chunks of a table without a key.
@@ -70,9 +157,9 @@ struct Piece<'a> {
 
 fn pieces<'a>(entries: &[&'a TableEntry], inventory: &Inventory) -> Result<Vec<Piece<'a>>, MysqlSourceError> {
     let mut pieces = Vec::new();
+    let tables = by_place(inventory);
     for entry in entries {
-        let same = |table: &&Table| table.schema == entry.schema && table.name == entry.name;
-        let Some(found) = inventory.tables.iter().find(same) else {
+        let Some(found) = tables.get(&place_of(entry)) else {
             continue;
         };
         let table = as_dumped(found, entry)?;
@@ -96,8 +183,7 @@ fn pieces<'a>(entries: &[&'a TableEntry], inventory: &Inventory) -> Result<Vec<P
 fn as_dumped(found: &Table, entry: &TableEntry) -> Result<Table, MysqlSourceError> {
     let mut table = found.clone();
     table.columns.clone_from(&entry.columns);
-    let cut = table.key.as_ref().map(|key| key.columns.as_slice()).unwrap_or_default();
-    if cut != entry.key.as_slice() {
+    if cut_of(&table) != entry.key {
         return Err(MysqlSourceError::Unsupported {
             table: found.title(),
             problem: "its key is not the key of the dump".to_owned(),
@@ -113,16 +199,14 @@ struct Hasher<'a> {
     run: &'a Run,
 }
 
-impl Hasher<'_> {
-    fn hash_all(
-        self,
-        server: &Server,
-        capabilities: &Capabilities,
-        connections: usize,
-    ) -> Result<Vec<ChunkHash>, MysqlSourceError> {
+impl<'a> Hasher<'a> {
+    fn new(pieces: Vec<Piece<'a>>, progress: &'a Progress, run: &'a Run) -> Self {
+        Self { pieces: Mutex::new(pieces), found: Mutex::new(Vec::new()), progress, run }
+    }
+
+    fn hash_all(self, readers: &mut [Wire]) -> Result<Vec<ChunkHash>, MysqlSourceError> {
         std::thread::scope(|scope| {
-            let threads: Vec<_> =
-                (0..connections).map(|_| scope.spawn(|| self.hash_some(server, capabilities))).collect();
+            let threads: Vec<_> = readers.iter_mut().map(|reader| scope.spawn(|| self.hash_some(reader))).collect();
             let results: Vec<_> = threads.into_iter().map(std::thread::ScopedJoinHandle::join).collect();
             results.into_iter().try_for_each(|joined| joined.unwrap_or(Err(MysqlSourceError::BrokeOff)))
         })?;
@@ -131,13 +215,10 @@ impl Hasher<'_> {
         Ok(found.into_iter().flat_map(|(_, hashes)| hashes).collect())
     }
 
-    fn hash_some(&self, server: &Server, capabilities: &Capabilities) -> Result<(), MysqlSourceError> {
-        let mut wire = connect(server, self.run)?;
-        settle(&mut wire, capabilities)?;
-        want_raw_bytes(&mut wire)?;
+    fn hash_some(&self, wire: &mut Wire) -> Result<(), MysqlSourceError> {
         while let Some(piece) = self.next() {
             self.run.check().map_err(|_| MysqlSourceError::Stopped)?;
-            let hashes = piece.hash(&mut wire, self.progress).inspect_err(|_| self.give_up())?;
+            let hashes = piece.hash(wire, self.progress).inspect_err(|_| self.give_up())?;
             self.found.lock().unwrap_or_else(PoisonError::into_inner).push((piece.number, hashes));
         }
         Ok(())

@@ -66,7 +66,7 @@ impl Table {
         format!("{}.{}", self.schema, self.name)
     }
 
-    fn place(&self) -> (&str, &str) {
+    pub(crate) fn place(&self) -> (&str, &str) {
         (&self.schema, &self.name)
     }
 

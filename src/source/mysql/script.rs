@@ -43,7 +43,8 @@ pub(crate) fn write_restore(
     }
     for table in tables {
         for chunk in &table.entry.chunks {
-            write_statement(out, &load_data(table.entry, &chunk.path))?;
+            let place = qualified(&table.entry.schema, &table.entry.name);
+            write_statement(out, &load_data(table.entry, &place, &chunk.path))?;
         }
     }
     write_objects(out, &last)?;
@@ -76,8 +77,8 @@ fn prologue(capabilities: &Capabilities) -> Vec<String> {
     statements
 }
 
-/// Returns the statement that loads one row file.
-pub(crate) fn load_data(table: &TableEntry, path: &str) -> String {
+/// Returns the statement that loads one row file into the table that is quoted as `place`.
+pub(crate) fn load_data(table: &TableEntry, place: &str, path: &str) -> String {
     let mut fields = Vec::new();
     let mut values = Vec::new();
     for (at, column) in table.columns.iter().enumerate() {
@@ -93,9 +94,8 @@ pub(crate) fn load_data(table: &TableEntry, path: &str) -> String {
     let set = if values.is_empty() { String::new() } else { format!(" SET {}", values.join(", ")) };
     // A path has no character that needs an escape.
     format!(
-        "LOAD DATA LOCAL INFILE '{path}' INTO TABLE {} CHARACTER SET binary FIELDS TERMINATED BY '\\t' ESCAPED BY '\\\\' \
+        "LOAD DATA LOCAL INFILE '{path}' INTO TABLE {place} CHARACTER SET binary FIELDS TERMINATED BY '\\t' ESCAPED BY '\\\\' \
          LINES TERMINATED BY '\\n' ({}){set}",
-        qualified(&table.schema, &table.name),
         fields.join(", ")
     )
 }
@@ -105,7 +105,8 @@ pub(crate) fn write_script(out: &mut dyn Write, statements: &[String]) -> io::Re
     statements.iter().try_for_each(|statement| write_statement(out, statement))
 }
 
-fn write_statement(out: &mut dyn Write, statement: &str) -> io::Result<()> {
+/// Writes a statement for the plain client, under a delimiter that it does not contain.
+pub(crate) fn write_statement(out: &mut dyn Write, statement: &str) -> io::Result<()> {
     if !statement.contains(';') {
         return writeln!(out, "{statement};");
     }

@@ -24,6 +24,7 @@ use crate::target::mysql::state::{Holding, TargetState};
 
 pub use names::{Names, TableName};
 pub(super) use objects::describe;
+pub(crate) use objects::is_selected;
 
 /// What of a dump is to be loaded.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -49,7 +50,8 @@ impl Selection {
         Self { tables: self.tables.as_ref().map(|_| tables.collect()), ..self.clone() }
     }
 
-    fn has(&self, schema: &str, table: &str) -> bool {
+    /// Tells whether a table is to be loaded.
+    pub(crate) fn has(&self, schema: &str, table: &str) -> bool {
         let is_it = |(s, t): &(String, String)| s == schema && t == table;
         self.tables.as_ref().is_none_or(|tables| tables.iter().any(is_it))
     }

@@ -17,14 +17,14 @@ use tempfile::TempDir;
 use crate::servers::{Product, Server};
 
 /// A dump of schema `shop` in a directory of its own.
-pub(super) struct Dump {
+pub(crate) struct Dump {
     dir: Arc<TempDir>,
     engine: &'static str,
     manifest: Manifest,
 }
 
 impl Dump {
-    pub(super) fn new(product: Product) -> Self {
+    pub(crate) fn new(product: Product) -> Self {
         let (product, version) = match product {
             Product::MariaDb => (Of::MariaDb, "10.11.14-MariaDB"),
             Product::MySql => (Of::MySql, "9.7.0"),
@@ -150,7 +150,7 @@ impl Dump {
     }
 
     /// Adds a table of the numbers from 0, cut into chunks.
-    pub(super) fn numbers(self, name: &str, chunks: usize, rows: usize) -> Self {
+    pub(crate) fn numbers(self, name: &str, chunks: usize, rows: usize) -> Self {
         let body =
             "  `id` int NOT NULL,\n  `word` varchar(40) DEFAULT NULL,\n  PRIMARY KEY (`id`),\n  KEY `by_word` (`word`)";
         self.table(name, body, &[("id", None), ("word", None)], &["id"]).fill(name, chunks, rows)
@@ -174,7 +174,7 @@ impl Dump {
     }
 
     /// Flips one bit of a file.
-    pub(super) fn damage(&self, path: &str) {
+    pub(crate) fn damage(&self, path: &str) {
         let path = self.dir.path().join(path);
         let mut bytes = fs::read(&path).unwrap();
         let middle = bytes.len() / 2;
@@ -182,7 +182,7 @@ impl Dump {
         fs::write(path, bytes).unwrap();
     }
 
-    pub(super) fn open(&self) -> Arc<DirDump> {
+    pub(crate) fn open(&self) -> Arc<DirDump> {
         self.write("manifest.json", serde_json::to_vec_pretty(&self.manifest).unwrap());
         let dump = DirDump::open(self.dir.path()).unwrap();
         // The files live as long as this process: a test is short.

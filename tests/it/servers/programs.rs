@@ -30,6 +30,7 @@ fn home() -> PathBuf {
 fn usual_place(name: &str) -> PathBuf {
     match name {
         "MYSQLD" | "MYSQL" | "MYSQLADMIN" | "MYSQLBINLOG" => lab().join("mysql/bin").join(name.to_lowercase()),
+        "MYLOADER" => lab().join("mydumper/bin/myloader"),
         "MARIADBD_NEWEST" => lab().join("mariadb/usr/sbin/mariadbd"),
         "MARIADB_INSTALL_DB_NEWEST" => lab().join("mariadb/usr/bin/mariadb-install-db"),
         "MOTO" => lab().join("moto/bin/moto_server"),

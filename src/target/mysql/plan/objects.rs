@@ -108,7 +108,7 @@ fn reason_to_omit(
 }
 
 /// Some tables bring their triggers, and the sequences of their schemas; everything else comes with the whole only.
-fn is_selected(object: &ObjectEntry, is_account: bool, selection: &Selection) -> bool {
+pub(crate) fn is_selected(object: &ObjectEntry, is_account: bool, selection: &Selection) -> bool {
     let schema = object.schema.as_deref().unwrap_or_default();
     match &selection.tables {
         None => !is_account || selection.accounts,
