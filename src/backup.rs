@@ -29,6 +29,7 @@ use crate::secret::SecretError;
 use crate::source::files::FilesError;
 use crate::source::files::FilesSource;
 use crate::source::mysql::MysqlSourceError;
+use crate::source::mysql::Pause;
 use crate::store::{FileKind, Key};
 
 /// What an operator may ask of a backup beside the policy.
@@ -40,6 +41,8 @@ pub struct Options {
     pub lock_wait: Duration,
     /// Take tables of different moments over no dump at all, where the account may take no lock.
     pub allow_inconsistent: bool,
+    /// Keep to no limit of the policy that makes way for the application.
+    pub no_throttle: bool,
 }
 
 /// One new snapshot.
@@ -63,6 +66,9 @@ pub struct Backed {
     /// How long writers of a database were held up, in milliseconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub write_stall_ms: Option<f64>,
+    /// How long the dump made way for the application, by reason.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub pauses: Vec<Pause>,
     /// What is left out, a line each; empty for a whole snapshot.
     pub incomplete: Vec<String>,
 }
@@ -144,7 +150,7 @@ pub async fn backup(
     let snapshots = repository.snapshots().await?;
     repository.load_index(run).await?;
     mend(repository, run).await?;
-    let job = Job { policy, repository, snapshots: &snapshots, allow_inconsistent: options.allow_inconsistent, run };
+    let job = Job { policy, repository, snapshots: &snapshots, options, run };
     let mut outcome = Outcome::default();
     for name in policy.mysql.keys().filter(|name| options.wants(name)) {
         outcome.add(name, mysql::save(&job, name).await);
@@ -209,7 +215,7 @@ pub(crate) struct Job<'a> {
     pub(crate) policy: &'a Policy,
     pub(crate) repository: &'a Arc<Repository>,
     pub(crate) snapshots: &'a [StoredSnapshot],
-    pub(crate) allow_inconsistent: bool,
+    pub(crate) options: &'a Options,
     pub(crate) run: &'a Run,
 }
 
@@ -340,6 +346,7 @@ async fn save_files(job: &Job<'_>, name: &str) -> Result<Backed, BackupError> {
         items_changed: saved.counts.files_new + saved.counts.files_changed,
         millis: millis(began.elapsed()),
         write_stall_ms: None,
+        pauses: Vec::new(),
         incomplete,
     })
 }

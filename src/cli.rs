@@ -8,6 +8,7 @@ mod export;
 mod key;
 mod kit;
 mod look;
+mod pause;
 mod policies;
 mod progress;
 mod render;
@@ -45,6 +46,8 @@ fn dispatch(cli: &Cli) -> Answered {
         Command::Man { dir } => setup::man(dir),
         Command::Run(args) => work::run(global, args),
         Command::Backup(args) => work::backup(global, args),
+        Command::Pause(args) => pause::pause(global, args),
+        Command::Resume(args) => pause::resume(global, args),
         Command::Copy(args) => work::copy(global, args),
         Command::Verify(args) => work::verify(global, args),
         Command::Forget(args) => work::forget(global, args),

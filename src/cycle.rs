@@ -267,6 +267,30 @@ fn make_state_dir(policy: &Policy) -> Result<(), Failure> {
     std::fs::create_dir_all(dir).map_err(refusal)
 }
 
+/// Makes the policy's dumps pause, the running one included.
+///
+/// # Errors
+/// [`Failure`] where the pause file cannot be made.
+pub fn pause(policy: &Policy) -> Result<(), Failure> {
+    make_state_dir(policy)?;
+    let file = policy.pause_file();
+    let made = std::fs::OpenOptions::new().create(true).append(true).open(&file);
+    made.map(drop).map_err(|error| Failure::new(Exit::Failed, format!("make `{}`: {error}", file.display())))
+}
+
+/// Lets the policy's dumps go on. Returns whether anything kept them.
+///
+/// # Errors
+/// [`Failure`] where the pause file cannot be removed.
+pub fn resume(policy: &Policy) -> Result<bool, Failure> {
+    let file = policy.pause_file();
+    match std::fs::remove_file(&file) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(Failure::new(Exit::Failed, format!("remove `{}`: {error}", file.display()))),
+    }
+}
+
 /// Returns the exit code of several steps: the gravest.
 #[must_use]
 pub fn exit_of(steps: &[Step]) -> Exit {

@@ -72,6 +72,9 @@ impl Finding {
 pub async fn examine(policy: &Policy, run: &Run) -> Vec<Finding> {
     let mut findings = vec![writable("state directory", &policy.state_dir)];
     findings.extend(repository(policy, run).await);
+    if !policy.mysql.is_empty() {
+        findings.push(pause(policy));
+    }
     for (name, place) in &policy.mysql {
         findings.extend(database::examine(name, place, policy, run).await);
     }
@@ -119,6 +122,17 @@ fn writable(what: &str, dir: &Path) -> Finding {
             Finding::new(State::Bad, assertion, format!("{}: {error}", existing.display()), Some(hint))
         }
     }
+}
+
+/// A pause that nobody ends makes every dump wait for an hour and fail.
+fn pause(policy: &Policy) -> Finding {
+    let what = "dumps: nobody keeps them paused";
+    let file = policy.pause_file();
+    if !file.exists() {
+        return Finding::ok(what, "none does");
+    }
+    let hint = format!("`bkp resume {}`, once they may go on", policy.name);
+    Finding::new(State::Warning, what, format!("`{}` is there", file.display()), Some(hint))
 }
 
 async fn repository(policy: &Policy, run: &Run) -> Vec<Finding> {

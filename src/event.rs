@@ -1,8 +1,8 @@
 //! What a verb tells while it works. The edge listens and draws; nothing here prints.
 
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// What a task counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,7 +66,8 @@ impl Events {
     /// Starts a long step. The total may be zero (unknown) and may be set later.
     #[must_use]
     pub fn task(&self, name: impl Into<String>, unit: Unit, total: u64) -> TaskGuard {
-        let counts = Counts { name: name.into(), unit, done: AtomicU64::new(0), total: AtomicU64::new(total) };
+        let (done, total) = (AtomicU64::new(0), AtomicU64::new(total));
+        let counts = Counts { name: name.into(), unit, done, total, paused: Mutex::new(None) };
         let task = Task(Arc::new(counts));
         self.listener.hear(&Event::TaskStarted(task.clone()));
         TaskGuard { task, events: self.clone() }
@@ -91,6 +92,7 @@ struct Counts {
     unit: Unit,
     done: AtomicU64,
     total: AtomicU64,
+    paused: Mutex<Option<String>>,
 }
 
 /// A long step's counters: cheap to add to from any thread, read by the edge at its own pace.
@@ -130,6 +132,17 @@ impl Task {
     #[must_use]
     pub fn total(&self) -> u64 {
         self.0.total.load(Ordering::Relaxed)
+    }
+
+    /// Says why the step stands still, or that it does not.
+    pub fn pause(&self, why: Option<String>) {
+        *self.0.paused.lock().unwrap_or_else(PoisonError::into_inner) = why;
+    }
+
+    /// Returns why the step stands still; `None` while it goes on.
+    #[must_use]
+    pub fn paused(&self) -> Option<String> {
+        self.0.paused.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Tells whether two handles count the same step.

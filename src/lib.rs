@@ -4,7 +4,7 @@
 //! `tests/it/layers.rs` proves it.
 //!
 //! ```text
-//! id human secret clock event run entry  ground: no policy, no I/O of their own but a secret's file
+//! id human secret clock pace event run entry  ground: no policy, no I/O of their own but a secret's file
 //! schedule policy net                 intent: TOML -> values that hold together; cron text -> next, missed
 //! mysql source                        where data comes from; knows no store and no repository
 //! chunk seal                          bytes -> chunks -> sealed blobs
@@ -19,6 +19,7 @@ pub mod id;
 pub mod human;
 pub mod secret;
 pub mod clock;
+pub mod pace;
 pub mod event;
 pub mod run;
 pub mod entry;

@@ -31,11 +31,13 @@ mod raw;
 mod read;
 #[cfg(test)]
 mod tests;
+mod throttle;
 mod units;
 
 pub use crate::policy::error::{Fault, PolicyError};
 pub use crate::policy::find::{all, find};
 pub use crate::policy::lint::{Lint, lints};
+pub use crate::policy::throttle::{Hours, Limits, Throttle};
 
 #[derive(Debug, Clone)]
 pub struct Policy {
@@ -59,6 +61,9 @@ pub struct Policy {
     pub restore: RestorePlan,
     pub drill: DrillPlan,
 }
+
+/// The file in the state directory that pauses dumps.
+const PAUSE: &str = "pause";
 
 /// A policy is a page of text; a larger file is another file.
 const FILE_BYTES_MAX: u64 = 1 << 20;
@@ -101,6 +106,12 @@ impl Policy {
     #[must_use]
     pub fn sources(&self) -> Vec<String> {
         self.mysql.keys().chain(self.files.keys()).cloned().collect()
+    }
+
+    /// Returns the file that keeps the policy's dumps from reading as long as it is there.
+    #[must_use]
+    pub fn pause_file(&self) -> PathBuf {
+        self.state_dir.join(PAUSE)
     }
 
     /// Returns where reports are written.
@@ -347,6 +358,8 @@ pub struct MysqlSource {
     pub lock_wait: Duration,
     /// Dump tables of engines without transactions while locked, instead of refusing.
     pub non_transactional: NonTransactional,
+    /// How the dump makes way for the application.
+    pub throttle: Throttle,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

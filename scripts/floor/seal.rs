@@ -3,7 +3,6 @@
 use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
 use anyhow::Context;
 use bkp::backup::{self, Options};
@@ -22,7 +21,7 @@ use chrono::{DateTime, Utc};
 pub(crate) fn run(policy: &Path, source: &str) -> anyhow::Result<u64> {
     let text = std::fs::read_to_string(policy)?;
     let policy = Policy::parse(&text, policy)?;
-    let options = Options { sources: vec![source.to_owned()], lock_wait: Duration::ZERO, allow_inconsistent: false };
+    let options = Options { sources: vec![source.to_owned()], ..Options::default() };
     let run = Run::silent();
     let runtime = tokio::runtime::Runtime::new()?;
     runtime.block_on(async {

@@ -24,6 +24,7 @@ use crate::mysql::manifest::Manifest;
 use crate::mysql::server::Server;
 use crate::mysql::server::ServerError;
 use crate::net;
+use crate::policy::MysqlSource;
 use crate::repository::Content;
 use crate::repository::FileWriter;
 use crate::repository::Repository;
@@ -44,22 +45,22 @@ pub(super) async fn save(job: &Job<'_>, name: &str) -> Result<Backed, BackupErro
     let run = job.run;
     run.check()?;
     let (began, started) = (run.clock.instant(), run.now());
-    let place = job.policy.mysql.get(name).ok_or_else(|| BackupError::NoSource(name.to_owned()))?;
+    let place = place(job, name)?;
     let previous = bounds_of_parent(job, name).await?;
-    let server = Server::of(place, &job.policy.network)?;
+    let server = Server::of(&place, &job.policy.network)?;
     let writer = job.repository.writer(run);
     let dumped = {
-        let (place, writer, run) = (place.clone(), writer.clone(), run.clone());
-        let unheld = if job.allow_inconsistent { Unheld::Allow } else { Unheld::Refuse };
+        let (writer, run) = (writer.clone(), run.clone());
+        let unheld = if job.options.allow_inconsistent { Unheld::Allow } else { Unheld::Refuse };
         tokio::task::spawn_blocking(move || {
             let mut window = Snapshot::open(&server, &place, unheld, &run)?;
             check_way_back(&mut window, &server)?;
-            let sink = TreeSink::new(writer);
+            let (sink, throttle) = (TreeSink::new(writer), window.throttle());
             let manifest = window.dump(&sink, previous.as_ref(), &run)?;
-            Ok::<_, BackupError>((manifest, sink))
+            Ok::<_, BackupError>((manifest, sink, throttle.pauses()))
         })
     };
-    let (manifest, sink) = joined(dumped, STOP_GRACE, run).await?;
+    let (manifest, sink, pauses) = joined(dumped, STOP_GRACE, run).await?;
     let root = format!("mysql/{name}");
     let tree = sink.into_tree(&writer, &root, manifest.taken_at)?;
     let written = writer.finish().await?;
@@ -91,8 +92,19 @@ pub(super) async fn save(job: &Job<'_>, name: &str) -> Result<Backed, BackupErro
         items_changed: manifest.rows(),
         millis: crate::backup::millis(began.elapsed()),
         write_stall_ms: Some(manifest.write_stall_ms),
+        pauses,
         incomplete: Vec::new(),
     })
+}
+
+/// Returns the source as the policy and the operator of this run want it dumped.
+fn place(job: &Job<'_>, name: &str) -> Result<MysqlSource, BackupError> {
+    let place = job.policy.mysql.get(name).ok_or_else(|| BackupError::NoSource(name.to_owned()))?;
+    let mut place = place.clone();
+    if job.options.no_throttle {
+        place.throttle.lift();
+    }
+    Ok(place)
 }
 
 /// Refuses a server that sees us come from elsewhere than the policy says: something in between takes the bytes another way.

@@ -76,6 +76,18 @@ pub enum Command {
     /// Backs up now, whatever the schedule says, with copy and retention
     #[command(after_help = "Examples:\n  bkp backup mall\n  bkp backup mall --source images")]
     Backup(BackupArgs),
+    /// Makes the running dump of a database pause, and every dump that begins, until `bkp resume`
+    #[command(after_help = "\
+Example:
+  bkp pause mall
+
+A dump that pauses keeps its moment and loses nothing; it holds no lock that writers wait for. The server keeps old rows for it
+all the while, so a dump whose pauses together take longer than the policy's `throttle.pause_max` (1h) is given up (exit 1).
+The command only makes the file `pause` in the state directory: `touch` does the same.")]
+    Pause(PolicyArg),
+    /// Lets dumps that pause go on
+    #[command(after_help = "Example:\n  bkp resume mall")]
+    Resume(PolicyArg),
     /// Lists snapshots
     #[command(after_help = "Examples:\n  bkp snapshots mall\n  bkp snapshots mall --source db1 --from offsite")]
     Snapshots(SnapshotsArgs),
@@ -237,6 +249,9 @@ pub struct BackupArgs {
     /// Dumps a database even if the account may take no lock; its tables may then be of different moments
     #[arg(long)]
     pub allow_inconsistent: bool,
+    /// Dumps databases as fast as can be, whatever the policy's `throttle` says; `bkp pause` is still heard
+    #[arg(long)]
+    pub no_throttle: bool,
 }
 
 #[derive(Debug, Args)]

@@ -101,6 +101,7 @@ pub(super) fn backup(global: &Global, args: &BackupArgs) -> Answered {
         sources: args.sources.clone(),
         lock_wait: args.lock_wait,
         allow_inconsistent: args.allow_inconsistent,
+        no_throttle: args.no_throttle,
     };
     let task = Task::Backup { options, with_copies: !args.no_copy };
     wait(global, |run| async move { step(&policy, &task, args.lock_wait, &run).await })

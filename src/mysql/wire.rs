@@ -44,7 +44,10 @@ const COM_STMT_EXECUTE: u8 = 0x17;
 const COM_STMT_CLOSE: u8 = 0x19;
 
 /// A small result: rows of columns, each a text's bytes or NULL.
-pub type TextRows = Vec<Vec<Option<Vec<u8>>>>;
+pub type TextRows = Vec<TextRow>;
+
+/// The columns of a row.
+pub type TextRow = Vec<Option<Vec<u8>>>;
 
 /// Who logs in, and how privately.
 pub(crate) struct Credentials<'a> {
@@ -119,6 +122,11 @@ impl Wire {
     #[must_use]
     pub fn is_busy(&self) -> bool {
         self.is_busy
+    }
+
+    /// Waits no longer than this for the server's next byte.
+    pub fn set_silence_max(&mut self, silence_max: Duration) {
+        self.stream.silence_max = silence_max;
     }
 
     /// Listens to another signal to stop from now on.
@@ -209,19 +217,30 @@ impl Wire {
         Ok(columns)
     }
 
+    /// Runs a statement and hands on its rows one by one, which may be many.
+    pub fn query_each(&mut self, sql: &str, row: impl FnMut(TextRow)) -> Result<(), WireError> {
+        self.send(sql)?;
+        self.each(row)
+    }
+
     /// Reads the answer to [`Wire::send`].
     pub fn rows(&mut self) -> Result<TextRows, WireError> {
+        let mut rows = Vec::new();
+        self.each(|row| rows.push(row))?;
+        Ok(rows)
+    }
+
+    fn each(&mut self, mut row: impl FnMut(TextRow)) -> Result<(), WireError> {
         let Some(count) = self.column_count()? else {
-            return Ok(Vec::new());
+            return Ok(());
         };
         self.definitions(count)?;
-        let mut rows = Vec::new();
         loop {
             let packet = self.stream.packet()?;
             match packet {
                 [0xFF, rest @ ..] => return Err(server_error(rest)),
-                [0xFE, ..] if packet.len() < 0xFF_FFFF => return Ok(rows),
-                _ => rows.push(text_row(packet, count)?),
+                [0xFE, ..] if packet.len() < 0xFF_FFFF => return Ok(()),
+                _ => row(text_row(packet, count)?),
             }
         }
     }
@@ -269,7 +288,7 @@ impl Credentials<'_> {
     }
 }
 
-fn text_row(packet: &[u8], count: usize) -> Result<Vec<Option<Vec<u8>>>, WireError> {
+fn text_row(packet: &[u8], count: usize) -> Result<TextRow, WireError> {
     let mut cursor = cursor::Cursor::new(packet);
     let mut row = Vec::with_capacity(count.min(4096));
     for _ in 0..count {

@@ -18,13 +18,14 @@ mod drill;
 pub(super) mod fields;
 mod rpo;
 mod sources;
+mod throttle;
 
 /// Checks each value by itself, then the values against each other.
 pub(super) fn policy(raw: RawPolicy, file: &Path, hash: String, places: &Places) -> Result<Policy, Vec<Fault>> {
     let mut check = Checker { places, faults: Vec::new() };
     check.name("name", &raw.name);
     let state_dir = check.optional_path("state_dir", raw.state_dir.as_deref());
-    let policy = Policy {
+    let mut policy = Policy {
         file: file.to_owned(),
         hash,
         timezone: check.timezone("timezone", raw.timezone.as_deref()),
@@ -42,6 +43,7 @@ pub(super) fn policy(raw: RawPolicy, file: &Path, hash: String, places: &Places)
         drill: check.drill(raw.drill),
         name: raw.name,
     };
+    throttle::hand_down(&mut policy);
     // Values that are wrong by themselves would only seem to disagree.
     if check.faults.is_empty() {
         check.agreement(&policy);

@@ -218,6 +218,38 @@ pub(super) struct RawMysql {
     pub(super) lock_wait: Option<String>,
     /// Tables of engines without transactions: `refuse` the dump, or `lock` them while they are read. Default: `refuse`.
     pub(super) non_transactional: Option<String>,
+    /// How the dump makes way for the application. Default: it does not.
+    #[serde(default)]
+    pub(super) throttle: RawThrottle,
+}
+
+/// How a dump makes way for the application: it pauses, or reads more slowly, and keeps its moment all the while.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, expecting = "a table")]
+pub(super) struct RawThrottle {
+    /// The readers pause while the server runs more threads than these, 1 to 100000; their own are not counted. Default: no limit.
+    pub(super) threads_running_max: Option<i64>,
+    /// The most bytes of rows a second, all readers together (`50MB/s`). Default: no limit.
+    pub(super) bandwidth: Option<String>,
+    /// Times of day with limits of their own; the first that holds the time counts.
+    #[serde(default)]
+    pub(super) hours: Vec<RawHours>,
+    /// How long all pauses of one dump may take together before it is given up, up to 12h. Default: `1h`.
+    pub(super) pause_max: Option<String>,
+}
+
+/// Times of day, in the policy's time zone; what is left out is as at any other time.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, expecting = "a table")]
+pub(super) struct RawHours {
+    /// The first moment (`09:00`).
+    pub(super) from: String,
+    /// The first moment after (`23:00`); before `from`, it is of the next day.
+    pub(super) to: String,
+    /// The most running threads.
+    pub(super) threads_running_max: Option<i64>,
+    /// The most bytes of rows a second.
+    pub(super) bandwidth: Option<String>,
 }
 
 /// A directory tree, as of a mounted file server.

@@ -298,6 +298,11 @@ fn a_value_out_of_its_kind_or_limits_says_how_it_is_written() {
         spoiled("user = \"bkp\"", "user = \"bkp\"\nexclude = [\"sessions\"]\nnon_transactional = \"skip\""),
         spoiled("region = ", "endpoint = \"s3.example.com\", region = "),
         spoiled("region = ", "endpoint = \"https://s3.example.com/mall\", region = "),
+        spoiled(
+            "user = \"bkp\"",
+            "user = \"bkp\"\nthrottle.threads_running_max = 0\nthrottle.bandwidth = \"50MB\"\nthrottle.pause_max = \"2d\"\n\
+             throttle.hours = [{ from = \"9am\", to = \"25:00\" }]",
+        ),
     ];
     assert_snapshot!(cases.join("\n"), @r#"
     read the policy `mall.toml`, line 2: `name` is not a name: "The Mall"
@@ -361,6 +366,13 @@ fn a_value_out_of_its_kind_or_limits_says_how_it_is_written() {
         hint: write "https://HOST" or "https://HOST:PORT", without a path
     read the policy `mall.toml`, line 12: `copy[0].s3.endpoint` is not a server's address
         hint: write "https://HOST" or "https://HOST:PORT", without a path
+    read the policy `mall.toml`: 6 faults
+      line 18: `mysql.db1.throttle.threads_running_max` is out of its limits: 0; write a number from 1 to 100000
+      line 19: `mysql.db1.throttle.bandwidth` is not a rate: "50MB"; write bytes a second: "80MiB/s", "500KB/s"
+      line 20: `mysql.db1.throttle.pause_max` is out of its limits: "2d"; write 12h or less: all the while the server keeps old rows for the dump
+      line 21: `mysql.db1.throttle.hours[0]` limits nothing; add `bandwidth = "20MB/s"` or `threads_running_max = 20`
+      line 21: `mysql.db1.throttle.hours[0].from` is not a time of day: "9am"; write hours and minutes: "09:00", "23:30"
+      line 21: `mysql.db1.throttle.hours[0].to` is not a time of day: "25:00"; write hours and minutes: "09:00", "23:30"
     "#);
 }
 

@@ -2,11 +2,14 @@
 
 use std::time::Duration;
 
+use chrono::NaiveTime;
+
 /// What is wrong with a value, and how it is written.
 pub(super) type Wrong = (&'static str, &'static str);
 
 const SPAN: Wrong = ("is not a span of time", "write a number and s, m, h, d or w: \"90s\", \"5m\", \"1h30m\", \"7d\"");
 const RATE: Wrong = ("is not a rate", "write bytes a second: \"80MiB/s\", \"500KB/s\"");
+const TIME_OF_DAY: Wrong = ("is not a time of day", "write hours and minutes: \"09:00\", \"23:30\"");
 const SHARE: Wrong = ("is not a share", "write a percentage from 0% to 100%: \"20%\"");
 
 /// A hundred years are a slip of the finger, and more would overflow the calendar.
@@ -49,6 +52,13 @@ pub(super) fn rate(text: &str) -> Result<u64, Wrong> {
     number.checked_mul(factor).filter(|rate| *rate > 0).ok_or(RATE)
 }
 
+/// Reads `09:00`; `24:00` is the midnight at the day's end.
+pub(super) fn time_of_day(text: &str) -> Result<NaiveTime, Wrong> {
+    let is_plain = text.len() == 5 && text.bytes().all(|byte| byte.is_ascii_digit() || byte == b':');
+    let text = if text == "24:00" { "00:00" } else { text };
+    NaiveTime::parse_from_str(text, "%H:%M").ok().filter(|_| is_plain).ok_or(TIME_OF_DAY)
+}
+
 /// Reads `20%` as 0.2.
 pub(super) fn share(text: &str) -> Result<f64, Wrong> {
     let number = text.strip_suffix('%').ok_or(SHARE)?;
@@ -69,7 +79,9 @@ mod tests {
 
     use std::time::Duration;
 
-    use crate::policy::units::{rate, share, span};
+    use chrono::NaiveTime;
+
+    use crate::policy::units::{rate, share, span, time_of_day};
 
     #[test]
     fn values_mean_what_they_say() {
@@ -80,6 +92,9 @@ mod tests {
         }
         for (text, bytes) in [("80MiB/s", 80 << 20), ("500KB/s", 500_000), ("1 GB/s", 1_000_000_000), ("7B/s", 7)] {
             assert_eq!(rate(text).unwrap(), bytes, "{text}");
+        }
+        for (text, hour, minute) in [("09:00", 9, 0), ("23:59", 23, 59), ("00:00", 0, 0), ("24:00", 0, 0)] {
+            assert_eq!(time_of_day(text).ok(), NaiveTime::from_hms_opt(hour, minute, 0), "{text}");
         }
         for (text, part) in [("20%", 0.2), ("0%", 0.0), ("100%", 1.0), ("2.5 %", 0.025)] {
             assert_eq!(share(text).unwrap(), part, "{text}");
@@ -94,6 +109,9 @@ mod tests {
         }
         for text in ["", "80", "80MiB", "80Mbit/s", "MiB/s", "0MiB/s", "-1MB/s", "99999999999GiB/s"] {
             assert!(rate(text).is_err(), "{text}");
+        }
+        for text in ["", "9:00", "09", "24:01", "09:60", "09:00:00", " 9:00", "+9:00", "9 am"] {
+            assert!(time_of_day(text).is_err(), "{text}");
         }
         for text in ["", "20", "0.2", "101%", "-1%", "NaN%", "inf%", "%"] {
             assert!(share(text).is_err(), "{text}");

@@ -28,10 +28,12 @@ mod read;
 mod scout;
 mod script;
 mod session;
+mod throttle;
 mod view;
 mod work;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
@@ -50,9 +52,13 @@ pub use error::MysqlSourceError;
 pub use hash::{ChunkHash, Standing, hash_chunks};
 pub use moment::Moment;
 pub(crate) use script::{load_data, write_statement};
+pub use throttle::{Pause, Reason, Throttle};
 
 /// Row files end near this size: large enough to load fast, small enough to try again and to share out.
 pub const CHUNK_BYTES: u64 = 64 * 1024 * 1024;
+
+/// A dump that meets a migration each time it would begin gives up after so many.
+const OPENINGS_MAX: u32 = 5;
 
 /// What becomes of a dump whose tables no lock can hold still while the read views open.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -74,6 +80,7 @@ pub struct Snapshot {
     keeper: Keeper,
     /// Cancelled by a lock that is lost.
     cancel: CancellationToken,
+    throttle: Arc<Throttle>,
     /// The last one scouts for the others.
     readers: Vec<Wire>,
     inventory: Inventory,
@@ -82,15 +89,39 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
-    /// Opens the read views. Writers wait for milliseconds, if at all.
+    /// Opens the read views, once the server has room for a dump. Writers wait for milliseconds, if at all.
     ///
     /// # Errors
     /// A missing privilege with the GRANT to run, tables without transactions, a lock that was not free, a broken connection, a
     /// table that was altered meanwhile.
     pub fn open(server: &Server, source: &MysqlSource, unheld: Unheld, run: &Run) -> Result<Self, MysqlSourceError> {
+        let throttle = Arc::new(Throttle::new(&source.throttle, run));
+        let (mut openings, mut wasted) = (1, Duration::ZERO);
+        let mut snapshot = loop {
+            match Self::open_once(server, source, unheld, &throttle, run) {
+                Err(MysqlSourceError::MigrationWaits { stall }) if openings < OPENINGS_MAX => {
+                    run.events.note("a migration waits for the dump's lock on definitions: letting it go first");
+                    (openings, wasted) = (openings + 1, wasted + stall);
+                }
+                opened => break opened?,
+            }
+        };
+        snapshot.moment.write_stall_ms += wasted.as_secs_f64() * 1000.0;
+        Ok(snapshot)
+    }
+
+    /// Opens the read views, or gives all locks up.
+    fn open_once(
+        server: &Server,
+        source: &MysqlSource,
+        unheld: Unheld,
+        throttle: &Arc<Throttle>,
+        run: &Run,
+    ) -> Result<Self, MysqlSourceError> {
         let mut control = connect(server, run)?;
         let capabilities = Capabilities::probe(&mut control)?;
         settle(&mut control, &capabilities)?;
+        throttle.wait_to_begin(&mut control)?;
         let grants = Grants::read(&mut control, capabilities.product)?;
         let mut readers = connect_readers(server, source.connections.max(1) + 1, &capabilities, run)?;
         let [mut definitions, mut tables] = [connect(server, run)?, connect(server, run)?];
@@ -130,6 +161,7 @@ impl Snapshot {
             holds,
             keeper,
             cancel,
+            throttle: throttle.clone(),
             readers,
             inventory,
             moment,
@@ -157,6 +189,12 @@ impl Snapshot {
         &self.moment
     }
 
+    /// Returns what makes the dump pause, and knows for how long it has.
+    #[must_use]
+    pub fn throttle(&self) -> Arc<Throttle> {
+        self.throttle.clone()
+    }
+
     /// Returns the name of the server, as manifests have it.
     #[must_use]
     pub fn server_id(&self) -> String {
@@ -167,6 +205,14 @@ impl Snapshot {
     #[must_use]
     pub fn with_chunk_bytes(mut self, chunk_bytes: u64) -> Self {
         self.chunk_bytes = chunk_bytes.max(1);
+        self
+    }
+
+    /// Takes the server for dead after another silence.
+    #[must_use]
+    pub fn with_silence_max(mut self, silence_max: Duration) -> Self {
+        let wires = self.readers.iter_mut().chain([&mut self.control]);
+        wires.for_each(|wire| wire.set_silence_max(silence_max));
         self
     }
 

@@ -291,6 +291,30 @@ fn init_plants_no_new_key_beside_an_old_repository() {
 // --------------------------------------------------------------------------------------------------------- exit codes
 
 #[test]
+fn a_pause_is_a_file_that_resume_removes_and_doctor_sees() {
+    let desk = Desk::ready();
+    let nothing = desk.bkp(&["resume", "mall"]).expect(0);
+    assert_eq!(nothing.out, "mall: nothing paused them\n");
+    let paused = desk.bkp(&["pause", "mall"]).expect(0);
+    assert!(paused.out.contains("dumps of mall pause within a second"), "{}", paused.out);
+    let file = desk.path("state/pause");
+    assert!(file.exists());
+    let policy = Policy::load(&desk.path("policies/mall.toml")).unwrap();
+    assert_eq!(policy.pause_file(), file);
+
+    desk.write_policy("[mysql.db1]\nsocket = \"/nowhere\"\nuser = \"bkp\"");
+    let policy = Policy::load(&desk.path("policies/mall.toml")).unwrap();
+    let throttle = &policy.mysql["db1"].throttle;
+    assert_eq!((throttle.pause_file.as_deref(), throttle.timezone), (Some(file.as_path()), policy.timezone));
+    let seen = desk.bkp(&["doctor", "mall"]);
+    assert!(seen.out.contains("nobody keeps them paused") && seen.out.contains("bkp resume mall"), "{}", seen.out);
+    let again = desk.bkp(&["pause", "mall", "--json"]).expect(0).json();
+    assert_eq!(again["paused"], true);
+    let resumed = desk.bkp(&["resume", "mall", "--json"]).expect(0).json();
+    assert_eq!((resumed["was_paused"].as_bool(), file.exists()), (Some(true), false));
+}
+
+#[test]
 fn each_kind_of_refusal_has_its_exit_code_and_a_hint() {
     let desk = Desk::new();
     let told = |ended: Ended| assert!(format!("{}{}", ended.err, ended.out).contains("hint: "), "{ended:?}");

@@ -38,6 +38,10 @@ impl Meter {
         let (done, total) = (self.task.done(), self.task.total());
         let (count, span) = self.recent();
         let mut parts = vec![self.of_total(done, total)];
+        if let Some(why) = self.paused() {
+            parts.push(why);
+            return parts.join(", ");
+        }
         if count > 0 {
             parts.push(rate(self.task.unit(), count, span));
         }
@@ -57,8 +61,14 @@ impl Meter {
             _ => format!("{} of {}", without_noun(unit, &amount(unit, done)), amount(unit, total)),
         };
         let percent = percent.map(|percent| format!("{:>3} %", percent.min(100)));
-        let parts = [percent, self.left(), rate, Some(amount)];
+        let paused = self.paused();
+        let left = self.left().filter(|_| paused.is_none());
+        let parts = [percent, paused, left, rate, Some(amount)];
         parts.into_iter().flatten().collect::<Vec<_>>().join(", ")
+    }
+
+    fn paused(&self) -> Option<String> {
+        self.task.paused().map(|why| human::printable(&format!("paused: {why}")))
     }
 
     fn left(&self) -> Option<String> {

@@ -91,6 +91,33 @@ fn a_total_that_comes_late_and_a_count_that_goes_back_do_no_harm() {
 }
 
 #[test]
+fn a_step_that_stands_still_says_why_and_promises_no_end() {
+    let paper = Paper::default();
+    let mut lines = paper.lines();
+    let task = Events::silent().task("dump rows", Unit::Bytes, 100 << 20);
+    let start = Instant::now();
+    lines.begin(&task, start);
+    task.add(20 << 20);
+    task.pause(Some("45 threads running on the server, 30 are allowed".to_owned()));
+    lines.redraw(start + Duration::from_secs(10));
+    task.pause(None);
+    lines.redraw(start + Duration::from_secs(20));
+    let text = paper.text();
+    let told: Vec<&str> = text.lines().skip(1).collect();
+    assert_eq!(
+        told,
+        [
+            "dump rows: 20.0 MiB of 100 MiB (20 %), paused: 45 threads running on the server, 30 are allowed",
+            "dump rows: 20.0 MiB of 100 MiB (20 %)"
+        ]
+    );
+    let mut meter = super::meter::Meter::new(task.clone(), start);
+    task.pause(Some("busy".to_owned()));
+    meter.sample(start + Duration::from_secs(1));
+    assert_eq!(meter.short_state(), " 20 %, paused: busy, 20.0 MiB of 100 MiB");
+}
+
+#[test]
 fn quiet_leaves_only_warnings() {
     let paper = Paper::default();
     let events = events(&paper, Options { quiet: true, verbose: true, ..LOUD });

@@ -57,6 +57,11 @@ fn one_backup(text: &mut String, policy: &Policy, backed: &Backed) {
     if let Some(stall) = backed.write_stall_ms {
         line!(text, "{:<10} writers were held up for {stall:.1} ms", "");
     }
+    if !backed.pauses.is_empty() {
+        let all: u64 = backed.pauses.iter().map(|pause| pause.millis).sum();
+        let each = backed.pauses.iter().map(|pause| format!("{} {}", human::millis(pause.millis), pause.reason.name()));
+        line!(text, "{:<10} the dump paused for {}: {}", "", human::millis(all), each.collect::<Vec<_>>().join(", "));
+    }
     for left_out in backed.incomplete.iter().take(LINES_MAX) {
         line!(text, "{:<10} incomplete: {}", "", shown(left_out));
     }

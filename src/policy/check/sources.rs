@@ -38,6 +38,7 @@ impl Checker<'_> {
             exclude: raw.exclude,
             lock_wait,
             non_transactional: non_transactional.unwrap_or_default(),
+            throttle: self.throttle(&at("throttle"), &raw.throttle),
         }
     }
 

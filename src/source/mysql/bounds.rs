@@ -1,6 +1,6 @@
 //! Bounds taken over from the dump before: where they still fit, unchanged rows make the same files, known by their hash.
 
-use crate::mysql::manifest::{Chunk, Manifest, TableEntry};
+use crate::mysql::manifest::{Chunk, TableEntry};
 use crate::mysql::row::{KeyColumn, KeyKind};
 use crate::mysql::wire::Wire;
 use crate::source::mysql::error::MysqlSourceError;
@@ -11,18 +11,14 @@ use crate::source::mysql::session::rows;
 /// Comparisons asked of the server in one statement.
 const COMPARED_AT_ONCE: usize = 100;
 
-/// Returns the bounds of the earlier dump that still cut this table, or `None` where there are none that fit.
+/// Returns the bounds of its entry in the earlier dump that still cut this table, or `None` where there are none that fit.
 pub(crate) fn taken_over(
     wire: &mut Wire,
-    previous: &Manifest,
+    entry: &TableEntry,
     table: &Table,
     chunk_bytes: u64,
 ) -> Result<Option<Vec<Vec<String>>>, MysqlSourceError> {
     let Some(key) = &table.key else {
-        return Ok(None);
-    };
-    let same = |entry: &&TableEntry| entry.schema == table.schema && entry.name == table.name;
-    let Some(entry) = previous.tables.iter().find(same) else {
         return Ok(None);
     };
     if !is_cut_alike(entry, table, key) {

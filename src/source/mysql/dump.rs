@@ -1,6 +1,7 @@
 //! Writes a dump: definitions, then rows on all connections at once, then the manifest.
 
 use std::io::{self, Write};
+use std::sync::mpsc::channel;
 
 use tokio_util::sync::CancellationToken;
 
@@ -18,6 +19,7 @@ use crate::source::mysql::layout;
 use crate::source::mysql::objects::{Object, ObjectReader};
 use crate::source::mysql::script::{TableScript, write_readme, write_restore, write_script};
 use crate::source::mysql::session::{Capabilities, TextRow, in_list, rows, run_sql};
+use crate::source::mysql::throttle::Passage;
 use crate::source::mysql::work::Work;
 
 /// What a dump holds beside rows.
@@ -63,7 +65,7 @@ impl Snapshot {
         if !self.holds.has_definitions() {
             self.refuse_changes(New::Fine)?;
         }
-        let manifest = self.manifest(&definitions, chunks);
+        let manifest = self.take_manifest(&definitions, chunks);
         write_definitions(sink, &manifest, &definitions)?;
         self.write_scripts(sink, &manifest, &definitions)?;
         write_json(sink, layout::MANIFEST, &manifest)?;
@@ -136,17 +138,31 @@ impl Snapshot {
         let tables = &self.inventory.tables;
         let estimate = tables.iter().map(|table| table.bytes_estimate).sum();
         let progress = run.events.task("dump rows", Unit::Bytes, estimate);
-        let work = Work::new(tables, self.readers.len(), self.chunk_bytes, sink, &progress, &self.holds, cancel);
-        work.run(&mut self.readers, previous);
+        let passage = Passage { throttle: &self.throttle, cancel: &cancel };
+        let work = Work::new(tables, self.readers.len(), self.chunk_bytes, sink, &progress, &self.holds, passage);
+        let own: Vec<u32> = self.readers.iter().chain([&self.control]).map(Wire::id).collect();
+        let (control, readers, own, progress) = (&mut self.control, &mut self.readers, &own, &*progress);
+        let watched = std::thread::scope(|scope| {
+            let (is_over, over) = channel();
+            let watch = scope.spawn(move || passage.watch(control, own, progress, &over));
+            work.run(readers, previous);
+            drop(is_over);
+            watch.join().unwrap_or(Err(MysqlSourceError::BrokeOff))
+        });
         if self.cancel.is_cancelled() {
             return Err(MysqlSourceError::Stopped);
         }
         progress.set_total(progress.done());
-        work.finish()
+        match work.finish() {
+            // The readers were stopped by the watch.
+            Err(error) if error.is_stopped() => watched.and(Err(error)),
+            read => read,
+        }
     }
 
-    fn manifest(&self, definitions: &Definitions, chunks: Vec<Vec<Chunk>>) -> Manifest {
-        let tables = self.inventory.tables.iter().zip(chunks);
+    /// Makes the manifest; the tables of the inventory are in it from now on, and not twice in memory.
+    fn take_manifest(&mut self, definitions: &Definitions, chunks: Vec<Vec<Chunk>>) -> Manifest {
+        let tables = std::mem::take(&mut self.inventory.tables).into_iter().zip(chunks);
         Manifest {
             format: FORMAT,
             product: self.capabilities.product,
@@ -224,15 +240,15 @@ fn has_unprotected(control: &mut Wire) -> Result<bool, MysqlSourceError> {
     Ok(!rows(control, "look for tables without transactions", &statement)?.is_empty())
 }
 
-fn table_entry(table: &Table, chunks: Vec<Chunk>) -> TableEntry {
+fn table_entry(table: Table, chunks: Vec<Chunk>) -> TableEntry {
     TableEntry {
-        schema: table.schema.clone(),
-        name: table.name.clone(),
         create: layout::definition(&table.schema, &table.name),
-        engine: table.engine.clone(),
+        schema: table.schema,
+        name: table.name,
+        engine: table.engine,
         history_lost: table.history_lost,
-        columns: table.columns.clone(),
-        key: table.key.as_ref().map(|key| key.columns.clone()).unwrap_or_default(),
+        columns: table.columns,
+        key: table.key.map(|key| key.columns).unwrap_or_default(),
         rows: chunks.iter().map(|chunk| chunk.rows).sum(),
         bytes: chunks.iter().map(|chunk| chunk.bytes).sum(),
         chunks,
@@ -263,9 +279,7 @@ fn write_definitions(sink: &dyn Sink, manifest: &Manifest, definitions: &Definit
 }
 
 fn write_json(sink: &dyn Sink, path: &str, value: &impl serde::Serialize) -> Result<(), MysqlSourceError> {
-    let json =
-        serde_json::to_vec_pretty(value).map_err(|error| MysqlSourceError::Json { path: path.to_owned(), error })?;
-    write_file(sink, path, |out| out.write_all(&json))
+    write_file(sink, path, |out| serde_json::to_writer_pretty(out, value).map_err(io::Error::from))
 }
 
 fn write_file(

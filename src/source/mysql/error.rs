@@ -1,5 +1,7 @@
 //! Why a database could not be dumped.
 
+use std::time::Duration;
+
 use crate::mysql::server::ServerError;
 use crate::mysql::wire::WireError;
 use crate::source::SinkError;
@@ -44,6 +46,13 @@ pub enum MysqlSourceError {
         /// `; held up by …`, or nothing where it is not known.
         blocker: String,
     },
+    #[error("dump the server: all pauses together took longer than {max}: {why}")]
+    PausedTooLong { max: String, why: String },
+    #[error("stop writers for a moment: a migration waits for the lock that holds definitions still")]
+    MigrationWaits {
+        /// How long writers waited for nothing.
+        stall: Duration,
+    },
     #[error("dump the schema `{schema}`: the server has none of this name")]
     UnknownSchema { schema: String },
     #[error("dump `{table}`: {problem}")]
@@ -55,12 +64,6 @@ pub enum MysqlSourceError {
         path: String,
         #[source]
         error: std::io::Error,
-    },
-    #[error("write `{path}` as JSON")]
-    Json {
-        path: String,
-        #[source]
-        error: serde_json::Error,
     },
     #[error("stopped by a signal")]
     Stopped,
@@ -103,7 +106,7 @@ impl MysqlSourceError {
             Self::ViewLost { .. } => Some(
                 "run the backup again; nothing of this one is kept. See who killed it: the server's error log".to_owned(),
             ),
-            Self::TableChanged { .. } => {
+            Self::TableChanged { .. } | Self::MigrationWaits { .. } => {
                 Some("run the backup again when no migration runs".to_owned())
             }
             Self::Cut { .. } => Some(
@@ -124,6 +127,11 @@ impl MysqlSourceError {
             Self::Locked { .. } => {
                 Some("end the long statement, raise `lock_wait` in the policy, or back up at a quieter hour".to_owned())
             }
+            Self::PausedTooLong { .. } => Some(
+                "back up at a quieter hour, or raise `throttle.pause_max` or `throttle.threads_running_max` in the policy; \
+                 `bkp backup --no-throttle` takes no notice of the limits"
+                    .to_owned(),
+            ),
             Self::UnknownSchema { .. } => {
                 Some("check `schemas` and `exclude` in the policy".to_owned())
             }

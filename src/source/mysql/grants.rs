@@ -164,6 +164,13 @@ impl Grants {
             let lacks = if self.product == Product::MySql { "REPLICATION CLIENT" } else { "BINLOG MONITOR" };
             gaps.push(format!("the account lacks {lacks}: the dump may not know its binlog position"));
         }
+        if !self.has("PROCESS") {
+            let dumps = match self.product {
+                Product::MySql => "",
+                Product::MariaDb => ", and the dump takes the global read lock where it could do without",
+            };
+            gaps.push(format!("the account lacks PROCESS: whose statement keeps a lock from us is not seen{dumps}"));
+        }
         if !self.sees_accounts() {
             gaps.push("the account lacks SELECT on mysql.*: users, roles and grants are not in the dump".to_owned());
         }

@@ -7,8 +7,8 @@ use crate::mysql::manifest::Column;
 use crate::mysql::wire::Wire;
 use crate::policy;
 use crate::source::mysql::error::MysqlSourceError;
-use crate::source::mysql::key::{IndexPart, Key};
-use crate::source::mysql::session::{Capabilities, TextRow, in_list, rows};
+use crate::source::mysql::key::{Direction, IndexPart, Key};
+use crate::source::mysql::session::{Capabilities, TextRow, each_row, in_list, rows};
 
 /// Schemas that belong to the server.
 pub(crate) const SYSTEM_SCHEMAS: [&str; 4] = ["information_schema", "mysql", "performance_schema", "sys"];
@@ -130,13 +130,16 @@ impl Inventory {
         if inventory.schemas.is_empty() {
             return Ok(inventory);
         }
-        let exclude = Exclude(exclude);
-        let details = Details::read(wire, inventory.schemas.iter().map(|schema| schema.name.as_str()))?;
-        for row in inventory.list_tables(wire)? {
-            if !exclude.holds(row.text(0), row.text(1)) {
-                inventory.add(&row, &details, capabilities);
+        let list = in_list(inventory.schemas.iter().map(|schema| schema.name.as_str()));
+        let mut described = inventory.list_tables(wire, &list, &Exclude(exclude))?;
+        let mut indexes = read_indexes(wire, &list)?;
+        let tables = &mut inventory.tables;
+        each_table(wire, &list, |place, columns| {
+            if let Some(row) = described.remove(&place) {
+                let indexes = indexes.remove(&place).unwrap_or_default();
+                tables.push(table(&row, place, &columns, &indexes, capabilities));
             }
-        }
+        })?;
         inventory.tables.sort_by(|a, b| {
             let size = b.bytes_estimate.cmp(&a.bytes_estimate);
             size.then_with(|| (&a.schema, &a.name).cmp(&(&b.schema, &b.name)))
@@ -144,31 +147,38 @@ impl Inventory {
         Ok(inventory)
     }
 
-    fn list_tables(&self, wire: &mut Wire) -> Result<Vec<TextRow>, MysqlSourceError> {
+    /// Lists views and sequences, and returns how the server describes the tables.
+    fn list_tables(
+        &mut self,
+        wire: &mut Wire,
+        list: &str,
+        exclude: &Exclude<'_>,
+    ) -> Result<BTreeMap<Place, TextRow>, MysqlSourceError> {
         let statement = format!(
             "SELECT TABLE_SCHEMA, TABLE_NAME, TABLE_TYPE, ENGINE, DATA_LENGTH, AVG_ROW_LENGTH, TABLE_COMMENT \
-             FROM information_schema.TABLES WHERE TABLE_SCHEMA {} ORDER BY TABLE_SCHEMA, TABLE_NAME",
-            in_list(self.schemas.iter().map(|schema| schema.name.as_str()))
+             FROM information_schema.TABLES WHERE TABLE_SCHEMA {list} ORDER BY TABLE_SCHEMA, TABLE_NAME"
         );
-        rows(wire, "list the tables", &statement)
+        let mut tables = BTreeMap::new();
+        each_row(wire, "list the tables", &statement, |row| {
+            let place = (row.text(0).to_owned(), row.text(1).to_owned());
+            match row.text(2) {
+                _ if exclude.holds(&place.0, &place.1) => {}
+                "VIEW" | "SYSTEM VIEW" => self.add_view(place, row.text(6)),
+                "SEQUENCE" => self.sequences.push(place),
+                _ => {
+                    tables.insert(place, row);
+                }
+            }
+        })?;
+        Ok(tables)
     }
 
-    fn add(&mut self, row: &TextRow, details: &Details, capabilities: &Capabilities) {
-        let place = (row.text(0).to_owned(), row.text(1).to_owned());
-        match row.text(2) {
-            "VIEW" | "SYSTEM VIEW" => {
-                // The server's word about a view that it cannot open; one about our own rights to run it is no fault of the view.
-                if row.text(6).contains("references invalid") {
-                    self.invalid_views.push((format!("{}.{}", place.0, place.1), row.text(6).to_owned()));
-                }
-                self.views.push(place);
-            }
-            "SEQUENCE" => self.sequences.push(place),
-            kind => {
-                let is_versioned = kind == "SYSTEM VERSIONED";
-                self.tables.push(details.table(row, place, is_versioned, capabilities));
-            }
+    fn add_view(&mut self, place: Place, comment: &str) {
+        // The server's word about a view that it cannot open; one about our own rights to run it is no fault of the view.
+        if comment.contains("references invalid") {
+            self.invalid_views.push((format!("{}.{}", place.0, place.1), comment.to_owned()));
         }
+        self.views.push(place);
     }
 
     /// Says what of the tables no dump holds.
@@ -244,86 +254,92 @@ impl Exclude<'_> {
     }
 }
 
-/// Columns and indexes of all tables, by schema and name.
-#[derive(Debug, Default)]
-struct Details {
-    columns: BTreeMap<(String, String), Vec<ColumnInfo>>,
-    indexes: BTreeMap<(String, String), BTreeMap<String, Vec<IndexPart>>>,
+/// A schema and a name in it.
+type Place = (String, String);
+
+/// The unique indexes of a table, by name.
+type Indexes = BTreeMap<String, Vec<IndexPart>>;
+
+/// Hands on the columns of each table, one table after the other: of a hundred thousand tables, nobody wants to hold all.
+fn each_table(
+    wire: &mut Wire,
+    list: &str,
+    mut take: impl FnMut(Place, Vec<ColumnInfo>),
+) -> Result<(), MysqlSourceError> {
+    // As bytes: by its collation the server takes names that differ in case alone for one.
+    let statement = format!(
+        "SELECT TABLE_SCHEMA, TABLE_NAME, COLUMN_NAME, DATA_TYPE, COLUMN_TYPE, CHARACTER_SET_NAME, COLLATION_NAME, \
+         GENERATION_EXPRESSION FROM information_schema.COLUMNS WHERE TABLE_SCHEMA {list} \
+         ORDER BY CAST(TABLE_SCHEMA AS BINARY), CAST(TABLE_NAME AS BINARY), ORDINAL_POSITION"
+    );
+    let mut open: Option<(Place, Vec<ColumnInfo>)> = None;
+    each_row(wire, "list the columns", &statement, |row| {
+        if let Some((place, columns)) =
+            open.take_if(|(place, _)| (place.0.as_str(), place.1.as_str()) != (row.text(0), row.text(1)))
+        {
+            take(place, columns);
+        }
+        let place = || (row.text(0).to_owned(), row.text(1).to_owned());
+        open.get_or_insert_with(|| (place(), Vec::new())).1.push(ColumnInfo {
+            name: row.text(2).to_owned(),
+            data_type: row.text(3).to_ascii_lowercase(),
+            sql_type: row.text(4).to_owned(),
+            charset: row.option(5).map(str::to_owned),
+            collation: row.option(6).map(str::to_owned),
+            generated: row.text(7).to_owned(),
+        });
+    })?;
+    if let Some((place, columns)) = open {
+        take(place, columns);
+    }
+    Ok(())
 }
 
-impl Details {
-    fn read<'a>(wire: &mut Wire, schemas: impl Iterator<Item = &'a str>) -> Result<Self, MysqlSourceError> {
-        let list = in_list(schemas);
-        let mut details = Self::default();
-        details.read_columns(wire, &list)?;
-        details.read_indexes(wire, &list)?;
-        Ok(details)
-    }
+fn read_indexes(wire: &mut Wire, list: &str) -> Result<BTreeMap<Place, Indexes>, MysqlSourceError> {
+    let statement = format!(
+        "SELECT TABLE_SCHEMA, TABLE_NAME, INDEX_NAME, COLUMN_NAME, SUB_PART, NULLABLE, COLLATION, {} \
+         FROM information_schema.STATISTICS WHERE TABLE_SCHEMA {list} AND NON_UNIQUE = 0 \
+         ORDER BY TABLE_SCHEMA, TABLE_NAME, INDEX_NAME, SEQ_IN_INDEX",
+        usable_index(wire)?
+    );
+    let mut indexes: BTreeMap<Place, Indexes> = BTreeMap::new();
+    each_row(wire, "list the indexes", &statement, |row| {
+        let of_table = indexes.entry((row.text(0).to_owned(), row.text(1).to_owned())).or_default();
+        of_table.entry(row.text(2).to_owned()).or_default().push(IndexPart {
+            column: row.option(3).map(str::to_owned),
+            is_whole: row.option(4).is_none(),
+            is_nullable: row.text(5) == "YES",
+            direction: match row.text(6) {
+                "A" => Some(Direction::Up),
+                "D" => Some(Direction::Down),
+                _ => None,
+            },
+            is_usable: row.text(7) == "1",
+        });
+    })?;
+    Ok(indexes)
+}
 
-    fn read_columns(&mut self, wire: &mut Wire, list: &str) -> Result<(), MysqlSourceError> {
-        let statement = format!(
-            "SELECT TABLE_SCHEMA, TABLE_NAME, COLUMN_NAME, DATA_TYPE, COLUMN_TYPE, CHARACTER_SET_NAME, COLLATION_NAME, \
-             GENERATION_EXPRESSION FROM information_schema.COLUMNS WHERE TABLE_SCHEMA {list} \
-             ORDER BY TABLE_SCHEMA, TABLE_NAME, ORDINAL_POSITION"
-        );
-        for row in rows(wire, "list the columns", &statement)? {
-            let place = (row.text(0).to_owned(), row.text(1).to_owned());
-            self.columns.entry(place).or_default().push(ColumnInfo {
-                name: row.text(2).to_owned(),
-                data_type: row.text(3).to_ascii_lowercase(),
-                sql_type: row.text(4).to_owned(),
-                charset: row.option(5).map(str::to_owned),
-                collation: row.option(6).map(str::to_owned),
-                generated: row.text(7).to_owned(),
-            });
-        }
-        Ok(())
+fn table(row: &TextRow, place: Place, columns: &[ColumnInfo], indexes: &Indexes, capabilities: &Capabilities) -> Table {
+    let is_versioned = row.text(2) == "SYSTEM VERSIONED";
+    let history = is_versioned.then(|| history_columns(columns)).flatten();
+    let is_dumped = |column: &&ColumnInfo| column.generated.is_empty() || (history.is_some() && is_row_time(column));
+    let mut dumped: Vec<ColumnInfo> = columns.iter().filter(is_dumped).cloned().collect();
+    if history == Some(Implicit::Yes) {
+        dumped.extend(["row_start", "row_end"].map(row_time));
     }
-
-    fn read_indexes(&mut self, wire: &mut Wire, list: &str) -> Result<(), MysqlSourceError> {
-        let statement = format!(
-            "SELECT TABLE_SCHEMA, TABLE_NAME, INDEX_NAME, COLUMN_NAME, SUB_PART, NULLABLE, COLLATION, {} \
-             FROM information_schema.STATISTICS WHERE TABLE_SCHEMA {list} AND NON_UNIQUE = 0 \
-             ORDER BY TABLE_SCHEMA, TABLE_NAME, INDEX_NAME, SEQ_IN_INDEX",
-            usable_index(wire)?
-        );
-        for row in rows(wire, "list the indexes", &statement)? {
-            let place = (row.text(0).to_owned(), row.text(1).to_owned());
-            let indexes = self.indexes.entry(place).or_default();
-            indexes.entry(row.text(2).to_owned()).or_default().push(IndexPart {
-                column: row.option(3).map(str::to_owned),
-                is_whole: row.option(4).is_none(),
-                is_nullable: row.text(5) == "YES",
-                is_ascending: row.text(6) == "A",
-                is_usable: row.text(7) == "1",
-            });
-        }
-        Ok(())
-    }
-
-    fn table(&self, row: &TextRow, place: (String, String), is_versioned: bool, capabilities: &Capabilities) -> Table {
-        let columns = self.columns.get(&place).map_or(&[][..], Vec::as_slice);
-        let history = is_versioned.then(|| history_columns(columns)).flatten();
-        let is_dumped =
-            |column: &&ColumnInfo| column.generated.is_empty() || (history.is_some() && is_row_time(column));
-        let mut dumped: Vec<ColumnInfo> = columns.iter().filter(is_dumped).cloned().collect();
-        if history == Some(Implicit::Yes) {
-            dumped.extend(["row_start", "row_end"].map(row_time));
-        }
-        let empty = BTreeMap::new();
-        let key = Key::choose(self.indexes.get(&place).unwrap_or(&empty), &dumped, columns);
-        let row_end = dumped.iter().find(|column| column.generated == "ROW END").map(|column| column.name.clone());
-        Table {
-            engine: row.text(3).to_owned(),
-            has_history: history.is_some(),
-            history_lost: is_versioned && history.is_none(),
-            key: key.and_then(|key| key.with_history(row_end.as_deref())),
-            columns: dumped.iter().map(|column| manifest_column(column, capabilities)).collect(),
-            bytes_estimate: row.number(4),
-            row_bytes_estimate: row.number(5),
-            schema: place.0,
-            name: place.1,
-        }
+    let key = Key::choose(indexes, &dumped, columns);
+    let row_end = dumped.iter().find(|column| column.generated == "ROW END").map(|column| column.name.clone());
+    Table {
+        engine: row.text(3).to_owned(),
+        has_history: history.is_some(),
+        history_lost: is_versioned && history.is_none(),
+        key: key.and_then(|key| key.with_history(row_end.as_deref())),
+        columns: dumped.iter().map(|column| manifest_column(column, capabilities)).collect(),
+        bytes_estimate: row.number(4),
+        row_bytes_estimate: row.number(5),
+        schema: place.0,
+        name: place.1,
     }
 }
 

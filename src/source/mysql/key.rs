@@ -7,15 +7,22 @@ use crate::source::mysql::inventory::ColumnInfo;
 
 /// One part of a unique index.
 #[derive(Debug, Clone)]
-#[expect(clippy::struct_excessive_bools, reason = "each is a column of information_schema")]
 pub(crate) struct IndexPart {
     /// `None` for an expression.
     pub(crate) column: Option<String>,
     /// The whole value is indexed, not its first characters.
     pub(crate) is_whole: bool,
     pub(crate) is_nullable: bool,
-    pub(crate) is_ascending: bool,
+    /// `None` where the index has no order, as a hash.
+    pub(crate) direction: Option<Direction>,
     pub(crate) is_usable: bool,
+}
+
+/// Which way an index runs by one of its columns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Direction {
+    Up,
+    Down,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -100,17 +107,20 @@ impl Key {
     }
 }
 
-/// Tells whether an index gives each row a place of its own that an ordered read follows.
+/// Tells whether an index gives each row a place of its own that an ordered read follows. One that runs down by all its columns
+/// is read backwards; one that runs up and down would have to be sorted.
 fn is_key(parts: &[IndexPart], all: &[ColumnInfo]) -> bool {
     let in_table = |part: &IndexPart| {
         let name = part.column.as_deref().unwrap_or_default();
         name.eq_ignore_ascii_case("row_end") || all.iter().any(|column| column.name == name)
     };
+    let direction = parts.first().and_then(|part| part.direction);
     parts.iter().all(|part| {
         part.column.is_some()
             && part.is_whole
             && !part.is_nullable
-            && part.is_ascending
+            && part.direction.is_some()
+            && part.direction == direction
             && part.is_usable
             && in_table(part)
     })
@@ -160,7 +170,7 @@ mod tests {
             column: Some(column.to_owned()),
             is_whole: true,
             is_nullable: false,
-            is_ascending: true,
+            direction: Some(Direction::Up),
             is_usable: true,
         }
     }
@@ -188,6 +198,19 @@ mod tests {
         let nullable = IndexPart { is_nullable: true, ..part("a") };
         let prefix = IndexPart { is_whole: false, ..part("b") };
         assert!(choose(&[("u", vec![nullable]), ("v", vec![prefix])], &columns).is_none());
+    }
+
+    #[test]
+    fn an_index_is_followed_one_way_and_never_sorted() {
+        let columns = [column("shop", "int"), column("id", "int")];
+        let chosen = |directions: [Option<Direction>; 2]| {
+            let parts = ["shop", "id"].into_iter().zip(directions);
+            let parts = parts.map(|(name, direction)| IndexPart { direction, ..part(name) }).collect();
+            choose(&[("PRIMARY", parts)], &columns).map(|key| key.order)
+        };
+        let (up, down) = (Some(Direction::Up), Some(Direction::Down));
+        assert_eq!(chosen([down, down]).expect("a key"), ["shop", "id"]);
+        assert!(chosen([up, down]).is_none() && chosen([down, up]).is_none() && chosen([None, None]).is_none());
     }
 
     #[test]

@@ -104,6 +104,9 @@ impl<'a> Patience<'a> {
                 Err(error) if error.code() == Some(1205) => wasted += start.elapsed(),
                 Err(error) => return Err(MysqlSourceError::query(format!("take {}", lock.name))(error)),
             }
+            if lock.name == GLOBAL.name && migration_waits_for_us(wire) {
+                return Err(MysqlSourceError::MigrationWaits { stall: wasted });
+            }
             let blocker = blocker(wire);
             if attempt >= self.tries {
                 return Err(self.gave_up(&blocker));
@@ -143,6 +146,13 @@ fn take(wire: &mut Wire, lock: &Lock<'_>) -> Result<(), WireError> {
         }
     }
     Ok(())
+}
+
+/// Tells whether a change of definitions is stuck behind MySQL's lock on them, which is ours. It holds up the global read lock, and so
+/// each waits for the other; the server does not see that, because the locks are of two sessions.
+fn migration_waits_for_us(wire: &mut Wire) -> bool {
+    rows(wire, "look for who holds the lock", "SHOW PROCESSLIST")
+        .is_ok_and(|sessions| sessions.iter().any(|row| row.text(6) == "Waiting for backup lock"))
 }
 
 /// Names the statement or transaction that is most likely in the way, as `; held up by …`.

@@ -12,6 +12,7 @@ use crate::source::mysql::layout;
 use crate::source::mysql::queue::Task;
 use crate::source::mysql::range::{Range, select_rows};
 use crate::source::mysql::session::rows;
+use crate::source::mysql::throttle::Passage;
 use crate::source::{FileSink, Sink};
 
 /// Lines are gathered up to this size before they are hashed and handed on.
@@ -58,17 +59,24 @@ pub(crate) struct RangeReader<'a> {
     pub(crate) sink: &'a dyn Sink,
     pub(crate) chunk_bytes: u64,
     pub(crate) progress: &'a Progress,
+    /// `None`: nothing may keep it waiting.
+    pub(crate) passage: Option<Passage<'a>>,
 }
 
 impl RangeReader<'_> {
     pub(crate) fn read(&self, wire: &mut Wire) -> Result<Vec<Chunk>, MysqlSourceError> {
         let columns: Vec<&str> = self.table.columns.iter().map(|column| column.name.as_str()).collect();
+        self.pass(0)?;
         let mut files = RowFiles::new(self);
         each_row(wire, self.table, &columns, &self.task.range, |encoder, packet| {
             files.cut_before(encoder, packet)?;
             files.push(encoder, packet)
         })?;
         files.finish()
+    }
+
+    fn pass(&self, bytes: usize) -> Result<(), MysqlSourceError> {
+        self.passage.map_or(Ok(()), |passage| passage.pass(bytes as u64))
     }
 
     fn wire_error(&self, error: WireError) -> MysqlSourceError {
@@ -136,7 +144,7 @@ impl<'a> RowFiles<'a> {
         file.rows += 1;
         file.bytes += (file.lines.len() - before) as u64;
         if file.lines.len() >= BUFFER_BYTES {
-            file.flush(reader.progress)?;
+            file.flush(reader)?;
         }
         if self.full_at.is_none() && file.bytes >= reader.bytes_max() {
             let key = reader.table.key.as_ref();
@@ -148,7 +156,7 @@ impl<'a> RowFiles<'a> {
 
     fn close(&mut self, upper: Option<Vec<String>>) -> Result<(), MysqlSourceError> {
         if let Some(mut file) = self.open.take() {
-            file.flush(self.reader.progress)?;
+            file.flush(self.reader)?;
             file.file.finish()?;
             self.chunks.push(Chunk {
                 path: file.path,
@@ -185,10 +193,11 @@ impl<'a> RowFile<'a> {
         })
     }
 
-    fn flush(&mut self, progress: &Progress) -> Result<(), MysqlSourceError> {
+    fn flush(&mut self, reader: &RangeReader<'_>) -> Result<(), MysqlSourceError> {
+        reader.pass(self.lines.len())?;
         self.hash.update(&self.lines);
         self.file.write_all(&self.lines).map_err(|error| MysqlSourceError::Write { path: self.path.clone(), error })?;
-        progress.add(self.lines.len() as u64);
+        reader.progress.add(self.lines.len() as u64);
         self.lines.clear();
         // A giant row's buffer is given back.
         self.lines.shrink_to(BUFFER_BYTES * 2);

@@ -3,9 +3,10 @@
 //! A step through the index by so many rows reads the pages that a reader will want next, and sends one row. Nothing is
 //! sorted, and skewed keys make no skewed ranges.
 
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::mysql::manifest::Manifest;
+use crate::mysql::manifest::{Manifest, TableEntry};
 use crate::mysql::row::Encoder;
 use crate::mysql::wire::{Wire, WireError};
 use crate::source::mysql::bounds::taken_over;
@@ -13,6 +14,7 @@ use crate::source::mysql::error::MysqlSourceError;
 use crate::source::mysql::inventory::Table;
 use crate::source::mysql::queue::{Queue, Task};
 use crate::source::mysql::range::{Range, select_bound};
+use crate::source::mysql::throttle::Passage;
 
 /// A range has at least so many rows, whatever the server believes of their size.
 const ROWS_MIN: u64 = 100;
@@ -42,12 +44,27 @@ impl Measured {
     }
 }
 
+/// The tables of the dump before.
+pub(crate) struct Previous<'a>(HashMap<(&'a str, &'a str), &'a TableEntry>);
+
+impl<'a> Previous<'a> {
+    pub(crate) fn of(manifest: Option<&'a Manifest>) -> Self {
+        let entries = manifest.into_iter().flat_map(|manifest| &manifest.tables);
+        Self(entries.map(|entry| ((entry.schema.as_str(), entry.name.as_str()), entry)).collect())
+    }
+
+    fn entry(&self, table: &Table) -> Option<&TableEntry> {
+        self.0.get(&(table.schema.as_str(), table.name.as_str())).copied()
+    }
+}
+
 pub(crate) struct Scout<'a> {
     pub(crate) tables: &'a [Table],
     pub(crate) measured: &'a [Measured],
-    pub(crate) previous: Option<&'a Manifest>,
+    pub(crate) previous: &'a Previous<'a>,
     pub(crate) chunk_bytes: u64,
     pub(crate) queue: &'a Queue,
+    pub(crate) passage: Passage<'a>,
 }
 
 impl Scout<'_> {
@@ -62,6 +79,7 @@ impl Scout<'_> {
         self.queue.push_locked(locked);
         let mut large = Vec::new();
         for (at, table) in self.own_rows().filter(|(_, table)| table.is_transactional()) {
+            self.passage.pass(0)?;
             match self.known_bounds(wire, at)? {
                 None if table.key.is_some() && self.is_large(table) => large.push((at, Vec::new())),
                 bounds => {
@@ -96,9 +114,7 @@ impl Scout<'_> {
     }
 
     fn row_bytes_before(&self, at: usize) -> Option<u64> {
-        let table = &self.tables[at];
-        let mut entries = self.previous?.tables.iter();
-        let entry = entries.find(|entry| entry.schema == table.schema && entry.name == table.name)?;
+        let entry = self.previous.entry(&self.tables[at])?;
         let bytes: u64 = entry.chunks.iter().map(|chunk| chunk.bytes).sum();
         let rows: u64 = entry.chunks.iter().map(|chunk| chunk.rows).sum();
         bytes.checked_div(rows).filter(|bytes| *bytes > 0)
@@ -112,10 +128,11 @@ impl Scout<'_> {
 
     /// Returns the bounds of the dump before, where they fit.
     fn known_bounds(&self, wire: &mut Wire, at: usize) -> Result<Option<Vec<Vec<String>>>, MysqlSourceError> {
-        let Some(previous) = self.previous else {
-            return Ok(None);
-        };
-        taken_over(wire, previous, &self.tables[at], self.chunk_bytes)
+        let table = &self.tables[at];
+        match self.previous.entry(table) {
+            Some(entry) => taken_over(wire, entry, table, self.chunk_bytes),
+            None => Ok(None),
+        }
     }
 
     fn is_large(&self, table: &Table) -> bool {
@@ -127,6 +144,7 @@ impl Scout<'_> {
         let first = known.len();
         let mut lower = known.pop();
         for number in first.. {
+            self.passage.pass(0)?;
             let rows = self.rows_in_chunk(at);
             let upper = next_bound(wire, &self.tables[at], lower.as_ref(), rows)?;
             let is_last = upper.is_none();

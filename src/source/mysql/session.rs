@@ -36,6 +36,22 @@ pub(crate) fn rows(wire: &mut Wire, act: &str, statement: &str) -> Result<Vec<Te
     text_rows(act, rows)
 }
 
+/// Runs a statement and hands on its rows as texts: there may be more than one wants to hold.
+pub(crate) fn each_row(
+    wire: &mut Wire,
+    act: &str,
+    statement: &str,
+    mut take: impl FnMut(TextRow),
+) -> Result<(), MysqlSourceError> {
+    let mut is_text = true;
+    let read = wire.query_each(statement, |row| match text_rows(act, vec![row]) {
+        Ok(rows) => rows.into_iter().for_each(&mut take),
+        Err(_) => is_text = false,
+    });
+    read.map_err(MysqlSourceError::query(act))?;
+    if is_text { Ok(()) } else { Err(MysqlSourceError::NotText { act: act.to_owned() }) }
+}
+
 /// Takes the values for texts. A definition of other bytes than UTF-8 would be another definition when it is written out.
 pub(crate) fn text_rows(act: &str, rows: TextRows) -> Result<Vec<TextRow>, MysqlSourceError> {
     let not_text = |_| MysqlSourceError::NotText { act: act.to_owned() };
@@ -153,7 +169,8 @@ pub(crate) fn connect(server: &Server, run: &Run) -> Result<Wire, MysqlSourceErr
 pub(crate) fn settle(wire: &mut Wire, capabilities: &Capabilities) -> Result<(), MysqlSourceError> {
     let act = "set up the connection";
     run_sql(wire, act, "SET NAMES utf8mb4")?;
-    run_sql(wire, act, "SET SESSION TRANSACTION ISOLATION LEVEL REPEATABLE READ")?;
+    // What writes nothing cannot be made to.
+    run_sql(wire, act, "SET SESSION TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")?;
     let mut statement = "SET SESSION sql_select_limit = DEFAULT".to_owned();
     for (name, value) in SESSION.iter().filter(|(name, _)| capabilities.has(name)) {
         // Writing into a String does not fail.

@@ -13,7 +13,8 @@ use crate::source::mysql::hold::Holds;
 use crate::source::mysql::inventory::Table;
 use crate::source::mysql::queue::{Queue, Task};
 use crate::source::mysql::read::{RangeReader, in_order};
-use crate::source::mysql::scout::{Measured, Scout};
+use crate::source::mysql::scout::{Measured, Previous, Scout};
+use crate::source::mysql::throttle::Passage;
 
 /// The scout may be so many ranges ahead for each reader.
 const AHEAD_MAX: usize = 2;
@@ -30,6 +31,7 @@ pub(crate) struct Work<'a> {
     sink: &'a dyn Sink,
     progress: &'a Progress,
     holds: &'a Holds,
+    passage: Passage<'a>,
     /// By table: the number of a range, and its chunks.
     chunks: Mutex<Vec<RangeChunks>>,
     failure: Failure,
@@ -43,18 +45,19 @@ impl<'a> Work<'a> {
         sink: &'a dyn Sink,
         progress: &'a Progress,
         holds: &'a Holds,
-        cancel: CancellationToken,
+        passage: Passage<'a>,
     ) -> Self {
         Self {
             tables,
             measured: tables.iter().map(|_| Measured::default()).collect(),
-            queue: Queue::new(readers * AHEAD_MAX, cancel.clone()),
+            queue: Queue::new(readers * AHEAD_MAX, passage.cancel.clone()),
             chunk_bytes,
             sink,
             progress,
             holds,
+            passage,
             chunks: Mutex::new(tables.iter().map(|_| Vec::new()).collect()),
-            failure: Failure { first: Mutex::new(None), cancel },
+            failure: Failure { first: Mutex::new(None), cancel: passage.cancel.clone() },
         }
     }
 
@@ -79,9 +82,10 @@ impl<'a> Work<'a> {
         let scout = Scout {
             tables: self.tables,
             measured: &self.measured,
-            previous,
+            previous: &Previous::of(previous),
             chunk_bytes: self.chunk_bytes,
             queue: &self.queue,
+            passage: self.passage,
         };
         let filled = scout.fill(wire);
         self.queue.close();
@@ -107,6 +111,8 @@ impl<'a> Work<'a> {
             sink: self.sink,
             chunk_bytes: self.chunk_bytes,
             progress: self.progress,
+            // Writers wait for the end of a locked table: a pause would make what it is to mend.
+            passage: (!task.is_locked).then_some(self.passage),
         };
         let chunks = reader.read(wire)?;
         for chunk in &chunks {

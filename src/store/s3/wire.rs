@@ -18,7 +18,7 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use tokio::time::{Instant, Sleep};
 
-use crate::store::limit::Pace;
+use crate::pace::Pace;
 
 /// So long no byte moves, one way or the other, before a connection is given up. A failover of the server or of a switch takes up
 /// to some 20 s.

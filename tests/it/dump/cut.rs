@@ -30,6 +30,9 @@ struct State {
     cut_at: AtomicU64,
     is_reset: AtomicBool,
     was_cut: AtomicBool,
+    /// Connections below this number pass nothing on.
+    black_below: AtomicU64,
+    opened: AtomicU64,
 }
 
 /// How a cut looks from both ends.
@@ -49,9 +52,10 @@ impl Line {
             for inward in listener.incoming() {
                 // A server that is just gone takes nobody: so does the line.
                 let (Ok(inward), Ok(outward)) = (inward, TcpStream::connect(("127.0.0.1", server))) else { continue };
+                let number = state.opened.fetch_add(1, Ordering::SeqCst);
                 for (from, to) in [(&inward, &outward), (&outward, &inward)] {
                     let (from, to, state) = (from.try_clone().unwrap(), to.try_clone().unwrap(), state.clone());
-                    std::thread::spawn(move || state.pass(from, to));
+                    std::thread::spawn(move || state.pass(number, from, to));
                 }
             }
         });
@@ -72,6 +76,12 @@ impl Line {
         self.state.cut_at.store(byte, Ordering::SeqCst);
     }
 
+    /// Takes no byte more of any connection that is open, as a firewall that has forgotten them: neither end hears of it.
+    /// New ones get through.
+    pub(crate) fn go_black(&self) {
+        self.state.black_below.store(self.state.opened.load(Ordering::SeqCst), Ordering::SeqCst);
+    }
+
     /// Lets all pass again; returns how many bytes have passed since, and whether the line was cut.
     pub(crate) fn mend(&self) -> (u64, bool) {
         self.state.cut_at.store(0, Ordering::SeqCst);
@@ -80,9 +90,12 @@ impl Line {
 }
 
 impl State {
-    fn pass(&self, mut from: TcpStream, mut to: TcpStream) {
+    fn pass(&self, number: u64, mut from: TcpStream, mut to: TcpStream) {
         let mut buffer = vec![0; 64 * 1024];
         while let Ok(count @ 1..) = from.read(&mut buffer) {
+            while number < self.black_below.load(Ordering::SeqCst) {
+                std::thread::park();
+            }
             let before = self.passed.fetch_add(count as u64, Ordering::SeqCst);
             let cut_at = self.cut_at.load(Ordering::SeqCst);
             if (before..before + count as u64).contains(&cut_at) && cut_at > 0 {

@@ -6,10 +6,12 @@ use std::time::{Duration, Instant};
 use bkp::exit::{Exit, Failure};
 use bkp::mysql::wire::Wire;
 use bkp::run::Run;
+use bkp::source::mysql::{Snapshot, Unheld};
 use bkp::target::mysql::plan::Selection;
 use bkp::target::mysql::{DirDump, DumpReader, LoadOptions, LoadPlan, Loaded, inspect, load};
 use tokio_util::sync::CancellationToken;
 
+use super::cut::Line;
 use super::moment::make_unlocked;
 use super::world::{self, DirSink, as_user, by_socket, dump, rows_of, source};
 use super::{BOTH, CHUNK_BYTES, dump_by_while, dump_while, make_large};
@@ -45,6 +47,41 @@ fn a_server_that_dies_in_mid_dump_leaves_no_dump() {
         assert!(failure.message.contains("is gone") || failure.message.contains("hold the definitions"), "{failure:?}");
         assert!(failure.hint.is_some(), "{product:?}: {failure:?}");
         assert!(!dir.path().join("manifest.json").exists(), "{product:?}");
+    }
+}
+
+#[test]
+#[ignore = "needs the servers of scripts/lab; scripts/test runs it"]
+fn a_server_that_falls_silent_in_mid_dump_is_waited_for_only_so_long() {
+    for product in BOTH {
+        let server = Server::start(product, &[]);
+        make_large(&server);
+        let line = Line::to(&server);
+        let (dir, reached, go) = DirSink::with_gate();
+        let snapshot = Snapshot::open(&line.address(&server), &source(2), Unheld::Refuse, &Run::silent()).unwrap();
+        let snapshot = snapshot.with_silence_max(Duration::from_secs(1)).with_chunk_bytes(u64::MAX);
+        let dumped = std::thread::scope(|scope| {
+            let dump = scope.spawn(|| snapshot.dump(&dir, None, &Run::silent()));
+            reached.recv_timeout(Duration::from_secs(30)).unwrap();
+            line.go_black();
+            go.send(()).unwrap();
+            dump.join().unwrap()
+        });
+        let failure = Failure::from(dumped.unwrap_err());
+        assert_eq!(failure.exit, Exit::Failed, "{product:?}: {failure:?}");
+        assert!(failure.message.contains("1 s"), "{product:?}: {failure:?}");
+        assert!(failure.hint.is_some(), "{product:?}: {failure:?}");
+        assert!(!dir.path().join("manifest.json").exists(), "{product:?}");
+        // New connections get through, and end what the old ones have begun.
+        wait_until_no_reader(&server);
+    }
+}
+
+fn wait_until_no_reader(server: &Server) {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while !world::readers(server).is_empty() {
+        assert!(Instant::now() < deadline, "a statement of the dump still runs");
+        std::thread::sleep(Duration::from_millis(20));
     }
 }
 

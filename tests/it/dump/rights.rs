@@ -1,6 +1,7 @@
 //! Live: what an account may see and lock, and that it learns which grant it lacks.
 
 use bkp::mysql::manifest::{Consistency, ObjectKind};
+use bkp::policy::{MysqlSource, NonTransactional};
 use bkp::run::Run;
 
 use super::world::{self, DirSink, Notes, as_user, dump_by, dump_unheld, noted, restore, rows_of, source};
@@ -84,6 +85,41 @@ fn the_grants_of_the_guide_are_enough_for_all_that_a_server_holds() {
         let differing: Vec<String> =
             world::objects(&original).symmetric_difference(&world::objects(&restored)).cloned().collect();
         assert_eq!(differing, [""; 0], "{product:?}");
+    }
+}
+
+/// Returns the privileges that the guide's statements grant.
+fn privileges_of(statements: &str) -> Vec<String> {
+    let grants = statements.lines().filter_map(|line| line.strip_prefix("GRANT ")?.split(" ON ").next());
+    grants.flat_map(|list| list.split(", ")).map(str::to_owned).collect()
+}
+
+#[test]
+#[ignore = "needs the servers of scripts/lab; scripts/test runs it"]
+fn each_grant_of_the_guide_is_needed_and_missed_by_its_name() {
+    for product in BOTH {
+        let server = Server::start(product, &[]);
+        make_shop(&server);
+        server.execute("CREATE TABLE shop.old (a INT PRIMARY KEY) ENGINE = MyISAM");
+        let statements = grants_of_the_guide(product);
+        server.execute(&statements);
+        let policy = MysqlSource { non_transactional: NonTransactional::Lock, ..source(1) };
+        let address = as_user(&server, "least", "x");
+        let told = || {
+            let (run, notes) = noted();
+            match dump_by(&address, &policy, &DirSink::new(), CHUNK_BYTES, None, &run) {
+                Ok(_) => left_out(&notes).join("\n"),
+                Err(error) => format!("{error}; {}", error.hint().unwrap()),
+            }
+        };
+        assert_eq!(told(), "", "{product:?}");
+        let privileges = privileges_of(&statements);
+        assert!(privileges.len() > 7, "{privileges:?}");
+        for privilege in privileges {
+            server.execute(&format!("REVOKE {privilege} ON *.* FROM least@'%'"));
+            assert!(told().contains(&privilege), "{product:?} without {privilege}: {:?}", told());
+            server.execute(&format!("GRANT {privilege} ON *.* TO least@'%'"));
+        }
     }
 }
 

@@ -12,7 +12,7 @@ use std::time::Duration;
 use bkp::event::{Event, Listener};
 use bkp::mysql::manifest::Manifest;
 use bkp::mysql::server::Server as Address;
-use bkp::policy::{MysqlAddress, MysqlSource, Network, NonTransactional, Tls, TlsMode};
+use bkp::policy::{MysqlAddress, MysqlSource, Network, NonTransactional, Throttle, Tls, TlsMode};
 use bkp::run::Run;
 use bkp::secret::Secret;
 use bkp::source::mysql::{MysqlSourceError, Snapshot, Unheld};
@@ -141,6 +141,7 @@ pub(crate) fn source(connections: usize) -> MysqlSource {
         exclude: Vec::new(),
         lock_wait: Duration::from_secs(3),
         non_transactional: NonTransactional::Refuse,
+        throttle: Throttle::default(),
     }
 }
 
