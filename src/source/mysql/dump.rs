@@ -1,7 +1,6 @@
 //! Writes a dump: definitions, then rows on all connections at once, then the manifest.
 
 use std::io::{self, Write};
-use std::sync::mpsc::channel;
 
 use tokio_util::sync::CancellationToken;
 
@@ -142,22 +141,15 @@ impl Snapshot {
         let work = Work::new(tables, self.readers.len(), self.chunk_bytes, sink, &progress, &self.holds, passage);
         let own: Vec<u32> = self.readers.iter().chain([&self.control]).map(Wire::id).collect();
         let (control, readers, own, progress) = (&mut self.control, &mut self.readers, &own, &*progress);
-        let watched = std::thread::scope(|scope| {
-            let (is_over, over) = channel();
-            let watch = scope.spawn(move || passage.watch(control, own, progress, &over));
+        let read = passage.watching(control, own, progress, || {
             work.run(readers, previous);
-            drop(is_over);
-            watch.join().unwrap_or(Err(MysqlSourceError::BrokeOff))
+            work.finish()
         });
         if self.cancel.is_cancelled() {
             return Err(MysqlSourceError::Stopped);
         }
         progress.set_total(progress.done());
-        match work.finish() {
-            // The readers were stopped by the watch.
-            Err(error) if error.is_stopped() => watched.and(Err(error)),
-            read => read,
-        }
+        read
     }
 
     /// Makes the manifest; the tables of the inventory are in it from now on, and not twice in memory.

@@ -17,6 +17,7 @@ use crate::source::mysql::layout;
 use crate::source::mysql::range::Range;
 use crate::source::mysql::read::each_row;
 use crate::source::mysql::session::{Capabilities, connect, settle};
+use crate::source::mysql::throttle::Passage;
 use crate::source::mysql::{New, Snapshot, connect_readers};
 
 /// Lines are hashed in stretches of this size.
@@ -57,7 +58,7 @@ pub fn hash_chunks(
     let total = entries.iter().map(|entry| entry.bytes).sum();
     let progress = run.events.task("compare rows", Unit::Bytes, total);
     let mut readers = connect_readers(server, connections.max(1), &capabilities, run)?;
-    Hasher::new(pieces, &progress, run).hash_all(&mut readers)
+    Hasher::new(pieces, &progress, None, run).hash_all(&mut readers)
 }
 
 /// What of a dump stands on its source now.
@@ -89,7 +90,7 @@ impl Snapshot {
     }
 
     fn hash_tables(&mut self, manifest: &Manifest, run: &Run) -> Result<Standing, MysqlSourceError> {
-        let cancel = self.cancel.clone();
+        let cancel = self.cancel.child_token();
         self.readers.iter_mut().for_each(|reader| reader.set_cancel(cancel.clone()));
         self.free_writers_of_others(run)?;
         let (mut standing, entries) = stand(manifest, &self.inventory);
@@ -98,12 +99,15 @@ impl Snapshot {
         let unprotected: BTreeSet<_> = self.inventory.unprotected().map(Table::place).collect();
         let is_locked = |entry: &&TableEntry| unprotected.contains(&place_of(entry));
         let (locked, others): (Vec<&TableEntry>, Vec<&TableEntry>) = entries.into_iter().partition(is_locked);
-        // Writers of locked tables wait: those come first.
-        for entries in [locked, others] {
-            let pieces = pieces(&entries, &self.inventory)?;
-            standing.hashes.extend(Hasher::new(pieces, &progress, run).hash_all(&mut self.readers)?);
-            self.holds.free_tables()?;
-        }
+        // Writers of locked tables wait: those come first, and nothing holds them back.
+        let hasher = Hasher::new(pieces(&locked, &self.inventory)?, &progress, None, run);
+        standing.hashes.extend(hasher.hash_all(&mut self.readers)?);
+        self.holds.free_tables()?;
+        let passage = Passage { throttle: &self.throttle, cancel: &cancel };
+        let hasher = Hasher::new(pieces(&others, &self.inventory)?, &progress, Some(passage), run);
+        let own: Vec<u32> = self.readers.iter().chain([&self.control]).map(Wire::id).collect();
+        let (control, readers) = (&mut self.control, &mut self.readers);
+        standing.hashes.extend(passage.watching(control, &own, &progress, || hasher.hash_all(readers))?);
         self.holds.check()?;
         if !self.holds.has_definitions() {
             self.refuse_changes(New::Fine)?;
@@ -196,12 +200,14 @@ struct Hasher<'a> {
     pieces: Mutex<Vec<Piece<'a>>>,
     found: Mutex<Vec<(usize, Vec<ChunkHash>)>>,
     progress: &'a Progress,
+    /// `None`: nothing may keep it waiting.
+    passage: Option<Passage<'a>>,
     run: &'a Run,
 }
 
 impl<'a> Hasher<'a> {
-    fn new(pieces: Vec<Piece<'a>>, progress: &'a Progress, run: &'a Run) -> Self {
-        Self { pieces: Mutex::new(pieces), found: Mutex::new(Vec::new()), progress, run }
+    fn new(pieces: Vec<Piece<'a>>, progress: &'a Progress, passage: Option<Passage<'a>>, run: &'a Run) -> Self {
+        Self { pieces: Mutex::new(pieces), found: Mutex::new(Vec::new()), progress, passage, run }
     }
 
     fn hash_all(self, readers: &mut [Wire]) -> Result<Vec<ChunkHash>, MysqlSourceError> {
@@ -218,7 +224,7 @@ impl<'a> Hasher<'a> {
     fn hash_some(&self, wire: &mut Wire) -> Result<(), MysqlSourceError> {
         while let Some(piece) = self.next() {
             self.run.check().map_err(|_| MysqlSourceError::Stopped)?;
-            let hashes = piece.hash(wire, self.progress).inspect_err(|_| self.give_up())?;
+            let hashes = piece.hash(wire, self).inspect_err(|_| self.give_up())?;
             self.found.lock().unwrap_or_else(PoisonError::into_inner).push((piece.number, hashes));
         }
         Ok(())
@@ -228,6 +234,11 @@ impl<'a> Hasher<'a> {
         self.pieces.lock().unwrap_or_else(PoisonError::into_inner).pop()
     }
 
+    /// Makes way for the application, after so many bytes.
+    fn pass(&self, bytes: usize) -> Result<(), MysqlSourceError> {
+        self.passage.map_or(Ok(()), |passage| passage.pass(bytes as u64))
+    }
+
     /// Leaves the other threads nothing to do.
     fn give_up(&self) {
         self.pieces.lock().unwrap_or_else(PoisonError::into_inner).clear();
@@ -235,33 +246,34 @@ impl<'a> Hasher<'a> {
 }
 
 impl Piece<'_> {
-    fn hash(&self, wire: &mut Wire, progress: &Progress) -> Result<Vec<ChunkHash>, MysqlSourceError> {
+    fn hash(&self, wire: &mut Wire, hasher: &Hasher<'_>) -> Result<Vec<ChunkHash>, MysqlSourceError> {
         let columns: Vec<&str> = self.table.columns.iter().map(|column| column.name.as_str()).collect();
-        let mut hashes = Hashes::new(self, progress);
+        hasher.pass(0)?;
+        let mut hashes = Hashes::new(self, hasher);
         each_row(wire, &self.table, &columns, &self.range, |encoder, packet| {
-            hashes.begin_row();
+            hashes.begin_row()?;
             let encoded = encoder.encode(packet, &mut hashes.lines);
             encoded.map_err(|error| MysqlSourceError::reading(&self.table.title(), error))
         })?;
-        Ok(hashes.finish())
+        hashes.finish()
     }
 }
 
 /// The hashes of one piece, a chunk after the other by the dump's row counts.
-struct Hashes<'a> {
+struct Hashes<'a, 'b> {
     piece: &'a Piece<'a>,
-    progress: &'a Progress,
+    hasher: &'a Hasher<'b>,
     done: Vec<ChunkHash>,
     hash: Sha256,
     rows: u64,
     lines: Vec<u8>,
 }
 
-impl<'a> Hashes<'a> {
-    fn new(piece: &'a Piece<'a>, progress: &'a Progress) -> Self {
+impl<'a, 'b> Hashes<'a, 'b> {
+    fn new(piece: &'a Piece<'a>, hasher: &'a Hasher<'b>) -> Self {
         Self {
             piece,
-            progress,
+            hasher,
             done: Vec::new(),
             hash: Sha256::new(),
             rows: 0,
@@ -269,28 +281,31 @@ impl<'a> Hashes<'a> {
         }
     }
 
-    fn begin_row(&mut self) {
+    fn begin_row(&mut self) -> Result<(), MysqlSourceError> {
         let chunks = self.piece.chunks;
         let is_full = chunks.get(self.done.len()).is_some_and(|chunk| self.rows >= chunk.rows);
         // What is too much counts to the last chunk, which then differs.
         if is_full && self.done.len() + 1 < chunks.len() {
-            self.close();
+            self.close()?;
         }
         if self.lines.len() >= BUFFER_BYTES {
-            self.flush();
+            self.flush()?;
         }
         self.rows += 1;
+        Ok(())
     }
 
-    fn flush(&mut self) {
+    fn flush(&mut self) -> Result<(), MysqlSourceError> {
+        let bytes = self.lines.len();
         self.hash.update(&self.lines);
-        self.progress.add(self.lines.len() as u64);
+        self.hasher.progress.add(bytes as u64);
         self.lines.clear();
         self.lines.shrink_to(BUFFER_BYTES * 2);
+        self.hasher.pass(bytes)
     }
 
-    fn close(&mut self) {
-        self.flush();
+    fn close(&mut self) -> Result<(), MysqlSourceError> {
+        self.flush()?;
         let table = &self.piece.table;
         let path = match self.piece.chunks.get(self.done.len()) {
             Some(chunk) => chunk.path.clone(),
@@ -304,16 +319,17 @@ impl<'a> Hashes<'a> {
             rows: std::mem::take(&mut self.rows),
             sha256: hex::encode(hash.finalize()),
         });
+        Ok(())
     }
 
     /// Ends the open chunk, and gives those that no row was left for their empty hash.
-    fn finish(mut self) -> Vec<ChunkHash> {
+    fn finish(mut self) -> Result<Vec<ChunkHash>, MysqlSourceError> {
         if self.rows > 0 {
-            self.close();
+            self.close()?;
         }
         while self.done.len() < self.piece.chunks.len() {
-            self.close();
+            self.close()?;
         }
-        self.done
+        Ok(self.done)
     }
 }

@@ -7,7 +7,7 @@
 mod pause;
 
 use std::path::Path;
-use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -159,8 +159,29 @@ impl Passage<'_> {
         }
     }
 
+    /// Looks at the server all the while that `read` runs. What keeps it from that stops the readers, and is the reason then.
+    pub(crate) fn watching<T>(
+        self,
+        control: &mut Wire,
+        own: &[u32],
+        progress: &Progress,
+        read: impl FnOnce() -> Result<T, MysqlSourceError>,
+    ) -> Result<T, MysqlSourceError> {
+        std::thread::scope(|scope| {
+            let (is_over, over) = channel();
+            let watch = scope.spawn(move || self.watch(control, own, progress, &over));
+            let done = read();
+            drop(is_over);
+            let watched = watch.join().unwrap_or(Err(MysqlSourceError::BrokeOff));
+            match done {
+                Err(error) if error.is_stopped() => watched.and(Err(error)),
+                done => done,
+            }
+        })
+    }
+
     /// Looks at the server every second until told that all is read. Whatever keeps it from that stops the dump.
-    pub(crate) fn watch(
+    fn watch(
         self,
         control: &mut Wire,
         own: &[u32],
