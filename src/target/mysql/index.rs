@@ -61,18 +61,6 @@ pub(super) fn split(create: &str, referenced: &BTreeSet<Columns>) -> Split {
     Split { create: kept.join("\n"), deferred }
 }
 
-/// Returns a `CREATE TABLE` statement whose table's statistics are not drawn up anew each time it has grown by a tenth, until
-/// [`WATCHED`]: on MariaDB that was a fifth of the server's work in a load. `None` where the statement has a word of its own on
-/// that, and for tables whose options cannot be changed afterwards without a copy.
-pub(super) fn unwatched(create: &str) -> Option<String> {
-    let (definitions, options) = create.split_once("\n) ENGINE=InnoDB")?;
-    let is_fixed = is_versioned(create) || options.contains("STATS_") || options.contains("PARTITION BY");
-    (!is_fixed).then(|| format!("{definitions}\n) ENGINE=InnoDB STATS_AUTO_RECALC=0{options}"))
-}
-
-/// What ends [`unwatched`], in an `ALTER TABLE` statement.
-pub(super) const WATCHED: &str = "STATS_AUTO_RECALC=DEFAULT";
-
 fn is_versioned(create: &str) -> bool {
     create.contains("SYSTEM VERSIONING")
 }
@@ -319,16 +307,6 @@ mod tests {
         assert_eq!(late(ITEMS, &[&["shop", "order", "product"]]), ["by product", "newest"]);
         let none: [&str; 0] = [];
         assert_eq!(late(ITEMS, &[&["shop", "order", "id"]]), none, "served by what InnoDB adds, if at all");
-    }
-
-    #[test]
-    fn statistics_rest_where_that_can_be_undone() {
-        let changed = unwatched(ITEMS).expect("a plain table");
-        assert_eq!(changed, ITEMS.replace("ENGINE=InnoDB", "ENGINE=InnoDB STATS_AUTO_RECALC=0"));
-        assert_eq!(unwatched(ORDERS), None, "with partitions");
-        assert_eq!(unwatched(&ITEMS.replace("InnoDB", "InnoDB STATS_AUTO_RECALC=1")), None, "it says so itself");
-        assert_eq!(unwatched(&ITEMS.replace("InnoDB", "Aria")), None);
-        assert_eq!(unwatched(&ITEMS.replace("InnoDB", "InnoDB WITH SYSTEM VERSIONING")), None);
     }
 
     #[test]

@@ -15,14 +15,14 @@ use crate::mysql::sql;
 use crate::target::mysql::chunk;
 use crate::target::mysql::chunk::Outcome;
 use crate::target::mysql::feed::Counted;
-use crate::target::mysql::index::{self, Index};
+use crate::target::mysql::index::Index;
 use crate::target::mysql::patience::Patience;
 use crate::target::mysql::plan::{Stage, TableStep};
 use crate::target::mysql::progress;
 use crate::target::mysql::progress::Step;
 use crate::target::mysql::queue::{Next, Queue, TableWork};
 use crate::target::mysql::session::OwnConn;
-use crate::target::mysql::tables::{Created, Late};
+use crate::target::mysql::tables::Created;
 use crate::target::mysql::{Load, LoadError};
 
 /// What the connections have done together.
@@ -47,7 +47,7 @@ pub(super) struct Rows {
 /// What the workers share.
 struct Desk {
     load: Arc<Load>,
-    late: Vec<Late>,
+    late: Vec<Vec<Index>>,
     queue: Mutex<Queue>,
     failed: Mutex<BTreeMap<usize, LoadError>>,
     first: Mutex<First>,
@@ -257,7 +257,7 @@ impl Desk {
         self.load.opener.kill_abandoned().await.or_else(|error| if error.is_passing() { Ok(()) } else { Err(error) })
     }
 
-    /// Does what has waited for all rows of a table; again where a connection is lost on the way.
+    /// Builds the late indexes of a table that has all its rows; again where a connection is lost on the way.
     async fn finish(&self, conn: &mut Option<OwnConn>, table: usize, tally: &mut Tally) -> Result<(), LoadError> {
         let step = &self.load.plan.tables[table];
         if step.stage == Stage::Finished {
@@ -279,8 +279,8 @@ impl Desk {
         let mut own = self.take(conn).await?;
         let step = &self.load.plan.tables[table];
         let (schema, name) = (step.table.schema.as_str(), step.table.name.as_str());
-        let done = self.do_late(&mut own, schema, name, &self.late[table]).await;
-        let noted = match done {
+        let built = self.build(&mut own, schema, name, &self.late[table]).await;
+        let noted = match built {
             Ok(()) => progress::note(&mut own, Step::Finished { schema, name }).await,
             Err(error) => Err(error),
         };
@@ -291,49 +291,28 @@ impl Desk {
         noted
     }
 
-    /// Builds the late indexes, and has the statistics drawn up once that rested during the load.
-    async fn do_late(&self, conn: &mut Conn, schema: &str, name: &str, late: &Late) -> Result<(), LoadError> {
+    async fn build(&self, conn: &mut Conn, schema: &str, name: &str, late: &[Index]) -> Result<(), LoadError> {
         let table = sql::qualified(schema, name);
         let at = || LoadError::at(format!("build the indexes of {table}"));
-        let mut changes = self.missing(conn, schema, name, &late.indexes).await?;
-        if !changes.is_empty() {
-            self.load.run.events.detail(format!("build {} indexes of {table}", changes.len()));
-        }
-        if late.is_unwatched {
-            changes.push(index::WATCHED.to_owned());
-        }
-        if !changes.is_empty() {
-            conn.query_drop(format!("ALTER TABLE {table} {}", changes.join(", "))).await.map_err(at())?;
-        }
-        if late.is_unwatched {
-            let analyze = format!("ANALYZE NO_WRITE_TO_BINLOG TABLE {table}");
-            conn.query_drop(analyze).await.map_err(LoadError::at(format!("draw up the statistics of {table}")))?;
-        }
-        Ok(())
-    }
-
-    /// Returns what adds the late indexes that are not there.
-    async fn missing(
-        &self,
-        conn: &mut Conn,
-        schema: &str,
-        name: &str,
-        late: &[Index],
-    ) -> Result<Vec<String>, LoadError> {
         if late.is_empty() {
-            return Ok(Vec::new());
+            return Ok(());
         }
-        let at = LoadError::at(format!("look at the indexes of {}", sql::qualified(schema, name)));
         // An interrupted load may have built them without having been able to say so.
         let asked = format!(
             "SELECT DISTINCT index_name FROM information_schema.statistics WHERE table_schema = {} AND table_name = {}",
             sql::string(schema),
             sql::string(name)
         );
-        let built: Vec<String> = conn.query(asked).await.map_err(at)?;
+        let built: Vec<String> = conn.query(asked).await.map_err(at())?;
         let built: BTreeSet<String> = built.into_iter().collect();
         let missing = late.iter().filter(|index| !built.contains(&index.name));
-        Ok(missing.map(|index| format!("ADD {}", index.definition)).collect())
+        let added: Vec<String> = missing.map(|index| format!("ADD {}", index.definition)).collect();
+        if added.is_empty() {
+            return Ok(());
+        }
+        self.load.run.events.detail(format!("build {} indexes of {table}", added.len()));
+        let alter = format!("ALTER TABLE {table} {}", added.join(", "));
+        conn.query_drop(alter).await.map_err(at())
     }
 }
 

@@ -20,18 +20,10 @@ use crate::target::mysql::{Failed, Load, LoadError};
 /// The tables of a plan, made or refused.
 #[derive(Debug, Default)]
 pub(super) struct Created {
-    /// What is left to do after the rows, for each table of the plan.
-    pub(super) late: Vec<Late>,
+    /// The indexes to build after the rows, for each table of the plan.
+    pub(super) late: Vec<Vec<Index>>,
     /// Tables that could not be made, by their places in the plan.
     pub(super) failed: BTreeMap<usize, LoadError>,
-}
-
-/// What waits until a table has its rows.
-#[derive(Debug, Default)]
-pub(super) struct Late {
-    pub(super) indexes: Vec<Index>,
-    /// Its statistics rest.
-    pub(super) is_unwatched: bool,
 }
 
 /// Drops what the operator agreed to lose.
@@ -83,9 +75,10 @@ pub(super) async fn create(conn: &mut Conn, load: &Load) -> Result<Created, Load
         // A table that an interrupted load has made may lack its indexes, whatever it was told then.
         let may_lack = step.table.bytes >= load.options.defer_index_bytes_min || step.stage == Stage::Created;
         let (create, late) = if may_lack && step.is_transactional {
-            put_off(&text, referenced.get(&name).unwrap_or(&none))
+            let split = index::split(&text, referenced.get(&name).unwrap_or(&none));
+            (split.create, split.deferred)
         } else {
-            (text, Late::default())
+            (text, Vec::new())
         };
         if matches!(step.stage, Stage::Untouched | Stage::Begun) {
             match create_one(conn, step, &create).await {
@@ -96,14 +89,6 @@ pub(super) async fn create(conn: &mut Conn, load: &Load) -> Result<Created, Load
         created.late.push(late);
     }
     Ok(created)
-}
-
-/// Returns the statement without what is cheaper after the rows.
-fn put_off(create: &str, referenced: &BTreeSet<Columns>) -> (String, Late) {
-    let split = index::split(create, referenced);
-    let unwatched = index::unwatched(&split.create);
-    let late = Late { indexes: split.deferred, is_unwatched: unwatched.is_some() };
-    (unwatched.unwrap_or(split.create), late)
 }
 
 async fn texts(load: &Load) -> Result<Vec<String>, LoadError> {
