@@ -135,8 +135,8 @@ Examples:
   bkp verify mall --heal --copy offsite
 
 --level restore is a drill without the policy's checks and objectives, and with every file compared: in the sandbox that [drill.sandbox]
-says. Exit code 13 where a row or a file is not as it was stored, 16 where a table, an object or a file could not be made, 3 where
-something could not be compared.
+says. Exit code 13 where what is stored is damaged or a row or a file is not as it was stored, 16 where a table, an object or a file
+could not be made, 3 where something could not be compared.
 
 --against-source reads the source as a backup does, with the same rights and the same short lock, and writes nothing. Exit code 0
 where every row is as in the snapshot; 3 where rows differ that may have changed since; 13 where they differ although the source's
