@@ -62,7 +62,7 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         let cores = std::thread::available_parallelism().map_or(2, usize::from);
-        Self { in_flight_bytes_max: 32 << 20, pack_size_target: pack::SIZE_TARGET, sealers: cores.min(16), uploads: 2 }
+        Self { in_flight_bytes_max: 20 << 20, pack_size_target: pack::SIZE_TARGET, sealers: cores.min(16), uploads: 2 }
     }
 }
 

@@ -233,7 +233,9 @@ impl<'a> Hasher<'a> {
     }
 
     fn hash_all(self, readers: &mut [Wire]) -> Result<Vec<ChunkHash>, MysqlSourceError> {
-        readers.iter_mut().for_each(|reader| reader.set_cancel(self.cancel.clone()));
+        for reader in readers.iter_mut() {
+            reader.set_cancel(self.cancel.clone());
+        }
         std::thread::scope(|scope| {
             let threads: Vec<_> = readers.iter_mut().map(|reader| scope.spawn(|| self.hash_some(reader))).collect();
             let results: Vec<_> = threads.into_iter().map(std::thread::ScopedJoinHandle::join).collect();
