@@ -40,7 +40,7 @@ pub struct Report {
     pub snapshot_time: DateTime<Utc>,
     /// The moment at which the source was read, on its own clock.
     pub compared_at: DateTime<Utc>,
-    /// Whether the source stands where it stood for the snapshot; `None` where no binlog tells.
+    /// Whether the source stands where it stood for the snapshot; `None` where no binlog tells of every change.
     #[serde(rename = "unmoved")]
     pub is_unmoved: Option<bool>,
     /// Tables whose every row is as in the snapshot.
@@ -69,10 +69,11 @@ impl Report {
         self.changed.is_empty() && self.altered.is_empty() && self.gone.is_empty() && self.new.is_empty()
     }
 
-    /// Tells whether rows differ that nobody has changed. What is new or gone at the same position, the policy has taken in or out.
+    /// Tells whether rows differ that nobody has changed. What is new or gone at the same position, the policy has taken in or out; what
+    /// is altered, another version of the server or of bkp may only show otherwise.
     #[must_use]
     pub fn is_damage(&self) -> bool {
-        self.is_unmoved == Some(true) && !(self.changed.is_empty() && self.altered.is_empty())
+        self.is_unmoved == Some(true) && !self.changed.is_empty()
     }
 }
 
@@ -192,11 +193,18 @@ fn titles(names: &[(String, String)]) -> Vec<String> {
     names.iter().map(|(schema, table)| format!("{schema}.{table}")).collect()
 }
 
-/// Tells whether a server has written nothing since a dump. A restart begins a new binlog: then the GTIDs tell.
+/// Tells whether a server has written nothing since a dump. The GTIDs tell, because a restart begins a new binlog; the position does
+/// where there are none.
 fn is_unmoved(manifest: &Manifest, server: &str, now: &ServerMoment) -> Option<bool> {
     let (then_at, now_at) = (manifest.position.as_ref()?, now.position.as_ref()?);
-    let same_gtid = manifest.gtid.is_some() && manifest.gtid == now.gtid;
-    Some(manifest.server == server && (then_at == now_at || same_gtid))
+    if !now.binlog_tells_all {
+        return None;
+    }
+    let stands = match (&manifest.gtid, &now.gtid) {
+        (None, None) => then_at == now_at,
+        (then, now) => then == now,
+    };
+    Some(stands && manifest.server == server && manifest.gtid_slave_pos == now.gtid_slave_pos)
 }
 
 /// Counts the tables that are equal, and names the stretches of the others that are not.
@@ -324,13 +332,23 @@ mod tests {
             position: Some(Position { file: file.to_owned(), offset: 4 }),
             gtid: gtid.map(str::to_owned),
             gtid_slave_pos: None,
+            binlog_tells_all: true,
             write_stall_ms: 0.0,
         };
-        assert_eq!(is_unmoved(&manifest, "one", &now("binlog.000001", None)), Some(true));
+        let same = || now("binlog.000001", Some("a:1-7"));
+        assert_eq!(is_unmoved(&manifest, "one", &same()), Some(true));
+        assert_eq!(is_unmoved(&manifest, "other", &same()), Some(false));
         assert_eq!(is_unmoved(&manifest, "one", &now("binlog.000002", Some("a:1-7"))), Some(true), "after a restart");
-        assert_eq!(is_unmoved(&manifest, "one", &now("binlog.000002", Some("a:1-8"))), Some(false));
-        assert_eq!(is_unmoved(&manifest, "other", &now("binlog.000001", None)), Some(false));
+        assert_eq!(is_unmoved(&manifest, "one", &now("binlog.000001", Some("a:1-8"))), Some(false), "a replica's");
+        assert_eq!(is_unmoved(&manifest, "one", &now("binlog.000001", None)), Some(false));
+        let replica = ServerMoment { gtid_slave_pos: Some("0-1-9".to_owned()), ..same() };
+        assert_eq!(is_unmoved(&manifest, "one", &replica), Some(false));
+        let silent = ServerMoment { binlog_tells_all: false, ..same() };
+        assert_eq!(is_unmoved(&manifest, "one", &silent), None, "something may write past the binlog");
         let blind = ServerMoment { position: None, ..now("", None) };
         assert_eq!(is_unmoved(&manifest, "one", &blind), None);
+        let plain = Manifest { gtid: None, ..manifest };
+        assert_eq!(is_unmoved(&plain, "one", &now("binlog.000001", None)), Some(true));
+        assert_eq!(is_unmoved(&plain, "one", &now("binlog.000002", None)), Some(false));
     }
 }

@@ -127,12 +127,7 @@ async fn rehearse(
     let result = match rehearsal.work_dir() {
         Ok(dir) => {
             let result = rehearsal.go(&from, dir.path()).await;
-            if keep {
-                match dir.keep() {
-                    Ok(kept) => run.events.note(format!("the restored files stay in {}", kept.display())),
-                    Err(error) => run.events.warn(format!("keep the restored files: {error}")),
-                }
-            }
+            put_away(dir, keep, run);
             result
         }
         Err(error) => Err(error),
@@ -143,6 +138,20 @@ async fn rehearse(
     let outcome = &rehearsal.outcome;
     rehearsal.outcome.verdict = Verdict::judge(outcome.objectives, outcome.rta_ms, outcome.rpa_ms, &outcome.checks);
     (rehearsal.outcome, error)
+}
+
+/// Removes the restored files, or leaves them for a look.
+fn put_away(dir: Scratch, keep: bool, run: &Run) {
+    let path = dir.path().to_owned();
+    if keep {
+        match dir.keep() {
+            Ok(kept) => run.events.note(format!("the restored files stay in {}", kept.display())),
+            Err(error) => run.events.warn(format!("keep the restored files: {error}")),
+        }
+    } else if let Err(error) = dir.remove() {
+        let path = path.display();
+        run.events.warn(format!("the restored files stay in {path}, in plaintext: remove them: {error}"));
+    }
 }
 
 struct Rehearsal<'a> {
@@ -197,9 +206,7 @@ impl<'a> Rehearsal<'a> {
 
     fn work_dir(&self) -> Result<Scratch, DrillError> {
         let parent = self.policy.drill.work_dir.clone().unwrap_or_else(std::env::temp_dir);
-        for left in sandbox::sweep(&parent) {
-            self.run.events.note(format!("removed {}, which a run that was killed had left behind", left.display()));
-        }
+        sandbox::sweep(&parent, &self.run.events);
         let refusal = |error: std::io::Error| DrillError::WorkDir { dir: parent.clone(), reason: error.to_string() };
         Scratch::for_drill(&parent).map_err(refusal)
     }

@@ -10,6 +10,7 @@ mod rows;
 mod session;
 mod sql;
 
+use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -39,6 +40,18 @@ pub enum Form {
     Mydumper,
     /// Statements for the plain client: a file for each table, in the order of their names.
     Sql,
+}
+
+impl Form {
+    /// Returns the command that loads an export exactly. Without its flags the client drops comments and carriage returns.
+    #[must_use]
+    pub fn loaded_by(self, dir: impl fmt::Display) -> String {
+        const CLIENT: &str = "mysql --binary-mode --comments --default-character-set=utf8mb4 --max-allowed-packet=1G";
+        match self {
+            Self::Mydumper => format!("cd {dir} && myloader --directory ."),
+            Self::Sql => format!("cat {dir}/*.sql | {CLIENT}"),
+        }
+    }
 }
 
 /// What an operator asks of an export.

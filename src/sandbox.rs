@@ -113,9 +113,7 @@ impl Sandbox {
     pub async fn start(plan: &SandboxPlan, run: &Run) -> Result<Self, SandboxError> {
         let program = Program::find(plan.product, plan.program.as_deref())?;
         let parent = plan.dir.clone().unwrap_or_else(std::env::temp_dir);
-        for left in sweep(&parent) {
-            run.events.note(format!("removed {}, which a run that was killed had left behind", left.display()));
-        }
+        sweep(&parent, &run.events);
         check_room(&parent, plan.room_bytes)?;
         let dir = Dir::make(&parent)?;
         let deadline = Instant::now() + plan.start_max;

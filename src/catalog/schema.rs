@@ -4,7 +4,7 @@ use rusqlite::Connection;
 use rusqlite::TransactionBehavior;
 
 /// One script for each schema version, in order; `user_version` counts those applied. A published script never changes.
-const STEPS: [&str; 3] = [
+const STEPS: [&str; 4] = [
     "
     CREATE TABLE runs (
         id TEXT PRIMARY KEY,
@@ -89,6 +89,22 @@ const STEPS: [&str; 3] = [
     ) STRICT, WITHOUT ROWID;
     CREATE INDEX heals_by_time ON heals (started);
 ",
+    "
+    ALTER TABLE verifies RENAME TO verifies_by_run;
+    CREATE TABLE verifies (
+        run TEXT NOT NULL,
+        started TEXT NOT NULL,
+        store TEXT NOT NULL,
+        is_deep INTEGER NOT NULL,
+        subset TEXT,
+        is_sound INTEGER NOT NULL,
+        PRIMARY KEY (run, is_deep)
+    ) STRICT, WITHOUT ROWID;
+    INSERT INTO verifies (run, started, store, is_deep, subset, is_sound)
+        SELECT run, started, store, is_deep, subset, is_sound FROM verifies_by_run;
+    DROP TABLE verifies_by_run;
+    CREATE INDEX verifies_by_time ON verifies (store, started);
+",
 ];
 
 /// Whether the file now has the tables that this program knows.
@@ -119,4 +135,31 @@ pub(super) fn migrate(connection: &mut Connection) -> rusqlite::Result<Migrated>
 
 fn version(connection: &Connection) -> rusqlite::Result<i64> {
     connection.query_row("PRAGMA user_version", [], |row| row.get(0))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test may panic")]
+mod tests {
+    use super::*;
+
+    fn verifies(connection: &Connection) -> Vec<(String, i64, Option<String>, i64)> {
+        let mut statement =
+            connection.prepare("SELECT run, is_deep, subset, is_sound FROM verifies ORDER BY run, is_deep").unwrap();
+        let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?))).unwrap();
+        rows.map(Result::unwrap).collect()
+    }
+
+    #[test]
+    fn verifies_of_an_older_file_stay_and_a_run_may_have_one_of_each_level() {
+        let mut connection = Connection::open_in_memory().unwrap();
+        STEPS[..3].iter().for_each(|step| connection.execute_batch(step).unwrap());
+        connection.pragma_update(None, "user_version", 3).unwrap();
+        let insert = "INSERT INTO verifies (run, started, store, is_deep, subset, is_sound) VALUES";
+        connection.execute_batch(&format!("{insert} ('a', 't', 'repository', 1, '3/7', 0)")).unwrap();
+
+        assert!(matches!(migrate(&mut connection).unwrap(), Migrated::Done));
+        connection.execute_batch(&format!("{insert} ('a', 't', 'repository', 2, NULL, 1)")).unwrap();
+        let found = verifies(&connection);
+        assert_eq!(found, [("a".to_owned(), 1, Some("3/7".to_owned()), 0), ("a".to_owned(), 2, None, 1)]);
+    }
 }

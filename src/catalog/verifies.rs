@@ -1,4 +1,4 @@
-//! Verifies: what each looked at and whether it was whole. They are few, and kept for ever.
+//! Verifies: what each looked at and whether it was whole; one that restores looks at two levels. They are few, and kept for ever.
 
 use rusqlite::Row;
 use rusqlite::params;
@@ -30,7 +30,7 @@ impl Catalog {
         })
     }
 
-    /// Returns the verifies of a store, newest first.
+    /// Returns the verifies of a store, newest first and of one run the deepest first.
     ///
     /// # Errors
     /// [`CatalogError`] where the file cannot be read.
@@ -38,7 +38,7 @@ impl Catalog {
         self.with("read verifies from", |connection| {
             let mut statement = connection.prepare(
                 "SELECT run, started, store, is_deep, subset, is_sound FROM verifies
-                 WHERE store = ?1 ORDER BY started DESC, run DESC",
+                 WHERE store = ?1 ORDER BY started DESC, run DESC, is_deep DESC",
             )?;
             let rows = statement.query_map([store], read_verify)?;
             rows.collect()

@@ -115,12 +115,13 @@ Examples:
     #[command(after_help = "\
 Examples:
   bkp export mall --format mydumper /srv/out && cd /srv/out && myloader --directory . --host db2
-  bkp export mall --format sql --tables mall.orders,mall.order_items /srv/out && cat /srv/out/*.sql | mysql
+  bkp export mall --format sql --tables mall.orders,mall.order_items /srv/out
+  cat /srv/out/*.sql | mysql --binary-mode --comments --default-character-set=utf8mb4 --max-allowed-packet=1G
   bkp export mall --format sql --point-in-time '2026-05-01 03:00' --from offsite /srv/out
 
 What is written is plaintext: whoever reads it reads the rows, and in 4-accounts.sql the accounts' hashes. Directory and files are
-their owner's alone (0700, 0600); what becomes of them afterwards is up to you. Give the client --max-allowed-packet=1G
-and --default-character-set=utf8mb4 where rows are large. What breaks off leaves nothing that looks whole.")]
+their owner's alone (0700, 0600); what becomes of them afterwards is up to you. Without the client's flags above,
+routines lose comments and carriage returns, and large rows do not load. What breaks off leaves nothing that looks whole.")]
     Export(ExportArgs),
     /// Proves that what is stored is whole, and mends what is not
     #[command(after_help = "\

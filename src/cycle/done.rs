@@ -192,11 +192,26 @@ impl ProofDone {
     /// Tells whether bytes are not as they were stored.
     #[must_use]
     pub fn is_damaged(&self) -> bool {
-        let is_damage = |check: &CheckResult| matches!(check.kind.as_str(), checks::ROWS | checks::CONTENT);
-        !self.report.is_sound() || self.outcome.checks_in(CheckState::Fail).any(is_damage)
+        !self.report.is_sound() || self.came_back() == Some(false)
     }
 
-    /// Tells whether all came back as it was; `None` where that could not be found out.
+    /// Tells whether what the snapshots hold came back as it was stored; `None` where that could not be found out. What is not in
+    /// them, or was not of one moment when they were made, says nothing of what is stored.
+    #[must_use]
+    pub fn came_back(&self) -> Option<bool> {
+        let is_compared = |check: &CheckResult| matches!(check.kind.as_str(), checks::ROWS | checks::CONTENT);
+        let broke_on_damage = self.failure.as_ref().is_some_and(|failure| failure.exit == Exit::Damaged);
+        if broke_on_damage || self.outcome.checks_in(CheckState::Fail).any(is_compared) {
+            return Some(false);
+        }
+        let mut of_what_came = self.outcome.checks.iter().filter(|check| check.kind != checks::SNAPSHOT);
+        let is_whole = self.failure.is_none()
+            && self.outcome.checks_in(CheckState::Pass).any(is_compared)
+            && of_what_came.all(|check| check.result == CheckState::Pass);
+        is_whole.then_some(true)
+    }
+
+    /// Tells whether all that the policy names came back as it was; `None` where that could not be found out.
     #[must_use]
     pub fn is_sound(&self) -> Option<bool> {
         let is_whole = self.failure.is_none() && self.outcome.verdict.checks == ChecksVerdict::Passed;
@@ -247,4 +262,96 @@ pub fn exit_of_forgotten(forgotten: &Forgotten) -> Exit {
 #[must_use]
 pub fn exit_of_report(report: &verify::Report) -> Exit {
     if report.is_sound() { Exit::Ok } else { Exit::Damaged }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test may panic")]
+mod tests {
+    use chrono::DateTime;
+
+    use super::*;
+    use crate::drill::outcome::{ObjectivesMs, Origin, Place, Verdict};
+    use crate::id::RunId;
+    use crate::store::{FileKind, Key};
+    use crate::verify::{Checked, Finding, Level, Object};
+
+    const PASS: CheckState = CheckState::Pass;
+    const FAIL: CheckState = CheckState::Fail;
+    const NOT_RUN: CheckState = CheckState::NotRun;
+
+    fn outcome(checks: &[(&str, CheckState)]) -> DrillOutcome {
+        let check = |(kind, result): &(&str, CheckState)| CheckResult {
+            name: format!("db1: {kind}"),
+            kind: (*kind).to_owned(),
+            result: *result,
+            found: None,
+            wanted: None,
+            detail: None,
+            duration_ms: 1,
+        };
+        let checks: Vec<CheckResult> = checks.iter().map(check).collect();
+        DrillOutcome {
+            run: RunId::new(DateTime::UNIX_EPOCH, 1),
+            policy: "mall".to_owned(),
+            policy_hash: "abcd".to_owned(),
+            started: DateTime::UNIX_EPOCH,
+            ended: DateTime::UNIX_EPOCH,
+            place: Place { host: "backup1".to_owned(), sandboxes: Vec::new(), cores: 8, memory_bytes: 1 << 30 },
+            from: Origin::Repository,
+            snapshots: Vec::new(),
+            phases: Vec::new(),
+            rta_ms: None,
+            rpa_ms: None,
+            first_order: None,
+            objectives: ObjectivesMs::default(),
+            verdict: Verdict::judge(ObjectivesMs::default(), None, None, &checks),
+            checks,
+            error: None,
+        }
+    }
+
+    fn report(damaged: Vec<Finding>) -> verify::Report {
+        let (checked, missing, orphans) = (Checked::default(), Vec::new(), Vec::new());
+        verify::Report { level: Level::Restore, subset: None, checked, damaged, missing, orphans }
+    }
+
+    fn proof(checks: &[(&str, CheckState)], failed: Option<Exit>) -> ProofDone {
+        let failure = failed.map(|exit| Failure::new(exit, "broke off"));
+        ProofDone { report: report(Vec::new()), outcome: outcome(checks), failure }
+    }
+
+    #[test]
+    fn a_restore_that_breaks_on_damage_is_damage_and_one_that_breaks_on_another_thing_says_nothing() {
+        let broken = |exit| proof(&[("objects", PASS)], Some(exit));
+        let found = |exit| (broken(exit).came_back(), broken(exit).exit());
+        assert_eq!(found(Exit::Damaged), (Some(false), Exit::Damaged));
+        assert_eq!(found(Exit::Failed), (None, Exit::Failed));
+        assert_eq!(found(Exit::Interrupted), (None, Exit::Interrupted));
+        let late = proof(&[("content", FAIL)], Some(Exit::Interrupted));
+        assert_eq!((late.came_back(), late.exit()), (Some(false), Exit::Damaged), "found before the signal");
+    }
+
+    #[test]
+    fn what_is_not_in_a_snapshot_is_told_and_keeps_nothing_at_rest() {
+        let whole = [("objects", PASS), ("rows", PASS), ("content", PASS)];
+        let with = |check| proof(&[&whole[..], &[check]].concat(), None);
+        let found = |done: ProofDone| (done.came_back(), done.is_sound(), done.exit());
+        assert_eq!(found(proof(&whole, None)), (Some(true), Some(true), Exit::Ok));
+        assert_eq!(found(with(("snapshot", NOT_RUN))), (Some(true), None, Exit::Incomplete));
+        assert_eq!(found(with(("snapshot", FAIL))), (Some(true), None, Exit::CheckFailed));
+        assert_eq!(found(with(("rows", NOT_RUN))), (None, None, Exit::Incomplete));
+        assert_eq!(found(with(("objects", FAIL))), (None, None, Exit::CheckFailed));
+        assert_eq!(found(with(("rows", FAIL))), (Some(false), Some(false), Exit::Damaged));
+        assert_eq!(found(proof(&[("snapshot", PASS)], None)).0, None, "nothing was compared");
+    }
+
+    #[test]
+    fn damage_in_the_structure_is_not_the_restores() {
+        let key = Key::new(FileKind::Index, "00".repeat(32));
+        let what = "it does not hash to its name".to_owned();
+        let object = Object::Stored(key);
+        let spare = Finding { object, what, costs: Vec::new(), costs_more: 0, is_superfluous: true };
+        let done = ProofDone { report: report(vec![spare]), ..proof(&[("rows", PASS)], None) };
+        assert_eq!((done.came_back(), done.is_sound(), done.exit()), (Some(true), Some(false), Exit::Damaged));
+    }
 }

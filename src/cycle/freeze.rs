@@ -54,20 +54,21 @@ fn of_backup(source: &str, code: Option<u8>) -> Option<Freeze> {
 
 /// Tells whether a verify found damage that no later one has found mended.
 fn is_damaged(newest_first: &[VerifyRecord]) -> bool {
-    newest_first.iter().enumerate().any(|(place, verify)| {
-        let mut later = newest_first[..place].iter();
-        !verify.is_sound && !later.any(|later| later.is_sound && covers(later, verify))
-    })
+    let mut all = newest_first.iter().enumerate();
+    all.any(|(place, verify)| !verify.is_sound && !is_mended(verify, &newest_first[..place]))
 }
 
-/// Tells whether a verify looked at all that an earlier one did. What `structure` proves, each share of `data` proves as well, and
-/// `restore`; what a restore has found wrong, only a restore finds right.
-fn covers(later: &VerifyRecord, earlier: &VerifyRecord) -> bool {
-    match (earlier.level, later.level) {
-        (Level::Structure, _) => true,
-        (Level::Data, Level::Structure | Level::Restore) => false,
-        (Level::Restore, later) => later == Level::Restore,
-        (Level::Data, Level::Data) => later.subset.is_none() || later.subset == earlier.subset,
+/// Tells whether sound verifies looked since at all that one looked at. What `structure` proves, each share of `data` proves as well.
+/// A restore sees the newest snapshots alone, and those of an earlier one may be older by now: it takes every byte beside it.
+fn is_mended(earlier: &VerifyRecord, later: &[VerifyRecord]) -> bool {
+    let sound = || later.iter().filter(|later| later.is_sound);
+    let is_read_whole = || sound().any(|later| later.level == Level::Data && later.subset.is_none());
+    match earlier.level {
+        Level::Structure => sound().any(|later| later.level != Level::Restore),
+        Level::Data => {
+            is_read_whole() || sound().any(|later| later.level == Level::Data && later.subset == earlier.subset)
+        }
+        Level::Restore => is_read_whole() && sound().any(|later| later.level == Level::Restore),
     }
 }
 
@@ -115,9 +116,18 @@ mod tests {
         assert!(damaged(&[('d', None, true), ('d', None, false)]), "only what comes later mends");
         assert!(damaged(&[('r', None, false), ('d', None, true)]), "what came back was not what was dumped");
         assert!(damaged(&[('d', None, false), ('r', None, true)]), "a restore reads what the newest snapshots need");
-        assert!(
-            !damaged(&[('s', None, false), ('r', None, true)]) && !damaged(&[('r', None, false), ('r', None, true)])
-        );
+    }
+
+    #[test]
+    fn damage_that_a_restore_found_counts_until_every_byte_was_read_and_a_restore_is_sound() {
+        let (restored, read, share) = (('r', None, true), ('d', None, true), ('d', Some("1/7"), true));
+        let damage = ('r', None, false);
+        assert!(damaged(&[damage, restored]), "the newest snapshot is another by now");
+        assert!(damaged(&[damage, restored, share]), "a share is not every byte");
+        assert!(damaged(&[read, damage, restored]), "only what comes later mends");
+        assert!(!damaged(&[damage, read, restored]) && !damaged(&[damage, restored, read]));
+        assert!(damaged(&[('s', None, false), restored]), "the structure that a restore finds sound is told by itself");
+        assert!(!damaged(&[('s', None, true), restored]));
     }
 
     #[test]

@@ -6,13 +6,14 @@ use chrono::{DateTime, Utc};
 
 use crate::backup::{Backed, Outcome};
 use crate::catalog::{Catalog, HealRecord, REPOSITORY, RunEnd, RunStart, SnapshotRecord, SourceEnd, VerifyRecord};
-use crate::cycle::done::Done;
+use crate::cycle::done::{Done, ProofDone};
 use crate::cycle::task::Task;
 use crate::exit::{Exit, Failure};
 use crate::heal::Healed;
 use crate::policy::Policy;
 use crate::run::Run;
 use crate::verify;
+use crate::verify::Level;
 
 /// The verbs that a policy schedules, in the order in which they are done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
@@ -99,10 +100,7 @@ impl<'a> Journal<'a> {
         match done {
             Done::Verify(report) => self.end_verify(task, report.is_harmless())?,
             Done::Heal(healed) => self.end_heal(task, healed)?,
-            Done::Proof(done) => {
-                done.is_sound().map_or(Ok(()), |is_sound| self.end_verify(task, is_sound))?;
-            }
-            Done::Backup(_) | Done::Copy(_) | Done::Prune(_) | Done::Drill(_) => {}
+            Done::Backup(_) | Done::Copy(_) | Done::Proof(_) | Done::Prune(_) | Done::Drill(_) => {}
         }
         let backed: &[Backed] = if let Done::Backup(done) = done { &done.outcome.done } else { &[] };
         let end = RunEnd {
@@ -123,17 +121,38 @@ impl<'a> Journal<'a> {
         if report.is_sound() { Ok(()) } else { self.end_verify(task, report.is_harmless()) }
     }
 
+    /// Writes what the structure came to before a restore that takes hours: a signal in them does not cost it.
+    ///
+    /// # Errors
+    /// [`Failure`] where the catalog cannot be written.
+    pub fn note_structure(&self, task: &Task, report: &verify::Report) -> Result<(), Failure> {
+        self.end_level(task, Level::Structure, report.is_harmless())
+    }
+
+    /// Writes whether what was restored is as it was stored, where that was found out.
+    ///
+    /// # Errors
+    /// [`Failure`] where the catalog cannot be written.
+    pub fn note_restored(&self, task: &Task, done: &ProofDone) -> Result<(), Failure> {
+        done.came_back().map_or(Ok(()), |is_sound| self.end_level(task, Level::Restore, is_sound))
+    }
+
     /// Writes what a verify looked at. Retention rests while something that a snapshot needs is damaged: what is worth nothing, and
     /// cannot be deleted before its time, must not keep it at rest.
     fn end_verify(&self, task: &Task, is_harmless: bool) -> Result<(), Failure> {
+        let Task::Verify { options, .. } = task else { return Ok(()) };
+        self.end_level(task, options.level, is_harmless)
+    }
+
+    fn end_level(&self, task: &Task, level: Level, is_sound: bool) -> Result<(), Failure> {
         let Task::Verify { copy, options, .. } = task else { return Ok(()) };
         Ok(self.catalog.record_verify(&VerifyRecord {
             run: self.run.id.clone(),
             started: self.started,
             store: copy.as_deref().unwrap_or(REPOSITORY).to_owned(),
-            level: options.level,
+            level,
             subset: options.subset,
-            is_sound: is_harmless,
+            is_sound,
         })?)
     }
 

@@ -62,7 +62,7 @@ pub async fn work(task: &Task, policy: &Policy, journal: &Journal<'_>, run: &Run
             Ok(Done::Heal(Box::new(healed)))
         }
         Task::Verify { copy, options, heals: false, .. } if options.level == verify::Level::Restore => {
-            let done = prove(policy, copy.as_deref(), *options, run).await?;
+            let done = prove(policy, copy.as_deref(), *options, task, journal, run).await?;
             Ok(Done::Proof(Box::new(done)))
         }
         Task::Verify { copy, options, heals: false, .. } => {
@@ -260,19 +260,33 @@ async fn verify_store(
 
 /// Verifies the structure of the repository or a copy, and restores what each source's newest snapshot holds into a sandbox, to
 /// compare it.
-async fn prove(policy: &Policy, copy: Option<&str>, options: verify::Options, run: &Run) -> Result<ProofDone, Failure> {
+async fn prove(
+    policy: &Policy,
+    copy: Option<&str>,
+    options: verify::Options,
+    task: &Task,
+    journal: &Journal<'_>,
+    run: &Run,
+) -> Result<ProofDone, Failure> {
     let (began, began_at) = (Instant::now(), run.now());
     let origin = copy.map_or(Origin::Repository, |name| Origin::Copy { name: name.to_owned() });
     let repository = place::repository_to_prove(policy, copy, run).await?;
     let lock = place::lock_to_read(&repository, run).await?;
-    let report = verify::verify(&repository, options, run).await;
-    let (outcome, error) =
-        drill::prove(policy, drill::Start { repository: &repository, origin, began, began_at }, run).await;
+    let proved = async {
+        let report = verify::verify(&repository, options, run).await?;
+        // What was found is known from now on, whatever stops the restore.
+        journal.note_structure(task, &report)?;
+        strike_faulty(policy, copy, &repository, &report, run).await?;
+        let start = drill::Start { repository: &repository, origin, began, began_at };
+        let (outcome, error) = drill::prove(policy, start, run).await;
+        Ok::<_, Failure>(ProofDone { report, outcome, failure: error.map(Failure::from) })
+    };
+    let proved = proved.await;
     place::unlock(lock, run).await;
+    let done = proved?;
+    journal.note_restored(task, &done)?;
     run.check()?;
-    let report = report?;
-    strike_faulty(policy, copy, &repository, &report, run).await?;
-    Ok(ProofDone { report, outcome, failure: error.map(Failure::from) })
+    Ok(done)
 }
 
 /// Strikes what is not in a copy as it should be off the record of what was sent: the next copy sends again what the repository

@@ -43,6 +43,8 @@ const CHECK_MAX: Duration = Duration::from_mins(30);
 /// The kinds of check whose failure is damage: what came back is not what was stored.
 pub const ROWS: &str = "rows";
 pub const CONTENT: &str = "content";
+/// The kind of check that asks what is in a snapshot, not what came back of it.
+pub const SNAPSHOT: &str = "snapshot";
 
 /// Builds a result whose duration is filled in by the caller.
 fn result(name: &str, kind: &str, state: CheckState) -> CheckResult {
@@ -60,7 +62,7 @@ fn result(name: &str, kind: &str, state: CheckState) -> CheckResult {
 /// Fails for a source of the policy that has no snapshot to rehearse with.
 #[must_use]
 pub fn absent(source: &str) -> CheckResult {
-    let mut check = result(&format!("{source}: a snapshot to restore"), "snapshot", CheckState::Fail);
+    let mut check = result(&format!("{source}: a snapshot to restore"), SNAPSHOT, CheckState::Fail);
     check.found = Some("none".to_owned());
     check.wanted = Some("at least one".to_owned());
     check
@@ -70,14 +72,14 @@ pub fn absent(source: &str) -> CheckResult {
 #[must_use]
 pub fn incomplete(source: &str) -> CheckResult {
     let reason = "some entries could not be read when the snapshot was made; whether they would come back is not known";
-    not_run(&format!("{source}: everything is in the snapshot"), "snapshot", reason)
+    not_run(&format!("{source}: everything is in the snapshot"), SNAPSHOT, reason)
 }
 
 /// Says that a dump was made without any lock: its rows come back, and need not fit together.
 #[must_use]
 pub fn inconsistent(source: &str) -> CheckResult {
     let reason = "the dump was made with `--allow-inconsistent`: whether its tables are of one moment is not known";
-    not_run(&format!("{source}: the dump is of one moment"), "snapshot", reason)
+    not_run(&format!("{source}: the dump is of one moment"), SNAPSHOT, reason)
 }
 
 /// Judges the restore of a tree: every file came back, each proved by its blobs' hashes.

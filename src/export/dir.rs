@@ -3,6 +3,7 @@
 //! Files are written as `NAME.partial`, synced, and given their names when all are whole, the decisive one last. What a failure
 //! leaves is removed. Only the owner can read them: they hold what the repository keeps encrypted.
 
+use std::collections::BTreeSet;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, BufWriter, Write};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
@@ -20,7 +21,9 @@ pub(super) struct Dir {
     /// It was made for this export, and goes with it until it is published.
     is_ours: bool,
     /// What lies in it as `NAME.partial`.
-    partial: Mutex<Vec<String>>,
+    partial: Mutex<BTreeSet<String>>,
+    /// What bears its name already, while others do not.
+    named: Vec<String>,
 }
 
 impl Dir {
@@ -35,42 +38,62 @@ impl Dir {
         if !is_ours && !is_empty(root).map_err(|error| not_a_dir(root, error))? {
             return Err(ExportError::NotEmpty(root.to_owned()));
         }
-        Ok(Self { root: root.to_owned(), is_ours, partial: Mutex::default() })
+        let dir = Self { root: root.to_owned(), is_ours, partial: Mutex::default(), named: Vec::new() };
+        if is_ours {
+            sync(&root.join(".."))?;
+        }
+        Ok(dir)
     }
 
     pub(super) fn file(&self, name: &str) -> Result<Out, ExportError> {
         let path = self.root.join(partial(name));
         let opened = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path);
         let file = opened.map_err(|error| failure(&path, error))?;
-        self.partial.lock().unwrap_or_else(PoisonError::into_inner).push(name.to_owned());
+        self.partial.lock().unwrap_or_else(PoisonError::into_inner).insert(name.to_owned());
         Ok(Out { path, file: BufWriter::with_capacity(BUFFER_BYTES, file) })
     }
 
     /// Gives all files their names, and returns how many they are and their bytes. `last` comes last: without it the others are
     /// no export.
     pub(super) fn publish(mut self, last: &str) -> Result<(usize, u64), ExportError> {
-        let names = self.partial.get_mut().unwrap_or_else(PoisonError::into_inner).clone();
-        let (decisive, others): (Vec<String>, Vec<String>) = names.into_iter().partition(|name| name == last);
+        let (decisive, others): (Vec<String>, Vec<String>) =
+            self.partial().iter().cloned().partition(|name| name == last);
         let mut bytes = 0;
-        for name in others.iter().chain(&decisive) {
-            let (from, to) = (self.root.join(partial(name)), self.root.join(name));
-            fs::rename(&from, &to).map_err(|error| failure(&to, error))?;
-            bytes += fs::metadata(&to).map_err(|error| failure(&to, error))?.len();
+        // Each is synced: after a power cut the decisive one is not there without the others.
+        for names in [&others, &decisive] {
+            for name in names {
+                bytes += self.name(name)?;
+            }
+            sync(&self.root)?;
         }
-        let synced = File::open(&self.root).and_then(|dir| dir.sync_all());
-        synced.map_err(|error| failure(&self.root, error))?;
-        self.partial.get_mut().unwrap_or_else(PoisonError::into_inner).clear();
+        self.named.clear();
         self.is_ours = false;
         Ok((others.len() + decisive.len(), bytes))
+    }
+
+    /// Gives a file its name, and returns its bytes.
+    fn name(&mut self, name: &str) -> Result<u64, ExportError> {
+        let (from, to) = (self.root.join(partial(name)), self.root.join(name));
+        fs::rename(&from, &to).map_err(|error| failure(&to, error))?;
+        self.partial().remove(name);
+        self.named.push(name.to_owned());
+        Ok(fs::metadata(&to).map_err(|error| failure(&to, error))?.len())
+    }
+
+    fn partial(&mut self) -> &mut BTreeSet<String> {
+        self.partial.get_mut().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Drop for Dir {
     /// Removes what has not been published.
     fn drop(&mut self) {
-        for name in std::mem::take(self.partial.get_mut().unwrap_or_else(PoisonError::into_inner)) {
-            // The failure that brought us here is told; what cannot be removed bears the name of something unfinished.
-            fs::remove_file(self.root.join(partial(&name))).ok();
+        // The decisive one first: what is left without it is no export.
+        let named = std::mem::take(&mut self.named).into_iter().rev();
+        let partial = std::mem::take(self.partial()).into_iter().map(|name| partial(&name));
+        for name in named.chain(partial) {
+            // The failure that brought us here is told.
+            fs::remove_file(self.root.join(name)).ok();
         }
         if self.is_ours {
             fs::remove_dir(&self.root).ok();
@@ -80,6 +103,11 @@ impl Drop for Dir {
 
 fn partial(name: &str) -> String {
     format!("{name}.partial")
+}
+
+/// Brings the names in a directory onto the disk.
+fn sync(dir: &Path) -> Result<(), ExportError> {
+    File::open(dir).and_then(|dir| dir.sync_all()).map_err(|error| failure(dir, error))
 }
 
 fn is_empty(root: &Path) -> io::Result<bool> {
@@ -172,6 +200,20 @@ mod tests {
         }
         assert!(!ours.exists());
         assert_eq!(names(&theirs), [""; 0]);
+    }
+
+    #[test]
+    fn files_that_bear_their_names_already_go_where_another_cannot_have_its_own() {
+        let parent = tempfile::tempdir().unwrap();
+        let root = parent.path().join("out");
+        let dir = Dir::make(&root).unwrap();
+        for name in ["a.sql", "b.sql", "metadata"] {
+            dir.file(name).unwrap().finish().unwrap();
+        }
+        // Somebody is quicker.
+        fs::create_dir(root.join("b.sql")).unwrap();
+        assert!(matches!(dir.publish("metadata"), Err(ExportError::Write { path, .. }) if path.ends_with("b.sql")));
+        assert_eq!(names(&root), ["b.sql"]);
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use crate::export::rows::Desk;
 use crate::export::{ExportError, Job, Plan, session};
-use crate::mysql::manifest::{Chunk, Manifest, ObjectEntry, ObjectKind, TableEntry};
+use crate::mysql::manifest::{Chunk, Manifest, ObjectEntry, ObjectKind, Product, TableEntry};
 use crate::mysql::sql::ident;
 use crate::source::mysql::load_data;
 
@@ -26,11 +26,12 @@ pub(super) fn jobs(plan: &Plan) -> Vec<Job> {
         jobs.push(definition(format!("{file}-schema-create.sql"), create.to_owned()));
         jobs.extend(objects(plan, schema, format!("{file}-schema-post.sql"), is_post));
     }
+    let product = plan.dump.manifest().product;
     for table in plan.tables() {
         let file = names.table(&table.schema, &table.name);
-        jobs.push(table_definition(format!("{file}-schema.sql"), table.create.clone()));
+        jobs.push(table_definition(format!("{file}-schema.sql"), table.create.clone(), product));
         jobs.extend(triggers(plan, table, format!("{file}-schema-triggers.sql")));
-        let own = session::own(plan.dump.manifest().product);
+        let own = session::of_rows(product);
         jobs.extend(table.chunks.iter().enumerate().map(|(number, chunk)| rows(table, chunk, own, &file, number)));
     }
     for sequence in plan.objects().filter(|object| object.kind == ObjectKind::Sequence) {
@@ -95,10 +96,11 @@ fn definition(file: String, create: String) -> Job {
     Box::new(move |desk| write_file(desk, &file, &[&session::common(), &create, ";\n"]))
 }
 
-fn table_definition(file: String, path: String) -> Job {
+fn table_definition(file: String, path: String, product: Product) -> Job {
     Box::new(move |desk| {
         let create = desk.text(&path)?;
-        write_file(desk, &file, &[&session::common(), create.trim_end_matches('\n'), ";\n"])
+        let own = session::of_tables(product);
+        write_file(desk, &file, &[&session::common(), own, create.trim_end_matches('\n'), ";\n"])
     })
 }
 

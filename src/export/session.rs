@@ -33,9 +33,21 @@ pub(super) fn common() -> String {
     )
 }
 
+/// Returns those under which a table is made as it was, and not as the target's rules would have it: with a column more, or not at
+/// all. Each is for versions that know it.
+pub(super) fn of_tables(product: Product) -> &'static str {
+    match product {
+        Product::MariaDb => "",
+        Product::MySql => {
+            "/*!80013 SET SESSION sql_require_primary_key=0 */;\n\
+             /*!80030 SET SESSION sql_generate_invisible_primary_key=0 */;\n"
+        }
+    }
+}
+
 /// Returns those that MariaDB needs beside: rows may break a CHECK, and the history of rows comes with its own times. Each is for
 /// versions that know it.
-pub(super) fn own(product: Product) -> &'static str {
+pub(super) fn of_rows(product: Product) -> &'static str {
     match product {
         Product::MariaDb => {
             "/*M!100201 SET SESSION check_constraint_checks=0 */;\n\

@@ -26,10 +26,11 @@ pub(super) fn jobs(plan: &Plan) -> Vec<Job> {
     let manifest = plan.dump.manifest();
     let head: Arc<str> = [session::comment(manifest, &plan.label), session::common()].concat().into();
     let mut jobs = vec![begin(plan, head.clone())];
-    let own = session::own(manifest.product);
+    let table_head: Arc<str> =
+        [&head, session::of_tables(manifest.product), session::of_rows(manifest.product)].concat().into();
     for (number, table) in plan.tables().enumerate() {
-        let (table, head) = (table.clone(), head.clone());
-        jobs.push(Box::new(move |desk| write_table(desk, &table, &file_of(number, &table), &[&head, own].concat())));
+        let (table, head) = (table.clone(), table_head.clone());
+        jobs.push(Box::new(move |desk| write_table(desk, &table, &file_of(number, &table), &head)));
     }
     let of = |is_wanted: fn(&ObjectEntry) -> bool| -> Vec<ObjectEntry> {
         plan.objects().filter(|object| is_wanted(object)).cloned().collect()

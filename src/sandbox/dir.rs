@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
-use tempfile::TempDir;
 
+use crate::event::Events;
 use crate::sandbox::SandboxError;
 
 /// What the names begin with of all directories that are swept up.
@@ -35,7 +35,9 @@ const LOG_LINES: usize = 12;
 /// A directory that goes when its value does, and is swept up if we are killed.
 #[derive(Debug)]
 pub struct Scratch {
-    dir: TempDir,
+    dir: PathBuf,
+    /// Somebody else has it by now, or it is gone.
+    is_let_go: bool,
     /// Held for its lock.
     _owner: File,
 }
@@ -51,22 +53,38 @@ impl Scratch {
         let own_only = fs::Permissions::from_mode(0o700);
         let dir = tempfile::Builder::new().prefix(prefix).permissions(own_only).tempdir_in(parent)?;
         let owner = own(dir.path())?;
-        Ok(Self { dir, _owner: owner })
+        Ok(Self { dir: dir.keep(), is_let_go: false, _owner: owner })
     }
 
     #[must_use]
     pub fn path(&self) -> &Path {
-        self.dir.path()
+        &self.dir
     }
 
     /// Leaves the directory for a look, under a name that no sweep takes, and returns it.
-    pub fn keep(self) -> io::Result<PathBuf> {
-        let path = self.dir.keep();
+    pub fn keep(mut self) -> io::Result<PathBuf> {
+        self.is_let_go = true;
+        let path = &self.dir;
         let name = path.file_name().unwrap_or_default().to_string_lossy().replacen(DRILL, KEPT, 1);
         let kept = path.with_file_name(name);
-        fs::rename(&path, &kept)?;
+        fs::rename(path, &kept)?;
         fs::remove_file(kept.join(OWNER))?;
         Ok(kept)
+    }
+
+    /// Removes the directory, and says why it stays if it does.
+    pub fn remove(mut self) -> io::Result<()> {
+        self.is_let_go = true;
+        remove_all(&self.dir)
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        if !self.is_let_go {
+            // Whatever brought us here is told; the next sweep tells what stays.
+            remove_all(&self.dir).ok();
+        }
     }
 }
 
@@ -109,7 +127,7 @@ impl Dir {
 
     pub(super) fn remove(self) -> Result<(), SandboxError> {
         let path = self.path().to_owned();
-        self.0.dir.close().map_err(SandboxError::dir(&path))
+        self.0.remove().map_err(SandboxError::dir(&path))
     }
 }
 
@@ -120,16 +138,31 @@ fn own(dir: &Path) -> io::Result<File> {
     Ok(owner)
 }
 
-/// Removes the sandboxes and drills in a directory whose owners are gone, with their servers, and returns them.
+/// Removes the sandboxes and drills in a directory whose owners are gone, with their servers, and tells of each.
 ///
-/// What cannot be looked at or removed is left alone: it may be another user's.
-#[must_use]
-pub fn sweep(parent: &Path) -> Vec<PathBuf> {
+/// What cannot be looked at is left alone: it may be another user's.
+pub fn sweep(parent: &Path, events: &Events) {
+    for (left, removed) in remove_stale(parent) {
+        let dir = left.display();
+        match removed {
+            Ok(()) => events.note(format!("removed {dir}, which a run that was killed had left behind")),
+            Err(error) => {
+                events.warn(format!("{dir} holds restored data in plaintext, and cannot be removed: {error}"));
+            }
+        }
+    }
+}
+
+fn remove_stale(parent: &Path) -> Vec<(PathBuf, io::Result<()>)> {
     let entries = fs::read_dir(parent).into_iter().flatten().flatten();
     let is_ours = |name: &[u8]| [SANDBOX, DRILL].iter().any(|prefix| name.starts_with(prefix.as_bytes()));
     let named = entries.filter(|entry| is_ours(entry.file_name().as_encoded_bytes()));
     let stale = named.map(|entry| entry.path()).filter(|dir| is_stale(dir).unwrap_or(false));
-    stale.filter(|dir| remove_left(dir).is_ok()).collect()
+    let removed = stale.map(|dir| {
+        let removed = remove_left(&dir);
+        (dir, removed)
+    });
+    removed.collect()
 }
 
 fn is_stale(dir: &Path) -> io::Result<bool> {
@@ -157,8 +190,33 @@ fn remove_left(dir: &Path) -> io::Result<()> {
     if let Some(pid) = server_of(dir) {
         kill_process(pid, Signal::KILL)?;
     }
+    remove_all(dir)
+}
+
+/// Removes a directory with all that a restore put into it.
+fn remove_all(dir: &Path) -> io::Result<()> {
     // A server that is just dying may still make a file while its directory goes.
-    fs::remove_dir_all(dir).or_else(|_| fs::remove_dir_all(dir))
+    let removed = fs::remove_dir_all(dir).or_else(|_| {
+        make_writable(dir);
+        fs::remove_dir_all(dir)
+    });
+    // Another sweep may have been quicker.
+    removed.or_else(|error| if error.kind() == io::ErrorKind::NotFound { Ok(()) } else { Err(error) })
+}
+
+/// Lets the owner remove what is in the directories below one: a restore gives them their modes back, and only root may remove from
+/// one that is read-only. Links are not followed. What cannot be changed shows when it cannot be removed.
+fn make_writable(dir: &Path) {
+    const OWNERS: u32 = 0o700;
+    let mut dirs = vec![dir.to_owned()];
+    while let Some(dir) = dirs.pop() {
+        let mode = fs::symlink_metadata(&dir).map_or(OWNERS, |metadata| metadata.mode());
+        if mode & OWNERS != OWNERS {
+            fs::set_permissions(&dir, fs::Permissions::from_mode(mode & 0o7777 | OWNERS)).ok();
+        }
+        let below = fs::read_dir(&dir).into_iter().flatten().flatten();
+        dirs.extend(below.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())).map(|entry| entry.path()));
+    }
 }
 
 /// Returns the process of the server that still works in a directory; another's with the same number does not name it.
@@ -188,9 +246,14 @@ mod tests {
         fs::create_dir(parent.path().join("bkp-sandbox-new")).unwrap();
         fs::create_dir(parent.path().join("another")).unwrap();
 
-        let mut swept = sweep(parent.path());
+        let mut swept: Vec<PathBuf> = remove_stale(parent.path())
+            .into_iter()
+            .filter(|(_, removed)| removed.is_ok())
+            .map(|(dir, _)| dir)
+            .collect();
         swept.sort();
         assert_eq!(swept, gone);
+        assert!(gone.iter().all(|gone| !gone.exists()));
         assert!(alive.path().exists() && drill.path().exists());
         assert!(parent.path().join("bkp-sandbox-new").exists());
         assert!(parent.path().join("another").exists());
@@ -207,6 +270,31 @@ mod tests {
     }
 
     #[test]
+    fn a_restored_tree_of_read_only_directories_goes() {
+        let parent = tempfile::tempdir().unwrap();
+        let (scratch, another) = (Scratch::for_drill(parent.path()).unwrap(), parent.path().join("another"));
+        let (shut, within) = (scratch.path().join("images"), scratch.path().join("images/shop0001"));
+        fs::create_dir_all(&within).unwrap();
+        fs::create_dir(&another).unwrap();
+        fs::write(within.join("1.jpg"), "x").unwrap();
+        std::os::unix::fs::symlink(&another, within.join("link")).unwrap();
+        for (dir, mode) in [(&within, 0o555), (&shut, 0o500), (&another, 0o555)] {
+            fs::set_permissions(dir, fs::Permissions::from_mode(mode)).unwrap();
+        }
+        // Root could remove them as they are.
+        make_writable(scratch.path());
+        let mode = |dir: &Path| fs::symlink_metadata(dir).unwrap().mode() & 0o777;
+        assert_eq!((mode(&within), mode(&shut), mode(&another)), (0o755, 0o700, 0o555));
+
+        fs::set_permissions(&within, fs::Permissions::from_mode(0o555)).unwrap();
+        let path = scratch.path().to_owned();
+        scratch.remove().unwrap();
+        assert!(!path.exists() && another.exists());
+        let dropped = Scratch::for_drill(parent.path()).unwrap().path().to_owned();
+        assert!(!dropped.exists());
+    }
+
+    #[test]
     fn what_is_kept_for_a_look_is_not_swept() {
         let parent = tempfile::tempdir().unwrap();
         let drill = Scratch::for_drill(parent.path()).unwrap();
@@ -215,7 +303,7 @@ mod tests {
         // Long after.
         let old = std::time::SystemTime::now() - 2 * UNOWNED_MAX;
         File::open(&kept).unwrap().set_modified(old).unwrap();
-        assert!(sweep(parent.path()).is_empty());
+        assert!(remove_stale(parent.path()).is_empty());
         assert!(kept.join("images").exists() && !kept.join(OWNER).exists());
     }
 

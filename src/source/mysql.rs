@@ -58,7 +58,7 @@ pub use throttle::{Pause, Reason, Throttle};
 pub const CHUNK_BYTES: u64 = 64 * 1024 * 1024;
 
 /// A dump that meets a migration each time it would begin gives up after so many.
-const OPENINGS_MAX: u32 = 5;
+const OPENINGS_MAX: u32 = 3;
 
 /// What becomes of a dump whose tables no lock can hold still while the read views open.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -98,9 +98,11 @@ impl Snapshot {
         let throttle = Arc::new(Throttle::new(&source.throttle, run));
         let (mut openings, mut wasted) = (1, Duration::ZERO);
         let mut snapshot = loop {
-            match Self::open_once(server, source, unheld, &throttle, run) {
-                Err(MysqlSourceError::MigrationWaits { stall }) if openings < OPENINGS_MAX => {
+            let may_open_again = openings < OPENINGS_MAX;
+            match Self::open_once(server, source, unheld, may_open_again, &throttle, run) {
+                Err(MysqlSourceError::MigrationWaits { stall }) if may_open_again => {
                     run.events.note("a migration waits for the dump's lock on definitions: letting it go first");
+                    lock::rest(openings, run)?;
                     (openings, wasted) = (openings + 1, wasted + stall);
                 }
                 opened => break opened?,
@@ -115,6 +117,7 @@ impl Snapshot {
         server: &Server,
         source: &MysqlSource,
         unheld: Unheld,
+        may_open_again: bool,
         throttle: &Arc<Throttle>,
         run: &Run,
     ) -> Result<Self, MysqlSourceError> {
@@ -143,6 +146,8 @@ impl Snapshot {
             source,
             inventory: &inventory,
             unheld,
+            // What holds definitions may be another's as well, and then no migration goes first.
+            yields_to_migrations: may_open_again && holds.has_definitions(),
             run,
         };
         let (moment, tables) = opening.open(tables)?;

@@ -202,7 +202,9 @@ fn verifies_come_back_by_store_newest_first() {
     for one in [&new, &old, &verify("2026-03-02T00:00:00Z", "offsite", None)] {
         catalog.record_verify(one).unwrap();
     }
-    assert_eq!(catalog.verifies(REPOSITORY).unwrap(), [new, old]);
+    let restored = VerifyRecord { level: Level::Restore, ..old.clone() };
+    catalog.record_verify(&restored).unwrap();
+    assert_eq!(catalog.verifies(REPOSITORY).unwrap(), [new, restored, old], "a run may look at two levels");
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use crate::cli::render::shown;
-use crate::export::{Exported, Form};
+use crate::export::Exported;
 use crate::human;
 
 pub(in crate::cli) fn exported(exported: &Exported) -> String {
@@ -22,11 +22,7 @@ pub(in crate::cli) fn exported(exported: &Exported) -> String {
     for omitted in &exported.omitted {
         line!(text, "{:<10} {omitted}", "left out");
     }
-    let load = match exported.form {
-        Form::Mydumper => format!("cd {dir} && myloader --directory ."),
-        Form::Sql => format!("cat {dir}/*.sql | mysql --default-character-set=utf8mb4 --max-allowed-packet=1G"),
-    };
-    line!(text, "{:<10} {load}", "load with");
+    line!(text, "{:<10} {}", "load with", exported.form.loaded_by(dir));
     line!(text, "{:<10} it is plaintext: whoever reads these files reads the rows", "");
     text
 }

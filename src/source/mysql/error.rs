@@ -5,6 +5,7 @@ use std::time::Duration;
 use crate::mysql::server::ServerError;
 use crate::mysql::wire::WireError;
 use crate::source::SinkError;
+use crate::source::mysql::throttle::Reason;
 
 #[derive(Debug, thiserror::Error)]
 pub enum MysqlSourceError {
@@ -47,7 +48,9 @@ pub enum MysqlSourceError {
         blocker: String,
     },
     #[error("dump the server: all pauses together took longer than {max}: {why}")]
-    PausedTooLong { max: String, why: String },
+    PausedTooLong { max: String, reason: Reason, why: String },
+    #[error("read the definition of `{table}`: {problem}")]
+    Unreadable { table: String, problem: String },
     #[error("stop writers for a moment: a migration waits for the lock that holds definitions still")]
     MigrationWaits {
         /// How long writers waited for nothing.
@@ -127,9 +130,17 @@ impl MysqlSourceError {
             Self::Locked { .. } => {
                 Some("end the long statement, raise `lock_wait` in the policy, or back up at a quieter hour".to_owned())
             }
-            Self::PausedTooLong { .. } => Some(
+            Self::PausedTooLong { reason: Reason::ThreadsRunning, .. } => Some(
                 "back up at a quieter hour, or raise `throttle.pause_max` or `throttle.threads_running_max` in the policy; \
                  `bkp backup --no-throttle` takes no notice of the limits"
+                    .to_owned(),
+            ),
+            Self::PausedTooLong { reason: Reason::Operator, .. } => {
+                Some("`bkp resume POLICY` lets dumps run again, or raise `throttle.pause_max` in the policy".to_owned())
+            }
+            Self::Unreadable { .. } => Some(
+                "mend the table (load its engine, `REPAIR TABLE`, or bring it back from a snapshot), or leave it out by name with \
+                 `exclude` in the policy"
                     .to_owned(),
             ),
             Self::UnknownSchema { .. } => {

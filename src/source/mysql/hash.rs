@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, PoisonError};
 
 use sha2::{Digest, Sha256};
+use tokio_util::sync::CancellationToken;
 
 use crate::event::{Task as Progress, Unit};
 use crate::mysql::manifest::{Chunk, Manifest, TableEntry};
@@ -12,7 +13,7 @@ use crate::mysql::server::Server;
 use crate::mysql::wire::Wire;
 use crate::run::Run;
 use crate::source::mysql::error::MysqlSourceError;
-use crate::source::mysql::inventory::{Inventory, Table};
+use crate::source::mysql::inventory::{Inventory, Table, is_hollow};
 use crate::source::mysql::layout;
 use crate::source::mysql::range::Range;
 use crate::source::mysql::read::each_row;
@@ -45,8 +46,11 @@ pub fn hash_chunks(
     connections: usize,
     run: &Run,
 ) -> Result<Vec<ChunkHash>, MysqlSourceError> {
-    let is_wanted =
-        |entry: &&TableEntry| tables.is_none_or(|tables| tables.contains(&(entry.schema.clone(), entry.name.clone())));
+    let is_wanted = |entry: &&TableEntry| {
+        let is_named = tables.is_none_or(|tables| tables.contains(&(entry.schema.clone(), entry.name.clone())));
+        // What a hollow table shows are others' rows, and none of them is in the dump.
+        is_named && !is_hollow(&entry.engine)
+    };
     let entries: Vec<&TableEntry> = manifest.tables.iter().filter(is_wanted).collect();
     let mut control = connect(server, run)?;
     let capabilities = Capabilities::probe(&mut control)?;
@@ -58,7 +62,7 @@ pub fn hash_chunks(
     let total = entries.iter().map(|entry| entry.bytes).sum();
     let progress = run.events.task("compare rows", Unit::Bytes, total);
     let mut readers = connect_readers(server, connections.max(1), &capabilities, run)?;
-    Hasher::new(pieces, &progress, None, run).hash_all(&mut readers)
+    Hasher::new(pieces, &progress, None, &run.cancel, run).hash_all(&mut readers)
 }
 
 /// What of a dump stands on its source now.
@@ -91,7 +95,6 @@ impl Snapshot {
 
     fn hash_tables(&mut self, manifest: &Manifest, run: &Run) -> Result<Standing, MysqlSourceError> {
         let cancel = self.cancel.child_token();
-        self.readers.iter_mut().for_each(|reader| reader.set_cancel(cancel.clone()));
         self.free_writers_of_others(run)?;
         let (mut standing, entries) = stand(manifest, &self.inventory);
         let total = entries.iter().map(|entry| entry.bytes).sum();
@@ -100,11 +103,11 @@ impl Snapshot {
         let is_locked = |entry: &&TableEntry| unprotected.contains(&place_of(entry));
         let (locked, others): (Vec<&TableEntry>, Vec<&TableEntry>) = entries.into_iter().partition(is_locked);
         // Writers of locked tables wait: those come first, and nothing holds them back.
-        let hasher = Hasher::new(pieces(&locked, &self.inventory)?, &progress, None, run);
+        let hasher = Hasher::new(pieces(&locked, &self.inventory)?, &progress, None, &cancel, run);
         standing.hashes.extend(hasher.hash_all(&mut self.readers)?);
         self.holds.free_tables()?;
         let passage = Passage { throttle: &self.throttle, cancel: &cancel };
-        let hasher = Hasher::new(pieces(&others, &self.inventory)?, &progress, Some(passage), run);
+        let hasher = Hasher::new(pieces(&others, &self.inventory)?, &progress, Some(passage), &cancel, run);
         let own: Vec<u32> = self.readers.iter().chain([&self.control]).map(Wire::id).collect();
         let (control, readers) = (&mut self.control, &mut self.readers);
         standing.hashes.extend(passage.watching(control, &own, &progress, || hasher.hash_all(readers))?);
@@ -124,11 +127,12 @@ fn stand<'a>(manifest: &'a Manifest, inventory: &Inventory) -> (Standing, Vec<&'
         let name = || (entry.schema.clone(), entry.name.clone());
         match tables.remove(&place_of(entry)) {
             None => standing.gone.push(name()),
-            Some(table) if table.columns != entry.columns || cut_of(table) != entry.key => {
+            Some(table) if table.columns != entry.columns || !is_cut_alike(table, entry) => {
                 standing.altered.push(name());
             }
             // Its rows are another's, and not in the dump.
-            Some(table) if table.is_hollow() => {}
+            Some(table) if table.is_hollow() && is_hollow(&entry.engine) => {}
+            Some(table) if table.is_hollow() || is_hollow(&entry.engine) => standing.altered.push(name()),
             Some(_) => same.push(entry),
         }
     }
@@ -145,9 +149,9 @@ fn place_of(entry: &TableEntry) -> (&str, &str) {
     (&entry.schema, &entry.name)
 }
 
-/// Returns the columns that a table's ranges are cut by.
-fn cut_of(table: &Table) -> &[String] {
-    table.key.as_ref().map(|key| key.columns.as_slice()).unwrap_or_default()
+/// Tells whether a table can be read by the ranges that the dump has cut it into.
+fn is_cut_alike(table: &Table, entry: &TableEntry) -> bool {
+    entry.key.is_empty() || table.key.as_ref().is_some_and(|key| key.columns == entry.key)
 }
 
 /// What one statement reads: a chunk, or all chunks of a table without a key.
@@ -187,7 +191,10 @@ fn pieces<'a>(entries: &[&'a TableEntry], inventory: &Inventory) -> Result<Vec<P
 fn as_dumped(found: &Table, entry: &TableEntry) -> Result<Table, MysqlSourceError> {
     let mut table = found.clone();
     table.columns.clone_from(&entry.columns);
-    if cut_of(&table) != entry.key {
+    if entry.key.is_empty() {
+        // As the dump read it, in the order of storage; a later one may cut it by a key.
+        table.key = None;
+    } else if !is_cut_alike(&table, entry) {
         return Err(MysqlSourceError::Unsupported {
             table: found.title(),
             problem: "its key is not the key of the dump".to_owned(),
@@ -198,6 +205,8 @@ fn as_dumped(found: &Table, entry: &TableEntry) -> Result<Table, MysqlSourceErro
 
 struct Hasher<'a> {
     pieces: Mutex<Vec<Piece<'a>>>,
+    /// One has failed: the others stop in mid-statement.
+    cancel: CancellationToken,
     found: Mutex<Vec<(usize, Vec<ChunkHash>)>>,
     progress: &'a Progress,
     /// `None`: nothing may keep it waiting.
@@ -206,15 +215,32 @@ struct Hasher<'a> {
 }
 
 impl<'a> Hasher<'a> {
-    fn new(pieces: Vec<Piece<'a>>, progress: &'a Progress, passage: Option<Passage<'a>>, run: &'a Run) -> Self {
-        Self { pieces: Mutex::new(pieces), found: Mutex::new(Vec::new()), progress, passage, run }
+    fn new(
+        pieces: Vec<Piece<'a>>,
+        progress: &'a Progress,
+        passage: Option<Passage<'a>>,
+        cancel: &CancellationToken,
+        run: &'a Run,
+    ) -> Self {
+        Self {
+            pieces: Mutex::new(pieces),
+            cancel: cancel.child_token(),
+            found: Mutex::new(Vec::new()),
+            progress,
+            passage,
+            run,
+        }
     }
 
     fn hash_all(self, readers: &mut [Wire]) -> Result<Vec<ChunkHash>, MysqlSourceError> {
+        readers.iter_mut().for_each(|reader| reader.set_cancel(self.cancel.clone()));
         std::thread::scope(|scope| {
             let threads: Vec<_> = readers.iter_mut().map(|reader| scope.spawn(|| self.hash_some(reader))).collect();
             let results: Vec<_> = threads.into_iter().map(std::thread::ScopedJoinHandle::join).collect();
-            results.into_iter().try_for_each(|joined| joined.unwrap_or(Err(MysqlSourceError::BrokeOff)))
+            let failed =
+                results.into_iter().filter_map(|joined| joined.unwrap_or(Err(MysqlSourceError::BrokeOff)).err());
+            // What stopped because another had failed says nothing.
+            failed.min_by_key(MysqlSourceError::is_stopped).map_or(Ok(()), Err)
         })?;
         let mut found = self.found.into_inner().unwrap_or_else(PoisonError::into_inner);
         found.sort_by_key(|(number, _)| *number);
@@ -239,8 +265,9 @@ impl<'a> Hasher<'a> {
         self.passage.map_or(Ok(()), |passage| passage.pass(bytes as u64))
     }
 
-    /// Leaves the other threads nothing to do.
+    /// Stops the other threads, and leaves them nothing to do.
     fn give_up(&self) {
+        self.cancel.cancel();
         self.pieces.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
 }

@@ -85,8 +85,13 @@ impl Table {
     }
 
     pub(crate) fn is_hollow(&self) -> bool {
-        HOLLOW.contains(&self.engine.to_ascii_uppercase().as_str())
+        is_hollow(&self.engine)
     }
+}
+
+/// Tells whether tables of an engine keep their rows elsewhere, or none.
+pub(crate) fn is_hollow(engine: &str) -> bool {
+    HOLLOW.contains(&engine.to_ascii_uppercase().as_str())
 }
 
 /// A schema to dump.
@@ -140,6 +145,11 @@ impl Inventory {
                 tables.push(table(&row, place, &columns, &indexes, capabilities));
             }
         })?;
+        if let Some(((schema, name), row)) = described.pop_first() {
+            // An engine that is not loaded, a damaged definition: MariaDB lists the table, and says in its comment why it cannot open it.
+            let problem = format!("the server lists it and shows no column of it: {}", row.text(6));
+            return Err(MysqlSourceError::Unreadable { table: format!("{schema}.{name}"), problem });
+        }
         inventory.tables.sort_by(|a, b| {
             let size = b.bytes_estimate.cmp(&a.bytes_estimate);
             size.then_with(|| (&a.schema, &a.name).cmp(&(&b.schema, &b.name)))

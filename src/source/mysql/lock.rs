@@ -75,12 +75,18 @@ fn drop_when_silent(session: &mut Wire) -> Result<(), MysqlSourceError> {
 pub(crate) struct Patience<'a> {
     wait: Duration,
     tries: u32,
+    /// Whether a migration that waits for our lock on definitions goes first.
+    yields: bool,
     run: &'a Run,
 }
 
 impl<'a> Patience<'a> {
     pub(crate) fn new(wait: Duration, run: &'a Run) -> Self {
-        Self { wait, tries: TRIES_MAX, run }
+        Self { wait, tries: TRIES_MAX, yields: false, run }
+    }
+
+    pub(crate) fn yielding(self, yields: bool) -> Self {
+        Self { yields, ..self }
     }
 
     /// While another lock is held, nothing is waited for twice.
@@ -104,7 +110,7 @@ impl<'a> Patience<'a> {
                 Err(error) if error.code() == Some(1205) => wasted += start.elapsed(),
                 Err(error) => return Err(MysqlSourceError::query(format!("take {}", lock.name))(error)),
             }
-            if lock.name == GLOBAL.name && migration_waits_for_us(wire) {
+            if self.yields && lock.name == GLOBAL.name && migration_waits_for_us(wire) {
                 return Err(MysqlSourceError::MigrationWaits { stall: wasted });
             }
             let blocker = blocker(wire);
@@ -124,15 +130,20 @@ impl<'a> Patience<'a> {
     fn back_off(&self, name: &str, blocker: &str, attempt: u32) -> Result<(), MysqlSourceError> {
         let seconds = self.seconds();
         self.run.events.note(format!("{name} was not free within {seconds} s{blocker}; trying again"));
-        let time = Duration::from_secs(1 << (attempt - 1));
-        let slice = Duration::from_millis(100);
-        let start = Instant::now();
-        while start.elapsed() < time {
-            self.run.check().map_err(|_| MysqlSourceError::Stopped)?;
-            std::thread::sleep(slice);
-        }
-        Ok(())
+        rest(attempt, self.run)
     }
+}
+
+/// Sleeps longer from attempt to attempt, the first of which is 1, and hears the signal to stop.
+pub(crate) fn rest(attempt: u32, run: &Run) -> Result<(), MysqlSourceError> {
+    let time = Duration::from_secs(1 << (attempt - 1));
+    let slice = Duration::from_millis(100);
+    let start = Instant::now();
+    while start.elapsed() < time {
+        run.check().map_err(|_| MysqlSourceError::Stopped)?;
+        std::thread::sleep(slice);
+    }
+    Ok(())
 }
 
 /// Takes a lock, or holds nothing of it.

@@ -18,6 +18,8 @@ pub struct Moment {
     pub gtid: Option<String>,
     /// What a replica of MariaDB had applied of its primary's.
     pub gtid_slave_pos: Option<String>,
+    /// Whether nothing can change a table and leave position and GTID set as they are.
+    pub binlog_tells_all: bool,
     /// How long writers were held up at most, in milliseconds.
     pub write_stall_ms: f64,
 }
@@ -30,11 +32,16 @@ pub(crate) fn read(
     consistency: Consistency,
 ) -> Result<Moment, MysqlSourceError> {
     let taken_at = clock(wire)?;
-    let (position, gtid) =
-        if capabilities.has_binlog() && grants.sees_position() { position(wire, capabilities)? } else { (None, None) };
+    let Place { position, gtid, is_filtered } = if capabilities.has_binlog() && grants.sees_position() {
+        position(wire, capabilities)?
+    } else {
+        Place::default()
+    };
     let gtid_slave_pos =
         if capabilities.is_mariadb() { gtid_of(wire, "SELECT @@global.gtid_slave_pos")? } else { None };
-    Ok(Moment { taken_at, consistency, position, gtid, gtid_slave_pos, write_stall_ms: 0.0 })
+    // MySQL's set has what a replica applies, too, whether that is in its binlog or not; MariaDB's has not.
+    let binlog_tells_all = !capabilities.is_mariadb() && gtid.is_some() && !is_filtered;
+    Ok(Moment { taken_at, consistency, position, gtid, gtid_slave_pos, binlog_tells_all, write_stall_ms: 0.0 })
 }
 
 /// Returns the server's time.
@@ -48,7 +55,14 @@ fn time(text: &str) -> Result<DateTime<Utc>, MysqlSourceError> {
     time.map(|time| time.and_utc()).map_err(|_| MysqlSourceError::Clock { text: text.to_owned() })
 }
 
-type Place = (Option<Position>, Option<String>);
+/// Where the binlog stands.
+#[derive(Debug, Default)]
+struct Place {
+    position: Option<Position>,
+    gtid: Option<String>,
+    /// It leaves schemas out.
+    is_filtered: bool,
+}
 
 fn position(wire: &mut Wire, capabilities: &Capabilities) -> Result<Place, MysqlSourceError> {
     let act = "read the binlog's position";
@@ -59,8 +73,9 @@ fn position(wire: &mut Wire, capabilities: &Capabilities) -> Result<Place, Mysql
         Err(error) => return Err(MysqlSourceError::query(act)(error)),
     };
     let Some(row) = found.first() else {
-        return Ok((None, None));
+        return Ok(Place::default());
     };
+    let is_filtered = !row.text(2).is_empty() || !row.text(3).is_empty();
     let position = Position { file: row.text(0).to_owned(), offset: row.number(1) };
     let gtid = if capabilities.is_mariadb() {
         gtid_of(wire, "SELECT @@gtid_binlog_pos")?
@@ -68,7 +83,7 @@ fn position(wire: &mut Wire, capabilities: &Capabilities) -> Result<Place, Mysql
         // The server breaks long sets into lines.
         Some(row.text(4).replace('\n', "")).filter(|text| !text.is_empty())
     };
-    Ok((Some(position), gtid))
+    Ok(Place { position: Some(position), gtid, is_filtered })
 }
 
 /// Returns MariaDB's GTID list at a position.

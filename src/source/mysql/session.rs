@@ -140,7 +140,7 @@ const MANIFEST_VARIABLES: [&str; 12] = [
 
 /// Settings of every connection of a dump, by the server's name for them; those it does not know are left out.
 /// Times in UTC, no limit on how long a statement may take or a connection stand still while another works.
-const SESSION: [(&str, &str); 14] = [
+const SESSION: [(&str, &str); 15] = [
     ("sql_mode", "''"),
     ("time_zone", "'+00:00'"),
     ("wait_timeout", "2147483"),
@@ -149,6 +149,8 @@ const SESSION: [(&str, &str); 14] = [
     // A definition that somebody else holds for so long is not waited for.
     ("lock_wait_timeout", "120"),
     ("max_execution_time", "0"),
+    // Lists are read in the order of names that may be longer than what an administrator lets sorting look at.
+    ("max_sort_length", "1024"),
     ("max_statement_time", "0"),
     ("idle_transaction_timeout", "0"),
     ("idle_readonly_transaction_timeout", "0"),

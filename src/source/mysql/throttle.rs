@@ -45,6 +45,8 @@ pub struct Throttle {
 #[derive(Debug)]
 struct State {
     pauses: Pauses,
+    /// Whether the pause file was there.
+    is_told: bool,
     /// The bandwidth that was last told.
     bandwidth: Option<u64>,
 }
@@ -52,7 +54,7 @@ struct State {
 impl Throttle {
     pub(crate) fn new(plan: &policy::Throttle, run: &Run) -> Self {
         let paces = plan.bandwidths().map(|bandwidth| (bandwidth, Pace::new(bandwidth))).collect();
-        let state = State { pauses: Pauses::new(plan.pause_max), bandwidth: None };
+        let state = State { pauses: Pauses::new(plan.pause_max), is_told: false, bandwidth: None };
         Self { plan: plan.clone(), run: run.clone(), paces, state: Mutex::new(state), changed: Condvar::new() }
     }
 
@@ -87,8 +89,9 @@ impl Throttle {
     /// Looks once, and tells what has changed. Returns whether the dump pauses.
     fn look(&self, control: &mut Wire, own: &[u32], progress: Option<&Progress>) -> Result<bool, MysqlSourceError> {
         let limits = self.plan.limits_at(self.run.now());
+        // First, and without the server: one that is stuck answers late.
+        let is_told = self.heed_operator();
         let threads_running = limits.threads_running_max.map(|_| threads_running(control, own)).transpose()?;
-        let is_told = self.plan.pause_file.as_deref().is_some_and(Path::exists);
         let look = Look { is_told, threads_running };
         let mut state = self.lock();
         let reason = look.reason(limits.threads_running_max, state.pauses.reason());
@@ -106,6 +109,14 @@ impl Throttle {
         Ok(reason.is_some())
     }
 
+    /// Tells whether the operator wants a pause, which begins at once. Where the file cannot be looked for, the last answer stands.
+    fn heed_operator(&self) -> bool {
+        let Some(file) = self.plan.pause_file.as_deref() else { return false };
+        let mut state = self.lock();
+        state.is_told = file.try_exists().unwrap_or(state.is_told);
+        state.is_told
+    }
+
     fn tell(&self, change: Change, why: String) -> Result<(), MysqlSourceError> {
         let events = &self.run.events;
         let max = human::duration(self.plan.pause_max);
@@ -117,7 +128,7 @@ impl Throttle {
                 "the dump has paused for more than ten minutes: {why}; after {max} it is given up. The server keeps old rows for its read views \
                  (the history list grows)"
             )),
-            Change::TooLong => return Err(MysqlSourceError::PausedTooLong { max, why }),
+            Change::TooLong(reason) => return Err(MysqlSourceError::PausedTooLong { max, reason, why }),
         }
         Ok(())
     }
@@ -147,7 +158,7 @@ impl Passage<'_> {
     /// Lets a reader go on with so many bytes: waits while the dump pauses, then for the bytes' turn.
     pub(crate) fn pass(self, bytes: u64) -> Result<(), MysqlSourceError> {
         let mut state = self.throttle.lock();
-        while state.pauses.reason().is_some() {
+        while state.is_told || state.pauses.reason().is_some() {
             heed(self.cancel)?;
             let waited = self.throttle.changed.wait_timeout(state, SLICE);
             state = waited.map_or_else(|poisoned| poisoned.into_inner().0, |(state, _)| state);
@@ -169,8 +180,15 @@ impl Passage<'_> {
     ) -> Result<T, MysqlSourceError> {
         std::thread::scope(|scope| {
             let (is_over, over) = channel();
-            let watch = scope.spawn(move || self.watch(control, own, progress, &over));
-            let done = read();
+            let watch = scope.spawn(move || {
+                let _ends_readers = EndsReaders(self.cancel);
+                // What the server is asked for is not waited for once the readers have stopped.
+                control.set_cancel(self.cancel.clone());
+                let watched = self.watch(control, own, progress, &over);
+                control.set_cancel(self.throttle.run.cancel.clone());
+                watched
+            });
+            let done = read().inspect_err(|_| self.cancel.cancel());
             drop(is_over);
             let watched = watch.join().unwrap_or(Err(MysqlSourceError::BrokeOff));
             match done {
@@ -193,6 +211,17 @@ impl Passage<'_> {
             if over.recv_timeout(LOOK_EACH) != Err(RecvTimeoutError::Timeout) {
                 return Ok(());
             }
+        }
+    }
+}
+
+/// Stops readers that pause where the thread that would let them go on dies.
+struct EndsReaders<'a>(&'a CancellationToken);
+
+impl Drop for EndsReaders<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.cancel();
         }
     }
 }

@@ -31,6 +31,7 @@ pub(crate) struct Opening<'a> {
     pub(crate) source: &'a MysqlSource,
     pub(crate) inventory: &'a Inventory,
     pub(crate) unheld: Unheld,
+    pub(crate) yields_to_migrations: bool,
     pub(crate) run: &'a Run,
 }
 
@@ -77,7 +78,7 @@ impl<'a> Opening<'a> {
     }
 
     fn patience(&self) -> Patience<'a> {
-        Patience::new(self.source.lock_wait, self.run)
+        Patience::new(self.source.lock_wait, self.run).yielding(self.yields_to_migrations)
     }
 
     /// Begins on all connections at once: each has been asked before the first has answered.
@@ -181,6 +182,7 @@ impl<'a> Opening<'a> {
             position: Some(position),
             // What a replica has applied is in the binlog, too, where this way is taken at all.
             gtid_slave_pos: None,
+            binlog_tells_all: true,
             write_stall_ms: 0.0,
         })
     }

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use bkp::exit::{Exit, Failure};
 use bkp::mysql::wire::Wire;
+use bkp::policy::MysqlSource;
 use bkp::run::Run;
 use bkp::source::mysql::{Snapshot, Unheld};
 use bkp::target::mysql::plan::Selection;
@@ -296,4 +297,28 @@ fn an_event_of_a_zone_that_the_target_does_not_know_is_named_and_the_rest_comes(
         assert!(hint.contains("mysql_tzinfo_to_sql"), "{hint}");
         assert_eq!(target.value("SELECT COUNT(*) FROM shop.t"), "1", "{product:?}");
     }
+}
+
+/// MariaDB lists such a table, and shows no column of it.
+#[test]
+#[ignore = "needs the servers of scripts/lab; scripts/test runs it"]
+fn a_table_that_the_server_cannot_open_is_named_and_there_is_no_dump_without_it() {
+    let server = Server::mariadb();
+    server.execute(
+        "CREATE DATABASE shop; CREATE TABLE shop.whole (a INT PRIMARY KEY); INSERT INTO shop.whole VALUES (1)",
+    );
+    server.execute("CREATE TABLE shop.torn (a INT PRIMARY KEY); FLUSH TABLES");
+    std::fs::write(server.dir().join("data/shop/torn.frm"), "no definition").unwrap();
+
+    let dir = DirSink::new();
+    let failure = Failure::from(dump(&server, &dir, CHUNK_BYTES, None).unwrap_err());
+    assert_eq!(failure.exit, Exit::Failed, "{failure:?}");
+    assert!(failure.message.contains("`shop.torn`"), "{failure:?}");
+    assert!(failure.hint.is_some_and(|hint| hint.contains("exclude")));
+    assert!(!dir.path().join("manifest.json").exists());
+
+    let without = MysqlSource { exclude: vec!["shop.torn".to_owned()], ..source(2) };
+    let snapshot = Snapshot::open(&by_socket(&server), &without, Unheld::Refuse, &Run::silent()).unwrap();
+    let manifest = snapshot.dump(&DirSink::new(), None, &Run::silent()).unwrap();
+    assert_eq!(manifest.tables.iter().map(|table| table.name.as_str()).collect::<Vec<_>>(), ["whole"]);
 }

@@ -66,7 +66,7 @@ pub(crate) enum Change {
     /// All pauses together have become long; said once.
     Long,
     /// They have reached their limit.
-    TooLong,
+    TooLong(Reason),
 }
 
 /// The pauses of one dump.
@@ -106,22 +106,21 @@ impl Pauses {
         self.open = reason.map(|reason| Open { reason, begun, counted: now });
         match (before, reason) {
             (None, None) => Change::None,
-            (None, Some(reason)) => Change::Begun(reason),
+            // Pauses of one look each count, too.
+            (None, Some(reason)) => self.judge(reason).unwrap_or(Change::Begun(reason)),
             (Some(_), None) => Change::Over { lasted: now.duration_since(begun) },
-            (Some(_), Some(_)) => self.judge(),
+            (Some(_), Some(reason)) => self.judge(reason).unwrap_or(Change::None),
         }
     }
 
-    fn judge(&mut self) -> Change {
+    fn judge(&mut self, reason: Reason) -> Option<Change> {
         let all: Duration = self.done.values().sum();
         if all >= self.max {
-            return Change::TooLong;
+            return Some(Change::TooLong(reason));
         }
-        if all >= LONG && !self.is_long {
-            self.is_long = true;
-            return Change::Long;
-        }
-        Change::None
+        let is_news = all >= LONG && !self.is_long;
+        self.is_long |= is_news;
+        is_news.then_some(Change::Long)
     }
 
     /// Returns how long the dump paused, by reason.
@@ -172,7 +171,7 @@ mod tests {
         assert_eq!(pauses.note(BUSY, at(50)), Change::Begun(Reason::ThreadsRunning));
         assert_eq!(pauses.note(BUSY, at(52)), Change::Long, "ten minutes, together with the first");
         assert_eq!(pauses.note(BUSY, at(70)), Change::None, "that is said once");
-        assert_eq!(pauses.note(BUSY, at(71)), Change::TooLong);
+        assert_eq!(pauses.note(BUSY, at(71)), Change::TooLong(Reason::ThreadsRunning));
         let told = pauses.told().into_iter().map(|pause| (pause.reason, pause.millis / 60_000));
         assert_eq!(told.collect::<Vec<_>>(), [(Reason::Operator, 1), (Reason::ThreadsRunning, 29)]);
     }
