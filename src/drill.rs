@@ -169,6 +169,7 @@ struct Recovered {
     source: String,
     server: Server,
     manifest: Manifest,
+    load: LoadPlan,
     // Stops and removes the server when dropped.
     sandbox: Sandbox,
 }
@@ -292,6 +293,9 @@ impl<'a> Rehearsal<'a> {
         let mut load = LoadPlan::new(&manifest, &Selection::everything(), &state, false).map_err(Box::new)?;
         load.bring_first(&self.policy.restore.first, &manifest, &Names::default());
         load.fit(dump.as_ref(), &state).await.map_err(Box::new)?;
+        for change in &load.changes {
+            self.run.events.note(format!("{}: {}: {}", chosen.source, change.of.join(", "), change.what));
+        }
         let until = self.began.elapsed();
         let loaded = crate::target::mysql::load(&load, dump, &server, LoadOptions::default(), self.run)
             .await
@@ -303,13 +307,14 @@ impl<'a> Rehearsal<'a> {
         });
         self.note_first(&load, loaded.first_took.map(|took| until + took));
         self.outcome.checks.push(checks::objects(&chosen.source, &loaded));
-        Ok(Recovered { source: chosen.source.clone(), server, manifest, sandbox })
+        Ok(Recovered { source: chosen.source.clone(), server, manifest, load, sandbox })
     }
 
     /// Notes when the tables that come before all others could be read: the last of several databases that hold some ends it.
     fn note_first(&mut self, load: &LoadPlan, at: Option<Duration>) {
-        let tables = load.first().into_iter().map(|step| format!("{}.{}", step.table.schema, step.table.name));
-        let tables: Vec<String> = tables.collect();
+        let come = load.first().into_iter().map(|step| (&step.table.schema, &step.table.name));
+        let refused = load.first_refused().map(|refused| (&refused.schema, &refused.table));
+        let tables: Vec<String> = come.chain(refused).map(|(schema, table)| format!("{schema}.{table}")).collect();
         if tables.is_empty() {
             return;
         }
@@ -382,7 +387,8 @@ impl<'a> Rehearsal<'a> {
         for database in databases {
             self.run.check()?;
             let began = Instant::now();
-            let result = checks::rows(&database.source, &database.server, &database.manifest, self.run).await;
+            let Recovered { source, server, manifest, load, .. } = database;
+            let result = checks::rows(source, server, manifest, load, self.run).await;
             self.outcome.checks.push(result);
             self.phase("compare", began, |phase| {
                 phase.rows = Some(database.manifest.rows());

@@ -455,7 +455,8 @@ impl Plan {
     fn predict_first(&self, rates: Rates) -> Option<Duration> {
         let first: u64 = self.databases.iter().map(|database| database.load.first_bytes()).sum();
         let has_first = self.databases.iter().any(|database| !database.load.first().is_empty());
-        seconds(first, rates.load).filter(|_| has_first).map(Duration::from_secs_f64)
+        let is_whole = self.databases.iter().all(|database| database.load.first_refused().next().is_none());
+        seconds(first, rates.load).filter(|_| has_first && is_whole).map(Duration::from_secs_f64)
     }
 
     fn predict(&self, rates: Rates) -> Option<Duration> {
@@ -571,20 +572,15 @@ pub async fn compare(
 /// Returns the tables whose rows can be set beside the snapshot, and the others with the reason.
 fn comparable(database: &DatabasePlan, loaded: &Loaded) -> (BTreeSet<TableName>, Vec<(String, &'static str)>) {
     let (mut tables, mut others) = (BTreeSet::new(), Vec::new());
-    for step in &database.load.tables {
-        let table = (step.table.schema.clone(), step.table.name.clone());
-        let why = match () {
-            () if loaded.lacks(&table) => "it did not come whole",
-            () if !step.is_comparable => "its key sorts otherwise on the target",
-            () => {
-                tables.insert(database.listed(step));
-                continue;
-            }
-        };
-        others.push((sql::qualified(&table.0, &table.1), why));
+    for step in database.load.comparable() {
+        let TableEntry { schema, name, .. } = &step.table;
+        if loaded.lacks(&(schema.clone(), name.clone())) {
+            others.push((sql::qualified(schema, name), "it did not come whole"));
+        } else {
+            tables.insert(database.listed(step));
+        }
     }
-    let refused = database.load.refused.iter();
-    others.extend(refused.map(|refused| (sql::qualified(&refused.schema, &refused.table), "it was left out")));
+    others.extend(database.load.uncompared());
     (tables, others)
 }
 

@@ -179,7 +179,7 @@ fn failed_table(load: &Load, table: usize, error: LoadError) -> Failed {
 }
 
 fn refused(refused: &Refused) -> Failed {
-    let Refused { schema, table, why } = refused;
+    let Refused { schema, table, why, .. } = refused;
     let name = sql::qualified(schema, table);
     let error = LoadError::DoesNotFit { table: name.clone(), why: why.clone() };
     Failed { what: format!("table {name}"), table: Some((schema.clone(), table.clone())), error }

@@ -102,6 +102,10 @@ fn some(names: &[String]) -> String {
 
 /// Names the tables that come before all others, and when they should be there.
 fn first_order(text: &mut String, load: &LoadPlan, predicted: Option<Duration>) {
+    for refused in load.first_refused() {
+        let table = sql::qualified(&refused.schema, &refused.table);
+        line!(text, "    first: NOT {}, which is left out: there is no time to first order", shown(table));
+    }
     let tables = load.first().len() as u64;
     if tables == 0 {
         return;

@@ -74,6 +74,10 @@ fn prologue(capabilities: &Capabilities) -> Vec<String> {
             statements.push(format!("SET SESSION {name} = {value}"));
         }
     }
+    if capabilities.is_mariadb() {
+        // A newer server would give a character set another default collation, which an older one leaves out.
+        statements.push("/*M!110201 SET SESSION character_set_collations = '' */".to_owned());
+    }
     statements
 }
 

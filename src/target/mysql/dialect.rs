@@ -6,6 +6,8 @@
 
 mod collation;
 mod column;
+mod key;
+mod modes;
 mod object;
 mod options;
 mod token;
@@ -16,6 +18,7 @@ use crate::mysql::manifest::Product;
 use crate::target::mysql::dialect::token::{Definition, Token};
 
 pub(super) use column::without_sequences;
+pub(super) use modes::carried;
 
 /// What a target can hold, as it says itself.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -31,11 +34,21 @@ pub struct Abilities {
 /// Types that not every server has.
 pub(super) const RARE_TYPES: [&str; 4] = ["uuid", "inet4", "inet6", "vector"];
 
+/// A product and the first two numbers of its version.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Edition {
+    pub(super) product: Product,
+    pub(super) series: (u32, u32),
+}
+
+/// How a statement begins that says under which modes the code after it was written.
+const SET_MODE: &str = "SET SESSION sql_mode = '";
+
 /// Reads the definitions of one product and writes them for one target.
 #[derive(Debug, Clone)]
 pub(super) struct Dialect {
-    from: Product,
-    to: Product,
+    from: Edition,
+    to: Edition,
     abilities: Abilities,
 }
 
@@ -62,8 +75,10 @@ struct Findings {
     refusal: Option<String>,
     /// Engine that stands in for the definition's own.
     engine: Option<String>,
-    /// A column has another type or collation: what is ordered by it may come in another order.
+    /// A column has another type or collation, or a key is left out: what is ordered by it may come in another order.
     sorts_otherwise: bool,
+    /// A collation is written out that went without saying.
+    is_explicit: bool,
 }
 
 impl Findings {
@@ -81,7 +96,7 @@ impl Findings {
 }
 
 impl Dialect {
-    pub(super) fn new(from: Product, to: Product, abilities: Abilities) -> Self {
+    pub(super) fn new(from: Edition, to: Edition, abilities: Abilities) -> Self {
         Self { from, to, abilities }
     }
 
@@ -92,35 +107,42 @@ impl Dialect {
     }
 
     fn is_foreign(&self) -> bool {
-        self.from != self.to
+        self.from.product != self.to.product
     }
 
     /// Tells whether definitions of MariaDB go to MySQL.
     fn is_to_mysql(&self) -> bool {
-        self.is_foreign() && self.to == Product::MySql
+        self.is_foreign() && self.to.product == Product::MySql
     }
 
     /// Tells whether definitions of MySQL go to MariaDB.
     fn is_to_mariadb(&self) -> bool {
-        self.is_foreign() && self.to == Product::MariaDb
+        self.is_foreign() && self.to.product == Product::MariaDb
     }
 
     /// Translates a `CREATE TABLE` statement as the server prints it. One that this reader does not understand stays as it is, and
-    /// the target decides.
-    pub(super) fn table(&self, create: &str) -> Fit {
+    /// the target decides. `checks` holds the names of checks that the schema's tables have taken.
+    pub(super) fn table(&self, create: &str, checks: &mut BTreeSet<String>) -> Fit {
         let mut found = Findings::default();
         let Some(mut definition) = Definition::parse(create, self.is_foreign()) else {
             return found.unchanged(create);
         };
         self.options(&mut definition, &mut found);
         definition.items.retain_mut(|item| self.item(item, &mut found));
+        if self.is_to_mysql() {
+            key::no_name_twice(&mut definition.items, checks, &mut found);
+        }
+        self.large_keys(&mut definition.items, &mut found);
+        if found.engine.is_some() {
+            key::refuse_grouped_numbers(&definition.items, &mut found);
+        }
         let all =
             definition.items.iter_mut().flatten().chain(&mut definition.options).chain(&mut definition.partitions);
         self.collations(&mut all.collect::<Vec<_>>(), &mut found);
         match found.refusal {
             Some(why) => Fit::Refused { why },
             // Untouched where nothing had to change: the server's own words are the best ones.
-            None if found.notes.is_empty() && !self.is_foreign() => found.unchanged(create),
+            None if found.notes.is_empty() && !found.is_explicit && !self.is_foreign() => found.unchanged(create),
             None => Fit::Holds {
                 create: definition.to_string(),
                 sorts_otherwise: found.sorts_otherwise,
@@ -141,22 +163,35 @@ impl Dialect {
             let end = (at + 3).min(tokens.len());
             tokens.drain(at.saturating_sub(1)..end);
         }
-        let is_changed = self.is_foreign() || !found.notes.is_empty();
+        let is_changed = self.is_foreign() || found.is_explicit || !found.notes.is_empty();
         (if is_changed { token::join(&tokens) } else { create.to_owned() }, found.notes)
     }
 
-    /// Writes each collation that the target lacks as the one nearest to it.
+    /// Writes each collation that the target lacks as the one nearest to it, and out what goes without saying in the source alone.
     fn collations(&self, tokens: &mut [&mut Token], found: &mut Findings) {
         if self.abilities.collations.is_empty() {
             return;
         }
-        let (mut awaited, mut was_character) = (None, false);
-        for token in tokens {
+        let (mut awaited, mut was_character, mut depth) = (None, false, 0_usize);
+        for at in 0..tokens.len() {
+            let is_said = tokens.get(at + 1).is_some_and(|next| next.is("COLLATE"));
+            let token = &mut *tokens[at];
+            match token.text.as_str() {
+                "(" => depth += 1,
+                ")" => depth = depth.saturating_sub(1),
+                _ => {}
+            }
             match awaited {
                 Some(_) if token.is("=") => continue,
                 Some(Named::Collation) => self.collation(token, found),
-                Some(Named::Charset) => self.charset(token, found),
-                None => {}
+                Some(Named::Charset) if token.is_word() => {
+                    self.charset(token, found);
+                    // In parentheses it is part of an expression, in which no column gets a collation.
+                    if !is_said && depth == 0 {
+                        self.default_collation(token, found);
+                    }
+                }
+                _ => {}
             }
             awaited = match () {
                 () if token.is("COLLATE") => Some(Named::Collation),
@@ -176,12 +211,26 @@ impl Dialect {
         }
     }
 
+    /// Servers leave a character set's default collation out. Of one character set the default is not the same everywhere.
+    fn default_collation(&self, token: &mut Token, found: &mut Findings) {
+        if !token.is("utf8mb4") {
+            return;
+        }
+        let is_newer_mysql = self.from.product == Product::MySql && self.from.series >= (8, 0);
+        let mut collation = Token::apart(if is_newer_mysql { "utf8mb4_0900_ai_ci" } else { "utf8mb4_general_ci" });
+        self.collation(&mut collation, found);
+        token.text = format!("{} COLLATE {}", token.text, collation.text);
+        found.is_explicit = true;
+    }
+
     fn collation(&self, token: &mut Token, found: &mut Findings) {
         let name = token.text.to_ascii_lowercase();
         match collation::nearest(&name, &self.abilities.collations) {
             Some(nearest) if nearest == name => {}
             Some(nearest) => {
-                found.note(format!("collation {name} comes as {nearest}"));
+                let blind = collation::pads(&nearest) && !collation::pads(&name);
+                let blind = if blind { ", for which spaces at the end do not count" } else { "" };
+                found.note(format!("collation {name} comes as {nearest}{blind}"));
                 token.text = nearest;
                 found.sorts_otherwise = true;
             }

@@ -1,7 +1,7 @@
 //! Foreign keys, looked at after a load. While rows go in nothing checks them, so that rows come back as they were; whether each
 //! points to a row that is there is asked at the end.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use mysql_async::prelude::Queryable;
@@ -12,6 +12,7 @@ use crate::event::Unit;
 use crate::mysql::server::Server;
 use crate::mysql::sql;
 use crate::run::Run;
+use crate::target::mysql::index::Columns;
 use crate::target::mysql::plan::TableName;
 use crate::target::mysql::{LoadError, until_stopped};
 
@@ -105,6 +106,39 @@ async fn keys(conn: &mut Conn, tables: &BTreeSet<TableName>) -> Result<Vec<Forei
     Ok(gathered(parts.into_iter().filter(|part| tables.contains(&(part.0.clone(), part.1.clone())))))
 }
 
+/// Returns to which columns of these tables foreign keys of the target point, each table as `schema.table`: a table that stays
+/// there keeps its key, and without an index for it the server refuses the table that it points to.
+pub(super) async fn referenced(conn: &mut Conn, tables: &[TableName]) -> Result<Vec<(String, Columns)>, LoadError> {
+    let schemas: BTreeSet<String> = tables.iter().map(|(schema, _)| sql::string(schema)).collect();
+    if schemas.is_empty() {
+        return Ok(Vec::new());
+    }
+    let asked = format!(
+        "SELECT TABLE_SCHEMA, TABLE_NAME, CONSTRAINT_NAME, COLUMN_NAME, REFERENCED_TABLE_SCHEMA, REFERENCED_TABLE_NAME, \
+         REFERENCED_COLUMN_NAME FROM information_schema.KEY_COLUMN_USAGE WHERE REFERENCED_TABLE_SCHEMA IN ({}) \
+         ORDER BY TABLE_SCHEMA, TABLE_NAME, CONSTRAINT_NAME, ORDINAL_POSITION",
+        schemas.into_iter().collect::<Vec<_>>().join(", ")
+    );
+    let parts: Vec<Part> = conn.query(asked).await.map_err(LoadError::at("list the target's foreign keys"))?;
+    let names: Vec<String> = tables.iter().map(|(schema, name)| format!("{schema}.{name}")).collect();
+    Ok(pointed_to(&names, &gathered(parts.into_iter())))
+}
+
+/// Returns, of these tables, the columns that keys point to. A target that folds names lists them in small letters; an index too
+/// many is built early where two names differ by these alone.
+fn pointed_to(tables: &[String], keys: &[ForeignKey]) -> Vec<(String, Columns)> {
+    let mut by_name: BTreeMap<String, Vec<&String>> = BTreeMap::new();
+    for table in tables {
+        by_name.entry(table.to_lowercase()).or_default().push(table);
+    }
+    let of_key = |key: &ForeignKey| {
+        let columns: Columns = key.columns.iter().map(|(_, to)| to.clone()).collect();
+        let named = by_name.get(&format!("{}.{}", key.parent_schema, key.parent).to_lowercase());
+        named.into_iter().flatten().map(|table| ((*table).clone(), columns.clone())).collect::<Vec<_>>()
+    };
+    keys.iter().flat_map(of_key).collect()
+}
+
 /// Gathers the columns of each key, which come one after the other.
 fn gathered(parts: impl Iterator<Item = Part>) -> Vec<ForeignKey> {
     let mut keys: Vec<ForeignKey> = Vec::new();
@@ -170,6 +204,15 @@ mod tests {
     fn part(name: &str, column: &str, to: &str) -> Part {
         let [name, column, to] = [name, column, to].map(str::to_owned);
         ("s".to_owned(), "t`x".to_owned(), name, column, "p".to_owned(), "parents".to_owned(), to)
+    }
+
+    #[test]
+    fn a_key_of_a_table_that_stays_is_found_however_the_target_writes_names() {
+        let keys = gathered([part("one", "a", "x"), part("two", "a", "x"), part("two", "b", "y")].into_iter());
+        let columns = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect::<Columns>();
+        let found = pointed_to(&["P.Parents".to_owned(), "p.others".to_owned()], &keys);
+        let wanted = [columns(&["x"]), columns(&["x", "y"])].map(|columns| ("P.Parents".to_owned(), columns));
+        assert_eq!(found, wanted);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Everything but tables and rows: sequences before them; accounts, routines, views, triggers, events and rights after.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 
 use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, Error};
@@ -118,7 +118,13 @@ async fn statements(load: &Load, object: &ObjectEntry) -> Result<Vec<String>, Lo
     let statements: Vec<String> = serde_json::from_slice(&text)
         .map_err(|source| DumpReadError::Malformed { path: path.clone(), source: source.into() })?;
     Ok(match &load.plan.dialect {
-        Some(dialect) => statements.iter().map(|statement| dialect.statement(object.kind, statement)).collect(),
+        Some(dialect) => {
+            let lost: BTreeSet<&str> = statements.iter().flat_map(|statement| dialect.lost_modes(statement)).collect();
+            for mode in lost {
+                load.run.events.warn(format!("{} was written under {mode}, which the target lacks", describe(object)));
+            }
+            statements.iter().map(|statement| dialect.statement(object.kind, statement)).collect()
+        }
         None => statements,
     })
 }

@@ -14,11 +14,11 @@ use serde::Serialize;
 use sha2::{Digest, Sha256};
 
 use crate::human;
-use crate::mysql::manifest::{Consistency, Manifest, ObjectEntry, ObjectKind, SchemaEntry, TableEntry};
+use crate::mysql::manifest::{Consistency, Manifest, ObjectEntry, ObjectKind, Product, SchemaEntry, TableEntry};
 use crate::mysql::product;
 use crate::mysql::sql;
 use crate::target::mysql::LoadError;
-use crate::target::mysql::dialect::Dialect;
+use crate::target::mysql::dialect::{self, Dialect, Edition};
 use crate::target::mysql::plan::conflicts::conflicts;
 use crate::target::mysql::plan::objects::objects;
 use crate::target::mysql::progress::{Progress, Step};
@@ -207,7 +207,11 @@ impl LoadPlan {
             objects,
             drops,
             omitted,
-            dumped_mode: manifest.variables.get("sql_mode").cloned().unwrap_or_default(),
+            dumped_mode: dialect::carried(
+                manifest.variables.get("sql_mode").map_or("", String::as_str),
+                edition(manifest.product, &manifest.version),
+                edition(state.product, &state.version),
+            ),
             session: state.session.clone(),
         })
     }
@@ -222,6 +226,21 @@ impl LoadPlan {
     #[must_use]
     pub fn rows(&self) -> u64 {
         self.pending(|table, chunk| table.chunks[chunk].rows)
+    }
+
+    /// Returns the tables whose rows can be read in the order in which they were dumped.
+    pub fn comparable(&self) -> impl Iterator<Item = &TableStep> {
+        self.tables.iter().filter(|step| step.is_comparable)
+    }
+
+    /// Names the tables of the dump whose rows cannot be set beside it, however well they come, each with the reason.
+    #[must_use]
+    pub fn uncompared(&self) -> Vec<(String, &'static str)> {
+        let others = self.tables.iter().filter(|step| !step.is_comparable);
+        let others =
+            others.map(|TableStep { table, .. }| (&table.schema, &table.name, "its key sorts otherwise on the target"));
+        let refused = self.refused.iter().map(|refused| (&refused.schema, &refused.table, "it was left out"));
+        others.chain(refused).map(|(schema, name, why)| (sql::qualified(schema, name), why)).collect()
     }
 
     fn pending(&self, count: impl Fn(&TableEntry, usize) -> u64) -> u64 {
@@ -371,6 +390,10 @@ fn notes(manifest: &Manifest, selection: &Selection, state: &TargetState) -> Vec
         notes.push("the target's event scheduler is on: restored events run at once".to_owned());
     }
     notes
+}
+
+fn edition(product: Product, version: &str) -> Edition {
+    Edition { product, series: series(version) }
 }
 
 /// Returns the first two numbers of a version.

@@ -63,6 +63,8 @@ pub(super) async fn load(load: &Arc<Load>, created: Created) -> Result<Rows, Loa
     let chunks: usize = steps.clone().map(|step| step.pending.len()).sum();
     let workers = load.options.connections.clamp(1, chunks.max(1));
     let task = load.run.events.task("load rows", Unit::Bytes, load.plan.bytes());
+    // One that the target cannot hold is never there: then no time is told.
+    let first = load.plan.first().len() + load.plan.first_refused().count();
     let mut queue = Queue::new(steps.map(work_of).collect(), workers);
     created.failed.keys().for_each(|table| queue.fail(*table));
     let desk = Arc::new(Desk {
@@ -70,7 +72,7 @@ pub(super) async fn load(load: &Arc<Load>, created: Created) -> Result<Rows, Loa
         late: created.late,
         queue: Mutex::new(queue),
         failed: Mutex::new(created.failed),
-        first: Mutex::new(First { left: load.plan.first().len(), at: None }),
+        first: Mutex::new(First { left: first, at: None }),
         moved: Notify::new(),
         task: task.clone(),
     });

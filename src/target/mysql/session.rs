@@ -26,12 +26,14 @@ const NEEDED: [(&str, &str); 4] =
     [("foreign_key_checks", "0"), ("unique_checks", "0"), ("time_zone", "'+00:00'"), ("autocommit", "1")];
 
 /// What helps where it exists and is allowed. Some need a privilege on MySQL.
-const WANTED: [(&str, &str); 18] = [
+const WANTED: [(&str, &str); 19] = [
     // Rows that break a CHECK were in the source (MariaDB; MySQL has none such).
     ("check_constraint_checks", "0"),
     // History of system-versioned tables comes with its own times.
     ("system_versioning_insert_history", "1"),
     ("system_versioning_alter_history", "'KEEP'"),
+    // A character set's default collation, which most servers leave out, stays what it was in the source (MariaDB).
+    ("character_set_collations", "''"),
     // Tables are created as they were, not as today's rules would have them.
     ("innodb_strict_mode", "0"),
     ("explicit_defaults_for_timestamp", "1"),
@@ -53,7 +55,8 @@ const WANTED: [(&str, &str); 18] = [
 ];
 
 /// Modes that change what an expression of the schema means, so that generated columns come out as they were.
-const MODES_KEPT: [&str; 2] = ["NO_UNSIGNED_SUBTRACTION", "PAD_CHAR_TO_FULL_LENGTH"];
+const MODES_KEPT: [&str; 4] =
+    ["NO_UNSIGNED_SUBTRACTION", "PAD_CHAR_TO_FULL_LENGTH", "TIME_TRUNCATE_FRACTIONAL", "TIME_ROUND_FRACTIONAL"];
 
 /// The one mode of the target's own that a load keeps.
 const IGNORES_DIRS: &str = "NO_DIR_IN_CREATE";
@@ -109,7 +112,7 @@ impl Session {
 /// What the dump and the operator decide about a session.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Settings {
-    /// The source's global `sql_mode`.
+    /// The source's global `sql_mode`, as the target says it.
     pub(super) dumped_mode: String,
     pub(super) skip_binlog: bool,
 }
@@ -268,7 +271,7 @@ mod tests {
 
     #[test]
     fn a_load_is_not_strict_and_keeps_what_expressions_mean() {
-        let mode = load_mode("STRICT_TRANS_TABLES,NO_ZERO_DATE,ANSI_QUOTES,NO_UNSIGNED_SUBTRACTION", false);
-        assert_eq!(mode, "NO_AUTO_VALUE_ON_ZERO,ALLOW_INVALID_DATES,NO_ENGINE_SUBSTITUTION,NO_UNSIGNED_SUBTRACTION");
+        let mode = load_mode("STRICT_TRANS_TABLES,NO_ZERO_DATE,TIME_TRUNCATE_FRACTIONAL,ANSI_QUOTES", false);
+        assert_eq!(mode, "NO_AUTO_VALUE_ON_ZERO,ALLOW_INVALID_DATES,NO_ENGINE_SUBSTITUTION,TIME_TRUNCATE_FRACTIONAL");
     }
 }

@@ -10,9 +10,10 @@ use crate::mysql::sql;
 use crate::target::mysql::dialect;
 use crate::target::mysql::dump::{DumpReadError, DumpReader};
 use crate::target::mysql::fault;
+use crate::target::mysql::foreign;
 use crate::target::mysql::index;
 use crate::target::mysql::index::{Columns, Index};
-use crate::target::mysql::plan::{LoadPlan, SchemaStep, Stage, TableStep};
+use crate::target::mysql::plan::{LoadPlan, SchemaStep, Stage, TableName, TableStep};
 use crate::target::mysql::progress;
 use crate::target::mysql::progress::Step;
 use crate::target::mysql::{Failed, Load, LoadError};
@@ -67,14 +68,24 @@ fn schema_statement(schema: &SchemaStep) -> Option<String> {
 /// Creates the tables that are not there yet. One that the target refuses does not keep the others from coming.
 pub(super) async fn create(conn: &mut Conn, load: &Load) -> Result<Created, LoadError> {
     let texts = texts(load).await?;
-    let referenced = referenced(&load.plan, &texts);
+    let may_put_off = |step: &TableStep| {
+        // A table that an interrupted load has made may lack its indexes, whatever it was told then.
+        let may_lack = step.table.bytes >= load.options.defer_index_bytes_min || step.stage == Stage::Created;
+        may_lack && step.is_transactional
+    };
+    // Of one that is there already, the index that a key needs has stayed.
+    let is_new = |step: &&TableStep| matches!(step.stage, Stage::Untouched | Stage::Begun);
+    let fresh = load.plan.tables.iter().filter(|step| may_put_off(step)).filter(is_new);
+    let fresh: Vec<TableName> = fresh.map(|step| (step.table.schema.clone(), step.table.name.clone())).collect();
+    let mut referenced = referenced(&load.plan, &texts);
+    for (table, columns) in foreign::referenced(conn, &fresh).await? {
+        referenced.entry(table).or_default().insert(columns);
+    }
     let mut created = Created::default();
     for (index, (step, text)) in load.plan.tables.iter().zip(texts).enumerate() {
         let name = format!("{}.{}", step.table.schema, step.table.name);
         let none = BTreeSet::new();
-        // A table that an interrupted load has made may lack its indexes, whatever it was told then.
-        let may_lack = step.table.bytes >= load.options.defer_index_bytes_min || step.stage == Stage::Created;
-        let (create, late) = if may_lack && step.is_transactional {
+        let (create, late) = if may_put_off(step) {
             let split = index::split(&text, referenced.get(&name).unwrap_or(&none));
             (split.create, split.deferred)
         } else {

@@ -1,5 +1,6 @@
-//! Columns, keys and checks of a table.
+//! Columns of a table.
 
+use crate::target::mysql::dialect::key::{key_for_mariadb, key_for_mysql, without_parser};
 use crate::target::mysql::dialect::token::{Definition, Token, closing};
 use crate::target::mysql::dialect::{Dialect, Findings};
 
@@ -14,14 +15,21 @@ impl Dialect {
                 self.column(item, found);
                 true
             }
-            _ if self.is_to_mysql() => Self::key_for_mysql(item, found),
-            _ if self.is_to_mariadb() => Self::key_for_mariadb(item, found),
+            _ if self.is_foreign() => {
+                without_parser(item, found);
+                if self.is_to_mysql() { key_for_mysql(item, found) } else { key_for_mariadb(item, found) }
+            }
             _ => true,
         }
     }
 
     fn column(&self, item: &mut Vec<Token>, found: &mut Findings) {
         self.rare_type(item, found);
+        if self.is_foreign() && find(item, "GENERATED").is_some() {
+            found.note(
+                "generated columns are computed by the target and not compared: rounding and functions may differ",
+            );
+        }
         if self.is_to_mysql() {
             column_for_mysql(item, found);
         } else if self.is_to_mariadb() {
@@ -47,44 +55,6 @@ impl Dialect {
         item.splice(1..end.min(item.len()), words);
         found.note(format!("type {kind} comes as {name}: the target has none such"));
         found.sorts_otherwise = true;
-    }
-
-    fn key_for_mysql(item: &mut Vec<Token>, found: &mut Findings) -> bool {
-        if item.first().is_some_and(|first| first.is("PERIOD")) {
-            found.refuse("MySQL has no periods (PERIOD FOR)");
-        }
-        if item.first().is_some_and(|first| first.is("VECTOR")) {
-            found.note("a vector index is left out: the target has none such");
-            return false;
-        }
-        if let Some(ignored) = find(item, "IGNORED") {
-            "INVISIBLE".clone_into(&mut item[ignored].text);
-        }
-        // MariaDB names the checks of each table CONSTRAINT_1, CONSTRAINT_2 …; MySQL wants no two of a name in a schema.
-        let is_check =
-            item.first().is_some_and(|first| first.is("CONSTRAINT")) && item.get(2).is_some_and(|t| t.is("CHECK"));
-        if is_check && item[1].text.starts_with("`CONSTRAINT_") {
-            item.drain(..2);
-        }
-        true
-    }
-
-    fn key_for_mariadb(item: &mut [Token], found: &mut Findings) -> bool {
-        if find(item, "ENFORCED").is_some() {
-            found.note("a check that is NOT ENFORCED is left out: MariaDB would enforce it");
-            return false;
-        }
-        let is_check = find(item, "CHECK").is_some();
-        let is_on_expression = |pair: &[Token]| (pair[0].is("(") || pair[0].is(",")) && pair[1].is("(");
-        if !is_check && item.windows(2).any(is_on_expression) {
-            let name = item.iter().find(|token| token.is_name()).map_or("", |token| token.text.as_str());
-            found.note(format!("the index {name} on an expression is left out: MariaDB has none such"));
-            return false;
-        }
-        if let Some(invisible) = find(item, "INVISIBLE") {
-            "IGNORED".clone_into(&mut item[invisible].text);
-        }
-        true
     }
 }
 
@@ -115,17 +85,26 @@ fn default_for_mysql(item: &mut Vec<Token>, found: &mut Findings) {
     let value = &item[at + 1];
     let is_call = value.is_word() && item.get(at + 2).is_some_and(|next| next.is("(") && !next.is_apart);
     let is_moment = value.is("current_timestamp") || value.is("now");
-    let is_large = item.get(1).is_some_and(|kind| LARGE.iter().any(|large| kind.is(large)));
+    let is_large = is_large(item);
+    // A sign, or a character set before its text.
+    let has_prefix = value.is("-") || item.get(at + 2).is_some_and(|next| next.is_text() && !next.is_apart);
     let end = match () {
-        () if is_call && !is_moment => closing(item, at + 2),
-        () if is_large && value.is_text() => Some(at + 1),
-        () => None,
+        () if is_call && (is_large || !is_moment) => closing(item, at + 2),
+        () if !is_large || value.is("NULL") || value.is("(") => None,
+        () if has_prefix => Some((at + 2).min(item.len() - 1)),
+        () => Some(at + 1),
     };
     if let Some(end) = end {
         item.insert(end + 1, Token { text: ")".to_owned(), is_apart: false });
         item.insert(at + 1, Token::apart("("));
         item[at + 2].is_apart = false;
     }
+}
+
+/// Tells whether an item is a column of texts or bytes of any length.
+pub(super) fn is_large(item: &[Token]) -> bool {
+    let is_column = item.first().is_some_and(Token::is_name);
+    is_column && item.get(1).is_some_and(|kind| LARGE.iter().any(|large| kind.is(large)))
 }
 
 /// Returns a `CREATE TABLE` statement without the defaults that come from sequences, which may be a live schema's.
@@ -136,14 +115,22 @@ pub(in crate::target::mysql) fn without_sequences(create: &str) -> String {
     if dropped == 0 { create.to_owned() } else { definition.to_string() }
 }
 
-/// Takes `DEFAULT nextval(…)` out of a column, if it is there.
+/// How MariaDB prints what draws from a sequence, looks at it or sets it.
+const OF_SEQUENCES: [&str; 3] = ["nextval", "lastval", "setval"];
+
+/// Takes a default that has to do with a sequence out of a column, wherever in the expression it stands.
 fn drop_sequence(item: &mut Vec<Token>) -> bool {
-    let Some(at) = find(item, "DEFAULT").filter(|at| item.get(at + 1).is_some_and(|value| value.is("nextval"))) else {
+    let Some(at) = find(item, "DEFAULT").filter(|at| at + 1 < item.len()) else { return false };
+    let open = if item[at + 1].is("(") { at + 1 } else { at + 2 };
+    let Some(end) = item.get(open).filter(|token| token.is("(")).and_then(|_| closing(item, open)) else {
         return false;
     };
-    let end = closing(item, at + 2).unwrap_or(item.len() - 1);
-    item.drain(at..=end);
-    true
+    let is_call = |pair: &[Token]| OF_SEQUENCES.iter().any(|name| pair[0].is(name)) && pair[1].is("(");
+    let draws = item[at..=end].windows(2).any(is_call);
+    if draws {
+        item.drain(at..=end);
+    }
+    draws
 }
 
 fn column_for_mariadb(item: &mut Vec<Token>, found: &mut Findings) {
@@ -170,7 +157,7 @@ fn column_for_mariadb(item: &mut Vec<Token>, found: &mut Findings) {
 }
 
 /// Returns the place of a word that stands in no parentheses.
-fn find(item: &[Token], word: &str) -> Option<usize> {
+pub(super) fn find(item: &[Token], word: &str) -> Option<usize> {
     let mut depth = 0_usize;
     item.iter().position(|token| {
         match token.text.as_str() {

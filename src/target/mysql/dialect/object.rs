@@ -2,40 +2,15 @@
 //!
 //! Their bodies are code, which is not translated; the session that each was made in is, and the collations that a view names.
 
-use crate::mysql::manifest::{ObjectKind, Product};
+use crate::mysql::manifest::ObjectKind;
 use crate::mysql::sql;
-use crate::target::mysql::dialect::token;
-use crate::target::mysql::dialect::{Dialect, Findings};
-
-/// Modes that MySQL does not know, or no longer.
-const MODES_OF_MARIADB: [&str; 14] = [
-    "NO_AUTO_CREATE_USER",
-    "NO_FIELD_OPTIONS",
-    "NO_KEY_OPTIONS",
-    "NO_TABLE_OPTIONS",
-    "MYSQL323",
-    "MYSQL40",
-    "ORACLE",
-    "MSSQL",
-    "DB2",
-    "MAXDB",
-    "POSTGRESQL",
-    "EMPTY_STRING_IS_NULL",
-    "SIMULTANEOUS_ASSIGNMENT",
-    "TIME_ROUND_FRACTIONAL",
-];
-
-const MODES_OF_MYSQL: [&str; 1] = ["TIME_TRUNCATE_FRACTIONAL"];
-
-const SET_MODE: &str = "SET SESSION sql_mode = '";
+use crate::target::mysql::dialect::{Dialect, Findings, SET_MODE, modes, token};
 
 impl Dialect {
     /// Translates a statement of an object.
     pub(in crate::target::mysql) fn statement(&self, kind: ObjectKind, statement: &str) -> String {
         if let Some(modes) = statement.strip_prefix(SET_MODE).and_then(|rest| rest.strip_suffix('\'')) {
-            let lacking = if self.to == Product::MySql { &MODES_OF_MARIADB[..] } else { &MODES_OF_MYSQL };
-            let kept: Vec<&str> = modes.split(',').filter(|mode| !lacking.contains(mode)).collect();
-            return format!("SET SESSION sql_mode = {}", sql::string(&kept.join(",")));
+            return format!("SET SESSION sql_mode = {}", sql::string(&modes::carried(modes, self.from, self.to)));
         }
         let collation = "SET collation_connection = ";
         if let Some(name) = statement.strip_prefix(collation) {

@@ -5,6 +5,9 @@ fn abilities(collations: &[&str], engines: &[&str], types: &[&str]) -> Abilities
     Abilities { collations: set(collations), engines: set(engines), types: set(types) }
 }
 
+const MYSQL: Edition = Edition { product: Product::MySql, series: (9, 7) };
+const MARIADB: Edition = Edition { product: Product::MariaDb, series: (11, 8) };
+
 /// As MySQL 9.7 says of itself, in short.
 fn to_mysql() -> Dialect {
     let collations = [
@@ -12,32 +15,43 @@ fn to_mysql() -> Dialect {
         "ascii_general_ci",
         "latin1_swedish_ci",
         "utf8mb3_general_ci",
+        "utf8mb3_bin",
+        "utf8mb3_swedish_ci",
+        "utf8mb3_unicode_520_ci",
         "utf8mb4_general_ci",
         "utf8mb4_bin",
         "utf8mb4_0900_ai_ci",
         "utf8mb4_0900_as_cs",
         "utf8mb4_0900_bin",
+        "utf8mb4_sv_0900_ai_ci",
+        "utf8mb4_sv_0900_as_cs",
     ];
-    Dialect::new(Product::MariaDb, Product::MySql, abilities(&collations, &["innodb", "myisam"], &["vector"]))
+    Dialect::new(MARIADB, MYSQL, abilities(&collations, &["innodb", "myisam"], &["vector"]))
 }
 
 /// As MariaDB 10.11 does.
 fn to_mariadb() -> Dialect {
-    let collations =
-        ["latin1_swedish_ci", "utf8mb4_bin", "utf8mb4_nopad_bin", "utf8mb4_general_ci", "utf8mb4_uca1400_nopad_ai_ci"];
+    let collations = [
+        "latin1_swedish_ci",
+        "utf8mb4_bin",
+        "utf8mb4_nopad_bin",
+        "utf8mb4_general_ci",
+        "utf8mb4_uca1400_nopad_ai_ci",
+        "utf8mb4_uca1400_spanish_nopad_ai_ci",
+    ];
     let types = ["uuid", "inet4", "inet6"];
-    Dialect::new(Product::MySql, Product::MariaDb, abilities(&collations, &["innodb", "aria"], &types))
+    Dialect::new(MYSQL, MARIADB, abilities(&collations, &["innodb", "aria"], &types))
 }
 
 fn held(dialect: &Dialect, create: &str) -> (String, Vec<String>) {
-    match dialect.table(create) {
+    match dialect.table(create, &mut BTreeSet::new()) {
         Fit::Holds { create, notes, .. } => (create, notes.into_iter().collect()),
         Fit::Refused { why } => panic!("refused: {why}\n{create}"),
     }
 }
 
 fn refusal(dialect: &Dialect, create: &str) -> String {
-    match dialect.table(create) {
+    match dialect.table(create, &mut BTreeSet::new()) {
         Fit::Refused { why } => why,
         Fit::Holds { create, .. } => panic!("held: {create}"),
     }
@@ -127,6 +141,7 @@ fn what_mysql_prints_is_said_in_mariadbs_words() {
     collation utf8mb4_0900_ai_ci comes as utf8mb4_uca1400_nopad_ai_ci
     collation utf8mb4_ja_0900_as_cs_ks comes as utf8mb4_nopad_bin
     columns with an SRID take values of any: MariaDB has no such rule
+    generated columns are computed by the target and not compared: rounding and functions may differ
     generated columns that are NOT NULL may be NULL: MariaDB has no such rule for them
     option ENCRYPTION is left out: the other product has none such
     option TABLESPACE is left out: the other product has none such
@@ -157,7 +172,7 @@ fn a_table_whose_rows_cannot_come_whole_is_refused_with_the_reason() {
 
 #[test]
 fn a_definition_that_fits_keeps_the_servers_own_words() {
-    let same = Dialect::new(Product::MySql, Product::MySql, to_mysql().abilities);
+    let same = Dialect::new(MYSQL, MYSQL, to_mysql().abilities);
     let create = "CREATE TABLE `t` (\n  `a` int  DEFAULT '5' /*!80023 INVISIBLE */,\n  KEY `k` ((`a` + 1))\n) ENGINE=InnoDB\n/*!50100 PARTITION BY HASH (`a`) */";
     assert_eq!(held(&same, create), (create.to_owned(), Vec::new()));
     let odd = "CREATE TABLE `t` AS SELECT 1";
@@ -178,14 +193,24 @@ fn a_collation_that_stands_in_tells_apart_what_the_other_did() {
     let nearest = |dialect: &Dialect, name: &str| collation::nearest(name, &dialect.abilities.collations);
     let cases = [
         (to_mysql(), "utf8mb4_uca1400_ai_ci", Some("utf8mb4_0900_ai_ci")),
-        (to_mysql(), "utf8mb4_uca1400_german2_as_cs", Some("utf8mb4_0900_as_cs")),
-        (to_mysql(), "utf8mb4_uca1400_as_ci", Some("utf8mb4_bin")),
+        (to_mysql(), "utf8mb4_uca1400_as_ci", Some("utf8mb4_0900_as_cs")),
+        // A language's letters are another's accents.
+        (to_mysql(), "utf8mb4_uca1400_swedish_ai_ci", Some("utf8mb4_sv_0900_ai_ci")),
+        (to_mysql(), "utf8mb4_uca1400_swedish_nopad_as_ci", Some("utf8mb4_sv_0900_as_cs")),
+        (to_mysql(), "utf8mb4_uca1400_german2_as_cs", Some("utf8mb4_bin")),
+        (to_mysql(), "utf8mb4_uca1400_persian_nopad_ai_ci", Some("utf8mb4_0900_bin")),
+        (to_mysql(), "utf8mb3_uca1400_swedish_ai_ci", Some("utf8mb3_swedish_ci")),
+        (to_mysql(), "utf8mb3_uca1400_nopad_ai_ci", Some("utf8mb3_unicode_520_ci")),
+        (to_mysql(), "utf8mb3_uca1400_as_cs", Some("utf8mb3_bin")),
         (to_mysql(), "utf8mb4_nopad_bin", Some("utf8mb4_0900_bin")),
-        (to_mysql(), "utf8mb4_general_nopad_ci", Some("utf8mb4_0900_ai_ci")),
+        (to_mysql(), "utf8mb4_general_nopad_ci", Some("utf8mb4_0900_bin")),
         (to_mysql(), "latin1_swedish_nopad_ci", Some("latin1_swedish_ci")),
         (to_mysql(), "utf8_general_ci", Some("utf8mb3_general_ci")),
         (to_mysql(), "binary", Some("binary")),
         (to_mysql(), "koi8r_bin", None),
+        (to_mariadb(), "utf8mb4_ru_0900_ai_ci", Some("utf8mb4_uca1400_nopad_ai_ci")),
+        (to_mariadb(), "utf8mb4_gl_0900_ai_ci", Some("utf8mb4_uca1400_spanish_nopad_ai_ci")),
+        (to_mariadb(), "utf8mb4_sv_0900_ai_ci", Some("utf8mb4_nopad_bin")),
         (to_mariadb(), "utf8mb4_0900_ai_ci", Some("utf8mb4_uca1400_nopad_ai_ci")),
         (to_mariadb(), "utf8mb4_ja_0900_as_cs_ks", Some("utf8mb4_nopad_bin")),
         (to_mariadb(), "utf8mb4_0900_bin", Some("utf8mb4_nopad_bin")),
@@ -205,7 +230,7 @@ fn a_schema_keeps_its_name_and_takes_a_collation_that_is_there() {
     );
     assert_eq!(notes.len(), 1);
     let plain = "CREATE DATABASE `a` /*!40100 DEFAULT CHARACTER SET latin1 COLLATE latin1_swedish_ci */";
-    let same = Dialect::new(Product::MySql, Product::MySql, to_mysql().abilities);
+    let same = Dialect::new(MYSQL, MYSQL, to_mysql().abilities);
     assert_eq!(same.schema(plain), (plain.to_owned(), BTreeSet::new()));
 }
 
@@ -215,7 +240,7 @@ fn an_objects_session_is_one_that_the_target_has() {
     let said = |statement: &str| to_mysql().statement(Procedure, statement);
     assert_eq!(
         said("SET SESSION sql_mode = 'STRICT_TRANS_TABLES,NO_AUTO_CREATE_USER,ANSI_QUOTES'"),
-        "SET SESSION sql_mode = 'STRICT_TRANS_TABLES,ANSI_QUOTES'"
+        "SET SESSION sql_mode = 'STRICT_TRANS_TABLES,ANSI_QUOTES,TIME_TRUNCATE_FRACTIONAL'"
     );
     assert_eq!(
         said("SET collation_connection = utf8mb4_uca1400_ai_ci"),
@@ -239,4 +264,118 @@ fn a_table_under_another_name_draws_from_no_sequence() {
     let apart = create.replacen(" DEFAULT nextval(`shop`.`numbers`)", "", 1);
     assert_eq!(without_sequences(create), apart);
     assert_eq!(without_sequences(&apart), apart);
+    for default in ["concat('O-',nextval(`shop`.`numbers`))", "(nextval(`shop`.`numbers`) + 1)", "(1 + lastval(`n`))"] {
+        let wrapped = create.replacen("nextval(`shop`.`numbers`)", default, 1);
+        assert_eq!(without_sequences(&wrapped), apart, "{default}");
+    }
+}
+
+#[test]
+fn spaces_that_count_no_more_are_told() {
+    let create = "CREATE TABLE `t` (\n  `a` char(9) COLLATE latin1_swedish_nopad_ci\n) ENGINE=InnoDB";
+    let said = "collation latin1_swedish_nopad_ci comes as latin1_swedish_ci, for which spaces at the end do not count";
+    assert_eq!(held(&to_mysql(), create).1, [said]);
+}
+
+#[test]
+fn a_collation_that_went_without_saying_is_written_out() {
+    let create = "CREATE TABLE `t` (
+  `a` varchar(9) CHARACTER SET utf8mb4 DEFAULT NULL,
+  `b` varchar(9) GENERATED ALWAYS AS (cast(`a` as char charset utf8mb4)) VIRTUAL,
+  CONSTRAINT `c` CHECK ((charset(`a`) = 'utf8mb4'))
+) ENGINE=InnoDB DEFAULT CHARSET=latin1";
+    let (newer, notes) = held(&to_mariadb(), create);
+    assert!(newer.contains("CHARACTER SET utf8mb4 COLLATE utf8mb4_uca1400_nopad_ai_ci DEFAULT NULL"), "{newer}");
+    assert!(newer.contains("char charset utf8mb4)) VIRTUAL") && newer.ends_with("DEFAULT CHARSET=latin1"), "{newer}");
+    assert!(notes.iter().any(|note| note.starts_with("collation utf8mb4_0900_ai_ci comes as")), "{notes:?}");
+    let of_old_mysql = Dialect::new(Edition { series: (5, 7), ..MYSQL }, MYSQL, to_mysql().abilities);
+    let create = "CREATE TABLE `t` (\n  `a` char(9)\n) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4";
+    let explicit = (format!("{create} COLLATE utf8mb4_general_ci"), Vec::new());
+    assert_eq!(held(&of_old_mysql, create), explicit);
+    assert_eq!(held(&to_mysql(), create), explicit);
+    let schema = "CREATE DATABASE `s` /*!40100 DEFAULT CHARACTER SET utf8mb4 */";
+    assert_eq!(
+        of_old_mysql.schema(schema).0,
+        "CREATE DATABASE `s` DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_general_ci"
+    );
+}
+
+#[test]
+fn an_index_that_the_target_would_refuse_is_left_out_and_the_rows_come() {
+    let create = "CREATE TABLE `t` (
+  `a` text NOT NULL,
+  `b` varchar(2000) DEFAULT NULL,
+  `n` int(11) DEFAULT NULL,
+  UNIQUE KEY `whole` (`n`,`a`) USING HASH,
+  UNIQUE KEY `long` (`b`) USING HASH COMMENT 'x',
+  UNIQUE KEY `short` (`a`(20)),
+  UNIQUE KEY `number` (`n`) USING HASH
+) ENGINE=InnoDB";
+    let (create, notes) = held(&to_mysql(), create);
+    assert!(!create.contains("`whole`") && !create.contains("`long`"), "{create}");
+    assert!(create.contains("KEY `short` (`a`(20))") && create.contains("KEY `number` (`n`) USING HASH"), "{create}");
+    let said = ["long", "whole"]
+        .map(|key| format!("the unique key `{key}` is left out: MySQL has none on texts of such length"));
+    assert_eq!(notes, said);
+    let create = "CREATE TABLE `t` (\n  `a` text,\n  FULLTEXT KEY `words` (`a`) /*!50100 WITH PARSER `ngram` */ \n) ENGINE=InnoDB";
+    let (create, notes) = held(&to_mariadb(), create);
+    assert!(create.contains("FULLTEXT KEY `words` (`a`)\n"), "{create}");
+    assert_eq!(notes, ["the full-text index `words` finds words by the target's own parser, not by `ngram`"]);
+}
+
+#[test]
+fn two_tables_of_a_schema_share_no_name_of_a_check() {
+    let create = "CREATE TABLE `t` (\n  `a` int(11),\n  CONSTRAINT `Positive` CHECK (`a` > 0)\n) ENGINE=InnoDB";
+    let mut taken = BTreeSet::new();
+    let dialect = to_mysql();
+    let mut made = || match dialect.table(create, &mut taken) {
+        Fit::Holds { create, notes, .. } => (create, notes.len()),
+        Fit::Refused { why } => panic!("{why}"),
+    };
+    assert_eq!(made(), (create.to_owned(), 0));
+    assert_eq!(made(), (create.replace("CONSTRAINT `Positive` ", ""), 1));
+}
+
+#[test]
+fn numbers_that_count_up_within_a_group_want_an_engine_that_does_so() {
+    let create = "CREATE TABLE `t` (\n  `g` int(11) NOT NULL,\n  `n` int(11) NOT NULL AUTO_INCREMENT,\n  PRIMARY KEY (`g`,`n`)\n) ENGINE=Aria";
+    assert_eq!(refusal(&to_mysql(), create), "no key begins with `n`, whose AUTO_INCREMENT InnoDB would refuse");
+    held(&to_mysql(), &create.replace("(`g`,`n`)", "(`g`,`n`),\n  KEY `n` (`n`)"));
+    held(&to_mysql(), &create.replace("Aria", "MyISAM"));
+}
+
+#[test]
+fn a_default_of_a_large_column_is_an_expression_in_mysql() {
+    let cases = [
+        ("text DEFAULT 5 COMMENT 'x'", "text DEFAULT (5) COMMENT 'x'"),
+        ("blob DEFAULT -5", "blob DEFAULT (-5)"),
+        ("text DEFAULT _latin1'x'", "text DEFAULT (_latin1'x')"),
+        ("text DEFAULT current_timestamp()", "text DEFAULT (current_timestamp())"),
+        ("text DEFAULT NULL", "text DEFAULT NULL"),
+        ("int(11) DEFAULT 5", "int(11) DEFAULT 5"),
+    ];
+    for (column, wanted) in cases {
+        let (create, _) = held(&to_mysql(), &format!("CREATE TABLE `t` (\n  `a` {column}\n) ENGINE=InnoDB"));
+        assert_eq!(create, format!("CREATE TABLE `t` (\n  `a` {wanted}\n) ENGINE=InnoDB"));
+    }
+}
+
+#[test]
+fn fractions_of_a_second_become_what_they_became() {
+    let old = Edition { series: (5, 7), ..MYSQL };
+    let cases = [
+        (MARIADB, MYSQL, "ANSI_QUOTES,ORACLE", "ANSI_QUOTES,TIME_TRUNCATE_FRACTIONAL"),
+        (MARIADB, MYSQL, "TIME_ROUND_FRACTIONAL", ""),
+        (MARIADB, old, "", ""),
+        (MYSQL, MARIADB, "", "TIME_ROUND_FRACTIONAL"),
+        (MYSQL, MARIADB, "TIME_TRUNCATE_FRACTIONAL", ""),
+        (MYSQL, MYSQL, "TIME_TRUNCATE_FRACTIONAL", "TIME_TRUNCATE_FRACTIONAL"),
+        (MARIADB, MARIADB, "ORACLE", "ORACLE"),
+    ];
+    for (from, to, modes, wanted) in cases {
+        assert_eq!(carried(modes, from, to), wanted, "{from:?} {to:?} {modes}");
+    }
+    let lost = "SET SESSION sql_mode = 'ANSI_QUOTES,SIMULTANEOUS_ASSIGNMENT'";
+    assert_eq!(to_mysql().lost_modes(lost), ["SIMULTANEOUS_ASSIGNMENT"]);
+    assert!(to_mariadb().lost_modes(lost).is_empty());
 }

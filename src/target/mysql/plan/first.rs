@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use crate::mysql::manifest::Manifest;
 use crate::mysql::sql;
 use crate::policy;
-use crate::target::mysql::plan::{LoadPlan, Names, TableName, TableStep};
+use crate::target::mysql::plan::{LoadPlan, Names, Refused, TableName, TableStep};
 
 /// At most this many names stand in a line.
 const NAMES_MAX: usize = 5;
@@ -38,14 +38,19 @@ impl LoadPlan {
         first
     }
 
-    /// Returns their plain bytes that are still to load.
+    /// Returns those that were to come before all others and do not come, because the target cannot hold them.
+    pub fn first_refused(&self) -> impl Iterator<Item = &Refused> {
+        self.refused.iter().filter(|refused| refused.rank.is_some())
+    }
+
+    /// Returns the plain bytes of those that come, as far as they are still to load.
     #[must_use]
     pub fn first_bytes(&self) -> u64 {
         let pending = |step: &TableStep| step.pending.iter().map(|chunk| step.table.chunks[*chunk].bytes).sum::<u64>();
         self.tables.iter().filter(|step| step.rank.is_some()).map(pending).sum()
     }
 
-    /// Names them for people; empty where there is none.
+    /// Names those that come for people; empty where there is none.
     #[must_use]
     pub fn first_named(&self) -> String {
         let first = self.first();

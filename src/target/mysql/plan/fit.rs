@@ -4,11 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 
-use crate::mysql::manifest::{ObjectKind, TableEntry};
+use crate::mysql::manifest::{ObjectKind, Product, TableEntry};
 use crate::mysql::sql;
 use crate::target::mysql::dialect::{Dialect, Fit};
 use crate::target::mysql::dump::DumpReader;
-use crate::target::mysql::plan::{Drop, LoadPlan, Omitted, TableStep, objects, series};
+use crate::target::mysql::plan::{Drop, LoadPlan, Omitted, TableStep, edition, objects};
 use crate::target::mysql::state::TargetState;
 use crate::target::mysql::{LoadError, tables};
 
@@ -26,6 +26,9 @@ pub struct Refused {
     pub schema: String,
     pub table: String,
     pub why: String,
+    /// Its place among the tables that were to come before all others.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rank: Option<usize>,
 }
 
 impl LoadPlan {
@@ -36,8 +39,11 @@ impl LoadPlan {
     /// When a definition cannot be read from the dump.
     pub async fn fit(&mut self, dump: &dyn DumpReader, state: &TargetState) -> Result<(), LoadError> {
         let manifest = dump.manifest();
-        let dialect = Dialect::new(manifest.product, state.product, state.abilities.clone());
-        let is_other = manifest.product != state.product || series(&manifest.version) > series(&state.version);
+        let (from, to) = (edition(manifest.product, &manifest.version), edition(state.product, &state.version));
+        let dialect = Dialect::new(from, to, state.abilities.clone());
+        // Before MySQL 8 another collation went without saying.
+        let is_old = from.product == Product::MySql && from.series < (8, 0) && to.series >= (8, 0);
+        let is_other = from.product != to.product || from.series > to.series || is_old;
         let mut changes: BTreeMap<String, Vec<String>> = BTreeMap::new();
         if is_other {
             self.fit_schemas(&dialect, &mut changes);
@@ -45,9 +51,11 @@ impl LoadPlan {
         let is_suspect = |step: &TableStep| is_other || !dialect.has_engine(&step.table.engine);
         let suspects = self.tables.iter().filter(|step| is_suspect(step)).map(|step| step.table.create.clone());
         let mut texts = tables::definitions(dump, suspects.collect()).await?.into_iter();
+        let mut checks: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
         for mut step in std::mem::take(&mut self.tables) {
             let text = if is_suspect(&step) { texts.next() } else { None };
-            if text.is_none_or(|text| self.fit_table(&dialect, &text, &mut step, &mut changes)) {
+            let fit = text.map(|text| dialect.table(&text, checks.entry(step.table.schema.clone()).or_default()));
+            if fit.is_none_or(|fit| self.fit_table(fit, &mut step, &mut changes)) {
                 self.tables.push(step);
             }
         }
@@ -67,15 +75,9 @@ impl LoadPlan {
     }
 
     /// Fits one table; `false` where the target cannot hold it.
-    fn fit_table(
-        &mut self,
-        dialect: &Dialect,
-        text: &str,
-        step: &mut TableStep,
-        changes: &mut BTreeMap<String, Vec<String>>,
-    ) -> bool {
+    fn fit_table(&mut self, fit: Fit, step: &mut TableStep, changes: &mut BTreeMap<String, Vec<String>>) -> bool {
         let TableEntry { schema, name, .. } = &step.table;
-        match dialect.table(text) {
+        match fit {
             Fit::Holds { create, notes, sorts_otherwise } => {
                 note(changes, notes, &sql::qualified(schema, name));
                 step.is_comparable = !(sorts_otherwise && is_ordered_by_text(&step.table));
@@ -83,7 +85,8 @@ impl LoadPlan {
                 true
             }
             Fit::Refused { why } => {
-                self.refused.push(Refused { schema: schema.clone(), table: name.clone(), why });
+                let (schema, table) = (schema.clone(), name.clone());
+                self.refused.push(Refused { schema, table, why, rank: step.rank });
                 false
             }
         }
@@ -121,8 +124,21 @@ fn note(changes: &mut BTreeMap<String, Vec<String>>, notes: BTreeSet<String>, of
     }
 }
 
-/// How the types of columns begin that are ordered as texts, here or there.
-const TEXTS: [&str; 8] = ["char", "varchar", "tinytext", "text", "mediumtext", "longtext", "uuid", "inet"];
+/// How the types of columns begin that are ordered as texts, here or there; `…text` and `…blob` can be keys of MariaDB alone.
+const TEXTS: [&str; 12] = [
+    "char",
+    "varchar",
+    "tinytext",
+    "text",
+    "mediumtext",
+    "longtext",
+    "tinyblob",
+    "blob",
+    "mediumblob",
+    "longblob",
+    "uuid",
+    "inet",
+];
 
 /// Tells whether texts decide in which order a table's rows are read.
 fn is_ordered_by_text(table: &TableEntry) -> bool {

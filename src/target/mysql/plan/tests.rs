@@ -385,9 +385,16 @@ async fn a_table_that_does_not_fit_takes_its_trigger_along_and_what_bears_its_na
     };
     let mut plan = LoadPlan::new(&manifest(), &Selection::everything(), &state, true).unwrap();
     assert_eq!(plan.drops.len(), 2);
+    plan.bring_first(&["shop.log".to_owned()], &manifest(), &Names::default());
     plan.fit(&dump, &state).await.unwrap();
     let refused: Vec<&str> = plan.refused.iter().map(|refused| refused.table.as_str()).collect();
     assert_eq!((refused.as_slice(), plan.tables.len()), (&["orders", "log"][..], 0));
+    // It cannot come first, and nobody says that all first ones came.
+    assert!(plan.first().is_empty());
+    assert_eq!(plan.first_refused().map(|refused| refused.table.as_str()).collect::<Vec<_>>(), ["log"]);
+    assert_eq!(plan.comparable().count(), 0);
+    let uncompared = plan.uncompared();
+    assert!(uncompared.contains(&("`shop`.`log`".to_owned(), "it was left out")), "{uncompared:?}");
     assert!(plan.omitted.iter().any(|omitted| omitted.what == "trigger `shop`.`logged`"), "{:?}", plan.omitted);
     assert!(plan.objects.iter().all(|step| step.object.kind != ObjectKind::Trigger));
     assert_eq!(plan.drops, [Drop { schema: "shop".to_owned(), name: "sales".to_owned(), holding: Holding::View }]);
