@@ -136,6 +136,7 @@ impl Snapshot {
         let keeper = Keeper::start(holds.clone(), cancel.clone());
         let inventory = Inventory::list(&mut control, &capabilities, &source.schemas, &source.exclude)?;
         grants.check(&inventory, &source.schemas)?;
+        inventory.check_readable()?;
         warn_of_gaps(holds.has_definitions(), &capabilities, &grants, run);
         inventory.warn_of_losses(&run.events);
         let mut opening = Opening {

@@ -49,8 +49,8 @@ pub enum MysqlSourceError {
     },
     #[error("dump the server: all pauses together took longer than {max}: {why}")]
     PausedTooLong { max: String, reason: Reason, why: String },
-    #[error("read the definition of `{table}`: {problem}")]
-    Unreadable { table: String, problem: String },
+    #[error("read the definition of `{table}`: the server lists it and shows no column of it: {comment}")]
+    Unreadable { table: String, comment: String },
     #[error("stop writers for a moment: a migration waits for the lock that holds definitions still")]
     MigrationWaits {
         /// How long writers waited for nothing.

@@ -120,6 +120,9 @@ pub(crate) struct Inventory {
     pub(crate) views: Vec<(String, String)>,
     /// Views that the server itself cannot read, and what it says of each.
     pub(crate) invalid_views: Vec<(String, String)>,
+    /// The first table without a column, and what the server says of it: its engine is not loaded, its definition is damaged, or
+    /// the account may not see it.
+    pub(crate) unreadable: Option<(String, String)>,
 }
 
 impl Inventory {
@@ -145,16 +148,21 @@ impl Inventory {
                 tables.push(table(&row, place, &columns, &indexes, capabilities));
             }
         })?;
-        if let Some(((schema, name), row)) = described.pop_first() {
-            // An engine that is not loaded, a damaged definition: MariaDB lists the table, and says in its comment why it cannot open it.
-            let problem = format!("the server lists it and shows no column of it: {}", row.text(6));
-            return Err(MysqlSourceError::Unreadable { table: format!("{schema}.{name}"), problem });
-        }
+        inventory.unreadable =
+            described.pop_first().map(|((schema, name), row)| (format!("{schema}.{name}"), row.text(6).to_owned()));
         inventory.tables.sort_by(|a, b| {
             let size = b.bytes_estimate.cmp(&a.bytes_estimate);
             size.then_with(|| (&a.schema, &a.name).cmp(&(&b.schema, &b.name)))
         });
         Ok(inventory)
+    }
+
+    /// Refuses a table that the server lists and cannot open: nobody would miss it until it is to be restored.
+    pub(crate) fn check_readable(&self) -> Result<(), MysqlSourceError> {
+        match self.unreadable.clone() {
+            Some((table, comment)) => Err(MysqlSourceError::Unreadable { table, comment }),
+            None => Ok(()),
+        }
     }
 
     /// Lists views and sequences, and returns how the server describes the tables.
