@@ -95,10 +95,10 @@ fn the_source_is_known_by_another_address_too_and_is_not_written_over() {
 fn a_table_that_the_target_does_not_take_is_exit_3_and_all_else_is_there() {
     let world = World::ready(Product::MariaDb);
     let before = rows(&world.source);
-    world.source.execute("CREATE TABLE mall.words (id INT PRIMARY KEY, w VARCHAR(9)) COLLATE utf8mb4_uca1400_ai_ci");
+    world.source.execute("CREATE TABLE mall.words (id INT PRIMARY KEY, w VARCHAR(9), CHECK (SFORMAT('{}', w) <> 'b'))");
     world.source.execute("INSERT INTO mall.words VALUES (1, 'a')");
     world.bkp(&["backup", "mall", "--source", "db1", "--no-copy"]).expect(0);
-    // MySQL does not know MariaDB's newest collations.
+    // MySQL does not know the function, which no plan looks at.
     let target = Server::start(Product::MySql, &[]);
     let ended = world.restore_into(&target, &["--yes", "--verify"]).expect(3);
     assert!(ended.out.contains("not restored: table `mall`.`words`"), "{ended:?}");
