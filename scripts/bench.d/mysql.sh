@@ -108,7 +108,7 @@ sql() {
 
 # Dumps, and prints the bytes that were new to the repository.
 bytes_stored() {
-  "$bin/bkp" backup "$work/db/policy.toml" --json | sed -n 's/.*"bytes_stored": *\([0-9]*\).*/\1/p' | head -n 1
+  "$bin/bkp" backup "$work/db/policy.toml" --json --quiet 2>/dev/null | sed -n 's/.*"bytes_stored": *\([0-9]*\).*/\1/p' | head -n 1
 }
 
 # What the contestants of a load that send files want: a dump of mydumper's in that form, and bkp's row files themselves.
