@@ -22,7 +22,12 @@ pub(in crate::cli) fn exported(exported: &Exported) -> String {
     for omitted in &exported.omitted {
         line!(text, "{:<10} {omitted}", "left out");
     }
-    line!(text, "{:<10} {}", "load with", exported.form.loaded_by(dir));
+    line!(
+        text,
+        "{:<10} {}",
+        "load with",
+        exported.form.loaded_by(human::shell_word(&exported.dir.display().to_string()))
+    );
     line!(text, "{:<10} it is plaintext: whoever reads these files reads the rows", "");
     text
 }

@@ -44,8 +44,7 @@ const SEALED_BY_CALLER_MAX: usize = 1 << 20;
 /// Buffers of packs that were put, kept for the next: memory that is new to the process costs the kernel more than sealing into it.
 const SPARE_BUFFERS_MAX: usize = 2;
 
-/// Likewise memory of chunks of streams, from the thread that seals back to those that read: each gave and took a third of a
-/// dump's memory by way of the allocator, which keeps what another thread frees.
+/// Likewise memory of chunks of streams, from the thread that seals back to those that read.
 const SPARE_CHUNKS_MAX: usize = 8;
 
 /// Plain bytes to be saved.

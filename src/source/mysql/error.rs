@@ -51,6 +51,8 @@ pub enum MysqlSourceError {
     PausedTooLong { max: String, reason: Reason, why: String },
     #[error("read the definition of `{table}`: the server lists it and shows no column of it: {comment}")]
     Unreadable { table: String, comment: String },
+    #[error("ask how busy the server is: it does not tell its running threads")]
+    BusynessUntold,
     #[error("stop writers for a moment: a migration waits for the lock that holds definitions still")]
     MigrationWaits {
         /// How long writers waited for nothing.
@@ -137,6 +139,9 @@ impl MysqlSourceError {
             ),
             Self::PausedTooLong { reason: Reason::Operator, .. } => {
                 Some("`bkp resume POLICY` lets dumps run again, or raise `throttle.pause_max` in the policy".to_owned())
+            }
+            Self::BusynessUntold => {
+                Some("leave `threads_running_max` out of the policy, or connect to the server itself, not a proxy".to_owned())
             }
             Self::Unreadable { .. } => Some(
                 "mend the table (load its engine, `REPAIR TABLE`, or bring it back from a snapshot), or leave it out by name with \

@@ -237,7 +237,9 @@ fn told_bandwidth(bandwidth: Option<u64>) -> String {
 fn threads_running(control: &mut Wire, own: &[u32]) -> Result<u32, MysqlSourceError> {
     let act = "ask how busy the server is";
     let all = rows(control, act, "SHOW GLOBAL STATUS LIKE 'Threads_running'")?;
-    let all = all.first().map_or(0, |row| row.number(1));
+    let all = all.first().and_then(|row| row.text(1).parse::<u64>().ok());
+    // None would be no limit.
+    let all = all.ok_or(MysqlSourceError::BusynessUntold)?;
     let ids = own.iter().map(u32::to_string).collect::<Vec<_>>().join(", ");
     let statement =
         format!("SELECT COUNT(*) FROM information_schema.PROCESSLIST WHERE ID IN ({ids}) AND COMMAND <> 'Sleep'");
