@@ -23,7 +23,7 @@ mod table;
 mod transaction;
 
 pub use format::{Checksum, Format};
-pub use group::{Ending, Group, Groups, Step};
+pub use group::{Clock, Ending, Group, Groups, Step};
 pub use gtid_event::GtidEvent;
 pub use header::{Header, flag};
 pub use kind::Kind;
