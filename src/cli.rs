@@ -3,6 +3,7 @@
 mod against;
 pub mod args;
 mod ask;
+mod binlog;
 mod envelope;
 mod export;
 mod key;
@@ -55,6 +56,7 @@ fn dispatch(cli: &Cli) -> Answered {
         Command::Drill(args) => work::drill(global, args),
         Command::Restore(args) => restore::restore(global, args),
         Command::Export(args) => export::export(global, args),
+        Command::Binlog(command) => binlog::binlog(global, command),
         Command::Key(command) => key::key(global, command),
         Command::Kit(command) => kit::kit(global, command),
         Command::Doctor(args) => look::doctor(global, args),

@@ -1,8 +1,11 @@
 //! The command line, as types. Nothing here decides anything.
 
+mod binlog;
+
 use std::path::PathBuf;
 use std::time::Duration;
 
+pub use binlog::{BinlogCommand, BinlogFindArgs, ChangeArg};
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 
 /// Exit codes, for the end of `--help` and the manual.
@@ -123,6 +126,9 @@ What is written is plaintext: whoever reads it reads the rows, and in 4-accounts
 their owner's alone (0700, 0600); what becomes of them afterwards is up to you. Without the client's flags above,
 routines lose comments and carriage returns, and large rows do not load. What breaks off leaves nothing that looks whole.")]
     Export(ExportArgs),
+    /// Looks into a database's binlogs
+    #[command(subcommand)]
+    Binlog(BinlogCommand),
     /// Proves that what is stored is whole, and mends what is not
     #[command(after_help = "\
 Examples:
