@@ -16,11 +16,11 @@ use bkp::mysql::manifest;
 use serde_json::Value;
 
 use crate::cli::alone;
-use crate::servers::{Product, Server};
+use crate::servers::{Product, Server, Suite};
 
 /// Runs the fixtures' statements in one session, and closes the last file.
-fn eventful(product: Product) -> Server {
-    let server = Server::start(product, &["--server-id=1"]);
+fn eventful(product: Product, suite: Suite) -> Server {
+    let server = Server::start_of(product, suite, &["--server-id=1"]);
     let rows = server.dir().join("rows.csv");
     fs::write(&rows, "loaded,one\nloaded,two\n").unwrap();
     let own = if product == Product::MariaDb { "mariadb" } else { "mysql" };
@@ -146,8 +146,8 @@ fn line(Transaction { group, changes }: &Transaction) -> String {
     line
 }
 
-fn read_as_its_own_tool_reads(product: Product) -> (Server, String) {
-    let server = eventful(product);
+fn read_as_its_own_tool_reads(product: Product, suite: Suite) -> (Server, String) {
+    let server = eventful(product, suite);
     let files = binlogs(&server);
     let (mut lines, mut without_checksum) = (String::new(), 0);
     for file in &files {
@@ -214,7 +214,7 @@ fn a_mistake_is_found(server: &Server) {
 #[test]
 #[ignore = "needs the servers of scripts/lab; scripts/test runs it"]
 fn what_mysql_writes_is_read_as_mysqlbinlog_reads_it_and_a_mistake_is_found() {
-    let (server, lines) = read_as_its_own_tool_reads(Product::MySql);
+    let (server, lines) = read_as_its_own_tool_reads(Product::MySql, Suite::Stable);
     insta::assert_snapshot!("mysql", lines);
     a_mistake_is_found(&server);
 }
@@ -222,9 +222,11 @@ fn what_mysql_writes_is_read_as_mysqlbinlog_reads_it_and_a_mistake_is_found() {
 #[test]
 #[ignore = "needs the servers of scripts/lab; scripts/test runs it"]
 fn what_mariadb_writes_is_read_as_mariadb_binlog_reads_it_and_a_mistake_is_found() {
-    let (server, lines) = read_as_its_own_tool_reads(Product::MariaDb);
+    let (server, lines) = read_as_its_own_tool_reads(Product::MariaDb, Suite::Stable);
     insta::assert_snapshot!("mariadb", lines);
     a_mistake_is_found(&server);
+    let (_newest, lines) = read_as_its_own_tool_reads(Product::MariaDb, Suite::Newest);
+    insta::assert_snapshot!("mariadb_newest", lines);
 }
 
 #[test]
