@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use crate::mysql::binlog::{Header, Kind, MAGIC};
 use crate::mysql::manifest::Product;
 use crate::mysql::wire::auth::server_error;
 use crate::mysql::wire::cursor::Cursor;
@@ -20,19 +21,8 @@ const END_AT_END: u16 = 0x01;
 /// MariaDB's `BINLOG_SEND_ANNOTATE_ROWS_EVENT`; it leaves those events out otherwise.
 const WITH_ANNOTATIONS: u16 = 0x02;
 
-/// An event's header, of every version that is still written.
-const HEADER_BYTES: usize = 19;
-
 /// Where a file's first event stands, behind its magic number.
-pub const FIRST_EVENT: u64 = 4;
-
-const ROTATE: u8 = 4;
-const FORMAT: u8 = 15;
-const HEARTBEAT: u8 = 27;
-const HEARTBEAT_V2: u8 = 41;
-
-/// `LOG_EVENT_ARTIFICIAL_F`: the event stands in no file.
-const ARTIFICIAL: u16 = 0x20;
+pub const FIRST_EVENT: u64 = MAGIC.len() as u64;
 
 /// A rotate event, and the words of a refusal.
 const SMALL_BYTES_MAX: usize = 8192;
@@ -71,35 +61,13 @@ pub enum Next {
     /// The events that follow are of this file, from this offset on.
     File(FilePosition),
     /// An event of the file: its bytes are to be taken by [`BinlogStream::part`].
-    Event(EventHead),
+    Event(Header),
     /// The format event of a file that is read from its midst: made up from the first one, and in the file only there.
-    Format(EventHead),
+    Format(Header),
     /// Nothing new; the server is there.
     Heartbeat,
     /// The binlog's end, of a stream that stops there.
     End,
-}
-
-/// An event's header.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct EventHead {
-    /// Seconds since 1970.
-    pub timestamp: u32,
-    pub kind: u8,
-    /// All of it, the header included.
-    pub length: u32,
-    /// The offset behind it in its file, modulo 2³²; zero where it stands in none.
-    pub end: u32,
-    pub flags: u16,
-}
-
-impl EventHead {
-    fn parse(bytes: &[u8]) -> Result<Self, WireError> {
-        let mut cursor = Cursor::new(bytes);
-        let (timestamp, kind) = (cursor.u32()?, cursor.u8()?);
-        let _server_id = cursor.u32()?;
-        Ok(Self { timestamp, kind, length: cursor.u32()?, end: cursor.u32()?, flags: cursor.u16()? })
-    }
 }
 
 /// A connection that streams a binlog. It can do nothing else any more.
@@ -108,7 +76,7 @@ pub struct BinlogStream {
     wire: Wire,
     /// Of the event that is being taken.
     rest: Option<Rest>,
-    head: [u8; HEADER_BYTES],
+    head: [u8; Header::BYTES],
     /// The header was read to know the event, and is its first part.
     is_head_due: bool,
     /// The file goes on from its midst: its next format event is one that is made up.
@@ -139,7 +107,7 @@ impl Wire {
         Ok(BinlogStream {
             wire: self,
             rest: None,
-            head: [0; HEADER_BYTES],
+            head: [0; Header::BYTES],
             is_head_due: false,
             is_in_midst: false,
         })
@@ -199,9 +167,10 @@ impl BinlogStream {
             [0xFF] => return Err(self.refusal(rest)),
             _ => return Err(WireError::Protocol { what: "a packet of the binlog is none" }),
         }
-        self.head.copy_from_slice(stream.head(&mut rest, HEADER_BYTES)?);
+        self.head.copy_from_slice(stream.head(&mut rest, Header::BYTES)?);
         (self.rest, self.is_head_due) = (Some(rest), true);
-        self.tell(EventHead::parse(&self.head)?)
+        let header = Header::parse(&self.head).map_err(|_| WireError::Protocol { what: "an event's header is none" })?;
+        self.tell(header)
     }
 
     fn refusal(&mut self, rest: Rest) -> WireError {
@@ -209,15 +178,15 @@ impl BinlogStream {
         self.small().map_or_else(|error| error, |words| server_error(&words))
     }
 
-    fn tell(&mut self, event: EventHead) -> Result<Next, WireError> {
+    fn tell(&mut self, event: Header) -> Result<Next, WireError> {
         match event.kind {
-            HEARTBEAT | HEARTBEAT_V2 => Ok(Next::Heartbeat),
-            ROTATE if event.flags & ARTIFICIAL != 0 || event.end == 0 => {
+            Kind::HEARTBEAT | Kind::HEARTBEAT_V2 => Ok(Next::Heartbeat),
+            Kind::ROTATE if event.is_artificial() || event.end == 0 => {
                 let position = self.rotate()?;
                 self.is_in_midst = position.offset > FIRST_EVENT;
                 Ok(Next::File(position))
             }
-            FORMAT if self.is_in_midst => {
+            Kind::FORMAT_DESCRIPTION if self.is_in_midst => {
                 self.is_in_midst = false;
                 Ok(Next::Format(event))
             }
@@ -228,7 +197,7 @@ impl BinlogStream {
     /// Reads which file comes, of a rotate event that the server made up.
     fn rotate(&mut self) -> Result<FilePosition, WireError> {
         let event = self.small()?;
-        let mut cursor = Cursor::new(event.get(HEADER_BYTES..without_checksum(&event)).unwrap_or_default());
+        let mut cursor = Cursor::new(event.get(Header::BYTES..without_checksum(&event)).unwrap_or_default());
         let offset = cursor.u64()?;
         let file = std::str::from_utf8(cursor.rest()).ok().filter(|name| is_file_name(name));
         let file = file.ok_or(WireError::Protocol { what: "a binlog's name is no name of a file" })?.to_owned();
