@@ -104,13 +104,7 @@ impl Wire {
         self.command(COM_BINLOG_DUMP, &dump(product, from, replica, at_end)?)?;
         // From here on it answers nothing else, so that no leave is taken either.
         self.is_busy = true;
-        Ok(BinlogStream {
-            wire: self,
-            rest: None,
-            head: [0; Header::BYTES],
-            is_head_due: false,
-            is_in_midst: false,
-        })
+        Ok(BinlogStream { wire: self, rest: None, head: [0; Header::BYTES], is_head_due: false, is_in_midst: false })
     }
 }
 
@@ -169,7 +163,8 @@ impl BinlogStream {
         }
         self.head.copy_from_slice(stream.head(&mut rest, Header::BYTES)?);
         (self.rest, self.is_head_due) = (Some(rest), true);
-        let header = Header::parse(&self.head).map_err(|_| WireError::Protocol { what: "an event's header is none" })?;
+        let header =
+            Header::parse(&self.head).map_err(|_| WireError::Protocol { what: "an event's header is none" })?;
         self.tell(header)
     }
 

@@ -25,7 +25,11 @@ impl Checker<'_> {
         let interval = self.span(&at("interval"), raw.interval.as_deref()).unwrap_or(INTERVAL);
         if interval > INTERVAL_MAX {
             let what = format!("is out of its limits: {:?}", raw.interval.as_deref().unwrap_or_default());
-            self.fault(&at("interval"), what, "write 1d or less: what is not in the repository is lost with this machine");
+            self.fault(
+                &at("interval"),
+                what,
+                "write 1d or less: what is not in the repository is lost with this machine",
+            );
         }
         let spool = self.optional_path(&at("spool"), raw.spool.as_deref()).unwrap_or_default();
         // Zero stands for the default until the names are known.
