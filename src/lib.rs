@@ -12,7 +12,7 @@
 //! target sandbox                      where a restore writes; a server that is thrown away
 //! verify backup capture copy heal retention forget keys prune restore export drill against the verbs, no printing
 //! catalog status report kit doctor    account
-//! install exit cycle cli              edge: what is due, and the envelope round every verb
+//! install exit cycle daemon cli       edge: what is due, what never ends, and the envelope round every verb
 //! ```
 
 pub mod id;
@@ -65,4 +65,5 @@ pub mod doctor;
 pub mod install;
 pub mod exit;
 pub mod cycle;
+pub mod daemon;
 pub mod cli;
