@@ -10,9 +10,9 @@
 //! chunk seal                          bytes -> chunks -> sealed blobs
 //! store repository place              what is kept, in restic's format, version 2; the stores that a policy names
 //! target sandbox                      where a restore writes; a server that is thrown away
-//! verify backup copy heal retention forget keys prune restore export drill against the verbs, no printing
+//! verify backup capture copy heal retention forget keys prune restore export drill against the verbs, no printing
 //! catalog status report kit doctor    account
-//! install exit cycle cli              edge: what is due, and the envelope round every verb
+//! install exit cycle daemon cli       edge: what is due, what never ends, and the envelope round every verb
 //! ```
 
 pub mod id;
@@ -45,6 +45,7 @@ pub mod sandbox;
 
 pub mod verify;
 pub mod backup;
+pub mod capture;
 pub mod copy;
 pub mod heal;
 pub mod retention;
@@ -65,4 +66,5 @@ pub mod doctor;
 pub mod install;
 pub mod exit;
 pub mod cycle;
+pub mod daemon;
 pub mod cli;

@@ -131,6 +131,8 @@ pub enum RestoreError {
     AmbiguousId(String),
     #[error("choose a snapshot: {0} was not made by bkp: it names no source")]
     Foreign(String),
+    #[error("choose a snapshot: {0} holds a binlog, which brings back nothing by itself")]
+    Binlog(String),
     #[error("choose a snapshot: {id} is one of source `{source_name}`, which `--source` does not name")]
     OtherSource { id: String, source_name: String },
     #[error("plan the restore: policy `{0}` has no source that the named target can take")]
@@ -180,6 +182,7 @@ impl RestoreError {
             Self::Nothing(_) => "databases want `--to-mysql URL`, trees of files `--to-dir DIR`",
             Self::UnknownId(_) | Self::AmbiguousId(_) => "`bkp snapshots` lists the ids",
             Self::Foreign(_) => "restore it with `restic restore`",
+            Self::Binlog(_) => "name the dump's snapshot; `bkp binlog export` writes the binlog's files",
             Self::NoServer(_) => "add `--to-mysql URL`, or name other sources with `--source`",
             Self::NoDir(_) => "add `--to-dir DIR`, or name other sources with `--source`",
             Self::ManyDatabases(..) => "name one with `--source`",

@@ -1,116 +1,153 @@
-//! The commands that look into binlogs.
+//! The commands on binlogs: capture, list, export, find.
+
+mod find;
+
+use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
-use chrono_tz::Tz;
 use serde_json::{Value, json};
 
-use crate::cli::args::{BinlogCommand, BinlogFindArgs, Global};
+use crate::backup::Kind;
+use crate::capture::stored::{self, Stored};
+use crate::capture::{CaptureError, Chain, Spool};
+use crate::cli::args::{BinlogCommand, BinlogExportArgs, BinlogListArgs, Global};
 use crate::cli::envelope::{Answer, Answered, wait};
-use crate::cli::render::Told;
-use crate::cli::{ink, restore, table};
+use crate::cli::{policies, render, restore, work};
+use crate::cycle::task::Task;
 use crate::exit::{Exit, Failure};
-use crate::find::{self, Findings, Found, Wanted};
 use crate::human;
-use crate::mysql::binlog::TableName;
-use crate::restore::choose::Moment;
+use crate::place;
+use crate::policy::Policy;
+use crate::repository::{Repository, StoredSnapshot};
 use crate::run::Run;
 
 pub(super) fn binlog(global: &Global, command: &BinlogCommand) -> Answered {
     match command {
-        BinlogCommand::Find(args) => find(global, args),
+        BinlogCommand::Capture(args) => {
+            let policy = policies::one(global, &args.policy.policy)?;
+            let task = Task::Capture { sources: args.sources.clone() };
+            wait(global, |run| async move { work::step(&policy, &task, std::time::Duration::ZERO, &run).await })
+        }
+        BinlogCommand::List(args) => list(global, args),
+        BinlogCommand::Export(args) => export(global, args),
+        BinlogCommand::Find(args) => find::find(global, args),
     }
 }
 
-fn find(global: &Global, args: &BinlogFindArgs) -> Answered {
-    let wanted = wanted(args)?;
-    let (dir, found_max) = (args.dir.clone(), args.limit as usize);
+fn list(global: &Global, args: &BinlogListArgs) -> Answered {
+    let policy = policies::one(global, &args.policy.policy)?;
+    let sources = sources(&policy, args.source.as_deref())?;
     wait(global, |run| async move {
-        let search = move |run: Run| find::in_dir(&dir, &wanted, found_max, &run);
-        let own = run.clone();
-        let findings = tokio::task::spawn_blocking(move || search(own)).await;
-        let findings = findings.map_err(|error| Failure::new(Exit::Failed, format!("search: {error}")))??;
-        Ok(told(&findings))
+        let store = open(&policy, args.from.as_deref(), &run).await?;
+        let (mut text, mut all) = (String::new(), Vec::new());
+        for source in &sources {
+            let chain = chain_of(&policy, source, args.from.is_some(), &store).await?;
+            let window = chain.window(&dumps(&policy, source, &store.snapshots));
+            text.push_str(&render::chain(&policy, &chain, window));
+            all.push(chain_json(&chain, window));
+        }
+        Ok(Answer::new(text, json!({ "sources": all })))
     })
 }
 
-fn wanted(args: &BinlogFindArgs) -> Result<Wanted, Failure> {
-    Ok(Wanted {
-        tables: args.tables.iter().map(|name| table_meant(name)).collect::<Result<_, _>>()?,
-        verbs: args.types.iter().map(|change| change.verb()).collect(),
-        since: args.since.as_deref().map(|text| time(text)).transpose()?,
-        until: args.until.as_deref().map(|text| time(text)).transpose()?,
-    })
+fn chain_json(chain: &Chain, window: Option<(DateTime<Utc>, DateTime<Utc>)>) -> Value {
+    let window = window.map(|(from, to)| json!({ "from": from, "to": to }));
+    json!({ "source": chain.source, "as_of": chain.as_of, "epochs": chain.epochs, "recovery_window": window })
 }
 
-/// Reads `schema.table`, or a schema alone.
-fn table_meant(name: &str) -> Result<TableName, Failure> {
-    if !name.is_empty() && !name.contains('.') {
-        return Ok(TableName { schema: name.to_owned(), table: String::new() });
+/// A store that was opened to read.
+struct Opened {
+    repository: Arc<Repository>,
+    snapshots: Vec<StoredSnapshot>,
+}
+
+async fn open(policy: &Policy, from: Option<&str>, run: &Run) -> Result<Opened, Failure> {
+    let repository = place::repository_in(policy, from, run).await?;
+    let snapshots = repository.snapshots().await?;
+    repository.load_index(run).await?;
+    Ok(Opened { repository, snapshots })
+}
+
+impl Opened {
+    async fn newest(&self, policy: &Policy, source: &str) -> Result<Option<Stored>, CaptureError> {
+        match stored::newest(&self.snapshots, &policy.name, source) {
+            Some(newest) => stored::open(&self.repository, newest).await.map(Some),
+            None => Ok(None),
+        }
     }
-    let (schema, table) = restore::table(name)?;
-    Ok(TableName { schema, table })
 }
 
-fn time(text: &str) -> Result<DateTime<Utc>, Failure> {
-    match restore::moment(text, Tz::UTC)? {
-        Moment::At(time) => Ok(time),
-        _ => Err(Failure::new(Exit::Usage, format!("`{text}` is no time"))),
-    }
-}
-
-fn told(findings: &Findings) -> Answer {
-    let failures: Vec<Failure> = findings.failed.iter().map(Failure::from).collect();
-    let exit = failures.iter().map(|failure| failure.exit).max().unwrap_or(Exit::Ok);
-    let mut told = Told::default();
-    told.text.push_str(&table::transactions(&findings.found, ink()));
-    for (path, offset) in &findings.torn {
-        told.text.push_str(&format!(
-            "`{}` ends within a transaction, from offset {offset} on: it is being written, or its server broke down\n",
-            human::printable(&path.display().to_string())
-        ));
-    }
-    told.text.push_str(&summary(findings));
-    failures.iter().for_each(|failure| told.fail("", failure));
-    let json = json!({
-        "found": findings.found.iter().map(found_json).collect::<Vec<Value>>(),
-        "left_out": findings.left_out,
-        "files": findings.files,
-        "transactions": findings.transactions,
-        "torn": findings.torn.iter().map(|(path, offset)| json!({ "file": path, "offset": offset })).collect::<Vec<Value>>(),
-        "failures": failures,
-        "exit": exit.code(),
-    });
-    Answer::new(told.text, json).telling(told.errors).with(exit)
-}
-
-fn summary(findings: &Findings) -> String {
-    let found = findings.found.len() as u64 + findings.left_out;
-    let of = human::counted(findings.transactions, "transaction", "transactions");
-    let files = human::counted(findings.files, "file", "files");
-    let left_out = match findings.left_out {
-        0 => String::new(),
-        count => format!("; {} older ones are not shown: narrow the search, or raise `--limit`", human::count(count)),
+/// Returns the chain that knows most: the spool's, which is ahead of the repository, where it is here and wanted.
+async fn chain_of(policy: &Policy, source: &str, only_stored: bool, store: &Opened) -> Result<Chain, Failure> {
+    let plan = policy.mysql.get(source).and_then(|place| place.binlog.as_ref()).filter(|_| !only_stored);
+    let spooled = match plan {
+        Some(plan) => Spool::look(&plan.spool, source)?,
+        None => None,
     };
-    format!("{} of {of} in {files}{left_out}\n", human::count(found))
+    let is_known = spooled.as_ref().is_some_and(|chain| !chain.epochs.is_empty());
+    let stored = if is_known { None } else { store.newest(policy, source).await? };
+    Ok(stored.map(|stored| stored.chain).or(spooled).unwrap_or_else(|| Chain::new(source)))
 }
 
-fn found_json(found: &Found) -> Value {
-    let table = |(name, touched): &(TableName, _)| {
-        let mut value = json!(touched);
-        value["schema"] = json!(name.schema);
-        value["table"] = json!(name.table);
-        value
-    };
-    json!({
-        "committed": found.group.committed,
-        "clock": found.group.clock,
-        "gtid": found.group.gtid,
-        "file": found.file,
-        "begin": found.group.begin,
-        "end": found.group.end,
-        "ending": found.group.ending,
-        "tables": found.tables.iter().map(table).collect::<Vec<Value>>(),
-        "statements": found.texts,
-        "more": found.is_more,
+fn dumps(policy: &Policy, source: &str, snapshots: &[StoredSnapshot]) -> Vec<DateTime<Utc>> {
+    let wanted = [("policy", &*policy.name), ("source", source), ("kind", Kind::Mysql.name())];
+    let is_dump =
+        |stored: &&StoredSnapshot| wanted.iter().all(|(name, value)| stored.snapshot.tag(name) == Some(*value));
+    snapshots.iter().filter(is_dump).map(|stored| stored.snapshot.time).collect()
+}
+
+/// Returns the sources whose binlog is meant: the named one, or all that the policy captures.
+fn sources(policy: &Policy, named: Option<&str>) -> Result<Vec<String>, Failure> {
+    if let Some(name) = named {
+        // One that the policy names no more may still be in a store.
+        return Ok(vec![name.to_owned()]);
+    }
+    let captured = policy.mysql.iter().filter(|(_, source)| source.binlog.is_some());
+    let sources: Vec<String> = captured.map(|(name, _)| name.clone()).collect();
+    if sources.is_empty() {
+        return Err(Failure::new(Exit::Usage, format!("find binlogs: policy `{}` captures none", policy.name))
+            .hinting("set `binlog.capture` of a database to true, or name one with `--source`"));
+    }
+    Ok(sources)
+}
+
+/// Returns the source whose binlog is meant, where it can be but one.
+fn one_source(policy: &Policy, named: Option<&str>) -> Result<String, Failure> {
+    let sources = sources(policy, named)?;
+    match sources.as_slice() {
+        [source] => Ok(source.clone()),
+        _ => {
+            Err(Failure::new(Exit::Usage, format!("choose a binlog: the policy captures {}", human::quoted(&sources)))
+                .hinting("name one with `--source`"))
+        }
+    }
+}
+
+fn export(global: &Global, args: &BinlogExportArgs) -> Answered {
+    let policy = policies::one(global, &args.policy.policy)?;
+    let source = &one_source(&policy, args.source.as_deref())?;
+    let dir = restore::absolute(&args.dir)?;
+    wait(global, |run| async move {
+        let store = open(&policy, args.from.as_deref(), &run).await?;
+        let lock = place::lock_to_read(&store.repository, &run).await?;
+        let exported = async {
+            let stored = store.newest(&policy, source).await?;
+            let stored = stored.ok_or_else(|| CaptureError::Nothing(source.clone()))?;
+            let written = stored::export(&store.repository, &stored, &dir, &run).await?;
+            Ok::<_, CaptureError>((stored, written))
+        };
+        let exported = exported.await;
+        place::unlock(lock, &run).await;
+        let (stored, written) = exported?;
+        let text =
+            format!("{} of {source} are in {}", human::counted(written.len() as u64, "file", "files"), dir.display());
+        let json = json!({
+            "source": source,
+            "snapshot": stored.snapshot.id,
+            "dir": dir,
+            "files": written,
+            "chain": stored.chain,
+        });
+        Ok(Answer::new(text, json))
     })
 }

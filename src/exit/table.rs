@@ -3,6 +3,7 @@
 use crate::against::AgainstError;
 use crate::backup::BackupError;
 use crate::backup::files::BackupFilesError;
+use crate::capture::CaptureError;
 use crate::catalog::CatalogError;
 use crate::copy::{CopyError, LedgerError};
 use crate::drill::DrillError;
@@ -191,6 +192,27 @@ coded! {
         BackupError::Thread(_) => Exit::Failed,
         BackupError::Stopped(_) => Exit::Interrupted,
     };
+    CaptureError: |error| match error {
+        error if error.is_stop() => Exit::Interrupted,
+        CaptureError::Password(error) => error.code(),
+        CaptureError::Server(error) => error.code(),
+        CaptureError::Repository(error) => error.code(),
+        CaptureError::Held(_) => Exit::Locked,
+        CaptureError::NotEmpty(_) | CaptureError::Nothing(_) => Exit::Usage,
+        CaptureError::Event { .. }
+        | CaptureError::Hole { .. }
+        | CaptureError::Chain { .. }
+        | CaptureError::Gtid(_)
+        | CaptureError::Lost { .. }
+        | CaptureError::Damaged { .. } => Exit::Damaged,
+        CaptureError::Ask { .. }
+        | CaptureError::Stream(_)
+        | CaptureError::NoBinlog
+        | CaptureError::NoFile
+        | CaptureError::Spool { .. }
+        | CaptureError::Thread(_)
+        | CaptureError::Stopped(_) => Exit::Failed,
+    };
     VerifyError: |error| match error {
         VerifyError::Repository(error) => error.code(),
         VerifyError::Work(_) => Exit::Failed,
@@ -243,6 +265,7 @@ coded! {
         | RestoreError::UnknownId(_)
         | RestoreError::AmbiguousId(_)
         | RestoreError::Foreign(_)
+        | RestoreError::Binlog(_)
         | RestoreError::OtherSource { .. }
         | RestoreError::Nothing(_)
         | RestoreError::NoServer(_)
@@ -279,6 +302,7 @@ coded! {
     FindError: |error| match error {
         FindError::List { .. } | FindError::Open { .. } => Exit::Failed,
         FindError::NoFile { .. } => Exit::Usage,
+        FindError::Missing { .. } => Exit::Damaged,
         FindError::Read { error, .. } => error.code(),
         FindError::Stopped(_) => Exit::Interrupted,
     };

@@ -60,11 +60,19 @@ fn headers(bytes: &[u8]) -> Result<Vec<(u64, Header)>, BinlogError> {
 }
 
 /// Reads a file, and finds each event, GTID and commit time where the product's own tool finds it.
-fn agrees(product: Product, file: &PathBuf) {
+fn agrees(server: &Server, file: &PathBuf) {
+    let product = server.product();
     let told = oracle::ask(product, file);
     let bytes = fs::read(file).unwrap();
-    let own: Vec<oracle::Event> = headers(&bytes).unwrap().into_iter().map(oracle::Event::from).collect();
+    let headers = headers(&bytes).unwrap();
+    let own: Vec<oracle::Event> = headers.iter().copied().map(oracle::Event::from).collect();
     assert_eq!(own, told.events, "{}", file.display());
+    if product == Product::MariaDb {
+        let name = |kind: Kind| kind.name().unwrap().to_owned();
+        let own: Vec<_> =
+            headers.iter().map(|(offset, header)| (*offset, name(header.kind), header.end.into())).collect();
+        assert_eq!(own, oracle::listed(server, file), "{}", file.display());
+    }
     let groups: Vec<_> = Transactions::new(&bytes[..]).unwrap().map(|transaction| transaction.unwrap().group).collect();
     let gtids: Vec<_> = groups.iter().map(|group| group.gtid.as_ref().map(ToString::to_string)).collect();
     assert_eq!(gtids, told.gtids, "{}", file.display());
@@ -94,9 +102,8 @@ fn a_flipped_bit_is_found(bytes: &[u8]) -> usize {
     let headers = headers(bytes).unwrap();
     for (index, (offset, header)) in headers.iter().enumerate() {
         let at = usize::try_from(*offset + (index as u64 * 7919) % u64::from(header.length)).unwrap();
-        let is_in_use = header.kind == Kind::FORMAT_DESCRIPTION && at == usize::try_from(*offset).unwrap() + 17;
         let mut damaged = bytes.to_vec();
-        damaged[at] ^= if is_in_use { 2 } else { 1 };
+        damaged[at] ^= 1;
         let mut reader = SegmentReader::new(&damaged[..]).unwrap();
         let error = loop {
             match reader.next() {
@@ -151,7 +158,7 @@ fn read_as_its_own_tool_reads(product: Product, suite: Suite) -> (Server, String
     let files = binlogs(&server);
     let (mut lines, mut without_checksum) = (String::new(), 0);
     for file in &files {
-        agrees(product, file);
+        agrees(&server, file);
         let bytes = fs::read(file).unwrap();
         let mut transactions = Transactions::new(&bytes[..]).unwrap();
         for transaction in &mut transactions {

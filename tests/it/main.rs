@@ -4,6 +4,7 @@
 mod binlog;
 mod blind;
 mod cache;
+mod capture;
 mod catalog;
 mod cli;
 mod copy;
