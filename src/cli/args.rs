@@ -7,7 +7,9 @@ use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 
 mod binlog;
 
-pub use binlog::{BinlogCaptureArgs, BinlogCommand, BinlogExportArgs, BinlogListArgs, DaemonArgs};
+pub use binlog::{
+    BinlogCaptureArgs, BinlogCommand, BinlogExportArgs, BinlogFindArgs, BinlogListArgs, ChangeArg, DaemonArgs,
+};
 
 /// Exit codes, for the end of `--help` and the manual.
 pub const EXIT_CODES: &str = "\
@@ -183,7 +185,7 @@ What a copy's store keeps by its own lock is listed with its date (exit 18); a l
     /// Exports or checks the recovery kit: for the day on which this machine is gone too
     #[command(subcommand)]
     Kit(KitCommand),
-    /// Captures, lists or exports the binlogs of databases
+    /// Captures, lists, searches or exports the binlogs of databases
     #[command(subcommand)]
     Binlog(BinlogCommand),
     /// Follows the binlogs of all policies until it is told to stop, and seals what is new each interval

@@ -27,6 +27,17 @@ pub enum Ending {
     Incident,
 }
 
+/// By which clock a commit time is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Clock {
+    /// The server's at the commit, to the microsecond: MySQL from 8.0 on.
+    Server,
+    /// The session's as its last statement began, to the second: earlier than the commit, and anything after `SET TIMESTAMP`. MariaDB
+    /// writes no other, not even at a file's beginning and end.
+    Session,
+}
+
 /// A transaction: where it stands, and what names it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Group {
@@ -34,8 +45,9 @@ pub struct Group {
     pub gtid: Option<Gtid>,
     pub begin: u64,
     pub end: u64,
-    /// When it was committed: to the microsecond from MySQL 8.0 on, else to the second.
+    /// When it was committed, by that clock.
     pub committed: DateTime<Utc>,
+    pub clock: Clock,
     pub ending: Ending,
     pub server_id: u32,
 }
@@ -138,6 +150,8 @@ impl Open {
     fn ending(&mut self, event: &Event<'_>, query: Option<&Query<'_>>) -> Option<Ending> {
         match event.header.kind {
             Kind::XID | Kind::TRANSACTION_PAYLOAD => return Some(Ending::Commit),
+            // The first byte says that nothing more will come: `XA COMMIT … ONE PHASE`.
+            Kind::XA_PREPARE if event.body().first() == Some(&1) => return Some(Ending::Commit),
             Kind::XA_PREPARE => return Some(Ending::Prepare),
             Kind::INCIDENT => return Some(Ending::Incident),
             _ => {}
@@ -156,11 +170,13 @@ impl Open {
 
     fn close(&self, event: &Event<'_>, ending: Ending) -> Group {
         let second = DateTime::from_timestamp(event.header.timestamp.into(), 0).unwrap_or_default();
+        let clock = if self.name.committed.is_some() { Clock::Server } else { Clock::Session };
         Group {
             gtid: self.name.gtid.clone(),
             begin: self.begin,
             end: event.end(),
             committed: self.name.committed.unwrap_or(second),
+            clock,
             ending,
             server_id: self.server_id,
         }
