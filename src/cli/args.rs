@@ -43,7 +43,7 @@ pub struct Global {
     /// Without it: /etc/bkp/policies, then ./policies.
     #[arg(long = "policies", global = true, value_name = "DIR", env = "BKP_POLICIES")]
     pub policies_dir: Option<PathBuf>,
-    /// Works from this recovery kit alone, as on a bare machine: restore, export, verify, snapshots, drill
+    /// Works from this recovery kit alone, as on a bare machine: restore, export, binlog, verify, snapshots, drill
     #[arg(long, global = true, value_name = "DIR", env = "BKP_KIT", help_heading = KIT)]
     pub kit: Option<PathBuf>,
     /// File with the kit's passphrase, that only its owner can read; without it, it is typed at the terminal

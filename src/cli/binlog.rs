@@ -1,4 +1,4 @@
-//! The commands on binlogs: capture, list, export, find.
+//! The commands on binlogs: capture, list, find, export.
 
 mod find;
 
@@ -29,8 +29,8 @@ pub(super) fn binlog(global: &Global, command: &BinlogCommand) -> Answered {
             wait(global, |run| async move { work::step(&policy, &task, std::time::Duration::ZERO, &run).await })
         }
         BinlogCommand::List(args) => list(global, args),
-        BinlogCommand::Export(args) => export(global, args),
         BinlogCommand::Find(args) => find::find(global, args),
+        BinlogCommand::Export(args) => export(global, args),
     }
 }
 

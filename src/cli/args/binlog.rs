@@ -21,14 +21,6 @@ What `bkp run` does once the policy's `binlog.interval` has passed, and `bkp dae
         after_help = "Examples:\n  bkp binlog list mall\n  bkp binlog list mall --source db1 --from offsite --json"
     )]
     List(BinlogListArgs),
-    /// Writes captured binlogs as the server's own files, for `mysqlbinlog`
-    #[command(after_help = "\
-Examples:
-  bkp binlog export mall /srv/binlogs
-  mysqlbinlog --verify-binlog-checksum /srv/binlogs/binlog.000042
-
-What is written is plaintext: whoever reads it reads the rows. The files are their owner's alone.")]
-    Export(BinlogExportArgs),
     /// Finds transactions by table, kind of change and time: the DROP, the DELETE without WHERE
     #[command(after_help = "\
 Examples:
@@ -44,6 +36,14 @@ has rows; where it has statements, only the tables that these name are known.
 On MySQL times are the server's at the commit. MariaDB writes none such: its time is the session's as the statement began, and
 `SET TIMESTAMP` moves it, so `--since` and `--until` may leave such a transaction out.")]
     Find(BinlogFindArgs),
+    /// Writes captured binlogs as the server's own files, for `mysqlbinlog`
+    #[command(after_help = "\
+Examples:
+  bkp binlog export mall /srv/binlogs
+  mysqlbinlog --verify-binlog-checksum /srv/binlogs/binlog.000042
+
+What is written is plaintext: whoever reads it reads the rows. The files are their owner's alone.")]
+    Export(BinlogExportArgs),
 }
 
 #[derive(Debug, Args)]
