@@ -42,10 +42,8 @@ fn eventful(product: Product, suite: Suite) -> Server {
 }
 
 fn binlogs(server: &Server) -> Vec<PathBuf> {
-    let files = fs::read_dir(server.dir().join("data")).unwrap().map(|entry| entry.unwrap().path());
-    let mut files: Vec<PathBuf> =
-        files.filter(|file| file.file_name().unwrap().to_str().unwrap().starts_with("binlog.0")).collect();
-    files.sort();
+    let names = server.query("SHOW BINARY LOGS").into_iter().map(|row| row[0].clone().unwrap());
+    let files: Vec<PathBuf> = names.map(|name| server.dir().join("data").join(name)).collect();
     assert!(files.len() >= 5, "{files:?}");
     files
 }
@@ -65,7 +63,9 @@ fn agrees(server: &Server, file: &PathBuf) {
     let told = oracle::ask(product, file);
     let bytes = fs::read(file).unwrap();
     let headers = headers(&bytes).unwrap();
-    let own: Vec<oracle::Event> = headers.iter().copied().map(oracle::Event::from).collect();
+    // MariaDB 11.8 gives events within a transaction no position: for these there is what the server lists.
+    let placed = headers.iter().filter(|(_, header)| header.end > 0);
+    let own: Vec<oracle::Event> = placed.copied().map(oracle::Event::from).collect();
     assert_eq!(own, told.events, "{}", file.display());
     if product == Product::MariaDb {
         let name = |kind: Kind| kind.name().unwrap().to_owned();
