@@ -245,23 +245,24 @@ mod tests {
 
     fn picked(wanted: &Wanted) -> Option<String> {
         let tables = wanted.pick(&group(), &changes())?;
-        Some(tables.iter().map(|(name, _)| format!("{}.{} ", name.schema, name.table)).collect())
+        let names: Vec<_> = tables.iter().map(|(name, _)| format!("{}.{}", name.schema, name.table)).collect();
+        Some(names.join(" "))
     }
 
     #[test]
     fn a_transaction_is_picked_for_the_tables_and_changes_that_were_asked_for() {
         let cases: &[(&[TableName], &[Verb], Option<&str>)] = &[
-            (&[], &[], Some("mall.orders shop. ")),
-            (&[], &[Verb::Delete], Some("mall.orders ")),
+            (&[], &[], Some("mall.orders shop.")),
+            (&[], &[Verb::Delete], Some("mall.orders")),
             (&[], &[Verb::Create], Some("")),
             (&[], &[Verb::Update], None),
-            (&[name("mall", "orders")], &[], Some("mall.orders ")),
-            (&[name("MALL", "Orders")], &[Verb::Delete, Verb::Drop], Some("mall.orders ")),
+            (&[name("mall", "orders")], &[], Some("mall.orders")),
+            (&[name("MALL", "Orders")], &[Verb::Delete, Verb::Drop], Some("mall.orders")),
             (&[name("mall", "items")], &[], None),
-            (&[name("mall", "")], &[], Some("mall.orders ")),
+            (&[name("mall", "")], &[], Some("mall.orders")),
             (&[name("mall", "orders")], &[Verb::Create], None),
             // Its schema was dropped with it.
-            (&[name("shop", "orders")], &[Verb::Drop], Some("shop. ")),
+            (&[name("shop", "orders")], &[Verb::Drop], Some("shop.")),
         ];
         for (tables, verbs, expected) in cases {
             let wanted = Wanted { tables: tables.to_vec(), verbs: verbs.to_vec(), ..Wanted::default() };

@@ -125,7 +125,9 @@ fn told(findings: &Findings, times: Times) -> Answer {
         ));
     }
     told.text.push_str(&summary(findings));
-    failures.iter().for_each(|failure| told.fail("", failure));
+    for failure in &failures {
+        told.fail("", failure);
+    }
     let json = json!({
         "found": findings.found.iter().map(found_json).collect::<Vec<Value>>(),
         "left_out": findings.left_out,

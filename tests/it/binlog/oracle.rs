@@ -79,7 +79,7 @@ fn event(line: &str) -> Option<Event> {
     let is_annotation = bytes[4] == Kind::ANNOTATE_ROWS.0;
     if is_annotation {
         // MariaDB's tool prints it later, with the offset where it then is.
-        offset = u64::from(end - int(9));
+        offset = u64::from(end.saturating_sub(int(9)));
     }
     let length = u32::try_from(u64::from(end).saturating_sub(offset)).unwrap();
     let flags = u16::from_le_bytes([bytes[17], bytes[18]]);
