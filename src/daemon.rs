@@ -58,13 +58,16 @@ pub async fn run(policies: &[Policy], run: &Run) -> Result<(), Failure> {
     }
     let notifier = Notifier::from_environment();
     notifier.ready();
-    tokio::select! {
-        () = notifier.watch() => {}
-        () = run.cancel.cancelled() => {}
-    }
+    let broken = tokio::select! {
+        () = notifier.watch() => false,
+        () = run.cancel.cancelled() => false,
+        // None of them ends by itself: what follows nobody must not look alive.
+        _ = tasks.join_next() => !run.cancel.is_cancelled(),
+    };
     notifier.stopping();
+    run.cancel.cancel();
     while tasks.join_next().await.is_some() {}
-    Ok(())
+    if broken { Err(Failure::new(Exit::Failed, "follow binlogs: a thread of the daemon broke down")) } else { Ok(()) }
 }
 
 /// Opens the spools of a policy; what is new here or was lost goes on from what the repository has.
@@ -85,11 +88,14 @@ fn follow_on(capture: &Capture, spool: &Spool, run: &Run) {
     let mut wait = RETRY_MIN;
     while !run.cancel.is_cancelled() {
         let began = std::time::Instant::now();
-        let Err(error) = follow(capture, spool, Until::Stopped, run) else { return };
+        let ended = follow(capture, spool, Until::Stopped, run);
+        if run.cancel.is_cancelled() {
+            return;
+        }
         if began.elapsed() >= WORKED_AFTER {
             wait = RETRY_MIN;
         }
-        let told = human::chain(&error);
+        let told = ended.map_or_else(|error| human::chain(&error), |_| "the server ended the stream".to_owned());
         run.events.warn(format!("{}: {told}; again in {}", capture.source, human::duration(wait)));
         if let Err(error) = spool.tell(|progress| progress.error = Some(told)) {
             run.events.warn(format!("{}: {}", capture.source, human::chain(&error)));

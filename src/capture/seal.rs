@@ -17,6 +17,7 @@ use crate::capture::expire::{drop_expired, expired};
 use crate::capture::stored::{self, CHAIN, KIND, Stored};
 use crate::capture::tail::failed;
 use crate::capture::{Capture, CaptureError, Spool};
+use crate::chunk;
 use crate::entry;
 use crate::id::{BlobId, SnapshotId};
 use crate::place;
@@ -196,7 +197,10 @@ impl Sealer {
                 Some(content) if is_whole => Ok(Part::Kept(content)),
                 _ if is_whole && !path.exists() => Ok(Part::Kept(content)),
                 _ if !path.exists() => Err(CaptureError::Lost { file: segment.file.clone() }),
-                known => Ok(Part::Grown { content: self.without_last(known.unwrap_or_default()), path }),
+                known => {
+                    let content = self.without_small_end(known.unwrap_or_default(), segment.bytes);
+                    Ok(Part::Grown { content, path })
+                }
             }
         };
         chain.segments().map(part).collect()
@@ -208,13 +212,18 @@ impl Sealer {
         content.blobs.iter().all(is_known).then_some(content)
     }
 
-    /// Drops the last blob, which ended where the file did: cut anew, a longer file is cut alike up to there.
-    fn without_last(&self, mut content: Content) -> Content {
-        let last = content.blobs.pop().and_then(|id| self.repository.blob_size(BlobKind::Data, &id));
-        match last.and_then(|last| content.size.checked_sub(last)) {
-            Some(size) => Content { size, ..content },
-            None => Content::default(),
+    /// Drops the small blobs at the end that are no larger than what is written anew with them: a trickle would else be stored again
+    /// and again, or in ever more pieces. So each byte is stored anew a few times at most, and the pieces are few.
+    fn without_small_end(&self, mut content: Content, bytes: u64) -> Content {
+        let mut anew = bytes.saturating_sub(content.size);
+        let mut sizes = content.blobs.iter().map(|id| self.repository.blob_size(BlobKind::Data, id));
+        let Some(mut sizes) = sizes.by_ref().collect::<Option<Vec<u64>>>() else { return Content::default() };
+        while let Some(size) = sizes.pop_if(|size| *size < chunk::MIN as u64 && *size <= anew) {
+            content.blobs.pop();
+            content.size = content.size.saturating_sub(size);
+            anew += size;
         }
+        content
     }
 }
 

@@ -135,6 +135,8 @@ binlog = {{ capture = true, interval = "1s" }}
     fn assert_readable(&self, dir: &Path) {
         let reader = program(if self.server.product() == Product::MySql { "MYSQLBINLOG" } else { "MARIADB_BINLOG" });
         let files = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path()).filter(|path| path.is_file());
+        let mut files: Vec<PathBuf> = files.collect();
+        files.sort();
         let read =
             Command::new(reader).args(["--no-defaults", "--verify-binlog-checksum"]).args(files).output().unwrap();
         assert!(read.status.success(), "{}", String::from_utf8_lossy(&read.stderr));
@@ -318,9 +320,22 @@ fn caught_up(desk: &Desk) -> Duration {
     panic!("the daemon does not catch up: {}", desk.chain());
 }
 
-fn end(mut daemon: Child) -> Option<i32> {
-    rustix::process::kill_process(rustix::process::Pid::from_child(&daemon), rustix::process::Signal::TERM).unwrap();
-    daemon.wait().unwrap().code()
+/// A daemon that ends with its test at the latest.
+struct Daemon(Child);
+
+impl Daemon {
+    fn end(mut self) -> Option<i32> {
+        rustix::process::kill_process(rustix::process::Pid::from_child(&self.0), rustix::process::Signal::TERM)
+            .unwrap();
+        self.0.wait().unwrap().code()
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        self.0.kill().ok();
+        self.0.wait().ok();
+    }
 }
 
 #[test]
@@ -346,14 +361,14 @@ fn a_daemon_that_is_killed_again_and_again_loses_no_byte() {
             }
         });
         // A server that restarts is followed again.
-        let daemon = desk.command(&["daemon", "mall"]).stderr(Stdio::null()).spawn().unwrap();
+        let daemon = Daemon(desk.command(&["daemon", "mall"]).stderr(Stdio::null()).spawn().unwrap());
         caught_up(&desk);
         desk.server.shut_down();
         desk.server.start_again();
         desk.insert("'after a restart'");
         caught_up(&desk);
         assert_eq!(desk.bkp(&["binlog", "capture", "mall"]).expect(0).out.matches("another capture").count(), 1);
-        assert_eq!(end(daemon), Some(0));
+        assert_eq!(daemon.end(), Some(0));
         desk.capture();
         let chain = desk.chain();
         assert_eq!(
