@@ -6,19 +6,34 @@
 
 use std::io;
 
+mod fields;
 mod format;
+mod group;
+mod gtid_event;
 mod header;
 mod kind;
+mod payload;
+mod query;
 mod rotate;
+mod rows;
 mod segment;
 mod start;
+pub mod statement;
+mod table;
+mod transaction;
 
 pub use format::{Checksum, Format};
+pub use group::{Clock, Ending, Group, Groups, Step};
+pub use gtid_event::GtidEvent;
 pub use header::{Header, flag};
 pub use kind::Kind;
+pub use query::Query;
 pub use rotate::Rotate;
 pub use segment::{Event, SegmentReader, Torn};
 pub use start::{mariadb_gtid_list, previous_gtids};
+pub use statement::Verb;
+pub use table::TableName;
+pub use transaction::{Changes, Touched, Transaction, Transactions};
 
 /// What a file begins with: `\xFEbin`.
 pub const MAGIC: [u8; 4] = *b"\xFEbin";

@@ -7,6 +7,10 @@ use crate::mysql::binlog::{
     BinlogError, Checksum, EVENT_BYTES_MAX, Format, Header, Kind, MAGIC, MAGIC_ENCRYPTED, Malformed,
 };
 
+mod body;
+
+use body::Body;
+
 /// How much of an event is read at first: all of most events, and of every kind whatever has a bound.
 const HEAD_BYTES: usize = 64 * 1024;
 
@@ -157,7 +161,7 @@ impl<R: Read> SegmentReader<R> {
     /// is checked first.
     #[expect(clippy::should_implement_trait, reason = "an event lends the reader's buffer")]
     pub fn next(&mut self) -> Result<Option<Event<'_>>, BinlogError> {
-        self.skip_rest()?;
+        self.finish()?;
         if self.torn.is_some() || !self.read_header()? {
             return Ok(None);
         }
@@ -214,8 +218,13 @@ impl<R: Read> SegmentReader<R> {
         Some(Event { offset: self.offset, header: self.header?, raw: &self.buffer, checksum })
     }
 
-    /// Goes past the event at hand.
-    fn skip_rest(&mut self) -> Result<(), BinlogError> {
+    /// Returns the body of the event at hand as a stream; [`SegmentReader::finish`] or the next event goes past what is left of it.
+    pub(super) fn body(&mut self) -> Body<'_, R> {
+        Body::new(self)
+    }
+
+    /// Goes past the event at hand, and checks its checksum.
+    pub(super) fn finish(&mut self) -> Result<(), BinlogError> {
         let Some(header) = self.header else { return Ok(()) };
         self.read_rest(&mut |_| Ok(()))?;
         if self.torn.is_none() {

@@ -1,0 +1,225 @@
+//! Transactions of one file: what each changed.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::io::{self, Read};
+
+use crate::mysql::binlog::fields::Fields;
+use crate::mysql::binlog::query::{Bounds, Query};
+use crate::mysql::binlog::rows::{self, Change, Layout};
+use crate::mysql::binlog::segment::{SegmentReader, Torn};
+use crate::mysql::binlog::statement::{self, Verb};
+use crate::mysql::binlog::table::{TableMap, TableName};
+use crate::mysql::binlog::{BinlogError, Event, Format, Group, Groups, Kind, Malformed, Step, payload};
+
+/// What is noted of one transaction at most.
+const TABLES_MAX: usize = 10_000;
+const TEXTS_MAX: usize = 8;
+const TEXT_CHARS_MAX: usize = 1024;
+
+/// Table maps that are held within one transaction. Past them, rows are not counted.
+const MAPS_MAX: usize = 1024;
+
+/// A transaction, and what it changed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Transaction {
+    pub group: Group,
+    pub changes: Changes,
+}
+
+/// What a transaction changed.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Changes {
+    pub tables: BTreeMap<TableName, Touched>,
+    /// The first statements, where the log has them, and each only to its first thousand characters.
+    pub texts: Vec<String>,
+    /// There are more tables or statements than these.
+    pub is_more: bool,
+}
+
+/// What happened to a table.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Touched {
+    pub inserted: u64,
+    pub updated: u64,
+    pub deleted: u64,
+    /// There are rows of which bkp does not know the form: these are the least.
+    pub is_least: bool,
+    /// What statements do to it: definitions, and rows where the log has statements.
+    pub verbs: BTreeSet<Verb>,
+}
+
+/// The transactions of one file in their order, with memory for one.
+#[derive(Debug)]
+pub struct Transactions<R> {
+    reader: SegmentReader<R>,
+    groups: Groups,
+    collector: Collector,
+    is_done: bool,
+}
+
+impl<R: Read> Transactions<R> {
+    /// Opens a file at its beginning.
+    ///
+    /// # Errors
+    /// An input that is no binlog, or an encrypted one.
+    pub fn new(input: R) -> Result<Self, BinlogError> {
+        let reader = SegmentReader::new(input)?;
+        Ok(Self { reader, groups: Groups::default(), collector: Collector::default(), is_done: false })
+    }
+
+    #[must_use]
+    pub fn format(&self) -> Option<&Format> {
+        self.reader.format()
+    }
+
+    /// Tells, after the last transaction, whether the file ends within an event.
+    #[must_use]
+    pub fn torn(&self) -> Option<Torn> {
+        self.reader.torn()
+    }
+
+    /// Returns, after the last transaction, where one begins that the file does not hold to its end.
+    #[must_use]
+    pub fn open(&self) -> Option<u64> {
+        self.groups.open()
+    }
+
+    fn advance(&mut self) -> Result<Option<Transaction>, BinlogError> {
+        while let Some(event) = self.reader.next()? {
+            let (offset, kind) = (event.offset, event.header.kind);
+            let step = self.groups.push(&event).map_err(|malformed| malformed.at(offset))?;
+            if step == Step::Outside {
+                continue;
+            }
+            self.collector.head(&event);
+            let format = self.reader.format().cloned();
+            let body = self.collector.body(kind, format.as_ref(), &mut self.reader.body());
+            // A damaged or torn event is told as such, and not by what its bytes seem to say.
+            self.reader.finish()?;
+            if self.reader.torn().is_some() {
+                return Ok(None);
+            }
+            body.map_err(|_| Malformed("its compressed events are damaged").at(offset))?;
+            if let Step::End(group) = step {
+                return Ok(Some(Transaction { group, changes: self.collector.end() }));
+            }
+        }
+        Ok(None)
+    }
+}
+
+impl<R: Read> Iterator for Transactions<R> {
+    type Item = Result<Transaction, BinlogError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.is_done {
+            return None;
+        }
+        let next = self.advance().transpose();
+        self.is_done = !matches!(next, Some(Ok(_)));
+        next
+    }
+}
+
+/// Gathers what the events of one transaction say.
+#[derive(Debug, Default)]
+struct Collector {
+    changes: Changes,
+    maps: HashMap<u64, TableMap>,
+}
+
+impl Collector {
+    fn end(&mut self) -> Changes {
+        self.maps.clear();
+        std::mem::take(&mut self.changes)
+    }
+
+    /// Takes what an event's head says: statements. (One that makes no sense has been refused by [`Groups`].)
+    fn head(&mut self, event: &Event<'_>) {
+        if let Some(text) = Query::note(event) {
+            self.text(&text);
+        }
+        let Ok(Some(query)) = Query::parse(event) else { return };
+        if query.bounds() != Bounds::Statement {
+            return;
+        }
+        self.text(&query.text);
+        let (verb, tables) = statement::read(&query.text, &query.schema);
+        for name in tables {
+            if let Some(table) = self.table(&name) {
+                table.verbs.insert(verb);
+            }
+        }
+    }
+
+    fn text(&mut self, text: &str) {
+        if self.changes.texts.len() < TEXTS_MAX {
+            self.changes.texts.push(text.chars().take(TEXT_CHARS_MAX).collect());
+        } else {
+            self.changes.is_more = true;
+        }
+    }
+
+    /// Returns what is noted of a table, unless it is one too many.
+    fn table(&mut self, name: &TableName) -> Option<&mut Touched> {
+        let tables = &mut self.changes.tables;
+        if tables.len() >= TABLES_MAX && !tables.contains_key(name) {
+            self.changes.is_more = true;
+            return None;
+        }
+        Some(tables.entry(name.clone()).or_default())
+    }
+
+    /// Takes what an event's body says: tables and rows, also of the events within a compressed one.
+    ///
+    /// # Errors
+    /// Events within one that cannot be read.
+    fn body(&mut self, kind: Kind, format: Option<&Format>, body: &mut dyn Read) -> io::Result<()> {
+        match (kind, format) {
+            (Kind::TRANSACTION_PAYLOAD, Some(format)) => self.payload(format, body),
+            (Kind::TABLE_MAP, _) => {
+                if let Ok((id, map)) = TableMap::read(&mut Fields(body))
+                    && self.maps.len() < MAPS_MAX
+                {
+                    self.maps.insert(id, map);
+                }
+                Ok(())
+            }
+            _ => {
+                if let Some(layout) = Layout::of(kind) {
+                    self.rows(layout, &mut Fields(body));
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// Counts rows. Those whose form is not known make the count a least one, and no error: the rest of the log is of use.
+    fn rows(&mut self, layout: Layout, body: &mut Fields<'_>) {
+        let Some(map) = rows::table_id(body).ok().and_then(|id| self.maps.get(&id)) else { return };
+        let count = rows::count(layout, map, body).ok().flatten();
+        let name = map.name.clone();
+        let Some(table) = self.table(&name) else { return };
+        table.is_least |= count.is_none();
+        let rows = match layout.change {
+            Change::Insert => &mut table.inserted,
+            Change::Update => &mut table.updated,
+            Change::Delete => &mut table.deleted,
+        };
+        *rows += count.unwrap_or(1);
+    }
+
+    fn payload(&mut self, format: &Format, body: &mut dyn Read) -> io::Result<()> {
+        let plain = payload::open(body)?;
+        let mut reader = SegmentReader::inner(plain, format);
+        while let Some(event) = reader.next().map_err(io::Error::other)? {
+            let kind = event.header.kind;
+            if kind == Kind::TRANSACTION_PAYLOAD {
+                return Err(io::ErrorKind::InvalidData.into());
+            }
+            self.head(&event);
+            self.body(kind, Some(format), &mut reader.body())?;
+        }
+        if reader.torn().is_some() { Err(io::ErrorKind::UnexpectedEof.into()) } else { Ok(()) }
+    }
+}
