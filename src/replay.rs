@@ -29,7 +29,6 @@ mod serve;
 mod settings;
 mod status;
 mod target;
-mod temporary;
 mod wire;
 
 pub use feed::Feed;
@@ -132,7 +131,7 @@ impl ReplayError {
             Self::Binlog { error, .. } => return error.hint().map(str::to_owned),
             Self::OtherServer { .. } => "name the binlogs of the server that the snapshot is of",
             Self::NoSuchTransaction { .. } | Self::NoBoundary { .. } => {
-                "look at the binlogs with `mysqlbinlog`, or choose an older snapshot with `--snapshot`"
+                "look at the binlogs with `mysqlbinlog`: GTIDs and the places between transactions stand there"
             }
             Self::Server(error) => return error.hint(),
             Self::Sql { source, .. } => match &**source {
@@ -148,29 +147,16 @@ impl ReplayError {
             }
             Self::Apply { .. } => "see to the cause on the target, then start it again: it goes on where it stopped",
             Self::Mismatch { .. } => "somebody else writes to the target: drop what is there and restore anew",
-            Self::NoNumber { .. } | Self::Open { .. } | Self::Gtid(_) | Self::Served(_) | Self::Thread(_) | Self::Stopped(_) => {
+            Self::NoNumber { .. }
+            | Self::Open { .. }
+            | Self::Gtid(_)
+            | Self::Served(_)
+            | Self::Thread(_)
+            | Self::Stopped(_) => {
                 return None;
             }
         };
         Some(hint.to_owned())
-    }
-
-    /// Tells whether the request and what is there do not fit, as against a failure on the way.
-    #[must_use]
-    pub fn is_refusal(&self) -> bool {
-        matches!(
-            self,
-            Self::NoSegment { .. }
-                | Self::NoNumber { .. }
-                | Self::NoPosition
-                | Self::Gap { .. }
-                | Self::OtherServer { .. }
-                | Self::Beyond { .. }
-                | Self::NoSuchTransaction { .. }
-                | Self::NoBoundary { .. }
-                | Self::Gtid(_)
-                | Self::Unfit { .. }
-        )
     }
 }
 

@@ -5,6 +5,7 @@
 pub mod choose;
 pub mod files;
 pub mod mysql;
+pub mod replay;
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -21,12 +22,17 @@ use crate::mysql::server::Server;
 use crate::mysql::sql;
 use crate::policy::MysqlAddress;
 use crate::policy::Policy;
+use crate::replay::ReplayError;
+use crate::replay::Replayed;
 use crate::repository::Repository;
 use crate::repository::RepositoryError;
 use crate::repository::StoredSnapshot;
 use crate::restore::choose::Chosen;
 use crate::restore::choose::Moment;
 use crate::restore::mysql::RepositoryDump;
+use crate::restore::replay::DatabaseReplay;
+use crate::restore::replay::Found;
+use crate::restore::replay::ReplayRequest;
 use crate::run::Run;
 use crate::run::Stopped;
 use crate::source::mysql::MysqlSourceError;
@@ -46,6 +52,8 @@ use crate::target::mysql::plan::{Names, TableName, TableStep};
 #[derive(Debug, Clone)]
 pub struct Request {
     pub moment: Moment,
+    /// How far databases go on from their dumps; `None`: the dump is the recovery point.
+    pub replay: Option<ReplayRequest>,
     /// Empty: every source that the targets can take.
     pub sources: Vec<String>,
     pub to_mysql: Option<Server>,
@@ -90,6 +98,8 @@ pub struct DatabasePlan {
     pub server: Server,
     pub load: LoadPlan,
     pub dump: Arc<RepositoryDump>,
+    /// What comes after the dump.
+    pub replay: Option<DatabaseReplay>,
     /// The dump's manifest in the names of the target, where these are others.
     renamed: Option<Manifest>,
     /// The target writes names in small letters.
@@ -119,6 +129,8 @@ pub struct TreePlan {
 pub struct Restored {
     pub databases: Vec<(String, Loaded)>,
     pub trees: Vec<(String, files::Restored)>,
+    /// In the order of the databases; `None` where none was planned, or tables were missing for it.
+    pub replayed: Vec<Option<Replayed>>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -151,6 +163,18 @@ pub enum RestoreError {
     WrongHost { target: String, typed: Vec<String>, hosts: Vec<String> },
     #[error("plan the restore: no table `{0}` is in the snapshot")]
     NoTable(String),
+    #[error("choose a snapshot of {}: none was taken at {point} or before it", human::quoted(sources))]
+    NoDumpBefore { sources: Vec<String>, point: String },
+    #[error("plan the restore: no binlogs lead to {0}")]
+    NoBinlogs(String),
+    #[error("plan the restore: {point} is no time, so that no snapshot of the files `{source_name}` is of it")]
+    NoTime { source_name: String, point: String },
+    #[error("plan the replay: binlogs are replayed whole, and {0}")]
+    PartialReplay(String),
+    #[error("load into a target that is in the middle of a replay after snapshot {0}")]
+    InReplay(String),
+    #[error(transparent)]
+    Replay(#[from] Box<ReplayError>),
     #[error(transparent)]
     Manifest(#[from] Box<BackupError>),
     #[error("load the database")]
@@ -188,6 +212,16 @@ impl RestoreError {
             }
             Self::WrongHost { .. } => "give `--confirm-host` for each host whose data is to be overwritten",
             Self::NoTable(_) => "names are `schema.table`, as the server writes them",
+            Self::NoDumpBefore { .. } => "`bkp snapshots` lists what there is; `--from COPY` looks into a copy",
+            Self::NoBinlogs(_) => "name a directory with the source's binlogs: `--binlogs DIR`",
+            Self::NoTime { .. } => "restore files by themselves to a time, with `--source`",
+            Self::PartialReplay(_) => {
+                "restore the whole database into a server of its own, and take from there what you need"
+            }
+            Self::InReplay(_) => {
+                "go on with it: the same command with its `--point-in-time` and `--binlogs`; or drop what was restored and the schema `bkp_restore`"
+            }
+            Self::Replay(error) => return error.hint(),
             Self::Manifest(error) => return error.hint(),
             Self::Load(error) => return error.hint(),
             Self::ReadBack(error) => return error.hint(),
@@ -224,6 +258,7 @@ pub async fn plan(
     let many = chosen.iter().filter(|chosen| chosen.kind == "files").count() > 1;
     for chosen in chosen {
         if let ("mysql", Some(server)) = (chosen.kind.as_str(), &request.to_mysql) {
+            let chosen = to_replay_after(policy, repository, &snapshots, chosen, request).await?;
             let begun = |id: &str| snapshots.iter().find(|stored| stored.id.to_string() == id);
             plan.databases.push(plan_database(repository, chosen, begun, server, request, run).await?);
         } else if let Some(dir) = &request.to_dir {
@@ -234,6 +269,24 @@ pub async fn plan(
     plan.predicted = plan.predict(rates);
     plan.predicted_first = plan.predict_first(rates);
     Ok(plan)
+}
+
+/// Chooses the dump that a replay goes on from, where one is wanted.
+async fn to_replay_after(
+    policy: &Policy,
+    repository: &Arc<Repository>,
+    snapshots: &[StoredSnapshot],
+    newest: Chosen,
+    request: &Request,
+) -> Result<Chosen, RestoreError> {
+    match &request.replay {
+        Some(asked) if asked.binlogs.is_some() => {
+            replay::refuse_parts(policy, &newest.source, request)?;
+            replay::choose(repository, snapshots, newest, &asked.point).await
+        }
+        Some(asked) if !asked.is_time() => Err(RestoreError::NoBinlogs(asked.point.to_string())),
+        _ => Ok(newest),
+    }
 }
 
 fn none_until(until: Option<DateTime<Utc>>) -> String {
@@ -256,6 +309,11 @@ fn wanted(policy: &Policy, request: &Request) -> Result<Vec<String>, RestoreErro
 /// Refuses what no target was named for, and more databases than the one server can take.
 fn refuse_misfits(chosen: &[Chosen], request: &Request) -> Result<(), RestoreError> {
     let (databases, trees): (Vec<&Chosen>, Vec<&Chosen>) = chosen.iter().partition(|chosen| chosen.kind == "mysql");
+    let timeless = request.replay.as_ref().filter(|replay| !replay.is_time());
+    if let (Some(replay), [tree, ..]) = (timeless, trees.as_slice()) {
+        let (source_name, point) = (tree.source.clone(), replay.point.to_string());
+        return Err(RestoreError::NoTime { source_name, point });
+    }
     match (databases.as_slice(), trees.as_slice()) {
         ([first, ..], _) if request.to_mysql.is_none() => Err(RestoreError::NoServer(first.source.clone())),
         (_, [first, ..]) if request.to_dir.is_none() => Err(RestoreError::NoDir(first.source.clone())),
@@ -361,22 +419,48 @@ async fn plan_database<'a>(
     run: &Run,
 ) -> Result<DatabasePlan, RestoreError> {
     let state = crate::target::mysql::inspect(server, &run.cancel).await.map_err(Box::new)?;
+    let found = Found::look(server, &state, request).await?;
+    let state = found.state(&state);
     let begun = state.progress.as_ref().and_then(|progress| by_id(progress.snapshot.as_deref()?));
     let begun = begun.filter(|stored| request.moment == Moment::Latest && stored.id != chosen.id());
+    let begun = found.record.as_ref().map_or(begun, |record| by_id(&record.snapshot));
+    let mut plan = begun_or_chosen(repository, chosen, begun, &state, server, request, run).await?;
+    if let Some(asked) = &request.replay {
+        let manifest = plan.dump.manifest();
+        plan.replay = DatabaseReplay::plan(manifest, server, &state, &found, request, asked, run).await?;
+    }
+    if found.is_loaded {
+        replay::nothing_to_load(&mut plan.load);
+    }
+    Ok(plan)
+}
+
+/// Plans to go on with the snapshot that was begun, or else with the one that was chosen.
+async fn begun_or_chosen(
+    repository: &Arc<Repository>,
+    chosen: Chosen,
+    begun: Option<&StoredSnapshot>,
+    state: &TargetState,
+    server: &Server,
+    request: &Request,
+    run: &Run,
+) -> Result<DatabasePlan, RestoreError> {
     if let Some(older) = begun.and_then(|stored| chosen.instead(stored)) {
         let (id, time) = (older.id().short(), older.stored.snapshot.time);
         // Another selection is no continuation: then the target's refusal says what to do.
-        if let Ok(plan) = plan_load(repository, older, &state, server, request).await
-            && plan.load.resumes
+        if let Ok(plan) = plan_load(repository, older, state, server, request).await
+            && (plan.load.resumes || request.replay.is_some())
         {
-            run.events.note(format!(
-                "the target holds the beginning of a restore of snapshot {id} of {time}: that one goes on, and not the newer {}",
-                chosen.id().short()
-            ));
+            if plan.chosen.id() != chosen.id() {
+                run.events.note(format!(
+                    "the target holds the beginning of a restore of snapshot {id} of {time}: that one goes on, and not the newer {}",
+                    chosen.id().short()
+                ));
+            }
             return Ok(plan);
         }
     }
-    plan_load(repository, chosen, &state, server, request).await
+    plan_load(repository, chosen, state, server, request).await
 }
 
 async fn plan_load(
@@ -417,7 +501,7 @@ async fn plan_load(
             (table.schema, table.name) = (table.schema.to_lowercase(), table.name.to_lowercase());
         }
     }
-    Ok(DatabasePlan { chosen, server: server.clone(), load, dump, renamed, folds })
+    Ok(DatabasePlan { chosen, server: server.clone(), load, dump, replay: None, renamed, folds })
 }
 
 /// Opens the dump of a chosen snapshot.
@@ -488,11 +572,7 @@ pub async fn apply(
 ) -> Result<Restored, RestoreError> {
     let mut restored = Restored::default();
     for database in &plan.databases {
-        let (connections, skip_binlog) = (request.connections, request.skip_binlog);
-        let options = LoadOptions { connections, skip_binlog, ..LoadOptions::default() };
-        let dump: Arc<dyn DumpReader> = database.dump.clone();
-        let loaded =
-            crate::target::mysql::load(&database.load, dump, &database.server, options, run).await.map_err(Box::new)?;
+        let loaded = load_database(database, request, run).await?;
         restored.databases.push((database.chosen.source.clone(), loaded));
     }
     for tree in &plan.trees {
@@ -500,6 +580,39 @@ pub async fn apply(
         restored.trees.push((tree.chosen.source.clone(), restore_tree(tree, repository, run).await?));
     }
     Ok(restored)
+}
+
+async fn load_database(database: &DatabasePlan, request: &Request, run: &Run) -> Result<Loaded, RestoreError> {
+    if let Some(replay) = &database.replay {
+        replay.prepare(&database.chosen.id().to_string()).await?;
+        if replay.is_loaded {
+            return Ok(Loaded::default());
+        }
+    }
+    let (connections, skip_binlog) = (request.connections, request.skip_binlog);
+    let options = LoadOptions { connections, skip_binlog, ..LoadOptions::default() };
+    let dump: Arc<dyn DumpReader> = database.dump.clone();
+    let loaded =
+        crate::target::mysql::load(&database.load, dump, &database.server, options, run).await.map_err(Box::new)?;
+    if let Some(replay) = &database.replay {
+        replay.note_loaded(&loaded).await?;
+    }
+    Ok(loaded)
+}
+
+/// Replays the binlogs after the dumps that were loaded, once those need not be looked at any more.
+///
+/// # Errors
+/// [`RestoreError::Replay`]. What was applied stays, and the same restore goes on from there.
+pub async fn replay(plan: &Plan, restored: &mut Restored, run: &Run) -> Result<(), RestoreError> {
+    for (database, (_, loaded)) in plan.databases.iter().zip(&restored.databases) {
+        let replayed = match &database.replay {
+            Some(replay) => replay.apply(loaded, run).await?,
+            None => None,
+        };
+        restored.replayed.push(replayed);
+    }
+    Ok(())
 }
 
 async fn restore_tree(
@@ -572,6 +685,9 @@ pub async fn compare(
 /// Returns the tables whose rows can be set beside the snapshot, and the others with the reason.
 fn comparable(database: &DatabasePlan, loaded: &Loaded) -> (BTreeSet<TableName>, Vec<(String, &'static str)>) {
     let (mut tables, mut others) = (BTreeSet::new(), Vec::new());
+    if database.replay.as_ref().is_some_and(|replay| replay.is_loaded) {
+        others.push(("the dump".to_owned(), "an earlier run has loaded it, and a replay may have changed it since"));
+    }
     for step in database.load.comparable() {
         let TableEntry { schema, name, .. } = &step.table;
         if loaded.lacks(&(schema.clone(), name.clone())) {

@@ -13,6 +13,7 @@ mod copy;
 mod export;
 mod forget;
 mod prune;
+mod replay;
 mod restore;
 mod verify;
 

@@ -18,7 +18,10 @@ pub(super) struct Identity {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Answer {
     Ok,
-    Rows { columns: Vec<String>, rows: Vec<Vec<Option<String>>> },
+    Rows {
+        columns: Vec<String>,
+        rows: Vec<Vec<Option<String>>>,
+    },
     /// There is no such variable.
     Unknown(String),
 }
@@ -158,7 +161,11 @@ mod tests {
     fn what_a_replica_sets_is_kept() {
         let mut set = BTreeMap::new();
         answer("SET @slave_connect_state='0-1-5,1-2-7'", &identity(), &mut set);
-        answer("SET @master_heartbeat_period = 30000000000, @source_heartbeat_period = 30000000000", &identity(), &mut set);
+        answer(
+            "SET @master_heartbeat_period = 30000000000, @source_heartbeat_period = 30000000000",
+            &identity(),
+            &mut set,
+        );
         assert_eq!(set.get("SLAVE_CONNECT_STATE").map(String::as_str), Some("0-1-5,1-2-7"));
         assert_eq!(set.get("SOURCE_HEARTBEAT_PERIOD").map(String::as_str), Some("30000000000"));
     }

@@ -87,7 +87,7 @@ impl<'a> Chooser<'a> {
     /// Commit times stand in order but for clocks that were set back and, on MariaDB, sessions that say `SET TIMESTAMP`: a single
     /// one of a later time must not cut off all that come after it, nor a single earlier one draw in all that come before it.
     fn takes_by_time(&mut self, mark: &Mark, until: DateTime<Utc>) -> bool {
-        let is_later = mark.time.is_some_and(|time| time > until);
+        let is_later = mark.time > until;
         self.balance += if is_later { 1 } else { -1 };
         self.later += u64::from(is_later);
         self.is_found |= is_later;
@@ -119,6 +119,7 @@ impl<'a> Chooser<'a> {
 #[allow(clippy::unwrap_used, reason = "a test may panic")]
 mod tests {
     use super::*;
+    use crate::mysql::binlog::Clock;
     use crate::mysql::manifest::{Position, Product};
 
     /// Transactions at these seconds, each of ten bytes in one file.
@@ -128,7 +129,8 @@ mod tests {
             let place = |offset: usize| Position { file: "b.000001".to_owned(), offset: offset as u64 };
             chooser.see(&Mark {
                 gtid: Some(format!("0-1-{}", nth + 1).parse().unwrap()),
-                time: DateTime::from_timestamp(*second, 0),
+                time: DateTime::from_timestamp(*second, 0).unwrap(),
+                clock: Clock::Session,
                 begin: place(nth * 10),
                 end: place(nth * 10 + 10),
             });
@@ -138,10 +140,13 @@ mod tests {
 
     fn until(second: i64, seconds: &[i64]) -> (u64, u64) {
         let (chosen, _) = choose(&Point::At(DateTime::from_timestamp(second, 0).unwrap()), seconds);
-        assert_eq!(chosen.executed.to_string(), match chosen.transactions {
-            0 => String::new(),
-            last => format!("0-1-{last}"),
-        });
+        assert_eq!(
+            chosen.executed.to_string(),
+            match chosen.transactions {
+                0 => String::new(),
+                last => format!("0-1-{last}"),
+            }
+        );
         (chosen.transactions, chosen.later)
     }
 

@@ -5,12 +5,11 @@ use std::fs::File;
 use std::io::{self, BufReader, Read, Write};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::mysql::binlog::{BinlogError, Checksum, Event, Kind, SegmentReader, };
+use crate::mysql::binlog::{BinlogError, Checksum, Event, GtidEvent, Kind, SegmentReader};
 use crate::mysql::gtid::{Gtid, GtidSet, MariaDbGtid, Position};
 use crate::mysql::manifest::{self, Product};
 use crate::replay::made;
 use crate::replay::segments::Segment;
-use crate::replay::temporary::gtid_of;
 use crate::replay::wire::Packets;
 
 /// Where the first event of a file stands.
@@ -33,7 +32,10 @@ pub struct Feed {
 /// What a replica has already, or where it wants to go on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Start {
-    At { file: String, offset: u64 },
+    At {
+        file: String,
+        offset: u64,
+    },
     /// It has these transactions, and wants all others.
     Without(GtidSet),
     /// It has each domain up to this transaction.
@@ -157,6 +159,11 @@ fn next_gtid(reader: &mut SegmentReader<impl Read>) -> Result<Option<(u64, Optio
         Some(event) => Ok(Some((event.offset, gtid_of(&event)?))),
         None => Ok(None),
     }
+}
+
+fn gtid_of(event: &Event<'_>) -> Result<Option<Gtid>, BinlogError> {
+    let named = GtidEvent::parse(event).map_err(|malformed| malformed.at(event.offset))?;
+    Ok(named.and_then(|named| named.gtid))
 }
 
 fn read_error(segment: &Segment, error: BinlogError) -> FeedError {

@@ -12,7 +12,7 @@ use crate::replay::channel;
 use crate::replay::plan::ReplayPlan;
 use crate::replay::record::Record;
 use crate::replay::status;
-use crate::replay::target::gtid_executed;
+use crate::replay::target::{gtid_executed, is_past};
 
 /// The time that two answers may lie apart and still tell of one start.
 const START_S_APART: i64 = 5;
@@ -25,7 +25,16 @@ fn unfit(why: impl Into<String>, hint: impl Into<String>) -> ReplayError {
 }
 
 /// Refuses a target that cannot follow, follows another, or would leave something out.
-pub(super) async fn check(conn: &mut Conn, plan: &ReplayPlan, has_begun: bool) -> Result<(), ReplayError> {
+///
+/// A replay that has begun may go on to its point or a later one.
+pub(super) async fn check(conn: &mut Conn, plan: &ReplayPlan, begun: Option<&Record>) -> Result<(), ReplayError> {
+    if let Some(record) = begun.filter(|record| !is_past(&plan.end, &record.end)) {
+        return Err(unfit(
+            format!("is on its way to a later point ({}:{})", record.end.file, record.end.offset),
+            "go on to that one or a later one, or drop what was restored and the schema `bkp_restore`",
+        ));
+    }
+    let has_begun = begun.is_some();
     let product = plan.feed.product;
     let variables = variables(conn).await?;
     let get = |name: &str| variables.get(name).map_or("", String::as_str);
@@ -39,14 +48,18 @@ pub(super) async fn check(conn: &mut Conn, plan: &ReplayPlan, has_begun: bool) -
     may_replicate(conn, product).await?;
     for name in ["replica_skip_errors", "slave_skip_errors"] {
         if !matches!(get(name), "" | "OFF") {
-            return Err(unfit(format!("goes past errors ({name} = {})", get(name)), format!("start the target without {name}")));
+            return Err(unfit(
+                format!("goes past errors ({name} = {})", get(name)),
+                format!("start the target without {name}"),
+            ));
         }
     }
     match product {
         Product::MySql => check_gtids(conn, plan, get("gtid_mode"), has_begun).await,
-        Product::MariaDb if get("gtid_strict_mode") == "ON" && get("gtid_binlog_pos") != "" => {
-            Err(unfit("is strict about GTIDs and has some of its own", "on the target: SET GLOBAL gtid_strict_mode = 0"))
-        }
+        Product::MariaDb if get("gtid_strict_mode") == "ON" && get("gtid_binlog_pos") != "" => Err(unfit(
+            "is strict about GTIDs and has some of its own",
+            "on the target: SET GLOBAL gtid_strict_mode = 0",
+        )),
         Product::MariaDb => Ok(()),
     }
 }

@@ -6,15 +6,14 @@ use chrono::{DateTime, Utc};
 use serde::Serialize;
 
 use crate::event::Unit;
-use crate::mysql::binlog::{Event, Kind, Malformed, mariadb_gtid_list, previous_gtids};
+use crate::mysql::binlog::{Clock, Event, Group, Groups, Kind, Malformed, Step, mariadb_gtid_list, previous_gtids};
 use crate::mysql::gtid::{self, Executed, Gtid};
 use crate::mysql::manifest::{Manifest, Position, Product};
-use crate::replay::choose::{Chosen, Chooser};
 use crate::replay::ReplayError;
+use crate::replay::choose::{Chooser, Chosen};
 use crate::replay::feed::{Feed, FeedError};
 use crate::replay::point::Point;
 use crate::replay::segments::{self, Segment, is_before};
-use crate::replay::temporary::Groups;
 use crate::run::Run;
 
 /// A transaction, as far as a plan tells of it.
@@ -22,10 +21,20 @@ use crate::run::Run;
 pub struct Mark {
     /// `None` where its server has no GTIDs.
     pub gtid: Option<Gtid>,
-    /// When it was committed, on its server's clock.
-    pub time: Option<DateTime<Utc>>,
+    /// When it was committed.
+    pub time: DateTime<Utc>,
+    /// By which clock.
+    pub clock: Clock,
     pub begin: Position,
     pub end: Position,
+}
+
+impl Mark {
+    fn of(group: Group, file: &str) -> Self {
+        let place = |offset| Position { file: file.to_owned(), offset };
+        let Group { gtid, committed, clock, begin, end, .. } = group;
+        Self { gtid, time: committed, clock, begin: place(begin), end: place(end) }
+    }
 }
 
 /// Where a replay starts: the moment that a dump is true of.
@@ -172,10 +181,16 @@ impl<'a> Search<'a> {
                 self.reach(segment, event.offset)?;
                 self.server_ids.insert(event.header.server_id);
             }
-            if let Some(mark) = groups.see(&event, &segment.name).map_err(damaged)? {
-                self.transaction(mark, is_first);
+            let (offset, end) = (event.offset, event.end());
+            let step = groups.push(&event).map_err(|malformed| damaged(malformed.at(offset)))?;
+            reader.finish().map_err(damaged)?;
+            if reader.torn().is_some() {
+                break;
             }
-            self.end.offset = event.end();
+            if let Step::End(group) = step {
+                self.transaction(Mark::of(group, &segment.name), is_first);
+            }
+            self.end.offset = end;
         }
         self.reach(segment, reader.offset())?;
         if self.version.is_empty() {
@@ -233,8 +248,12 @@ impl<'a> Search<'a> {
 
     fn finish(self, segments: segments::Run, falls_short: bool) -> Result<ReplayPlan, ReplayError> {
         let (chosen, is_met) = self.chooser.finish();
-        let is_met = is_met && (self.gap.is_none() || *self.point != Point::Latest)
-            || matches!(self.point, Point::Position(place) if *place == self.end);
+        let is_met = is_met
+            || match self.point {
+                Point::Position(place) => *place == self.end,
+                Point::At(time) => segments.as_of.is_some_and(|as_of| *time <= as_of),
+                _ => false,
+            };
         let gap = self.gap.or_else(|| {
             let (after, before) = segments.gap.clone()?;
             Some(ReplayError::Gap { after, before, missing: None })
@@ -245,7 +264,7 @@ impl<'a> Search<'a> {
                 return Err(gap.unwrap_or(ReplayError::NoSuchTransaction { point: self.point.to_string() }));
             }
             _ if is_cut && !falls_short => {
-                let end = self.last.as_ref().and_then(|mark| mark.time);
+                let end = self.last.as_ref().map(|mark| mark.time);
                 let last = format!("{}:{}", self.end.file, self.end.offset);
                 return Err(gap.unwrap_or(ReplayError::Beyond { point: self.point.to_string(), end, last }));
             }
@@ -313,7 +332,9 @@ fn missing(state: &Executed, running: &Executed) -> String {
         (Executed::MySql(state), Executed::MySql(running)) => state.subtract(running).to_string(),
         (Executed::MariaDb(state), _) => {
             let mut missing = BTreeSet::new();
-            missing.extend(state.iter().filter(|gtid| !running.contains(&Gtid::MariaDb(*gtid))).map(|gtid| gtid.to_string()));
+            missing.extend(
+                state.iter().filter(|gtid| !running.contains(&Gtid::MariaDb(*gtid))).map(|gtid| gtid.to_string()),
+            );
             format!("those up to {}", missing.into_iter().collect::<Vec<_>>().join(", "))
         }
         (state, _) => state.to_string(),

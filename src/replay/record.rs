@@ -20,6 +20,7 @@ pub struct Record {
     pub snapshot: String,
     pub begin: Position,
     pub end: Position,
+    pub is_loaded: bool,
     /// The channel has been set up: from then on the target itself knows how far it is.
     pub has_begun: bool,
     /// When the target was started, by its own clock, in seconds since 1970.
@@ -54,7 +55,9 @@ pub(super) async fn write(conn: &mut Conn, record: &Record) -> Result<(), Replay
         format!("REPLACE INTO {TABLE} VALUES (1, {})", sql::string(&text)),
     ];
     for statement in statements {
-        conn.query_drop(statement).await.map_err(ReplayError::at("keep the replay's record on the target, in schema `bkp_restore`"))?;
+        conn.query_drop(statement)
+            .await
+            .map_err(ReplayError::at("keep the replay's record on the target, in schema `bkp_restore`"))?;
     }
     Ok(())
 }

@@ -4,6 +4,8 @@ use std::fs::File;
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
+use chrono::{DateTime, Utc};
+
 use crate::replay::ReplayError;
 
 /// Every binlog begins so; an encrypted one with the other.
@@ -24,6 +26,8 @@ pub struct Run {
     pub segments: Vec<Segment>,
     /// The last segment before a gap and the first after it.
     pub gap: Option<(String, String)>,
+    /// Up to then they hold everything that their server committed; `None`: nobody knows.
+    pub as_of: Option<DateTime<Utc>>,
 }
 
 /// Lists the binlogs of a directory that follow one another from the named file on, in their order.
@@ -46,7 +50,7 @@ pub fn in_dir(dir: &Path, first: &str) -> Result<Run, ReplayError> {
     let whole = 1 + found.windows(2).take_while(|pair| pair[1].0 == pair[0].0 + 1).count();
     let gap = found.get(whole).map(|(_, after)| (found[whole - 1].1.name.clone(), after.name.clone()));
     found.truncate(whole);
-    Ok(Run { segments: found.into_iter().map(|(_, segment)| segment).collect(), gap })
+    Ok(Run { segments: found.into_iter().map(|(_, segment)| segment).collect(), gap, as_of: None })
 }
 
 fn listed(dir: &Path) -> Result<Vec<Segment>, ReplayError> {

@@ -120,7 +120,8 @@ impl Source {
             events,
         });
         let of_thread = shared.clone();
-        let listener = std::thread::Builder::new().name("replay".to_owned()).spawn(move || listen_on(&listener, &of_thread))?;
+        let listener =
+            std::thread::Builder::new().name("replay".to_owned()).spawn(move || listen_on(&listener, &of_thread))?;
         Ok(Self { address, user, password, shared, listener: Some(listener) })
     }
 
@@ -308,7 +309,8 @@ impl Session<'_> {
 
     /// Keeps a replica that has been sent everything, until it hangs up or the replay ends.
     fn hold(&mut self, served: &Served) -> Result<(), FeedError> {
-        let asked = ["SOURCE_HEARTBEAT_PERIOD", "MASTER_HEARTBEAT_PERIOD"].into_iter().find_map(|name| self.set.get(name));
+        let asked =
+            ["SOURCE_HEARTBEAT_PERIOD", "MASTER_HEARTBEAT_PERIOD"].into_iter().find_map(|name| self.set.get(name));
         let asked = asked.and_then(|text| text.parse().ok()).filter(|nanos| *nanos > 0).map(Duration::from_nanos);
         let period = asked.map_or(HEARTBEAT_MAX, |asked| asked.min(HEARTBEAT_MAX));
         loop {

@@ -6,8 +6,8 @@ use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, Row, Value};
 
 use crate::mysql::manifest::{Position, Product};
-use crate::replay::channel;
 use crate::replay::ReplayError;
+use crate::replay::channel;
 
 /// A channel's row of `SHOW REPLICA STATUS` or `SHOW ALL SLAVES STATUS`: the columns under the names of either product.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]

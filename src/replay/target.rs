@@ -13,6 +13,7 @@ use crate::mysql::server::Server;
 use crate::mysql::sql;
 use crate::net;
 use crate::policy::{MysqlAddress, TlsMode};
+use crate::replay::ReplayError;
 use crate::replay::channel::{self, From, Whom};
 use crate::replay::fitness;
 use crate::replay::plan::ReplayPlan;
@@ -20,7 +21,6 @@ use crate::replay::record::{self, Record};
 use crate::replay::serve::{Face, Source};
 use crate::replay::settings;
 use crate::replay::status::{self, Status};
-use crate::replay::ReplayError;
 use crate::run::Run;
 
 /// How often the target is asked how far it is.
@@ -75,7 +75,7 @@ impl Target {
     pub async fn check(&self, plan: &ReplayPlan, record: Option<&Record>) -> Result<(), ReplayError> {
         self.address().await?;
         let mut conn = self.connect().await?;
-        let checked = fitness::check(&mut conn, plan, record.is_some_and(|record| record.has_begun)).await;
+        let checked = fitness::check(&mut conn, plan, record.filter(|record| record.has_begun)).await;
         conn.disconnect().await.ok();
         checked
     }
@@ -87,16 +87,31 @@ impl Target {
     pub async fn prepare(&self, plan: &ReplayPlan, snapshot: &str) -> Result<(), ReplayError> {
         let mut conn = self.connect().await?;
         let wanted = settings::wanted(self.product, self.threads, server_id(plan)?);
-        let settings = match record::read(&mut conn).await? {
-            // They are set already, and what they were before stands in the record.
-            Some(record) => record.settings,
-            None => settings::read(&mut conn, &wanted).await?,
-        };
         let (begin, end) = (plan.begin.clone(), plan.end.clone());
-        let record = Record { snapshot: snapshot.to_owned(), begin, end, has_begun: false, started: 0, settings };
+        let record = match record::read(&mut conn).await? {
+            // What the settings were before stands in the record.
+            Some(record) => Record { end, ..record },
+            None => {
+                let settings = settings::read(&mut conn, &wanted).await?;
+                let (is_loaded, has_begun, started) = (false, false, 0);
+                Record { snapshot: snapshot.to_owned(), begin, end, is_loaded, has_begun, started, settings }
+            }
+        };
         record::write(&mut conn, &record).await?;
-        quiet(&mut conn, self.product).await?;
+        self.stop(&mut conn).await?;
         settings::apply(&mut conn, &wanted).await?;
+        conn.disconnect().await.ok();
+        Ok(())
+    }
+
+    /// Notes that the dump is loaded whole.
+    ///
+    /// # Errors
+    /// [`ReplayError`] where the record cannot be written.
+    pub async fn note_loaded(&self) -> Result<(), ReplayError> {
+        let mut conn = self.connect().await?;
+        let record = record::read(&mut conn).await?.ok_or_else(no_record)?;
+        record::write(&mut conn, &Record { is_loaded: true, ..record }).await?;
         conn.disconnect().await.ok();
         Ok(())
     }
@@ -108,7 +123,7 @@ impl Target {
     pub async fn replay(&self, plan: &ReplayPlan, run: &Run) -> Result<Replayed, ReplayError> {
         let began = run.clock.instant();
         let mut conn = self.connect().await?;
-        let record = record::read(&mut conn).await?.ok_or_else(|| ReplayError::Thread("no record".to_owned()))?;
+        let record = record::read(&mut conn).await?.ok_or_else(no_record)?;
         let mut replayed = Replayed { transactions: plan.transactions, bytes: plan.bytes, ..Replayed::default() };
         if plan.transactions > 0 {
             let source = self.open_source(plan, run).await?;
@@ -152,7 +167,8 @@ impl Target {
             return Ok(address);
         }
         Err(ReplayError::Unfit {
-            why: "is on another machine and reached by TLS: the binlogs would cross the network in the clear".to_owned(),
+            why: "is on another machine and reached by TLS: the binlogs would cross the network in the clear"
+                .to_owned(),
             hint: "run bkp on the target's machine, or allow it on this network with `--to-mysql-plain`".to_owned(),
         })
     }
@@ -244,13 +260,7 @@ impl Target {
     }
 
     /// Waits until the target has applied everything.
-    async fn wait(
-        &self,
-        conn: &mut Conn,
-        plan: &ReplayPlan,
-        source: &Source,
-        run: &Run,
-    ) -> Result<(), ReplayError> {
+    async fn wait(&self, conn: &mut Conn, plan: &ReplayPlan, source: &Source, run: &Run) -> Result<(), ReplayError> {
         let task = run.events.task("replay", Unit::Bytes, plan.bytes);
         let mut reached = Instant::now();
         loop {
@@ -318,8 +328,7 @@ impl Target {
 
     /// Sets what the target has executed beside the plan, and returns it.
     async fn compare(&self, conn: &mut Conn, plan: &ReplayPlan) -> Result<String, ReplayError> {
-        let mismatch =
-            |found: String| ReplayError::Mismatch { found, planned: plan.executed.to_string() };
+        let mismatch = |found: String| ReplayError::Mismatch { found, planned: plan.executed.to_string() };
         if !plan.has_gtids {
             return Ok(format!("{}:{}", plan.end.file, plan.end.offset));
         }
@@ -350,11 +359,10 @@ impl Target {
     }
 }
 
-/// Events must not fire between the load's end and the replay's, whatever else can be set only once the channel is gone.
-async fn quiet(conn: &mut Conn, product: Product) -> Result<(), ReplayError> {
-    match conn.query_drop(channel::stop(product)).await {
-        Err(mysql_async::Error::Server(error)) if channel::is_absent(error.code) => Ok(()),
-        done => done.map_err(ReplayError::at("stop an earlier replay on the target")),
+fn no_record() -> ReplayError {
+    ReplayError::Unfit {
+        why: "keeps no record of the replay any more".to_owned(),
+        hint: "somebody has dropped the schema `bkp_restore`: restore anew".to_owned(),
     }
 }
 
@@ -367,7 +375,8 @@ async fn started(conn: &mut Conn) -> Result<i64, ReplayError> {
 }
 
 async fn count(conn: &mut Conn, sql: &str) -> Result<u64, ReplayError> {
-    let rows: Vec<mysql_async::Row> = conn.query(sql).await.map_err(ReplayError::at("look for prepared transactions"))?;
+    let rows: Vec<mysql_async::Row> =
+        conn.query(sql).await.map_err(ReplayError::at("look for prepared transactions"))?;
     Ok(rows.len() as u64)
 }
 
@@ -394,7 +403,7 @@ fn is_at(position: &str, plan: &ReplayPlan) -> bool {
 }
 
 /// Tells whether a place in the binlogs is the other or behind it.
-fn is_past(place: &Position, other: &Position) -> bool {
+pub(super) fn is_past(place: &Position, other: &Position) -> bool {
     let is_before = crate::replay::segments::is_before(&place.file, &other.file);
     place.file == other.file && place.offset >= other.offset || is_before == Some(false) && place.file != other.file
 }

@@ -36,7 +36,9 @@ pub(crate) fn here(server: &Server) -> Start {
 
 /// What every table of `mall` holds, by its checksum.
 pub(crate) fn state(server: &Server) -> Vec<Vec<Option<String>>> {
-    let tables = server.query("SELECT CONCAT('mall.', table_name) FROM information_schema.tables WHERE table_schema = 'mall' ORDER BY 1");
+    let tables = server.query(
+        "SELECT CONCAT('mall.', table_name) FROM information_schema.tables WHERE table_schema = 'mall' ORDER BY 1",
+    );
     let tables: Vec<String> = tables.into_iter().map(|row| row[0].clone().unwrap()).collect();
     if tables.is_empty() { Vec::new() } else { server.query(&format!("CHECKSUM TABLE {}", tables.join(", "))) }
 }
@@ -57,7 +59,12 @@ fn target(server: &Server) -> Target {
     Target { server: address(server), product: of(server.product()), threads: 4, listen: None, skip_binlog: false }
 }
 
-async fn replay(server: &Server, start: &Start, dir: &Path, point: &Point) -> Result<(ReplayPlan, Replayed), ReplayError> {
+async fn replay(
+    server: &Server,
+    start: &Start,
+    dir: &Path,
+    point: &Point,
+) -> Result<(ReplayPlan, Replayed), ReplayError> {
     let plan = ReplayPlan::new(start, segments::in_dir(dir, &start.position.file)?, point, false, &Run::silent())?;
     let target = target(server);
     target.check(&plan, None).await?;
@@ -72,7 +79,9 @@ async fn binlogs_bring_a_server_to_the_transaction() {
     for product in [Product::MySql, Product::MariaDb] {
         let source = Server::start(product, &[]);
         let start = here(&source);
-        source.execute("CREATE DATABASE mall; CREATE TABLE mall.orders (id INT PRIMARY KEY AUTO_INCREMENT, note LONGTEXT)");
+        source.execute(
+            "CREATE DATABASE mall; CREATE TABLE mall.orders (id INT PRIMARY KEY AUTO_INCREMENT, note LONGTEXT)",
+        );
         std::thread::scope(|scope| {
             for nth in 0..3 {
                 let source = &source;

@@ -1,0 +1,206 @@
+//! The part of a restore that comes after the dump: binlogs, up to a recovery point.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crate::mysql::gtid::{Executed, Gtid};
+use crate::mysql::manifest::{Manifest, Product};
+use crate::mysql::server::Server;
+use crate::policy::Policy;
+use crate::replay::segments::{self, is_before};
+use crate::replay::{Point, Record, ReplayError, ReplayPlan, Replayed, Start, Target};
+use crate::repository::{Repository, StoredSnapshot};
+use crate::restore::choose::Chosen;
+use crate::restore::{Request, RestoreError};
+use crate::run::Run;
+use crate::target::mysql::{LoadPlan, Loaded, TargetState};
+
+/// How far an operator wants to go past the dump.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReplayRequest {
+    pub point: Point,
+    /// Where the binlogs are.
+    pub binlogs: Option<PathBuf>,
+    /// Go as near to the point as the binlogs lead.
+    pub up_to_gap: bool,
+    /// Where to serve them to the target.
+    pub listen: Option<SocketAddr>,
+}
+
+impl ReplayRequest {
+    /// Tells whether snapshots alone come near to the point: it is a time, or the newest there is.
+    pub(super) fn is_time(&self) -> bool {
+        matches!(self.point, Point::Latest | Point::At(_))
+    }
+}
+
+/// The replay of one database.
+pub struct DatabaseReplay {
+    pub target: Target,
+    pub plan: ReplayPlan,
+    pub point: Point,
+    /// An earlier run has loaded the dump; it may have applied a part of the binlogs, too.
+    pub is_loaded: bool,
+}
+
+/// What stands on a target before it is planned for.
+pub(super) struct Found {
+    pub(super) record: Option<Record>,
+    pub(super) is_loaded: bool,
+}
+
+impl Found {
+    /// Looks for a replay that was begun on the target.
+    pub(super) async fn look(server: &Server, state: &TargetState, request: &Request) -> Result<Self, RestoreError> {
+        let record = target(server, state.product, request).record().await.map_err(Box::new)?;
+        // Without `--overwrite` nothing was begun on a target that held anything: what it holds was loaded.
+        let was_empty = !request.overwrite && state.progress.is_none() && !state.holdings.is_empty();
+        let is_loaded = record.as_ref().is_some_and(|record| record.is_loaded || was_empty);
+        match (&record, &request.replay) {
+            (Some(record), None) => Err(RestoreError::InReplay(record.snapshot.clone())),
+            _ => Ok(Self { record, is_loaded }),
+        }
+    }
+
+    /// Returns the target's state as the load of the dump has to see it.
+    pub(super) fn state(&self, state: &TargetState) -> TargetState {
+        let mut state = state.clone();
+        if self.is_loaded {
+            state.holdings.clear();
+            state.schemas.clear();
+        }
+        state
+    }
+}
+
+fn target(server: &Server, product: Product, request: &Request) -> Target {
+    let listen = request.replay.as_ref().and_then(|replay| replay.listen);
+    let (threads, skip_binlog) = (request.connections, request.skip_binlog);
+    Target { server: server.clone(), product, threads, listen, skip_binlog }
+}
+
+/// Leaves of a plan what an earlier run has not done: nothing.
+pub(super) fn nothing_to_load(load: &mut LoadPlan) {
+    load.resumes = true;
+    load.schemas.clear();
+    load.tables.clear();
+    load.objects.clear();
+    load.omitted.clear();
+    load.refused.clear();
+    load.changes.clear();
+    load.notes = vec!["the dump is loaded already: the replay goes on".to_owned()];
+}
+
+/// Refuses a selection: the binlogs hold every table, and under its own name.
+pub(super) fn refuse_parts(policy: &Policy, source: &str, request: &Request) -> Result<(), RestoreError> {
+    if !request.tables.is_empty() || !request.names.is_empty() {
+        return Err(RestoreError::PartialReplay(
+            "`--tables`, `--as` and `--rename-schema` choose among them".to_owned(),
+        ));
+    }
+    match policy.mysql.get(source) {
+        Some(of) if !of.schemas.is_empty() || !of.exclude.is_empty() => {
+            Err(RestoreError::PartialReplay(format!("the policy leaves some of `{source}` out of the dump")))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Chooses the newest dump of the same source that the point does not lie before.
+pub(super) async fn choose(
+    repository: &Arc<Repository>,
+    snapshots: &[StoredSnapshot],
+    newest: Chosen,
+    point: &Point,
+) -> Result<Chosen, RestoreError> {
+    let mut candidates: Vec<Chosen> = snapshots.iter().filter_map(|stored| newest.instead(stored)).collect();
+    candidates.retain(|one| one.kind == newest.kind && one.stored.snapshot.time <= newest.stored.snapshot.time);
+    candidates.retain(|one| one.stored.snapshot.tag("policy") == newest.stored.snapshot.tag("policy"));
+    candidates.sort_by_key(|one| std::cmp::Reverse(one.stored.snapshot.time));
+    for candidate in candidates {
+        let manifest = crate::backup::mysql::manifest(repository, &candidate.stored, &candidate.source);
+        if is_at_or_before(&manifest.await.map_err(Box::new)?, point)? {
+            return Ok(candidate);
+        }
+    }
+    let sources = vec![newest.source];
+    Err(RestoreError::NoDumpBefore { sources, point: point.to_string() })
+}
+
+/// Tells whether a dump was taken at a point or before it.
+fn is_at_or_before(manifest: &Manifest, point: &Point) -> Result<bool, RestoreError> {
+    match point {
+        Point::Latest => Ok(true),
+        Point::At(time) => Ok(manifest.taken_at <= *time),
+        Point::Gtid(gtid) | Point::Before(gtid) => Ok(!holds(manifest, gtid)?),
+        Point::Position(place) => Ok(manifest.position.as_ref().is_some_and(|dumped| {
+            let is_same = dumped.file == place.file && dumped.offset <= place.offset;
+            is_same || is_before(&dumped.file, &place.file) == Some(true)
+        })),
+    }
+}
+
+fn holds(manifest: &Manifest, gtid: &Gtid) -> Result<bool, RestoreError> {
+    let text = manifest.gtid.as_deref().unwrap_or_default();
+    let executed = Executed::parse(manifest.product, text).map_err(|error| Box::new(ReplayError::from(error)))?;
+    Ok(match (&executed, gtid) {
+        // The last number of the domain alone tells, whichever server wrote it.
+        (Executed::MariaDb(state), Gtid::MariaDb(gtid)) => {
+            state.position().get(gtid.domain).is_some_and(|last| gtid.sequence <= last.sequence)
+        }
+        _ => executed.contains(gtid),
+    })
+}
+
+impl DatabaseReplay {
+    /// Plans the replay after a dump. Writes nothing.
+    pub(super) async fn plan(
+        manifest: &Manifest,
+        server: &Server,
+        state: &TargetState,
+        found: &Found,
+        request: &Request,
+        asked: &ReplayRequest,
+        run: &Run,
+    ) -> Result<Option<Self>, RestoreError> {
+        let Some(dir) = asked.binlogs.clone() else { return Ok(None) };
+        if manifest.product != state.product {
+            return Err(RestoreError::PartialReplay(
+                "binlogs are replayed on a server of their own product alone".to_owned(),
+            ));
+        }
+        let start = Start::of(manifest).map_err(Box::new)?;
+        let (point, falls_short, of_thread) = (asked.point.clone(), asked.up_to_gap, run.clone());
+        let planned = tokio::task::spawn_blocking(move || {
+            let segments = segments::in_dir(&dir, &start.position.file)?;
+            ReplayPlan::new(&start, segments, &point, falls_short, &of_thread)
+        });
+        let plan = planned.await.map_err(|error| RestoreError::Thread(error.to_string()))?.map_err(Box::new)?;
+        let target = target(server, state.product, request);
+        target.check(&plan, found.record.as_ref()).await.map_err(Box::new)?;
+        Ok(Some(Self { target, plan, point: asked.point.clone(), is_loaded: found.is_loaded }))
+    }
+
+    /// Makes the target fit before the dump is loaded.
+    pub(super) async fn prepare(&self, snapshot: &str) -> Result<(), RestoreError> {
+        Ok(self.target.prepare(&self.plan, snapshot).await.map_err(Box::new)?)
+    }
+
+    /// Notes on the target that the dump is loaded. Where a table is missing, it is not.
+    pub(super) async fn note_loaded(&self, loaded: &Loaded) -> Result<(), RestoreError> {
+        if is_whole(loaded) { Ok(self.target.note_loaded().await.map_err(Box::new)?) } else { Ok(()) }
+    }
+
+    /// Replays; `None` where tables of the dump are missing, on which the binlogs build.
+    pub(super) async fn apply(&self, loaded: &Loaded, run: &Run) -> Result<Option<Replayed>, RestoreError> {
+        if !is_whole(loaded) {
+            return Ok(None);
+        }
+        Ok(Some(self.target.replay(&self.plan, run).await.map_err(Box::new)?))
+    }
+}
+
+fn is_whole(loaded: &Loaded) -> bool {
+    loaded.failed.iter().all(|failed| failed.table.is_none())
+}
