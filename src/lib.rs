@@ -10,7 +10,7 @@
 //! chunk seal                          bytes -> chunks -> sealed blobs
 //! store repository place              what is kept, in restic's format, version 2; the stores that a policy names
 //! target replay sandbox               where a restore writes, and binlogs after it; a server that is thrown away
-//! verify backup copy heal retention forget keys prune restore export drill against the verbs, no printing
+//! verify backup capture copy heal retention forget keys prune restore export drill against the verbs, no printing
 //! catalog status report kit doctor    account
 //! install exit cycle cli              edge: what is due, and the envelope round every verb
 //! ```
@@ -45,6 +45,7 @@ pub mod sandbox;
 
 pub mod verify;
 pub mod backup;
+pub mod capture;
 pub mod copy;
 pub mod heal;
 pub mod retention;

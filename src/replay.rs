@@ -49,6 +49,10 @@ pub enum ReplayError {
     },
     #[error("look for binlogs in `{}`: the dump's position is in `{name}`, and that file is not there", dir.display())]
     NoSegment { name: String, dir: PathBuf },
+    #[error(
+        "replay binlogs: snapshot {snapshot} of captured segments does not lead on from the dump, whose position is in `{name}`"
+    )]
+    NotCaptured { name: String, snapshot: String },
     #[error("replay binlogs: the file `{name}` bears no number to go on from")]
     NoNumber { name: String },
     #[error("replay binlogs: the dump names no position in its server's binlog")]
@@ -123,6 +127,9 @@ impl ReplayError {
         let hint = match self {
             Self::Dir { .. } | Self::NoSegment { .. } => {
                 "copy every binlog of the source from that file on into the directory of `--binlogs`"
+            }
+            Self::NotCaptured { .. } => {
+                "`--binlogs DIR` takes files from elsewhere, `--snapshot ID` restores the dump alone, `bkp snapshots` lists others"
             }
             Self::NoPosition => "its server wrote no binlog: leave `--binlogs` out and restore the dump alone",
             Self::Gap { .. } | Self::Beyond { .. } => {

@@ -2,6 +2,7 @@
 //!
 //! Nothing is written before the plan is whole; the source itself is never a target unless the operator types its host's name.
 
+mod binlogs;
 pub mod choose;
 pub mod files;
 pub mod mysql;
@@ -16,6 +17,7 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 
 use crate::backup::BackupError;
+use crate::capture::CaptureError;
 use crate::human;
 use crate::mysql::manifest::{Manifest, TableEntry};
 use crate::mysql::server::Server;
@@ -27,6 +29,7 @@ use crate::replay::Replayed;
 use crate::repository::Repository;
 use crate::repository::RepositoryError;
 use crate::repository::StoredSnapshot;
+use crate::restore::binlogs::Binlogs;
 use crate::restore::choose::Chosen;
 use crate::restore::choose::Moment;
 use crate::restore::mysql::RepositoryDump;
@@ -143,6 +146,8 @@ pub enum RestoreError {
     AmbiguousId(String),
     #[error("choose a snapshot: {0} was not made by bkp: it names no source")]
     Foreign(String),
+    #[error("choose a snapshot: {0} holds a binlog, which brings back nothing by itself")]
+    Binlog(String),
     #[error("choose a snapshot: {id} is one of source `{source_name}`, which `--source` does not name")]
     OtherSource { id: String, source_name: String },
     #[error("plan the restore: policy `{0}` has no source that the named target can take")]
@@ -174,6 +179,8 @@ pub enum RestoreError {
     #[error("load into a target that is in the middle of a replay after snapshot {0}")]
     InReplay(String),
     #[error(transparent)]
+    Captured(#[from] Box<CaptureError>),
+    #[error(transparent)]
     Replay(#[from] Box<ReplayError>),
     #[error(transparent)]
     Manifest(#[from] Box<BackupError>),
@@ -204,6 +211,7 @@ impl RestoreError {
             Self::Nothing(_) => "databases want `--to-mysql URL`, trees of files `--to-dir DIR`",
             Self::UnknownId(_) | Self::AmbiguousId(_) => "`bkp snapshots` lists the ids",
             Self::Foreign(_) => "restore it with `restic restore`",
+            Self::Binlog(_) => "name the dump's snapshot; `bkp binlog export` writes the binlog's files",
             Self::NoServer(_) => "add `--to-mysql URL`, or name other sources with `--source`",
             Self::NoDir(_) => "add `--to-dir DIR`, or name other sources with `--source`",
             Self::ManyDatabases(..) => "name one with `--source`",
@@ -221,6 +229,7 @@ impl RestoreError {
             Self::InReplay(_) => {
                 "go on with it: the same command with its `--point-in-time` and `--binlogs`; or drop what was restored and the schema `bkp_restore`"
             }
+            Self::Captured(error) => return error.hint(),
             Self::Replay(error) => return error.hint(),
             Self::Manifest(error) => return error.hint(),
             Self::Load(error) => return error.hint(),
@@ -258,9 +267,10 @@ pub async fn plan(
     let many = chosen.iter().filter(|chosen| chosen.kind == "files").count() > 1;
     for chosen in chosen {
         if let ("mysql", Some(server)) = (chosen.kind.as_str(), &request.to_mysql) {
-            let chosen = to_replay_after(policy, repository, &snapshots, chosen, request).await?;
+            let binlogs = Binlogs::of(policy, repository, &snapshots, &chosen.source, request).await?;
+            let chosen = to_replay_after(policy, repository, &snapshots, chosen, binlogs.as_ref(), request).await?;
             let begun = |id: &str| snapshots.iter().find(|stored| stored.id.to_string() == id);
-            plan.databases.push(plan_database(repository, chosen, begun, server, request, run).await?);
+            plan.databases.push(plan_database(repository, chosen, begun, server, binlogs, request, run).await?);
         } else if let Some(dir) = &request.to_dir {
             let dir = if many { dir.join(&chosen.source) } else { dir.clone() };
             plan.trees.push(plan_tree(repository, chosen, dir, request, run).await?);
@@ -277,10 +287,11 @@ async fn to_replay_after(
     repository: &Arc<Repository>,
     snapshots: &[StoredSnapshot],
     newest: Chosen,
+    binlogs: Option<&Binlogs>,
     request: &Request,
 ) -> Result<Chosen, RestoreError> {
     match &request.replay {
-        Some(asked) if asked.binlogs.is_some() => {
+        Some(asked) if binlogs.is_some() => {
             replay::refuse_parts(policy, &newest.source, request)?;
             replay::choose(repository, snapshots, newest, &asked.point).await
         }
@@ -415,6 +426,7 @@ async fn plan_database<'a>(
     chosen: Chosen,
     by_id: impl Fn(&str) -> Option<&'a StoredSnapshot>,
     server: &Server,
+    binlogs: Option<Binlogs>,
     request: &Request,
     run: &Run,
 ) -> Result<DatabasePlan, RestoreError> {
@@ -425,9 +437,11 @@ async fn plan_database<'a>(
     let begun = begun.filter(|stored| request.moment == Moment::Latest && stored.id != chosen.id());
     let begun = found.record.as_ref().map_or(begun, |record| by_id(&record.snapshot));
     let mut plan = begun_or_chosen(repository, chosen, begun, &state, server, request, run).await?;
-    if let Some(asked) = &request.replay {
+    if let (Some(asked), Some(binlogs)) = (&request.replay, binlogs) {
         let manifest = plan.dump.manifest();
-        plan.replay = DatabaseReplay::plan(manifest, server, &state, &found, request, asked, run).await?;
+        let fetched = binlogs.fetch(repository, manifest, asked, run).await?;
+        let replay = DatabaseReplay::plan(manifest, server, &state, &found, request, asked, fetched, run).await?;
+        plan.replay = Some(replay);
     }
     if found.is_loaded {
         replay::nothing_to_load(&mut plan.load);

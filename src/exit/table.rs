@@ -3,6 +3,7 @@
 use crate::against::AgainstError;
 use crate::backup::BackupError;
 use crate::backup::files::BackupFilesError;
+use crate::capture::CaptureError;
 use crate::catalog::CatalogError;
 use crate::copy::{CopyError, LedgerError};
 use crate::drill::DrillError;
@@ -190,6 +191,27 @@ coded! {
         BackupError::Thread(_) => Exit::Failed,
         BackupError::Stopped(_) => Exit::Interrupted,
     };
+    CaptureError: |error| match error {
+        error if error.is_stop() => Exit::Interrupted,
+        CaptureError::Password(error) => error.code(),
+        CaptureError::Server(error) => error.code(),
+        CaptureError::Repository(error) => error.code(),
+        CaptureError::Held(_) => Exit::Locked,
+        CaptureError::NotEmpty(_) | CaptureError::Nothing(_) => Exit::Usage,
+        CaptureError::Event { .. }
+        | CaptureError::Hole { .. }
+        | CaptureError::Chain { .. }
+        | CaptureError::Gtid(_)
+        | CaptureError::Lost { .. }
+        | CaptureError::Damaged { .. } => Exit::Damaged,
+        CaptureError::Ask { .. }
+        | CaptureError::Stream(_)
+        | CaptureError::NoBinlog
+        | CaptureError::NoFile
+        | CaptureError::Spool { .. }
+        | CaptureError::Thread(_)
+        | CaptureError::Stopped(_) => Exit::Failed,
+    };
     VerifyError: |error| match error {
         VerifyError::Repository(error) => error.code(),
         VerifyError::Work(_) => Exit::Failed,
@@ -240,6 +262,7 @@ coded! {
     ReplayError: |error| match error {
         ReplayError::Dir { .. }
         | ReplayError::NoSegment { .. }
+        | ReplayError::NotCaptured { .. }
         | ReplayError::NoNumber { .. }
         | ReplayError::NoPosition
         | ReplayError::Gap { .. }
@@ -266,6 +289,7 @@ coded! {
         | RestoreError::UnknownId(_)
         | RestoreError::AmbiguousId(_)
         | RestoreError::Foreign(_)
+        | RestoreError::Binlog(_)
         | RestoreError::OtherSource { .. }
         | RestoreError::Nothing(_)
         | RestoreError::NoServer(_)
@@ -279,6 +303,7 @@ coded! {
         | RestoreError::PartialReplay(_)
         | RestoreError::NoTable(_) => Exit::Usage,
         RestoreError::InReplay(_) => Exit::Locked,
+        RestoreError::Captured(error) => error.code(),
         RestoreError::Replay(error) => error.code(),
         RestoreError::Manifest(error) => error.code(),
         RestoreError::Load(error) => error.code(),

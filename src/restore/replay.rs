@@ -4,13 +4,16 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use tempfile::TempDir;
+
 use crate::mysql::gtid::{Executed, Gtid};
 use crate::mysql::manifest::{Manifest, Product};
 use crate::mysql::server::Server;
 use crate::policy::Policy;
-use crate::replay::segments::{self, is_before};
+use crate::replay::segments::is_before;
 use crate::replay::{Point, Record, ReplayError, ReplayPlan, Replayed, Start, Target};
 use crate::repository::{Repository, StoredSnapshot};
+use crate::restore::binlogs::Fetched;
 use crate::restore::choose::Chosen;
 use crate::restore::{Request, RestoreError};
 use crate::run::Run;
@@ -20,7 +23,7 @@ use crate::target::mysql::{LoadPlan, Loaded, TargetState};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ReplayRequest {
     pub point: Point,
-    /// Where the binlogs are.
+    /// Where the binlogs are; `None`: in the repository, where they were captured.
     pub binlogs: Option<PathBuf>,
     /// Go as near to the point as the binlogs lead.
     pub up_to_gap: bool,
@@ -42,6 +45,8 @@ pub struct DatabaseReplay {
     pub point: Point,
     /// An earlier run has loaded the dump; it may have applied a part of the binlogs, too.
     pub is_loaded: bool,
+    /// Holds the binlogs for as long as they are served.
+    _scratch: Option<Arc<TempDir>>,
 }
 
 /// What stands on a target before it is planned for.
@@ -162,9 +167,9 @@ impl DatabaseReplay {
         found: &Found,
         request: &Request,
         asked: &ReplayRequest,
+        binlogs: Fetched,
         run: &Run,
-    ) -> Result<Option<Self>, RestoreError> {
-        let Some(dir) = asked.binlogs.clone() else { return Ok(None) };
+    ) -> Result<Self, RestoreError> {
         if manifest.product != state.product {
             return Err(RestoreError::PartialReplay(
                 "binlogs are replayed on a server of their own product alone".to_owned(),
@@ -172,14 +177,14 @@ impl DatabaseReplay {
         }
         let start = Start::of(manifest).map_err(Box::new)?;
         let (point, falls_short, of_thread) = (asked.point.clone(), asked.up_to_gap, run.clone());
-        let planned = tokio::task::spawn_blocking(move || {
-            let segments = segments::in_dir(&dir, &start.position.file)?;
-            ReplayPlan::new(&start, segments, &point, falls_short, &of_thread)
-        });
+        let Fetched { run: segments, scratch } = binlogs;
+        let planned =
+            tokio::task::spawn_blocking(move || ReplayPlan::new(&start, segments, &point, falls_short, &of_thread));
         let plan = planned.await.map_err(|error| RestoreError::Thread(error.to_string()))?.map_err(Box::new)?;
         let target = target(server, state.product, request);
         target.check(&plan, found.record.as_ref()).await.map_err(Box::new)?;
-        Ok(Some(Self { target, plan, point: asked.point.clone(), is_loaded: found.is_loaded }))
+        let (point, is_loaded) = (asked.point.clone(), found.is_loaded);
+        Ok(Self { target, plan, point, is_loaded, _scratch: scratch })
     }
 
     /// Makes the target fit before the dump is loaded.

@@ -78,7 +78,7 @@ fn copy(inputs: &Inputs<'_>, name: &str) -> CopyStatus {
         .snapshots
         .iter()
         .filter(|snapshot| snapshot.store == REPOSITORY)
-        .filter(|snapshot| held.get(snapshot.source.as_str()).is_none_or(|newest| snapshot.time > *newest))
+        .filter(|snapshot| held.get(&of(snapshot)).is_none_or(|newest| snapshot.time > *newest))
         .map(|snapshot| (snapshot.id, snapshot.time))
         .collect();
     let record = inputs.copies.iter().find(|copy| copy.name == name);
@@ -91,10 +91,17 @@ fn copy(inputs: &Inputs<'_>, name: &str) -> CopyStatus {
     }
 }
 
-fn newest_by_source<'a>(snapshots: &'a [SnapshotRecord], store: &str) -> BTreeMap<&'a str, DateTime<Utc>> {
+/// A source, and what of it: a database has dumps and its binlog.
+type Of<'a> = (&'a str, &'a str);
+
+fn of(snapshot: &SnapshotRecord) -> Of<'_> {
+    (&snapshot.source, &snapshot.kind)
+}
+
+fn newest_by_source<'a>(snapshots: &'a [SnapshotRecord], store: &str) -> BTreeMap<Of<'a>, DateTime<Utc>> {
     let mut newest = BTreeMap::new();
     for snapshot in snapshots.iter().filter(|snapshot| snapshot.store == store) {
-        let time = newest.entry(snapshot.source.as_str()).or_insert(snapshot.time);
+        let time = newest.entry(of(snapshot)).or_insert(snapshot.time);
         *time = snapshot.time.max(*time);
     }
     newest

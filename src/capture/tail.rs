@@ -1,0 +1,166 @@
+//! The segment that is being written.
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use sha2::{Digest, Sha256};
+
+use crate::capture::CaptureError;
+use crate::capture::scan::{Scan, is_told};
+use crate::mysql::binlog::{BinlogError, Checksum, Header, MAGIC};
+use crate::mysql::gtid::Executed;
+
+/// What is written at once: a system call for each small event would cost more than the event.
+const PENDING_BYTES_MAX: usize = 256 * 1024;
+
+/// Events that are looked into are small; a set of GTIDs of a long-lived fleet is the largest.
+const TOLD_BYTES_MAX: usize = 64 << 20;
+
+/// CRC-32 of any bytes that end with their own checksum.
+const CRC_RESIDUE: u32 = 0x2144_DF1C;
+
+/// A file of the spool, and the state after its last whole event. What is written of an event before it is whole is cut off again
+/// if it never becomes so.
+#[derive(Debug)]
+pub(crate) struct Tail {
+    file: File,
+    path: PathBuf,
+    name: String,
+    pub(crate) scan: Scan,
+    /// Bytes that the file holds; those pending follow them.
+    written: u64,
+    pending: Vec<u8>,
+    event: Option<Incoming>,
+    /// Something was taken since the last sync.
+    pub(crate) is_dirty: bool,
+}
+
+/// An event that is coming in.
+#[derive(Debug)]
+struct Incoming {
+    header: Header,
+    bytes: u64,
+    crc: crc32fast::Hasher,
+    told: Option<Vec<u8>>,
+    /// Of the segment up to here.
+    hash: Sha256,
+}
+
+impl Tail {
+    /// Begins a file; one of the same name that is there is begun anew.
+    pub(crate) fn create(path: &Path, name: &str, carried: Executed) -> Result<Self, CaptureError> {
+        let made = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path);
+        let file = made.map_err(|error| failed("write", path, error))?;
+        let (path, name) = (path.to_owned(), name.to_owned());
+        let scan = Scan::new(carried);
+        Ok(Self { file, path, name, scan, written: 0, pending: MAGIC.to_vec(), event: None, is_dirty: true })
+    }
+
+    /// Goes on with a file that an earlier run left, after its last whole event.
+    pub(crate) fn resume(path: &Path, name: &str, carried: Executed) -> Result<Self, CaptureError> {
+        let scan = Scan::again(path, carried).map_err(|error| CaptureError::Event { file: name.to_owned(), error })?;
+        let opened = OpenOptions::new().write(true).open(path);
+        let file = opened.map_err(|error| failed("write", path, error))?;
+        let (path, name) = (path.to_owned(), name.to_owned());
+        let mut tail =
+            Self { file, path, name, written: scan.bytes, scan, pending: Vec::new(), event: None, is_dirty: true };
+        tail.cut()?;
+        // A crash may have come before the file's first bytes were there.
+        if tail.scan.format.is_none() {
+            (tail.written, tail.pending) = (0, MAGIC.to_vec());
+        }
+        Ok(tail)
+    }
+
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Begins an event, which must be the file's next.
+    pub(crate) fn begin(&mut self, header: Header) -> Result<(), CaptureError> {
+        let end = self.scan.bytes + u64::from(header.length);
+        if header.end != 0 && u64::from(header.end) != end & u64::from(u32::MAX) {
+            return Err(CaptureError::Hole { file: self.name.clone(), expected: end, found: header.end });
+        }
+        let told = is_told(header.kind).then(Vec::new);
+        self.event = Some(Incoming { header, bytes: 0, crc: crc32fast::Hasher::new(), told, hash: self.scan.hash() });
+        Ok(())
+    }
+
+    /// Takes bytes of the event.
+    pub(crate) fn write(&mut self, bytes: &[u8]) -> Result<(), CaptureError> {
+        if let Some(event) = &mut self.event {
+            event.bytes += bytes.len() as u64;
+            event.crc.update(bytes);
+            event.hash.update(bytes);
+            if let Some(told) = event.told.as_mut().filter(|told| told.len() + bytes.len() <= TOLD_BYTES_MAX) {
+                told.extend_from_slice(bytes);
+            }
+        }
+        self.pending.extend_from_slice(bytes);
+        if self.pending.len() >= PENDING_BYTES_MAX { self.flush() } else { Ok(()) }
+    }
+
+    /// Ends the event, if its bytes are those that the server wrote.
+    pub(crate) fn end(&mut self) -> Result<(), CaptureError> {
+        let Some(event) = self.event.take() else { return Ok(()) };
+        let format = self.scan.format.as_ref();
+        let checked = event.check(self.scan.bytes, format.map(|format| format.checksum_of(event.header.kind)));
+        let taken = checked.and_then(|()| self.scan.take(event.header, &event.told.unwrap_or_default(), event.hash));
+        if let Err(error) = taken {
+            self.cut()?;
+            return Err(CaptureError::Event { file: self.name.clone(), error });
+        }
+        self.is_dirty = true;
+        Ok(())
+    }
+
+    /// Cuts off what is there of an event that is not whole.
+    pub(crate) fn cut(&mut self) -> Result<(), CaptureError> {
+        self.event = None;
+        let whole = self.scan.bytes;
+        if let Some(kept) = whole.checked_sub(self.written) {
+            self.pending.truncate(usize::try_from(kept).unwrap_or(usize::MAX));
+        } else {
+            self.pending.clear();
+            self.written = whole;
+        }
+        let cut = self.file.set_len(self.written);
+        cut.map_err(|error| failed("cut", &self.path, error))
+    }
+
+    /// Makes all whole events durable.
+    pub(crate) fn sync(&mut self) -> Result<(), CaptureError> {
+        self.flush()?;
+        self.file.sync_data().map_err(|error| failed("sync", &self.path, error))?;
+        self.is_dirty = false;
+        Ok(())
+    }
+
+    fn flush(&mut self) -> Result<(), CaptureError> {
+        let written = self.file.write_all_at(&self.pending, self.written);
+        written.map_err(|error| failed("write", &self.path, error))?;
+        self.written += self.pending.len() as u64;
+        self.pending.clear();
+        Ok(())
+    }
+}
+
+impl Incoming {
+    fn check(&self, offset: u64, checksum: Option<Checksum>) -> Result<(), BinlogError> {
+        if self.bytes != u64::from(self.header.length) {
+            return Err(BinlogError::Malformed { offset, what: "it has not the length that it says" });
+        }
+        let found = self.crc.clone().finalize();
+        if checksum == Some(Checksum::Crc32) && found != CRC_RESIDUE {
+            return Err(BinlogError::Damaged { offset, found, stored: CRC_RESIDUE });
+        }
+        Ok(())
+    }
+}
+
+pub(crate) fn failed(act: &'static str, path: &Path, error: io::Error) -> CaptureError {
+    CaptureError::Spool { act, path: path.to_owned(), error }
+}
