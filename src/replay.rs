@@ -91,6 +91,8 @@ pub enum ReplayError {
     },
     #[error("replay binlogs into a target that {why}")]
     Unfit { why: String, hint: String },
+    #[error("replay binlogs into a target that another `bkp` is loading into")]
+    Busy,
     #[error("serve the binlogs to the target at {address}")]
     Serve {
         address: String,
@@ -142,10 +144,13 @@ impl ReplayError {
             }
             Self::Server(error) => return error.hint(),
             Self::Sql { source, .. } => match &**source {
-                mysql_async::Error::Server(error) if matches!(error.code, 1044 | 1045 | 1142 | 1227 | 3879) => GRANTS,
+                mysql_async::Error::Server(error) if matches!(error.code, 1044 | 1045 | 1142 | 1227 | 1401 | 3879) => {
+                    GRANTS
+                }
                 _ => return None,
             },
             Self::Unfit { hint, .. } => return Some(hint.clone()),
+            Self::Busy => "wait for it, or stop it: a new start goes on from there",
             Self::Serve { .. } => "name an address of this machine with `--replay-listen ADDRESS[:PORT]`",
             Self::Follow { address, .. } => {
                 return Some(format!(
@@ -168,5 +173,9 @@ impl ReplayError {
 }
 
 /// What the account of a replay must be allowed, on each product.
-const GRANTS: &str = "give the account that restores: on MySQL REPLICATION_SLAVE_ADMIN, REPLICATION CLIENT, REPLICATION_APPLIER, \
-     SYSTEM_VARIABLES_ADMIN, BINLOG_ADMIN and what the binlogs do; on MariaDB REPLICATION SLAVE ADMIN, REPLICA MONITOR and SUPER";
+const GRANTS: &str = "give the account that restores, on MySQL: REPLICATION CLIENT, RELOAD, REPLICATION_SLAVE_ADMIN, SYSTEM_VARIABLES_ADMIN, \
+     XA_RECOVER_ADMIN; on MariaDB: REPLICATION SLAVE ADMIN, REPLICATION MASTER ADMIN, REPLICA MONITOR, SUPER";
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may panic")]
+mod tests;

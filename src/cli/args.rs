@@ -382,7 +382,10 @@ pub struct RestoreArgs {
 /// Reads `10.0.30.5`, `10.0.30.5:4000` or `[::1]:4000`.
 fn listen(text: &str) -> Result<SocketAddr, String> {
     let bare = || text.trim_matches(['[', ']']).parse().map(|address: IpAddr| SocketAddr::new(address, 0));
-    text.parse().or_else(|_| bare()).map_err(|_| "write an address of this machine, with or without a port".to_owned())
+    let parsed: Option<SocketAddr> = text.parse().or_else(|_| bare()).ok();
+    // The target is told the address: it must be one.
+    let address = parsed.filter(|address| !address.ip().is_unspecified());
+    address.ok_or_else(|| "write an address of this machine, with or without a port".to_owned())
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

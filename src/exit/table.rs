@@ -272,6 +272,7 @@ coded! {
         | ReplayError::NoBoundary { .. }
         | ReplayError::Gtid(_)
         | ReplayError::Unfit { .. } => Exit::Usage,
+        ReplayError::Busy => Exit::Locked,
         ReplayError::Binlog { .. } => Exit::Damaged,
         ReplayError::Server(error) => error.code(),
         ReplayError::Open { .. }

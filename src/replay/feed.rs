@@ -27,6 +27,8 @@ pub struct Feed {
     pub begin: u64,
     /// Where the first stands that is not served any more, in the last segment.
     pub end: u64,
+    /// Where a MariaDB stands that has the dump and nothing of the segments.
+    pub dumped: Option<Position>,
 }
 
 /// What a replica has already, or where it wants to go on.
@@ -136,6 +138,9 @@ impl Feed {
     /// not served lie before all that is.
     fn served_of(&self, position: &Position) -> Result<BTreeMap<u32, MariaDbGtid>, FeedError> {
         let mut found = BTreeMap::new();
+        if self.dumped.as_ref() == Some(position) {
+            return Ok(found);
+        }
         for (nth, segment) in self.segments.iter().enumerate() {
             let mut reader = Self::open(segment)?;
             let from = if nth == 0 { self.begin } else { FIRST };

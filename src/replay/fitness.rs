@@ -12,7 +12,7 @@ use crate::replay::channel;
 use crate::replay::plan::ReplayPlan;
 use crate::replay::record::Record;
 use crate::replay::status;
-use crate::replay::target::{gtid_executed, is_past};
+use crate::replay::target::{LOCK, gtid_executed, is_past};
 
 /// The time that two answers may lie apart and still tell of one start.
 const START_S_APART: i64 = 5;
@@ -27,14 +27,21 @@ fn unfit(why: impl Into<String>, hint: impl Into<String>) -> ReplayError {
 /// Refuses a target that cannot follow, follows another, or would leave something out.
 ///
 /// A replay that has begun may go on to its point or a later one.
-pub(super) async fn check(conn: &mut Conn, plan: &ReplayPlan, begun: Option<&Record>) -> Result<(), ReplayError> {
+pub(super) async fn check(conn: &mut Conn, plan: &ReplayPlan, record: Option<&Record>) -> Result<(), ReplayError> {
+    let begun = record.filter(|record| record.has_begun);
     if let Some(record) = begun.filter(|record| !is_past(&plan.end, &record.end)) {
         return Err(unfit(
             format!("is on its way to a later point ({}:{})", record.end.file, record.end.offset),
             "go on to that one or a later one, or drop what was restored and the schema `bkp_restore`",
         ));
     }
-    let has_begun = begun.is_some();
+    let is_free: Option<u8> = conn
+        .query_first(format!("SELECT IS_FREE_LOCK('{LOCK}')"))
+        .await
+        .map_err(ReplayError::at("ask the target for other replays"))?;
+    if is_free != Some(1) {
+        return Err(ReplayError::Busy);
+    }
     let product = plan.feed.product;
     let variables = variables(conn).await?;
     let get = |name: &str| variables.get(name).map_or("", String::as_str);
@@ -55,7 +62,7 @@ pub(super) async fn check(conn: &mut Conn, plan: &ReplayPlan, begun: Option<&Rec
         }
     }
     match product {
-        Product::MySql => check_gtids(conn, plan, get("gtid_mode"), has_begun).await,
+        Product::MySql => check_gtids(conn, plan, get("gtid_mode"), record).await,
         Product::MariaDb if get("gtid_strict_mode") == "ON" && get("gtid_binlog_pos") != "" => Err(unfit(
             "is strict about GTIDs and has some of its own",
             "on the target: SET GLOBAL gtid_strict_mode = 0",
@@ -64,19 +71,28 @@ pub(super) async fn check(conn: &mut Conn, plan: &ReplayPlan, begun: Option<&Rec
     }
 }
 
-async fn check_gtids(conn: &mut Conn, plan: &ReplayPlan, mode: &str, has_begun: bool) -> Result<(), ReplayError> {
-    if plan.has_gtids && mode == "OFF" {
+async fn check_gtids(
+    conn: &mut Conn,
+    plan: &ReplayPlan,
+    mode: &str,
+    record: Option<&Record>,
+) -> Result<(), ReplayError> {
+    if !plan.has_gtids || record.is_some_and(|record| record.has_begun) {
+        return Ok(());
+    }
+    if mode == "OFF" {
         return Err(unfit("does without GTIDs, and the source did not", GTID_MODE));
     }
     let Executed::MySql(planned) = &plan.executed else { return Ok(()) };
-    let rest = planned.subtract(&gtid_executed(conn).await?);
-    if plan.has_gtids && !has_begun && rest != *planned {
-        return Err(unfit(
-            "has executed transactions of the source already",
-            "if nothing follows the target, let it forget them: RESET BINARY LOGS AND GTIDS",
-        ));
+    let there = planned.subtract(&planned.subtract(&gtid_executed(conn).await?));
+    // A run that was cut before it began had told the target of the dump's already.
+    if there.is_empty() || (record.is_some() && there.is_subset(&plan.dumped.parse()?)) {
+        return Ok(());
     }
-    Ok(())
+    Err(unfit(
+        "has executed transactions of the source already",
+        "if nothing follows the target, let it forget them: RESET BINARY LOGS AND GTIDS",
+    ))
 }
 
 /// Asks for two things that change nothing and want the rights that a replay wants.

@@ -54,7 +54,7 @@ pub(super) fn format_description(event: &[u8], is_cut: bool) -> Vec<u8> {
     event
 }
 
-fn event(kind: Kind, server_id: u32, end: u32, flags: u16, body: &[u8], checksum: Checksum) -> Vec<u8> {
+pub(super) fn event(kind: Kind, server_id: u32, end: u32, flags: u16, body: &[u8], checksum: Checksum) -> Vec<u8> {
     let length = u32::try_from(Header::BYTES + body.len() + checksum.bytes()).unwrap_or(u32::MAX);
     let mut event = Vec::with_capacity(length as usize);
     event.extend_from_slice(&[0; 4]);

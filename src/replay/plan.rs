@@ -276,8 +276,9 @@ impl<'a> Search<'a> {
         let served = segments.segments.iter().position(|segment| segment.name == end.file).map_or(0, |last| last + 1);
         let segments = segments.segments[..served].to_vec();
         let bytes = bytes(&segments, begin.offset, end.offset);
+        let dumped = (self.start.product == Product::MariaDb).then(|| self.dumped.parse()).transpose()?;
         Ok(ReplayPlan {
-            feed: Feed { product: self.start.product, segments, begin: begin.offset, end: end.offset },
+            feed: Feed { product: self.start.product, segments, begin: begin.offset, end: end.offset, dumped },
             begin,
             end,
             bytes,

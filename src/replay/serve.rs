@@ -39,6 +39,9 @@ const COM_BINLOG_DUMP: u8 = 0x12;
 const COM_REGISTER_SLAVE: u8 = 0x15;
 const COM_BINLOG_DUMP_GTID: u8 = 0x1E;
 
+/// `BINLOG_DUMP_NON_BLOCK`: the client does not wait for more.
+const END_AT_END: u16 = 0x01;
+
 /// `ER_MASTER_FATAL_ERROR_READING_BINLOG`, on which a replica stops instead of trying again.
 const FATAL: u16 = 1236;
 
@@ -251,7 +254,7 @@ impl Session<'_> {
             COM_QUERY => Ok(self.query(&String::from_utf8_lossy(rest))?),
             COM_PING | COM_INIT_DB | COM_REGISTER_SLAVE => Ok(self.packets.ok()?),
             COM_BINLOG_DUMP | COM_BINLOG_DUMP_GTID => match self.start(word, rest) {
-                Some(start) => self.dump(start),
+                Some((start, flags)) => self.dump(start, flags & END_AT_END != 0),
                 None => Ok(self.packets.error(FATAL, "bkp cannot read where the dump is to begin")?),
             },
             _ => Ok(self.packets.error(1047, "Unknown command")?),
@@ -269,33 +272,33 @@ impl Session<'_> {
         }
     }
 
-    /// Reads where a dump is to begin.
-    fn start(&self, word: u8, rest: &[u8]) -> Option<Start> {
+    /// Reads where a dump is to begin, and its flags.
+    fn start(&self, word: u8, rest: &[u8]) -> Option<(Start, u16)> {
         let mut cursor = Cursor::new(rest);
         if word == COM_BINLOG_DUMP_GTID {
-            let (_flags, _server_id) = (cursor.u16().ok()?, cursor.u32().ok()?);
+            let (flags, _server_id) = (cursor.u16().ok()?, cursor.u32().ok()?);
             let name = cursor.u32().ok()?;
             cursor.take(name as usize).ok()?;
             let (_offset, length) = (cursor.u64().ok()?, cursor.u32().ok()?);
-            return previous_gtids(cursor.take(length as usize).ok()?).ok().map(Start::Without);
+            let executed = previous_gtids(cursor.take(length as usize).ok()?).ok()?;
+            return Some((Start::Without(executed), flags));
         }
-        let (offset, _flags, _server_id) = (cursor.u32().ok()?, cursor.u16().ok()?, cursor.u32().ok()?);
-        match self.set.get("SLAVE_CONNECT_STATE") {
-            Some(position) => position.parse().ok().map(Start::After),
-            None => {
-                let file = String::from_utf8(cursor.rest().to_vec()).ok()?;
-                Some(Start::At { file, offset: u64::from(offset) })
-            }
-        }
+        let (offset, flags, _server_id) = (cursor.u32().ok()?, cursor.u16().ok()?, cursor.u32().ok()?);
+        let start = match self.set.get("SLAVE_CONNECT_STATE") {
+            Some(position) => Start::After(position.parse().ok()?),
+            None => Start::At { file: String::from_utf8(cursor.rest().to_vec()).ok()?, offset: u64::from(offset) },
+        };
+        Some((start, flags))
     }
 
-    fn dump(&mut self, start: Start) -> Result<(), FeedError> {
+    fn dump(&mut self, start: Start, ends_at_end: bool) -> Result<(), FeedError> {
         let mut current = self.shared.dump.lock().unwrap_or_else(PoisonError::into_inner);
         std::mem::replace(&mut *current, self.cancel.clone()).cancel();
         drop(current);
         self.shared.sent.store(0, Ordering::Relaxed);
         let server_id = self.shared.identity.server_id;
         match self.shared.feed.send(&mut self.packets, start, server_id, &self.shared.sent) {
+            Ok(_) if ends_at_end => Ok(self.packets.eof()?),
             Ok(served) => self.hold(&served),
             Err(FeedError::Gone(error)) => Err(FeedError::Gone(error)),
             Err(error) => {

@@ -29,6 +29,12 @@ const POLL: Duration = Duration::from_millis(100);
 /// A target that has not found its way to us after this long will not.
 const UNREACHED_MAX: Duration = Duration::from_secs(30);
 
+/// The lock that loads take, too.
+pub(super) const LOCK: &str = "bkp_restore";
+
+/// A server that lost its client a moment ago may still hold that client's lock.
+const LOCK_WAIT_S: u32 = 5;
+
 /// A server to replay on.
 #[derive(Debug, Clone)]
 pub struct Target {
@@ -75,7 +81,7 @@ impl Target {
     pub async fn check(&self, plan: &ReplayPlan, record: Option<&Record>) -> Result<(), ReplayError> {
         self.address().await?;
         let mut conn = self.connect().await?;
-        let checked = fitness::check(&mut conn, plan, record.filter(|record| record.has_begun)).await;
+        let checked = fitness::check(&mut conn, plan, record).await;
         conn.disconnect().await.ok();
         checked
     }
@@ -123,12 +129,15 @@ impl Target {
     pub async fn replay(&self, plan: &ReplayPlan, run: &Run) -> Result<Replayed, ReplayError> {
         let began = run.clock.instant();
         let mut conn = self.connect().await?;
+        lock(&mut conn).await?;
         let record = record::read(&mut conn).await?.ok_or_else(no_record)?;
         let mut replayed = Replayed { transactions: plan.transactions, bytes: plan.bytes, ..Replayed::default() };
         if plan.transactions > 0 {
             let source = self.open_source(plan, run).await?;
             self.follow(&mut conn, plan, &source, record.clone()).await?;
             self.wait(&mut conn, plan, &source, run).await?;
+        } else if !record.has_begun {
+            self.say_dumped(&mut conn, plan).await?;
         }
         replayed.executed = self.compare(&mut conn, plan).await?;
         self.finish(&mut conn, &record, &mut replayed).await?;
@@ -200,7 +209,7 @@ impl Target {
         let place = if record.has_begun {
             fitness::same_process(&record, plan, started)?;
             self.stop(conn).await?;
-            self.status(conn).await?.map_or_else(|| plan.begin.clone(), |status| status.applied())
+            self.status(conn).await?.ok_or_else(no_record)?.applied()
         } else {
             self.forget(conn).await?;
             self.say_dumped(conn, plan).await?;
@@ -357,6 +366,13 @@ impl Target {
         settings::put_back(conn, &record.settings).await?;
         record::remove(conn).await
     }
+}
+
+/// Keeps others away for as long as the connection lives: a load takes the same lock.
+async fn lock(conn: &mut Conn) -> Result<(), ReplayError> {
+    let asked = conn.query_first(format!("SELECT GET_LOCK('{LOCK}', {LOCK_WAIT_S})"));
+    let got: Option<Option<u8>> = asked.await.map_err(ReplayError::at("lock the target against a second replay"))?;
+    if got.flatten() == Some(1) { Ok(()) } else { Err(ReplayError::Busy) }
 }
 
 fn no_record() -> ReplayError {
