@@ -1,8 +1,9 @@
-//! What `bkp run` does for one policy: find out what is due, then back up, copy, forget, verify, prune and drill.
+//! What `bkp run` does for one policy: find out what is due, then back up, capture, copy, forget, verify, prune and drill.
 //!
 //! Each step is recorded in the catalog, begin and end, and stamped once it has ended: with a success, or with a failure after
 //! which it rests for a while. While nothing is due, nothing is opened: no connection, no repository, no catalog.
 
+pub(crate) mod capture;
 pub mod done;
 pub mod freeze;
 pub mod journal;
@@ -103,8 +104,24 @@ fn agenda_of(policy: &Policy, stamps: &Stamps, now: DateTime<Utc>) -> Agenda {
             None => agenda.verbs.push(Verb::Copy),
         }
     }
+    match capture_due(policy, stamps) {
+        Some(at) if at <= now => match rests_until(Verb::Capture) {
+            Some(until) => agenda.wait_for(Some(until)),
+            None => agenda.verbs.push(Verb::Capture),
+        },
+        at => agenda.wait_for(at),
+    }
     agenda.verbs.sort();
     agenda
+}
+
+/// Returns when the binlogs that a policy captures are to be looked at again.
+fn capture_due(policy: &Policy, stamps: &Stamps) -> Option<DateTime<Utc>> {
+    let interval = policy.mysql.values().filter_map(|source| source.binlog.as_ref()).map(|plan| plan.interval).min()?;
+    // Cron looks each minute, but not to the second: an interval of a minute must not become one of two.
+    let interval = interval - interval / 10;
+    let success = stamps.of(Verb::Capture.name()).success;
+    Some(success.map_or(DateTime::UNIX_EPOCH, |success| success + interval))
 }
 
 impl Agenda {
@@ -117,6 +134,9 @@ impl Agenda {
 #[must_use]
 pub fn everything(policy: &Policy) -> Vec<Verb> {
     let mut verbs = vec![Verb::Backup, Verb::Verify];
+    if policy.mysql.values().any(|source| source.binlog.is_some()) {
+        verbs.insert(1, Verb::Capture);
+    }
     if policy.schedule.prune.is_some() {
         verbs.push(Verb::Prune);
     }
@@ -175,7 +195,7 @@ pub async fn run(
 /// [`Failure`] with [`Exit::Locked`] where another run of the policy goes on.
 pub async fn by_hand(policy: &Policy, task: &Task, lock_wait: Duration, run: &Run) -> Result<Step, Failure> {
     let step = match task {
-        Task::Backup { .. } | Task::Copy { .. } | Task::Prune { .. } => {
+        Task::Backup { .. } | Task::Capture { .. } | Task::Copy { .. } | Task::Prune { .. } => {
             let _lock = lock(policy, lock_wait, run).await?;
             stamped(policy, task, run).await
         }
@@ -189,6 +209,7 @@ pub async fn by_hand(policy: &Policy, task: &Task, lock_wait: Duration, run: &Ru
 fn task_of(policy: &Policy, verb: Verb, options: &backup::Options, stamps: &Stamps) -> Task {
     match verb {
         Verb::Backup => Task::Backup { options: options.clone(), with_copies: true },
+        Verb::Capture => Task::Capture { sources: Vec::new() },
         Verb::Copy => Task::Copy { copies: Vec::new() },
         Verb::Verify => {
             let subset = verify::Subset::of_turn(stamps.of(verb.name()).done, VERIFY_SHARES);
@@ -239,6 +260,11 @@ fn stamps_of(task: &Task, result: &Result<Done, Failure>) -> Vec<(Verb, bool)> {
             backup.into_iter().chain(copy).collect()
         }
         (Task::Backup { options, .. }, _) if !options.sources.is_empty() => Vec::new(),
+        (Task::Capture { sources }, _) if !sources.is_empty() => Vec::new(),
+        (Task::Capture { .. }, Ok(Done::Capture(done))) => {
+            let copy = (!done.copies.is_empty()).then(|| (Verb::Copy, exit_of_copies(&done.copies) == Exit::Ok));
+            std::iter::once((Verb::Capture, done.is_whole())).chain(copy).collect()
+        }
         (Task::Copy { copies }, _) if !copies.is_empty() => Vec::new(),
         (Task::Copy { .. }, Ok(Done::Copy(copies))) => vec![(Verb::Copy, exit_of_copies(copies) == Exit::Ok)],
         (Task::Prune { copy: Some(_), .. }, _) => Vec::new(),

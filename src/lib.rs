@@ -12,7 +12,7 @@
 //! target replay sandbox               where a restore writes, and binlogs after it; a server that is thrown away
 //! verify backup capture copy heal retention forget keys prune restore export drill against the verbs, no printing
 //! catalog status report kit doctor    account
-//! install exit cycle cli              edge: what is due, and the envelope round every verb
+//! install exit cycle daemon cli       edge: what is due, what never ends, and the envelope round every verb
 //! ```
 
 pub mod id;
@@ -66,4 +66,5 @@ pub mod doctor;
 pub mod install;
 pub mod exit;
 pub mod cycle;
+pub mod daemon;
 pub mod cli;

@@ -10,8 +10,10 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
 use crate::capture::chain::{Chain, FORMAT};
+use crate::capture::scan::Scan;
 use crate::capture::tail::failed;
 use crate::capture::{Capture, CaptureError};
+use crate::mysql::gtid::Executed;
 
 const CHAIN: &str = "chain.json";
 const PROGRESS: &str = "progress.json";
@@ -63,12 +65,38 @@ impl Spool {
         Ok(Self { dir, chain: Mutex::new(chain), progress: Mutex::new(progress), _lock: file })
     }
 
-    /// Reads the chain of a source's spool beside whoever captures; `None` where nothing was captured.
+    /// Reads the chain of a source's spool beside whoever captures; `None` where nothing was captured. What came into the newest
+    /// segment since the chain was written, its file tells.
+    ///
+    /// # Errors
+    /// Where the files cannot be read, or are of a newer format.
+    pub fn look(spool: &Path, source: &str) -> Result<Option<Chain>, CaptureError> {
+        let Some(mut chain) = Self::chain_at(spool, source)? else { return Ok(None) };
+        let dir = spool.join(source);
+        if let Some(epoch) = chain.epochs.last_mut() {
+            let product = epoch.server.product;
+            let before = epoch.segments.iter().rev().nth(1).map(|before| before.executed(product)).transpose()?;
+            if let Some(last) = epoch.segments.last_mut().filter(|last| !last.is_closed) {
+                let path = segment_path(&dir, epoch.number, &last.file);
+                let carried = before.unwrap_or_else(|| Executed::new(product));
+                if path.exists() {
+                    let scan = Scan::again(&path, carried);
+                    let scan = scan.map_err(|error| CaptureError::Event { file: last.file.clone(), error })?;
+                    *last = scan.segment(&last.file, false);
+                }
+            }
+        }
+        Ok(Some(chain))
+    }
+
+    /// Reads the chain of a source's spool as it was last written: at each file's begin and end.
     ///
     /// # Errors
     /// Where the file cannot be read, or is of a newer format.
-    pub fn look(capture: &Capture) -> Result<Option<Chain>, CaptureError> {
-        read_chain(&dir_of(capture))
+    pub fn chain_at(spool: &Path, source: &str) -> Result<Option<Chain>, CaptureError> {
+        let progress = Self::progress(spool, source)?.unwrap_or_default();
+        let chain = read_chain(&spool.join(source))?;
+        Ok(chain.map(|chain| Chain { as_of: chain.as_of.max(progress.as_of), ..chain }))
     }
 
     /// Reads how far a source's capture has come; `None` where it never began.
@@ -88,7 +116,7 @@ impl Spool {
     /// Returns where a segment lies.
     #[must_use]
     pub fn file(&self, epoch: u32, name: &str) -> PathBuf {
-        self.dir.join(epoch.to_string()).join(name)
+        segment_path(&self.dir, epoch, name)
     }
 
     /// Takes up a chain that the repository has: the spool is new, or was lost.
@@ -145,6 +173,10 @@ impl Spool {
     fn lock_chain(&self) -> std::sync::MutexGuard<'_, Chain> {
         self.chain.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn segment_path(dir: &Path, epoch: u32, name: &str) -> PathBuf {
+    dir.join(epoch.to_string()).join(name)
 }
 
 fn dir_of(capture: &Capture) -> PathBuf {

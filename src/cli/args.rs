@@ -6,6 +6,10 @@ use std::time::Duration;
 
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 
+mod binlog;
+
+pub use binlog::{BinlogCaptureArgs, BinlogCommand, BinlogExportArgs, BinlogListArgs, DaemonArgs};
+
 /// Exit codes, for the end of `--help` and the manual.
 pub const EXIT_CODES: &str = "\
 Exit codes:
@@ -69,7 +73,7 @@ pub enum Command {
     /// Checks everything that a run needs, one line for each assertion; sends no backup, but tries a bucket's Object Lock out
     #[command(after_help = "Example:\n  bkp doctor mall")]
     Doctor(PolicyArg),
-    /// Does what is due: backup, copies, retention, verify, prune, drill
+    /// Does what is due: backup, capture of binlogs, copies, retention, verify, prune, drill
     #[command(
         after_help = "Examples:\n  bkp run              every policy, what is due (the cron line)\n  bkp run mall --now   all of it at once"
     )]
@@ -181,6 +185,17 @@ What a copy's store keeps by its own lock is listed with its date (exit 18); a l
     /// Exports or checks the recovery kit: for the day on which this machine is gone too
     #[command(subcommand)]
     Kit(KitCommand),
+    /// Captures, lists or exports the binlogs of databases
+    #[command(subcommand)]
+    Binlog(BinlogCommand),
+    /// Follows the binlogs of all policies until it is told to stop, and seals what is new each interval
+    #[command(after_help = "\
+Examples:
+  bkp daemon
+  bkp daemon mall
+
+It tells systemd that it is ready and alive (Type=notify, WatchdogSec). SIGTERM ends it with 0 once what has come is durable.")]
+    Daemon(DaemonArgs),
     /// Installs, shows or removes the crontab line or systemd timer
     #[command(subcommand)]
     Schedule(ScheduleCommand),

@@ -108,7 +108,7 @@ pub(super) fn backup(global: &Global, args: &BackupArgs) -> Answered {
 }
 
 /// Takes one step by hand.
-async fn step(policy: &Policy, task: &Task, lock_wait: Duration, run: &Run) -> Answered {
+pub(super) async fn step(policy: &Policy, task: &Task, lock_wait: Duration, run: &Run) -> Answered {
     let step = cycle::by_hand(policy, task, lock_wait, run).await?;
     if let Step { result: Err(failure), unrecorded: None, .. } = step {
         return Err(failure);

@@ -8,6 +8,7 @@ use crate::catalog::{Catalog, CopyRecord, REPOSITORY, SnapshotRecord};
 use crate::copy;
 use crate::copy::{Copied, Ledger, LedgerError, LedgerFile, Listing, Terms};
 use crate::cycle;
+use crate::cycle::capture;
 use crate::cycle::done::{BackupDone, CopyDone, Done, DrillDone, ProofDone, PruneDone};
 use crate::cycle::freeze::freeze;
 use crate::cycle::journal::{Journal, Verb};
@@ -45,6 +46,10 @@ pub async fn work(task: &Task, policy: &Policy, journal: &Journal<'_>, run: &Run
         Task::Backup { options, with_copies } => {
             let done = back_up(policy, options, *with_copies, journal, run).await?;
             Ok(Done::Backup(Box::new(done)))
+        }
+        Task::Capture { sources } => {
+            let done = capture::capture_all(policy, sources, journal.catalog(), run).await?;
+            Ok(Done::Capture(Box::new(done)))
         }
         Task::Copy { copies } => copy_all(policy, copies, journal.catalog(), run).await.map(Done::Copy),
         Task::Verify { copy, options, heals: true, salvages } => {
@@ -155,7 +160,7 @@ async fn copy_all(policy: &Policy, names: &[String], catalog: &Catalog, run: &Ru
     Ok(send(policy, &repository, names, catalog, run).await)
 }
 
-async fn send(
+pub(crate) async fn send(
     policy: &Policy,
     repository: &Arc<Repository>,
     names: &[String],

@@ -12,6 +12,10 @@ pub enum Task {
         options: backup::Options,
         with_copies: bool,
     },
+    Capture {
+        /// Empty: all whose binlog the policy wants.
+        sources: Vec<String>,
+    },
     Copy {
         /// Empty: all.
         copies: Vec<String>,
@@ -43,6 +47,7 @@ impl Task {
     pub fn verb(&self) -> Verb {
         match self {
             Self::Backup { .. } => Verb::Backup,
+            Self::Capture { .. } => Verb::Capture,
             Self::Copy { .. } => Verb::Copy,
             Self::Verify { .. } => Verb::Verify,
             Self::Prune { .. } => Verb::Prune,

@@ -10,6 +10,7 @@ use crate::catalog::RunRecord;
 use crate::catalog::SnapshotRecord;
 use crate::drill::outcome::{CheckState, Judgement, ObjectivesMs};
 use crate::id::SnapshotId;
+use crate::status::binlog;
 use crate::status::{CopyStatus, DrillStatus, Inputs, RunStatus, SnapshotStatus, SourceStatus};
 
 /// The verbs whose runs make snapshots.
@@ -28,7 +29,11 @@ fn source(inputs: &Inputs<'_>, name: &str, kind: &str) -> SourceStatus {
     let newer_incomplete = newest(&own, inputs.now, true)
         .filter(|incomplete| last_good.as_ref().is_none_or(|good| good.time < incomplete.time));
     let rpo_ms = ObjectivesMs::from(inputs.policy.objectives).rpo_ms;
-    let rpo = judge(last_good.as_ref().map(|good| good.age_ms), rpo_ms);
+    let binlog = if kind == "mysql" { binlog::of(inputs, name) } else { None };
+    // What came after the dump, the binlog brings back: as far as the repository has it, and without a gap.
+    let recoverable = binlog.as_ref().filter(|binlog| binlog.window.is_some()).and_then(|it| it.repository_lag_ms);
+    let age_ms = last_good.as_ref().map(|good| recoverable.map_or(good.age_ms, |lag| lag.min(good.age_ms)));
+    let rpo = judge(age_ms, rpo_ms);
     SourceStatus {
         source: name.to_owned(),
         kind: kind.to_owned(),
@@ -36,6 +41,7 @@ fn source(inputs: &Inputs<'_>, name: &str, kind: &str) -> SourceStatus {
         last_good,
         newer_incomplete,
         rpo,
+        binlog,
         snapshots: own.iter().filter(|snapshot| snapshot.store == REPOSITORY).count(),
     }
 }

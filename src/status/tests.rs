@@ -142,6 +142,7 @@ impl Mall {
             damaged: &self.damaged,
             heals: &self.heals,
             next_runs: &self.next_runs,
+            binlogs: &[],
             now: now(),
         })
     }

@@ -3,6 +3,7 @@
 
 mod blind;
 mod cache;
+mod capture;
 mod catalog;
 mod cli;
 mod copy;
