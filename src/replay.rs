@@ -16,6 +16,7 @@ use crate::mysql::server::ServerError;
 use crate::run::Stopped;
 
 mod answers;
+mod ask;
 mod channel;
 mod choose;
 mod feed;

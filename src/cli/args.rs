@@ -315,10 +315,15 @@ pub struct RestoreArgs {
     #[arg(long, value_name = "DIR", requires_all = ["point_in_time", "to_mysql"])]
     pub binlogs: Option<PathBuf>,
     /// Goes as near to --point-in-time as the binlogs lead, where they end before it or have a gap
-    #[arg(long, requires = "binlogs")]
+    #[arg(long, requires = "point_in_time")]
     pub up_to_gap: bool,
+    /// Goes on from an earlier recovery on the same target to a later --point-in-time, without loading again
+    ///
+    /// By GTIDs alone. Nobody may have written to the target since.
+    #[arg(long, requires_all = ["point_in_time", "to_mysql"], conflicts_with_all = ["overwrite", "verify"])]
+    pub go_further: bool,
     /// Where to serve the binlogs to the target, if not at this machine's address on the way to it
-    #[arg(long, value_name = "ADDRESS[:PORT]", requires = "binlogs", value_parser = listen)]
+    #[arg(long, value_name = "ADDRESS[:PORT]", requires = "point_in_time", value_parser = listen)]
     pub replay_listen: Option<SocketAddr>,
     /// Only this source (may be given again)
     #[arg(long = "source", value_name = "NAME")]

@@ -175,7 +175,10 @@ fn request(policy: &Policy, args: &RestoreArgs) -> Result<Request, Failure> {
         (None, _) => Moment::Latest,
     };
     let binlogs = args.binlogs.as_deref().map(absolute).transpose()?;
-    let replay = |point| ReplayRequest { point, binlogs, up_to_gap: args.up_to_gap, listen: args.replay_listen };
+    let replay = |point| {
+        let (up_to_gap, further, listen) = (args.up_to_gap, args.go_further, args.replay_listen);
+        ReplayRequest { point, binlogs, up_to_gap, further, listen }
+    };
     Ok(Request {
         moment,
         replay: point.map(replay),

@@ -61,6 +61,9 @@ pub(super) enum FeedError {
         #[source]
         error: BinlogError,
     },
+    /// It came to light when the event was half sent.
+    #[error(transparent)]
+    Midway(Box<Self>),
     #[error("a replica asks for binlog `{file}` at {offset}, which is not served")]
     NotServed { file: String, offset: u64 },
 }
@@ -132,6 +135,15 @@ impl Feed {
             Start::Without(set) => Ok(Skip::MySql(set)),
             Start::After(position) => self.served_of(&position).map(Skip::MariaDb),
         }
+    }
+
+    /// Tells whether a MariaDB that stands at a position has the dump, and in each domain what is served up to there.
+    pub(super) fn leads_on_from(&self, position: &Position) -> Result<bool, FeedError> {
+        let Some(dumped) = &self.dumped else { return Ok(false) };
+        let served = self.served_of(position)?;
+        let is_known =
+            |gtid: MariaDbGtid| dumped.get(gtid.domain) == Some(gtid) || served.get(&gtid.domain) == Some(&gtid);
+        Ok(position.iter().all(is_known) && dumped.iter().all(|gtid| position.get(gtid.domain).is_some()))
     }
 
     /// Returns the transactions of a position that are served: what comes before them in their domain is skipped. Those that are
@@ -282,7 +294,11 @@ impl<S: Read + Write> Sender<'_, S> {
     ) -> Result<(), FeedError> {
         let mut payload = self.packets.payload(length as usize + 1)?;
         payload.write_all(&[0])?;
-        let copied = reader.copy_to(&mut payload).map_err(|error| read_error(segment, error))?;
+        let copied = match reader.copy_to(&mut payload) {
+            Ok(copied) => copied,
+            Err(_) if payload.is_broken() => return Err(FeedError::Gone(io::ErrorKind::BrokenPipe.into())),
+            Err(error) => return Err(FeedError::Midway(Box::new(read_error(segment, error)))),
+        };
         // A file that ends within the event leaves the payload short: the connection ends here.
         if copied { Ok(payload.end()?) } else { Err(FeedError::Gone(io::ErrorKind::UnexpectedEof.into())) }
     }

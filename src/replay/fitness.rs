@@ -5,14 +5,15 @@ use std::collections::BTreeMap;
 use mysql_async::Conn;
 use mysql_async::prelude::Queryable;
 
-use crate::mysql::gtid::Executed;
+use crate::mysql::gtid::{Executed, GtidSet};
 use crate::mysql::manifest::Product;
 use crate::replay::ReplayError;
+use crate::replay::ask::{LOCK, gtid_executed, slave_pos};
 use crate::replay::channel;
 use crate::replay::plan::ReplayPlan;
 use crate::replay::record::Record;
+use crate::replay::segments::reaches;
 use crate::replay::status;
-use crate::replay::target::{LOCK, gtid_executed, is_past};
 
 /// The time that two answers may lie apart and still tell of one start.
 const START_S_APART: i64 = 5;
@@ -27,9 +28,16 @@ fn unfit(why: impl Into<String>, hint: impl Into<String>) -> ReplayError {
 /// Refuses a target that cannot follow, follows another, or would leave something out.
 ///
 /// A replay that has begun may go on to its point or a later one.
-pub(super) async fn check(conn: &mut Conn, plan: &ReplayPlan, record: Option<&Record>) -> Result<(), ReplayError> {
+///
+/// With `further` the target is to go on from an earlier recovery.
+pub(super) async fn check(
+    conn: &mut Conn,
+    plan: &ReplayPlan,
+    record: Option<&Record>,
+    further: bool,
+) -> Result<(), ReplayError> {
     let begun = record.filter(|record| record.has_begun);
-    if let Some(record) = begun.filter(|record| !is_past(&plan.end, &record.end)) {
+    if let Some(record) = begun.filter(|record| !reaches(&plan.end, &record.end)) {
         return Err(unfit(
             format!("is on its way to a later point ({}:{})", record.end.file, record.end.offset),
             "go on to that one or a later one, or drop what was restored and the schema `bkp_restore`",
@@ -60,6 +68,9 @@ pub(super) async fn check(conn: &mut Conn, plan: &ReplayPlan, record: Option<&Re
                 format!("start the target without {name}"),
             ));
         }
+    }
+    if further {
+        return check_further(conn, plan).await;
     }
     match product {
         Product::MySql => check_gtids(conn, plan, get("gtid_mode"), record).await,
@@ -95,6 +106,27 @@ async fn check_gtids(
     ))
 }
 
+/// Refuses a target that is not on the way from the dump to the point: where it stands must be served.
+async fn check_further(conn: &mut Conn, plan: &ReplayPlan) -> Result<(), ReplayError> {
+    let is_on_the_way = match &plan.executed {
+        _ if !plan.has_gtids => false,
+        Executed::MySql(planned) => {
+            let executed = gtid_executed(conn).await?;
+            let beyond = executed.subtract(planned);
+            let is_beyond = beyond.iter().any(|(origin, _)| planned.iter().any(|(other, _)| origin == other));
+            !is_beyond && plan.dumped.parse::<GtidSet>()?.is_subset(&executed)
+        }
+        Executed::MariaDb(_) => plan.feed.leads_on_from(&slave_pos(conn).await?.parse()?)?,
+    };
+    if is_on_the_way {
+        return Ok(());
+    }
+    Err(unfit(
+        "does not stand between the dump and the point",
+        "`--go-further` goes on from an earlier recovery by GTIDs to a later point; else restore anew into an empty server",
+    ))
+}
+
 /// Asks for two things that change nothing and want the rights that a replay wants.
 async fn may_replicate(conn: &mut Conn, product: Product) -> Result<(), ReplayError> {
     let at = || ReplayError::at("replay binlogs as the account that restores");
@@ -120,8 +152,8 @@ pub(super) async fn has_gtid_mode(conn: &mut Conn, product: Product) -> Result<b
 
 /// Refuses to go on without GTIDs on a server that was started anew: what its threads had applied past the place that it
 /// remembers is not known, and would come twice.
-pub(super) fn same_process(record: &Record, plan: &ReplayPlan, started: i64) -> Result<(), ReplayError> {
-    if plan.has_gtids || (record.started - started).abs() <= START_S_APART {
+pub(super) fn same_process(record: &Record, started: i64) -> Result<(), ReplayError> {
+    if (record.started - started).abs() <= START_S_APART {
         return Ok(());
     }
     Err(unfit(

@@ -111,13 +111,11 @@ impl ReplayPlan {
         search.finish(segments, falls_short)
     }
 
-    /// Returns where a MariaDB replica stands once all is applied.
+    /// Tells whether a position of MariaDB is the plan's end, in every domain.
     #[must_use]
-    pub fn mariadb_position(&self) -> Option<gtid::Position> {
-        match &self.executed {
-            Executed::MariaDb(state) => Some(state.position()),
-            Executed::MySql(_) => None,
-        }
+    pub fn is_end(&self, position: &str) -> bool {
+        let found: Option<gtid::Position> = position.parse().ok();
+        matches!(&self.executed, Executed::MariaDb(state) if found == Some(state.position()))
     }
 }
 

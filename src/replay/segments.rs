@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use chrono::{DateTime, Utc};
 
+use crate::mysql::manifest::Position;
 use crate::replay::ReplayError;
 
 /// Every binlog begins so; an encrypted one with the other.
@@ -90,6 +91,13 @@ pub fn is_before(one: &str, other: &str) -> Option<bool> {
     (base == other_base).then_some(number < other_number)
 }
 
+/// Tells whether one place in a server's binlogs is another or behind it.
+#[must_use]
+pub fn reaches(place: &Position, other: &Position) -> bool {
+    let is_later = || is_before(&other.file, &place.file) == Some(true);
+    if place.file == other.file { place.offset >= other.offset } else { is_later() }
+}
+
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a test may panic")]
 mod tests {
@@ -116,5 +124,10 @@ mod tests {
         assert_eq!(is_before("b.999999", "b.1000000"), Some(true));
         assert_eq!(is_before("b.000002", "b.000002"), Some(false));
         assert_eq!(is_before("a.000001", "b.000002"), None);
+        let at = |file: &str, offset| Position { file: file.to_owned(), offset };
+        assert!(reaches(&at("b.1000000", 4), &at("b.999999", 77)));
+        assert!(reaches(&at("b.000001", 77), &at("b.000001", 77)));
+        assert!(!reaches(&at("b.000001", 99), &at("b.000002", 4)));
+        assert!(!reaches(&at("", 0), &at("b.000002", 4)));
     }
 }

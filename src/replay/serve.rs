@@ -183,11 +183,7 @@ fn client(socket: TcpStream, peer: IpAddr, shared: &Shared) {
     match serve(socket, shared) {
         Ok(()) => {}
         Err(FeedError::Gone(error)) => shared.events.detail(format!("the replica at {peer} has gone: {error}")),
-        Err(error) => {
-            let text = human::chain(&error);
-            shared.events.detail(format!("the replica at {peer} cannot be served: {text}"));
-            *shared.failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(text);
-        }
+        Err(error) => shared.events.detail(format!("the replica at {peer} cannot be served: {}", human::chain(&error))),
     }
 }
 
@@ -302,9 +298,13 @@ impl Session<'_> {
             Ok(served) => self.hold(&served),
             Err(FeedError::Gone(error)) => Err(FeedError::Gone(error)),
             Err(error) => {
-                // Told to the replica, too: it stops, and says so.
-                self.packets.error(FATAL, &human::chain(&error))?;
-                self.packets.stream.flush()?;
+                let text = human::chain(&error);
+                *self.shared.failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(text.clone());
+                // In the midst of an event nothing else can be said than that it does not come whole.
+                if !matches!(error, FeedError::Midway(_)) {
+                    self.packets.error(FATAL, &text)?;
+                    self.packets.stream.flush()?;
+                }
                 Err(error)
             }
         }

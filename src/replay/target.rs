@@ -7,17 +7,19 @@ use mysql_async::Conn;
 use mysql_async::prelude::Queryable;
 
 use crate::event::Unit;
-use crate::mysql::gtid::{Executed, GtidSet};
+use crate::mysql::gtid::Executed;
 use crate::mysql::manifest::{Position, Product};
 use crate::mysql::server::Server;
 use crate::mysql::sql;
 use crate::net;
 use crate::policy::{MysqlAddress, TlsMode};
 use crate::replay::ReplayError;
+use crate::replay::ask::{self, gtid_executed, slave_pos};
 use crate::replay::channel::{self, From, Whom};
 use crate::replay::fitness;
 use crate::replay::plan::ReplayPlan;
 use crate::replay::record::{self, Record};
+use crate::replay::segments::reaches;
 use crate::replay::serve::{Face, Source};
 use crate::replay::settings;
 use crate::replay::status::{self, Status};
@@ -28,12 +30,6 @@ const POLL: Duration = Duration::from_millis(100);
 
 /// A target that has not found its way to us after this long will not.
 const UNREACHED_MAX: Duration = Duration::from_secs(30);
-
-/// The lock that loads take, too.
-pub(super) const LOCK: &str = "bkp_restore";
-
-/// A server that lost its client a moment ago may still hold that client's lock.
-const LOCK_WAIT_S: u32 = 5;
 
 /// A server to replay on.
 #[derive(Debug, Clone)]
@@ -74,14 +70,28 @@ impl Target {
         record
     }
 
+    /// Returns what the target has executed of its source's transactions, and on MySQL of its own.
+    ///
+    /// # Errors
+    /// [`ReplayError`] where the target cannot be asked.
+    pub async fn executed(&self) -> Result<Executed, ReplayError> {
+        let mut conn = self.connect().await?;
+        let executed = match self.product {
+            Product::MySql => gtid_executed(&mut conn).await.map(Executed::MySql),
+            Product::MariaDb => Ok(Executed::parse(self.product, &slave_pos(&mut conn).await?)?),
+        };
+        conn.disconnect().await.ok();
+        executed
+    }
+
     /// Refuses a target on which the plan cannot be carried out; changes nothing.
     ///
     /// # Errors
     /// [`ReplayError::Unfit`] says why, and what to do.
-    pub async fn check(&self, plan: &ReplayPlan, record: Option<&Record>) -> Result<(), ReplayError> {
+    pub async fn check(&self, plan: &ReplayPlan, record: Option<&Record>, further: bool) -> Result<(), ReplayError> {
         self.address().await?;
         let mut conn = self.connect().await?;
-        let checked = fitness::check(&mut conn, plan, record).await;
+        let checked = fitness::check(&mut conn, plan, record, further).await;
         conn.disconnect().await.ok();
         checked
     }
@@ -90,7 +100,7 @@ impl Target {
     ///
     /// # Errors
     /// [`ReplayError`] where a setting cannot be made.
-    pub async fn prepare(&self, plan: &ReplayPlan, snapshot: &str) -> Result<(), ReplayError> {
+    pub async fn prepare(&self, plan: &ReplayPlan, snapshot: &str, further: bool) -> Result<(), ReplayError> {
         let mut conn = self.connect().await?;
         let wanted = settings::wanted(self.product, self.threads, server_id(plan)?);
         let (begin, end) = (plan.begin.clone(), plan.end.clone());
@@ -99,7 +109,8 @@ impl Target {
             Some(record) => Record { end, ..record },
             None => {
                 let settings = settings::read(&mut conn, &wanted).await?;
-                let (is_loaded, has_begun, started) = (false, false, 0);
+                // What an earlier recovery has told the target of its dump holds.
+                let (is_loaded, has_begun, started) = (further, further, 0);
                 Record { snapshot: snapshot.to_owned(), begin, end, is_loaded, has_begun, started, settings }
             }
         };
@@ -129,7 +140,7 @@ impl Target {
     pub async fn replay(&self, plan: &ReplayPlan, run: &Run) -> Result<Replayed, ReplayError> {
         let began = run.clock.instant();
         let mut conn = self.connect().await?;
-        lock(&mut conn).await?;
+        ask::lock(&mut conn).await?;
         let record = record::read(&mut conn).await?.ok_or_else(no_record)?;
         let mut replayed = Replayed { transactions: plan.transactions, bytes: plan.bytes, ..Replayed::default() };
         if plan.transactions > 0 {
@@ -205,15 +216,22 @@ impl Target {
         mut record: Record,
     ) -> Result<(), ReplayError> {
         let at = ReplayError::at;
-        let started = started(conn).await?;
-        let place = if record.has_begun {
-            fitness::same_process(&record, plan, started)?;
-            self.stop(conn).await?;
-            self.status(conn).await?.ok_or_else(no_record)?.applied()
-        } else {
-            self.forget(conn).await?;
-            self.say_dumped(conn, plan).await?;
-            plan.begin.clone()
+        let started = ask::started(conn).await?;
+        let place = match (record.has_begun, plan.has_gtids) {
+            (false, _) => {
+                self.forget(conn).await?;
+                self.say_dumped(conn, plan).await?;
+                plan.begin.clone()
+            }
+            (true, true) => {
+                self.stop(conn).await?;
+                plan.begin.clone()
+            }
+            (true, false) => {
+                fitness::same_process(&record, started)?;
+                self.stop(conn).await?;
+                self.status(conn).await?.ok_or_else(no_record)?.applied()
+            }
         };
         let naming = !plan.has_gtids && fitness::has_gtid_mode(conn, self.product).await?;
         let from = if plan.has_gtids { From::Executed } else { From::Place { place: &place, naming } };
@@ -296,8 +314,8 @@ impl Target {
     async fn is_done(&self, conn: &mut Conn, plan: &ReplayPlan, status: &Status) -> Result<bool, ReplayError> {
         match &plan.executed {
             Executed::MySql(planned) if plan.has_gtids => Ok(planned.is_subset(&gtid_executed(conn).await?)),
-            Executed::MariaDb(_) if plan.has_gtids => Ok(is_at(&slave_pos(conn).await?, plan)),
-            _ => Ok(is_past(&status.applied(), &plan.end)),
+            Executed::MariaDb(_) if plan.has_gtids => Ok(plan.is_end(&slave_pos(conn).await?)),
+            _ => Ok(reaches(&status.applied(), &plan.end)),
         }
     }
 
@@ -351,7 +369,7 @@ impl Target {
             }
             Executed::MariaDb(_) => {
                 let position = slave_pos(conn).await?;
-                if is_at(&position, plan) { Ok(position) } else { Err(mismatch(position)) }
+                if plan.is_end(&position) { Ok(position) } else { Err(mismatch(position)) }
             }
         }
     }
@@ -359,7 +377,7 @@ impl Target {
     /// Leaves the target as it was: no channel, its own settings, no record.
     async fn finish(&self, conn: &mut Conn, record: &Record, replayed: &mut Replayed) -> Result<(), ReplayError> {
         self.forget(conn).await?;
-        replayed.prepared = count(conn, "XA RECOVER").await?;
+        replayed.prepared = ask::prepared(conn).await?;
         let off = "SELECT CONCAT(event_schema, '.', event_name) FROM information_schema.events \
             WHERE status IN ('SLAVESIDE_DISABLED', 'REPLICA_SIDE_DISABLED')";
         replayed.events_off = conn.query(off).await.map_err(ReplayError::at("list the target's events"))?;
@@ -368,60 +386,11 @@ impl Target {
     }
 }
 
-/// Keeps others away for as long as the connection lives: a load takes the same lock.
-async fn lock(conn: &mut Conn) -> Result<(), ReplayError> {
-    let asked = conn.query_first(format!("SELECT GET_LOCK('{LOCK}', {LOCK_WAIT_S})"));
-    let got: Option<Option<u8>> = asked.await.map_err(ReplayError::at("lock the target against a second replay"))?;
-    if got.flatten() == Some(1) { Ok(()) } else { Err(ReplayError::Busy) }
-}
-
 fn no_record() -> ReplayError {
     ReplayError::Unfit {
         why: "keeps no record of the replay any more".to_owned(),
         hint: "somebody has dropped the schema `bkp_restore`: restore anew".to_owned(),
     }
-}
-
-/// Returns when the target's process was started, in seconds since 1970.
-async fn started(conn: &mut Conn) -> Result<i64, ReplayError> {
-    let at = || ReplayError::at("ask the target since when it runs");
-    let now: Option<i64> = conn.query_first("SELECT UNIX_TIMESTAMP()").await.map_err(at())?;
-    let uptime: Option<(String, i64)> = conn.query_first("SHOW GLOBAL STATUS LIKE 'Uptime'").await.map_err(at())?;
-    Ok(now.unwrap_or_default() - uptime.map_or(0, |(_, seconds)| seconds))
-}
-
-async fn count(conn: &mut Conn, sql: &str) -> Result<u64, ReplayError> {
-    let rows: Vec<mysql_async::Row> =
-        conn.query(sql).await.map_err(ReplayError::at("look for prepared transactions"))?;
-    Ok(rows.len() as u64)
-}
-
-pub(super) async fn gtid_executed(conn: &mut Conn) -> Result<GtidSet, ReplayError> {
-    let asked: Option<String> = conn
-        .query_first("SELECT @@GLOBAL.gtid_executed")
-        .await
-        .map_err(ReplayError::at("ask the target what it has executed"))?;
-    Ok(asked.unwrap_or_default().parse()?)
-}
-
-async fn slave_pos(conn: &mut Conn) -> Result<String, ReplayError> {
-    let asked: Option<String> = conn
-        .query_first("SELECT @@GLOBAL.gtid_slave_pos")
-        .await
-        .map_err(ReplayError::at("ask the target what it has executed"))?;
-    Ok(asked.unwrap_or_default())
-}
-
-/// Tells whether a MariaDB stands where the plan ends, in every domain.
-fn is_at(position: &str, plan: &ReplayPlan) -> bool {
-    let found: Option<crate::mysql::gtid::Position> = position.parse().ok();
-    found.is_some() && found == plan.mariadb_position()
-}
-
-/// Tells whether a place in the binlogs is the other or behind it.
-pub(super) fn is_past(place: &Position, other: &Position) -> bool {
-    let is_before = crate::replay::segments::is_before(&place.file, &other.file);
-    place.file == other.file && place.offset >= other.offset || is_before == Some(false) && place.file != other.file
 }
 
 /// Returns a number for the target that no transaction's server bears.

@@ -137,13 +137,18 @@ fn a_stranger_is_let_in_nowhere() {
 #[test]
 fn a_damaged_event_ends_the_stream_with_an_error() {
     let dir = tempfile::tempdir().unwrap();
-    let (only, ends) = segment(dir.path(), "b.000001", &[1000, 1000]);
-    let mut bytes = std::fs::read(&only.path).unwrap();
-    let middle = usize::try_from(ends[1]).unwrap() + 500;
-    bytes[middle] ^= 1;
-    std::fs::write(&only.path, bytes).unwrap();
     let product = Product::MySql;
-    let source = source(Feed { product, segments: vec![only], begin: 4, end: ends[2], dumped: None });
-    assert_eq!(follow(&source, product, &at("b.000001", 4)).unwrap_err().code(), Some(1236));
-    assert!(source.failure().is_some_and(|text| text.contains("damaged")), "{:?}", source.failure());
+    // Of a large event it is known only when it has been sent.
+    for (nth, length) in [1_000, LARGE].into_iter().enumerate() {
+        let (only, ends) = segment(dir.path(), &format!("b.{nth:06}"), &[1_000, length]);
+        let mut bytes = std::fs::read(&only.path).unwrap();
+        let last = bytes.len() - 10;
+        bytes[last] ^= 1;
+        std::fs::write(&only.path, bytes).unwrap();
+        let (name, segments) = (only.name.clone(), vec![only]);
+        let source = source(Feed { product, segments, begin: 4, end: ends[2], dumped: None });
+        let broken = follow(&source, product, &at(&name, 4)).unwrap_err();
+        assert_eq!(broken.code(), (length < LARGE).then_some(1236), "{broken:?}");
+        assert!(source.failure().is_some_and(|text| text.contains("damaged")), "{:?}", source.failure());
+    }
 }

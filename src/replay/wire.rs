@@ -129,7 +129,7 @@ impl<S: Read + Write> Packets<S> {
 
     /// Begins a payload of a known length, which is then written piece by piece: an event of a gigabyte is never held.
     pub(super) fn payload(&mut self, length: usize) -> io::Result<Payload<'_, S>> {
-        let mut payload = Payload { packets: self, rest: length, lacking: 0, is_continued: false };
+        let mut payload = Payload { packets: self, rest: length, lacking: 0, is_continued: false, is_broken: false };
         payload.begin_packet()?;
         Ok(payload)
     }
@@ -205,6 +205,8 @@ pub(super) struct Payload<'a, S> {
     lacking: usize,
     /// The packet at hand is full, so that another continues it, an empty one if need be.
     is_continued: bool,
+    /// The client has gone.
+    is_broken: bool,
 }
 
 impl<S: Write> Payload<'_, S> {
@@ -230,8 +232,13 @@ impl<S: Write> Payload<'_, S> {
     }
 }
 
-impl<S: Write> Write for Payload<'_, S> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+impl<S: Write> Payload<'_, S> {
+    /// Tells whether it was the client that could not be written to.
+    pub(super) fn is_broken(&self) -> bool {
+        self.is_broken
+    }
+
+    fn write_part(&mut self, bytes: &[u8]) -> io::Result<usize> {
         if self.lacking == 0 && self.is_continued {
             self.begin_packet()?;
         }
@@ -239,6 +246,14 @@ impl<S: Write> Write for Payload<'_, S> {
         self.packets.stream.write_all(&bytes[..count])?;
         self.lacking -= count;
         Ok(count)
+    }
+}
+
+impl<S: Write> Write for Payload<'_, S> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let written = self.write_part(bytes);
+        self.is_broken |= written.is_err();
+        written
     }
 
     fn flush(&mut self) -> io::Result<()> {

@@ -1,6 +1,6 @@
 //! Where the binlogs of a replay come from: a directory of raw files, or what was captured of the source.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use tempfile::TempDir;
@@ -82,11 +82,27 @@ fn not_captured(stored: &Stored, manifest: &Manifest) -> ReplayError {
     ReplayError::NotCaptured { name, snapshot: stored.snapshot.id.short() }
 }
 
-/// Makes a directory of our own beside the catalog: binlogs hold rows.
-fn scratch(state_dir: &std::path::Path) -> Result<TempDir, RestoreError> {
-    let made = std::fs::create_dir_all(state_dir)
-        .and_then(|()| tempfile::Builder::new().prefix("replay-").tempdir_in(state_dir));
-    made.map_err(|error| RestoreError::from(Box::new(ReplayError::Dir { dir: state_dir.to_owned(), error })))
+/// What the directories of fetched binlogs are called, before the number of their process.
+const SCRATCH: &str = "replay-";
+
+/// Makes a directory of our own beside the catalog: binlogs hold rows. Those of runs that were killed go.
+fn scratch(state_dir: &Path) -> Result<TempDir, RestoreError> {
+    let fault = |error| RestoreError::from(Box::new(ReplayError::Dir { dir: state_dir.to_owned(), error }));
+    std::fs::create_dir_all(state_dir).map_err(fault)?;
+    for entry in std::fs::read_dir(state_dir).map_err(fault)? {
+        let entry = entry.map_err(fault)?;
+        if is_left(&entry.file_name().to_string_lossy()) {
+            std::fs::remove_dir_all(entry.path()).map_err(fault)?;
+        }
+    }
+    let prefix = format!("{SCRATCH}{}-", std::process::id());
+    tempfile::Builder::new().prefix(&prefix).tempdir_in(state_dir).map_err(fault)
+}
+
+/// Tells whether a name is one of ours whose process is gone.
+fn is_left(name: &str) -> bool {
+    let process = name.strip_prefix(SCRATCH).and_then(|rest| rest.split_once('-')?.0.parse::<u32>().ok());
+    process.is_some_and(|process| !Path::new(&format!("/proc/{process}")).exists())
 }
 
 /// The captured segments from a dump's position on.
@@ -153,5 +169,18 @@ impl<'a> Way<'a> {
             fetched.push(Segment { name: segment.file.clone(), path, bytes: segment.bytes });
         }
         Ok(fetched)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_directories_of_processes_that_are_gone_are_left_ones() {
+        assert!(is_left("replay-4194305-aBc"), "no process has a number past the kernel's largest");
+        assert!(!is_left(&format!("replay-{}-aBc", std::process::id())));
+        assert!(!is_left("replay-x-aBc"));
+        assert!(!is_left("catalog-1-2"));
     }
 }

@@ -27,6 +27,8 @@ pub struct ReplayRequest {
     pub binlogs: Option<PathBuf>,
     /// Go as near to the point as the binlogs lead.
     pub up_to_gap: bool,
+    /// The target holds an earlier recovery, from which it goes on without a load.
+    pub further: bool,
     /// Where to serve them to the target.
     pub listen: Option<SocketAddr>,
 }
@@ -45,6 +47,8 @@ pub struct DatabaseReplay {
     pub point: Point,
     /// An earlier run has loaded the dump; it may have applied a part of the binlogs, too.
     pub is_loaded: bool,
+    /// The target goes on from an earlier recovery that was over.
+    further: bool,
     /// Holds the binlogs for as long as they are served.
     _scratch: Option<Arc<TempDir>>,
 }
@@ -61,7 +65,8 @@ impl Found {
         let record = target(server, state.product, request).record().await.map_err(Box::new)?;
         // Without `--overwrite` nothing was begun on a target that held anything: what it holds was loaded.
         let was_empty = !request.overwrite && state.progress.is_none() && !state.holdings.is_empty();
-        let is_loaded = record.as_ref().is_some_and(|record| record.is_loaded || was_empty);
+        let further = request.replay.as_ref().is_some_and(|replay| replay.further);
+        let is_loaded = record.as_ref().map_or(further, |record| record.is_loaded || was_empty);
         match (&record, &request.replay) {
             (Some(record), None) => Err(RestoreError::InReplay(record.snapshot.clone())),
             _ => Ok(Self { record, is_loaded }),
@@ -112,12 +117,26 @@ pub(super) fn refuse_parts(policy: &Policy, source: &str, request: &Request) -> 
     }
 }
 
-/// Chooses the newest dump of the same source that the point does not lie before.
+/// Returns what the target has executed, where it is to go on from that.
+pub(super) async fn executed(
+    repository: &Arc<Repository>,
+    newest: &Chosen,
+    request: &Request,
+    asked: &ReplayRequest,
+) -> Result<Option<Executed>, RestoreError> {
+    let Some(server) = request.to_mysql.as_ref().filter(|_| asked.further) else { return Ok(None) };
+    let manifest = crate::backup::mysql::manifest(repository, &newest.stored, &newest.source);
+    let product = manifest.await.map_err(Box::new)?.product;
+    Ok(Some(target(server, product, request).executed().await.map_err(Box::new)?))
+}
+
+/// Chooses the newest dump of the same source that the point does not lie before, nor what the target has executed already.
 pub(super) async fn choose(
     repository: &Arc<Repository>,
     snapshots: &[StoredSnapshot],
     newest: Chosen,
     point: &Point,
+    executed: Option<&Executed>,
 ) -> Result<Chosen, RestoreError> {
     let mut candidates: Vec<Chosen> = snapshots.iter().filter_map(|stored| newest.instead(stored)).collect();
     candidates.retain(|one| one.kind == newest.kind && one.stored.snapshot.time <= newest.stored.snapshot.time);
@@ -125,7 +144,12 @@ pub(super) async fn choose(
     candidates.sort_by_key(|one| std::cmp::Reverse(one.stored.snapshot.time));
     for candidate in candidates {
         let manifest = crate::backup::mysql::manifest(repository, &candidate.stored, &candidate.source);
-        if is_at_or_before(&manifest.await.map_err(Box::new)?, point)? {
+        let manifest = manifest.await.map_err(Box::new)?;
+        let is_on_the_way = match executed {
+            Some(executed) => dumped(&manifest)?.is_subset(executed),
+            None => true,
+        };
+        if is_on_the_way && is_at_or_before(&manifest, point)? {
             return Ok(candidate);
         }
     }
@@ -146,9 +170,13 @@ fn is_at_or_before(manifest: &Manifest, point: &Point) -> Result<bool, RestoreEr
     }
 }
 
-fn holds(manifest: &Manifest, gtid: &Gtid) -> Result<bool, RestoreError> {
+fn dumped(manifest: &Manifest) -> Result<Executed, RestoreError> {
     let text = manifest.gtid.as_deref().unwrap_or_default();
-    let executed = Executed::parse(manifest.product, text).map_err(|error| Box::new(ReplayError::from(error)))?;
+    Ok(Executed::parse(manifest.product, text).map_err(|error| Box::new(ReplayError::from(error)))?)
+}
+
+fn holds(manifest: &Manifest, gtid: &Gtid) -> Result<bool, RestoreError> {
+    let executed = dumped(manifest)?;
     Ok(match (&executed, gtid) {
         // The last number of the domain alone tells, whichever server wrote it.
         (Executed::MariaDb(state), Gtid::MariaDb(gtid)) => {
@@ -182,14 +210,15 @@ impl DatabaseReplay {
             tokio::task::spawn_blocking(move || ReplayPlan::new(&start, segments, &point, falls_short, &of_thread));
         let plan = planned.await.map_err(|error| RestoreError::Thread(error.to_string()))?.map_err(Box::new)?;
         let target = target(server, state.product, request);
-        target.check(&plan, found.record.as_ref()).await.map_err(Box::new)?;
+        let further = asked.further && found.record.is_none();
+        target.check(&plan, found.record.as_ref(), further).await.map_err(Box::new)?;
         let (point, is_loaded) = (asked.point.clone(), found.is_loaded);
-        Ok(Self { target, plan, point, is_loaded, _scratch: scratch })
+        Ok(Self { target, plan, point, is_loaded, further, _scratch: scratch })
     }
 
     /// Makes the target fit before the dump is loaded.
     pub(super) async fn prepare(&self, snapshot: &str) -> Result<(), RestoreError> {
-        Ok(self.target.prepare(&self.plan, snapshot).await.map_err(Box::new)?)
+        Ok(self.target.prepare(&self.plan, snapshot, self.further).await.map_err(Box::new)?)
     }
 
     /// Notes on the target that the dump is loaded. Where a table is missing, it is not.

@@ -4,8 +4,10 @@ use std::path::Path;
 
 use bkp::mysql::gtid::Gtid;
 use bkp::mysql::manifest::{Position, Product as Dumped};
+use bkp::mysql::server::Server as Address;
 use bkp::replay::{Point, ReplayError, ReplayPlan, Replayed, Start, Target, segments};
 use bkp::run::Run;
+use bkp::secret::Secret;
 
 use crate::load::address;
 use crate::servers::{Product, Server};
@@ -55,8 +57,30 @@ pub(crate) fn last_gtid(server: &Server) -> Gtid {
     }
 }
 
+/// Returns the rights that the operator's guide gives to an account that replays.
+fn rights(product: Product) -> Vec<&'static str> {
+    let guide = include_str!("../../README.md").split_once("The account on the target needs").unwrap().1;
+    let mark = if product == Product::MySql { "-- MySQL" } else { "-- MariaDB" };
+    let granted = guide.lines().filter(|line| line.ends_with(mark));
+    granted.map(|line| line.split_once(" TO ").unwrap().0).collect()
+}
+
+/// Returns how an account reaches a server that has these rights and no other, but what keeps the record.
 fn target(server: &Server) -> Target {
-    Target { server: address(server), product: of(server.product()), threads: 4, listen: None, skip_binlog: false }
+    let mut sql =
+        "SET sql_log_bin = 0; CREATE USER replayer@'%' IDENTIFIED BY 'pw'; GRANT ALL ON bkp_restore.* TO replayer@'%';"
+            .to_owned();
+    for right in rights(server.product()) {
+        sql.push_str(&format!("{right} TO replayer@'%';"));
+    }
+    server.execute(&sql);
+    replayer(server)
+}
+
+fn replayer(server: &Server) -> Target {
+    let (user, password) = ("replayer".to_owned(), Some(Secret::new("pw".to_owned())));
+    let account = Address { user, password, ..address(server) };
+    Target { server: account, product: of(server.product()), threads: 4, listen: None, skip_binlog: false }
 }
 
 async fn replay(
@@ -67,8 +91,8 @@ async fn replay(
 ) -> Result<(ReplayPlan, Replayed), ReplayError> {
     let plan = ReplayPlan::new(start, segments::in_dir(dir, &start.position.file)?, point, false, &Run::silent())?;
     let target = target(server);
-    target.check(&plan, None).await?;
-    target.prepare(&plan, "test").await?;
+    target.check(&plan, None, false).await?;
+    target.prepare(&plan, "test", false).await?;
     let replayed = target.replay(&plan, &Run::silent()).await?;
     Ok((plan, replayed))
 }
@@ -107,6 +131,34 @@ async fn a_source_without_gtids_is_replayed_by_file_and_position() {
     }
 }
 
+/// Of the rights that the guide names, none is missing.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs the servers of scripts/lab; scripts/test runs it"]
+async fn an_account_with_the_guides_rights_replays_and_one_without_is_told_what_it_lacks() {
+    let source = Server::start(Product::MariaDb, &[]);
+    let start = here(&source);
+    work(&source);
+    let (wanted, last) = (state(&source), last_gtid(&source));
+    source.execute("DROP TABLE mall.orders");
+    let (server, dir) = (Server::start(Product::MariaDb, &[]), source.dir().join("data"));
+    let before = server.query("SELECT @@server_id, @@event_scheduler, @@slave_parallel_threads");
+    let (plan, _) = replay(&server, &start, &dir, &Point::Gtid(last.clone())).await.unwrap();
+    assert_eq!(state(&server), wanted);
+    assert_eq!(plan.last.unwrap().gtid, Some(last.clone()));
+    assert_eq!(server.query("SELECT @@server_id, @@event_scheduler, @@slave_parallel_threads"), before);
+
+    server.execute("REVOKE REPLICATION SLAVE ADMIN, SUPER ON *.* FROM replayer@'%'");
+    let plan = ReplayPlan::new(
+        &start,
+        segments::in_dir(&dir, &start.position.file).unwrap(),
+        &Point::Gtid(last),
+        false,
+        &Run::silent(),
+    );
+    let refused = replayer(&server).check(&plan.unwrap(), None, false).await.unwrap_err();
+    assert!(refused.hint().is_some_and(|hint| hint.contains("REPLICATION SLAVE ADMIN")), "{refused:?}");
+}
+
 /// A moment between two transactions, as `--point-in-time` takes it.
 fn moment(source: &Server, session_seconds: i64) -> String {
     match source.product() {
@@ -134,6 +186,7 @@ fn is_tidy(target: &Server) -> bool {
 /// Restores to several points of one history with the real program, is killed in the middle of one, and refused others.
 fn a_shop_comes_back_to_each_point(product: Product) {
     let world = World::ready(product);
+    world.write_policy("\n[mysql.db1.binlog]\ncapture = true\n");
     let source = &world.source;
     // The dump is taken while the shop works.
     std::thread::scope(|scope| {
@@ -148,7 +201,7 @@ fn a_shop_comes_back_to_each_point(product: Product) {
     let between = moment(source, clock + 15);
     source.execute(&format!("{} UPDATE mall.orders SET total = total + 1 WHERE shop_id = 2", at(20)));
     // On the target alone this takes a while.
-    let pause = format!("INSERT INTO mall.pause SELECT SLEEP(IF(@@server_id = {}, 0, 3))", source.port());
+    let pause = format!("INSERT INTO mall.pause SELECT SLEEP(IF(@@port = {}, 0, 3))", source.port());
     let form =
         if product == Product::MySql { "SET binlog_format = STATEMENT;" } else { "SET binlog_format = 'STATEMENT';" };
     source.execute(&format!("{} {form} {pause}", at(21)));
@@ -156,7 +209,7 @@ fn a_shop_comes_back_to_each_point(product: Product) {
     let second_state = state(source);
     source.execute(&format!("{} DROP TABLE mall.orders", at(40)));
     let mistake = last_gtid(source);
-    source.execute(&format!("{} INSERT INTO mall.shops VALUES (9, 'after')", at(50)));
+    source.execute(&format!("{} INSERT INTO mall.shops (id, name) VALUES (9, 'after')", at(50)));
 
     let binlogs = source.dir().join("data").display().to_string();
     let target = Server::start(product, &[]);
@@ -200,6 +253,30 @@ fn a_shop_comes_back_to_each_point(product: Product) {
     assert_eq!(target.query(settings), before);
 
     refused(&world, &target, &ended, &first);
+    captured(&world, &target, &format!("gtid:{first}"), &first_state);
+}
+
+/// What was captured is replayed where nothing else is named.
+fn captured(world: &World, target: &Server, point: &str, wanted: &[Vec<Option<String>>]) {
+    empty(target);
+    let restore = |more: &[&str]| world.restore_into(target, &[&["--source", "db1", "--yes"], more].concat());
+    world.bkp(&["binlog", "capture", "mall"]).expect(0);
+    let restored = restore(&["--point-in-time", point, "--json"]).expect(0).json();
+    assert_eq!(restored["restored"]["databases"][0]["replayed"]["prepared"], 0, "{restored}");
+    assert_eq!(state(target), wanted);
+    assert!(is_tidy(target));
+
+    // On from there, without a load; never back.
+    let again = restore(&["--point-in-time", "latest"]).expect(2);
+    assert!(again.err.contains("not empty"), "{again:?}");
+    let further = restore(&["--point-in-time", "latest", "--go-further", "--json"]).expect(0).json();
+    assert_eq!(further["restored"]["databases"][0]["rows"], 0, "{further}");
+    assert_eq!(state(target), state(&world.source));
+    let back = restore(&["--point-in-time", point, "--go-further"]).expect(2);
+    assert!(back.err.contains("between the dump and the point"), "{back:?}");
+    assert!(is_tidy(target));
+    let left = std::fs::read_dir(world.path("state")).unwrap().filter_map(Result::ok);
+    assert!(!left.into_iter().any(|entry| entry.file_name().to_string_lossy().starts_with("replay-")));
 }
 
 /// What the binlogs do not hold is refused, and the target stays as it is.
