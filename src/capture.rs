@@ -20,6 +20,7 @@ use std::time::Duration;
 
 use sha2::{Digest, Sha256};
 
+pub use crate::capture::begin::probe;
 pub use crate::capture::chain::Chain;
 pub use crate::capture::error::CaptureError;
 pub use crate::capture::facts::{Facts, facts};
@@ -58,9 +59,18 @@ impl Capture {
     /// Returns who we are to the server. The UUID comes from the names, so that a second capture by the same policy ends the first
     /// one's stream instead of standing beside it.
     fn replica(&self) -> Replica {
-        let digest = Sha256::digest(format!("bkp {}/{}", self.policy, self.source));
+        self.named("replica", self.plan.server_id)
+    }
+
+    /// Returns who we are for a look that must not end the stream of a capture.
+    fn visitor(&self) -> Replica {
+        self.named("visitor", self.plan.server_id.wrapping_add(1).max(1))
+    }
+
+    fn named(&self, role: &str, server_id: u32) -> Replica {
+        let digest = Sha256::digest(format!("bkp {role} {}/{}", self.policy, self.source));
         let text = hex::encode(&digest[..16]);
         let uuid = format!("{}-{}-{}-{}-{}", &text[..8], &text[8..12], &text[12..16], &text[16..20], &text[20..]);
-        Replica { server_id: self.plan.server_id, uuid, heartbeat: HEARTBEAT }
+        Replica { server_id, uuid, heartbeat: HEARTBEAT }
     }
 }

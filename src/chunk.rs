@@ -14,6 +14,23 @@ pub const AVERAGE: usize = 1 << 20;
 /// No chunk is longer; restic's own readers expect blobs of no more.
 pub const MAX: usize = 8 << 20;
 
+/// How long chunks are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Sizes {
+    /// No chunk but a stream's last is shorter.
+    pub min: usize,
+    /// Most chunks are about this long.
+    pub average: usize,
+    /// No chunk is longer.
+    pub max: usize,
+}
+
+/// Of every stream: few enough for an index of terabytes.
+pub const CHUNKS: Sizes = Sizes { min: MIN, average: AVERAGE, max: MAX };
+
+/// Of a chunk that is cut once more, because little in it changes and often.
+pub const PIECES: Sizes = Sizes { min: 4 << 10, average: 16 << 10, max: 64 << 10 };
+
 /// Memory for a chunk: most need no more, so that they are not copied while they grow.
 pub const ROOM: usize = AVERAGE + MIN;
 
@@ -25,27 +42,42 @@ pub struct Cutter {
     strict: u64,
     /// Used after it: a cut is likely.
     loose: u64,
+    sizes: Sizes,
 }
 
 impl Cutter {
     /// Makes the cutter of one repository. Another seed cuts elsewhere, so that lengths tell a stranger nothing.
     #[must_use]
-    pub fn new(seed: u64) -> Self {
+    pub fn new(seed: u64, sizes: Sizes) -> Self {
         let (table, _) = get_gear_with_seed(seed);
         let mut gear = Box::new([0; 256]);
         gear.copy_from_slice(&table);
-        let (strict, loose) = select_masks(AVERAGE, Normalization::Level1);
-        Self { gear, strict, loose }
+        let (strict, loose) = select_masks(sizes.average, Normalization::Level1);
+        Self { gear, strict, loose, sizes }
+    }
+
+    /// Cuts bytes that are all there. Joined, the chunks are the bytes again.
+    #[must_use]
+    pub fn cut<'a>(&self, bytes: &'a [u8]) -> Vec<&'a [u8]> {
+        let (mut chunks, mut rest) = (Vec::with_capacity(2 * bytes.len() / self.sizes.average + 1), bytes);
+        while !rest.is_empty() {
+            let length = self.scan(&mut 0, 0, rest).unwrap_or(rest.len());
+            let (chunk, after) = rest.split_at(length);
+            chunks.push(chunk);
+            rest = after;
+        }
+        chunks
     }
 
     /// Scans bytes that begin at `start` of a chunk; returns how many of them belong to it, or `None` if all do and more may.
     fn scan(&self, hash: &mut u64, start: usize, bytes: &[u8]) -> Option<usize> {
         let at = |place: usize| place.saturating_sub(start).min(bytes.len());
-        let (first, middle, last) = (at(MIN), at(AVERAGE), at(MAX));
+        let Sizes { min, average, max } = self.sizes;
+        let (first, middle, last) = (at(min), at(average), at(max));
         let cut = self
             .find(hash, self.strict, first, &bytes[first..middle])
             .or_else(|| self.find(hash, self.loose, middle, &bytes[middle..last]));
-        cut.or_else(|| (start + last == MAX).then_some(last))
+        cut.or_else(|| (start + last == max).then_some(last))
     }
 
     /// Rolls the hash over bytes, two at a time: the sum of a pair does not wait for the hash before it.

@@ -6,7 +6,7 @@
 //! ```text
 //! id human secret clock pace event run entry  ground: no policy, no I/O of their own but a secret's file
 //! schedule policy net                 intent: TOML -> values that hold together; cron text -> next, missed
-//! mysql source                        where data comes from; knows no store and no repository
+//! mysql find source                   where data comes from; knows no store and no repository
 //! chunk seal                          bytes -> chunks -> sealed blobs
 //! store repository place              what is kept, in restic's format, version 2; the stores that a policy names
 //! target replay sandbox               where a restore writes, and binlogs after it; a server that is thrown away
@@ -30,6 +30,7 @@ pub mod policy;
 pub mod net;
 
 pub mod mysql;
+pub mod find;
 pub mod source;
 
 pub mod chunk;

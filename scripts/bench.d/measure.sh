@@ -9,7 +9,7 @@ measure() {
   shift 2
   sync
   before=$(server_ticks)
-  if ! /usr/bin/time -o "$note" -f '%e %U %S %M' "$@" >"$log" 2>&1; then
+  if ! /usr/bin/time -o "$note" -f '%e %U %S %M' "${contestants_on[@]}" "$@" >"$log" 2>&1; then
     tail -n 20 "$log" >&2
     echo "bench: $case, $who: failed: $*" >&2
     exit 1
@@ -67,7 +67,7 @@ print_table() {
 }
 
 print_machine() {
-  printf '\n%s, %s cores, %s GiB, %s; medians of %s rounds; bkp %s\n\n' "$(date -u +%F)" "$(nproc)" \
+  printf '\n%s, %s cores, %s GiB, %s; medians of %s rounds%s; bkp %s\n\n' "$(date -u +%F)" "$(nproc)" \
     "$(awk '/^MemTotal/ { printf "%.0f", $2 / 1048576 }' /proc/meminfo)" "$(sed -n 's/^model name.*: //p' /proc/cpuinfo | head -n 1)" \
-    "$rounds" "$("$bin/bkp" --version | cut -d' ' -f2)"
+    "$rounds" "${contestants_on:+, servers and contestants each on half of the cores}" "$("$bin/bkp" --version | cut -d' ' -f2)"
 }

@@ -11,7 +11,7 @@ clean_up() {
 
 # Starts a server whose settings suit a machine of this size, for the source and for the target alike.
 start_mariadb() {
-  scripts/lab up mariadb "$work/$1" 0 --innodb-buffer-pool-size=4G --innodb-log-file-size=1G --innodb-io-capacity=2000 |
+  "${servers_on[@]}" scripts/lab up mariadb "$work/$1" 0 --innodb-buffer-pool-size=4G --innodb-log-file-size=1G --innodb-io-capacity=2000 |
     sed "s/^/$1_/"
 }
 

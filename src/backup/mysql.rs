@@ -55,7 +55,7 @@ pub(super) async fn save(job: &Job<'_>, name: &str) -> Result<Backed, BackupErro
         tokio::task::spawn_blocking(move || {
             let mut window = Snapshot::open(&server, &place, unheld, &run)?;
             check_way_back(&mut window, &server)?;
-            let (sink, throttle) = (TreeSink::new(writer), window.throttle());
+            let (sink, throttle) = (TreeSink::new(writer, previous.is_some()), window.throttle());
             let manifest = window.dump(&sink, previous.as_ref(), &run)?;
             Ok::<_, BackupError>((manifest, sink, throttle.pauses()))
         })
@@ -162,12 +162,14 @@ pub async fn manifest(repository: &Repository, stored: &StoredSnapshot, source: 
 /// A sink whose files become the nodes of a tree.
 struct TreeSink {
     writer: Writer,
+    /// Whether most of the rows were saved before.
+    is_repeated: bool,
     files: Mutex<BTreeMap<String, Content>>,
 }
 
 impl TreeSink {
-    fn new(writer: Writer) -> Self {
-        Self { writer, files: Mutex::default() }
+    fn new(writer: Writer, is_repeated: bool) -> Self {
+        Self { writer, is_repeated, files: Mutex::default() }
     }
 
     /// Saves the trees from the leaves up and returns the root's id.
@@ -182,7 +184,8 @@ impl TreeSink {
 
 impl Sink for TreeSink {
     fn file(&self, path: &str) -> Result<Box<dyn FileSink + '_>, SinkError> {
-        Ok(Box::new(TreeFile { sink: self, path: path.to_owned(), writer: self.writer.file() }))
+        let writer = if self.is_repeated { self.writer.file_again() } else { self.writer.file() };
+        Ok(Box::new(TreeFile { sink: self, path: path.to_owned(), writer }))
     }
 }
 

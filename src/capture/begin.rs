@@ -1,9 +1,9 @@
 //! Where a capture begins: what was captured before is held against what the server has now.
 
-use chrono::DateTime;
+use chrono::{DateTime, Utc};
 
 use crate::capture::chain::{Beginning, Chain, Epoch, is_next, number_of};
-use crate::capture::facts::Facts;
+use crate::capture::facts::{Facts, facts};
 use crate::capture::{Capture, CaptureError};
 use crate::mysql::gtid::Executed;
 use crate::mysql::manifest::Product;
@@ -83,27 +83,48 @@ pub(crate) fn missing(executed: &Executed, before: &Executed) -> Option<String> 
     (!text.is_empty()).then_some(text)
 }
 
-/// Finds the first file of a new epoch: the newest that was begun before the window, so that the window is whole, or else the
-/// oldest. A server may have far more than that.
+/// Finds the first file of a new epoch. A server may have far more than the window.
 pub(crate) fn first_file(capture: &Capture, facts: &Facts, run: &Run) -> Result<FilePosition, CaptureError> {
     let since = run.now() - capture.plan.window;
-    let (mut low, mut high) = (0, facts.files.len());
+    let product = facts.origin.product;
+    let file = first_of_window(&facts.files, since, |file| created(capture, product, file, run))?;
+    let file = file.ok_or(CaptureError::NoBinlog)?.to_owned();
+    Ok(FilePosition { file, offset: FIRST_EVENT })
+}
+
+/// Returns the newest file that was begun before a moment, so that all that came since is there; else the oldest. Few are asked.
+fn first_of_window(
+    files: &[(String, u64)],
+    since: DateTime<Utc>,
+    mut created: impl FnMut(&str) -> Result<u32, CaptureError>,
+) -> Result<Option<&str>, CaptureError> {
+    let (mut low, mut high) = (0, files.len());
     while high - low > 1 {
         let middle = low + (high - low) / 2;
-        let created = created(capture, facts.origin.product, &facts.files[middle].0, run)?;
-        let is_before = DateTime::from_timestamp(created.into(), 0).is_some_and(|created| created < since);
+        let created = DateTime::from_timestamp(created(&files[middle].0)?.into(), 0);
+        let is_before = created.is_some_and(|created| created < since);
         (low, high) = if is_before { (middle, high) } else { (low, middle) };
     }
-    let (file, _) = facts.files.get(low).ok_or(CaptureError::NoBinlog)?;
-    Ok(FilePosition { file: file.clone(), offset: FIRST_EVENT })
+    Ok(files.get(low).map(|(file, _)| file.as_str()))
+}
+
+/// Tries a capture out: asks for the newest file as a replica of another name, and reads its first event.
+///
+/// # Errors
+/// What would keep a capture from beginning.
+pub fn probe(capture: &Capture, run: &Run) -> Result<Facts, CaptureError> {
+    let facts = facts(&mut capture.server.open_wire(&run.cancel)?)?;
+    if let Some((file, _)) = facts.files.last() {
+        created(capture, facts.origin.product, file, run)?;
+    }
+    Ok(facts)
 }
 
 /// Asks when the server began a file: its first event says so.
 fn created(capture: &Capture, product: Product, file: &str, run: &Run) -> Result<u32, CaptureError> {
     let wire = capture.server.open_wire(&run.cancel)?;
     let from = FilePosition { file: file.to_owned(), offset: FIRST_EVENT };
-    // The stream of another number: the one that follows takes its place.
-    let stream = wire.stream_binlog(product, &from, &capture.replica(), AtEnd::Stop);
+    let stream = wire.stream_binlog(product, &from, &capture.visitor(), AtEnd::Stop);
     let mut stream = stream.map_err(CaptureError::Stream)?;
     loop {
         match stream.next().map_err(CaptureError::Stream)? {
@@ -177,6 +198,25 @@ mod tests {
         }
         let lost_spool = start(&open, &facts("a", &[("b.000008", 600)]), false);
         assert_eq!(lost_spool, Start::Within(at("b.000008", 4)));
+    }
+
+    #[test]
+    fn a_new_epoch_begins_with_the_file_that_the_window_begins_in_and_few_are_asked() {
+        let files: Vec<_> = (0..1_000).map(|number| (format!("b.{number:06}"), 9)).collect();
+        let first = |since: i64| {
+            let mut asked = 0;
+            let since = DateTime::from_timestamp(since, 0).unwrap();
+            let file = first_of_window(&files, since, |file| {
+                asked += 1;
+                Ok(number_of(file).unwrap().1.try_into().unwrap())
+            });
+            assert!(asked <= 10, "{asked}");
+            file.unwrap().unwrap().to_owned()
+        };
+        assert_eq!(first(500), "b.000499", "what was committed at 500 may be in the file before");
+        assert_eq!((first(-5), first(0), first(1)), ("b.000000".into(), "b.000000".into(), "b.000000".into()));
+        assert_eq!(first(5_000), "b.000999");
+        assert!(matches!(first_of_window(&[], DateTime::UNIX_EPOCH, |_| Ok(0)), Ok(None)));
     }
 
     #[test]

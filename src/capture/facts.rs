@@ -42,6 +42,13 @@ pub fn facts(wire: &mut Wire) -> Result<Facts, CaptureError> {
 
 impl Facts {
     #[cfg(test)]
+    pub(crate) fn with(variables: &[(&str, &str)]) -> Self {
+        let origin = Origin { product: Product::MariaDb, version: String::new(), server: String::new() };
+        let variables = variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        Self { origin, files: Vec::new(), variables }
+    }
+
+    #[cfg(test)]
     pub(crate) fn new(origin: Origin, files: Vec<(String, u64)>) -> Self {
         Self { origin, files, variables: BTreeMap::new() }
     }

@@ -164,3 +164,108 @@ impl Incoming {
 pub(crate) fn failed(act: &'static str, path: &Path, error: io::Error) -> CaptureError {
     CaptureError::Spool { act, path: path.to_owned(), error }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::cast_possible_truncation, reason = "a test may panic")]
+mod tests {
+    use super::*;
+    use crate::mysql::binlog::Kind;
+    use crate::mysql::manifest::Product;
+
+    /// Makes an event that ends with its checksum.
+    fn event(kind: Kind, body: &[u8], offset: u64) -> Vec<u8> {
+        let length = (Header::BYTES + body.len() + 4) as u32;
+        let end = offset as u32 + length;
+        let mut bytes = [&7_u32.to_le_bytes()[..], &[kind.0], &1_u32.to_le_bytes(), &length.to_le_bytes()].concat();
+        bytes.extend([&end.to_le_bytes()[..], &[0, 0], body].concat());
+        let sum = crc32fast::hash(&bytes);
+        bytes.extend(sum.to_le_bytes());
+        bytes
+    }
+
+    fn format() -> Vec<u8> {
+        let mut version = b"9.7.0".to_vec();
+        version.resize(50, 0);
+        let lengths = [0; 42];
+        let body = [&4_u16.to_le_bytes()[..], &version, &7_u32.to_le_bytes(), &[19], &lengths, &[1]].concat();
+        event(Kind::FORMAT_DESCRIPTION, &body, 4)
+    }
+
+    fn take(tail: &mut Tail, bytes: &[u8]) -> Result<(), CaptureError> {
+        let head: [u8; Header::BYTES] = bytes[..Header::BYTES].try_into().unwrap();
+        tail.begin(Header::parse(&head).unwrap())?;
+        bytes.chunks(100).try_for_each(|part| tail.write(part))?;
+        tail.end()
+    }
+
+    fn begun(path: &Path) -> (Tail, Vec<u8>) {
+        let mut tail = Tail::create(path, "b.000001", Executed::new(Product::MySql)).unwrap();
+        take(&mut tail, &format()).unwrap();
+        let bytes = [&MAGIC[..], &format()].concat();
+        (tail, bytes)
+    }
+
+    #[test]
+    fn an_event_that_is_damaged_on_its_way_leaves_no_trace_and_comes_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("b.000001");
+        let (mut tail, mut whole) = begun(&path);
+        // Larger than what is written at once, so that part of it is in the file when it turns out.
+        let good = event(Kind::QUERY, &vec![b'x'; PENDING_BYTES_MAX + 5_000], whole.len() as u64);
+        for at in [Header::BYTES + 9, good.len() / 2, good.len() - 1] {
+            let mut bad = good.clone();
+            bad[at] ^= 0x10;
+            let refused = take(&mut tail, &bad);
+            assert!(
+                matches!(refused, Err(CaptureError::Event { error: BinlogError::Damaged { .. }, .. })),
+                "{refused:?}"
+            );
+            tail.sync().unwrap();
+            assert_eq!(std::fs::read(&path).unwrap(), whole);
+        }
+        take(&mut tail, &good).unwrap();
+        tail.sync().unwrap();
+        whole.extend(&good);
+        assert_eq!(std::fs::read(&path).unwrap(), whole);
+        let segment = tail.scan.segment("b.000001", false);
+        assert_eq!(segment.sha256, hex::encode(Sha256::digest(&whole)));
+    }
+
+    #[test]
+    fn an_event_of_another_place_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut tail, whole) = begun(&dir.path().join("b.000001"));
+        let later = event(Kind::QUERY, b"body", whole.len() as u64 + 40);
+        assert!(matches!(take(&mut tail, &later), Err(CaptureError::Hole { .. })));
+    }
+
+    #[test]
+    fn after_a_crash_a_file_goes_on_behind_its_last_whole_event() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("b.000001");
+        let (_, head) = begun(&path);
+        let first = event(Kind::QUERY, b"the first", head.len() as u64);
+        let second = event(Kind::QUERY, b"the second", (head.len() + first.len()) as u64);
+        let whole = [&head[..], &first].concat();
+        let resume = || Tail::resume(&path, "b.000001", Executed::new(Product::MySql)).unwrap();
+        for kept in 0..second.len() {
+            std::fs::write(&path, [&whole[..], &second[..kept]].concat()).unwrap();
+            let mut tail = resume();
+            assert_eq!(tail.scan.bytes, whole.len() as u64, "{kept} bytes of the second");
+            take(&mut tail, &second).unwrap();
+            tail.sync().unwrap();
+            assert_eq!(std::fs::read(&path).unwrap(), [&whole[..], &second].concat());
+        }
+        // Its place was made, and its bytes never came.
+        std::fs::write(&path, [&whole[..], &vec![0; second.len()]].concat()).unwrap();
+        assert_eq!(resume().scan.bytes, whole.len() as u64);
+        // Nothing but a piece of the beginning.
+        for kept in 0..head.len() {
+            std::fs::write(&path, &head[..kept]).unwrap();
+            let mut tail = resume();
+            take(&mut tail, &format()).unwrap();
+            tail.sync().unwrap();
+            assert_eq!(std::fs::read(&path).unwrap(), head, "{kept} bytes");
+        }
+    }
+}

@@ -15,7 +15,7 @@ fn noise(seed: u64, length: usize) -> Vec<u8> {
 }
 
 fn chunks(seed: u64, bytes: &[u8], piece: usize) -> Vec<Vec<u8>> {
-    let mut chunker = Chunker::new(Cutter::new(seed));
+    let mut chunker = Chunker::new(Cutter::new(seed, CHUNKS));
     let mut found = Vec::new();
     for part in bytes.chunks(piece) {
         let pushed: Result<(), Infallible> = chunker.push(part, |chunk| {
@@ -39,6 +39,19 @@ fn cuts_fall_where_the_reference_puts_them() {
         let reference = FastCDC::with_level_and_seed(&bytes, MIN, AVERAGE, MAX, Normalization::Level1, seed);
         let expected: Vec<_> = reference.map(|chunk| chunk.length).collect();
         assert_eq!(lengths(&chunks(seed, &bytes, 64 << 10)), expected, "seed {seed}, {length} bytes");
+    }
+}
+
+#[test]
+fn pieces_are_cut_where_the_reference_puts_them() {
+    for (seed, length) in [(0, 1 << 20), (77, 300_001), (5, 100), (6, 0)] {
+        let bytes = noise(seed, length);
+        let Sizes { min, average, max } = PIECES;
+        let reference = FastCDC::with_level_and_seed(&bytes, min, average, max, Normalization::Level1, seed);
+        let expected: Vec<_> = reference.map(|chunk| chunk.length).collect();
+        let found = Cutter::new(seed, PIECES).cut(&bytes);
+        assert_eq!(found.iter().map(|piece| piece.len()).collect::<Vec<_>>(), expected, "seed {seed}, {length} bytes");
+        assert_eq!(found.concat(), bytes);
     }
 }
 

@@ -8,7 +8,9 @@ use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 
 mod binlog;
 
-pub use binlog::{BinlogCaptureArgs, BinlogCommand, BinlogExportArgs, BinlogListArgs, DaemonArgs};
+pub use binlog::{
+    BinlogCaptureArgs, BinlogCommand, BinlogExportArgs, BinlogFindArgs, BinlogListArgs, ChangeArg, DaemonArgs,
+};
 
 /// Exit codes, for the end of `--help` and the manual.
 pub const EXIT_CODES: &str = "\
@@ -42,7 +44,7 @@ pub struct Global {
     /// Without it: /etc/bkp/policies, then ./policies.
     #[arg(long = "policies", global = true, value_name = "DIR", env = "BKP_POLICIES")]
     pub policies_dir: Option<PathBuf>,
-    /// Works from this recovery kit alone, as on a bare machine: restore, export, verify, snapshots, drill
+    /// Works from this recovery kit alone, as on a bare machine: restore, export, binlog, verify, snapshots, drill
     #[arg(long, global = true, value_name = "DIR", env = "BKP_KIT", help_heading = KIT)]
     pub kit: Option<PathBuf>,
     /// File with the kit's passphrase, that only its owner can read; without it, it is typed at the terminal
@@ -185,7 +187,7 @@ What a copy's store keeps by its own lock is listed with its date (exit 18); a l
     /// Exports or checks the recovery kit: for the day on which this machine is gone too
     #[command(subcommand)]
     Kit(KitCommand),
-    /// Captures, lists or exports the binlogs of databases
+    /// Captures, lists, searches or exports the binlogs of databases
     #[command(subcommand)]
     Binlog(BinlogCommand),
     /// Follows the binlogs of all policies until it is told to stop, and seals what is new each interval

@@ -1,4 +1,6 @@
-//! The commands on binlogs: capture, list, export.
+//! The commands on binlogs: capture, list, find, export.
+
+mod find;
 
 use std::sync::Arc;
 
@@ -27,6 +29,7 @@ pub(super) fn binlog(global: &Global, command: &BinlogCommand) -> Answered {
             wait(global, |run| async move { work::step(&policy, &task, std::time::Duration::ZERO, &run).await })
         }
         BinlogCommand::List(args) => list(global, args),
+        BinlogCommand::Find(args) => find::find(global, args),
         BinlogCommand::Export(args) => export(global, args),
     }
 }

@@ -9,11 +9,13 @@ use crate::copy::{CopyError, LedgerError};
 use crate::drill::DrillError;
 use crate::exit::{Exit, Failure};
 use crate::export::ExportError;
+use crate::find::FindError;
 use crate::heal::HealError;
 use crate::human;
 use crate::install::InstallError;
 use crate::keys::KeysError;
 use crate::kit::KitError;
+use crate::mysql::binlog::BinlogError;
 use crate::mysql::server::ServerError;
 use crate::place::PlaceError;
 use crate::policy::PolicyError;
@@ -330,6 +332,17 @@ coded! {
         AgainstError::Read(error) => error.code(),
         AgainstError::Source(error) => error.code(),
         AgainstError::NoDatabase(_) | AgainstError::NotDatabase(_) => Exit::Usage,
+    };
+    FindError: |error| match error {
+        FindError::List { .. } | FindError::Open { .. } => Exit::Failed,
+        FindError::NoFile { .. } => Exit::Usage,
+        FindError::Read { error, .. } => error.code(),
+        FindError::Stopped(_) => Exit::Interrupted,
+    };
+    BinlogError: |error| match error {
+        BinlogError::Io { .. } => Exit::Failed,
+        BinlogError::NoBinlog | BinlogError::Encrypted { .. } => Exit::Usage,
+        BinlogError::Damaged { .. } | BinlogError::Malformed { .. } | BinlogError::TooLarge { .. } => Exit::Damaged,
     };
     DrillError: |error| match error {
         DrillError::WorkDir { .. } | DrillError::Thread(_) => Exit::Failed,

@@ -8,6 +8,8 @@ use std::io;
 
 mod fields;
 mod format;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 mod group;
 mod gtid_event;
 mod header;
@@ -39,7 +41,7 @@ pub use transaction::{Changes, Touched, Transaction, Transactions};
 pub const MAGIC: [u8; 4] = *b"\xFEbin";
 
 /// What an encrypted file of MySQL begins with.
-const MAGIC_ENCRYPTED: [u8; 4] = *b"\xFDbin";
+pub const MAGIC_ENCRYPTED: [u8; 4] = *b"\xFDbin";
 
 /// The largest event that a server writes: `max_allowed_packet`'s bound, and what rows and headers add.
 pub const EVENT_BYTES_MAX: u32 = (1 << 30) + (1 << 20);
@@ -63,14 +65,15 @@ pub enum BinlogError {
 impl BinlogError {
     /// Returns the next step for the operator.
     #[must_use]
-    pub fn hint(&self) -> Option<&'static str> {
-        match self {
+    pub fn hint(&self) -> Option<String> {
+        let hint = match self {
             Self::Encrypted { .. } => {
-                Some("only the server can read it: let bkp capture it from the server, which sends it in the clear")
+                "only its server can read it, and sends it in the clear: fetch it with `mysqlbinlog --read-from-remote-server --raw`"
             }
-            Self::NoBinlog => Some("name a binlog file as the server or `bkp binlog export` wrote it"),
-            _ => None,
-        }
+            Self::NoBinlog => "name binlog files as the server wrote them",
+            _ => return None,
+        };
+        Some(hint.to_owned())
     }
 }
 

@@ -14,6 +14,7 @@ mod mysql;
 
 pub use intervals::Intervals;
 pub use mariadb::{BinlogState, MariaDbGtid, Position};
+pub(crate) use mysql::NUMBER_END;
 pub use mysql::{GtidSet, MySqlGtid, Tsid, Uuid};
 
 /// A text that is no GTID, or no set of them.

@@ -2,6 +2,7 @@
 //!
 //! What breaks one part breaks the writer: the first fault sticks, and `put`, `wait` and `finish` all return it.
 
+mod again;
 mod file;
 mod pipeline;
 mod ticket;
@@ -12,7 +13,7 @@ use std::sync::Arc;
 pub use crate::repository::writer::file::{Content, FileWriter};
 pub use crate::repository::writer::ticket::{SavedBlob, Ticket};
 
-use crate::chunk::Cutter;
+use crate::chunk::{self, Cutter};
 use crate::id::{BlobId, ObjectId};
 use crate::repository::Repository;
 use crate::repository::error::RepositoryError;
@@ -72,6 +73,8 @@ pub struct Writer {
     /// Dropped with the last clone, which ends the threads.
     pipeline: Arc<PipelineOwner>,
     cutter: Cutter,
+    /// For chunks that are cut once more.
+    pieces: Cutter,
 }
 
 struct PipelineOwner(Arc<Pipeline>);
@@ -84,9 +87,13 @@ impl Drop for PipelineOwner {
 
 impl Writer {
     pub(super) fn new(repository: &Arc<Repository>, run: &Run, limits: Limits) -> Self {
-        let cutter = Cutter::new(repository.config.chunker_polynomial);
+        let seed = repository.config.chunker_polynomial;
         let pipeline = Pipeline::start(Arc::clone(repository), run.clone(), limits);
-        Self { pipeline: Arc::new(PipelineOwner(pipeline)), cutter }
+        Self {
+            pipeline: Arc::new(PipelineOwner(pipeline)),
+            cutter: Cutter::new(seed, chunk::CHUNKS),
+            pieces: Cutter::new(seed, chunk::PIECES),
+        }
     }
 
     /// Hands plain bytes over to be sealed and stored as one blob; blocks while too many bytes are in flight.
@@ -94,12 +101,17 @@ impl Writer {
     /// # Errors
     /// Whatever broke the writer before, or a signal to stop.
     pub fn put(&self, kind: BlobKind, plain: Vec<u8>) -> Result<Ticket, RepositoryError> {
-        self.pipeline.0.put(kind, None, plain)
+        self.pipeline.0.put(kind, None, None, plain)
     }
 
-    /// Like [`Writer::put`], for a chunk of a stream whose chunks are compressed alike.
-    fn put_part(&self, effort: &Arc<Effort>, plain: Vec<u8>) -> Result<Ticket, RepositoryError> {
-        self.pipeline.0.put(BlobKind::Data, Some(Arc::clone(effort)), plain)
+    /// Like [`Writer::put`], for a chunk of a stream whose chunks are compressed alike; its id, where that is known.
+    fn put_part(&self, effort: &Arc<Effort>, id: Option<BlobId>, plain: Vec<u8>) -> Result<Ticket, RepositoryError> {
+        self.pipeline.0.put(BlobKind::Data, id, Some(Arc::clone(effort)), plain)
+    }
+
+    /// Tells whether the bytes of this id are there or on their way.
+    fn knows(&self, id: BlobId) -> bool {
+        self.pipeline.0.knows(BlobKind::Data, id)
     }
 
     /// Returns memory for a chunk, that of one which is sealed where there is some.
@@ -132,7 +144,14 @@ impl Writer {
     /// Starts a stream that is cut into blobs where its content says so.
     #[must_use]
     pub fn file(&self) -> FileWriter {
-        FileWriter::new(self.clone(), self.cutter.clone())
+        FileWriter::new(self.clone(), self.cutter.clone(), false)
+    }
+
+    /// Starts a stream like [`Writer::file`], most of which was saved before: where little has changed, it is cut into smaller blobs,
+    /// so that the next change of that place stores less.
+    #[must_use]
+    pub fn file_again(&self) -> FileWriter {
+        FileWriter::new(self.clone(), self.cutter.clone(), true)
     }
 
     /// Makes all packs durable, then the index that finds them; each is read back from the store. To be called once all that is to

@@ -25,7 +25,7 @@ struct Desk {
 
 impl Desk {
     fn new(product: Product) -> Self {
-        let desk = Self { dir: tempfile::tempdir().unwrap(), server: Server::start(product, &[]) };
+        let desk = Self { dir: tempfile::tempdir().unwrap(), server: Server::start(product, &["--server-id=77"]) };
         for (name, secret) in [("repo.key", "repo-pw"), ("db.pw", "db-pw")] {
             fs::write(desk.path(name), secret).unwrap();
             fs::set_permissions(desk.path(name), fs::Permissions::from_mode(0o600)).unwrap();
@@ -210,6 +210,12 @@ fn a_capture_is_exact_and_names_what_it_lacks(product: Product) {
     assert_eq!(last["after"].as_str().unwrap(), desk.executed().replace('\n', ""));
     desk.assert_exact();
     assert_eq!(desk.capture()["sealed"], Value::Null, "nothing was new");
+    assert!(desk.bkp(&["doctor", "mall"]).out.contains("ok      db1: its binlog can be captured"));
+    let status = desk.bkp(&["status", "mall", "--json"]).json()["policies"][0]["sources"][0]["binlog"].clone();
+    assert!(
+        status["repository_lag_ms"].as_u64().is_some_and(|lag| lag < 60_000) && status["error"].is_null(),
+        "{status}"
+    );
 
     // Closed segments are in the repository alone; restic has them, too.
     let spool = desk.path("state/binlog/db1/1");
@@ -264,6 +270,8 @@ fn without_rights(desk: &Desk) {
     desk.server.execute("REVOKE REPLICATION SLAVE ON *.* FROM 'capture'@'%'");
     let refused = desk.bkp(&["binlog", "capture", "mall"]).expect(1);
     assert!(refused.err.contains("Rights to capture"), "{}", refused.err);
+    assert!(desk.bkp(&["doctor", "mall"]).out.contains("BAD     db1: its binlog can be captured"));
+    assert!(desk.bkp(&["status", "mall"]).out.contains("the capture of `db1`'s binlog stands still"));
 }
 
 #[test]

@@ -31,7 +31,7 @@ use crate::world::{Ended, files, noise};
 
 pub(crate) use desk::{BKP, Desk, flip};
 
-fn alone(args: &[&str]) -> Ended {
+pub(crate) fn alone(args: &[&str]) -> Ended {
     Command::new(BKP).args(args).stdin(Stdio::null()).output().unwrap().into()
 }
 

@@ -1,6 +1,7 @@
 //! One binary for all tests that go through more than one module.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::missing_panics_doc)]
 
+mod binlog;
 mod blind;
 mod cache;
 mod capture;

@@ -23,12 +23,17 @@ pub(crate) use s3::S3;
 
 use std::future::Future;
 use std::thread;
+use std::time::Duration;
+
+/// What takes longer hangs.
+const ANSWER_MAX: Duration = Duration::from_mins(10);
 
 /// Runs a future to its end, also from within a test's own runtime.
 pub(crate) fn block_on<T: Send>(future: impl Future<Output = T> + Send) -> T {
     let run = || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        runtime.block_on(future)
+        let limited = async { tokio::time::timeout(ANSWER_MAX, future).await };
+        runtime.block_on(limited).unwrap_or_else(|_| panic!("no end after {ANSWER_MAX:?}"))
     };
     thread::scope(|scope| scope.spawn(run).join()).unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }

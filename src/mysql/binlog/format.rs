@@ -55,7 +55,7 @@ pub struct Format {
     pub checksum: Checksum,
     /// The file is being written, or was not closed: its server broke down.
     pub is_in_use: bool,
-    post_headers: Vec<u8>,
+    pub product: Product,
 }
 
 impl Format {
@@ -98,22 +98,10 @@ impl Format {
             _ => return Err(Malformed("it announces an unknown checksum")),
         };
         let is_in_use = header.flags & flag::IN_USE != 0;
-        Ok(Self { server_version, checksum, is_in_use, post_headers: rest.to_vec() })
-    }
-
-    /// Returns which product wrote the file.
-    #[must_use]
-    pub fn product(&self) -> Product {
-        // Only MariaDB has events past 159, and says how long their post-headers are.
-        let is_mariadb = self.post_headers.len() >= usize::from(Kind::MARIADB_GTID.0);
-        if is_mariadb { Product::MariaDb } else { Product::MySql }
-    }
-
-    /// Returns how many bytes of fixed fields an event of a kind begins its body with.
-    #[must_use]
-    pub fn post_header(&self, kind: Kind) -> usize {
-        let index = usize::from(kind.0).checked_sub(1);
-        index.and_then(|index| self.post_headers.get(index)).map_or(0, |bytes| usize::from(*bytes))
+        // Only MariaDB has events past 159; there is a byte for each kind.
+        let is_mariadb = rest.len() >= usize::from(Kind::MARIADB_GTID.0);
+        let product = if is_mariadb { Product::MariaDb } else { Product::MySql };
+        Ok(Self { server_version, checksum, is_in_use, product })
     }
 
     /// Returns what an event of a kind ends with: a format description always has a checksum.

@@ -4,7 +4,7 @@ use chrono::{DateTime, Utc};
 
 use crate::mysql::binlog::start::varlen;
 use crate::mysql::binlog::{Event, Kind, Malformed};
-use crate::mysql::gtid::{Gtid, MariaDbGtid, MySqlGtid, Tsid, Uuid};
+use crate::mysql::gtid::{Gtid, MariaDbGtid, MySqlGtid, NUMBER_END, Tsid, Uuid};
 use crate::mysql::wire::cursor::Cursor;
 
 /// MariaDB's flag: one event makes the transaction, and no COMMIT ends it.
@@ -86,6 +86,9 @@ fn time(micros: u64) -> Result<DateTime<Utc>, Malformed> {
 
 fn named(uuid: Uuid, tag: &str, number: u64) -> Result<Gtid, Malformed> {
     let tsid = Tsid::new(uuid, tag).map_err(|_| Malformed("a GTID's tag is none"))?;
+    if !(1..NUMBER_END).contains(&number) {
+        return Err(Malformed("a GTID's number is none"));
+    }
     Ok(Gtid::MySql(MySqlGtid { tsid, number }))
 }
 

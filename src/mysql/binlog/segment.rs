@@ -116,8 +116,8 @@ impl<R: Read> SegmentReader<R> {
     }
 
     /// Reads events without a file's beginning, as a compressed transaction holds them.
-    pub(super) fn inner(input: R, format: &Format) -> Self {
-        Self { is_inner: true, offset: 0, ..Self::within(input, Some(format.without_checksum())) }
+    pub(super) fn inner(input: R, format: Format) -> Self {
+        Self { is_inner: true, offset: 0, ..Self::within(input, Some(format)) }
     }
 
     fn within(input: R, format: Option<Format>) -> Self {

@@ -1,7 +1,7 @@
 //! What had been executed before a file began: both products write it at its head.
 
 use crate::mysql::binlog::Malformed;
-use crate::mysql::gtid::{BinlogState, GtidSet, MariaDbGtid, Tsid, Uuid};
+use crate::mysql::gtid::{BinlogState, GtidSet, MariaDbGtid, NUMBER_END, Tsid, Uuid};
 use crate::mysql::wire::cursor::Cursor;
 
 /// Parses MySQL's Previous_gtids, whose body is without header and checksum.
@@ -27,8 +27,8 @@ fn add_origin(set: &mut GtidSet, cursor: &mut Cursor<'_>, is_tagged: bool) -> Re
     let tsid = Tsid::new(uuid, tag).map_err(|_| Malformed("a GTID's tag is none"))?;
     for _ in 0..cursor.u64()? {
         let (start, end) = (cursor.u64()?, cursor.u64()?);
-        if start == 0 || start >= end {
-            return Err(Malformed("an interval of GTIDs ends before it begins"));
+        if start == 0 || start >= end || end > NUMBER_END {
+            return Err(Malformed("an interval of GTIDs is none"));
         }
         set.add_interval(tsid.clone(), start, end);
     }

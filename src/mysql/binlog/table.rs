@@ -5,7 +5,7 @@ use std::io;
 use crate::mysql::binlog::fields::Fields;
 
 /// A table's name, as the binlog writes it.
-#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize)]
 pub struct TableName {
     pub schema: String,
     /// Empty where a statement is about the schema as a whole.

@@ -1,5 +1,7 @@
 use super::*;
 
+mod groups;
+
 /// Makes files of events, as a server would.
 #[derive(Debug, Clone)]
 pub(super) struct File {

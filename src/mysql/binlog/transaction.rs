@@ -30,6 +30,8 @@ pub struct Transaction {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Changes {
     pub tables: BTreeMap<TableName, Touched>,
+    /// What its statements do that name no table.
+    pub verbs: BTreeSet<Verb>,
     /// The first statements, where the log has them, and each only to its first thousand characters.
     pub texts: Vec<String>,
     /// There are more tables or statements than these.
@@ -37,15 +39,33 @@ pub struct Changes {
 }
 
 /// What happened to a table.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize)]
 pub struct Touched {
     pub inserted: u64,
     pub updated: u64,
     pub deleted: u64,
     /// There are rows of which bkp does not know the form: these are the least.
+    #[serde(rename = "at_least")]
     pub is_least: bool,
     /// What statements do to it: definitions, and rows where the log has statements.
+    #[serde(rename = "statements")]
     pub verbs: BTreeSet<Verb>,
+}
+
+impl Touched {
+    /// Tells whether one of these happened to it, by statements or by rows.
+    #[must_use]
+    pub fn is_any(&self, verbs: &[Verb]) -> bool {
+        verbs.iter().any(|verb| {
+            let rows = match verb {
+                Verb::Insert => self.inserted,
+                Verb::Update => self.updated,
+                Verb::Delete => self.deleted,
+                _ => 0,
+            };
+            rows > 0 || self.verbs.contains(verb)
+        })
+    }
 }
 
 /// The transactions of one file in their order, with memory for one.
@@ -92,8 +112,9 @@ impl<R: Read> Transactions<R> {
                 continue;
             }
             self.collector.head(&event);
-            let format = self.reader.format().cloned();
-            let body = self.collector.body(kind, format.as_ref(), &mut self.reader.body());
+            let format =
+                self.reader.format().filter(|_| kind == Kind::TRANSACTION_PAYLOAD).map(Format::without_checksum);
+            let body = self.collector.body(kind, format, &mut self.reader.body());
             // A damaged or torn event is told as such, and not by what its bytes seem to say.
             self.reader.finish()?;
             if self.reader.torn().is_some() {
@@ -145,6 +166,9 @@ impl Collector {
         }
         self.text(&query.text);
         let (verb, tables) = statement::read(&query.text, &query.schema);
+        if tables.is_empty() {
+            self.changes.verbs.insert(verb);
+        }
         for name in tables {
             if let Some(table) = self.table(&name) {
                 table.verbs.insert(verb);
@@ -170,27 +194,27 @@ impl Collector {
         Some(tables.entry(name.clone()).or_default())
     }
 
-    /// Takes what an event's body says: tables and rows, also of the events within a compressed one.
+    /// Takes what an event's body says: tables and rows, also of the events within a compressed one, whose format is given.
     ///
     /// # Errors
     /// Events within one that cannot be read.
-    fn body(&mut self, kind: Kind, format: Option<&Format>, body: &mut dyn Read) -> io::Result<()> {
-        match (kind, format) {
-            (Kind::TRANSACTION_PAYLOAD, Some(format)) => self.payload(format, body),
-            (Kind::TABLE_MAP, _) => {
-                if let Ok((id, map)) = TableMap::read(&mut Fields(body))
-                    && self.maps.len() < MAPS_MAX
-                {
-                    self.maps.insert(id, map);
-                }
-                Ok(())
-            }
-            _ => {
-                if let Some(layout) = Layout::of(kind) {
-                    self.rows(layout, &mut Fields(body));
-                }
-                Ok(())
-            }
+    fn body(&mut self, kind: Kind, inner: Option<Format>, body: &mut dyn Read) -> io::Result<()> {
+        if let Some(format) = inner {
+            return self.payload(format, body);
+        }
+        if kind == Kind::TABLE_MAP {
+            self.table_map(&mut Fields(body));
+        } else if let Some(layout) = Layout::of(kind) {
+            self.rows(layout, &mut Fields(body));
+        }
+        Ok(())
+    }
+
+    fn table_map(&mut self, body: &mut Fields<'_>) {
+        if self.maps.len() < MAPS_MAX
+            && let Ok((id, map)) = TableMap::read(body)
+        {
+            self.maps.insert(id, map);
         }
     }
 
@@ -209,16 +233,15 @@ impl Collector {
         *rows += count.unwrap_or(1);
     }
 
-    fn payload(&mut self, format: &Format, body: &mut dyn Read) -> io::Result<()> {
-        let plain = payload::open(body)?;
-        let mut reader = SegmentReader::inner(plain, format);
+    fn payload(&mut self, format: Format, body: &mut dyn Read) -> io::Result<()> {
+        let mut reader = SegmentReader::inner(payload::open(body)?, format);
         while let Some(event) = reader.next().map_err(io::Error::other)? {
             let kind = event.header.kind;
             if kind == Kind::TRANSACTION_PAYLOAD {
                 return Err(io::ErrorKind::InvalidData.into());
             }
             self.head(&event);
-            self.body(kind, Some(format), &mut reader.body())?;
+            self.body(kind, None, &mut reader.body())?;
         }
         if reader.torn().is_some() { Err(io::ErrorKind::UnexpectedEof.into()) } else { Ok(()) }
     }

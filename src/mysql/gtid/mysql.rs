@@ -9,7 +9,7 @@ use crate::mysql::gtid::{GtidError, Intervals};
 const TAG_LENGTH_MAX: usize = 32;
 
 /// Numbers are 1 to 2^63 - 2: the server's own bounds.
-const NUMBER_END: u64 = i64::MAX as u64;
+pub(crate) const NUMBER_END: u64 = i64::MAX as u64;
 
 /// A server's identity.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

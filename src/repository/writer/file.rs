@@ -7,6 +7,7 @@ use std::sync::Arc;
 use crate::chunk::{Chunker, Cutter};
 use crate::id::BlobId;
 use crate::repository::error::RepositoryError;
+use crate::repository::writer::again::Again;
 use crate::repository::writer::{Added, Ticket, Writer};
 use crate::seal::Effort;
 
@@ -23,36 +24,61 @@ pub struct Content {
 
 /// Cuts what is written to it into blobs.
 pub struct FileWriter {
-    writer: Writer,
     chunker: Chunker,
-    effort: Arc<Effort>,
-    tickets: VecDeque<Ticket>,
-    content: Content,
+    outlet: Outlet,
     fault: Option<RepositoryError>,
 }
 
 impl FileWriter {
-    pub(super) fn new(writer: Writer, cutter: Cutter) -> Self {
-        Self {
-            writer,
-            chunker: Chunker::new(cutter),
-            effort: Arc::default(),
-            tickets: VecDeque::new(),
-            content: Content::default(),
-            fault: None,
-        }
+    pub(super) fn new(writer: Writer, cutter: Cutter, is_repeated: bool) -> Self {
+        let again = is_repeated.then(|| Again::new(writer.pieces.clone()));
+        let outlet =
+            Outlet { writer, effort: Arc::default(), again, tickets: VecDeque::new(), content: Content::default() };
+        Self { chunker: Chunker::new(cutter), outlet, fault: None }
     }
 
     /// Ends the stream and waits until all its blobs are sealed.
     ///
     /// # Errors
     /// Whatever broke the writer.
-    pub fn finish(mut self) -> Result<Content, RepositoryError> {
-        if let Some(fault) = self.fault {
-            return Err(fault);
+    pub fn finish(self) -> Result<Content, RepositoryError> {
+        match self.fault {
+            Some(fault) => Err(fault),
+            None => self.outlet.finish(self.chunker.finish()),
         }
-        if let Some(last) = self.chunker.finish() {
-            self.tickets.push_back(self.writer.put_part(&self.effort, last)?);
+    }
+
+    fn cut(&mut self, bytes: &[u8]) -> Result<(), RepositoryError> {
+        self.chunker.push(bytes, |chunk| {
+            self.outlet.take(chunk)?;
+            Ok(self.outlet.writer.chunk_memory())
+        })
+    }
+}
+
+/// The chunks of a stream on their way to the writer.
+struct Outlet {
+    writer: Writer,
+    effort: Arc<Effort>,
+    again: Option<Again>,
+    tickets: VecDeque<Ticket>,
+    content: Content,
+}
+
+impl Outlet {
+    fn take(&mut self, chunk: Vec<u8>) -> Result<(), RepositoryError> {
+        match &mut self.again {
+            None => self.put(None, chunk),
+            Some(again) => {
+                let mut parts = again.next(chunk, |id| self.writer.knows(id)).into_iter();
+                parts.try_for_each(|(id, plain)| self.put(Some(id), plain))
+            }
+        }
+    }
+
+    fn finish(mut self, last: Option<Vec<u8>>) -> Result<Content, RepositoryError> {
+        if let Some(last) = last {
+            self.take(last)?;
         }
         for ticket in self.tickets {
             self.content.settle(ticket)?;
@@ -60,16 +86,14 @@ impl FileWriter {
         Ok(self.content)
     }
 
-    fn cut(&mut self, bytes: &[u8]) -> Result<(), RepositoryError> {
-        self.chunker.push(bytes, |chunk| {
-            if self.tickets.len() >= TICKETS_MAX
-                && let Some(oldest) = self.tickets.pop_front()
-            {
-                self.content.settle(oldest)?;
-            }
-            self.tickets.push_back(self.writer.put_part(&self.effort, chunk)?);
-            Ok(self.writer.chunk_memory())
-        })
+    fn put(&mut self, id: Option<BlobId>, plain: Vec<u8>) -> Result<(), RepositoryError> {
+        if self.tickets.len() >= TICKETS_MAX
+            && let Some(oldest) = self.tickets.pop_front()
+        {
+            self.content.settle(oldest)?;
+        }
+        self.tickets.push_back(self.writer.put_part(&self.effort, id, plain)?);
+        Ok(())
     }
 }
 

@@ -247,15 +247,16 @@ impl Pipeline {
         state.bytes == 0 || state.bytes + job.plain.len() <= self.limits.in_flight_bytes_max
     }
 
-    /// Queues plain bytes to be saved, and promises the outcome.
+    /// Queues plain bytes to be saved, and promises the outcome. They are hashed on the way unless their id is given.
     pub(super) fn put(
         &self,
         kind: BlobKind,
+        id: Option<BlobId>,
         effort: Option<Arc<Effort>>,
         plain: Vec<u8>,
     ) -> Result<Ticket, RepositoryError> {
         let (promise, ticket) = Promise::new();
-        self.push(Job { kind, id: None, plain, effort, promise: Some(promise) })?;
+        self.push(Job { kind, id, plain, effort, promise: Some(promise) })?;
         Ok(ticket)
     }
 

@@ -86,6 +86,8 @@ const OPTIONS: &[&str] = &[
     "--performance-schema=OFF",
     "--max-allowed-packet=256M",
     "--max-connections=100",
+    // Days by default: two who wait for each other are to fail, not to hang.
+    "--lock-wait-timeout=300",
 ];
 
 /// A running server. `root` has no password over the socket; user `bkp`, password `bkp`, may do everything.
@@ -214,7 +216,11 @@ impl Server {
     pub(crate) fn shut_down(&mut self) {
         let pid = rustix::process::Pid::from_child(&self.process.server);
         rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
-        self.process.server.wait().unwrap();
+        let deadline = Instant::now() + START_MAX;
+        while self.process.server.try_wait().unwrap().is_none() {
+            assert!(Instant::now() < deadline, "the server does not end within {START_MAX:?}");
+            thread::sleep(POLL);
+        }
     }
 
     /// Starts an ended server again on the same data; the port changes.

@@ -1,0 +1,257 @@
+//! Finds transactions in binlog files: the mistake, so that a recovery can stop before it.
+
+use std::collections::VecDeque;
+use std::fs::{self, File};
+use std::io::{self, BufReader, Read as _};
+use std::path::{Path, PathBuf};
+
+use chrono::{DateTime, Utc};
+
+use crate::mysql::binlog::{
+    BinlogError, Changes, Group, MAGIC, MAGIC_ENCRYPTED, TableName, Touched, Transaction, Transactions, Verb,
+};
+use crate::run::{Run, Stopped};
+
+/// What is read of a file at once.
+const BUFFER_BYTES: usize = 1 << 20;
+
+#[derive(Debug, thiserror::Error)]
+pub enum FindError {
+    #[error("list `{}`", dir.display())]
+    List { dir: PathBuf, source: io::Error },
+    #[error("`{}` has no binlog files", dir.display())]
+    NoFile { dir: PathBuf },
+    #[error("open `{}`", path.display())]
+    Open { path: PathBuf, source: io::Error },
+    #[error("read `{}`: {error}", path.display())]
+    Read { path: PathBuf, error: BinlogError },
+    #[error(transparent)]
+    Stopped(#[from] Stopped),
+}
+
+impl FindError {
+    /// Returns the next step for the operator.
+    #[must_use]
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::NoFile { .. } => {
+                Some("name the directory that `SHOW VARIABLES LIKE 'log_bin_basename'` tells".to_owned())
+            }
+            Self::Read { error, .. } => error.hint(),
+            _ => None,
+        }
+    }
+}
+
+/// Which transactions are meant. What is empty means all.
+#[derive(Debug, Clone, Default)]
+pub struct Wanted {
+    /// A name without a table means all of its schema.
+    pub tables: Vec<TableName>,
+    pub verbs: Vec<Verb>,
+    pub since: Option<DateTime<Utc>>,
+    pub until: Option<DateTime<Utc>>,
+}
+
+impl Wanted {
+    /// Returns the tables for which a transaction is meant, or none where it is not. They may be none where all are meant.
+    #[must_use]
+    pub fn pick(&self, group: &Group, changes: &Changes) -> Option<Vec<(TableName, Touched)>> {
+        let is_early = self.since.is_some_and(|since| group.committed < since);
+        let is_late = self.until.is_some_and(|until| group.committed > until);
+        if is_early || is_late {
+            return None;
+        }
+        let is_meant = |touched: &Touched| self.verbs.is_empty() || touched.is_any(&self.verbs);
+        let tables = changes.tables.iter().filter(|(name, touched)| self.names(name) && is_meant(touched));
+        let tables: Vec<_> = tables.map(|(name, touched)| (name.clone(), touched.clone())).collect();
+        // Nobody asked for a table, so what names none is meant, too.
+        let is_alone = self.tables.is_empty()
+            && (self.verbs.is_empty() || self.verbs.iter().any(|verb| changes.verbs.contains(verb)));
+        (!tables.is_empty() || is_alone).then_some(tables)
+    }
+
+    fn names(&self, name: &TableName) -> bool {
+        let is_same =
+            |wanted: &str, found: &str| wanted.is_empty() || found.is_empty() || wanted.eq_ignore_ascii_case(found);
+        self.tables.is_empty()
+            || self
+                .tables
+                .iter()
+                .any(|wanted| wanted.schema.eq_ignore_ascii_case(&name.schema) && is_same(&wanted.table, &name.table))
+    }
+}
+
+/// A transaction that was found.
+#[derive(Debug, Clone)]
+pub struct Found {
+    /// The file's name.
+    pub file: String,
+    pub group: Group,
+    /// The tables for which it was found.
+    pub tables: Vec<(TableName, Touched)>,
+    pub texts: Vec<String>,
+    /// It has more statements, or touches more tables, than were noted.
+    pub is_more: bool,
+}
+
+/// What a search came to. A file that cannot be read to its end does not stand in the others' way.
+#[derive(Debug, Default)]
+pub struct Findings {
+    /// The newest that were found, in the log's order.
+    pub found: VecDeque<Found>,
+    /// How many older ones were found and are not among them.
+    pub left_out: u64,
+    pub files: u64,
+    pub transactions: u64,
+    /// Files that end within an event or a transaction, and where it begins: the one being written may.
+    pub torn: Vec<(PathBuf, u64)>,
+    pub failed: Vec<FindError>,
+}
+
+/// Searches all binlog files of a directory, with memory for as many transactions as are kept.
+///
+/// # Errors
+/// A directory that cannot be listed or has no binlog file; the signal to stop.
+pub fn in_dir(dir: &Path, wanted: &Wanted, found_max: usize, run: &Run) -> Result<Findings, FindError> {
+    let files = binlog_files(dir)?;
+    let mut findings = Findings::default();
+    for path in files {
+        findings.files += 1;
+        match in_file(&path, wanted, found_max, &mut findings, run) {
+            Err(FindError::Stopped(stopped)) => return Err(stopped.into()),
+            Err(error) => findings.failed.push(error),
+            Ok(()) => {}
+        }
+    }
+    Ok(findings)
+}
+
+fn in_file(
+    path: &Path,
+    wanted: &Wanted,
+    found_max: usize,
+    findings: &mut Findings,
+    run: &Run,
+) -> Result<(), FindError> {
+    let file = File::open(path).map_err(|source| FindError::Open { path: path.to_owned(), source })?;
+    let read = |error| FindError::Read { path: path.to_owned(), error };
+    let mut transactions = Transactions::new(BufReader::with_capacity(BUFFER_BYTES, file)).map_err(read)?;
+    for transaction in &mut transactions {
+        run.check()?;
+        let Transaction { group, changes } = transaction.map_err(read)?;
+        findings.transactions += 1;
+        if let Some(tables) = wanted.pick(&group, &changes) {
+            let file = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            findings.found.push_back(Found { file, group, tables, texts: changes.texts, is_more: changes.is_more });
+        }
+        if findings.found.len() > found_max {
+            findings.found.pop_front();
+            findings.left_out += 1;
+        }
+    }
+    let torn = transactions.open().or_else(|| transactions.torn().map(|torn| torn.offset));
+    findings.torn.extend(torn.map(|offset| (path.to_owned(), offset)));
+    Ok(())
+}
+
+/// Returns the files of a directory that begin as binlogs do, in the order in which a server wrote them.
+fn binlog_files(dir: &Path) -> Result<Vec<PathBuf>, FindError> {
+    let list = |source| FindError::List { dir: dir.to_owned(), source };
+    let mut files = Vec::new();
+    for entry in fs::read_dir(dir).map_err(list)? {
+        let path = entry.map_err(list)?.path();
+        if order_of(&path).is_some() && path.is_file() && is_binlog(&path)? {
+            files.push(path);
+        }
+    }
+    files.sort_by_cached_key(|path| order_of(path));
+    if files.is_empty() { Err(FindError::NoFile { dir: dir.to_owned() }) } else { Ok(files) }
+}
+
+/// Splits a binlog's name into what stands before its number, and its number: past 999999 it has more digits.
+fn order_of(path: &Path) -> Option<(String, u64)> {
+    let name = path.file_name()?.to_str()?;
+    let (base, number) = name.rsplit_once('.')?;
+    let is_number = number.bytes().all(|byte| byte.is_ascii_digit());
+    Some((base.to_owned(), number.parse().ok().filter(|_| is_number)?))
+}
+
+fn is_binlog(path: &Path) -> Result<bool, FindError> {
+    let mut magic = Vec::new();
+    let read = File::open(path).and_then(|file| file.take(MAGIC.len() as u64).read_to_end(&mut magic));
+    read.map_err(|source| FindError::Open { path: path.to_owned(), source })?;
+    Ok(magic == MAGIC || magic == MAGIC_ENCRYPTED)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test may panic")]
+mod tests {
+    use super::*;
+    use crate::mysql::binlog::{Clock, Ending};
+
+    fn name(schema: &str, table: &str) -> TableName {
+        TableName { schema: schema.to_owned(), table: table.to_owned() }
+    }
+
+    fn group() -> Group {
+        let committed = "2026-05-01T03:00:00Z".parse().unwrap();
+        Group { gtid: None, begin: 4, end: 9, committed, clock: Clock::Server, ending: Ending::Commit, server_id: 1 }
+    }
+
+    /// A transaction that deletes rows of `mall.orders`, drops `mall` and does what names no table.
+    fn changes() -> Changes {
+        let mut changes = Changes::default();
+        changes.tables.insert(name("mall", "orders"), Touched { deleted: 7, ..Touched::default() });
+        changes.tables.insert(name("shop", ""), Touched { verbs: [Verb::Drop].into(), ..Touched::default() });
+        changes.verbs.insert(Verb::Create);
+        changes
+    }
+
+    fn picked(wanted: &Wanted) -> Option<String> {
+        let tables = wanted.pick(&group(), &changes())?;
+        Some(tables.iter().map(|(name, _)| format!("{}.{} ", name.schema, name.table)).collect())
+    }
+
+    #[test]
+    fn a_transaction_is_picked_for_the_tables_and_changes_that_were_asked_for() {
+        let cases: &[(&[TableName], &[Verb], Option<&str>)] = &[
+            (&[], &[], Some("mall.orders shop. ")),
+            (&[], &[Verb::Delete], Some("mall.orders ")),
+            (&[], &[Verb::Create], Some("")),
+            (&[], &[Verb::Update], None),
+            (&[name("mall", "orders")], &[], Some("mall.orders ")),
+            (&[name("MALL", "Orders")], &[Verb::Delete, Verb::Drop], Some("mall.orders ")),
+            (&[name("mall", "items")], &[], None),
+            (&[name("mall", "")], &[], Some("mall.orders ")),
+            (&[name("mall", "orders")], &[Verb::Create], None),
+            // Its schema was dropped with it.
+            (&[name("shop", "orders")], &[Verb::Drop], Some("shop. ")),
+        ];
+        for (tables, verbs, expected) in cases {
+            let wanted = Wanted { tables: tables.to_vec(), verbs: verbs.to_vec(), ..Wanted::default() };
+            assert_eq!(picked(&wanted).as_deref(), *expected, "{wanted:?}");
+        }
+    }
+
+    #[test]
+    fn both_ends_of_a_span_belong_to_it() {
+        let at = |second| Some(group().committed + chrono::Duration::seconds(second));
+        for (since, until, is_picked) in [(0, 0, true), (-1, 1, true), (1, 2, false), (-2, -1, false)] {
+            let wanted = Wanted { since: at(since), until: at(until), ..Wanted::default() };
+            assert_eq!(picked(&wanted).is_some(), is_picked, "{since} {until}");
+        }
+    }
+
+    #[test]
+    fn files_are_read_in_the_order_of_their_numbers() {
+        let dir = tempfile::tempdir().unwrap();
+        for name in ["b.1000000", "b.999999", "b.index", "b.000002", "c", "b.+3"] {
+            fs::write(dir.path().join(name), MAGIC).unwrap();
+        }
+        fs::write(dir.path().join("b.000001"), "no binlog").unwrap();
+        let files = binlog_files(dir.path()).unwrap();
+        let names: Vec<_> = files.iter().map(|path| path.file_name().unwrap().to_str().unwrap()).collect();
+        assert_eq!(names, ["b.000002", "b.999999", "b.1000000"]);
+    }
+}
