@@ -138,7 +138,7 @@ impl ReplayError {
             Self::Gap { .. } | Self::Beyond { .. } => {
                 "`--up-to-gap` goes as near to the point as the binlogs lead; `--point-in-time latest` takes all of them"
             }
-            Self::Binlog { error, .. } => return error.hint().map(str::to_owned),
+            Self::Binlog { error, .. } => return error.hint(),
             Self::OtherServer { .. } => "name the binlogs of the server that the snapshot is of",
             Self::NoSuchTransaction { .. } | Self::NoBoundary { .. } => {
                 "look at the binlogs with `mysqlbinlog`: GTIDs and the places between transactions stand there"
