@@ -175,7 +175,7 @@ impl ReplayError {
 
 /// What the account of a replay must be allowed, on each product.
 const GRANTS: &str = "give the account that restores, on MySQL: REPLICATION CLIENT, RELOAD, REPLICATION_SLAVE_ADMIN, SYSTEM_VARIABLES_ADMIN, \
-     XA_RECOVER_ADMIN; on MariaDB: REPLICATION SLAVE ADMIN, REPLICATION MASTER ADMIN, REPLICA MONITOR, SUPER";
+     XA_RECOVER_ADMIN; on MariaDB: REPLICATION SLAVE ADMIN, REPLICATION MASTER ADMIN, REPLICA MONITOR, RELOAD, SUPER";
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may panic")]

@@ -323,7 +323,7 @@ async fn plan_database<'a>(
     if let (Some(asked), Some(binlogs)) = (&request.replay, binlogs) {
         let manifest = plan.dump.manifest();
         let fetched = binlogs.fetch(repository, manifest, asked, run).await?;
-        let replay = DatabaseReplay::plan(manifest, server, &state, &found, request, asked, fetched, run).await?;
+        let replay = DatabaseReplay::plan(manifest, &found, asked, fetched, run).await?;
         plan.replay = Some(replay);
     }
     if found.is_loaded {

@@ -13,7 +13,7 @@ use crate::replay::ReplayError;
 use crate::replay::choose::{Chooser, Chosen};
 use crate::replay::feed::{Feed, FeedError};
 use crate::replay::point::Point;
-use crate::replay::segments::{self, Segment, is_before};
+use crate::replay::segments::{self, Segment, reaches};
 use crate::run::Run;
 
 /// A transaction, as far as a plan tells of it.
@@ -136,6 +136,8 @@ struct Search<'a> {
     last: Option<Mark>,
     /// The file at hand and how far it is whole.
     end: Position,
+    /// It ends within an event or a transaction.
+    is_torn: bool,
     gap: Option<ReplayError>,
 }
 
@@ -155,6 +157,7 @@ impl<'a> Search<'a> {
             is_at_dump: false,
             last: None,
             end: start.position.clone(),
+            is_torn: false,
             gap: None,
         })
     }
@@ -168,6 +171,11 @@ impl<'a> Search<'a> {
         let mut reader = Feed::open(segment).map_err(ReplayError::from)?;
         let mut groups = Groups::default();
         let before = std::mem::replace(&mut self.end.file, segment.name.clone());
+        // GTIDs tell at the next file's head whether anything is lost with it; where there are none, nothing does.
+        if self.is_torn && !self.has_names {
+            self.gap = Some(ReplayError::Gap { after: before, before: segment.name.clone(), missing: None });
+            return Ok(());
+        }
         while let Some(event) = reader.next().map_err(damaged)? {
             if let Some(state) = head_of(&event).map_err(|malformed| damaged(malformed.at(event.offset)))? {
                 self.join(state, &before, segment);
@@ -182,6 +190,9 @@ impl<'a> Search<'a> {
             let (offset, end) = (event.offset, event.end());
             let step = groups.push(&event).map_err(|malformed| damaged(malformed.at(offset)))?;
             reader.finish().map_err(damaged)?;
+            if self.version.is_empty() {
+                self.version = reader.format().map(|format| format.server_version.clone()).unwrap_or_default();
+            }
             if reader.torn().is_some() {
                 break;
             }
@@ -190,10 +201,8 @@ impl<'a> Search<'a> {
             }
             self.end.offset = end;
         }
+        self.is_torn = reader.torn().is_some() || groups.open().is_some();
         self.reach(segment, reader.offset())?;
-        if self.version.is_empty() {
-            self.version = reader.format().map(|format| format.server_version.clone()).unwrap_or_default();
-        }
         if !self.is_at_dump {
             return Err(other_server(segment, format!("it ends at {} already", reader.offset())));
         }
@@ -248,7 +257,7 @@ impl<'a> Search<'a> {
         let (chosen, is_met) = self.chooser.finish();
         let is_met = is_met
             || match self.point {
-                Point::Position(place) => *place == self.end,
+                Point::Position(place) => reaches(&self.end, place),
                 Point::At(time) => segments.as_of.is_some_and(|as_of| *time <= as_of),
                 _ => false,
             };
@@ -296,8 +305,7 @@ impl<'a> Search<'a> {
 
 /// Refuses a place that lies before the dump or within a transaction.
 fn boundary(place: &Position, begin: &Position, chosen: &Chosen, point: &Point) -> Result<(), ReplayError> {
-    let is_early = is_before(&place.file, &begin.file).unwrap_or(true)
-        || (place.file == begin.file && place.offset < begin.offset);
+    let is_early = !reaches(place, begin);
     let is_within = |mark: &Mark| mark.begin.file == place.file && mark.begin.offset < place.offset;
     if is_early || chosen.first_excluded.as_ref().is_some_and(is_within) {
         return Err(ReplayError::NoBoundary { point: point.to_string() });

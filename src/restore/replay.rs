@@ -55,6 +55,7 @@ pub struct DatabaseReplay {
 
 /// What stands on a target before it is planned for.
 pub(super) struct Found {
+    target: Target,
     pub(super) record: Option<Record>,
     pub(super) is_loaded: bool,
 }
@@ -62,14 +63,15 @@ pub(super) struct Found {
 impl Found {
     /// Looks for a replay that was begun on the target.
     pub(super) async fn look(server: &Server, state: &TargetState, request: &Request) -> Result<Self, RestoreError> {
-        let record = target(server, state.product, request).record().await.map_err(Box::new)?;
+        let target = target(server, state.product, request);
+        let record = target.record().await.map_err(Box::new)?;
         // Without `--overwrite` nothing was begun on a target that held anything: what it holds was loaded.
         let was_empty = !request.overwrite && state.progress.is_none() && !state.holdings.is_empty();
         let further = request.replay.as_ref().is_some_and(|replay| replay.further);
         let is_loaded = record.as_ref().map_or(further, |record| record.is_loaded || was_empty);
         match (&record, &request.replay) {
             (Some(record), None) => Err(RestoreError::InReplay(record.snapshot.clone())),
-            _ => Ok(Self { record, is_loaded }),
+            _ => Ok(Self { target, record, is_loaded }),
         }
     }
 
@@ -190,15 +192,12 @@ impl DatabaseReplay {
     /// Plans the replay after a dump. Writes nothing.
     pub(super) async fn plan(
         manifest: &Manifest,
-        server: &Server,
-        state: &TargetState,
         found: &Found,
-        request: &Request,
         asked: &ReplayRequest,
         binlogs: Fetched,
         run: &Run,
     ) -> Result<Self, RestoreError> {
-        if manifest.product != state.product {
+        if manifest.product != found.target.product {
             return Err(RestoreError::PartialReplay(
                 "binlogs are replayed on a server of their own product alone".to_owned(),
             ));
@@ -209,7 +208,7 @@ impl DatabaseReplay {
         let planned =
             tokio::task::spawn_blocking(move || ReplayPlan::new(&start, segments, &point, falls_short, &of_thread));
         let plan = planned.await.map_err(|error| RestoreError::Thread(error.to_string()))?.map_err(Box::new)?;
-        let target = target(server, state.product, request);
+        let target = found.target.clone();
         let further = asked.further && found.record.is_none();
         target.check(&plan, found.record.as_ref(), further).await.map_err(Box::new)?;
         let (point, is_loaded) = (asked.point.clone(), found.is_loaded);

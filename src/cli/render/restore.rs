@@ -157,7 +157,7 @@ pub(in crate::cli) fn restore_plan_json(plan: &Plan) -> Value {
                 "source": database.chosen.source,
                 "snapshot": database.chosen.id(),
                 "time": database.chosen.stored.snapshot.time,
-                "lost_seconds": database.chosen.lost.num_seconds(),
+                "lost_seconds": database.replay.is_none().then(|| database.chosen.lost.num_seconds()),
                 "incomplete": database.chosen.is_incomplete,
                 "server": database.server.name(),
                 "bytes": database.load.bytes(),
