@@ -1,6 +1,6 @@
 //! Finds transactions in binlog files: the mistake, so that a recovery can stop before it.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::fs::{self, File};
 use std::io::{self, BufReader, Read};
 use std::path::{Path, PathBuf};
@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 use chrono::{DateTime, Utc};
 
 use crate::mysql::binlog::{
-    BinlogError, Changes, Group, MAGIC, MAGIC_ENCRYPTED, TableName, Touched, Transaction, Transactions, Verb,
+    BinlogError, Changes, Ending, Group, Header, MAGIC, MAGIC_ENCRYPTED, TableName, Touched, Transaction, Transactions,
+    Verb, flag,
 };
 use crate::run::{Run, Stopped};
 
@@ -25,7 +26,7 @@ pub enum FindError {
     Open { path: PathBuf, source: io::Error },
     #[error("read `{}`: {error}", path.display())]
     Read { path: PathBuf, error: BinlogError },
-    #[error("find `{}`: the chain names it, and no store has it", path.display())]
+    #[error("find `{}`: the chain names it, and no store has all of it", path.display())]
     Missing { path: PathBuf },
     #[error(transparent)]
     Stopped(#[from] Stopped),
@@ -57,11 +58,11 @@ pub struct Wanted {
 
 impl Wanted {
     /// Returns the tables for which a transaction is meant, or none where it is not. They may be none where all are meant.
+    /// Where the server lost events, or not all tables are known, what is meant may be among them.
     #[must_use]
     pub fn pick(&self, group: &Group, changes: &Changes) -> Option<Vec<(TableName, Touched)>> {
-        let is_early = self.since.is_some_and(|since| group.committed < since);
-        let is_late = self.until.is_some_and(|until| group.committed > until);
-        if is_early || is_late {
+        let is_incident = group.ending == Ending::Incident;
+        if !is_incident && !self.is_within(group.committed, group.committed) {
             return None;
         }
         let is_meant = |touched: &Touched| self.verbs.is_empty() || touched.is_any(&self.verbs);
@@ -70,7 +71,14 @@ impl Wanted {
         // Nobody asked for a table, so what names none is meant, too.
         let is_alone = self.tables.is_empty()
             && (self.verbs.is_empty() || self.verbs.iter().any(|verb| changes.verbs.contains(verb)));
-        (!tables.is_empty() || is_alone).then_some(tables)
+        let is_unknown = is_incident || changes.are_tables_more;
+        (!tables.is_empty() || is_alone || is_unknown).then_some(tables)
+    }
+
+    /// Tells whether any of a span is within the time that is meant.
+    #[must_use]
+    pub fn is_within(&self, from: DateTime<Utc>, to: DateTime<Utc>) -> bool {
+        self.since.is_none_or(|since| to >= since) && self.until.is_none_or(|until| from <= until)
     }
 
     fn names(&self, name: &TableName) -> bool {
@@ -95,6 +103,17 @@ pub struct Found {
     pub texts: Vec<String>,
     /// It has more statements, or touches more tables, than were noted.
     pub is_more: bool,
+    /// It touches more tables than were noted: any may be among them.
+    pub are_tables_more: bool,
+}
+
+/// What no searched file holds, or may not hold.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct Hole {
+    /// Where it is and of what kind, in a sentence's words.
+    pub what: String,
+    /// It may have been written in the time that is meant.
+    pub is_meant: bool,
 }
 
 /// What a search came to. A file that cannot be read to its end does not stand in the others' way.
@@ -109,6 +128,10 @@ pub struct Findings {
     /// Files that end within an event or a transaction, and where it begins: the one being written may.
     pub torn: Vec<(PathBuf, u64)>,
     pub failed: Vec<FindError>,
+    /// What lies between what was searched.
+    pub holes: Vec<Hole>,
+    /// Files that are a replica's relay logs: what they hold is in its source's binlog, and often in its own.
+    pub relay_logs: Vec<PathBuf>,
 }
 
 /// A search that goes on from file to file, with memory for as many transactions as are kept.
@@ -123,6 +146,11 @@ impl Search {
     #[must_use]
     pub fn new(wanted: Wanted, found_max: usize, run: Run) -> Self {
         Self { wanted, found_max, run, findings: Findings::default() }
+    }
+
+    #[must_use]
+    pub fn wanted(&self) -> &Wanted {
+        &self.wanted
     }
 
     #[must_use]
@@ -151,6 +179,20 @@ impl Search {
         self
     }
 
+    /// Notes a file that cannot be opened.
+    #[must_use]
+    pub fn unopened(mut self, path: PathBuf, source: io::Error) -> Self {
+        self.findings.failed.push(FindError::Open { path, source });
+        self
+    }
+
+    /// Notes what lies between files.
+    #[must_use]
+    pub fn holed(mut self, what: String, is_meant: bool) -> Self {
+        self.findings.holes.push(Hole { what, is_meant });
+        self
+    }
+
     fn file(&mut self, path: &Path, name: &str, input: impl Read) -> Result<(), FindError> {
         let read = |error| FindError::Read { path: path.to_owned(), error };
         let mut transactions = Transactions::new(BufReader::with_capacity(BUFFER_BYTES, input)).map_err(read)?;
@@ -166,8 +208,13 @@ impl Search {
     fn transaction(&mut self, name: &str, transaction: Transaction) {
         let Transaction { group, changes } = transaction;
         self.findings.transactions += 1;
+        if group.ending == Ending::Incident {
+            let what = format!("the server lost events at `{name}`, offset {}", group.begin);
+            self.findings.holes.push(Hole { what, is_meant: true });
+        }
         if let Some(tables) = self.wanted.pick(&group, &changes) {
-            let found = Found { file: name.to_owned(), group, tables, texts: changes.texts, is_more: changes.is_more };
+            let Changes { texts, is_more, are_tables_more, .. } = changes;
+            let found = Found { file: name.to_owned(), group, tables, texts, is_more, are_tables_more };
             self.findings.found.push_back(found);
         }
         if self.findings.found.len() > self.found_max {
@@ -177,31 +224,71 @@ impl Search {
     }
 }
 
-/// Searches all binlog files of a directory.
+/// Searches all binlog files of a directory. What is missing between them is told.
 ///
 /// # Errors
 /// A directory that cannot be listed or has no binlog file; the signal to stop.
 pub fn in_dir(dir: &Path, mut search: Search) -> Result<Findings, FindError> {
-    for path in binlog_files(dir)? {
-        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let file = File::open(&path).map_err(|source| FindError::Open { path: path.clone(), source })?;
-        search = search.read(&path, &name, file)?;
+    let Listed { files, relay_logs, unread } = binlog_files(dir)?;
+    search.findings.relay_logs = relay_logs;
+    for (path, error) in unread {
+        search = search.unopened(path, error);
+    }
+    for (index, path) in files.iter().enumerate() {
+        let name = file_name(path);
+        let torn_before = search.findings.torn.len();
+        search = match File::open(path) {
+            Ok(file) => search.read(path, &name, file)?,
+            Err(error) => search.unopened(path.clone(), error),
+        };
+        let Some(next) = files.get(index + 1) else { continue };
+        let (Some((base, number)), Some((next_base, next_number))) = (order_of(path), order_of(next)) else { continue };
+        if base != next_base {
+            continue;
+        }
+        if search.findings.torn.len() > torn_before {
+            search = search.holed(format!("`{name}` does not end as a file does after which another comes"), true);
+        }
+        if next_number != number + 1 {
+            search = search.holed(format!("there is no file between `{name}` and `{}`", file_name(next)), true);
+        }
     }
     Ok(search.findings())
 }
 
-/// Returns the files of a directory that begin as binlogs do, in the order in which a server wrote them.
-fn binlog_files(dir: &Path) -> Result<Vec<PathBuf>, FindError> {
+fn file_name(path: &Path) -> String {
+    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+}
+
+/// The binlog files of a directory.
+#[derive(Debug, Default)]
+struct Listed {
+    /// In the order in which a server wrote them.
+    files: Vec<PathBuf>,
+    relay_logs: Vec<PathBuf>,
+    unread: Vec<(PathBuf, io::Error)>,
+}
+
+/// Lists the files of a directory that begin as binlogs do. Those of several names follow each other by when their first file begins.
+fn binlog_files(dir: &Path) -> Result<Listed, FindError> {
     let list = |source| FindError::List { dir: dir.to_owned(), source };
-    let mut files = Vec::new();
+    let (mut listed, mut bases) = (Listed::default(), BTreeMap::<String, BTreeMap<u64, (u32, PathBuf)>>::new());
     for entry in fs::read_dir(dir).map_err(list)? {
         let path = entry.map_err(list)?.path();
-        if order_of(&path).is_some() && path.is_file() && is_binlog(&path)? {
-            files.push(path);
+        let Some((base, number)) = order_of(&path).filter(|_| path.is_file()) else { continue };
+        match beginning(&path) {
+            Ok(None) => {}
+            Ok(Some(Beginning { is_relay_log: true, .. })) => listed.relay_logs.push(path),
+            Ok(Some(begin)) => drop(bases.entry(base).or_default().insert(number, (begin.timestamp, path))),
+            Err(error) => listed.unread.push((path, error)),
         }
     }
-    files.sort_by_cached_key(|path| order_of(path));
-    if files.is_empty() { Err(FindError::NoFile { dir: dir.to_owned() }) } else { Ok(files) }
+    listed.relay_logs.sort();
+    let mut bases: Vec<_> = bases.into_values().map(|files| files.into_values().collect::<Vec<_>>()).collect();
+    bases.sort_by_key(|files| files.first().map(|(timestamp, _)| *timestamp));
+    listed.files = bases.into_iter().flatten().map(|(_, path)| path).collect();
+    let is_empty = listed.files.is_empty() && listed.unread.is_empty();
+    if is_empty { Err(FindError::NoFile { dir: dir.to_owned() }) } else { Ok(listed) }
 }
 
 /// Splits a binlog's name into what stands before its number, and its number: past 999999 it has more digits.
@@ -212,18 +299,30 @@ fn order_of(path: &Path) -> Option<(String, u64)> {
     Some((base.to_owned(), number.parse().ok().filter(|_| is_number)?))
 }
 
-fn is_binlog(path: &Path) -> Result<bool, FindError> {
-    let mut magic = Vec::new();
-    let read = File::open(path).and_then(|file| file.take(MAGIC.len() as u64).read_to_end(&mut magic));
-    read.map_err(|source| FindError::Open { path: path.to_owned(), source })?;
-    Ok(magic == MAGIC || magic == MAGIC_ENCRYPTED)
+/// How a binlog file begins.
+struct Beginning {
+    /// Zero where it is torn or encrypted before it says.
+    timestamp: u32,
+    is_relay_log: bool,
+}
+
+fn beginning(path: &Path) -> io::Result<Option<Beginning>> {
+    let mut bytes = Vec::new();
+    File::open(path)?.take((MAGIC.len() + Header::BYTES) as u64).read_to_end(&mut bytes)?;
+    if !bytes.starts_with(&MAGIC) && !bytes.starts_with(&MAGIC_ENCRYPTED) {
+        return Ok(None);
+    }
+    let header = bytes.strip_prefix(&MAGIC).and_then(|rest| rest.first_chunk()).map(Header::parse);
+    let header = header.and_then(Result::ok);
+    let is_relay_log = header.is_some_and(|header| header.flags & flag::RELAY_LOG != 0);
+    Ok(Some(Beginning { timestamp: header.map_or(0, |header| header.timestamp), is_relay_log }))
 }
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a test may panic")]
 mod tests {
     use super::*;
-    use crate::mysql::binlog::{Clock, Ending};
+    use crate::mysql::binlog::Clock;
 
     fn name(schema: &str, table: &str) -> TableName {
         TableName { schema: schema.to_owned(), table: table.to_owned() }
@@ -271,6 +370,17 @@ mod tests {
     }
 
     #[test]
+    fn what_may_have_been_lost_is_picked_whatever_was_asked_for() {
+        let wanted = Wanted { tables: vec![name("no", "such")], since: Some(group().committed), ..Wanted::default() };
+        let lost = Group { ending: Ending::Incident, committed: DateTime::default(), ..group() };
+        assert!(wanted.pick(&lost, &Changes::default()).is_some());
+        let cut = Changes { is_more: true, are_tables_more: true, ..changes() };
+        assert!(wanted.pick(&group(), &cut).is_some() && wanted.pick(&group(), &changes()).is_none());
+        let early = Group { committed: DateTime::default(), ..group() };
+        assert!(wanted.pick(&early, &cut).is_none());
+    }
+
+    #[test]
     fn both_ends_of_a_span_belong_to_it() {
         let at = |second| Some(group().committed + chrono::Duration::seconds(second));
         for (since, until, is_picked) in [(0, 0, true), (-1, 1, true), (1, 2, false), (-2, -1, false)] {
@@ -286,8 +396,14 @@ mod tests {
             fs::write(dir.path().join(name), MAGIC).unwrap();
         }
         fs::write(dir.path().join("b.000001"), "no binlog").unwrap();
-        let files = binlog_files(dir.path()).unwrap();
-        let names: Vec<_> = files.iter().map(|path| path.file_name().unwrap().to_str().unwrap()).collect();
-        assert_eq!(names, ["b.000002", "b.999999", "b.1000000"]);
+        let header = |flags: u16, at: u32| {
+            [&MAGIC[..], &at.to_le_bytes(), &[15, 1, 0, 0, 0, 99, 0, 0, 0, 0, 0, 0, 0], &flags.to_le_bytes()].concat()
+        };
+        fs::write(dir.path().join("relay.000001"), header(flag::RELAY_LOG, 0)).unwrap();
+        fs::write(dir.path().join("a.000001"), header(0, 77)).unwrap();
+        let listed = binlog_files(dir.path()).unwrap();
+        assert_eq!(listed.relay_logs, [dir.path().join("relay.000001")]);
+        let names: Vec<_> = listed.files.iter().map(|path| path.file_name().unwrap().to_str().unwrap()).collect();
+        assert_eq!(names, ["b.000002", "b.999999", "b.1000000", "a.000001"]);
     }
 }

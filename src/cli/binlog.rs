@@ -18,7 +18,7 @@ use crate::exit::{Exit, Failure};
 use crate::human;
 use crate::place;
 use crate::policy::Policy;
-use crate::repository::{Repository, StoredSnapshot};
+use crate::repository::{LockGuard, Repository, StoredSnapshot};
 use crate::run::Run;
 
 pub(super) fn binlog(global: &Global, command: &BinlogCommand) -> Answered {
@@ -63,9 +63,26 @@ struct Opened {
 
 async fn open(policy: &Policy, from: Option<&str>, run: &Run) -> Result<Opened, Failure> {
     let repository = place::repository_in(policy, from, run).await?;
+    read(repository, run).await
+}
+
+async fn read(repository: Arc<Repository>, run: &Run) -> Result<Opened, Failure> {
     let snapshots = repository.snapshots().await?;
     repository.load_index(run).await?;
     Ok(Opened { repository, snapshots })
+}
+
+/// Opens a store and locks it, before anything is read that a prune could take away.
+async fn open_locked(policy: &Policy, from: Option<&str>, run: &Run) -> Result<(Opened, Option<LockGuard>), Failure> {
+    let repository = place::repository_in(policy, from, run).await?;
+    let lock = place::lock_to_read(&repository, run).await?;
+    match read(repository, run).await {
+        Ok(store) => Ok((store, lock)),
+        Err(failure) => {
+            place::unlock(lock, run).await;
+            Err(failure)
+        }
+    }
 }
 
 impl Opened {
@@ -128,8 +145,7 @@ fn export(global: &Global, args: &BinlogExportArgs) -> Answered {
     let source = &one_source(&policy, args.source.as_deref())?;
     let dir = restore::absolute(&args.dir)?;
     wait(global, |run| async move {
-        let store = open(&policy, args.from.as_deref(), &run).await?;
-        let lock = place::lock_to_read(&store.repository, &run).await?;
+        let (store, lock) = open_locked(&policy, args.from.as_deref(), &run).await?;
         let exported = async {
             let stored = store.newest(&policy, source).await?;
             let stored = stored.ok_or_else(|| CaptureError::Nothing(source.clone()))?;

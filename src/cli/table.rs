@@ -110,6 +110,9 @@ fn changes(found: &Found) -> String {
     if found.tables.len() > TABLES_SHOWN {
         changes.push(format!("{} more tables", found.tables.len() - TABLES_SHOWN));
     }
+    if found.are_tables_more {
+        changes.push("tables that are not known".to_owned());
+    }
     match found.group.ending {
         Ending::Commit => {}
         Ending::Rollback => changes.push("rolled back".to_owned()),

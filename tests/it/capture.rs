@@ -227,6 +227,8 @@ fn a_capture_is_exact_and_names_what_it_lacks(product: Product) {
     assert_eq!(found["found"][8]["file"], last["file"], "{found}");
     assert_eq!(found["files"], files_of(&chain, 0).len(), "{found}");
 
+    a_search_says_what_it_could_not_search(&desk);
+
     // Closed segments are in the repository alone; restic has them, too.
     let spool = desk.path("state/binlog/db1/1");
     assert_eq!(fs::read_dir(&spool).unwrap().count(), 1, "only the newest is still in the spool");
@@ -249,6 +251,26 @@ fn a_capture_is_exact_and_names_what_it_lacks(product: Product) {
     without_rights(&desk);
 }
 
+fn a_search_says_what_it_could_not_search(desk: &Desk) {
+    let find = || desk.bkp(&["binlog", "find", "mall"]);
+    assert!(find().expect(0).out.contains("captured up to 2"));
+    // The repository has less of a segment than the chain says.
+    let path = desk.path("state/binlog/db1/chain.json");
+    let text = fs::read_to_string(&path).unwrap();
+    let mut chain: Value = serde_json::from_str(&text).unwrap();
+    let first = &mut chain["epochs"][0]["segments"][0];
+    first["bytes"] = (first["bytes"].as_u64().unwrap() + 1).into();
+    fs::write(&path, chain.to_string()).unwrap();
+    let found = find().expect(13);
+    assert!(found.err.contains("no store has all of it"), "{}", found.err);
+    fs::write(&path, text).unwrap();
+    // The repository is away, the spool is here.
+    fs::rename(desk.path("repository"), desk.path("away")).unwrap();
+    let found = find().expect(3);
+    assert!(found.out.contains("not searched: ") && found.out.contains("in 1 file\n"), "{}", found.out);
+    fs::rename(desk.path("away"), desk.path("repository")).unwrap();
+}
+
 fn purged_and_reset(desk: &Desk) {
     desk.insert("'captured by nobody'");
     desk.flush();
@@ -261,6 +283,12 @@ fn purged_and_reset(desk: &Desk) {
     assert_eq!(gap["before"], newest.as_str(), "{captured}");
     assert!(gap["missing"].as_str().is_some_and(|missing| !missing.is_empty()), "{captured}");
     assert!(desk.bkp(&["binlog", "list", "mall"]).expect(0).out.contains("GAP between"));
+    let found = desk.bkp(&["binlog", "find", "mall", "--table", "shop.t"]).expect(3);
+    assert!(found.out.contains("NOT COMPLETE: nothing was captured between"), "{}", found.out);
+    let found = desk.bkp(&["binlog", "find", "mall", "--until", "2001-01-01", "--json"]);
+    // MariaDB's times bound nothing.
+    let found = found.expect(if desk.server.product() == Product::MySql { 0 } else { 3 }).json();
+    assert_eq!(found["not_complete"].as_array().unwrap().len(), 1, "{found}");
     assert_eq!(desk.chain()["epochs"].as_array().unwrap().len(), 1, "it is the same server");
 
     let reset = match desk.server.product() {

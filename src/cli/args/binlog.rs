@@ -30,8 +30,11 @@ Examples:
 
 Each line is one transaction, the newest last: when it was committed, its GTID (before which to stop a recovery), file and position,
 rows by table, and the statement where the log has it (MySQL: `binlog_rows_query_log_events`; MariaDB: by default).
-`--type drop` finds a DROP DATABASE of the table's schema, too. Rows that triggers and foreign keys change are counted where the log
-has rows; where it has statements, only the tables that these name are known.
+`--type drop` finds a DROP DATABASE of the table's schema, too. Rows that triggers change are counted where the log has rows; where it
+has statements, only the tables that these name are known. Rows that foreign keys change (ON DELETE CASCADE) are in the log of MySQL
+9.6 and newer alone: elsewhere search for the parent table.
+
+What was not searched is said, and ends with 3 where it may be of the time that was asked for: gaps, missing files, lost events.
 
 On MySQL times are the server's at the commit. MariaDB writes none such: its time is the session's as the statement began, and
 `SET TIMESTAMP` moves it, so `--since` and `--until` may leave such a transaction out.")]

@@ -4,12 +4,9 @@ use chrono::{DateTime, Utc};
 
 use crate::mysql::binlog::gtid_event::GtidEvent;
 use crate::mysql::binlog::query::{Bounds, Query};
-use crate::mysql::binlog::rows::Layout;
+use crate::mysql::binlog::rows::{Layout, STATEMENT_END};
 use crate::mysql::binlog::{Event, Kind, Malformed};
 use crate::mysql::gtid::Gtid;
-
-/// A rows event's flag: its statement ends with it.
-const STATEMENT_END: u8 = 0x01;
 
 /// Where a rows event's flags stand in its body.
 const ROWS_FLAGS_AT: usize = 6;
@@ -134,10 +131,10 @@ impl Groups {
     }
 }
 
-/// Tells whether an event begins a transaction that no GTID event announces: MySQL before 5.7 writes such.
+/// Tells whether an event begins a transaction that no GTID event announces: MySQL before 5.7 writes such, and either product an incident.
 fn begins_unnamed(kind: Kind) -> bool {
     let is_statement = matches!(kind, Kind::QUERY | Kind::INTVAR | Kind::RAND | Kind::USER_VAR);
-    is_statement || matches!(kind, Kind::BEGIN_LOAD_QUERY | Kind::TABLE_MAP | Kind::ROWS_QUERY)
+    is_statement || matches!(kind, Kind::BEGIN_LOAD_QUERY | Kind::TABLE_MAP | Kind::ROWS_QUERY | Kind::INCIDENT)
 }
 
 impl Open {

@@ -9,6 +9,8 @@ pub mod flag {
     pub const IN_USE: u16 = 0x01;
     /// The server made it up for a replica: it stands in no file.
     pub const ARTIFICIAL: u16 = 0x20;
+    /// In a format description: a replica keeps here what its source sent.
+    pub const RELAY_LOG: u16 = 0x40;
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

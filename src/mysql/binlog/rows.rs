@@ -49,14 +49,17 @@ impl Layout {
     }
 }
 
-/// Reads the number of the table whose rows come.
-pub(super) fn table_id(body: &mut Fields<'_>) -> io::Result<u64> {
-    body.int(6)
+/// A rows event's flag: its statement ends with it.
+pub(super) const STATEMENT_END: u8 = 0x01;
+
+/// Reads the number of the table whose rows come, and whether their statement ends with them.
+pub(super) fn head(body: &mut Fields<'_>) -> io::Result<(u64, bool)> {
+    let (table, flags) = (body.int(6)?, body.array::<2>()?);
+    Ok((table, flags[0] & STATEMENT_END != 0))
 }
 
-/// Counts the rows of an event whose table's number has been read, or returns none where their form is not known.
+/// Counts the rows of an event whose head has been read, or returns none where their form is not known.
 pub(super) fn count(layout: Layout, table: &TableMap, body: &mut Fields<'_>) -> io::Result<Option<u64>> {
-    let _flags = body.int(2)?;
     if layout.has_extra {
         let extra = body.int(2)?;
         body.skip(extra.saturating_sub(2))?;

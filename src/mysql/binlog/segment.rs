@@ -92,6 +92,8 @@ pub struct SegmentReader<R> {
     /// The last bytes that were read: an event ends with its checksum.
     tail: [u8; 4],
     torn: Option<Torn>,
+    /// Why the body at hand could not be read on: whoever parses it may take that for a damaged event.
+    fault: Option<io::Error>,
     is_encrypted: bool,
     is_inner: bool,
 }
@@ -131,6 +133,7 @@ impl<R: Read> SegmentReader<R> {
             crc: crc32fast::Hasher::new(),
             tail: [0; 4],
             torn: None,
+            fault: None,
             is_encrypted: false,
             is_inner: false,
         }
@@ -225,6 +228,9 @@ impl<R: Read> SegmentReader<R> {
 
     /// Goes past the event at hand, and checks its checksum.
     pub fn finish(&mut self) -> Result<(), BinlogError> {
+        if let Some(error) = self.fault.take() {
+            return Err(self.io(error));
+        }
         let Some(header) = self.header else { return Ok(()) };
         self.read_rest(&mut |_| Ok(()))?;
         if self.torn.is_none() {
@@ -356,6 +362,15 @@ impl<R: Read> SegmentReader<R> {
             return Ok(());
         }
         compare(self.crc.clone().finalize(), self.tail, self.offset)
+    }
+
+    /// Keeps an error of the input for [`SegmentReader::finish`], and returns one of its kind.
+    fn fail(&mut self, error: io::Error) -> io::Error {
+        let kind = error.kind();
+        if kind != io::ErrorKind::Interrupted {
+            self.fault = Some(error);
+        }
+        kind.into()
     }
 
     fn io(&self, error: io::Error) -> BinlogError {

@@ -20,6 +20,10 @@ enum Size {
     Prefixed(u8),
 }
 
+/// What no server's table has more of: columns, and bytes that describe them.
+const COLUMNS_MAX: u64 = 4096;
+const METADATA_BYTES_MAX: u64 = 8 * 1024;
+
 #[derive(Debug)]
 pub(super) struct TableMap {
     pub(super) name: TableName,
@@ -59,8 +63,14 @@ impl TableMap {
         let _flags = body.int(2)?;
         let name = TableName { schema: name(body)?, table: name(body)? };
         let count = body.length()?;
+        if count > COLUMNS_MAX {
+            return Err(io::ErrorKind::InvalidData.into());
+        }
         let types = body.take(count)?;
         let metadata_bytes = body.length()?;
+        if metadata_bytes > METADATA_BYTES_MAX {
+            return Err(io::ErrorKind::InvalidData.into());
+        }
         let metadata = body.take(metadata_bytes)?;
         let json_columns = types.iter().map(|column| usize::from(*column == kind::JSON)).sum();
         Ok((id, Self { name, columns: sizes(&types, &metadata), json_columns }))

@@ -16,8 +16,11 @@ const TABLES_MAX: usize = 10_000;
 const TEXTS_MAX: usize = 8;
 const TEXT_CHARS_MAX: usize = 1024;
 
-/// Table maps that are held within one transaction. Past them, rows are not counted.
+/// Table maps that are held of one statement. Past them, rows are not counted.
 const MAPS_MAX: usize = 1024;
+
+/// The table of an event without rows, which only ends a statement: MySQL writes such.
+const NO_TABLE: u64 = 0x00FF_FFFF;
 
 /// A transaction, and what it changed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,6 +39,8 @@ pub struct Changes {
     pub texts: Vec<String>,
     /// There are more tables or statements than these.
     pub is_more: bool,
+    /// There are more tables than these, or rows of tables that are not known: any may be changed.
+    pub are_tables_more: bool,
 }
 
 /// What happened to a table.
@@ -165,15 +170,25 @@ impl Collector {
             return;
         }
         self.text(&query.text);
-        let (verb, tables) = statement::read(&query.text, &query.schema);
+        let (verbs, tables) = statement::read(&query.text, &query.schema);
         if tables.is_empty() {
-            self.changes.verbs.insert(verb);
+            self.changes.verbs.extend(&verbs);
+        }
+        // Only DROP and RENAME name so many tables that the text's beginning may not hold them.
+        let is_list = verbs.contains(&Verb::Drop) || verbs.contains(&Verb::Rename);
+        if tables.len() >= statement::TABLES_MAX || is_list && !event.is_whole() {
+            self.tables_are_more();
         }
         for name in tables {
             if let Some(table) = self.table(&name) {
-                table.verbs.insert(verb);
+                table.verbs.extend(&verbs);
             }
         }
+    }
+
+    fn tables_are_more(&mut self) {
+        self.changes.is_more = true;
+        self.changes.are_tables_more = true;
     }
 
     fn text(&mut self, text: &str) {
@@ -186,12 +201,12 @@ impl Collector {
 
     /// Returns what is noted of a table, unless it is one too many.
     fn table(&mut self, name: &TableName) -> Option<&mut Touched> {
-        let tables = &mut self.changes.tables;
+        let tables = &self.changes.tables;
         if tables.len() >= TABLES_MAX && !tables.contains_key(name) {
-            self.changes.is_more = true;
+            self.tables_are_more();
             return None;
         }
-        Some(tables.entry(name.clone()).or_default())
+        Some(self.changes.tables.entry(name.clone()).or_default())
     }
 
     /// Takes what an event's body says: tables and rows, also of the events within a compressed one, whose format is given.
@@ -206,24 +221,37 @@ impl Collector {
             self.table_map(&mut Fields(body));
         } else if let Some(layout) = Layout::of(kind) {
             self.rows(layout, &mut Fields(body));
+        } else if kind == Kind::PARTIAL_ROWS {
+            self.tables_are_more();
         }
         Ok(())
     }
 
     fn table_map(&mut self, body: &mut Fields<'_>) {
-        if self.maps.len() < MAPS_MAX
-            && let Ok((id, map)) = TableMap::read(body)
-        {
-            self.maps.insert(id, map);
+        match TableMap::read(body) {
+            Ok((id, map)) if self.maps.len() < MAPS_MAX || self.maps.contains_key(&id) => {
+                self.maps.insert(id, map);
+            }
+            _ => self.tables_are_more(),
         }
     }
 
     /// Counts rows. Those whose form is not known make the count a least one, and no error: the rest of the log is of use.
     fn rows(&mut self, layout: Layout, body: &mut Fields<'_>) {
-        let Some(map) = rows::table_id(body).ok().and_then(|id| self.maps.get(&id)) else { return };
-        let count = rows::count(layout, map, body).ok().flatten();
-        let name = map.name.clone();
-        let Some(table) = self.table(&name) else { return };
+        let Ok((id, is_end)) = rows::head(body) else { return self.tables_are_more() };
+        if let Some(map) = self.maps.get(&id) {
+            let count = rows::count(layout, map, body).ok().flatten();
+            self.counted(layout, &map.name.clone(), count);
+        } else if id != NO_TABLE {
+            self.tables_are_more();
+        }
+        if is_end {
+            self.maps.clear();
+        }
+    }
+
+    fn counted(&mut self, layout: Layout, name: &TableName, count: Option<u64>) {
+        let Some(table) = self.table(name) else { return };
         table.is_least |= count.is_none();
         let rows = match layout.change {
             Change::Insert => &mut table.inserted,

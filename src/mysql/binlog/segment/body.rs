@@ -31,7 +31,7 @@ impl<R: Read> Read for Body<'_, R> {
         let wanted = buffer.len().min(left);
         let held = usize::try_from(self.at).ok().and_then(|at| self.reader.buffer.get(at..)).unwrap_or(&[]);
         let read = if held.is_empty() {
-            let read = self.reader.input.read(&mut buffer[..wanted])?;
+            let read = self.reader.input.read(&mut buffer[..wanted]).map_err(|error| self.reader.fail(error))?;
             self.reader.keep(&buffer[..read]);
             read
         } else {

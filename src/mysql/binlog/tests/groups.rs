@@ -141,3 +141,82 @@ fn a_gtid_that_no_server_gives_is_refused() {
         assert!(crate::mysql::binlog::GtidEvent::parse(&event).is_err(), "{kind} {body:?}");
     }
 }
+
+/// A table map of a table with one column, a TINYINT.
+fn table_map(id: u64, table: &str) -> Vec<u8> {
+    let mut body = [&id.to_le_bytes()[..6], &[0, 0, 4], b"mall\0", &[table.len() as u8]].concat();
+    body.extend_from_slice(table.as_bytes());
+    body.extend_from_slice(&[0, 1, 1, 0, 0]);
+    body
+}
+
+/// One row of that table, which ends its statement or not.
+fn delete(id: u64, is_end: bool) -> Vec<u8> {
+    [&id.to_le_bytes()[..6], &[u8::from(is_end), 0, 1, 1, 0, 42]].concat()
+}
+
+#[test]
+fn tables_past_what_is_held_at_once_are_counted_or_said_to_be_missing() {
+    let transaction = |is_end: bool| {
+        let mut file = File::new(Checksum::Crc32);
+        file.push(Kind::QUERY, 1, &query("BEGIN"));
+        for id in 0..1100 {
+            file.push(Kind::TABLE_MAP, 1, &table_map(id, &format!("t{id}")));
+            file.push(Kind::DELETE_ROWS_V1, 1, &delete(id, is_end));
+        }
+        file.push(Kind::XID, 1, &[0; 8]);
+        read(&file).remove(0).changes
+    };
+    let changes = transaction(true);
+    assert!(!changes.is_more && !changes.are_tables_more);
+    assert_eq!(changes.tables.len(), 1100);
+    assert!(changes.tables.values().all(|touched| touched.deleted == 1 && !touched.is_least));
+    // One statement over more tables than any has.
+    let changes = transaction(false);
+    assert!(changes.is_more && changes.are_tables_more && changes.tables.len() == 1024);
+}
+
+#[test]
+fn a_list_of_tables_that_is_not_read_to_its_end_is_said_to_be_longer() {
+    for (name, count, is_more) in [("t", 1000, false), ("t", 1100, true), (&*"long".repeat(20), 1000, true)] {
+        let mut file = File::new(Checksum::Crc32);
+        file.push(Kind::QUERY, 1, &query(&format!("DROP TABLE {}", vec![name; count].join(","))));
+        assert_eq!(read(&file)[0].changes.are_tables_more, is_more, "{} {count}", name.len());
+    }
+}
+
+#[test]
+fn an_incident_without_a_gtid_is_told_too() {
+    let mut file = File::new(Checksum::Crc32);
+    file.push(Kind::INCIDENT, 1, &[1, 0, 0]);
+    assert_eq!(read(&file)[0].group.ending, Ending::Incident);
+}
+
+/// A disk that fails from an offset on.
+struct Failing<'a>(&'a [u8]);
+
+impl std::io::Read for Failing<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        match self.0.read(buffer)? {
+            0 => Err(std::io::Error::other("the disk fails")),
+            read => Ok(read),
+        }
+    }
+}
+
+#[test]
+fn an_input_that_fails_within_an_event_is_not_taken_for_damage() {
+    let mut rows = delete(1, true);
+    rows.extend((0..100_000).flat_map(|_| [0, 42]));
+    for (kind, body) in [(Kind::DELETE_ROWS_V1, rows), (Kind::TRANSACTION_PAYLOAD, vec![2, 1, 0xFF, 0, 0])] {
+        let mut body = body;
+        body.resize(200_000, 0);
+        let mut file = File::new(Checksum::Crc32);
+        file.push(Kind::GTID, 1, &gtid(1));
+        file.push(Kind::TABLE_MAP, 1, &table_map(1, "t"));
+        file.push(kind, 1, &body);
+        let last = Transactions::new(Failing(&file.bytes[..150_000])).unwrap().last().unwrap();
+        let Err(BinlogError::Io { error, .. }) = last else { panic!("{last:?}") };
+        assert_eq!(error.to_string(), "the disk fails");
+    }
+}
