@@ -211,6 +211,8 @@ fn a_capture_is_exact_and_names_what_it_lacks(product: Product) {
     let last = chain["epochs"][0]["segments"].as_array().unwrap().last().unwrap().clone();
     assert_eq!(last["after"].as_str().unwrap(), desk.executed().replace('\n', ""));
     desk.assert_exact();
+    // MariaDB notes a checkpoint in its binlog a moment after a new file began.
+    desk.capture();
     assert_eq!(desk.capture()["sealed"], Value::Null, "nothing was new");
     assert!(desk.bkp(&["doctor", "mall"]).out.contains("ok      db1: its binlog can be captured"));
     let status = desk.bkp(&["status", "mall", "--json"]).json()["policies"][0]["sources"][0]["binlog"].clone();
