@@ -9,7 +9,7 @@
 //! mysql find source                   where data comes from; knows no store and no repository
 //! chunk seal                          bytes -> chunks -> sealed blobs
 //! store repository place              what is kept, in restic's format, version 2; the stores that a policy names
-//! target sandbox                      where a restore writes; a server that is thrown away
+//! target replay sandbox               where a restore writes, and binlogs after it; a server that is thrown away
 //! verify backup capture copy heal retention forget keys prune restore export drill against the verbs, no printing
 //! catalog status report kit doctor    account
 //! install exit cycle daemon cli       edge: what is due, what never ends, and the envelope round every verb
@@ -41,6 +41,7 @@ pub mod repository;
 pub mod place;
 
 pub mod target;
+pub mod replay;
 pub mod sandbox;
 
 pub mod verify;

@@ -14,6 +14,7 @@ mod copy;
 mod export;
 mod forget;
 mod prune;
+mod replay;
 mod restore;
 mod verify;
 

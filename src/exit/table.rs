@@ -20,6 +20,7 @@ use crate::mysql::server::ServerError;
 use crate::place::PlaceError;
 use crate::policy::PolicyError;
 use crate::prune::PruneError;
+use crate::replay::ReplayError;
 use crate::report::ReportError;
 use crate::repository::RepositoryError;
 use crate::restore::RestoreError;
@@ -260,6 +261,32 @@ coded! {
         RestoreFilesError::Selection(_) | RestoreFilesError::NotInSnapshot { .. } => Exit::Usage,
         RestoreFilesError::Stopped(_) => Exit::Interrupted,
     };
+    ReplayError: |error| match error {
+        ReplayError::Dir { .. }
+        | ReplayError::NoSegment { .. }
+        | ReplayError::NotCaptured { .. }
+        | ReplayError::NoNumber { .. }
+        | ReplayError::NoPosition
+        | ReplayError::Gap { .. }
+        | ReplayError::OtherServer { .. }
+        | ReplayError::Beyond { .. }
+        | ReplayError::NoSuchTransaction { .. }
+        | ReplayError::NoBoundary { .. }
+        | ReplayError::Gtid(_)
+        | ReplayError::Unfit { .. } => Exit::Usage,
+        ReplayError::Busy => Exit::Locked,
+        ReplayError::Binlog { .. } => Exit::Damaged,
+        ReplayError::Server(error) => error.code(),
+        ReplayError::Open { .. }
+        | ReplayError::Sql { .. }
+        | ReplayError::Serve { .. }
+        | ReplayError::Served(_)
+        | ReplayError::Follow { .. }
+        | ReplayError::Apply { .. }
+        | ReplayError::Mismatch { .. }
+        | ReplayError::Thread(_) => Exit::Failed,
+        ReplayError::Stopped(_) => Exit::Interrupted,
+    };
     RestoreError: |error| match error {
         RestoreError::NoSnapshot { .. }
         | RestoreError::UnknownId(_)
@@ -273,7 +300,14 @@ coded! {
         | RestoreError::ManyDatabases(..)
         | RestoreError::InPlace(_)
         | RestoreError::WrongHost { .. }
+        | RestoreError::NoDumpBefore { .. }
+        | RestoreError::NoBinlogs(_)
+        | RestoreError::NoTime { .. }
+        | RestoreError::PartialReplay(_)
         | RestoreError::NoTable(_) => Exit::Usage,
+        RestoreError::InReplay(_) => Exit::Locked,
+        RestoreError::Captured(error) => error.code(),
+        RestoreError::Replay(error) => error.code(),
         RestoreError::Manifest(error) => error.code(),
         RestoreError::Load(error) => error.code(),
         RestoreError::ReadBack(error) => error.code(),

@@ -28,6 +28,7 @@ mod outage;
 mod policies;
 mod proof;
 mod prune;
+mod replay;
 mod report;
 mod repository;
 mod restic;

@@ -224,7 +224,7 @@ impl<R: Read> SegmentReader<R> {
     }
 
     /// Goes past the event at hand, and checks its checksum.
-    pub(super) fn finish(&mut self) -> Result<(), BinlogError> {
+    pub fn finish(&mut self) -> Result<(), BinlogError> {
         let Some(header) = self.header else { return Ok(()) };
         self.read_rest(&mut |_| Ok(()))?;
         if self.torn.is_none() {

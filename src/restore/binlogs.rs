@@ -1,0 +1,186 @@
+//! Where the binlogs of a replay come from: a directory of raw files, or what was captured of the source.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use tempfile::TempDir;
+
+use crate::capture::CaptureError;
+use crate::capture::chain::{Epoch, Segment as Captured};
+use crate::capture::stored::{self, Stored};
+use crate::event::Unit;
+use crate::mysql::manifest::{Manifest, Product};
+use crate::policy::Policy;
+use crate::replay::segments::{self, Segment};
+use crate::replay::{Point, ReplayError};
+use crate::repository::{Repository, StoredSnapshot};
+use crate::restore::replay::ReplayRequest;
+use crate::restore::{Request, RestoreError};
+use crate::run::Run;
+
+/// Where binlogs are.
+#[derive(Debug)]
+pub(super) enum Binlogs {
+    Dir(PathBuf),
+    Captured { stored: Box<Stored>, state_dir: PathBuf },
+}
+
+/// Segments that can be read, for as long as the directory stands that they were fetched into.
+pub(super) struct Fetched {
+    pub(super) run: segments::Run,
+    pub(super) scratch: Option<Arc<TempDir>>,
+}
+
+impl Binlogs {
+    /// Finds the binlogs of a source: those that the operator names, or those that were captured; `None` where there are none, or
+    /// none are wanted.
+    pub(super) async fn of(
+        policy: &Policy,
+        repository: &Repository,
+        snapshots: &[StoredSnapshot],
+        source: &str,
+        request: &Request,
+    ) -> Result<Option<Self>, RestoreError> {
+        let Some(asked) = &request.replay else { return Ok(None) };
+        if let Some(dir) = &asked.binlogs {
+            return Ok(Some(Self::Dir(dir.clone())));
+        }
+        let Some(snapshot) = stored::newest(snapshots, &policy.name, source) else { return Ok(None) };
+        let stored = Box::new(stored::open(repository, snapshot).await.map_err(Box::new)?);
+        Ok(Some(Self::Captured { stored, state_dir: policy.state_dir.clone() }))
+    }
+
+    /// Brings those that follow a dump up to a point where they can be read.
+    pub(super) async fn fetch(
+        &self,
+        repository: &Repository,
+        manifest: &Manifest,
+        asked: &ReplayRequest,
+        run: &Run,
+    ) -> Result<Fetched, RestoreError> {
+        let position = manifest.position.as_ref().ok_or_else(|| Box::new(ReplayError::NoPosition))?;
+        match self {
+            Self::Dir(dir) => {
+                let run = segments::in_dir(dir, &position.file).map_err(Box::new)?;
+                Ok(Fetched { run, scratch: None })
+            }
+            Self::Captured { stored, state_dir } => {
+                let mut way = Way::from(stored, manifest).ok_or_else(|| Box::new(not_captured(stored, manifest)))?;
+                way.shorten(&asked.point, manifest.product);
+                let scratch = scratch(state_dir)?;
+                let segments = way.fetch(repository, stored, &scratch, run).await?;
+                let run = segments::Run { segments, gap: way.gap, as_of: way.as_of };
+                Ok(Fetched { run, scratch: Some(Arc::new(scratch)) })
+            }
+        }
+    }
+}
+
+fn not_captured(stored: &Stored, manifest: &Manifest) -> ReplayError {
+    let position = manifest.position.as_ref();
+    let name = position.map(|position| position.file.clone()).unwrap_or_default();
+    ReplayError::NotCaptured { name, snapshot: stored.snapshot.id.short() }
+}
+
+/// What the directories of fetched binlogs are called, before the number of their process.
+const SCRATCH: &str = "replay-";
+
+/// Makes a directory of our own beside the catalog: binlogs hold rows. Those of runs that were killed go.
+fn scratch(state_dir: &Path) -> Result<TempDir, RestoreError> {
+    let fault = |error| RestoreError::from(Box::new(ReplayError::Dir { dir: state_dir.to_owned(), error }));
+    std::fs::create_dir_all(state_dir).map_err(fault)?;
+    for entry in std::fs::read_dir(state_dir).map_err(fault)? {
+        let entry = entry.map_err(fault)?;
+        if is_left(&entry.file_name().to_string_lossy()) {
+            std::fs::remove_dir_all(entry.path()).map_err(fault)?;
+        }
+    }
+    let prefix = format!("{SCRATCH}{}-", std::process::id());
+    tempfile::Builder::new().prefix(&prefix).tempdir_in(state_dir).map_err(fault)
+}
+
+/// Tells whether a name is one of ours whose process is gone.
+fn is_left(name: &str) -> bool {
+    let process = name.strip_prefix(SCRATCH).and_then(|rest| rest.split_once('-')?.0.parse::<u32>().ok());
+    process.is_some_and(|process| !Path::new(&format!("/proc/{process}")).exists())
+}
+
+/// The captured segments from a dump's position on.
+struct Way<'a> {
+    epoch: &'a Epoch,
+    segments: &'a [Captured],
+    gap: Option<(String, String)>,
+    as_of: Option<chrono::DateTime<chrono::Utc>>,
+}
+
+impl<'a> Way<'a> {
+    /// Finds the stretch that holds a dump's position: of the newest epoch of its server whose file had been begun by then.
+    fn from(stored: &'a Stored, manifest: &Manifest) -> Option<Self> {
+        let position = manifest.position.as_ref()?;
+        let epochs = &stored.chain.epochs;
+        let holds = |segment: &Captured| {
+            let was_begun = i64::from(segment.created) <= manifest.taken_at.timestamp();
+            segment.file == position.file && segment.bytes >= position.offset && was_begun
+        };
+        let is_it = |epoch: &&Epoch| epoch.server.server == manifest.server && epoch.segments.iter().any(holds);
+        let epoch = epochs.iter().rev().find(is_it)?;
+        let stretch = epoch.stretches().into_iter().find(|stretch| stretch.segments.iter().any(holds))?;
+        let first = stretch.segments.iter().position(holds)?;
+        let segments = &stretch.segments[first..];
+        let last = &segments.last()?.file;
+        let after = epoch.gaps.iter().find(|gap| gap.after == *last).map(|gap| gap.before.clone());
+        let next_epoch = || epochs.iter().find(|next| next.number > epoch.number && !next.segments.is_empty());
+        let before = after.or_else(|| next_epoch().map(|next| next.segments[0].file.clone()));
+        let as_of = stored.chain.as_of.filter(|_| before.is_none());
+        Some(Self { epoch, segments, gap: before.map(|before| (last.clone(), before)), as_of })
+    }
+
+    /// Leaves out what surely lies behind the point; a segment behind the last that is needed stays, to name what comes first in it.
+    fn shorten(&mut self, point: &Point, product: Product) {
+        let is_behind = |segment: &Captured| match point {
+            Point::Position(place) => segments::is_before(&place.file, &segment.file) == Some(true),
+            // Times of MariaDB are the sessions': one of them proves nothing.
+            Point::At(time) => product == Product::MySql && segment.first.is_some_and(|first| first > *time),
+            Point::Latest | Point::Gtid(_) | Point::Before(_) => false,
+        };
+        if let Some(first) = self.segments.iter().position(is_behind)
+            && first + 1 < self.segments.len()
+        {
+            self.segments = &self.segments[..=first];
+            self.gap = None;
+        }
+    }
+
+    async fn fetch(
+        &self,
+        repository: &Repository,
+        stored: &Stored,
+        scratch: &TempDir,
+        run: &Run,
+    ) -> Result<Vec<Segment>, RestoreError> {
+        let total = self.segments.iter().map(|segment| segment.bytes).sum();
+        let task = run.events.task("fetch the binlogs", Unit::Bytes, total);
+        let mut fetched = Vec::new();
+        for segment in self.segments {
+            let path = scratch.path().join(&segment.file);
+            let taken = stored.fetch(repository, self.epoch.number, segment, &path, run).await;
+            taken.map_err(Box::<CaptureError>::new)?;
+            task.add(segment.bytes);
+            fetched.push(Segment { name: segment.file.clone(), path, bytes: segment.bytes });
+        }
+        Ok(fetched)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_directories_of_processes_that_are_gone_are_left_ones() {
+        assert!(is_left("replay-4194305-aBc"), "no process has a number past the kernel's largest");
+        assert!(!is_left(&format!("replay-{}-aBc", std::process::id())));
+        assert!(!is_left("replay-x-aBc"));
+        assert!(!is_left("catalog-1-2"));
+    }
+}

@@ -1,0 +1,239 @@
+//! The part of a restore that comes after the dump: binlogs, up to a recovery point.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use tempfile::TempDir;
+
+use crate::mysql::gtid::{Executed, Gtid};
+use crate::mysql::manifest::{Manifest, Product};
+use crate::mysql::server::Server;
+use crate::policy::Policy;
+use crate::replay::segments::is_before;
+use crate::replay::{Point, Record, ReplayError, ReplayPlan, Replayed, Start, Target};
+use crate::repository::{Repository, StoredSnapshot};
+use crate::restore::binlogs::Fetched;
+use crate::restore::choose::Chosen;
+use crate::restore::{Request, RestoreError};
+use crate::run::Run;
+use crate::target::mysql::{LoadPlan, Loaded, TargetState};
+
+/// How far an operator wants to go past the dump.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReplayRequest {
+    pub point: Point,
+    /// Where the binlogs are; `None`: in the repository, where they were captured.
+    pub binlogs: Option<PathBuf>,
+    /// Go as near to the point as the binlogs lead.
+    pub up_to_gap: bool,
+    /// The target holds an earlier recovery, from which it goes on without a load.
+    pub further: bool,
+    /// Where to serve them to the target.
+    pub listen: Option<SocketAddr>,
+}
+
+impl ReplayRequest {
+    /// Tells whether snapshots alone come near to the point: it is a time, or the newest there is.
+    pub(super) fn is_time(&self) -> bool {
+        matches!(self.point, Point::Latest | Point::At(_))
+    }
+}
+
+/// The replay of one database.
+pub struct DatabaseReplay {
+    pub target: Target,
+    pub plan: ReplayPlan,
+    pub point: Point,
+    /// An earlier run has loaded the dump; it may have applied a part of the binlogs, too.
+    pub is_loaded: bool,
+    /// The target goes on from an earlier recovery that was over.
+    further: bool,
+    /// Holds the binlogs for as long as they are served.
+    _scratch: Option<Arc<TempDir>>,
+}
+
+/// What stands on a target before it is planned for.
+pub(super) struct Found {
+    target: Target,
+    pub(super) record: Option<Record>,
+    pub(super) is_loaded: bool,
+}
+
+impl Found {
+    /// Looks for a replay that was begun on the target.
+    pub(super) async fn look(server: &Server, state: &TargetState, request: &Request) -> Result<Self, RestoreError> {
+        let target = target(server, state.product, request);
+        let record = target.record().await.map_err(Box::new)?;
+        // Without `--overwrite` nothing was begun on a target that held anything: what it holds was loaded.
+        let was_empty = !request.overwrite && state.progress.is_none() && !state.holdings.is_empty();
+        let further = request.replay.as_ref().is_some_and(|replay| replay.further);
+        let is_loaded = record.as_ref().map_or(further, |record| record.is_loaded || was_empty);
+        match (&record, &request.replay) {
+            (Some(record), None) => Err(RestoreError::InReplay(record.snapshot.clone())),
+            _ => Ok(Self { target, record, is_loaded }),
+        }
+    }
+
+    /// Returns the target's state as the load of the dump has to see it.
+    pub(super) fn state(&self, state: &TargetState) -> TargetState {
+        let mut state = state.clone();
+        if self.is_loaded {
+            state.holdings.clear();
+            state.schemas.clear();
+        }
+        state
+    }
+}
+
+fn target(server: &Server, product: Product, request: &Request) -> Target {
+    let listen = request.replay.as_ref().and_then(|replay| replay.listen);
+    let (threads, skip_binlog) = (request.connections, request.skip_binlog);
+    Target { server: server.clone(), product, threads, listen, skip_binlog }
+}
+
+/// Leaves of a plan what an earlier run has not done: nothing.
+pub(super) fn nothing_to_load(load: &mut LoadPlan) {
+    load.resumes = true;
+    load.schemas.clear();
+    load.tables.clear();
+    load.objects.clear();
+    load.omitted.clear();
+    load.refused.clear();
+    load.changes.clear();
+    load.notes = vec!["the dump is loaded already: the replay goes on".to_owned()];
+}
+
+/// Refuses a selection: the binlogs hold every table, and under its own name.
+pub(super) fn refuse_parts(policy: &Policy, source: &str, request: &Request) -> Result<(), RestoreError> {
+    if !request.tables.is_empty() || !request.names.is_empty() {
+        return Err(RestoreError::PartialReplay(
+            "`--tables`, `--as` and `--rename-schema` choose among them".to_owned(),
+        ));
+    }
+    match policy.mysql.get(source) {
+        Some(of) if !of.schemas.is_empty() || !of.exclude.is_empty() => {
+            Err(RestoreError::PartialReplay(format!("the policy leaves some of `{source}` out of the dump")))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Returns what the target has executed, where it is to go on from that.
+pub(super) async fn executed(
+    repository: &Arc<Repository>,
+    newest: &Chosen,
+    request: &Request,
+    asked: &ReplayRequest,
+) -> Result<Option<Executed>, RestoreError> {
+    let Some(server) = request.to_mysql.as_ref().filter(|_| asked.further) else { return Ok(None) };
+    let manifest = crate::backup::mysql::manifest(repository, &newest.stored, &newest.source);
+    let product = manifest.await.map_err(Box::new)?.product;
+    Ok(Some(target(server, product, request).executed().await.map_err(Box::new)?))
+}
+
+/// Chooses the newest dump of the same source that the point does not lie before, nor what the target has executed already.
+pub(super) async fn choose(
+    repository: &Arc<Repository>,
+    snapshots: &[StoredSnapshot],
+    newest: Chosen,
+    point: &Point,
+    executed: Option<&Executed>,
+) -> Result<Chosen, RestoreError> {
+    let mut candidates: Vec<Chosen> = snapshots.iter().filter_map(|stored| newest.instead(stored)).collect();
+    candidates.retain(|one| one.kind == newest.kind && one.stored.snapshot.time <= newest.stored.snapshot.time);
+    candidates.retain(|one| one.stored.snapshot.tag("policy") == newest.stored.snapshot.tag("policy"));
+    candidates.sort_by_key(|one| std::cmp::Reverse(one.stored.snapshot.time));
+    for candidate in candidates {
+        let manifest = crate::backup::mysql::manifest(repository, &candidate.stored, &candidate.source);
+        let manifest = manifest.await.map_err(Box::new)?;
+        let is_on_the_way = match executed {
+            Some(executed) => dumped(&manifest)?.is_subset(executed),
+            None => true,
+        };
+        if is_on_the_way && is_at_or_before(&manifest, point)? {
+            return Ok(candidate);
+        }
+    }
+    let sources = vec![newest.source];
+    Err(RestoreError::NoDumpBefore { sources, point: point.to_string() })
+}
+
+/// Tells whether a dump was taken at a point or before it.
+fn is_at_or_before(manifest: &Manifest, point: &Point) -> Result<bool, RestoreError> {
+    match point {
+        Point::Latest => Ok(true),
+        Point::At(time) => Ok(manifest.taken_at <= *time),
+        Point::Gtid(gtid) | Point::Before(gtid) => Ok(!holds(manifest, gtid)?),
+        Point::Position(place) => Ok(manifest.position.as_ref().is_some_and(|dumped| {
+            let is_same = dumped.file == place.file && dumped.offset <= place.offset;
+            is_same || is_before(&dumped.file, &place.file) == Some(true)
+        })),
+    }
+}
+
+fn dumped(manifest: &Manifest) -> Result<Executed, RestoreError> {
+    let text = manifest.gtid.as_deref().unwrap_or_default();
+    Ok(Executed::parse(manifest.product, text).map_err(|error| Box::new(ReplayError::from(error)))?)
+}
+
+fn holds(manifest: &Manifest, gtid: &Gtid) -> Result<bool, RestoreError> {
+    let executed = dumped(manifest)?;
+    Ok(match (&executed, gtid) {
+        // The last number of the domain alone tells, whichever server wrote it.
+        (Executed::MariaDb(state), Gtid::MariaDb(gtid)) => {
+            state.position().get(gtid.domain).is_some_and(|last| gtid.sequence <= last.sequence)
+        }
+        _ => executed.contains(gtid),
+    })
+}
+
+impl DatabaseReplay {
+    /// Plans the replay after a dump. Writes nothing.
+    pub(super) async fn plan(
+        manifest: &Manifest,
+        found: &Found,
+        asked: &ReplayRequest,
+        binlogs: Fetched,
+        run: &Run,
+    ) -> Result<Self, RestoreError> {
+        if manifest.product != found.target.product {
+            return Err(RestoreError::PartialReplay(
+                "binlogs are replayed on a server of their own product alone".to_owned(),
+            ));
+        }
+        let start = Start::of(manifest).map_err(Box::new)?;
+        let (point, falls_short, of_thread) = (asked.point.clone(), asked.up_to_gap, run.clone());
+        let Fetched { run: segments, scratch } = binlogs;
+        let planned =
+            tokio::task::spawn_blocking(move || ReplayPlan::new(&start, &segments, &point, falls_short, &of_thread));
+        let plan = planned.await.map_err(|error| RestoreError::Thread(error.to_string()))?.map_err(Box::new)?;
+        let target = found.target.clone();
+        let further = asked.further && found.record.is_none();
+        target.check(&plan, found.record.as_ref(), further).await.map_err(Box::new)?;
+        let (point, is_loaded) = (asked.point.clone(), found.is_loaded);
+        Ok(Self { target, plan, point, is_loaded, further, _scratch: scratch })
+    }
+
+    /// Makes the target fit before the dump is loaded.
+    pub(super) async fn prepare(&self, snapshot: &str) -> Result<(), RestoreError> {
+        Ok(self.target.prepare(&self.plan, snapshot, self.further).await.map_err(Box::new)?)
+    }
+
+    /// Notes on the target that the dump is loaded. Where a table is missing, it is not.
+    pub(super) async fn note_loaded(&self, loaded: &Loaded) -> Result<(), RestoreError> {
+        if is_whole(loaded) { Ok(self.target.note_loaded().await.map_err(Box::new)?) } else { Ok(()) }
+    }
+
+    /// Replays; `None` where tables of the dump are missing, on which the binlogs build.
+    pub(super) async fn apply(&self, loaded: &Loaded, run: &Run) -> Result<Option<Replayed>, RestoreError> {
+        if !is_whole(loaded) {
+            return Ok(None);
+        }
+        Ok(Some(self.target.replay(&self.plan, run).await.map_err(Box::new)?))
+    }
+}
+
+fn is_whole(loaded: &Loaded) -> bool {
+    loaded.failed.iter().all(|failed| failed.table.is_none())
+}
