@@ -5,6 +5,7 @@
 //! there is: epochs, segments, and the gaps between them.
 
 mod begin;
+mod bytes;
 pub mod chain;
 mod error;
 mod expire;
@@ -21,6 +22,7 @@ use std::time::Duration;
 use sha2::{Digest, Sha256};
 
 pub use crate::capture::begin::probe;
+pub use crate::capture::bytes::SegmentBytes;
 pub use crate::capture::chain::Chain;
 pub use crate::capture::error::CaptureError;
 pub use crate::capture::facts::{Facts, facts};

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::fs::{self, File};
-use std::io::{self, BufReader, Read as _};
+use std::io::{self, BufReader, Read};
 use std::path::{Path, PathBuf};
 
 use chrono::{DateTime, Utc};
@@ -25,6 +25,8 @@ pub enum FindError {
     Open { path: PathBuf, source: io::Error },
     #[error("read `{}`: {error}", path.display())]
     Read { path: PathBuf, error: BinlogError },
+    #[error("find `{}`: the chain names it, and no store has it", path.display())]
+    Missing { path: PathBuf },
     #[error(transparent)]
     Stopped(#[from] Stopped),
 }
@@ -109,50 +111,83 @@ pub struct Findings {
     pub failed: Vec<FindError>,
 }
 
-/// Searches all binlog files of a directory, with memory for as many transactions as are kept.
+/// A search that goes on from file to file, with memory for as many transactions as are kept.
+pub struct Search {
+    wanted: Wanted,
+    found_max: usize,
+    run: Run,
+    findings: Findings,
+}
+
+impl Search {
+    #[must_use]
+    pub fn new(wanted: Wanted, found_max: usize, run: Run) -> Self {
+        Self { wanted, found_max, run, findings: Findings::default() }
+    }
+
+    #[must_use]
+    pub fn findings(self) -> Findings {
+        self.findings
+    }
+
+    /// Searches a file. One that cannot be read to its end is told, and the search goes on.
+    ///
+    /// # Errors
+    /// The signal to stop.
+    pub fn read(mut self, path: &Path, name: &str, input: impl Read) -> Result<Self, FindError> {
+        self.findings.files += 1;
+        match self.file(path, name, input) {
+            Err(stopped @ FindError::Stopped(_)) => return Err(stopped),
+            Err(error) => self.findings.failed.push(error),
+            Ok(()) => {}
+        }
+        Ok(self)
+    }
+
+    /// Notes a file that should be there.
+    #[must_use]
+    pub fn missing(mut self, path: PathBuf) -> Self {
+        self.findings.failed.push(FindError::Missing { path });
+        self
+    }
+
+    fn file(&mut self, path: &Path, name: &str, input: impl Read) -> Result<(), FindError> {
+        let read = |error| FindError::Read { path: path.to_owned(), error };
+        let mut transactions = Transactions::new(BufReader::with_capacity(BUFFER_BYTES, input)).map_err(read)?;
+        for transaction in &mut transactions {
+            self.run.check()?;
+            self.transaction(name, transaction.map_err(read)?);
+        }
+        let torn = transactions.open().or_else(|| transactions.torn().map(|torn| torn.offset));
+        self.findings.torn.extend(torn.map(|offset| (path.to_owned(), offset)));
+        Ok(())
+    }
+
+    fn transaction(&mut self, name: &str, transaction: Transaction) {
+        let Transaction { group, changes } = transaction;
+        self.findings.transactions += 1;
+        if let Some(tables) = self.wanted.pick(&group, &changes) {
+            let found = Found { file: name.to_owned(), group, tables, texts: changes.texts, is_more: changes.is_more };
+            self.findings.found.push_back(found);
+        }
+        if self.findings.found.len() > self.found_max {
+            self.findings.found.pop_front();
+            self.findings.left_out += 1;
+        }
+    }
+}
+
+/// Searches all binlog files of a directory.
 ///
 /// # Errors
 /// A directory that cannot be listed or has no binlog file; the signal to stop.
-pub fn in_dir(dir: &Path, wanted: &Wanted, found_max: usize, run: &Run) -> Result<Findings, FindError> {
-    let files = binlog_files(dir)?;
-    let mut findings = Findings::default();
-    for path in files {
-        findings.files += 1;
-        match in_file(&path, wanted, found_max, &mut findings, run) {
-            Err(FindError::Stopped(stopped)) => return Err(stopped.into()),
-            Err(error) => findings.failed.push(error),
-            Ok(()) => {}
-        }
+pub fn in_dir(dir: &Path, mut search: Search) -> Result<Findings, FindError> {
+    for path in binlog_files(dir)? {
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let file = File::open(&path).map_err(|source| FindError::Open { path: path.clone(), source })?;
+        search = search.read(&path, &name, file)?;
     }
-    Ok(findings)
-}
-
-fn in_file(
-    path: &Path,
-    wanted: &Wanted,
-    found_max: usize,
-    findings: &mut Findings,
-    run: &Run,
-) -> Result<(), FindError> {
-    let file = File::open(path).map_err(|source| FindError::Open { path: path.to_owned(), source })?;
-    let read = |error| FindError::Read { path: path.to_owned(), error };
-    let mut transactions = Transactions::new(BufReader::with_capacity(BUFFER_BYTES, file)).map_err(read)?;
-    for transaction in &mut transactions {
-        run.check()?;
-        let Transaction { group, changes } = transaction.map_err(read)?;
-        findings.transactions += 1;
-        if let Some(tables) = wanted.pick(&group, &changes) {
-            let file = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-            findings.found.push_back(Found { file, group, tables, texts: changes.texts, is_more: changes.is_more });
-        }
-        if findings.found.len() > found_max {
-            findings.found.pop_front();
-            findings.left_out += 1;
-        }
-    }
-    let torn = transactions.open().or_else(|| transactions.torn().map(|torn| torn.offset));
-    findings.torn.extend(torn.map(|offset| (path.to_owned(), offset)));
-    Ok(())
+    Ok(search.findings())
 }
 
 /// Returns the files of a directory that begin as binlogs do, in the order in which a server wrote them.
@@ -210,23 +245,24 @@ mod tests {
 
     fn picked(wanted: &Wanted) -> Option<String> {
         let tables = wanted.pick(&group(), &changes())?;
-        Some(tables.iter().map(|(name, _)| format!("{}.{} ", name.schema, name.table)).collect())
+        let names: Vec<_> = tables.iter().map(|(name, _)| format!("{}.{}", name.schema, name.table)).collect();
+        Some(names.join(" "))
     }
 
     #[test]
     fn a_transaction_is_picked_for_the_tables_and_changes_that_were_asked_for() {
         let cases: &[(&[TableName], &[Verb], Option<&str>)] = &[
-            (&[], &[], Some("mall.orders shop. ")),
-            (&[], &[Verb::Delete], Some("mall.orders ")),
+            (&[], &[], Some("mall.orders shop.")),
+            (&[], &[Verb::Delete], Some("mall.orders")),
             (&[], &[Verb::Create], Some("")),
             (&[], &[Verb::Update], None),
-            (&[name("mall", "orders")], &[], Some("mall.orders ")),
-            (&[name("MALL", "Orders")], &[Verb::Delete, Verb::Drop], Some("mall.orders ")),
+            (&[name("mall", "orders")], &[], Some("mall.orders")),
+            (&[name("MALL", "Orders")], &[Verb::Delete, Verb::Drop], Some("mall.orders")),
             (&[name("mall", "items")], &[], None),
-            (&[name("mall", "")], &[], Some("mall.orders ")),
+            (&[name("mall", "")], &[], Some("mall.orders")),
             (&[name("mall", "orders")], &[Verb::Create], None),
             // Its schema was dropped with it.
-            (&[name("shop", "orders")], &[Verb::Drop], Some("shop. ")),
+            (&[name("shop", "orders")], &[Verb::Drop], Some("shop.")),
         ];
         for (tables, verbs, expected) in cases {
             let wanted = Wanted { tables: tables.to_vec(), verbs: verbs.to_vec(), ..Wanted::default() };

@@ -113,6 +113,12 @@ impl Spool {
         self.lock_chain().clone()
     }
 
+    /// Returns where a segment of a source lies, beside whoever captures.
+    #[must_use]
+    pub fn segment(spool: &Path, source: &str, epoch: u32, name: &str) -> PathBuf {
+        segment_path(&spool.join(source), epoch, name)
+    }
+
     /// Returns where a segment lies.
     #[must_use]
     pub fn file(&self, epoch: u32, name: &str) -> PathBuf {

@@ -5,9 +5,11 @@ use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
+use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 
+use crate::capture::bytes::SegmentBytes;
 use crate::capture::chain::{Chain, FORMAT, Segment};
 use crate::capture::{CaptureError, tail::failed};
 use crate::repository::{BlobKind, Node, Repository, StoredSnapshot, Tree};
@@ -83,6 +85,13 @@ fn unreadable(snapshot: &StoredSnapshot, reason: &str) -> CaptureError {
 impl Stored {
     pub(crate) fn node(&self, epoch: u32, file: &str) -> Option<&Node> {
         self.nodes.get(&(epoch, file.to_owned()))
+    }
+
+    /// Returns a segment's bytes as a stream, for a thread that may block.
+    #[must_use]
+    pub fn bytes(&self, repository: &Arc<Repository>, epoch: u32, file: &str) -> Option<SegmentBytes> {
+        let node = self.node(epoch, file)?;
+        Some(SegmentBytes::new(repository.clone(), node.content.clone()))
     }
 
     /// Writes a segment into a file that is not there yet, durably, and proves that its bytes are those that were captured.

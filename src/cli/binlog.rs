@@ -111,16 +111,21 @@ fn sources(policy: &Policy, named: Option<&str>) -> Result<Vec<String>, Failure>
     Ok(sources)
 }
 
+/// Returns the source whose binlog is meant, where it can be but one.
+fn one_source(policy: &Policy, named: Option<&str>) -> Result<String, Failure> {
+    let sources = sources(policy, named)?;
+    match sources.as_slice() {
+        [source] => Ok(source.clone()),
+        _ => {
+            Err(Failure::new(Exit::Usage, format!("choose a binlog: the policy captures {}", human::quoted(&sources)))
+                .hinting("name one with `--source`"))
+        }
+    }
+}
+
 fn export(global: &Global, args: &BinlogExportArgs) -> Answered {
     let policy = policies::one(global, &args.policy.policy)?;
-    let sources = sources(&policy, args.source.as_deref())?;
-    let [source] = sources.as_slice() else {
-        return Err(Failure::new(
-            Exit::Usage,
-            format!("export a binlog: the policy captures {}", human::quoted(&sources)),
-        )
-        .hinting("name one with `--source`"));
-    };
+    let source = &one_source(&policy, args.source.as_deref())?;
     let dir = restore::absolute(&args.dir)?;
     wait(global, |run| async move {
         let store = open(&policy, args.from.as_deref(), &run).await?;

@@ -90,11 +90,11 @@ const TABLES_SHOWN: usize = 3;
 
 /// Lists transactions, the newest last, with the GTID whole: it is what a recovery is told.
 #[must_use]
-pub(super) fn transactions(found: &VecDeque<Found>, ink: Ink) -> String {
+pub(super) fn transactions(found: &VecDeque<Found>, times: Times, ink: Ink) -> String {
     let row = |found: &Found| {
         let gtid = found.group.gtid.as_ref().map_or_else(|| "none".to_owned(), ToString::to_string);
         vec![
-            human::exact_time(found.group.committed, Tz::UTC),
+            human::exact_time(found.group.committed, times.zone),
             gtid,
             format!("{}:{}", found.file, found.group.begin),
             changes(found),

@@ -336,6 +336,7 @@ coded! {
     FindError: |error| match error {
         FindError::List { .. } | FindError::Open { .. } => Exit::Failed,
         FindError::NoFile { .. } => Exit::Usage,
+        FindError::Missing { .. } => Exit::Damaged,
         FindError::Read { error, .. } => error.code(),
         FindError::Stopped(_) => Exit::Interrupted,
     };

@@ -162,7 +162,7 @@ pub fn pack_header(bytes: &[u8]) {
 
 /// A binlog's events, after the format description.
 pub fn segment(bytes: &[u8]) {
-    binlog::segment(bytes);
+    let _ = binlog::segment(bytes);
 }
 
 #[cfg(test)]

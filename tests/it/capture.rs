@@ -221,6 +221,14 @@ fn a_capture_is_exact_and_names_what_it_lacks(product: Product) {
         "{status}"
     );
 
+    // The first of them is in the repository, the last in the spool.
+    let found =
+        desk.bkp(&["binlog", "find", "mall", "--table", "shop.t", "--type", "insert", "--json"]).expect(0).json();
+    assert_eq!(found["found"].as_array().unwrap().len(), 9, "{found}");
+    assert_eq!(found["found"][0]["file"], files_of(&chain, 0)[0], "{found}");
+    assert_eq!(found["found"][8]["file"], last["file"], "{found}");
+    assert_eq!(found["files"], files_of(&chain, 0).len(), "{found}");
+
     // Closed segments are in the repository alone; restic has them, too.
     let spool = desk.path("state/binlog/db1/1");
     assert_eq!(fs::read_dir(&spool).unwrap().count(), 1, "only the newest is still in the spool");

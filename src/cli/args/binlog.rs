@@ -24,8 +24,9 @@ What `bkp run` does once the policy's `binlog.interval` has passed, and `bkp dae
     /// Finds transactions by table, kind of change and time: the DROP, the DELETE without WHERE
     #[command(after_help = "\
 Examples:
+  bkp binlog find mall --table mall.orders --type drop,truncate,alter,delete --since '2026-05-01 02:00'
   bkp binlog find --dir /var/lib/mysql --table mall.orders --type drop,truncate,alter,delete
-  bkp binlog find --dir /srv/binlogs --table mall.orders --since '2026-05-01 02:00' --until '2026-05-01 03:00' --json
+  bkp binlog find mall --from offsite --until '2026-05-01 03:00' --json
 
 Each line is one transaction, the newest last: when it was committed, its GTID (before which to stop a recovery), file and position,
 rows by table, and the statement where the log has it (MySQL: `binlog_rows_query_log_events`; MariaDB: by default).
@@ -82,17 +83,33 @@ pub struct BinlogExportArgs {
 }
 
 #[derive(Debug, Args)]
+pub struct DaemonArgs {
+    /// Policy files or names; none: every one in the policies' directory
+    #[arg(value_name = "POLICY")]
+    pub policies: Vec<String>,
+}
+
+#[derive(Debug, Args)]
 pub struct BinlogFindArgs {
-    /// Directory of binlog files, as a server keeps them
-    #[arg(long, value_name = "DIR")]
-    pub dir: PathBuf,
+    /// The policy whose captured binlogs are searched (a file, or a name to look up)
+    #[arg(value_name = "POLICY", required_unless_present = "dir")]
+    pub policy: Option<String>,
+    /// The database, where the policy captures several
+    #[arg(long, value_name = "NAME", requires = "policy")]
+    pub source: Option<String>,
+    /// Searches what this copy has, instead of the spool and the repository
+    #[arg(long, value_name = "COPY", requires = "policy")]
+    pub from: Option<String>,
+    /// Searches this directory of binlog files instead, as a server keeps them
+    #[arg(long, value_name = "DIR", conflicts_with = "policy")]
+    pub dir: Option<PathBuf>,
     /// Only transactions that touch these tables (`schema.table,…`; a schema alone means all of it)
     #[arg(long = "table", value_name = "TABLES", value_delimiter = ',')]
     pub tables: Vec<String>,
     /// Only transactions that do one of these
     #[arg(long = "type", value_name = "TYPES", value_enum, value_delimiter = ',')]
     pub types: Vec<ChangeArg>,
-    /// Only transactions committed at or after this time (UTC unless it says another offset)
+    /// Only transactions committed at or after this time (in the policy's time zone, else UTC, unless it says an offset)
     #[arg(long, value_name = "TIME")]
     pub since: Option<String>,
     /// Only transactions committed at or before this time
@@ -129,11 +146,4 @@ impl ChangeArg {
             Self::Delete => Verb::Delete,
         }
     }
-}
-
-#[derive(Debug, Args)]
-pub struct DaemonArgs {
-    /// Policy files or names; none: every one in the policies' directory
-    #[arg(value_name = "POLICY")]
-    pub policies: Vec<String>,
 }

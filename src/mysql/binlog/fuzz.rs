@@ -29,6 +29,7 @@ fn file_of(kinds: usize, events: &[u8]) -> Vec<u8> {
 }
 
 /// A file: a byte that says whose, and its events after the format description. Returns how many transactions were read.
+#[must_use]
 pub fn segment(bytes: &[u8]) -> usize {
     let Some((product, events)) = bytes.split_first() else { return 0 };
     let events = &events[..events.len().min(SEGMENT_BYTES_MAX)];

@@ -75,8 +75,9 @@ fn plain(cursor: &mut Cursor<'_>) -> Result<GtidEvent, Malformed> {
 }
 
 fn seven_bytes(cursor: &mut Cursor<'_>) -> Result<u64, Malformed> {
-    let [a, b, c, d, e, f, g] = cursor.array()?;
-    Ok(u64::from_le_bytes([a, b, c, d, e, f, g, 0]))
+    let mut bytes = [0; 8];
+    bytes[..7].copy_from_slice(cursor.take(7)?);
+    Ok(u64::from_le_bytes(bytes))
 }
 
 fn time(micros: u64) -> Result<DateTime<Utc>, Malformed> {

@@ -19,7 +19,8 @@ pub struct Header {
     pub server_id: u32,
     /// Header, body and checksum.
     pub length: u32,
-    /// The low 32 bits of the offset after the event; zero in events that stand in no file.
+    /// The low 32 bits of the offset after the event. Zero in events that stand in no file, and in MariaDB 11.8 in all but the first
+    /// and the last of a transaction.
     pub end: u32,
     pub flags: u16,
 }

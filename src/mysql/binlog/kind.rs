@@ -11,7 +11,7 @@ macro_rules! kinds {
         impl Kind {
             $($(#[$doc])* pub const $constant: Self = Self($number);)+
 
-            /// Returns the kind's name, as the product's own tools print it.
+            /// Returns the kind's name, as its server lists it (`SHOW BINLOG EVENTS`).
             #[must_use]
             pub fn name(self) -> Option<&'static str> {
                 match self {
@@ -30,8 +30,8 @@ kinds! {
     INTVAR = 5, "Intvar";
     APPEND_BLOCK = 9, "Append_block";
     DELETE_FILE = 11, "Delete_file";
-    RAND = 13, "Rand";
-    USER_VAR = 14, "User_var";
+    RAND = 13, "RAND";
+    USER_VAR = 14, "User var";
     FORMAT_DESCRIPTION = 15, "Format_desc";
     XID = 16, "Xid";
     BEGIN_LOAD_QUERY = 17, "Begin_load_query";

@@ -243,10 +243,10 @@ impl<R: Read> SegmentReader<R> {
             return Ok(false);
         }
         let header = Header::parse(&bytes).and_then(|header| self.plausible(header));
-        let header = header.map_err(|malformed| match self.is_encrypted {
-            true => BinlogError::Encrypted { offset: self.offset },
-            false => malformed.at(self.offset),
-        })?;
+        let header = match header {
+            Err(_) if self.is_encrypted => return Err(BinlogError::Encrypted { offset: self.offset }),
+            header => header.map_err(|malformed| malformed.at(self.offset))?,
+        };
         self.header = Some(header);
         self.buffer.clear();
         self.buffer.shrink_to(HEAD_BYTES);
@@ -278,10 +278,10 @@ impl<R: Read> SegmentReader<R> {
     }
 
     fn take_format(&mut self) -> Result<(), BinlogError> {
-        match self.event_length() == self.buffer.len() as u64 {
-            true => self.format = Some(Format::parse(&self.buffer, self.offset)?),
-            false => return Err(Malformed("it is longer than any format description").at(self.offset)),
+        if self.event_length() != self.buffer.len() as u64 {
+            return Err(Malformed("it is longer than any format description").at(self.offset));
         }
+        self.format = Some(Format::parse(&self.buffer, self.offset)?);
         Ok(())
     }
 
@@ -291,11 +291,11 @@ impl<R: Read> SegmentReader<R> {
 
     /// Reads on until the buffer has so many bytes, or the whole event.
     fn read_up_to_length(&mut self, bytes: usize) -> Result<(), BinlogError> {
-        let wanted = self.event_length().min(bytes as u64);
-        while (self.buffer.len() as u64) < wanted && self.torn.is_none() {
+        let wanted = self.header.map_or(0, |header| header.length as usize).min(bytes);
+        while self.buffer.len() < wanted && self.torn.is_none() {
             // In pieces: a length that a damaged header tells is believed only as far as bytes come.
             let start = self.buffer.len();
-            let end = (wanted as usize).min(start + HEAD_BYTES);
+            let end = wanted.min(start + HEAD_BYTES);
             self.buffer.resize(end, 0);
             let read = read_up_to(&mut self.input, &mut self.buffer[start..]);
             let read = read.map_err(|error| self.io(error))?;

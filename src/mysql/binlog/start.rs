@@ -4,7 +4,7 @@ use crate::mysql::binlog::Malformed;
 use crate::mysql::gtid::{BinlogState, GtidSet, MariaDbGtid, NUMBER_END, Tsid, Uuid};
 use crate::mysql::wire::cursor::Cursor;
 
-/// Parses MySQL's Previous_gtids, whose body is without header and checksum.
+/// Parses MySQL's `Previous_gtids`, whose body is without header and checksum.
 pub fn previous_gtids(body: &[u8]) -> Result<GtidSet, Malformed> {
     let mut cursor = Cursor::new(body);
     let head = cursor.u64()?;
@@ -57,7 +57,7 @@ pub(super) fn varlen(cursor: &mut Cursor<'_>) -> Result<u64, Malformed> {
     Ok(u64::from_le_bytes(bytes) >> (further + 1))
 }
 
-/// Parses MariaDB's Gtid_list, whose body is without header and checksum.
+/// Parses MariaDB's `Gtid_list`, whose body is without header and checksum.
 pub fn mariadb_gtid_list(body: &[u8]) -> Result<BinlogState, Malformed> {
     let mut cursor = Cursor::new(body);
     // The four highest bits are flags.

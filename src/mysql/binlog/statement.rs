@@ -285,8 +285,9 @@ mod tests {
             ("DROP TABLE 'x", "drop"),
         ] {
             let (verb, tables) = read(text, "s");
-            let tables: String = tables.iter().map(|name| format!(" {}.{}", name.schema, name.table)).collect();
-            assert_eq!(format!("{verb}{tables}"), expected, "{text}");
+            let mut told = vec![verb.to_string()];
+            told.extend(tables.iter().map(|name| format!("{}.{}", name.schema, name.table)));
+            assert_eq!(told.join(" "), expected, "{text}");
         }
     }
 }

@@ -62,7 +62,7 @@ impl TableMap {
         let types = body.take(count)?;
         let metadata_bytes = body.length()?;
         let metadata = body.take(metadata_bytes)?;
-        let json_columns = types.iter().filter(|column| **column == kind::JSON).count();
+        let json_columns = types.iter().map(|column| usize::from(*column == kind::JSON)).sum();
         Ok((id, Self { name, columns: sizes(&types, &metadata), json_columns }))
     }
 

@@ -50,8 +50,11 @@ fn sample(checksum: Checksum) -> File {
     file
 }
 
+/// Kinds and offsets.
+type Events = Vec<(Kind, u64)>;
+
 /// Reads a file to its end: kinds and offsets, and where it is torn.
-fn walk(bytes: &[u8]) -> Result<(Vec<(Kind, u64)>, Option<Torn>), BinlogError> {
+fn walk(bytes: &[u8]) -> Result<(Events, Option<Torn>), BinlogError> {
     let (mut reader, mut events) = (SegmentReader::new(bytes)?, Vec::new());
     while let Some(event) = reader.next()? {
         events.push((event.header.kind, event.offset));
@@ -151,13 +154,13 @@ fn previous_gtids_are_read_with_and_without_tags() {
     let mut plain = 1_u64.to_le_bytes().to_vec();
     plain.extend_from_slice(&[0x11; 16]);
     plain.extend_from_slice(&2_u64.to_le_bytes());
-    [1_u64, 78, 79, 80].iter().for_each(|number| plain.extend_from_slice(&number.to_le_bytes()));
+    plain.extend([1_u64, 78, 79, 80].iter().flat_map(|number| number.to_le_bytes()));
     let uuid = "11111111-1111-1111-1111-111111111111";
     assert_eq!(previous_gtids(&plain).unwrap().to_string(), format!("{uuid}:1-77:79"));
     let mut tagged = vec![1, 1, 0, 0, 0, 0, 0, 1];
     tagged.extend_from_slice(&[0x11; 16]);
     tagged.extend_from_slice(b"\x0Adrill");
-    [1_u64, 1, 6].iter().for_each(|number| tagged.extend_from_slice(&number.to_le_bytes()));
+    tagged.extend([1_u64, 1, 6].iter().flat_map(|number| number.to_le_bytes()));
     assert_eq!(previous_gtids(&tagged).unwrap().to_string(), format!("{uuid}:drill:1-5"));
     assert!(previous_gtids(&plain[..plain.len() - 1]).is_err());
     assert!(previous_gtids(&[plain, vec![0]].concat()).is_err());

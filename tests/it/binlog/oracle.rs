@@ -3,9 +3,9 @@
 use std::path::Path;
 use std::process::Command;
 
-use bkp::mysql::binlog::Header;
+use bkp::mysql::binlog::{Header, Kind};
 
-use crate::servers::{Product, program};
+use crate::servers::{Product, Server, program};
 
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Event {
@@ -19,9 +19,14 @@ pub(super) struct Event {
 }
 
 impl From<(u64, Header)> for Event {
+    /// MariaDB's tool shows rows without their compression.
     fn from((offset, header): (u64, Header)) -> Self {
         let Header { timestamp, kind, server_id, length, end, flags } = header;
-        Self { offset, timestamp, kind: kind.0, server_id, length, end, flags }
+        let kind = match kind.0 {
+            compressed @ 166..=168 => compressed - 143,
+            kind => kind,
+        };
+        Self { offset, timestamp, kind, server_id, length, end, flags }
     }
 }
 
@@ -38,7 +43,7 @@ pub(super) struct Told {
 pub(super) fn ask(product: Product, file: &Path) -> Told {
     let tool = if product == Product::MariaDb { "MARIADB_BINLOG" } else { "MYSQLBINLOG" };
     let output = Command::new(program(tool))
-        .args(["--no-defaults", "--hexdump", "--verify-binlog-checksum"])
+        .args(["--no-defaults", "--hexdump", "--verify-binlog-checksum", "-vv"])
         .arg(file)
         .output()
         .unwrap();
@@ -49,7 +54,9 @@ pub(super) fn ask(product: Product, file: &Path) -> Told {
     // MariaDB has the heading on a line of its own.
     let heads = heads.flat_map(|(at, _)| &lines[at + 1..lines.len().min(at + 3)]);
     // Events within a compressed transaction have no position.
-    let events = heads.filter_map(|line| event(line)).filter(|event| event.end > 0).collect();
+    let mut events: Vec<Event> = heads.filter_map(|line| event(line)).filter(|event| event.end > 0).collect();
+    // What belongs to a statement is printed with it.
+    events.sort_by_key(|event| event.end);
     let gtids = match product {
         Product::MySql => lines.iter().filter_map(|line| mysql_gtid(line)).collect(),
         Product::MariaDb => lines.iter().filter_map(|line| mariadb_gtid(line)).collect(),
@@ -65,15 +72,26 @@ fn event(line: &str) -> Option<Event> {
     let [offset, bytes @ ..] = tokens.as_slice() else { return None };
     let bytes: Vec<u8> = bytes.iter().map(|byte| u8::from_str_radix(byte, 16)).collect::<Result<_, _>>().ok()?;
     let int = |at: usize| u32::from_le_bytes(bytes[at..at + 4].try_into().unwrap());
-    (bytes.len() == 19).then(|| Event {
-        offset: u64::from_str_radix(offset, 16).unwrap(),
-        timestamp: int(0),
-        kind: bytes[4],
-        server_id: int(5),
-        length: int(9),
-        end: int(13),
-        flags: u16::from_le_bytes([bytes[17], bytes[18]]),
-    })
+    if bytes.len() != 19 {
+        return None;
+    }
+    let (mut offset, end) = (u64::from_str_radix(offset, 16).unwrap(), int(13));
+    let is_annotation = bytes[4] == Kind::ANNOTATE_ROWS.0;
+    if is_annotation {
+        // MariaDB's tool prints it later, with the offset where it then is.
+        offset = u64::from(end.saturating_sub(int(9)));
+    }
+    let length = u32::try_from(u64::from(end).saturating_sub(offset)).unwrap();
+    let flags = u16::from_le_bytes([bytes[17], bytes[18]]);
+    Some(Event { offset, timestamp: int(0), kind: bytes[4], server_id: int(5), length, end, flags })
+}
+
+/// Returns what MariaDB itself lists of a file: where each event begins, its kind and where it ends.
+pub(super) fn listed(server: &Server, file: &Path) -> Vec<(u64, String, u64)> {
+    let name = file.file_name().unwrap().to_str().unwrap();
+    let rows = server.query(&format!("SHOW BINLOG EVENTS IN '{name}'"));
+    let text = |row: &[Option<String>], column: usize| row[column].clone().unwrap();
+    rows.iter().map(|row| (text(row, 1).parse().unwrap(), text(row, 2), text(row, 4).parse().unwrap())).collect()
 }
 
 fn mysql_gtid(line: &str) -> Option<Option<String>> {
