@@ -30,6 +30,9 @@ use crate::verify;
 /// A run this late was missed: cron starts within the minute, and a busy machine in the next.
 pub const LATE: TimeDelta = TimeDelta::minutes(5);
 
+/// A capture that failed is tried again no later than this.
+const CAPTURE_REST_MAX: TimeDelta = TimeDelta::minutes(5);
+
 /// What is to be done for a policy now.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Agenda {
@@ -105,7 +108,8 @@ fn agenda_of(policy: &Policy, stamps: &Stamps, now: DateTime<Utc>) -> Agenda {
         }
     }
     match capture_due(policy, stamps) {
-        Some(at) if at <= now => match rests_until(Verb::Capture) {
+        // One sick source must not keep the others' binlogs waiting: a server forgets what is not captured.
+        Some(at) if at <= now => match capture_rests_until(stamps, now) {
             Some(until) => agenda.wait_for(Some(until)),
             None => agenda.verbs.push(Verb::Capture),
         },
@@ -115,11 +119,15 @@ fn agenda_of(policy: &Policy, stamps: &Stamps, now: DateTime<Utc>) -> Agenda {
     agenda
 }
 
+fn capture_rests_until(stamps: &Stamps, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
+    stamps.of(Verb::Capture.name()).failure?.rests_until_within(CAPTURE_REST_MAX, now)
+}
+
 /// Returns when the binlogs that a policy captures are to be looked at again.
 fn capture_due(policy: &Policy, stamps: &Stamps) -> Option<DateTime<Utc>> {
     let interval = policy.mysql.values().filter_map(|source| source.binlog.as_ref()).map(|plan| plan.interval).min()?;
     // Cron looks each minute, but not to the second: an interval of a minute must not become one of two.
-    let interval = interval - interval / 10;
+    let interval = interval.saturating_sub(interval / 10);
     let success = stamps.of(Verb::Capture.name()).success;
     Some(success.map_or(DateTime::UNIX_EPOCH, |success| success + interval))
 }

@@ -8,10 +8,10 @@ mod notify;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::task::JoinSet;
+use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{Instant, sleep_until};
 
-use crate::capture::{Capture, Sealer, Spool, Until, follow};
+use crate::capture::{Capture, CaptureError, Followed, Sealer, Spool, Until, follow};
 use crate::catalog::Catalog;
 use crate::cycle;
 use crate::cycle::capture::{self, captures};
@@ -21,7 +21,7 @@ use crate::exit::{Exit, Failure};
 use crate::human;
 use crate::place;
 use crate::policy::Policy;
-use crate::repository::Repository;
+use crate::repository::{Repository, RepositoryError};
 use crate::run::Run;
 
 /// A server that restarts is back within seconds; one that is gone is asked once a minute.
@@ -75,12 +75,20 @@ async fn open(policy: &Policy, run: &Run) -> Result<Vec<(Capture, Arc<Spool>)>, 
     let mut spools = Vec::new();
     for capture in captures(policy, &[])? {
         let spool = Spool::open(&capture)?;
-        if spool.chain().epochs.is_empty() {
-            Opened::new(policy, run).await?.sealer.restore_chain(&capture, &spool, run).await?;
+        if let Err(failure) = restore_chain(policy, &capture, &spool, run).await {
+            // What the spool knows is enough to go on, and a server forgets; a spool that knows nothing would begin anew.
+            if spool.chain().epochs.is_empty() {
+                return Err(failure);
+            }
+            run.events.warn(format!("{}: {}", capture.source, failure.message));
         }
         spools.push((capture, Arc::new(spool)));
     }
     Ok(spools)
+}
+
+async fn restore_chain(policy: &Policy, capture: &Capture, spool: &Spool, run: &Run) -> Result<(), Failure> {
+    Ok(Opened::new(policy, run).await?.sealer.restore_chain(capture, spool, run).await?)
 }
 
 /// Follows one source, again and again.
@@ -114,17 +122,17 @@ fn pause(wait: Duration, run: &Run) {
     }
 }
 
-/// Seals the spools of one policy each interval.
+/// Seals the spools of one policy each interval, and sends what was sealed beside that: a copy may take long, and a seal waits for
+/// none.
 async fn seal_on(policy: &Policy, spools: &[(Capture, Arc<Spool>)], run: &Run) {
     let interval = spools.iter().map(|(capture, _)| capture.plan.interval).min().unwrap_or(COPY_EVERY);
-    let (mut copied, mut opened): (Option<Instant>, Option<Opened>) = (None, None);
+    // What was sealed before this began may not have been sent.
+    let (mut opened, mut sending) = (None, Sending { is_owed: true, ..Sending::default() });
     let mut next = Instant::now();
     while run.cancel.run_until_cancelled(sleep_until(next)).await.is_some() {
         next = Instant::now() + interval;
-        let is_copy_due = copied.is_none_or(|copied| copied.elapsed() >= COPY_EVERY);
-        match seal_once(policy, spools, &mut opened, is_copy_due, run).await {
-            Ok(has_copied) if has_copied => copied = Some(Instant::now()),
-            Ok(_) => {}
+        match seal_once(policy, spools, &mut opened, run).await {
+            Ok(has_sealed) => sending.is_owed |= has_sealed,
             Err(_) if run.cancel.is_cancelled() => {}
             Err(failure) => {
                 run.events.warn(format!("{}: {}", policy.name, failure.message));
@@ -132,7 +140,65 @@ async fn seal_on(policy: &Policy, spools: &[(Capture, Arc<Spool>)], run: &Run) {
                 opened = None;
             }
         }
+        if let Some(Opened { repository, .. }) = &opened {
+            sending.go_on(policy, repository, run).await;
+        }
     }
+    sending.end().await;
+}
+
+/// What was sealed on its way into the copies.
+#[derive(Default)]
+struct Sending {
+    /// Something was sealed that no send has taken with it yet.
+    is_owed: bool,
+    began: Option<Instant>,
+    task: Option<JoinHandle<bool>>,
+}
+
+impl Sending {
+    /// Begins to send, where something is owed, nothing is under way and the last time is long enough ago.
+    async fn go_on(&mut self, policy: &Policy, repository: &Arc<Repository>, run: &Run) {
+        if self.task.as_ref().is_some_and(|task| !task.is_finished()) {
+            return;
+        }
+        self.end().await;
+        if !self.is_owed || self.began.is_some_and(|began| began.elapsed() < COPY_EVERY) {
+            return;
+        }
+        (self.is_owed, self.began) = (false, Some(Instant::now()));
+        let (policy, repository, run) = (policy.clone(), Arc::clone(repository), run.renewed());
+        self.task = Some(tokio::spawn(async move { send(&policy, &repository, &run).await }));
+    }
+
+    /// Waits for what is under way; what it did not bring is owed still.
+    async fn end(&mut self) {
+        if let Some(task) = self.task.take() {
+            self.is_owed |= !task.await.unwrap_or(false);
+        }
+    }
+}
+
+/// Sends what is new to the copies, and forgets what newer snapshots hold. Returns whether all of it is there.
+async fn send(policy: &Policy, repository: &Arc<Repository>, run: &Run) -> bool {
+    let sent = async {
+        // A run of the policy copies and forgets by itself.
+        let Ok(_lock) = cycle::lock(policy, Duration::ZERO, run).await else { return Ok(false) };
+        let catalog = Catalog::open(&policy.state_dir, &run.events)?;
+        let mut is_whole = true;
+        for copy in cycle::steps::send(policy, repository, &[], &catalog, run).await {
+            if let Some(error) = copy.error().filter(|_| !run.cancel.is_cancelled()) {
+                run.events.warn(error);
+                is_whole = false;
+            }
+        }
+        capture::forget_superseded(policy, repository, &catalog, run).await?;
+        Ok::<_, Failure>(is_whole)
+    };
+    sent.await.unwrap_or_else(|failure| {
+        run.events.warn(format!("{}: {}", policy.name, failure.message));
+        false
+    })
 }
 
 /// A policy's repository, which stays open: to derive its key takes longer than to seal.
@@ -148,42 +214,32 @@ impl Opened {
     }
 }
 
-/// Seals what is new, and brings it into the copies where that is due. Returns whether it did.
+/// Seals what is new. Returns whether something was.
 async fn seal_once(
     policy: &Policy,
     spools: &[(Capture, Arc<Spool>)],
     opened: &mut Option<Opened>,
-    is_copy_due: bool,
     run: &Run,
 ) -> Result<bool, Failure> {
-    let Opened { repository, sealer } = match opened {
-        Some(opened) => opened,
-        none => none.insert(Opened::new(policy, run).await?),
+    let mut at_hand = match opened.take() {
+        Some(at_hand) => at_hand,
+        None => Opened::new(policy, run).await?,
     };
     // As a run of its own, whose id its snapshots bear.
     let run = run.renewed();
     let catalog = Catalog::open(&policy.state_dir, &run.events)?;
-    let mut done = CaptureDone::default();
+    let (mut done, mut is_sick) = (CaptureDone::default(), false);
     for (capture, spool) in spools {
-        let sealed = sealer.seal(capture, spool, Duration::ZERO, &run).await;
-        let captured = sealed.map(|sealed| Captured::Here { followed: Default::default(), sealed });
+        let sealed = at_hand.sealer.seal(capture, spool, Duration::ZERO, &run).await;
+        if let Err(error) = &sealed {
+            is_sick |= !matches!(error, CaptureError::Repository(RepositoryError::Locked { .. }));
+            run.events.warn(format!("{}: {}", capture.source, human::chain(error)));
+        }
+        let captured = sealed.map(|sealed| Captured::Here { followed: Followed::default(), sealed });
         done.sources.push((capture.source.clone(), captured.map_err(Failure::from)));
     }
+    // What broke may be the repository as it was opened.
+    *opened = (!is_sick).then_some(at_hand);
     capture::record(&done, &catalog, &run)?;
-    let failed = done.sources.iter().find_map(|(source, result)| Some((source, result.as_ref().err()?)));
-    if let Some((source, failure)) = failed {
-        run.events.warn(format!("{source}: {}", failure.message));
-    }
-    if done.sealed().next().is_none() || !is_copy_due {
-        return Ok(false);
-    }
-    // A run of the policy copies and forgets by itself.
-    let Ok(_lock) = cycle::lock(policy, Duration::ZERO, &run).await else { return Ok(false) };
-    for copy in cycle::steps::send(policy, repository, &[], &catalog, &run).await {
-        if let Err(failure) = copy.result {
-            run.events.warn(format!("copy {}: {}", copy.name, failure.message));
-        }
-    }
-    capture::forget_superseded(policy, repository, &catalog, &run).await?;
-    Ok(true)
+    Ok(done.sealed().next().is_some())
 }

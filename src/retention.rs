@@ -68,9 +68,10 @@ pub fn judge(snapshots: &[Candidate], keep: &Keep, timezone: Tz, now: DateTime<U
 pub fn judge_binlogs(snapshots: &[Candidate]) -> Vec<Verdict> {
     let mut sorted: Vec<_> = snapshots.iter().collect();
     sorted.sort_by_key(|candidate| Reverse((candidate.time, candidate.id)));
-    let newest = sorted.first().map(|candidate| candidate.id);
+    // Of two of one moment, both: which one goes on from the other is not told by their names.
+    let newest = sorted.first().map(|candidate| candidate.time);
     let judge = |candidate: &Candidate| {
-        let is_newest = newest == Some(candidate.id);
+        let is_newest = newest == Some(candidate.time);
         let reason = match (candidate.held, is_newest) {
             (true, _) => "held",
             (false, true) => "newest binlog",

@@ -2,7 +2,7 @@
 
 use chrono::{DateTime, Utc};
 
-use crate::capture::chain::{Beginning, Chain, Epoch, is_next, number_of};
+use crate::capture::chain::{Beginning, Chain, number_of};
 use crate::capture::facts::{Facts, facts};
 use crate::capture::{Capture, CaptureError};
 use crate::mysql::gtid::Executed;
@@ -135,17 +135,11 @@ fn created(capture: &Capture, product: Product, file: &str, run: &Run) -> Result
     }
 }
 
-/// Returns what a gap before a file is named by, where its number does not follow.
-pub(crate) fn leaps(epoch: &Epoch, file: &str) -> Option<String> {
-    let last = epoch.segments.last()?;
-    (!is_next(&last.file, file)).then(|| last.file.clone())
-}
-
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a test may panic")]
 mod tests {
     use super::*;
-    use crate::capture::chain::{Origin, Segment};
+    use crate::capture::chain::{Epoch, Origin, Segment};
 
     fn origin(server: &str) -> Origin {
         Origin { product: Product::MySql, version: "9.7.0".to_owned(), server: server.to_owned() }

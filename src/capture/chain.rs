@@ -116,8 +116,19 @@ impl Chain {
     #[must_use]
     pub fn window(&self, dumps: &[DateTime<Utc>]) -> Option<(DateTime<Utc>, DateTime<Utc>)> {
         let stretch = *self.stretches().last()?;
-        let from = dumps.iter().filter(|dump| **dump >= stretch.began()).min()?;
+        let from = dumps.iter().filter(|dump| **dump >= stretch.serves_from()).min()?;
         Some((*from, self.as_of?.max(*from)))
+    }
+
+    /// Notes that all is here that the server had committed by a moment. What lies after `now` came of a clock that went wrong.
+    pub(crate) fn note_as_of(&mut self, moment: DateTime<Utc>, now: DateTime<Utc>) {
+        self.as_of = self.as_of.filter(|as_of| *as_of <= now).max(Some(moment.min(now)));
+    }
+
+    /// Returns a segment of an epoch.
+    pub(crate) fn segment(&self, epoch: u32, file: &str) -> Option<&Segment> {
+        let epoch = self.epochs.iter().find(|other| other.number == epoch)?;
+        epoch.segments.iter().find(|segment| segment.file == file)
     }
 
     pub(crate) fn bytes(&self) -> u64 {
@@ -143,6 +154,14 @@ impl Stretch<'_> {
     pub fn began(&self) -> DateTime<Utc> {
         let created = self.segments.first().map_or(0, |segment| segment.created);
         DateTime::from_timestamp(created.into(), 0).unwrap_or_default()
+    }
+
+    /// Returns from when on a dump is one that the segments go on from: what another server dumped before is not of this history.
+    fn serves_from(&self) -> DateTime<Utc> {
+        match self.epoch.why {
+            Beginning::OtherServer => self.began().max(self.epoch.began),
+            Beginning::FirstCapture | Beginning::WentBack => self.began(),
+        }
     }
 }
 

@@ -35,6 +35,10 @@ pub enum CaptureError {
         #[source]
         error: BinlogError,
     },
+    #[error("follow the binlog: the server ended the stream before all that it has had come")]
+    Ended,
+    #[error("follow the binlog: another server answers at the same address")]
+    OtherServer,
     #[error("capture the binlog: the server streams events of no file")]
     NoFile,
     #[error("{act} `{}`", path.display())]
@@ -52,6 +56,10 @@ pub enum CaptureError {
     Gtid(#[from] GtidError),
     #[error("seal segment `{file}`: neither the spool nor the repository holds all of it")]
     Lost { file: String },
+    #[error("seal the binlog of `{source_name}`: the spool and the repository tell of epoch {epoch} differently")]
+    Diverged { source_name: String, epoch: u32 },
+    #[error("seal `{}`: its bytes are not those that were captured", .path.display())]
+    Rotten { path: PathBuf },
     #[error(transparent)]
     Repository(#[from] RepositoryError),
     #[error("export the binlog: `{}` is not empty", .0.display())]
@@ -91,10 +99,18 @@ impl CaptureError {
             Self::NotEmpty(_) => "name a directory that is empty or not there",
             Self::Damaged { .. } => "run `bkp verify`, or export `--from` a copy",
             Self::Nothing(_) => "set `binlog.capture` in the policy, and let `bkp run` or `bkp daemon` capture",
-            Self::Lost { .. }
-            | Self::Chain { .. }
+            Self::Diverged { .. } => {
+                "move the source's spool directory away: the capture then goes on from what the repository holds"
+            }
+            Self::Rotten { .. } => {
+                "remove the file: the rest is then sealed, with a gap; and look for what is wrong with the disk"
+            }
+            Self::Lost { .. } => "the spool's file went while it was read: the next run seals the rest, with a gap",
+            Self::Chain { .. }
             | Self::Gtid(_)
             | Self::NoFile
+            | Self::Ended
+            | Self::OtherServer
             | Self::Thread(_)
             | Self::Stopped(_) => {
                 return None;

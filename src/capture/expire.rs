@@ -1,24 +1,32 @@
 //! Which segments the window no longer needs. Pure.
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 
-use crate::capture::chain::{Chain, Segment};
+use crate::capture::chain::{Chain, Epoch, Segment};
 
-/// Returns the epoch and the file of each segment that goes: all its transactions were committed before `window_start`, and before
+/// How far a server's clock may lie behind ours; it also tells whole seconds only.
+const CLOCKS_APART: TimeDelta = TimeDelta::minutes(1);
+
+/// Returns the epoch and the file of each segment that goes: all its transactions were written before `window_start`, and before
 /// the newest dump that is older, so that every moment of the window can be recovered. The newest segment stays, whatever it holds.
 pub(crate) fn expired(chain: &Chain, dumps: &[DateTime<Utc>], window_start: DateTime<Utc>) -> Vec<(u32, String)> {
     let anchor = dumps.iter().filter(|dump| **dump <= window_start).max();
     let cutoff = anchor.copied().unwrap_or(window_start);
-    let mut segments: Vec<(u32, &Segment)> = chain.segments().collect();
-    segments.pop();
+    let segments: Vec<(&Epoch, &Segment)> =
+        chain.epochs.iter().flat_map(|epoch| epoch.segments.iter().map(move |segment| (epoch, segment))).collect();
     // In order, so that no hole comes to be in the midst of what stays.
-    let old = segments.into_iter().take_while(|(_, segment)| segment.is_closed && ended(segment) < cutoff);
-    old.map(|(epoch, segment)| (epoch, segment.file.clone())).collect()
+    let old = segments.windows(2).take_while(|pair| ended(pair[0].0, pair[1]) <= cutoff);
+    old.map(|pair| (pair[0].0.number, pair[0].1.file.clone())).collect()
 }
 
-/// Returns the commit time of a segment's newest transaction; of one without, when its file was begun.
-fn ended(segment: &Segment) -> DateTime<Utc> {
-    segment.last.unwrap_or_else(|| DateTime::from_timestamp(segment.created.into(), 0).unwrap_or_default())
+/// Returns by when a segment had ended: the server began the next one. A transaction's own time proves nothing, for a session may
+/// set its clock; and the clock of an epoch's server may be another's than that of the epoch before.
+fn ended(epoch: &Epoch, (next_epoch, next): (&Epoch, &Segment)) -> DateTime<Utc> {
+    if next_epoch.number == epoch.number {
+        DateTime::from_timestamp(next.created.into(), 0).unwrap_or_default() + CLOCKS_APART
+    } else {
+        next_epoch.began
+    }
 }
 
 /// Takes segments out of a chain, with the gaps and the epochs that are of nothing any more.
@@ -39,7 +47,7 @@ pub(crate) fn drop_expired(chain: &mut Chain, expired: &[(u32, String)]) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::capture::chain::{Beginning, Epoch, Gap, Origin};
+    use crate::capture::chain::{Beginning, Gap, Origin};
     use crate::mysql::manifest::Product;
 
     fn at(day: i64) -> DateTime<Utc> {
@@ -84,6 +92,24 @@ mod tests {
         assert_eq!(numbers(&[3, 6], 5), ["b.000001", "b.000002"], "the window's first moment is recovered from day 3");
         assert_eq!(numbers(&[1, 3], 2), [] as [&str; 0]);
         assert_eq!(numbers(&[], 90), ["b.000001", "b.000002", "b.000003", "b.000004"], "the newest stays");
+    }
+
+    #[test]
+    fn a_segment_that_an_epoch_left_open_keeps_nothing_from_going() {
+        let mut chain = chain();
+        chain.epochs[0].segments[1].is_closed = false;
+        let gone: Vec<_> = expired(&chain, &[], at(5)).into_iter().map(|(_, file)| file).collect();
+        assert_eq!(gone, ["b.000001", "b.000002", "b.000003"]);
+    }
+
+    #[test]
+    fn a_session_that_set_its_clock_ahead_keeps_no_segment_and_one_that_set_it_back_loses_none() {
+        let mut chain = chain();
+        for (last, day) in [(90, 5), (0, 5)] {
+            chain.epochs.iter_mut().flat_map(|epoch| &mut epoch.segments).for_each(|it| it.last = Some(at(last)));
+            let gone = expired(&chain, &[], at(day));
+            assert_eq!(gone.len(), 3, "{gone:?}");
+        }
     }
 
     #[test]

@@ -4,11 +4,11 @@ use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Utc};
 
-use crate::capture::begin::{Start, first_file, leaps, missing, start, went_back};
-use crate::capture::chain::{Beginning, Epoch, Gap, Origin, Segment, number_of};
+use crate::capture::begin::{Start, first_file, missing, start, went_back};
+use crate::capture::chain::{Beginning, Epoch, Gap, Origin, Segment, is_next, number_of};
 use crate::capture::facts::{Facts, facts};
 use crate::capture::tail::Tail;
-use crate::capture::{Capture, CaptureError, Spool};
+use crate::capture::{Capture, CaptureError, HEARTBEAT, Spool};
 use crate::mysql::binlog::Header;
 use crate::mysql::gtid::Executed;
 use crate::mysql::manifest::Product;
@@ -21,6 +21,9 @@ const SYNC_EVERY: Duration = Duration::from_millis(200);
 
 /// How often it is told how far the capture has come.
 const TELL_EVERY: Duration = Duration::from_secs(1);
+
+/// How often the server is asked what it has, while it is followed: what has come by the time that it told is a proof.
+const ASK_EVERY: Duration = HEARTBEAT;
 
 /// How long to follow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,7 +52,7 @@ pub fn follow(capture: &Capture, spool: &Spool, until: Until, run: &Run) -> Resu
     let mut wire = capture.server.open_wire(&run.cancel)?;
     let asked = run.now();
     let facts = facts(&mut wire)?;
-    let mut follower = Follower::new(capture, spool, (&facts, asked), run);
+    let mut follower = Follower::new(capture, spool, &facts, Goal::of(&facts, asked), run);
     let mut begins = start(&spool.chain(), &facts, follower.is_spooled());
     loop {
         match follower.go(wire, begins, until) {
@@ -75,13 +78,31 @@ impl From<CaptureError> for Broken {
     }
 }
 
+/// What a server had at a moment.
+struct Goal {
+    moment: DateTime<Utc>,
+    file: String,
+    bytes: u64,
+}
+
+impl Goal {
+    /// The moment is by the earlier of two clocks: ours, and the server's, which dates the transactions.
+    fn of(facts: &Facts, asked: DateTime<Utc>) -> Option<Self> {
+        let (file, bytes) = facts.files.last()?.clone();
+        Some(Self { moment: facts.clock.map_or(asked, |clock| clock.min(asked)), file, bytes })
+    }
+}
+
 struct Follower<'a> {
     capture: &'a Capture,
     spool: &'a Spool,
     facts: &'a Facts,
     run: &'a Run,
-    /// When the server told what it has.
-    asked: DateTime<Utc>,
+    /// What the server told that it has, until that has come.
+    goal: Option<Goal>,
+    asked: Instant,
+    /// The connection by which it is asked beside the stream.
+    beside: Option<Wire>,
     tail: Option<Tail>,
     /// The stream is of the file that was captured.
     is_same: bool,
@@ -93,13 +114,15 @@ struct Follower<'a> {
 }
 
 impl<'a> Follower<'a> {
-    fn new(capture: &'a Capture, spool: &'a Spool, (facts, asked): (&'a Facts, DateTime<Utc>), run: &'a Run) -> Self {
+    fn new(capture: &'a Capture, spool: &'a Spool, facts: &'a Facts, goal: Option<Goal>, run: &'a Run) -> Self {
         Self {
             capture,
             spool,
             facts,
             run,
-            asked,
+            goal,
+            asked: Instant::now(),
+            beside: None,
             tail: None,
             is_same: false,
             offset: 0,
@@ -146,7 +169,9 @@ impl<'a> Follower<'a> {
             Start::Next(from) => {
                 self.spool.change(|chain| {
                     let last = chain.epochs.last_mut().and_then(|epoch| epoch.segments.last_mut());
-                    last.into_iter().for_each(|segment| segment.is_closed = true);
+                    if let Some(segment) = last {
+                        segment.is_closed = true;
+                    }
                 })?;
                 Ok(from)
             }
@@ -159,6 +184,9 @@ impl<'a> Follower<'a> {
         let number = self.spool.change(|chain| {
             // One that got no segment tells nothing.
             chain.epochs.retain(|epoch| !epoch.segments.is_empty());
+            // Nothing more comes to those before.
+            let segments = chain.epochs.iter_mut().flat_map(|epoch| &mut epoch.segments);
+            segments.for_each(|segment| segment.is_closed = true);
             let number = chain.epochs.last().map_or(1, |epoch| epoch.number + 1);
             chain.epochs.push(Epoch::new(number, now, why, origin));
             number
@@ -171,12 +199,12 @@ impl<'a> Follower<'a> {
     fn resume(&mut self, from: FilePosition) -> Result<FilePosition, Broken> {
         let (number, carried) = self.carried(&from.file)?;
         let path = self.spool.file(number, &from.file);
-        let tail = match path.exists() {
-            true => Tail::resume(&path, &from.file, carried)?,
-            false => {
-                self.spool.make_epoch(number)?;
-                Tail::create(&path, &from.file, carried)?
-            }
+        let tail = if path.exists() {
+            let durable = self.spool.chain().segment(number, &from.file).map_or(0, |segment| segment.bytes);
+            Tail::resume(&path, &from.file, carried, durable)?
+        } else {
+            self.spool.make_epoch(number)?;
+            Tail::create(&path, &from.file, carried)?
         };
         // A file begins with its format event: before that is there, there is nothing to go on from. Past 4 GiB the protocol has
         // no words for an offset: then all comes again, and what is there already is passed over.
@@ -201,22 +229,42 @@ impl<'a> Follower<'a> {
             if self.is_dirty() && (stream.is_drained() || self.synced.elapsed() >= SYNC_EVERY) {
                 self.settle()?;
             }
-            if until == Until::Now && self.has_reached_end() {
-                self.settle()?;
-                return Ok(self.note_as_of(self.asked));
+            if until == Until::Stopped && self.goal.is_none() && self.asked.elapsed() >= ASK_EVERY {
+                self.ask()?;
             }
-            match stream.next().map_err(CaptureError::Stream)? {
-                Next::File(at) => self.enter(&at)?,
-                Next::Format(header) => self.check_same(header)?,
-                Next::Event(header) => self.event(header, &mut stream)?,
-                Next::Heartbeat => self.note_idle()?,
-                Next::End => {
-                    self.note_idle()?;
+            if let Some(goal) = self.goal.take_if(|goal| has_reached(goal, self.tail.as_ref().filter(|_| self.is_same)))
+            {
+                self.settle()?;
+                self.note_as_of(goal.moment);
+                if until == Until::Now {
                     return Ok(());
                 }
             }
             self.tell()?;
+            match stream.next().map_err(CaptureError::Stream)? {
+                Next::File(at) => self.enter(&at)?,
+                Next::Format(header) => self.check_same(header)?,
+                Next::Event(header) => self.event(header, &mut stream)?,
+                Next::Heartbeat => {}
+                // That a server ends the stream proves nothing of what it has: it may be going down.
+                Next::End => return Err(CaptureError::Ended.into()),
+            }
         }
+    }
+
+    /// Asks the server what it has by now.
+    fn ask(&mut self) -> Result<(), CaptureError> {
+        let mut wire = match self.beside.take() {
+            Some(wire) => wire,
+            None => self.capture.server.open_wire(&self.run.cancel)?,
+        };
+        let asked = self.run.now();
+        let facts = facts(&mut wire)?;
+        if facts.origin.server != self.facts.origin.server {
+            return Err(CaptureError::OtherServer);
+        }
+        (self.goal, self.asked, self.beside) = (Goal::of(&facts, asked), Instant::now(), Some(wire));
+        Ok(())
     }
 
     /// Goes over to a file: the one at hand, or another that begins.
@@ -227,7 +275,9 @@ impl<'a> Follower<'a> {
         }
         self.close()?;
         let (number, carried) = self.carried(&at.file)?;
-        let tail = Tail::create(&self.spool.file(number, &at.file), &at.file, carried)?;
+        let mut tail = Tail::create(&self.spool.file(number, &at.file), &at.file, carried)?;
+        // What the chain names is there, for whoever seals meanwhile.
+        tail.sync()?;
         let segment = tail.scan.segment(&at.file, false);
         self.tail = Some(tail);
         self.spool.change(|chain| {
@@ -288,7 +338,7 @@ impl<'a> Follower<'a> {
             return Ok(false);
         }
         let missing = missing(&executed, before);
-        let is_gap = missing.is_some() || (before.is_empty() && leaps(epoch, &file).is_some());
+        let is_gap = missing.is_some() || (!self.facts.names_all_by_gtid() && !is_next(&last.file, &file));
         if is_gap && epoch.gaps.iter().all(|gap| gap.before != file) {
             let gap = Gap { after: last.file.clone(), before: file, missing };
             self.followed.gaps.push(gap.clone());
@@ -314,26 +364,13 @@ impl<'a> Follower<'a> {
         let Some(tail) = &mut self.tail else { return Ok(()) };
         tail.sync()?;
         let segment = tail.scan.segment(tail.name(), false);
-        let as_of = tail.scan.last;
-        self.spool.note(|chain| {
-            chain.as_of = chain.as_of.max(as_of);
-            put(chain.epochs.last_mut(), segment);
-        });
-        Ok(())
-    }
-
-    /// The server has nothing more: what it committed by now is in the spool.
-    fn note_idle(&mut self) -> Result<(), CaptureError> {
-        let now = self.run.now();
-        if self.is_dirty() {
-            self.settle()?;
-        }
-        self.note_as_of(now);
+        self.spool.note(|chain| put(chain.epochs.last_mut(), segment));
         Ok(())
     }
 
     fn note_as_of(&self, moment: DateTime<Utc>) {
-        self.spool.note(|chain| chain.as_of = chain.as_of.max(Some(moment)));
+        let now = self.run.now();
+        self.spool.note(|chain| chain.note_as_of(moment, now));
     }
 
     /// Cuts off what did not come whole, and makes the rest durable.
@@ -360,16 +397,14 @@ impl<'a> Follower<'a> {
             (progress.as_of, progress.file, progress.offset, progress.error) = (as_of, file, offset, None);
         })
     }
+}
 
-    fn has_reached_end(&self) -> bool {
-        let (Some(tail), Some((file, bytes))) = (&self.tail, self.facts.files.last()) else { return false };
-        if !self.is_same {
-            return false;
-        }
-        let is_past =
-            number_of(tail.name()).zip(number_of(file)).is_some_and(|(own, end)| own.0 == end.0 && own.1 > end.1);
-        is_past || (tail.name() == file && tail.scan.bytes >= *bytes)
-    }
+/// Tells whether a segment is as far as a server was.
+fn has_reached(goal: &Goal, tail: Option<&Tail>) -> bool {
+    let Some(tail) = tail else { return false };
+    let numbers = number_of(tail.name()).zip(number_of(&goal.file));
+    let is_past = numbers.is_some_and(|(own, end)| own.0 == end.0 && own.1 > end.1);
+    is_past || (tail.name() == goal.file && tail.scan.bytes >= goal.bytes)
 }
 
 /// Puts what is known of a segment in its place.

@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, BufReader, Write};
+use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 
 use chrono::{DateTime, Utc};
@@ -65,13 +66,18 @@ impl Scan {
     /// Reads a file of the spool again, up to its last whole event.
     pub(crate) fn again(path: &Path, carried: Executed) -> Result<Self, BinlogError> {
         let file = File::open(path).map_err(|error| BinlogError::Io { offset: 0, error })?;
-        let mut reader = SegmentReader::new(BufReader::with_capacity(READ_BYTES, file))?;
+        let mut reader = match SegmentReader::new(BufReader::with_capacity(READ_BYTES, &file)) {
+            // A crash left the place of its first bytes without them.
+            Err(BinlogError::NoBinlog) if begins_with_zeros(&file)? => return Ok(Self::new(carried)),
+            opened => opened?,
+        };
         let mut scan = Self::new(carried);
         // A crash leaves a piece of an event at the end, or its place without its bytes: all before it is whole.
         while let Some(header) = whole(reader.next())?.map(|event| event.header) {
-            let told = match is_told(header.kind) {
-                true => whole(reader.read_whole(header.length))?.map(|event| event.raw().to_vec()),
-                false => Some(Vec::new()),
+            let told = if is_told(header.kind) {
+                whole(reader.read_whole(header.length))?.map(|event| event.raw().to_vec())
+            } else {
+                Some(Vec::new())
             };
             let Some(told) = told else { break };
             let mut hash = scan.hash.clone();
@@ -171,7 +177,7 @@ impl Begun {
         Self {
             gtid: event.gtid,
             committed: event.committed.unwrap_or(seconds),
-            end: event.transaction_bytes.map(|bytes| raw.offset + bytes),
+            end: event.transaction_bytes.and_then(|bytes| raw.offset.checked_add(bytes)),
             is_standalone: event.is_standalone,
         }
     }
@@ -217,7 +223,13 @@ fn whole(read: Result<Option<Event<'_>>, BinlogError>) -> Result<Option<Event<'_
     }
 }
 
-struct Hashing<'a>(&'a mut Sha256);
+fn begins_with_zeros(file: &File) -> Result<bool, BinlogError> {
+    let mut magic = [0; MAGIC.len()];
+    file.read_exact_at(&mut magic, 0).map_err(|error| BinlogError::Io { offset: 0, error })?;
+    Ok(magic == [0; MAGIC.len()])
+}
+
+pub(crate) struct Hashing<'a>(pub(crate) &'a mut Sha256);
 
 impl Write for Hashing<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {

@@ -2,20 +2,23 @@
 //! is read.
 
 use std::collections::HashSet;
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
+use sha2::{Digest, Sha256};
 
 use crate::backup;
 use crate::backup::mysql::made;
 use crate::capture::chain::{Chain, Segment};
 use crate::capture::expire::{drop_expired, expired};
+use crate::capture::scan::Hashing;
 use crate::capture::stored::{self, CHAIN, KIND, Stored};
 use crate::capture::tail::failed;
+use crate::capture::union::{Lost, give_up, lacks, union};
 use crate::capture::{Capture, CaptureError, Spool};
 use crate::chunk;
 use crate::entry;
@@ -29,7 +32,7 @@ use crate::run::Run;
 use crate::store::FileKind;
 
 /// A segment is read from the spool in strides of this size.
-const READ_BYTES: u64 = 1 << 20;
+const READ_BYTES: usize = 1 << 20;
 
 /// What was put into the repository.
 #[derive(Debug, Clone, serde::Serialize)]
@@ -72,20 +75,22 @@ impl Sealer {
         Self { repository: Arc::clone(repository), known: HashSet::new() }
     }
 
-    /// Takes up what the repository has of a source, where its spool knows of nothing: it is new here, or was lost.
+    /// Takes up what the repository has of a source and its spool knows nothing of: it is new here, was lost, or was put back.
     ///
     /// # Errors
     /// Where the repository cannot be read.
     pub async fn restore_chain(&mut self, capture: &Capture, spool: &Spool, run: &Run) -> Result<(), CaptureError> {
-        if !spool.chain().epochs.is_empty() {
-            return Ok(());
-        }
         let snapshots = self.repository.snapshots().await?;
         let Some(newest) = stored::newest(&snapshots, &capture.policy, &capture.source) else { return Ok(()) };
         self.load_index(run).await?;
         let stored = stored::open(&self.repository, newest).await?;
-        run.events.note(format!("{}: the spool is empty; its chain comes from the repository", capture.source));
-        spool.adopt(stored.chain)
+        let own = spool.chain();
+        if !lacks(&own, &stored.chain) {
+            return Ok(());
+        }
+        run.events
+            .note(format!("{}: the repository knows more than the spool, and its chain is taken up", capture.source));
+        spool.adopt(union(own, &stored.chain)?)
     }
 
     /// Puts what is new of a spool into the repository, and frees the spool of what is there whole. Returns none where nothing is
@@ -118,18 +123,25 @@ impl Sealer {
             Some(newest) => Some(stored::open(&self.repository, newest).await?),
             None => None,
         };
-        let mut chain = longest(spool.chain(), before.as_ref());
+        let mut chain = spool.chain();
+        if let Some(before) = &before {
+            chain = union(chain, &before.chain)?;
+        }
         let gone = expired(&chain, &dumps(&snapshots, capture), run.now() - capture.plan.window);
         drop_expired(&mut chain, &gone);
+        let lost = lost(spool, &chain, before.as_ref());
+        tell_lost(capture, &lost, run);
+        give_up(&mut chain, &lost)?;
         let as_of = chain.as_of;
         let is_new = chain.segments().next().is_some()
             && before.as_ref().is_none_or(|before| before.chain.epochs != chain.epochs);
-        let sealed = match is_new {
-            true => Some(self.save(capture, spool, &chain, before.as_ref(), gone.len(), run).await?),
-            false => None,
+        let sealed = if is_new {
+            Some(self.save(capture, spool, &chain, before.as_ref(), gone.len(), run).await?)
+        } else {
+            None
         };
         // Only now may the spool let go of anything.
-        release(spool, &chain, &gone)?;
+        release(spool, &chain, &gone, lost)?;
         spool.tell(|progress| progress.sealed = as_of)?;
         Ok(sealed)
     }
@@ -162,7 +174,9 @@ impl Sealer {
         let began = run.now();
         let parts = self.parts(spool, chain, before)?;
         let writer = self.repository.writer(run);
-        let time = chain.as_of.unwrap_or(began);
+        // Later than the one before, whatever the clock says: the newest is the one that counts.
+        let least = before.map(|before| before.snapshot.snapshot.time + TimeDelta::microseconds(1));
+        let time = chain.as_of.unwrap_or(began).max(least.unwrap_or(DateTime::UNIX_EPOCH));
         let reading = {
             let (writer, chain, source) = (writer.clone(), chain.clone(), capture.source.clone());
             tokio::task::spawn_blocking(move || write(&writer, &source, &chain, parts, time))
@@ -231,19 +245,30 @@ fn content_of(node: &Node) -> Content {
     Content { blobs: node.content.clone(), size: node.metadata.size, ..Content::default() }
 }
 
-/// Returns the chain with what the repository has more of than a spool that was lost and is being filled again.
-fn longest(mut chain: Chain, before: Option<&Stored>) -> Chain {
-    let Some(before) = before else { return chain };
-    for epoch in &mut chain.epochs {
-        let sealed = before.chain.epochs.iter().find(|sealed| sealed.number == epoch.number);
-        for segment in &mut epoch.segments {
-            let sealed = sealed.and_then(|epoch| epoch.segments.iter().find(|sealed| sealed.file == segment.file));
-            if let Some(sealed) = sealed.filter(|sealed| sealed.bytes > segment.bytes) {
-                *segment = sealed.clone();
-            }
+/// Returns what neither the spool nor the repository holds whole, with as much of it as the repository holds.
+fn lost(spool: &Spool, chain: &Chain, before: Option<&Stored>) -> Lost {
+    let mut lost = Lost::new();
+    for (epoch, segment) in chain.segments() {
+        let sealed = before.and_then(|before| before.chain.segment(epoch, &segment.file));
+        let is_sealed = sealed.is_some_and(|sealed| sealed.bytes >= segment.bytes);
+        let spooled = fs::metadata(spool.file(epoch, &segment.file)).map_or(0, |metadata| metadata.len());
+        if !is_sealed && spooled < segment.bytes {
+            lost.insert((epoch, segment.file.clone()), sealed.cloned());
         }
     }
-    chain
+    lost
+}
+
+fn tell_lost(capture: &Capture, lost: &Lost, run: &Run) {
+    if lost.is_empty() {
+        return;
+    }
+    let files: Vec<&str> = lost.keys().map(|(_, file)| file.as_str()).collect();
+    run.events.warn(format!(
+        "{}: neither the spool nor the repository holds {}: moments within cannot be recovered",
+        capture.source,
+        files.join(", ")
+    ));
 }
 
 /// Returns the moments of the source's dumps.
@@ -251,7 +276,8 @@ fn dumps(snapshots: &[StoredSnapshot], capture: &Capture) -> Vec<DateTime<Utc>> 
     let wanted = [("policy", &*capture.policy), ("source", &*capture.source), ("kind", backup::Kind::Mysql.name())];
     let is_dump =
         |stored: &&StoredSnapshot| wanted.iter().all(|(name, value)| stored.snapshot.tag(name) == Some(*value));
-    snapshots.iter().filter(is_dump).map(|stored| stored.snapshot.time).collect()
+    let is_whole = |stored: &&StoredSnapshot| stored.snapshot.tag("incomplete").is_none();
+    snapshots.iter().filter(is_dump).filter(is_whole).map(|stored| stored.snapshot.time).collect()
 }
 
 /// Writes the segments, the chain and the trees above them. Blocks. Returns the root, and how many bytes were read.
@@ -293,10 +319,13 @@ fn write(
 fn grow(writer: &Writer, content: Content, path: &Path, segment: &Segment) -> Result<Content, CaptureError> {
     let fault = |error: io::Error| failed("read", path, error);
     let mut file = File::open(path).map_err(fault)?;
+    if segment.is_closed && hash_of(&file, segment.bytes).map_err(fault)? != segment.sha256 {
+        return Err(CaptureError::Rotten { path: path.to_owned() });
+    }
     file.seek(SeekFrom::Start(content.size)).map_err(fault)?;
     let wanted = segment.bytes - content.size;
     let mut rest = writer.file();
-    let copied = io::copy(&mut io::BufReader::with_capacity(READ_BYTES as usize, file.take(wanted)), &mut rest);
+    let copied = io::copy(&mut io::BufReader::with_capacity(READ_BYTES, file.take(wanted)), &mut rest);
     // What broke the writer is told by its end.
     let new = rest.finish()?;
     if copied.map_err(fault)? != wanted {
@@ -304,6 +333,13 @@ fn grow(writer: &Writer, content: Content, path: &Path, segment: &Segment) -> Re
     }
     let blobs = [content.blobs, new.blobs].concat();
     Ok(Content { blobs, size: content.size + new.size, added: new.added })
+}
+
+/// Hashes a segment as the spool holds it: what was captured is proved before it is called whole.
+fn hash_of(file: &File, bytes: u64) -> io::Result<String> {
+    let mut hash = Sha256::new();
+    io::copy(&mut io::BufReader::with_capacity(READ_BYTES, file.take(bytes)), &mut Hashing(&mut hash))?;
+    Ok(hex::encode(hash.finalize()))
 }
 
 fn save_dir(
@@ -359,14 +395,32 @@ fn snapshot(
     }
 }
 
-/// Removes from the spool what the repository holds whole and what no longer counts. The newest segment stays: it grows.
-fn release(spool: &Spool, sealed: &Chain, gone: &[(u32, String)]) -> Result<(), CaptureError> {
-    spool.change(|chain| drop_expired(chain, gone))?;
-    let newest = sealed.segments().last().map(|(epoch, segment)| (epoch, segment.file.clone()));
-    let whole = sealed.segments().filter(|(_, segment)| segment.is_closed);
-    let whole = whole.map(|(epoch, segment)| (epoch, segment.file.clone())).filter(|it| Some(it) != newest.as_ref());
-    for (epoch, file) in whole.chain(gone.iter().cloned()) {
+/// Removes from the spool what the repository holds whole and what no longer counts: first the files, so that a full disk frees
+/// itself. The newest segment stays: it grows.
+fn release(spool: &Spool, sealed: &Chain, gone: &[(u32, String)], mut lost: Lost) -> Result<(), CaptureError> {
+    let own = spool.chain();
+    let newest = own.segments().last().map(|(epoch, segment)| (epoch, segment.file.clone()));
+    // It may have grown, or been closed, since it was sealed.
+    let is_whole = |(epoch, sealed): &(u32, &Segment)| {
+        own.segment(*epoch, &sealed.file).is_none_or(|own| own.is_closed && own.bytes <= sealed.bytes)
+    };
+    let whole = sealed.segments().filter(is_whole).map(|(epoch, segment)| (epoch, segment.file.clone()));
+    let whole: Vec<_> = whole.filter(|it| Some(it) != newest.as_ref() && !lost.contains_key(it)).collect();
+    for (epoch, file) in whole.into_iter().chain(gone.iter().cloned()) {
         spool.remove(epoch, &file)?;
     }
+    // The newest comes again from the server.
+    newest.and_then(|newest| lost.remove(&newest));
+    if gone.is_empty() && lost.is_empty() {
+        return Ok(());
+    }
+    spool.change(|chain| {
+        drop_expired(chain, gone);
+        give_up(chain, &lost)
+    })??;
     Ok(())
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test may panic")]
+mod tests;

@@ -59,7 +59,13 @@ impl Spool {
             Err(TryLockError::WouldBlock) => return Err(CaptureError::Held(dir)),
             Err(TryLockError::Error(error)) => return Err(failed("lock", &lock, error)),
         }
-        let chain = read_chain(&dir)?.unwrap_or_else(|| Chain::new(&capture.source));
+        let mut chain = read_chain(&dir)?.unwrap_or_else(|| Chain::new(&capture.source));
+        // The chain is written at a file's begin and end: after an unclean death the file itself tells of what came since.
+        if let Some(path) = read_newest(&dir, &mut chain)? {
+            let synced = File::open(&path).and_then(|file| file.sync_data());
+            synced.map_err(|error| failed("sync", &path, error))?;
+            write_json(&dir.join(CHAIN), &chain, Durable::Yes)?;
+        }
         // What an earlier run told of itself; where it is unreadable, this one tells anew.
         let progress = read_json(&dir.join(PROGRESS)).ok().flatten().unwrap_or_default();
         Ok(Self { dir, chain: Mutex::new(chain), progress: Mutex::new(progress), _lock: file })
@@ -72,20 +78,7 @@ impl Spool {
     /// Where the files cannot be read, or are of a newer format.
     pub fn look(spool: &Path, source: &str) -> Result<Option<Chain>, CaptureError> {
         let Some(mut chain) = Self::chain_at(spool, source)? else { return Ok(None) };
-        let dir = spool.join(source);
-        if let Some(epoch) = chain.epochs.last_mut() {
-            let product = epoch.server.product;
-            let before = epoch.segments.iter().rev().nth(1).map(|before| before.executed(product)).transpose()?;
-            if let Some(last) = epoch.segments.last_mut().filter(|last| !last.is_closed) {
-                let path = segment_path(&dir, epoch.number, &last.file);
-                let carried = before.unwrap_or_else(|| Executed::new(product));
-                if path.exists() {
-                    let scan = Scan::again(&path, carried);
-                    let scan = scan.map_err(|error| CaptureError::Event { file: last.file.clone(), error })?;
-                    *last = scan.segment(&last.file, false);
-                }
-            }
-        }
+        read_newest(&spool.join(source), &mut chain)?;
         Ok(Some(chain))
     }
 
@@ -104,7 +97,11 @@ impl Spool {
     /// # Errors
     /// Where the file cannot be read.
     pub fn progress(spool: &Path, source: &str) -> Result<Option<Progress>, CaptureError> {
-        read_json(&spool.join(source).join(PROGRESS))
+        match read_json(&spool.join(source).join(PROGRESS)) {
+            // It is not made durable: one that a crash tore tells nothing, and the next is whole again.
+            Err(CaptureError::Chain { .. }) => Ok(None),
+            read => read,
+        }
     }
 
     /// Returns the chain as far as it is durable.
@@ -181,6 +178,26 @@ impl Spool {
     }
 }
 
+/// Reads the newest segment's file again, where it is open and holds more than the chain says. Returns the file if it
+/// does.
+fn read_newest(dir: &Path, chain: &mut Chain) -> Result<Option<PathBuf>, CaptureError> {
+    let Some(epoch) = chain.epochs.last_mut() else { return Ok(None) };
+    let (number, product) = (epoch.number, epoch.server.product);
+    let before = epoch.segments.iter().rev().nth(1).map(|before| before.executed(product)).transpose()?;
+    let Some(last) = epoch.segments.last_mut().filter(|last| !last.is_closed) else { return Ok(None) };
+    let path = segment_path(dir, number, &last.file);
+    if fs::metadata(&path).map_or(0, |metadata| metadata.len()) <= last.bytes {
+        return Ok(None);
+    }
+    let scan = Scan::again(&path, before.unwrap_or_else(|| Executed::new(product)));
+    let scan = scan.map_err(|error| CaptureError::Event { file: last.file.clone(), error })?;
+    let is_more = scan.bytes > last.bytes;
+    if is_more {
+        *last = scan.segment(&last.file, false);
+    }
+    Ok(is_more.then_some(path))
+}
+
 fn segment_path(dir: &Path, epoch: u32, name: &str) -> PathBuf {
     dir.join(epoch.to_string()).join(name)
 }
@@ -245,5 +262,65 @@ fn write_json(path: &Path, value: &impl Serialize, durable: Durable) -> Result<(
     match path.parent() {
         Some(dir) if durable == Durable::Yes => sync_dir(dir),
         _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test may panic")]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::capture::chain::{Beginning, Epoch, Origin};
+    use crate::capture::tail::Tail;
+    use crate::capture::tail::tests::{event, format};
+    use crate::mysql::binlog::{Kind, MAGIC};
+    use crate::mysql::manifest::Product;
+    use crate::mysql::server::Server;
+    use crate::policy::{CapturePlan, MysqlAddress, Network, Tls};
+
+    fn capture(dir: &Path) -> Capture {
+        let server = Server {
+            address: MysqlAddress::Socket("/run/none.sock".into()),
+            user: String::new(),
+            password: None,
+            tls: Tls::default(),
+            network: Network::default(),
+        };
+        let (window, interval) = (Duration::from_hours(24), Duration::from_mins(1));
+        let plan = CapturePlan { window, interval, spool: dir.to_owned(), server_id: 7 };
+        Capture { policy: "mall".to_owned(), source: "db1".to_owned(), server, plan }
+    }
+
+    #[test]
+    fn after_an_unclean_death_the_chain_knows_what_was_durable() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = {
+            let spool = Spool::open(&capture(dir.path())).unwrap();
+            let server = Origin { product: Product::MySql, version: String::new(), server: "a".to_owned() };
+            let mut epoch = Epoch::new(1, DateTime::UNIX_EPOCH, Beginning::FirstCapture, server);
+            let path = spool.file(1, "b.000001");
+            spool.make_epoch(1).unwrap();
+            let begun = Tail::create(&path, "b.000001", Executed::new(Product::MySql)).unwrap();
+            epoch.segments.push(begun.scan.segment("b.000001", false));
+            spool.change(|chain| chain.epochs.push(epoch)).unwrap();
+            path
+        };
+        let head = [&MAGIC[..], &format()].concat();
+        let whole = [&head[..], &event(Kind::QUERY, b"durable", head.len() as u64)].concat();
+        fs::write(file, [&whole[..], b"a piece of the next"].concat()).unwrap();
+        let bytes = |chain: Chain| chain.epochs[0].segments[0].bytes;
+        assert_eq!(bytes(Spool::open(&capture(dir.path())).unwrap().chain()), whole.len() as u64);
+        assert_eq!(bytes(Spool::chain_at(dir.path(), "db1").unwrap().unwrap()), whole.len() as u64, "durably");
+    }
+
+    #[test]
+    fn a_progress_that_a_crash_tore_is_none() {
+        let dir = tempfile::tempdir().unwrap();
+        let spool = Spool::open(&capture(dir.path())).unwrap();
+        spool.tell(|progress| progress.offset = 7).unwrap();
+        assert_eq!(Spool::progress(dir.path(), "db1").unwrap().unwrap().offset, 7);
+        fs::write(dir.path().join("db1").join(PROGRESS), [0; 40]).unwrap();
+        assert_eq!(Spool::progress(dir.path(), "db1").unwrap(), None);
     }
 }

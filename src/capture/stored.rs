@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
@@ -37,7 +37,10 @@ pub fn newest<'s>(snapshots: &'s [StoredSnapshot], policy: &str, source: &str) -
         let snapshot = &stored.snapshot;
         snapshot.is_binlog() && snapshot.tag("policy") == Some(policy) && snapshot.tag("source") == Some(source)
     };
-    snapshots.iter().filter(is_wanted).max_by_key(|stored| (stored.snapshot.time, stored.id))
+    // Of two of one moment, that which goes on from the other.
+    let parents: Vec<_> = snapshots.iter().filter(is_wanted).filter_map(|stored| stored.snapshot.parent).collect();
+    let order = |stored: &&StoredSnapshot| (stored.snapshot.time, !parents.contains(&stored.id), stored.id);
+    snapshots.iter().filter(is_wanted).max_by_key(order)
 }
 
 /// Opens a snapshot of segments. The index must be loaded.
@@ -108,7 +111,9 @@ impl Stored {
     ) -> Result<(), CaptureError> {
         let lost = || CaptureError::Lost { file: segment.file.clone() };
         let node = self.node(epoch, &segment.file).ok_or_else(lost)?;
-        let made = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
+        // What is not there whole, or not as it was, must not lie there as if it were.
+        let beside = PathBuf::from(format!("{}.part", path.display()));
+        let made = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&beside);
         let fault = |error: io::Error| failed("write", path, error);
         let mut file = made.map_err(fault)?;
         let mut hash = Sha256::new();
@@ -120,10 +125,9 @@ impl Stored {
         }
         file.sync_all().map_err(fault)?;
         if hex::encode(hash.finalize()) == segment.sha256 {
-            return Ok(());
+            return fs::rename(&beside, path).map_err(fault);
         }
-        // What is not as it was must not lie there as if it were.
-        fs::remove_file(path).map_err(fault)?;
+        fs::remove_file(&beside).map_err(fault)?;
         Err(CaptureError::Damaged { file: segment.file.clone() })
     }
 }

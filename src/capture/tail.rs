@@ -35,6 +35,10 @@ pub(crate) struct Tail {
     event: Option<Incoming>,
     /// Something was taken since the last sync.
     pub(crate) is_dirty: bool,
+    /// Up to here it is durable.
+    synced: u64,
+    /// A sync failed: the kernel has let go of what it could not write, and the next would say that all is well.
+    is_broken: bool,
 }
 
 /// An event that is coming in.
@@ -55,17 +59,40 @@ impl Tail {
         let file = made.map_err(|error| failed("write", path, error))?;
         let (path, name) = (path.to_owned(), name.to_owned());
         let scan = Scan::new(carried);
-        Ok(Self { file, path, name, scan, written: 0, pending: MAGIC.to_vec(), event: None, is_dirty: true })
+        let pending = MAGIC.to_vec();
+        Ok(Self {
+            file,
+            path,
+            name,
+            scan,
+            written: 0,
+            pending,
+            event: None,
+            is_dirty: true,
+            synced: 0,
+            is_broken: false,
+        })
     }
 
     /// Goes on with a file that an earlier run left, after its last whole event.
-    pub(crate) fn resume(path: &Path, name: &str, carried: Executed) -> Result<Self, CaptureError> {
+    /// Up to `durable`, its bytes are known to be on the disk.
+    pub(crate) fn resume(path: &Path, name: &str, carried: Executed, durable: u64) -> Result<Self, CaptureError> {
         let scan = Scan::again(path, carried).map_err(|error| CaptureError::Event { file: name.to_owned(), error })?;
         let opened = OpenOptions::new().write(true).open(path);
         let file = opened.map_err(|error| failed("write", path, error))?;
         let (path, name) = (path.to_owned(), name.to_owned());
-        let mut tail =
-            Self { file, path, name, written: scan.bytes, scan, pending: Vec::new(), event: None, is_dirty: true };
+        let mut tail = Self {
+            file,
+            path,
+            name,
+            written: scan.bytes,
+            synced: durable.min(scan.bytes),
+            scan,
+            pending: Vec::new(),
+            event: None,
+            is_dirty: true,
+            is_broken: false,
+        };
         tail.cut()?;
         // A crash may have come before the file's first bytes were there.
         if tail.scan.format.is_none() {
@@ -93,6 +120,10 @@ impl Tail {
     pub(crate) fn write(&mut self, bytes: &[u8]) -> Result<(), CaptureError> {
         if let Some(event) = &mut self.event {
             event.bytes += bytes.len() as u64;
+            if event.bytes > u64::from(event.header.length) {
+                let error = BinlogError::Malformed { offset: self.scan.bytes, what: "it is longer than it says" };
+                return Err(CaptureError::Event { file: self.name.clone(), error });
+            }
             event.crc.update(bytes);
             event.hash.update(bytes);
             if let Some(told) = event.told.as_mut().filter(|told| told.len() + bytes.len() <= TOLD_BYTES_MAX) {
@@ -120,6 +151,9 @@ impl Tail {
     /// Cuts off what is there of an event that is not whole.
     pub(crate) fn cut(&mut self) -> Result<(), CaptureError> {
         self.event = None;
+        if self.is_broken {
+            return Ok(());
+        }
         let whole = self.scan.bytes;
         if let Some(kept) = whole.checked_sub(self.written) {
             self.pending.truncate(usize::try_from(kept).unwrap_or(usize::MAX));
@@ -133,9 +167,21 @@ impl Tail {
 
     /// Makes all whole events durable.
     pub(crate) fn sync(&mut self) -> Result<(), CaptureError> {
+        self.sync_by(File::sync_data)
+    }
+
+    fn sync_by(&mut self, sync: fn(&File) -> io::Result<()>) -> Result<(), CaptureError> {
+        if self.is_broken {
+            return Err(failed("sync", &self.path, io::Error::other("an earlier sync failed")));
+        }
         self.flush()?;
-        self.file.sync_data().map_err(|error| failed("sync", &self.path, error))?;
-        self.is_dirty = false;
+        if let Err(error) = sync(&self.file) {
+            self.is_broken = true;
+            // What may never have reached the disk is not believed by whoever reads the file next.
+            self.file.set_len(self.synced).map_err(|error| failed("cut", &self.path, error))?;
+            return Err(failed("sync", &self.path, error));
+        }
+        (self.is_dirty, self.synced) = (false, self.written);
         Ok(())
     }
 
@@ -167,13 +213,13 @@ pub(crate) fn failed(act: &'static str, path: &Path, error: io::Error) -> Captur
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::cast_possible_truncation, reason = "a test may panic")]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use crate::mysql::binlog::Kind;
     use crate::mysql::manifest::Product;
 
     /// Makes an event that ends with its checksum.
-    fn event(kind: Kind, body: &[u8], offset: u64) -> Vec<u8> {
+    pub(crate) fn event(kind: Kind, body: &[u8], offset: u64) -> Vec<u8> {
         let length = (Header::BYTES + body.len() + 4) as u32;
         let end = offset as u32 + length;
         let mut bytes = [&7_u32.to_le_bytes()[..], &[kind.0], &1_u32.to_le_bytes(), &length.to_le_bytes()].concat();
@@ -183,7 +229,7 @@ mod tests {
         bytes
     }
 
-    fn format() -> Vec<u8> {
+    pub(crate) fn format() -> Vec<u8> {
         let mut version = b"9.7.0".to_vec();
         version.resize(50, 0);
         let lengths = [0; 42];
@@ -232,6 +278,19 @@ mod tests {
     }
 
     #[test]
+    fn what_a_failed_sync_left_behind_is_neither_believed_nor_synced_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("b.000001");
+        let (mut tail, whole) = begun(&path);
+        tail.sync().unwrap();
+        take(&mut tail, &event(Kind::QUERY, b"body", whole.len() as u64)).unwrap();
+        assert!(tail.sync_by(|_| Err(io::Error::other("no disk"))).is_err());
+        tail.cut().unwrap();
+        assert!(tail.sync().is_err());
+        assert_eq!(std::fs::read(&path).unwrap(), whole);
+    }
+
+    #[test]
     fn an_event_of_another_place_is_refused() {
         let dir = tempfile::tempdir().unwrap();
         let (mut tail, whole) = begun(&dir.path().join("b.000001"));
@@ -247,7 +306,7 @@ mod tests {
         let first = event(Kind::QUERY, b"the first", head.len() as u64);
         let second = event(Kind::QUERY, b"the second", (head.len() + first.len()) as u64);
         let whole = [&head[..], &first].concat();
-        let resume = || Tail::resume(&path, "b.000001", Executed::new(Product::MySql)).unwrap();
+        let resume = || Tail::resume(&path, "b.000001", Executed::new(Product::MySql), 0).unwrap();
         for kept in 0..second.len() {
             std::fs::write(&path, [&whole[..], &second[..kept]].concat()).unwrap();
             let mut tail = resume();
@@ -259,6 +318,11 @@ mod tests {
         // Its place was made, and its bytes never came.
         std::fs::write(&path, [&whole[..], &vec![0; second.len()]].concat()).unwrap();
         assert_eq!(resume().scan.bytes, whole.len() as u64);
+        std::fs::write(&path, vec![0; whole.len()]).unwrap();
+        let mut tail = resume();
+        take(&mut tail, &format()).unwrap();
+        tail.sync().unwrap();
+        assert_eq!(std::fs::read(&path).unwrap(), head, "no page came to the disk");
         // Nothing but a piece of the beginning.
         for kept in 0..head.len() {
             std::fs::write(&path, &head[..kept]).unwrap();

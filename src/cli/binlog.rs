@@ -18,7 +18,7 @@ use crate::exit::{Exit, Failure};
 use crate::human;
 use crate::place;
 use crate::policy::Policy;
-use crate::repository::{LockGuard, Repository, StoredSnapshot};
+use crate::repository::{LockGuard, Repository, RepositoryError, StoredSnapshot};
 use crate::run::Run;
 
 pub(super) fn binlog(global: &Global, command: &BinlogCommand) -> Answered {
@@ -63,29 +63,29 @@ struct Opened {
 
 async fn open(policy: &Policy, from: Option<&str>, run: &Run) -> Result<Opened, Failure> {
     let repository = place::repository_in(policy, from, run).await?;
-    read(repository, run).await
-}
-
-async fn read(repository: Arc<Repository>, run: &Run) -> Result<Opened, Failure> {
-    let snapshots = repository.snapshots().await?;
-    repository.load_index(run).await?;
-    Ok(Opened { repository, snapshots })
+    Ok(Opened::of(repository, run).await?)
 }
 
 /// Opens a store and locks it, before anything is read that a prune could take away.
 async fn open_locked(policy: &Policy, from: Option<&str>, run: &Run) -> Result<(Opened, Option<LockGuard>), Failure> {
     let repository = place::repository_in(policy, from, run).await?;
     let lock = place::lock_to_read(&repository, run).await?;
-    match read(repository, run).await {
+    match Opened::of(repository, run).await {
         Ok(store) => Ok((store, lock)),
-        Err(failure) => {
+        Err(error) => {
             place::unlock(lock, run).await;
-            Err(failure)
+            Err(error.into())
         }
     }
 }
 
 impl Opened {
+    async fn of(repository: Arc<Repository>, run: &Run) -> Result<Self, RepositoryError> {
+        let snapshots = repository.snapshots().await?;
+        repository.load_index(run).await?;
+        Ok(Self { repository, snapshots })
+    }
+
     async fn newest(&self, policy: &Policy, source: &str) -> Result<Option<Stored>, CaptureError> {
         match stored::newest(&self.snapshots, &policy.name, source) {
             Some(newest) => stored::open(&self.repository, newest).await.map(Some),
@@ -110,7 +110,12 @@ fn dumps(policy: &Policy, source: &str, snapshots: &[StoredSnapshot]) -> Vec<Dat
     let wanted = [("policy", &*policy.name), ("source", source), ("kind", Kind::Mysql.name())];
     let is_dump =
         |stored: &&StoredSnapshot| wanted.iter().all(|(name, value)| stored.snapshot.tag(name) == Some(*value));
-    snapshots.iter().filter(is_dump).map(|stored| stored.snapshot.time).collect()
+    snapshots
+        .iter()
+        .filter(is_dump)
+        .filter(|stored| stored.snapshot.tag("incomplete").is_none())
+        .map(|stored| stored.snapshot.time)
+        .collect()
 }
 
 /// Returns the sources whose binlog is meant: the named one, or all that the policy captures.
@@ -145,6 +150,7 @@ fn export(global: &Global, args: &BinlogExportArgs) -> Answered {
     let source = &one_source(&policy, args.source.as_deref())?;
     let dir = restore::absolute(&args.dir)?;
     wait(global, |run| async move {
+        // Before it is looked what there is: what a prune takes away meanwhile would be missed in the midst.
         let (store, lock) = open_locked(&policy, args.from.as_deref(), &run).await?;
         let exported = async {
             let stored = store.newest(&policy, source).await?;

@@ -9,10 +9,20 @@ use crate::daemon;
 
 pub(super) fn daemon(global: &Global, args: &DaemonArgs) -> Answered {
     let loaded = policies::all(global, &args.policies)?;
-    if let Some(failure) = loaded.bad.into_iter().next() {
+    let mut bad = loaded.bad.into_iter();
+    if loaded.good.is_empty()
+        && let Some(failure) = bad.next()
+    {
         return Err(failure);
     }
-    wait_for(global, |run| async move { daemon::run(&loaded.good, &run).await })?;
+    let bad: Vec<String> = bad.map(|failure| failure.message).collect();
+    wait_for(global, |run| async move {
+        // One that is wrong must not keep the others' binlogs from being captured.
+        for message in bad {
+            run.events.warn(message);
+        }
+        daemon::run(&loaded.good, &run).await
+    })?;
     // A signal is how it is meant to end.
     Ok(Answer::new(String::new(), json!({ "stopped": true })))
 }

@@ -34,7 +34,7 @@ pub(super) async fn capture_all(
     for capture in captures {
         run.check()?;
         let result = capture_one(&capture, &repository, run).await;
-        done.sources.push((capture.source, result.map_err(Failure::from)));
+        done.sources.push((capture.source, result));
     }
     if done.sealed().next().is_some() {
         record(&done, catalog, run)?;
@@ -66,7 +66,7 @@ pub(crate) fn captures(policy: &Policy, sources: &[String]) -> Result<Vec<Captur
     Ok(captures)
 }
 
-async fn capture_one(capture: &Capture, repository: &Arc<Repository>, run: &Run) -> Result<Captured, CaptureError> {
+async fn capture_one(capture: &Capture, repository: &Arc<Repository>, run: &Run) -> Result<Captured, Failure> {
     let spool = match Spool::open(capture) {
         Err(CaptureError::Held(_)) => return Ok(Captured::Elsewhere),
         opened => Arc::new(opened?),
@@ -76,7 +76,11 @@ async fn capture_one(capture: &Capture, repository: &Arc<Repository>, run: &Run)
     let followed = followed(capture, &spool, run).await;
     // What has come is sealed, whatever kept the rest from coming.
     let sealed = sealer.seal(capture, &spool, Duration::ZERO, run).await;
-    Ok(Captured::Here { followed: followed?, sealed: sealed? })
+    Ok(match (followed, sealed?) {
+        (Ok(followed), sealed) => Captured::Here { followed, sealed },
+        (Err(error), Some(sealed)) => Captured::Broken { failure: error.into(), sealed },
+        (Err(error), None) => return Err(error.into()),
+    })
 }
 
 async fn followed(capture: &Capture, spool: &Arc<Spool>, run: &Run) -> Result<Followed, CaptureError> {

@@ -52,6 +52,8 @@ pub enum Captured {
         /// `None` where nothing was new.
         sealed: Option<Sealed>,
     },
+    /// Something kept the rest from coming; what came before is in the repository.
+    Broken { failure: Failure, sealed: Sealed },
 }
 
 #[derive(Debug)]
@@ -172,7 +174,14 @@ impl CaptureDone {
     /// Tells whether all that was to be captured is in the repository.
     #[must_use]
     pub fn is_whole(&self) -> bool {
-        self.sources.iter().all(|(_, result)| result.is_ok())
+        self.failures().next().is_none()
+    }
+
+    fn failures(&self) -> impl Iterator<Item = (&str, &Failure)> {
+        self.sources.iter().filter_map(|(source, result)| match result {
+            Err(failure) | Ok(Captured::Broken { failure, .. }) => Some((source.as_str(), failure)),
+            Ok(Captured::Here { .. } | Captured::Elsewhere) => None,
+        })
     }
 
     /// Returns how much of it is new in the repository.
@@ -184,25 +193,26 @@ impl CaptureDone {
     pub fn sealed(&self) -> impl Iterator<Item = &Sealed> {
         self.sources.iter().filter_map(|(_, result)| match result {
             Ok(Captured::Here { sealed, .. }) => sealed.as_ref(),
+            Ok(Captured::Broken { sealed, .. }) => Some(sealed),
             Ok(Captured::Elsewhere) | Err(_) => None,
         })
     }
 
     fn exit(&self) -> Exit {
-        let failed = self.sources.iter().filter_map(|(_, result)| result.as_ref().err()).map(|failure| failure.exit);
+        let failed = self.failures().map(|(_, failure)| failure.exit);
         failed.max().unwrap_or(Exit::Ok).max(exit_of_copies(&self.copies))
     }
 
     fn errors(&self) -> Vec<String> {
-        let failed = self.sources.iter().filter_map(|(source, result)| {
-            result.as_ref().err().map(|failure| format!("{source}: {}", failure.message))
-        });
+        let failed = self.failures().map(|(source, failure)| format!("{source}: {}", failure.message));
         failed.chain(self.copies.iter().filter_map(CopyDone::error)).collect()
     }
 }
 
 impl CopyDone {
-    fn error(&self) -> Option<String> {
+    /// Says what keeps the copy from holding all.
+    #[must_use]
+    pub fn error(&self) -> Option<String> {
         match &self.result {
             Err(failure) => Some(format!("copy {}: {}", self.name, failure.message)),
             Ok(copied) if copied.is_complete() => None,

@@ -153,4 +153,7 @@ fn a_binlog_is_due_each_interval_and_not_at_every_second_look_of_cron() {
     assert_eq!(verbs(&stamps(|stamps| stamps.succeed("capture", at("2026-05-01T12:07:00Z")))), Vec::<Verb>::new());
     assert_eq!(verbs(&stamps(|stamps| stamps.succeed("capture", at("2026-05-01T12:05:02Z")))), [Verb::Capture]);
     assert_eq!(everything(&captured), [Verb::Backup, Verb::Capture, Verb::Verify]);
+    let failed = |at_: &str| stamps(|stamps| (0..9).for_each(|_| stamps.fail("capture", at(at_))));
+    assert_eq!(verbs(&failed("2026-05-01T12:06:00Z")), Vec::<Verb>::new());
+    assert_eq!(verbs(&failed("2026-05-01T12:05:00Z")), [Verb::Capture], "one sick source must not rest the others");
 }

@@ -205,11 +205,15 @@ coded! {
         | CaptureError::Chain { .. }
         | CaptureError::Gtid(_)
         | CaptureError::Lost { .. }
+        | CaptureError::Rotten { .. }
+        | CaptureError::Diverged { .. }
         | CaptureError::Damaged { .. } => Exit::Damaged,
         CaptureError::Ask { .. }
         | CaptureError::Stream(_)
         | CaptureError::NoBinlog
         | CaptureError::NoFile
+        | CaptureError::Ended
+        | CaptureError::OtherServer
         | CaptureError::Spool { .. }
         | CaptureError::Thread(_)
         | CaptureError::Stopped(_) => Exit::Failed,

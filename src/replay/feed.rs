@@ -95,7 +95,7 @@ impl Feed {
         let (index, offset) = self.place(&start)?;
         let skip = self.skip(start)?;
         let first = &self.segments[index];
-        let served = Served { file: first.name.clone(), offset, checksum: self.checksum_of(first)? };
+        let served = Served { file: first.name.clone(), offset, checksum: Self::checksum_of(first)? };
         let mut sender = Sender { packets, skip, server_id, sent, served, is_behind: false };
         for (nth, segment) in self.segments.iter().enumerate().skip(index) {
             let from = if nth == index { offset } else { FIRST };
@@ -123,7 +123,7 @@ impl Feed {
     }
 
     /// Returns how the very first event is to be made: as the first file's are.
-    pub(super) fn checksum_of(&self, segment: &Segment) -> Result<Checksum, FeedError> {
+    pub(super) fn checksum_of(segment: &Segment) -> Result<Checksum, FeedError> {
         let mut reader = Self::open(segment)?;
         reader.next().map_err(|error| read_error(segment, error))?;
         Ok(reader.format().map_or(Checksum::None, |format| format.checksum))

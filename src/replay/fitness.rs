@@ -74,7 +74,7 @@ pub(super) async fn check(
     }
     match product {
         Product::MySql => check_gtids(conn, plan, get("gtid_mode"), record).await,
-        Product::MariaDb if get("gtid_strict_mode") == "ON" && get("gtid_binlog_pos") != "" => Err(unfit(
+        Product::MariaDb if get("gtid_strict_mode") == "ON" && !get("gtid_binlog_pos").is_empty() => Err(unfit(
             "is strict about GTIDs and has some of its own",
             "on the target: SET GLOBAL gtid_strict_mode = 0",
         )),

@@ -92,7 +92,7 @@ impl ReplayPlan {
     /// may end before a time or a place.
     pub fn new(
         start: &Start,
-        segments: segments::Run,
+        segments: &segments::Run,
         point: &Point,
         falls_short: bool,
         run: &Run,
@@ -253,7 +253,7 @@ impl<'a> Search<'a> {
         self.last = Some(mark);
     }
 
-    fn finish(self, segments: segments::Run, falls_short: bool) -> Result<ReplayPlan, ReplayError> {
+    fn finish(self, segments: &segments::Run, falls_short: bool) -> Result<ReplayPlan, ReplayError> {
         let (chosen, is_met) = self.chooser.finish();
         let is_met = is_met
             || match self.point {

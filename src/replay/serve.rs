@@ -95,7 +95,7 @@ impl Source {
         listener.set_nonblocking(true)?;
         let address = listener.local_addr()?;
         let first = feed.segments.first().ok_or(ErrorKind::NotFound)?;
-        let checksum = feed.checksum_of(first).map_err(io::Error::other)?;
+        let checksum = Feed::checksum_of(first).map_err(io::Error::other)?;
         let (user, password) = (format!("bkp_{}", &random_text()?[..8]), random_text()?);
         let door = Door {
             product: feed.product,

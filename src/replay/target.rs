@@ -104,15 +104,14 @@ impl Target {
         let mut conn = self.connect().await?;
         let wanted = settings::wanted(self.product, self.threads, server_id(plan)?);
         let (begin, end) = (plan.begin.clone(), plan.end.clone());
-        let record = match record::read(&mut conn).await? {
+        let record = if let Some(record) = record::read(&mut conn).await? {
             // What the settings were before stands in the record.
-            Some(record) => Record { end, ..record },
-            None => {
-                let settings = settings::read(&mut conn, &wanted).await?;
-                // What an earlier recovery has told the target of its dump holds.
-                let (is_loaded, has_begun, started) = (further, further, 0);
-                Record { snapshot: snapshot.to_owned(), begin, end, is_loaded, has_begun, started, settings }
-            }
+            Record { end, ..record }
+        } else {
+            let settings = settings::read(&mut conn, &wanted).await?;
+            // What an earlier recovery has told the target of its dump holds.
+            let (is_loaded, has_begun, started) = (further, further, 0);
+            Record { snapshot: snapshot.to_owned(), begin, end, is_loaded, has_begun, started, settings }
         };
         record::write(&mut conn, &record).await?;
         self.stop(&mut conn).await?;

@@ -23,7 +23,7 @@ const LARGE: usize = (1 << 24) + 7;
 /// Returns a format description that stands at a file's beginning.
 fn format() -> Vec<u8> {
     let mut body = vec![4, 0];
-    body.extend_from_slice(&[b'9', b'.', b'7']);
+    body.extend_from_slice(b"9.7");
     body.resize(52, 0);
     body.extend_from_slice(&7_u32.to_le_bytes());
     body.push(19);

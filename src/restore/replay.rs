@@ -206,7 +206,7 @@ impl DatabaseReplay {
         let (point, falls_short, of_thread) = (asked.point.clone(), asked.up_to_gap, run.clone());
         let Fetched { run: segments, scratch } = binlogs;
         let planned =
-            tokio::task::spawn_blocking(move || ReplayPlan::new(&start, segments, &point, falls_short, &of_thread));
+            tokio::task::spawn_blocking(move || ReplayPlan::new(&start, &segments, &point, falls_short, &of_thread));
         let plan = planned.await.map_err(|error| RestoreError::Thread(error.to_string()))?.map_err(Box::new)?;
         let target = found.target.clone();
         let further = asked.further && found.record.is_none();

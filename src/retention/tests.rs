@@ -222,5 +222,7 @@ fn the_newest_binlog_supersedes_the_others_but_those_that_are_held() {
     let kept: Vec<_> = judge_binlogs(&snapshots).into_iter().filter(|verdict| verdict.keep).collect();
     let reasons: Vec<_> = kept.iter().map(|verdict| (verdict.id, verdict.reasons.join(", "))).collect();
     assert_eq!(reasons, [(snapshots[2].id, "newest binlog".to_owned()), (held.id, "held".to_owned())]);
+    let twins = [good("2026-11-30T11:00:00Z"), good("2026-11-30T11:00:00Z")];
+    assert!(judge_binlogs(&twins).iter().all(|verdict| verdict.keep), "their names do not tell which is the newer");
     assert!(judge_binlogs(&[]).is_empty());
 }

@@ -16,7 +16,8 @@ pub(super) fn of(inputs: &Inputs<'_>, source: &str) -> Option<BinlogStatus> {
     let of_kind = |kind: &'static str| {
         inputs.snapshots.iter().filter(move |snapshot| snapshot.source == source && snapshot.kind == kind)
     };
-    let dumps: Vec<DateTime<Utc>> = of_kind("mysql").map(|snapshot| snapshot.time).collect();
+    let dumps: Vec<DateTime<Utc>> =
+        of_kind("mysql").filter(|dump| !dump.incomplete).map(|snapshot| snapshot.time).collect();
     let chain = known.and_then(|binlog| binlog.chain.as_ref());
     let window = chain.and_then(|chain| chain.window(&dumps));
     let lag = |time: Option<DateTime<Utc>>| time.map(|time| age_ms(time, inputs.now));

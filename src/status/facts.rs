@@ -77,6 +77,9 @@ pub(super) fn copies(inputs: &Inputs<'_>) -> Vec<CopyStatus> {
     places.map(|place| copy(inputs, &place.name)).collect()
 }
 
+/// A capture makes a snapshot each interval, and sends them each five minutes: those in between are not late.
+const BINLOG_PATIENCE_MS: u64 = 10 * 60 * 1_000;
+
 fn copy(inputs: &Inputs<'_>, name: &str) -> CopyStatus {
     let held = newest_by_source(inputs.snapshots, name);
     // Each store prunes alone: a copy is behind only by what is newer than what it holds.
@@ -84,6 +87,7 @@ fn copy(inputs: &Inputs<'_>, name: &str) -> CopyStatus {
         .snapshots
         .iter()
         .filter(|snapshot| snapshot.store == REPOSITORY)
+        .filter(|snapshot| snapshot.kind != "binlog" || age_ms(snapshot.time, inputs.now) > BINLOG_PATIENCE_MS)
         .filter(|snapshot| held.get(&of(snapshot)).is_none_or(|newest| snapshot.time > *newest))
         .map(|snapshot| (snapshot.id, snapshot.time))
         .collect();

@@ -89,7 +89,7 @@ async fn replay(
     dir: &Path,
     point: &Point,
 ) -> Result<(ReplayPlan, Replayed), ReplayError> {
-    let plan = ReplayPlan::new(start, segments::in_dir(dir, &start.position.file)?, point, false, &Run::silent())?;
+    let plan = ReplayPlan::new(start, &segments::in_dir(dir, &start.position.file)?, point, false, &Run::silent())?;
     let target = target(server);
     target.check(&plan, None, false).await?;
     target.prepare(&plan, "test", false).await?;
@@ -150,7 +150,7 @@ async fn an_account_with_the_guides_rights_replays_and_one_without_is_told_what_
     server.execute("REVOKE REPLICATION SLAVE ADMIN, SUPER ON *.* FROM replayer@'%'");
     let plan = ReplayPlan::new(
         &start,
-        segments::in_dir(&dir, &start.position.file).unwrap(),
+        &segments::in_dir(&dir, &start.position.file).unwrap(),
         &Point::Gtid(last),
         false,
         &Run::silent(),

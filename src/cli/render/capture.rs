@@ -6,6 +6,7 @@ use chrono::{DateTime, Utc};
 use serde_json::{Value, json};
 
 use crate::capture::chain::{Chain, Epoch, Gap, Segment};
+use crate::capture::{Followed, Sealed};
 use crate::cli::render::copy::{copies, copies_json};
 use crate::cli::render::{Told, shown};
 use crate::cycle::done::{CaptureDone, Captured};
@@ -16,18 +17,24 @@ use crate::policy::Policy;
 pub(super) fn captured(told: &mut Told, policy: &Policy, done: &CaptureDone) {
     for (source, result) in &done.sources {
         match result {
-            Ok(captured) => one(&mut told.text, policy, source, captured),
+            Ok(Captured::Elsewhere) => line!(told.text, "{source:<10} binlog: another capture goes on"),
+            Ok(Captured::Here { followed, sealed }) => {
+                came(&mut told.text, policy, source, followed);
+                if let Some(sealed) = sealed {
+                    stored(&mut told.text, sealed);
+                }
+            }
+            Ok(Captured::Broken { failure, sealed }) => {
+                told.fail(&format!("{source}: "), failure);
+                stored(&mut told.text, sealed);
+            }
             Err(failure) => told.fail(&format!("{source}: "), failure),
         }
     }
     copies(told, &done.copies);
 }
 
-fn one(text: &mut String, policy: &Policy, source: &str, captured: &Captured) {
-    let Captured::Here { followed, sealed } = captured else {
-        line!(text, "{source:<10} binlog: another capture goes on");
-        return;
-    };
+fn came(text: &mut String, policy: &Policy, source: &str, followed: &Followed) {
     let as_of =
         followed.as_of.map_or_else(String::new, |as_of| format!(", up to {}", human::time(as_of, policy.timezone)));
     line!(text, "{source:<10} binlog: {} captured{as_of}", human::bytes(followed.bytes));
@@ -37,22 +44,24 @@ fn one(text: &mut String, policy: &Policy, source: &str, captured: &Captured) {
     for gap in &followed.gaps {
         line!(text, "{:<10} {}", "", gap_line(gap));
     }
-    if let Some(sealed) = sealed {
-        line!(
-            text,
-            "{:<10} snapshot {}: {}, {} in it, {} read, {} stored",
-            "",
-            sealed.id.short(),
-            human::counted(sealed.segments as u64, "segment", "segments"),
-            human::bytes(sealed.bytes),
-            human::bytes(sealed.bytes_read),
-            human::bytes(sealed.bytes_stored),
-        );
-    }
+}
+
+fn stored(text: &mut String, sealed: &Sealed) {
+    line!(
+        text,
+        "{:<10} snapshot {}: {}, {} in it, {} read, {} stored",
+        "",
+        sealed.id.short(),
+        human::counted(sealed.segments as u64, "segment", "segments"),
+        human::bytes(sealed.bytes),
+        human::bytes(sealed.bytes_read),
+        human::bytes(sealed.bytes_stored),
+    );
 }
 
 pub(super) fn captured_json(done: &CaptureDone) -> Value {
     let of = |(source, result): &(String, Result<Captured, _>)| match result {
+        Ok(Captured::Broken { failure, sealed }) => json!({ "source": source, "failure": failure, "sealed": sealed }),
         Ok(captured) => json!({ "source": source, "captured": captured }),
         Err(failure) => json!({ "source": source, "failure": failure }),
     };

@@ -151,6 +151,10 @@ impl BinlogStream {
     ///
     /// # Errors
     /// Those of the connection; where the server ends the stream, its own (1236: it no longer has what is asked for).
+    #[allow(
+        clippy::should_implement_trait,
+        reason = "what it returns borrows nothing, but its parts are taken from the stream"
+    )]
     pub fn next(&mut self) -> Result<Next, WireError> {
         while self.part()?.is_some() {}
         let stream = &mut self.wire.stream;
@@ -185,6 +189,8 @@ impl BinlogStream {
                 self.is_in_midst = false;
                 Ok(Next::Format(event))
             }
+            // Bytes that stand in no file must not come into one.
+            _ if event.is_artificial() => Err(WireError::Protocol { what: "the server made an event up" }),
             _ => Ok(Next::Event(event)),
         }
     }

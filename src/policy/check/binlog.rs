@@ -44,6 +44,9 @@ pub(super) fn hand_down(policy: &mut Policy) {
         let Some(plan) = &mut source.binlog else { continue };
         if plan.spool == PathBuf::new() {
             plan.spool = policy.state_dir.join("binlog");
+        } else {
+            // Another policy may name the same directory, and a source of its own by the same name.
+            plan.spool.push(&policy.name);
         }
         if plan.server_id == 0 {
             plan.server_id = server_id(&policy.name, name);
