@@ -13,6 +13,7 @@ use crate::replay::channel;
 use crate::replay::plan::ReplayPlan;
 use crate::replay::record::Record;
 use crate::replay::segments::reaches;
+use crate::replay::settings;
 use crate::replay::status;
 
 /// The time that two answers may lie apart and still tell of one start.
@@ -127,14 +128,14 @@ async fn check_further(conn: &mut Conn, plan: &ReplayPlan) -> Result<(), ReplayE
     ))
 }
 
-/// Asks for two things that change nothing and want the rights that a replay wants.
+/// Asks for what changes nothing and wants the rights that a replay wants: each setting is set to what it is.
 async fn may_replicate(conn: &mut Conn, product: Product) -> Result<(), ReplayError> {
-    let at = || ReplayError::at("replay binlogs as the account that restores");
-    conn.query_drop("SET GLOBAL server_id = @@GLOBAL.server_id").await.map_err(at())?;
     match conn.query_drop(channel::stop(product)).await {
-        Err(mysql_async::Error::Server(error)) if channel::is_absent(error.code) => Ok(()),
-        done => done.map_err(at()),
+        Err(mysql_async::Error::Server(error)) if channel::is_absent(error.code) => {}
+        done => done.map_err(ReplayError::at("replay binlogs as the account that restores"))?,
     }
+    let settings = settings::read(conn, &settings::wanted(product, 1, 1)).await?;
+    settings::put_back(conn, &settings).await
 }
 
 async fn variables(conn: &mut Conn) -> Result<BTreeMap<String, String>, ReplayError> {
