@@ -147,11 +147,13 @@ async fn work(load: &Arc<Load>) -> Result<Loaded, LoadError> {
     tables::drop_replaced(&mut conn, &load.plan).await?;
     let mut failed = tables::create_schemas(&mut conn, &load.plan).await?;
     let mut made = objects::create_sequences(&mut conn, load).await?;
-    let created = tables::create(&mut conn, load).await?;
+    let mut created = tables::create(&mut conn, load).await?;
+    let waiting = std::mem::take(&mut created.foreign);
     let (rows, conn) = control::awake(load, conn, rows::load(load, created)).await;
-    let rows = rows?;
+    let mut rows = rows?;
+    let conn = control::answering(load, conn).await?;
+    let mut conn = foreign::add(load, conn, &waiting, &mut rows.failed).await?;
     let rows_ended = load.run.clock.instant();
-    let mut conn = control::answering(load, conn).await?;
     made.extend(objects::create_others(&mut conn, load).await?);
     control::end(load, conn, rows.failed.is_empty()).await?;
     let tables = load.plan.tables.len() - rows.failed.len();

@@ -1,5 +1,5 @@
-//! Foreign keys, looked at after a load. While rows go in nothing checks them, so that rows come back as they were; whether each
-//! points to a row that is there is asked at the end.
+//! Foreign keys, added and looked at after a load. While rows go in nothing checks them, so that rows come back as they were; whether
+//! each points to a row that is there is asked at the end.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -12,9 +12,81 @@ use crate::event::Unit;
 use crate::mysql::server::Server;
 use crate::mysql::sql;
 use crate::run::Run;
-use crate::target::mysql::index::Columns;
+use crate::target::mysql::control;
+use crate::target::mysql::index::{Columns, Foreign};
+use crate::target::mysql::patience::Patience;
 use crate::target::mysql::plan::TableName;
-use crate::target::mysql::{LoadError, until_stopped};
+use crate::target::mysql::session::OwnConn;
+use crate::target::mysql::{Load, LoadError, until_stopped};
+
+/// Adds the foreign keys that waited for their indexes, one list for each table of the plan; those of an interrupted load that are
+/// there already stay. Nothing reads the rows for it, because the session checks no foreign keys.
+///
+/// One table at a time: MariaDB 10.11.19 went down where several sessions altered tables that point to each other.
+pub(super) async fn add(
+    load: &Load,
+    mut conn: OwnConn,
+    waiting: &[Vec<Foreign>],
+    failed: &mut BTreeMap<usize, LoadError>,
+) -> Result<OwnConn, LoadError> {
+    let mut patience = Patience::default();
+    loop {
+        let error = match try_add(load, &mut conn, waiting, failed).await {
+            Ok(()) => return Ok(conn),
+            Err(error) => error,
+        };
+        let Some(delay) = patience.after(&error) else { return Err(error) };
+        load.opener.abandon(conn);
+        tokio::time::sleep(delay).await;
+        conn = control::answering(load, None).await?;
+    }
+}
+
+async fn try_add(
+    load: &Load,
+    conn: &mut Conn,
+    waiting: &[Vec<Foreign>],
+    failed: &mut BTreeMap<usize, LoadError>,
+) -> Result<(), LoadError> {
+    let tables = load.plan.tables.iter().zip(waiting).enumerate().filter(|(_, (_, keys))| !keys.is_empty());
+    let tables: Vec<_> = tables.map(|(place, (step, keys))| (place, &step.table, keys)).collect();
+    let schemas: BTreeSet<&str> = tables.iter().map(|(_, table, _)| table.schema.as_str()).collect();
+    let mut there = BTreeSet::new();
+    for schema in schemas {
+        there.extend(names(conn, schema).await?.into_iter().map(|(table, key)| (schema, table, key)));
+    }
+    for (place, table, keys) in tables {
+        let place_of = |key: &Foreign| (table.schema.as_str(), table.name.to_lowercase(), key.name.to_lowercase());
+        let missing = keys.iter().filter(|key| !there.contains(&place_of(key)));
+        let added: Vec<String> = missing.map(|key| format!("ADD {}", key.definition)).collect();
+        if added.is_empty() || failed.contains_key(&place) {
+            continue;
+        }
+        let name = sql::qualified(&table.schema, &table.name);
+        let at = || LoadError::at(format!("add the foreign keys of {name}"));
+        conn.query_drop(format!("USE {}", sql::ident(&table.schema))).await.map_err(at())?;
+        let altered = conn.query_drop(format!("ALTER TABLE {name} {}", added.join(", "))).await;
+        match altered.map_err(at()) {
+            Err(error) if error.is_of_one_table() && !error.is_passing() => {
+                load.run.events.warn(format!("{}: the table has its rows, and lacks these keys", error.in_full()));
+                failed.insert(place, error);
+            }
+            altered => altered?,
+        }
+    }
+    Ok(())
+}
+
+/// Returns a schema's foreign keys as table and name, in small letters: no two names differ by case alone, and a target may fold
+/// those of tables.
+async fn names(conn: &mut Conn, schema: &str) -> Result<Vec<(String, String)>, LoadError> {
+    let asked = format!(
+        "SELECT LOWER(TABLE_NAME), LOWER(CONSTRAINT_NAME) FROM information_schema.TABLE_CONSTRAINTS WHERE CONSTRAINT_TYPE = 'FOREIGN KEY' AND \
+         TABLE_SCHEMA = {}",
+        sql::string(schema)
+    );
+    conn.query(asked).await.map_err(LoadError::at("list the target's foreign keys"))
+}
 
 /// What was found of the foreign keys of some tables.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]

@@ -12,7 +12,7 @@ use crate::target::mysql::dump::{DumpReadError, DumpReader};
 use crate::target::mysql::fault;
 use crate::target::mysql::foreign;
 use crate::target::mysql::index;
-use crate::target::mysql::index::{Columns, Index};
+use crate::target::mysql::index::{Columns, Foreign, Index, Split};
 use crate::target::mysql::plan::{LoadPlan, SchemaStep, Stage, TableName, TableStep};
 use crate::target::mysql::progress;
 use crate::target::mysql::progress::Step;
@@ -23,6 +23,8 @@ use crate::target::mysql::{Failed, Load, LoadError};
 pub(super) struct Created {
     /// The indexes to build after the rows, for each table of the plan.
     pub(super) late: Vec<Vec<Index>>,
+    /// The foreign keys to add after all rows, likewise.
+    pub(super) foreign: Vec<Vec<Foreign>>,
     /// Tables that could not be made, by their places in the plan.
     pub(super) failed: BTreeMap<usize, LoadError>,
 }
@@ -85,11 +87,10 @@ pub(super) async fn create(conn: &mut Conn, load: &Load) -> Result<Created, Load
     for (index, (step, text)) in load.plan.tables.iter().zip(texts).enumerate() {
         let name = format!("{}.{}", step.table.schema, step.table.name);
         let none = BTreeSet::new();
-        let (create, late) = if may_put_off(step) {
-            let split = index::split(&text, referenced.get(&name).unwrap_or(&none));
-            (split.create, split.deferred)
+        let Split { create, deferred, foreign } = if may_put_off(step) {
+            index::split(&text, referenced.get(&name).unwrap_or(&none))
         } else {
-            (text, Vec::new())
+            index::whole(&text)
         };
         if matches!(step.stage, Stage::Untouched | Stage::Begun) {
             match create_one(conn, step, &create).await {
@@ -97,7 +98,8 @@ pub(super) async fn create(conn: &mut Conn, load: &Load) -> Result<Created, Load
                 made => made?,
             }
         }
-        created.late.push(late);
+        created.late.push(deferred);
+        created.foreign.push(foreign);
     }
     Ok(created)
 }

@@ -5,7 +5,8 @@ use std::collections::BTreeSet;
 use bkp::run::Run;
 use bkp::target::mysql::check_foreign_keys;
 
-use super::{BOTH, address};
+use super::dumps::Dump;
+use super::{BOTH, address, assert_tidy, bring};
 use crate::servers::{Product, Server};
 use crate::world::World;
 
@@ -78,5 +79,43 @@ fn a_restore_tells_of_rows_that_pointed_to_nothing_in_the_source() {
         let name = if folds.is_empty() { "Refunds" } else { "refunds" };
         let said = format!("`mall`.`{name}`: 1 rows point by `to_shop` to no row of `mall`.`shops`");
         assert!(orphaned.out.contains(&said) && orphaned.out.contains("verified"), "{}", orphaned.out);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs the servers of scripts/lab; scripts/test runs it"]
+async fn keys_that_wait_for_their_indexes_come_at_the_end_and_at_the_next_try() {
+    let key = "CONSTRAINT `of_order` FOREIGN KEY (`shop`, `of`) REFERENCES `orders` (`shop`, `id`) ON DELETE CASCADE";
+    for product in BOTH {
+        let columns = "  `shop` int NOT NULL,\n  `id` int NOT NULL,\n";
+        let orders = format!("{columns}  PRIMARY KEY (`shop`,`id`)");
+        let items = format!(
+            "{columns}  `of` int DEFAULT NULL,\n  PRIMARY KEY (`shop`,`id`),\n  KEY `of_order` (`shop`,`of`),\n  {key}"
+        );
+        let (pair, all) = ([("shop", None), ("id", None)], [("shop", None), ("id", None), ("of", None)]);
+        let dump = Dump::new(product)
+            .table("orders", &orders, &pair, &["shop", "id"])
+            .chunk("orders", "1\t1\n2\t1\n", 2)
+            .table("items", &items, &all, &["shop", "id"])
+            .chunk("items", "1\t1\t1\n1\t2\t\\N\n2\t1\t77\n", 3)
+            .open();
+        let server = Server::start(product, &[]);
+        // Somebody else's key of that name: no two of a schema may share one.
+        server.execute(
+            "CREATE DATABASE shop; CREATE TABLE shop.other (id INT PRIMARY KEY, up INT, CONSTRAINT of_order FOREIGN KEY (up) REFERENCES shop.other (id))",
+        );
+        let told = bring(&server, dump.clone(), &Run::silent()).await.unwrap();
+        let [failed] = &told.failed[..] else { panic!("{product:?}: {:?}", told.failed) };
+        assert!(failed.error.to_string().starts_with("add the foreign keys of `shop`.`items`"), "{:?}", failed.error);
+        assert_eq!(server.value("SELECT COUNT(*) FROM shop.items"), "3", "{product:?}: the rows are there");
+
+        server.execute("DROP TABLE shop.other");
+        let whole = bring(&server, dump, &Run::silent()).await.unwrap();
+        assert!(whole.failed.is_empty(), "{product:?}: {:?}", whole.failed);
+        let shown = server.query("SHOW CREATE TABLE shop.items")[0][1].clone().unwrap();
+        let asked = key.replace("`shop`, `of`", "`shop`,`of`").replace("`shop`, `id`", "`shop`,`id`");
+        let shown = shown.replace("`shop`, `of`", "`shop`,`of`").replace("`shop`, `id`", "`shop`,`id`");
+        assert!(shown.contains(&asked) && shown.contains("KEY `of_order` (`shop`,`of`)"), "{product:?}: {shown}");
+        assert_tidy(&server);
     }
 }
