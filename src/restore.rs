@@ -315,11 +315,13 @@ async fn plan_database<'a>(
 ) -> Result<DatabasePlan, RestoreError> {
     let state = crate::target::mysql::inspect(server, &run.cancel).await.map_err(Box::new)?;
     let found = Found::look(server, &state, request).await?;
+    replay::leads_on(found.record.as_ref(), request.replay.as_ref(), binlogs.is_some())?;
     let state = found.state(&state);
     let begun = state.progress.as_ref().and_then(|progress| by_id(progress.snapshot.as_deref()?));
     let begun = begun.filter(|stored| request.moment == Moment::Latest && stored.id != chosen.id());
     let begun = found.record.as_ref().map_or(begun, |record| by_id(&record.snapshot));
     let mut plan = begun_or_chosen(repository, chosen, begun, &state, server, request, run).await?;
+    replay::same_dump(found.record.as_ref(), &plan.chosen.id().to_string())?;
     if let (Some(asked), Some(binlogs)) = (&request.replay, binlogs) {
         let manifest = plan.dump.manifest();
         let fetched = binlogs.fetch(repository, manifest, asked, run).await?;
@@ -328,6 +330,12 @@ async fn plan_database<'a>(
     }
     if found.is_loaded {
         replay::nothing_to_load(&mut plan.load);
+    }
+    if plan.replay.is_some() && !request.users {
+        plan.load.notes.push(
+            "what the binlogs say of users comes all the same, and stops the replay where it changes one that is left out"
+                .to_owned(),
+        );
     }
     Ok(plan)
 }
