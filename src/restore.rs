@@ -315,11 +315,14 @@ async fn plan_database<'a>(
 ) -> Result<DatabasePlan, RestoreError> {
     let state = crate::target::mysql::inspect(server, &run.cancel).await.map_err(Box::new)?;
     let found = Found::look(server, &state, request).await?;
+    replay::leads_on(found.record.as_ref(), request.replay.as_ref(), binlogs.is_some())?;
     let state = found.state(&state);
     let begun = state.progress.as_ref().and_then(|progress| by_id(progress.snapshot.as_deref()?));
     let begun = begun.filter(|stored| request.moment == Moment::Latest && stored.id != chosen.id());
     let begun = found.record.as_ref().map_or(begun, |record| by_id(&record.snapshot));
+    let begun = begun.map(|stored| (stored, found.record.is_some()));
     let mut plan = begun_or_chosen(repository, chosen, begun, &state, server, request, run).await?;
+    replay::same_dump(found.record.as_ref(), &plan.chosen.id().to_string())?;
     if let (Some(asked), Some(binlogs)) = (&request.replay, binlogs) {
         let manifest = plan.dump.manifest();
         let fetched = binlogs.fetch(repository, manifest, asked, run).await?;
@@ -329,32 +332,43 @@ async fn plan_database<'a>(
     if found.is_loaded {
         replay::nothing_to_load(&mut plan.load);
     }
+    if plan.replay.is_some() && !request.users {
+        plan.load.notes.push(
+            "what the binlogs say of users comes all the same, and stops the replay where it changes one that is left out"
+                .to_owned(),
+        );
+    }
     Ok(plan)
 }
 
-/// Plans to go on with the snapshot that was begun, or else with the one that was chosen.
+/// Plans to go on with the snapshot that was begun, or else with the one that was chosen: unless binlogs are being replayed after the
+/// former.
 async fn begun_or_chosen(
     repository: &Arc<Repository>,
     chosen: Chosen,
-    begun: Option<&StoredSnapshot>,
+    begun: Option<(&StoredSnapshot, bool)>,
     state: &TargetState,
     server: &Server,
     request: &Request,
     run: &Run,
 ) -> Result<DatabasePlan, RestoreError> {
-    if let Some(older) = begun.and_then(|stored| chosen.instead(stored)) {
+    if let Some((older, is_replayed)) =
+        begun.and_then(|(stored, is_replayed)| Some((chosen.instead(stored)?, is_replayed)))
+    {
         let (id, time) = (older.id().short(), older.stored.snapshot.time);
-        // Another selection is no continuation: then the target's refusal says what to do.
-        if let Ok(plan) = plan_load(repository, older, state, server, request).await
-            && (plan.load.resumes || request.replay.is_some())
-        {
-            if plan.chosen.id() != chosen.id() {
-                run.events.note(format!(
-                    "the target holds the beginning of a restore of snapshot {id} of {time}: that one goes on, and not the newer {}",
-                    chosen.id().short()
-                ));
+        match plan_load(repository, older, state, server, request).await {
+            Ok(plan) if plan.load.resumes || request.replay.is_some() => {
+                if plan.chosen.id() != chosen.id() {
+                    run.events.note(format!(
+                        "the target holds the beginning of a restore of snapshot {id} of {time}: that one goes on, and not the newer {}",
+                        chosen.id().short()
+                    ));
+                }
+                return Ok(plan);
             }
-            return Ok(plan);
+            Err(error) if is_replayed => return Err(error),
+            // Another selection is no continuation: then the target's refusal says what to do.
+            Ok(_) | Err(_) => {}
         }
     }
     plan_load(repository, chosen, state, server, request).await

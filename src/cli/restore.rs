@@ -15,6 +15,7 @@ use crate::cli::{ask, policies, render};
 use crate::cycle::journal::Journal;
 use crate::drill::outcome::rate;
 use crate::exit::{Exit, Failure};
+use crate::human;
 use crate::mysql::manifest::Position;
 use crate::mysql::server::Server;
 use crate::place;
@@ -82,6 +83,9 @@ async fn plan_and_apply_in(
         return Ok(Answer::new(text, json!({ "dry_run": true, "plan": json })));
     }
     text.lines().for_each(|line| run.events.note(line));
+    if !asks {
+        refuse_later(&plan)?;
+    }
     if asks {
         ask::consent("restore", format!("Restore into {}?", render::targets(&plan)), run).await?;
     }
@@ -95,15 +99,20 @@ async fn plan_and_apply_in(
         proof = Some(found);
     }
     // The comparison is with the dumps: what the binlogs bring comes after it.
-    restore::replay(&plan, &mut restored, run).await?;
     let (mut keys, mut errors) = (None, String::new());
-    if args.check_foreign_keys {
+    let failure = replay(&plan, &mut restored, exit, run).await.err();
+    if let Some(failure) = &failure {
+        // What was restored, and found by the comparison, is told all the same.
+        exit = exit.max(failure.exit);
+        errors = render::failure("", failure);
+    }
+    if args.check_foreign_keys && failure.is_none() {
         match restore::check_foreign_keys(&plan, &restored, run).await {
             Ok(found) => {
                 exit = exit.max(if found.orphans.is_empty() { Exit::Ok } else { Exit::Incomplete });
                 keys = Some(found);
             }
-            // What was restored, and found by the comparison, is told all the same.
+            // Likewise.
             Err(error) => {
                 let failure = Failure::from(&error);
                 exit = exit.max(failure.exit);
@@ -121,10 +130,36 @@ async fn plan_and_apply_in(
         "foreign_keys": keys.as_ref().map(|check| check.keys),
         "orphans": keys.as_ref().map(|check| &check.orphans),
         "differences": proof.map(|proof| proof.lines).unwrap_or_default(),
+        "replay_error": failure.map(|failure| failure.message),
         "millis": crate::backup::millis(began.elapsed()),
         "exit": exit.code(),
     });
     Ok(Answer::new(text, json).telling(errors).with(exit))
+}
+
+/// Refuses to take in unasked what bears a later time than the point.
+fn refuse_later(plan: &restore::Plan) -> Result<(), Failure> {
+    let later: u64 =
+        plan.databases.iter().filter_map(|database| database.replay.as_ref()).map(|it| it.plan.later).sum();
+    if later == 0 {
+        return Ok(());
+    }
+    let count = human::counted(later, "transaction that would come bears", "transactions that would come bear");
+    Err(Failure::new(Exit::Usage, format!("restore: {count} a later time than the point, and nobody is asked"))
+        .hinting("look at the plan (`--dry-run`), and name its last transaction: `--point-in-time gtid:GTID` or `position:FILE:OFFSET`"))
+}
+
+/// Replays what is planned; on damage nothing is built.
+async fn replay(plan: &restore::Plan, restored: &mut Restored, found: Exit, run: &Run) -> Result<(), Failure> {
+    let is_planned = plan.databases.iter().any(|database| database.replay.is_some());
+    if is_planned && found == Exit::Damaged {
+        return Err(Failure::new(
+            Exit::Damaged,
+            "replay binlogs: what the dump brought is damaged, and nothing is built on it",
+        )
+        .hinting("drop what was restored and the schema `bkp_restore`, and restore another snapshot"));
+    }
+    Ok(restore::replay(plan, restored, run).await?)
 }
 
 /// What could not be restored is damage where its bytes are, and incompleteness where the target refused.

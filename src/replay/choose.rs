@@ -82,16 +82,17 @@ impl<'a> Chooser<'a> {
         self.is_over = !is_taken && (!matches!(self.point, Point::At(_)) || self.pending.len() > LATER_MAX);
     }
 
-    /// Takes the prefix of the log with the fewest transactions on the wrong side of a time; of two such, the longer.
+    /// Takes the prefix of the log with the fewest transactions on the wrong side of a time; of two such, the shorter.
     ///
     /// Commit times stand in order but for clocks that were set back and, on MariaDB, sessions that say `SET TIMESTAMP`: a single
-    /// one of a later time must not cut off all that come after it, nor a single earlier one draw in all that come before it.
+    /// one of a later time must not cut off all that come after it, nor a single earlier one draw in what comes before it.
     fn takes_by_time(&mut self, mark: &Mark, until: DateTime<Utc>) -> bool {
         let is_later = mark.time > until;
         self.balance += if is_later { 1 } else { -1 };
         self.later += u64::from(is_later);
-        self.is_found |= is_later;
-        if self.balance > self.best || is_later {
+        // Of the last one seen: a single clock that ran ahead in between says nothing of where the log ends.
+        self.is_found = is_later;
+        if self.balance >= self.best {
             return false;
         }
         self.best = self.balance;
@@ -108,7 +109,7 @@ impl<'a> Chooser<'a> {
         self.chosen.first_excluded = None;
     }
 
-    /// Returns what was chosen, and whether the point was met: something lies behind it, or it is itself there.
+    /// Returns what was chosen, and whether the point was met: the log goes on behind it, or it is itself there.
     pub(super) fn finish(self) -> (Chosen, bool) {
         let is_met = self.is_found || *self.point == Point::Latest;
         (self.chosen, is_met)
@@ -162,6 +163,21 @@ mod tests {
         assert_eq!(until(3, &[1, 2, 99, 3, 3, 4, 5, 6]), (5, 1));
         assert_eq!(until(3, &[1, 2, 3, 4, 5, 1, 6, 7]), (3, 0));
         assert_eq!(until(3, &[99, 1, 2, 3, 4]), (4, 1));
+    }
+
+    #[test]
+    fn what_is_stamped_early_behind_a_mistake_does_not_draw_it_in() {
+        assert_eq!(until(3, &[1, 2, 9, 1, 6]), (2, 0));
+        assert_eq!(until(3, &[9, 1]), (0, 0));
+    }
+
+    #[test]
+    fn a_time_is_met_only_where_the_log_goes_on_behind_it() {
+        let is_met = |seconds: &[i64]| choose(&Point::At(DateTime::from_timestamp(3, 0).unwrap()), seconds).1;
+        assert!(is_met(&[1, 2, 5]));
+        assert!(!is_met(&[1, 2]));
+        assert!(!is_met(&[1, 99, 2]), "one clock that ran ahead says nothing of the log's end");
+        assert!(!is_met(&[1, 99, 2, 2]));
     }
 
     #[test]

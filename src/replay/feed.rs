@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, BufReader, Read, Write};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
-use crate::mysql::binlog::{BinlogError, Checksum, Event, GtidEvent, Kind, SegmentReader};
+use crate::mysql::binlog::{BinlogError, Checksum, Event, GtidEvent, Kind, SegmentReader, previous_gtids};
 use crate::mysql::gtid::{Gtid, GtidSet, MariaDbGtid, Position};
 use crate::mysql::manifest::{self, Product};
 use crate::replay::made;
@@ -17,6 +18,9 @@ pub(super) const FIRST: u64 = 4;
 
 /// Read ahead of a file.
 const BUFFER_BYTES: usize = 256 * 1024;
+
+/// How long a replica that has what is read hears nothing: it gives a silent source up, and only a write hears that it did.
+const SILENCE_MAX: Duration = Duration::from_secs(3);
 
 /// The events that are served: those of some segments in their order, from an offset in the first to one in the last.
 #[derive(Debug, Clone)]
@@ -96,7 +100,7 @@ impl Feed {
         let skip = self.skip(start)?;
         let first = &self.segments[index];
         let served = Served { file: first.name.clone(), offset, checksum: Self::checksum_of(first)? };
-        let mut sender = Sender { packets, skip, server_id, sent, served, is_behind: false };
+        let mut sender = Sender { packets, skip, server_id, sent, served, is_behind: false, told: Instant::now() };
         for (nth, segment) in self.segments.iter().enumerate().skip(index) {
             let from = if nth == index { offset } else { FIRST };
             let until = if nth + 1 == self.segments.len() { self.end } else { u64::MAX };
@@ -113,13 +117,43 @@ impl Feed {
         Some((before + place.offset).saturating_sub(self.begin))
     }
 
-    /// Returns the segment and the offset in it that a dump begins at.
-    fn place(&self, start: &Start) -> Result<(usize, u64), FeedError> {
-        let Start::At { file, offset } = start else { return Ok((0, self.begin)) };
+    /// Returns the segment and the offset in it that a dump begins at: of what the replica has, whole files at the front are left out.
+    pub(super) fn place(&self, start: &Start) -> Result<(usize, u64), FeedError> {
+        let (file, offset) = match start {
+            Start::At { file, offset } => (file, offset),
+            Start::Without(set) => return self.first_unknown(set),
+            Start::After(_) => return Ok((0, self.begin)),
+        };
         let not_served = || FeedError::NotServed { file: file.clone(), offset: *offset };
         let index = self.segments.iter().position(|segment| segment.name == *file).ok_or_else(not_served)?;
         let first = if index == 0 { self.begin } else { FIRST };
         if *offset < first { Err(not_served()) } else { Ok((index, *offset)) }
+    }
+
+    /// Returns the last segment before which a MySQL replica has everything.
+    fn first_unknown(&self, executed: &GtidSet) -> Result<(usize, u64), FeedError> {
+        for (index, segment) in self.segments.iter().enumerate().skip(1).rev() {
+            if Self::listed_at_head(segment)?.is_some_and(|before| before.is_subset(executed)) {
+                return Ok((index, FIRST));
+            }
+        }
+        Ok((0, self.begin))
+    }
+
+    /// Returns what the head of a MySQL's segment lists; `None` where it lists nothing at all.
+    fn listed_at_head(segment: &Segment) -> Result<Option<GtidSet>, FeedError> {
+        let mut reader = Self::open(segment)?;
+        while let Some(event) = reader.next().map_err(|error| read_error(segment, error))? {
+            match event.header.kind {
+                Kind::FORMAT_DESCRIPTION => {}
+                Kind::PREVIOUS_GTIDS => {
+                    let listed = previous_gtids(event.body()).map_err(|malformed| malformed.at(event.offset));
+                    return listed.map(Some).map_err(|error| read_error(segment, error));
+                }
+                _ => break,
+            }
+        }
+        Ok(None)
     }
 
     /// Returns how the very first event is to be made: as the first file's are.
@@ -218,6 +252,8 @@ struct Sender<'a, S> {
     served: Served,
     /// Events were left out since the last that was sent: the replica must be told how far it is.
     is_behind: bool,
+    /// When the replica was last told of events that were left out.
+    told: Instant,
 }
 
 impl<S: Read + Write> Sender<'_, S> {
@@ -242,6 +278,7 @@ impl<S: Read + Write> Sender<'_, S> {
             self.sent.fetch_add(u64::from(length), Ordering::Relaxed);
             if is_skipped {
                 (self.served.offset, self.is_behind) = (end, true);
+                self.break_silence()?;
                 continue;
             }
             self.catch_up()?;
@@ -280,6 +317,16 @@ impl<S: Read + Write> Sender<'_, S> {
             beat.map_or(Ok(()), |beat| self.send_made(&beat))?;
         }
         Ok(())
+    }
+
+    /// Tells a replica that is sent nothing for long that we are still there.
+    fn break_silence(&mut self) -> Result<(), FeedError> {
+        if self.told.elapsed() < SILENCE_MAX {
+            return Ok(());
+        }
+        self.told = Instant::now();
+        self.catch_up()?;
+        Ok(self.packets.stream.flush()?)
     }
 
     fn send_made(&mut self, event: &[u8]) -> Result<(), FeedError> {

@@ -138,6 +138,8 @@ struct Search<'a> {
     end: Position,
     /// It ends within an event or a transaction.
     is_torn: bool,
+    /// Its server ended it: nothing more was to come.
+    is_closed: bool,
     gap: Option<ReplayError>,
 }
 
@@ -158,6 +160,7 @@ impl<'a> Search<'a> {
             last: None,
             end: start.position.clone(),
             is_torn: false,
+            is_closed: true,
             gap: None,
         })
     }
@@ -171,14 +174,14 @@ impl<'a> Search<'a> {
         let mut reader = Feed::open(segment).map_err(ReplayError::from)?;
         let mut groups = Groups::default();
         let before = std::mem::replace(&mut self.end.file, segment.name.clone());
-        // GTIDs tell at the next file's head whether anything is lost with it; where there are none, nothing does.
-        if self.is_torn && !self.has_names {
+        // GTIDs tell at the next file's head whether anything is lost with it; where there are none, only its own end does.
+        if (self.is_torn || !self.is_closed) && self.is_nameless() {
             self.gap = Some(ReplayError::Gap { after: before, before: segment.name.clone(), missing: None });
             return Ok(());
         }
         while let Some(event) = reader.next().map_err(damaged)? {
             if let Some(state) = head_of(&event).map_err(|malformed| damaged(malformed.at(event.offset)))? {
-                self.join(state, &before, segment);
+                self.join(state, &before, segment)?;
             }
             if self.is_over() {
                 return Ok(());
@@ -188,6 +191,7 @@ impl<'a> Search<'a> {
                 self.server_ids.insert(event.header.server_id);
             }
             let (offset, end) = (event.offset, event.end());
+            self.is_closed = matches!(event.header.kind, Kind::ROTATE | Kind::STOP);
             let step = groups.push(&event).map_err(|malformed| damaged(malformed.at(offset)))?;
             reader.finish().map_err(damaged)?;
             if self.version.is_empty() {
@@ -209,15 +213,24 @@ impl<'a> Search<'a> {
         Ok(())
     }
 
-    /// Sets what the head of a file says beside what came before: they differ where transactions are in neither.
-    fn join(&mut self, state: Executed, before: &str, segment: &Segment) {
-        if let Some(running) = &self.running
-            && !state.is_subset(running)
-        {
-            let missing = Some(missing(&state, running));
-            self.gap = Some(ReplayError::Gap { after: before.to_owned(), before: segment.name.clone(), missing });
+    /// Tells whether no transaction so far bears a GTID, before the dump or behind it.
+    fn is_nameless(&self) -> bool {
+        !self.has_names && self.running.as_ref().is_none_or(Executed::is_empty)
+    }
+
+    /// Sets what the head of a file says beside what came before: it says more where transactions are in neither, and less where
+    /// another server wrote the file, or this one after it lost some.
+    fn join(&mut self, state: Executed, before: &str, segment: &Segment) -> Result<(), ReplayError> {
+        if let Some(running) = &self.running {
+            if !state.is_subset(running) {
+                let missing = Some(missing(&state, running));
+                self.gap = Some(ReplayError::Gap { after: before.to_owned(), before: segment.name.clone(), missing });
+            } else if !knows(&state, running) {
+                return Err(other_server(segment, format!("its head does not list all that `{before}` holds")));
+            }
         }
         self.running = Some(state);
+        Ok(())
     }
 
     /// Proves, where the dump's position is reached, that these are the binlogs that it was taken beside.
@@ -254,17 +267,21 @@ impl<'a> Search<'a> {
     }
 
     fn finish(self, segments: &segments::Run, falls_short: bool) -> Result<ReplayPlan, ReplayError> {
-        let (chosen, is_met) = self.chooser.finish();
-        let is_met = is_met
-            || match self.point {
-                Point::Position(place) => reaches(&self.end, place),
-                Point::At(time) => segments.as_of.is_some_and(|as_of| *time <= as_of),
-                _ => false,
-            };
-        let gap = self.gap.or_else(|| {
-            let (after, before) = segments.gap.clone()?;
+        let is_over = self.chooser.is_over();
+        let (chosen, is_found) = self.chooser.finish();
+        // A gap behind the point was not reached.
+        let gap = self.gap.filter(|_| !is_over).or_else(|| {
+            let (after, before) = segments.gap.clone().filter(|_| !is_over)?;
             Some(ReplayError::Gap { after, before, missing: None })
         });
+        let is_by_session = self.last.as_ref().is_some_and(|last| last.clock == Clock::Session);
+        let is_met = match self.point {
+            Point::Position(place) => is_found || reaches(&self.end, place),
+            // The session's time of the last transaction before a gap does not prove that none behind it is earlier.
+            Point::At(_) if gap.is_some() => is_found && (is_over || !is_by_session),
+            Point::At(time) => is_found || segments.as_of.is_some_and(|as_of| *time <= as_of),
+            _ => is_found,
+        };
         let is_cut = !is_met || (*self.point == Point::Latest && gap.is_some());
         match self.point {
             Point::Gtid(_) | Point::Before(_) if !is_met => {
@@ -334,6 +351,17 @@ fn is_head(kind: Kind) -> bool {
     matches!(kind, Kind::FORMAT_DESCRIPTION | Kind::PREVIOUS_GTIDS | Kind::MARIADB_GTID_LIST)
 }
 
+/// Tells whether the head of a file lists all that was read before it. A MariaDB may have been told to forget whole domains.
+fn knows(state: &Executed, running: &Executed) -> bool {
+    match (state, running) {
+        (Executed::MariaDb(state), Executed::MariaDb(running)) => {
+            let is_kept = |domain: u32| state.iter().any(|gtid| gtid.domain == domain);
+            running.iter().all(|gtid| state.contains(gtid) || !is_kept(gtid.domain))
+        }
+        _ => running.is_subset(state),
+    }
+}
+
 fn missing(state: &Executed, running: &Executed) -> String {
     match (state, running) {
         (Executed::MySql(state), Executed::MySql(running)) => state.subtract(running).to_string(),
@@ -361,3 +389,7 @@ impl From<FeedError> for ReplayError {
         }
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test may panic")]
+mod tests;

@@ -21,8 +21,14 @@ pub struct Record {
     pub begin: Position,
     pub end: Position,
     pub is_loaded: bool,
+    /// The target held nothing before the load: what it holds once none is under way is the dump.
+    #[serde(default)]
+    pub was_empty: bool,
     /// The channel has been set up: from then on the target itself knows how far it is.
     pub has_begun: bool,
+    /// All that was planned is applied: without GTIDs nothing else tells, once the channel is gone.
+    #[serde(default)]
+    pub(super) is_over: bool,
     /// When the target was started, by its own clock, in seconds since 1970.
     pub(super) started: i64,
     /// Global variables as they were before.

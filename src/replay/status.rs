@@ -52,6 +52,11 @@ impl Status {
         self.error("Last_SQL_Errno", "Last_SQL_Error")
     }
 
+    /// Tells whether nothing applies any more.
+    pub(super) fn has_stopped(&self) -> bool {
+        self.get(["Replica_SQL_Running", "Slave_SQL_Running"]) == "No"
+    }
+
     /// Returns why the target does not receive events, and whether it has given up.
     pub(super) fn receive_error(&self) -> Option<(&str, bool)> {
         let has_stopped = self.get(["Replica_IO_Running", "Slave_IO_Running"]) == "No";
@@ -65,11 +70,19 @@ impl Status {
 
     /// Returns a filter that would leave transactions out without a word.
     pub(super) fn filter(&self) -> Option<(&str, &str)> {
-        let is_filter = |name: &str| {
-            let rest = name.strip_prefix("Replicate_");
-            rest.is_some_and(|rest| ["Do_", "Ignore_", "Wild_", "Rewrite_"].iter().any(|kind| rest.starts_with(kind)))
-        };
-        let set = self.0.iter().find(|(name, value)| is_filter(name) && !value.is_empty() && *value != "0");
+        let set = self.0.iter().find(|(name, value)| is_filter(name) && is_set(value));
         set.map(|(name, value)| (name.as_str(), value.as_str()))
     }
+}
+
+/// Tells whether a column of a status, or a global variable, holds a replication filter.
+pub(super) fn is_filter(name: &str) -> bool {
+    let name = name.to_ascii_lowercase();
+    let rest = name.strip_prefix("replicate_");
+    rest.is_some_and(|rest| ["do_", "ignore_", "wild_", "rewrite_"].iter().any(|kind| rest.starts_with(kind)))
+}
+
+/// Tells whether a filter of that value leaves anything out.
+pub(super) fn is_set(value: &str) -> bool {
+    !value.is_empty() && value != "0"
 }

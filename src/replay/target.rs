@@ -96,22 +96,30 @@ impl Target {
         checked
     }
 
-    /// Makes the target fit, before anything is loaded: no event may fire between.
+    /// Makes the target fit, before anything is loaded: no event may fire between. `was_empty`: it holds nothing yet.
     ///
     /// # Errors
     /// [`ReplayError`] where a setting cannot be made.
-    pub async fn prepare(&self, plan: &ReplayPlan, snapshot: &str, further: bool) -> Result<(), ReplayError> {
+    pub async fn prepare(
+        &self,
+        plan: &ReplayPlan,
+        snapshot: &str,
+        was_empty: bool,
+        further: bool,
+    ) -> Result<(), ReplayError> {
         let mut conn = self.connect().await?;
         let wanted = settings::wanted(self.product, self.threads, server_id(plan)?);
         let (begin, end) = (plan.begin.clone(), plan.end.clone());
         let record = if let Some(record) = record::read(&mut conn).await? {
             // What the settings were before stands in the record.
-            Record { end, ..record }
+            let is_over = record.is_over && record.end == end;
+            Record { end, is_over, ..record }
         } else {
             let settings = settings::read(&mut conn, &wanted).await?;
             // What an earlier recovery has told the target of its dump holds.
             let (is_loaded, has_begun, started) = (further, further, 0);
-            Record { snapshot: snapshot.to_owned(), begin, end, is_loaded, has_begun, started, settings }
+            let (snapshot, is_over) = (snapshot.to_owned(), false);
+            Record { snapshot, begin, end, is_loaded, was_empty, has_begun, is_over, started, settings }
         };
         record::write(&mut conn, &record).await?;
         self.stop(&mut conn).await?;
@@ -142,7 +150,9 @@ impl Target {
         ask::lock(&mut conn).await?;
         let record = record::read(&mut conn).await?.ok_or_else(no_record)?;
         let mut replayed = Replayed { transactions: plan.transactions, bytes: plan.bytes, ..Replayed::default() };
-        if plan.transactions > 0 {
+        if record.is_over {
+            run.events.note("the replay is over already: what is left is to tidy up");
+        } else if plan.transactions > 0 {
             let source = self.open_source(plan, run).await?;
             self.follow(&mut conn, plan, &source, record.clone()).await?;
             self.wait(&mut conn, plan, &source, run).await?;
@@ -237,6 +247,9 @@ impl Target {
         let whom = Whom { address: source.address, user: &source.user, password: &source.password };
         let change = channel::change(self.product, whom, from);
         conn.query_drop(change).await.map_err(at("name bkp to the target as its source"))?;
+        if let Some((name, value)) = self.status(conn).await?.unwrap_or_default().filter() {
+            return Err(fitness::filtered(name, value));
+        }
         (record.has_begun, record.started) = (true, started);
         record::write(conn, &record).await?;
         conn.query_drop(channel::start(self.product)).await.map_err(at("start the replay on the target"))
@@ -254,7 +267,11 @@ impl Target {
                 conn.query_drop(set).await.map_err(at())
             }
             (Product::MySql, Executed::MySql(dumped)) => {
-                let rest = dumped.subtract(&gtid_executed(conn).await?);
+                let executed = gtid_executed(conn).await?;
+                if let Executed::MySql(planned) = &plan.executed {
+                    fitness::refuse_ahead(&executed, planned, &dumped)?;
+                }
+                let rest = dumped.subtract(&executed);
                 if rest.is_empty() {
                     return Ok(());
                 }
@@ -327,14 +344,16 @@ impl Target {
     ) -> Result<(), ReplayError> {
         if let Some((name, value)) = status.filter() {
             self.stop(conn).await?;
-            return Err(ReplayError::Unfit {
-                why: format!("leaves transactions out ({name} = {value})"),
-                hint: "start the target without replication filters".to_owned(),
-            });
+            return Err(fitness::filtered(name, value));
         }
         if let Some(text) = status.apply_error() {
             let Position { file, offset } = status.applied();
             let text = fitness::worker_error(conn, self.product).await.unwrap_or_else(|| text.to_owned());
+            return Err(ReplayError::Apply { at: format!("{file}:{offset}"), text });
+        }
+        if status.has_stopped() {
+            let Position { file, offset } = status.applied();
+            let text = "no error did that: somebody has, or its server ends".to_owned();
             return Err(ReplayError::Apply { at: format!("{file}:{offset}"), text });
         }
         if let Some(text) = source.failure() {
@@ -375,6 +394,7 @@ impl Target {
 
     /// Leaves the target as it was: no channel, its own settings, no record.
     async fn finish(&self, conn: &mut Conn, record: &Record, replayed: &mut Replayed) -> Result<(), ReplayError> {
+        record::write(conn, &Record { is_over: true, has_begun: true, ..record.clone() }).await?;
         self.forget(conn).await?;
         replayed.prepared = ask::prepared(conn).await?;
         let off = "SELECT CONCAT(event_schema, '.', event_name) FROM information_schema.events \

@@ -21,7 +21,7 @@ use crate::secret::Secret;
 const LARGE: usize = (1 << 24) + 7;
 
 /// Returns a format description that stands at a file's beginning.
-fn format() -> Vec<u8> {
+pub(super) fn format() -> Vec<u8> {
     let mut body = vec![4, 0];
     body.extend_from_slice(b"9.7");
     body.resize(52, 0);

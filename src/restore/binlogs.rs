@@ -67,7 +67,7 @@ impl Binlogs {
             Self::Captured { stored, state_dir } => {
                 let mut way = Way::from(stored, manifest).ok_or_else(|| Box::new(not_captured(stored, manifest)))?;
                 way.shorten(&asked.point, manifest.product);
-                let scratch = scratch(state_dir)?;
+                let scratch = scratch(state_dir, run)?;
                 let segments = way.fetch(repository, stored, &scratch, run).await?;
                 let run = segments::Run { segments, gap: way.gap, as_of: way.as_of };
                 Ok(Fetched { run, scratch: Some(Arc::new(scratch)) })
@@ -86,13 +86,16 @@ fn not_captured(stored: &Stored, manifest: &Manifest) -> ReplayError {
 const SCRATCH: &str = "replay-";
 
 /// Makes a directory of our own beside the catalog: binlogs hold rows. Those of runs that were killed go.
-fn scratch(state_dir: &Path) -> Result<TempDir, RestoreError> {
+fn scratch(state_dir: &Path, run: &Run) -> Result<TempDir, RestoreError> {
     let fault = |error| RestoreError::from(Box::new(ReplayError::Dir { dir: state_dir.to_owned(), error }));
     std::fs::create_dir_all(state_dir).map_err(fault)?;
     for entry in std::fs::read_dir(state_dir).map_err(fault)? {
         let entry = entry.map_err(fault)?;
         if is_left(&entry.file_name().to_string_lossy()) {
-            std::fs::remove_dir_all(entry.path()).map_err(fault)?;
+            // Somebody else's may stay: it stands in nobody's way.
+            if let Err(error) = std::fs::remove_dir_all(entry.path()) {
+                run.events.warn(format!("`{}` is left of an earlier replay: {error}", entry.path().display()));
+            }
         }
     }
     let prefix = format!("{SCRATCH}{}-", std::process::id());
@@ -140,10 +143,14 @@ impl<'a> Way<'a> {
         let is_behind = |segment: &Captured| match point {
             Point::Position(place) => segments::is_before(&place.file, &segment.file) == Some(true),
             // Times of MariaDB are the sessions': one of them proves nothing.
-            Point::At(time) => product == Product::MySql && segment.first.is_some_and(|first| first > *time),
+            Point::At(time) => product == Product::MySql && segment.first.is_none_or(|first| first > *time),
             Point::Latest | Point::Gtid(_) | Point::Before(_) => false,
         };
-        if let Some(first) = self.segments.iter().position(is_behind)
+        // A clock that ran ahead in one segment leads on to earlier times in the next.
+        let behind = self.segments.iter().rposition(|segment| !is_behind(segment)).map_or(0, |last| last + 1);
+        let names_one = |segment: &Captured| matches!(point, Point::Position(_)) || segment.first.is_some();
+        let first = self.segments[behind..].iter().position(names_one);
+        if let Some(first) = first.map(|first| behind + first)
             && first + 1 < self.segments.len()
         {
             self.segments = &self.segments[..=first];
@@ -175,6 +182,40 @@ impl<'a> Way<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_segment_that_begins_late_is_the_last_only_where_none_behind_it_begins_earlier() {
+        let at = |second: i64| chrono::DateTime::from_timestamp(second, 0);
+        let kept = |firsts: &[Option<i64>]| {
+            let segment = |first: &Option<i64>| {
+                let text = serde_json::json!({
+                    "file": "b.000001", "bytes": 9, "sha256": "", "created": 0, "first": first.and_then(at), "last": null,
+                    "transactions": 1, "before": null, "after": "", "is_closed": true,
+                });
+                serde_json::from_value::<Captured>(text).ok()
+            };
+            let segments: Vec<Captured> = firsts.iter().filter_map(segment).collect();
+            let epoch = Epoch {
+                number: 1,
+                began: chrono::DateTime::UNIX_EPOCH,
+                why: crate::capture::chain::Beginning::FirstCapture,
+                server: crate::capture::chain::Origin {
+                    product: Product::MySql,
+                    version: String::new(),
+                    server: String::new(),
+                },
+                segments: Vec::new(),
+                gaps: Vec::new(),
+            };
+            let mut way = Way { epoch: &epoch, segments: &segments, gap: None, as_of: None };
+            way.shorten(&Point::At(at(50).unwrap_or_default()), Product::MySql);
+            way.segments.len()
+        };
+        assert_eq!(kept(&[Some(10), Some(40), Some(60), Some(70), Some(80)]), 3);
+        assert_eq!(kept(&[Some(10), Some(99), Some(40), Some(60), Some(70)]), 4);
+        assert_eq!(kept(&[Some(10), Some(60), None, Some(70)]), 2);
+        assert_eq!(kept(&[Some(10), Some(20)]), 2);
+    }
 
     #[test]
     fn only_directories_of_processes_that_are_gone_are_left_ones() {

@@ -103,7 +103,7 @@ impl RestoreError {
                 "restore the whole database into a server of its own, and take from there what you need"
             }
             Self::InReplay(_) => {
-                "go on with it: the same command with its `--point-in-time` and `--binlogs`; or drop what was restored and the schema `bkp_restore`"
+                "go on with it: the same command with its `--point-in-time` and `--binlogs`; or give it up: RESET REPLICA ALL FOR CHANNEL 'bkp' (MariaDB: RESET SLAVE 'bkp' ALL), then drop what was restored and the schema `bkp_restore`"
             }
             Self::Captured(error) => return error.hint(),
             Self::Replay(error) => return error.hint(),

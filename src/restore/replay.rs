@@ -49,6 +49,8 @@ pub struct DatabaseReplay {
     pub is_loaded: bool,
     /// The target goes on from an earlier recovery that was over.
     further: bool,
+    /// The target held nothing when this was planned.
+    was_empty: bool,
     /// Holds the binlogs for as long as they are served.
     _scratch: Option<Arc<TempDir>>,
 }
@@ -58,6 +60,8 @@ pub(super) struct Found {
     target: Target,
     pub(super) record: Option<Record>,
     pub(super) is_loaded: bool,
+    /// Whatever it holds once the load is over comes from the dump.
+    is_empty: bool,
 }
 
 impl Found {
@@ -65,13 +69,14 @@ impl Found {
     pub(super) async fn look(server: &Server, state: &TargetState, request: &Request) -> Result<Self, RestoreError> {
         let target = target(server, state.product, request);
         let record = target.record().await.map_err(Box::new)?;
-        // Without `--overwrite` nothing was begun on a target that held anything: what it holds was loaded.
-        let was_empty = !request.overwrite && state.progress.is_none() && !state.holdings.is_empty();
         let further = request.replay.as_ref().is_some_and(|replay| replay.further);
-        let is_loaded = record.as_ref().map_or(further, |record| record.is_loaded || was_empty);
+        let holds_whole = state.progress.is_none() && !state.holdings.is_empty();
+        let is_loaded = is_loaded(record.as_ref(), further, holds_whole);
+        // Of a load that is under way, the first rows are in.
+        let is_empty = state.holdings.is_empty() || (state.progress.is_some() && !request.overwrite);
         match (&record, &request.replay) {
             (Some(record), None) => Err(RestoreError::InReplay(record.snapshot.clone())),
-            _ => Ok(Self { target, record, is_loaded }),
+            _ => Ok(Self { target, record, is_loaded, is_empty }),
         }
     }
 
@@ -84,6 +89,33 @@ impl Found {
         }
         state
     }
+}
+
+/// Refuses to go on where nothing leads on.
+pub(super) fn leads_on(
+    record: Option<&Record>,
+    asked: Option<&ReplayRequest>,
+    has_binlogs: bool,
+) -> Result<(), RestoreError> {
+    match (record, asked) {
+        _ if has_binlogs => Ok(()),
+        (Some(record), _) => Err(RestoreError::InReplay(record.snapshot.clone())),
+        (None, Some(asked)) if asked.further => Err(RestoreError::NoBinlogs(asked.point.to_string())),
+        (None, _) => Ok(()),
+    }
+}
+
+/// Refuses another dump than the one that was begun with.
+pub(super) fn same_dump(record: Option<&Record>, snapshot: &str) -> Result<(), RestoreError> {
+    match record {
+        Some(record) if record.snapshot != snapshot => Err(RestoreError::InReplay(record.snapshot.clone())),
+        _ => Ok(()),
+    }
+}
+
+/// Tells whether the target holds the dump whole: it is noted, or no load is under way on a target that was empty and is not.
+fn is_loaded(record: Option<&Record>, further: bool, holds_whole: bool) -> bool {
+    record.map_or(further, |record| record.is_loaded || (record.was_empty && holds_whole))
 }
 
 fn target(server: &Server, product: Product, request: &Request) -> Target {
@@ -211,13 +243,13 @@ impl DatabaseReplay {
         let target = found.target.clone();
         let further = asked.further && found.record.is_none();
         target.check(&plan, found.record.as_ref(), further).await.map_err(Box::new)?;
-        let (point, is_loaded) = (asked.point.clone(), found.is_loaded);
-        Ok(Self { target, plan, point, is_loaded, further, _scratch: scratch })
+        let (point, is_loaded, was_empty) = (asked.point.clone(), found.is_loaded, found.is_empty);
+        Ok(Self { target, plan, point, is_loaded, further, was_empty, _scratch: scratch })
     }
 
     /// Makes the target fit before the dump is loaded.
     pub(super) async fn prepare(&self, snapshot: &str) -> Result<(), RestoreError> {
-        Ok(self.target.prepare(&self.plan, snapshot, self.further).await.map_err(Box::new)?)
+        Ok(self.target.prepare(&self.plan, snapshot, self.was_empty, self.further).await.map_err(Box::new)?)
     }
 
     /// Notes on the target that the dump is loaded. Where a table is missing, it is not.
@@ -236,4 +268,53 @@ impl DatabaseReplay {
 
 fn is_whole(loaded: &Loaded) -> bool {
     loaded.failed.iter().all(|failed| failed.table.is_none())
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test may panic")]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn record(was_empty: bool) -> Record {
+        let place = json!({ "file": "b.000001", "offset": 4 });
+        let record = json!({
+            "snapshot": "aa11", "begin": place, "end": place, "is_loaded": false, "has_begun": false, "started": 0,
+            "settings": [], "was_empty": was_empty,
+        });
+        serde_json::from_value(record).unwrap()
+    }
+
+    fn asked(further: bool) -> ReplayRequest {
+        ReplayRequest { point: Point::Latest, binlogs: None, up_to_gap: false, further, listen: None }
+    }
+
+    #[test]
+    fn a_replay_that_was_begun_does_not_end_without_binlogs() {
+        let begun = record(true);
+        let refused = leads_on(Some(&begun), Some(&asked(false)), false);
+        assert!(matches!(refused, Err(RestoreError::InReplay(_))), "{refused:?}");
+        let refused = leads_on(None, Some(&asked(true)), false);
+        assert!(matches!(refused, Err(RestoreError::NoBinlogs(_))), "{refused:?}");
+        assert!(leads_on(Some(&begun), Some(&asked(false)), true).is_ok());
+        assert!(leads_on(None, Some(&asked(false)), false).is_ok(), "a time is met by a snapshot, too");
+    }
+
+    #[test]
+    fn a_replay_goes_on_after_its_own_dump_alone() {
+        let begun = record(true);
+        assert!(same_dump(Some(&begun), "aa11").is_ok());
+        assert!(same_dump(None, "bb22").is_ok());
+        let refused = same_dump(Some(&begun), "bb22");
+        assert!(matches!(refused, Err(RestoreError::InReplay(_))), "{refused:?}");
+    }
+
+    #[test]
+    fn rows_from_before_are_not_taken_for_the_dump() {
+        assert!(is_loaded(Some(&record(true)), false, true));
+        assert!(!is_loaded(Some(&record(true)), false, false));
+        assert!(!is_loaded(Some(&record(false)), false, true));
+        assert!(is_loaded(None, true, true) && !is_loaded(None, false, true));
+    }
 }

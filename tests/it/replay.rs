@@ -92,7 +92,7 @@ async fn replay(
     let plan = ReplayPlan::new(start, &segments::in_dir(dir, &start.position.file)?, point, false, &Run::silent())?;
     let target = target(server);
     target.check(&plan, None, false).await?;
-    target.prepare(&plan, "test", false).await?;
+    target.prepare(&plan, "test", true, false).await?;
     let replayed = target.replay(&plan, &Run::silent()).await?;
     Ok((plan, replayed))
 }
@@ -124,10 +124,13 @@ async fn a_source_without_gtids_is_replayed_by_file_and_position() {
     for mode in ["OFF", "ON"] {
         let server = Server::start(Product::MySql, &[&format!("--gtid-mode={mode}")]);
         let (plan, _) = replay(&server, &start, &dir, &point).await.unwrap();
-        assert!(!plan.has_gtids && plan.first_excluded.is_some_and(|mark| mark.gtid.is_none()));
+        assert!(!plan.has_gtids && plan.first_excluded.as_ref().is_some_and(|mark| mark.gtid.is_none()));
         assert_eq!(state(&server), wanted, "gtid_mode {mode}");
         let named = server.value("SELECT @@gtid_executed");
         assert_eq!(named.is_empty(), mode == "OFF", "{named}");
+        server.execute("CHANGE REPLICATION FILTER REPLICATE_IGNORE_DB = (mall)");
+        let refused = replayer(&server).check(&plan, None, false).await.unwrap_err();
+        assert!(refused.to_string().contains("REPLICATE_IGNORE_DB"), "{refused:?}");
     }
 }
 
@@ -147,15 +150,15 @@ async fn an_account_with_the_guides_rights_replays_and_one_without_is_told_what_
     assert_eq!(plan.last.unwrap().gtid, Some(last.clone()));
     assert_eq!(server.query("SELECT @@server_id, @@event_scheduler, @@slave_parallel_threads"), before);
 
+    let run = segments::in_dir(&dir, &start.position.file).unwrap();
+    let plan = ReplayPlan::new(&start, &run, &Point::Gtid(last), false, &Run::silent()).unwrap();
+    server.execute("SET GLOBAL replicate_ignore_db = 'mall'");
+    let refused = replayer(&server).check(&plan, None, false).await.unwrap_err();
+    assert!(refused.to_string().contains("replicate_ignore_db = mall"), "{refused:?}");
+    server.execute("SET GLOBAL replicate_ignore_db = ''");
+
     server.execute("REVOKE REPLICATION SLAVE ADMIN, SUPER ON *.* FROM replayer@'%'");
-    let plan = ReplayPlan::new(
-        &start,
-        &segments::in_dir(&dir, &start.position.file).unwrap(),
-        &Point::Gtid(last),
-        false,
-        &Run::silent(),
-    );
-    let refused = replayer(&server).check(&plan.unwrap(), None, false).await.unwrap_err();
+    let refused = replayer(&server).check(&plan, None, false).await.unwrap_err();
     assert!(refused.hint().is_some_and(|hint| hint.contains("REPLICATION SLAVE ADMIN")), "{refused:?}");
 }
 

@@ -33,7 +33,10 @@ pub(super) fn plan(text: &mut String, policy: &Policy, replay: &DatabaseReplay) 
 fn notes(text: &mut String, plan: &ReplayPlan) {
     if plan.later > 0 {
         let count = human::counted(plan.later, "transaction that comes bears", "transactions that come bear");
-        line!(text, "      note: {count} a later time than the point: a clock was set back, or a session's");
+        line!(
+            text,
+            "      note: {count} a later time than the point: a clock was set back, or a session's; `--yes` does not take them"
+        );
     }
     if plan.last.as_ref().is_some_and(|last| last.clock == Clock::Session) {
         line!(text, "      note: times are those of the last statements, by the second: this product tells no others");
