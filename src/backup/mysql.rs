@@ -1,9 +1,11 @@
 //! The dump of a database as a snapshot: row files and statements go straight from the source into the repository.
 
 use std::collections::BTreeMap;
+use std::collections::HashSet;
 use std::collections::btree_map::Entry;
 use std::ffi::OsString;
 use std::io;
+use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::PoisonError;
 
@@ -25,6 +27,7 @@ use crate::mysql::server::Server;
 use crate::mysql::server::ServerError;
 use crate::net;
 use crate::policy::MysqlSource;
+use crate::repository::BlobKind;
 use crate::repository::Content;
 use crate::repository::FileWriter;
 use crate::repository::Repository;
@@ -47,6 +50,7 @@ pub(super) async fn save(job: &Job<'_>, name: &str) -> Result<Backed, BackupErro
     let (began, started) = (run.clock.instant(), run.now());
     let place = place(job, name)?;
     let previous = bounds_of_parent(job, name).await?;
+    let lost = if previous.is_some() { Some(Arc::new(lost_of_parent(job, name).await?)) } else { None };
     let server = Server::of(&place, &job.policy.network)?;
     let writer = job.repository.writer(run);
     let dumped = {
@@ -55,7 +59,7 @@ pub(super) async fn save(job: &Job<'_>, name: &str) -> Result<Backed, BackupErro
         tokio::task::spawn_blocking(move || {
             let mut window = Snapshot::open(&server, &place, unheld, &run)?;
             check_way_back(&mut window, &server)?;
-            let (sink, throttle) = (TreeSink::new(writer, previous.is_some()), window.throttle());
+            let (sink, throttle) = (TreeSink::new(writer, lost), window.throttle());
             let manifest = window.dump(&sink, previous.as_ref(), &run)?;
             Ok::<_, BackupError>((manifest, sink, throttle.pauses()))
         })
@@ -133,6 +137,22 @@ async fn bounds_of_parent(job: &Job<'_>, name: &str) -> Result<Option<Manifest>,
         .ok())
 }
 
+/// Returns the blobs that the dump before names and no index does: where the source still has their rows, this dump stores them.
+async fn lost_of_parent(job: &Job<'_>, name: &str) -> Result<HashSet<BlobId>, BackupError> {
+    let mut lost = HashSet::new();
+    let mut trees: Vec<BlobId> = job.parent(name).map(|stored| stored.snapshot.tree).into_iter().collect();
+    while let Some(id) = trees.pop() {
+        job.run.check()?;
+        // A tree that cannot be read names nothing; verify tells of it.
+        let Ok(tree) = job.repository.tree(&id).await else { continue };
+        for node in tree.nodes {
+            trees.extend(node.subtree);
+            lost.extend(node.content.into_iter().filter(|blob| !job.repository.has(BlobKind::Data, blob)));
+        }
+    }
+    Ok(lost)
+}
+
 /// Reads the manifest of a dump out of its snapshot.
 ///
 /// # Errors
@@ -162,14 +182,14 @@ pub async fn manifest(repository: &Repository, stored: &StoredSnapshot, source: 
 /// A sink whose files become the nodes of a tree.
 struct TreeSink {
     writer: Writer,
-    /// Whether most of the rows were saved before.
-    is_repeated: bool,
+    /// Where most of the rows were saved before, what is lost of them.
+    lost: Option<Arc<HashSet<BlobId>>>,
     files: Mutex<BTreeMap<String, Content>>,
 }
 
 impl TreeSink {
-    fn new(writer: Writer, is_repeated: bool) -> Self {
-        Self { writer, is_repeated, files: Mutex::default() }
+    fn new(writer: Writer, lost: Option<Arc<HashSet<BlobId>>>) -> Self {
+        Self { writer, lost, files: Mutex::default() }
     }
 
     /// Saves the trees from the leaves up and returns the root's id.
@@ -184,7 +204,10 @@ impl TreeSink {
 
 impl Sink for TreeSink {
     fn file(&self, path: &str) -> Result<Box<dyn FileSink + '_>, SinkError> {
-        let writer = if self.is_repeated { self.writer.file_again() } else { self.writer.file() };
+        let writer = match &self.lost {
+            Some(lost) => self.writer.file_again(lost),
+            None => self.writer.file(),
+        };
         Ok(Box::new(TreeFile { sink: self, path: path.to_owned(), writer }))
     }
 }

@@ -7,6 +7,7 @@ mod file;
 mod pipeline;
 mod ticket;
 
+use std::collections::HashSet;
 use std::ops::AddAssign;
 use std::sync::Arc;
 
@@ -144,14 +145,15 @@ impl Writer {
     /// Starts a stream that is cut into blobs where its content says so.
     #[must_use]
     pub fn file(&self) -> FileWriter {
-        FileWriter::new(self.clone(), self.cutter.clone(), false)
+        FileWriter::new(self.clone(), self.cutter.clone(), None)
     }
 
     /// Starts a stream like [`Writer::file`], most of which was saved before: where little has changed, it is cut into smaller blobs,
-    /// so that the next change of that place stores less.
+    /// so that the next change of that place stores less. What is `lost`, named by a snapshot and not there, is cut as it was, so that
+    /// the snapshot is whole again.
     #[must_use]
-    pub fn file_again(&self) -> FileWriter {
-        FileWriter::new(self.clone(), self.cutter.clone(), true)
+    pub fn file_again(&self, lost: &Arc<HashSet<BlobId>>) -> FileWriter {
+        FileWriter::new(self.clone(), self.cutter.clone(), Some(Arc::clone(lost)))
     }
 
     /// Makes all packs durable, then the index that finds them; each is read back from the store. To be called once all that is to

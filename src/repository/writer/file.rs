@@ -1,6 +1,6 @@
 //! A stream on its way into the repository.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::io;
 use std::sync::Arc;
 
@@ -30,8 +30,8 @@ pub struct FileWriter {
 }
 
 impl FileWriter {
-    pub(super) fn new(writer: Writer, cutter: Cutter, is_repeated: bool) -> Self {
-        let again = is_repeated.then(|| Again::new(writer.pieces.clone()));
+    pub(super) fn new(writer: Writer, cutter: Cutter, lost: Option<Arc<HashSet<BlobId>>>) -> Self {
+        let again = lost.map(|lost| (Again::new(writer.pieces.clone()), lost));
         let outlet =
             Outlet { writer, effort: Arc::default(), again, tickets: VecDeque::new(), content: Content::default() };
         Self { chunker: Chunker::new(cutter), outlet, fault: None }
@@ -60,7 +60,8 @@ impl FileWriter {
 struct Outlet {
     writer: Writer,
     effort: Arc<Effort>,
-    again: Option<Again>,
+    /// Where it was saved before; with the blobs that are lost.
+    again: Option<(Again, Arc<HashSet<BlobId>>)>,
     tickets: VecDeque<Ticket>,
     content: Content,
 }
@@ -69,8 +70,9 @@ impl Outlet {
     fn take(&mut self, chunk: Vec<u8>) -> Result<(), RepositoryError> {
         match &mut self.again {
             None => self.put(None, chunk),
-            Some(again) => {
-                let mut parts = again.next(chunk, |id| self.writer.knows(id)).into_iter();
+            Some((again, lost)) => {
+                let is_as_before = |id| self.writer.knows(id) || lost.contains(&id);
+                let mut parts = again.next(chunk, is_as_before).into_iter();
                 parts.try_for_each(|(id, plain)| self.put(Some(id), plain))
             }
         }

@@ -62,7 +62,10 @@ async fn a_load_that_goes_on_has_its_first_tables_at_once_and_one_that_lacks_one
     let (to, run) = (address(&server), Run::silent());
     let (stopped, ()) = tokio::join!(load(&plan, gate.clone(), &to, options(), &run), async {
         gate.reached().await;
-        super::readers::until(|| server.value("SELECT COUNT(*) FROM shop.vital") == "10").await;
+        // Not the table itself: MariaDB 10.11.19 hangs for ever, now and then, where one session reads a table into which another puts
+        // the first rows.
+        let finished = "SELECT COUNT(*) FROM bkp_restore.bkp_restore_progress WHERE step = 'finished'";
+        super::readers::until(|| server.value(finished) == "1").await;
         run.cancel.cancel();
     });
     assert!(stopped.is_err());
