@@ -172,11 +172,11 @@ fn holes(chain: &Chain, wanted: &Wanted) -> Vec<Hole> {
             let gap = epoch.gaps.iter().find(|gap| gap.before == segment.file);
             let missing = gap.and_then(|gap| gap.missing.as_deref());
             let missing = missing.map(|gtids| format!(": {gtids}")).unwrap_or_default();
-            let what = if last_epoch.number != epoch.number {
+            let what = if last_epoch.number == epoch.number {
+                gap.map(|_| format!("nothing was captured between `{}` and `{}`{missing}", last.file, segment.file))
+            } else {
                 let why = epoch.why.words();
                 Some(format!("a new epoch begins at `{}/{}`, because {why}", epoch.number, segment.file))
-            } else {
-                gap.map(|_| format!("nothing was captured between `{}` and `{}`{missing}", last.file, segment.file))
             };
             let is_dated = [last_epoch, epoch].iter().all(|epoch| epoch.server.product == Product::MySql);
             let (from, to) = (last.last.or(last.first), segment.first.or(segment.last));
