@@ -11,6 +11,7 @@ mod key;
 mod kit;
 mod look;
 mod pause;
+mod part;
 mod policies;
 mod progress;
 mod render;

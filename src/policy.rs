@@ -362,6 +362,24 @@ pub struct MysqlSource {
     pub throttle: Throttle,
     /// How its binlog is captured; `None`: it is not.
     pub binlog: Option<CapturePlan>,
+    /// How rows tell whose they are; `None`: they do not.
+    pub tenant: Option<Tenant>,
+}
+
+/// The column by which rows tell whose they are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tenant {
+    pub column: String,
+    /// Of tables that call it otherwise, by `schema.table`.
+    pub tables: BTreeMap<String, String>,
+}
+
+impl Tenant {
+    /// Returns the column of a table.
+    #[must_use]
+    pub fn column_of(&self, schema: &str, table: &str) -> &str {
+        self.tables.get(&format!("{schema}.{table}")).unwrap_or(&self.column)
+    }
 }
 
 /// How a server's binlog is captured.

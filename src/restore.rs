@@ -7,6 +7,7 @@ pub mod choose;
 mod error;
 pub mod files;
 pub mod mysql;
+pub mod part;
 pub mod replay;
 
 use std::collections::BTreeSet;
@@ -405,14 +406,19 @@ async fn plan_load(
             .push("the account may not keep the load out of the target's binlog: it will be written there".to_owned());
     }
     let folds = state.lower_case_table_names == 1;
-    let mut renamed =
-        (folds || !request.names.is_empty()).then(|| request.names.apply(manifest)).transpose().map_err(Box::new)?;
+    let renamed = on_target(manifest, &request.names, folds)?;
+    Ok(DatabasePlan { chosen, server: server.clone(), load, dump, replay: None, renamed, folds })
+}
+
+/// Returns a manifest in the names of a target, where these are others.
+fn on_target(manifest: &Manifest, names: &Names, folds: bool) -> Result<Option<Manifest>, RestoreError> {
+    let mut renamed = (folds || !names.is_empty()).then(|| names.apply(manifest)).transpose().map_err(Box::new)?;
     if let Some(manifest) = renamed.as_mut().filter(|_| folds) {
         for table in &mut manifest.tables {
             (table.schema, table.name) = (table.schema.to_lowercase(), table.name.to_lowercase());
         }
     }
-    Ok(DatabasePlan { chosen, server: server.clone(), load, dump, replay: None, renamed, folds })
+    Ok(renamed)
 }
 
 /// Opens the dump of a chosen snapshot.

@@ -41,6 +41,8 @@ pub struct SandboxPlan {
     pub lower_case_table_names: u8,
     /// How long the server may take to answer.
     pub start_max: Duration,
+    /// Options of the server program beside those that every sandbox has.
+    pub options: Vec<String>,
 }
 
 /// A load is fastest while its indexes fit; a drill is not to push the machine's own work out of memory.
@@ -87,6 +89,7 @@ impl SandboxPlan {
                 .and_then(|value| value.try_into().ok())
                 .unwrap_or(0),
             start_max: START_MAX,
+            options: Vec::new(),
         }
     }
 }
@@ -265,7 +268,7 @@ fn options(plan: &SandboxPlan, dir: &Dir) -> Vec<String> {
         Product::MySql => &["--loose-mysqlx=OFF", "--loose-mysql-native-password=ON"],
     };
     let fixed = OPTIONS.iter().chain(of_product).map(|&option| option.to_owned());
-    fixed.chain(own).chain(options_to_keep(plan)).collect()
+    fixed.chain(own).chain(options_to_keep(plan)).chain(plan.options.iter().cloned()).collect()
 }
 
 /// Options of every sandbox. Nobody comes in but by the socket, whose directory is ours alone.

@@ -351,6 +351,24 @@ pub struct RestoreArgs {
     /// Only these tables (`schema.table,…`)
     #[arg(long, value_name = "TABLES", value_delimiter = ',', requires = "to_mysql")]
     pub tables: Vec<String>,
+    /// Only the rows of --tables that are of this one shop, by the policy's column (`shop_id=shop042`)
+    ///
+    /// The policy says which column tells whose a row is (`tenant.column`); no other is taken. The value is a value, never SQL.
+    #[arg(long = "where", value_name = "COLUMN=VALUE", requires_all = ["tables", "point_in_time"])]
+    pub of: Option<String>,
+    /// Compares --tables as they were at --point-in-time with those of the living server, and writes the row changes as SQL
+    ///
+    /// The tables are recovered in a sandbox; the living server is only read. Review the file, then apply it:
+    ///
+    ///   bkp restore mall --to-mysql mysql://admin@10.0.30.10 --point-in-time '2026-05-01 14:02' \
+    ///       --tables mall.orders,mall.order_items --where shop_id=shop042 --changes shop042.sql --yes
+    ///
+    ///   bkp restore mall --to-mysql mysql://admin@10.0.30.10 --changes shop042.sql --apply --in-place --confirm-host 10.0.30.10
+    #[arg(long, value_name = "FILE", requires = "to_mysql", conflicts_with_all = ["as_name", "rename_schemas", "overwrite", "to_dir"])]
+    pub changes: Option<PathBuf>,
+    /// Applies the reviewed file of --changes in one transaction: each statement changes one row as it was, or nothing is changed
+    #[arg(long, requires = "changes", conflicts_with_all = ["point_in_time", "snapshot", "tables"])]
+    pub apply: bool,
     /// Brings the one table of --tables back under this name (`table` or `schema.table`), beside the one that is there
     ///
     /// It comes without its foreign keys and triggers: they would bind it to the tables beside it.

@@ -10,6 +10,7 @@ use serde_json::json;
 use crate::catalog::Catalog;
 use crate::cli::args::{Global, RestoreArgs};
 use crate::cli::envelope::{Answer, Answered, wait};
+use crate::cli::part;
 use crate::cli::render::Proofs;
 use crate::cli::{ask, policies, render};
 use crate::cycle::journal::Journal;
@@ -32,6 +33,7 @@ use crate::target::mysql::plan::Names;
 
 pub(super) fn restore(global: &Global, args: &RestoreArgs) -> Answered {
     let policy = policies::one(global, &args.policy.policy)?;
+    part::check(args)?;
     let request = request(&policy, args)?;
     if global.json && !args.yes && !args.dry_run {
         return Err(ask::unconfirmed("restore: with `--json` nobody is asked to confirm the plan"));
@@ -59,6 +61,9 @@ async fn work(policy: &Policy, args: &RestoreArgs, request: &Request, asks: bool
 }
 
 async fn plan_and_apply(policy: &Policy, args: &RestoreArgs, request: &Request, asks: bool, run: &Run) -> Answered {
+    if args.apply {
+        return part::apply(policy, args, request, asks, run).await;
+    }
     let repository = place::repository_in(policy, args.from.as_deref(), run).await?;
     // A plan needs no lock: what is gone when it is carried out is found then.
     let lock = if args.dry_run { None } else { place::lock_to_read(&repository, run).await? };
@@ -75,6 +80,9 @@ async fn plan_and_apply_in(
     asks: bool,
     run: &Run,
 ) -> Answered {
+    if let Some(part) = part::meant(policy, repository, args, request).await? {
+        return part.restore(run, asks).await;
+    }
     let rates = rates(policy, run);
     let plan = restore::plan(policy, repository, request, rates, run).await?;
     let text = render::restore_plan(policy, &plan, place::copy_meant(policy, args.from.as_deref()));

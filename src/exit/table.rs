@@ -25,6 +25,8 @@ use crate::report::ReportError;
 use crate::repository::RepositoryError;
 use crate::restore::RestoreError;
 use crate::restore::files::RestoreFilesError;
+use crate::restore::part::PartError;
+use crate::restore::part::changes::ChangesError;
 use crate::run::Stopped;
 use crate::sandbox::SandboxError;
 use crate::schedule::{LockError, StampError};
@@ -319,6 +321,39 @@ coded! {
         RestoreError::Repository(error) => error.code(),
         RestoreError::Thread(_) | RestoreError::Altered(_) => Exit::Failed,
         RestoreError::Stopped(_) => Exit::Interrupted,
+    };
+    PartError: |error| match error {
+        PartError::NoPoint
+        | PartError::Name(_)
+        | PartError::NoTenant
+        | PartError::OtherColumn { .. }
+        | PartError::NoColumn { .. }
+        | PartError::Value { .. }
+        | PartError::NoParent { .. }
+        | PartError::Doubt { .. }
+        | PartError::NewKey { .. }
+        | PartError::NotThere { .. } => Exit::Usage,
+        PartError::Restore(error) => error.code(),
+        PartError::Sandbox(error) => error.code(),
+        PartError::Server(error) => error.code(),
+        PartError::Read(error) => error.code(),
+        PartError::Changes(error) => error.code(),
+        PartError::Dir { .. } | PartError::Sql { .. } => Exit::Failed,
+    };
+    ChangesError: |error| match error {
+        ChangesError::Exists(_) | ChangesError::NotOurs { .. } | ChangesError::OtherServer { .. } => Exit::Usage,
+        ChangesError::Conflicts { .. } => Exit::Incomplete,
+        ChangesError::Server(error) => error.code(),
+        ChangesError::Read(error) => error.code(),
+        ChangesError::File { .. }
+        | ChangesError::Unread { .. }
+        | ChangesError::Altered
+        | ChangesError::Stale { .. }
+        | ChangesError::Refused { .. }
+        | ChangesError::Sql { .. }
+        | ChangesError::Unknown(_)
+        | ChangesError::Thread(_) => Exit::Failed,
+        ChangesError::Stopped(_) => Exit::Interrupted,
     };
     ExportError: |error| match error {
         ExportError::Restore(error) => error.code(),

@@ -224,6 +224,19 @@ pub(super) struct RawMysql {
     /// How the server's binlog is captured, for recovery to any moment. Default: it is not.
     #[serde(default)]
     pub(super) binlog: RawBinlog,
+    /// How rows tell which shop they are of, so that one shop's alone can come back. Default: they do not.
+    pub(super) tenant: Option<RawTenant>,
+}
+
+/// The column by which each table tells whose a row is, for `bkp restore --where`.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, expecting = "a table")]
+pub(super) struct RawTenant {
+    /// The column's name, the same in most tables (`shop_id`).
+    pub(super) column: String,
+    /// Tables that call it otherwise: `"schema.table" = "column"`.
+    #[serde(default)]
+    pub(super) tables: BTreeMap<String, String>,
 }
 
 /// The capture of a binlog: with a dump before, it brings back every moment since.

@@ -71,6 +71,8 @@ pub struct ReplayPlan {
     pub version: String,
     /// The binlogs end before the point, or at a gap before it, and the operator takes that.
     pub falls_short: bool,
+    /// The tables whose changes alone are applied; empty: all. Every transaction counts as applied all the same.
+    pub only: Vec<(String, String)>,
 }
 
 impl Start {
@@ -316,6 +318,7 @@ impl<'a> Search<'a> {
             server_ids: self.server_ids,
             version: self.version,
             falls_short: is_cut,
+            only: Vec::new(),
         })
     }
 }

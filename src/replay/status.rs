@@ -9,6 +9,9 @@ use crate::mysql::manifest::{Position, Product};
 use crate::replay::ReplayError;
 use crate::replay::channel;
 
+/// The column with the tables that a channel applies alone, on either product.
+const DO_TABLE: &str = "Replicate_Do_Table";
+
 /// A channel's row of `SHOW REPLICA STATUS` or `SHOW ALL SLAVES STATUS`: the columns under the names of either product.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(super) struct Status(BTreeMap<String, String>);
@@ -68,9 +71,17 @@ impl Status {
         is_set.then(|| self.0.get(text).map_or("", String::as_str))
     }
 
-    /// Returns a filter that would leave transactions out without a word.
-    pub(super) fn filter(&self) -> Option<(&str, &str)> {
-        let set = self.0.iter().find(|(name, value)| is_filter(name) && is_set(value));
+    /// Returns a filter that would leave transactions out without a word. The one that lets so many tables through alone must be set
+    /// as it was meant.
+    pub(super) fn filter(&self, tables: usize) -> Option<(&str, &str)> {
+        let is_meant = |name: &str, value: &str| {
+            name == DO_TABLE && value.split(',').filter(|table| !table.is_empty()).count() == tables
+        };
+        let is_amiss = |name: &str, value: &str| {
+            let is_set = is_filter(name) && is_set(value);
+            if tables > 0 && name == DO_TABLE { !is_meant(name, value) } else { is_set }
+        };
+        let set = self.0.iter().find(|(name, value)| is_amiss(name, value));
         set.map(|(name, value)| (name.as_str(), value.as_str()))
     }
 }
@@ -85,4 +96,24 @@ pub(super) fn is_filter(name: &str) -> bool {
 /// Tells whether a filter of that value leaves anything out.
 pub(super) fn is_set(value: &str) -> bool {
     !value.is_empty() && value != "0"
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn status(columns: &[(&str, &str)]) -> Status {
+        Status(columns.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect())
+    }
+
+    #[test]
+    fn a_filter_is_amiss_unless_it_is_the_one_that_was_meant() {
+        let two = status(&[(DO_TABLE, "mall.orders,mall.items"), ("Replicate_Do_DB", "")]);
+        assert_eq!(two.filter(2), None);
+        assert_eq!(two.filter(0).map(|(name, _)| name), Some(DO_TABLE));
+        assert_eq!(two.filter(3).map(|(name, _)| name), Some(DO_TABLE));
+        assert_eq!(status(&[(DO_TABLE, "")]).filter(1).map(|(name, _)| name), Some(DO_TABLE));
+        let other = status(&[(DO_TABLE, "mall.orders"), ("Replicate_Ignore_DB", "mall")]);
+        assert_eq!(other.filter(1).map(|(name, _)| name), Some("Replicate_Ignore_DB"));
+    }
 }

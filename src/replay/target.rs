@@ -247,7 +247,12 @@ impl Target {
         let whom = Whom { address: source.address, user: &source.user, password: &source.password };
         let change = channel::change(self.product, whom, from);
         conn.query_drop(change).await.map_err(at("name bkp to the target as its source"))?;
-        if let Some((name, value)) = self.status(conn).await?.unwrap_or_default().filter() {
+        if !plan.only.is_empty() {
+            for statement in channel::only(self.product, &plan.only) {
+                conn.query_drop(statement).await.map_err(at("let the target apply some tables alone"))?;
+            }
+        }
+        if let Some((name, value)) = self.status(conn).await?.unwrap_or_default().filter(plan.only.len()) {
             return Err(fitness::filtered(name, value));
         }
         (record.has_begun, record.started) = (true, started);
@@ -313,6 +318,10 @@ impl Target {
             if self.is_done(conn, plan, &status).await? {
                 return Ok(());
             }
+            if let Some((name, value)) = status.filter(plan.only.len()) {
+                self.stop(conn).await?;
+                return Err(fitness::filtered(name, value));
+            }
             self.refuse_failure(conn, &status, source, &mut reached).await?;
             tokio::select! {
                 () = run.cancel.cancelled() => return Err(self.interrupted(conn).await),
@@ -342,10 +351,6 @@ impl Target {
         source: &Source,
         reached: &mut Instant,
     ) -> Result<(), ReplayError> {
-        if let Some((name, value)) = status.filter() {
-            self.stop(conn).await?;
-            return Err(fitness::filtered(name, value));
-        }
         if let Some(text) = status.apply_error() {
             let Position { file, offset } = status.applied();
             let text = fitness::worker_error(conn, self.product).await.unwrap_or_else(|| text.to_owned());

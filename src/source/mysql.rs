@@ -11,6 +11,7 @@
 
 mod accounts;
 mod bounds;
+pub mod changes;
 mod dump;
 mod error;
 mod grants;

@@ -51,6 +51,7 @@ pub use dir::DirDump;
 pub use dump::{DumpReadError, DumpReader};
 pub use error::LoadError;
 pub use foreign::{KeyCheck, Orphans, check_foreign_keys};
+pub(crate) use index::name as quoted_name;
 pub use plan::{LoadPlan, Selection};
 pub use session::Session;
 pub use state::{TargetState, inspect};

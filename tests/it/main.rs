@@ -25,6 +25,7 @@ mod mall;
 mod network;
 mod operator;
 mod outage;
+mod part;
 mod policies;
 mod proof;
 mod prune;

@@ -14,7 +14,12 @@ use crate::restore::replay::DatabaseReplay;
 
 /// Tells which transactions come, before they do.
 pub(super) fn plan(text: &mut String, policy: &Policy, replay: &DatabaseReplay) {
-    let ReplayPlan { transactions, bytes, feed, begin, end, last, first_excluded, .. } = &replay.plan;
+    of(text, policy, &replay.plan);
+}
+
+/// Tells which transactions a plan brings.
+pub(super) fn of(text: &mut String, policy: &Policy, plan: &ReplayPlan) {
+    let ReplayPlan { transactions, bytes, feed, begin, end, last, first_excluded, .. } = plan;
     line!(
         text,
         "    replay {}, {} of {}, from {} to {}",
@@ -27,7 +32,7 @@ pub(super) fn plan(text: &mut String, policy: &Policy, replay: &DatabaseReplay) 
     let none = || "none".to_owned();
     line!(text, "      last included:  {}", last.as_ref().map_or_else(none, |last| mark(policy, last)));
     line!(text, "      first excluded: {}", first_excluded.as_ref().map_or_else(none, |first| mark(policy, first)));
-    notes(text, &replay.plan);
+    notes(text, plan);
 }
 
 fn notes(text: &mut String, plan: &ReplayPlan) {

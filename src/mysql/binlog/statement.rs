@@ -61,6 +61,14 @@ pub fn read(text: &str, schema: &str) -> (Vec<Verb>, Vec<TableName>) {
 /// What is noted of one statement at most.
 pub(super) const TABLES_MAX: usize = 1024;
 
+/// Tells whether a statement runs a routine, which may change any table: where the log has statements, it has such calls.
+#[must_use]
+pub fn calls(text: &str) -> bool {
+    let mut statement =
+        Statement { tokens: Tokens::new(text).peekable(), schema: "", tables: Vec::new(), is_replaced: false };
+    matches!(statement.first().as_str(), "SELECT" | "DO" | "CALL" | "WITH" | "VALUES" | "EXECUTE")
+}
+
 struct Statement<'a> {
     tokens: Peekable<Tokens<'a>>,
     /// What a name without a schema means.
@@ -79,13 +87,19 @@ impl Statement<'_> {
         (verbs, self.tables)
     }
 
-    fn verb(&mut self) -> Verb {
-        let mut first = self.word();
-        // MariaDB's `SET STATEMENT … FOR` and `ANALYZE FORMAT=JSON` stand before the statement that they are of.
-        if first == "SET" && self.skip(&["STATEMENT"]) {
-            while self.tokens.next().is_some_and(|token| !token.is("FOR")) {}
-            first = self.word();
+    /// Takes the first word. MariaDB's `SET STATEMENT … FOR` stands before the statement that it is of.
+    fn first(&mut self) -> String {
+        let first = self.word();
+        if first != "SET" || !self.skip(&["STATEMENT"]) {
+            return first;
         }
+        while self.tokens.next().is_some_and(|token| !token.is("FOR")) {}
+        self.word()
+    }
+
+    fn verb(&mut self) -> Verb {
+        let mut first = self.first();
+        // So does `ANALYZE FORMAT=JSON`.
         if first == "ANALYZE" {
             if self.skip(&["FORMAT"]) {
                 self.tokens.next_if(|token| *token == Token::Symbol('='));
@@ -279,6 +293,18 @@ impl Statement<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_call_of_a_routine_is_told_from_what_only_names_one() {
+        for text in ["SELECT `mall`.`close_shop`(7)", "SET STATEMENT sql_mode='' FOR DO f()", "/* app */ call p()"] {
+            assert!(calls(text), "{text}");
+        }
+        for text in
+            ["CREATE FUNCTION f() RETURNS INT RETURN 1", "SET PASSWORD = 'x'", "FLUSH TABLES", "GRANT SELECT ON a TO b"]
+        {
+            assert!(!calls(text), "{text}");
+        }
+    }
 
     #[test]
     fn a_statement_tells_what_it_does_and_to_which_tables() {

@@ -41,6 +41,8 @@ pub struct Changes {
     pub is_more: bool,
     /// There are more tables than these, or rows of tables that are not known: any may be changed.
     pub are_tables_more: bool,
+    /// A statement runs a routine, which may change any table.
+    pub has_calls: bool,
 }
 
 /// What happened to a table.
@@ -170,6 +172,7 @@ impl Collector {
             return;
         }
         self.text(&query.text);
+        self.changes.has_calls |= statement::calls(&query.text);
         let (verbs, tables) = statement::read(&query.text, &query.schema);
         if tables.is_empty() {
             self.changes.verbs.extend(&verbs);

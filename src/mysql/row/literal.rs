@@ -45,6 +45,22 @@ impl Encoder {
         key.iter().map(literal).collect()
     }
 
+    /// Returns columns of a row as literals, NULL as none.
+    ///
+    /// # Errors
+    /// A packet that is not such a row.
+    pub(crate) fn literals(&self, packet: &[u8], columns: &[KeyColumn]) -> Result<Vec<Option<String>>, WireError> {
+        let values = self.values(packet)?;
+        let literal = |column: &KeyColumn| match values.get(column.index) {
+            Some(None) => Ok(None),
+            Some(Some(value)) => literal(&column.kind, value)
+                .map(Some)
+                .ok_or(WireError::Protocol { what: "a value is not of its column's type" }),
+            None => Err(WireError::Protocol { what: "a row is shorter than its columns" }),
+        };
+        columns.iter().map(literal).collect()
+    }
+
     /// Returns the row's values: numbers and times as text, all else as bytes.
     fn values(&self, packet: &[u8]) -> Result<Vec<Option<Vec<u8>>>, WireError> {
         let (nulls, mut cursor) = self.open(packet)?;

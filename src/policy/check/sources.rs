@@ -6,9 +6,9 @@ use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 
 use crate::policy::check::fields::{Checker, RawSecret};
-use crate::policy::raw::{RawFiles, RawGuard, RawMysql};
+use crate::policy::raw::{RawFiles, RawGuard, RawMysql, RawTenant};
 use crate::policy::units;
-use crate::policy::{FilesGuard, FilesSource, MysqlAddress, MysqlSource, NonTransactional, Tls, TlsMode};
+use crate::policy::{FilesGuard, FilesSource, MysqlAddress, MysqlSource, NonTransactional, Tenant, Tls, TlsMode};
 
 impl Checker<'_> {
     pub(super) fn mysql(&mut self, raw: BTreeMap<String, RawMysql>) -> BTreeMap<String, MysqlSource> {
@@ -40,7 +40,21 @@ impl Checker<'_> {
             non_transactional: non_transactional.unwrap_or_default(),
             throttle: self.throttle(&at("throttle"), &raw.throttle),
             binlog: self.binlog(&at("binlog"), &raw.binlog),
+            tenant: raw.tenant.map(|raw| self.tenant(&at("tenant"), raw)),
         }
+    }
+
+    fn tenant(&mut self, key: &str, raw: RawTenant) -> Tenant {
+        self.not_empty(&format!("{key}.column"), &raw.column);
+        for (table, column) in &raw.tables {
+            let at = format!("{key}.tables.{table:?}");
+            let is_pair = table.split_once('.').is_some_and(|(schema, table)| !schema.is_empty() && !table.is_empty());
+            if !is_pair || table.ends_with(".*") {
+                self.fault(&at, format!("is not a table: {table:?}"), "write `\"schema.table\" = \"column\"`");
+            }
+            self.not_empty(&at, column);
+        }
+        Tenant { column: raw.column, tables: raw.tables }
     }
 
     fn address(&mut self, key: &str, raw: &RawMysql) -> MysqlAddress {

@@ -60,6 +60,10 @@ pub enum MysqlSourceError {
     },
     #[error("dump the schema `{schema}`: the server has none of this name")]
     UnknownSchema { schema: String },
+    #[error("compare `{table}` with the sandbox: {problem}")]
+    Uncomparable { table: String, problem: String },
+    #[error("compare with the sandbox: the account lacks {what}, and does not see all that binds the tables")]
+    Blind { what: String, grant: String },
     #[error("dump `{table}`: {problem}")]
     Unsupported { table: String, problem: String },
     #[error(transparent)]
@@ -124,7 +128,7 @@ impl MysqlSourceError {
             Self::NotText { .. } => {
                 Some("make it again in a session with SET NAMES utf8mb4, or `exclude` it".to_owned())
             }
-            Self::Privilege { grant, .. } => Some(format!("run `{grant}` on the server as an administrator")),
+            Self::Privilege { grant, .. } | Self::Blind { grant, .. } => Some(format!("run `{grant}` on the server as an administrator")),
             Self::NonTransactional { .. } => Some(
                 "convert them (ALTER TABLE … ENGINE=InnoDB), exclude them, or set `non_transactional = \"lock\"` in the policy"
                     .to_owned(),

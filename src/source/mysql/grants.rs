@@ -121,6 +121,16 @@ impl Grants {
         }
     }
 
+    /// Refuses an account that does not see all triggers and foreign keys that there are.
+    pub(crate) fn check_sees_ties(&self) -> Result<(), MysqlSourceError> {
+        let missing: Vec<&str> = ["SELECT", "TRIGGER"].into_iter().filter(|name| !self.has(name)).collect();
+        if missing.is_empty() {
+            return Ok(());
+        }
+        let what = missing.join(", ");
+        Err(MysqlSourceError::Blind { grant: format!("GRANT {what} ON *.* TO {}", self.account), what })
+    }
+
     fn refuse<'a>(
         &self,
         missing: impl Iterator<Item = &'a str>,

@@ -254,7 +254,7 @@ fn is_same(column: &str, other: &str) -> bool {
 }
 
 /// Reads a name in backquotes and returns it with the rest of the text.
-fn name(text: &str) -> Option<(String, &str)> {
+pub(crate) fn name(text: &str) -> Option<(String, &str)> {
     let mut rest = text.strip_prefix('`')?;
     let mut name = String::new();
     loop {

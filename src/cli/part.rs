@@ -1,0 +1,198 @@
+//! The command that restores some tables, or one shop's rows of them, to a moment: a plan, the consent, a sandbox, and from there a
+//! copy or a change set.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use chrono::SecondsFormat;
+use serde_json::json;
+
+use crate::cli::args::RestoreArgs;
+use crate::cli::envelope::{Answer, Answered};
+use crate::cli::{ask, render};
+use crate::exit::{Exit, Failure};
+use crate::human;
+use crate::mysql::server::Server;
+use crate::policy::Policy;
+use crate::repository::Repository;
+use crate::restore::part::changes::{About, ChangeSet};
+use crate::restore::part::{self, Copied, Of, PartPlan};
+use crate::restore::{Request, RestoreError};
+use crate::run::Run;
+
+/// What an operator asks for when it is not all of a database that goes to a moment.
+pub(super) struct Part<'a> {
+    policy: &'a Policy,
+    repository: &'a Arc<Repository>,
+    request: &'a Request,
+    of: Option<Of>,
+    server: &'a Server,
+    changes: Option<&'a Path>,
+    is_dry: bool,
+}
+
+/// Refuses options that make no sense together, before anything is opened.
+pub(super) fn check(args: &RestoreArgs) -> Result<(), Failure> {
+    let usage = |message: &str, hint: &str| Err(Failure::new(Exit::Usage, message).hinting(hint));
+    if args.changes.is_some() && !args.apply && (args.tables.is_empty() || args.point_in_time.is_none()) {
+        return usage(
+            "`--changes` wants tables and a moment to take them back to",
+            "add `--tables` and `--point-in-time`; or `--apply`, if the file has been reviewed",
+        );
+    }
+    let is_part = args.changes.is_some() || args.of.is_some();
+    if is_part && (args.go_further || args.to_dir.is_some() || args.check_foreign_keys || args.verify) {
+        return usage(
+            "`--where` and `--changes` go with neither `--to-dir`, `--go-further`, `--verify` nor `--check-foreign-keys`",
+            "leave these out: a copy is compared row by row in any case, and a change set names foreign keys that would break",
+        );
+    }
+    Ok(())
+}
+
+/// Returns what is asked for where it is some tables by way of the binlogs.
+pub(super) async fn meant<'a>(
+    policy: &'a Policy,
+    repository: &'a Arc<Repository>,
+    args: &'a RestoreArgs,
+    request: &'a Request,
+) -> Result<Option<Part<'a>>, Failure> {
+    let is_asked = args.of.is_some() || args.changes.is_some();
+    let Some(server) = request.to_mysql.as_ref() else { return Ok(None) };
+    if !is_asked && !part::is_meant(policy, repository, request).await? {
+        return Ok(None);
+    }
+    if args.go_further || args.to_dir.is_some() || args.check_foreign_keys {
+        let message = "some tables go to a moment without `--to-dir`, `--go-further` and `--check-foreign-keys`";
+        return Err(Failure::new(Exit::Usage, message).hinting("leave these out, or restore the whole database"));
+    }
+    let (of, changes) = (args.of.as_deref().map(of).transpose()?, args.changes.as_deref());
+    Ok(Some(Part { policy, repository, request, of, server, changes, is_dry: args.dry_run }))
+}
+
+fn of(text: &str) -> Result<Of, Failure> {
+    let parts = text.split_once('=').filter(|(column, value)| !column.is_empty() && !value.is_empty());
+    let (column, value) = parts.ok_or_else(|| {
+        Failure::new(Exit::Usage, format!("`--where {text}` names no column and value"))
+            .hinting("write `--where shop_id=shop042`")
+    })?;
+    Ok(Of { column: column.to_owned(), value: value.to_owned() })
+}
+
+impl Part<'_> {
+    pub(super) async fn restore(&self, run: &Run, asks: bool) -> Answered {
+        if self.changes.is_none() {
+            part::confirm_target(self.policy, self.request, run).await?;
+        }
+        let plan = part::plan(self.policy, self.repository, self.request, self.of.as_ref(), run).await?;
+        let mut text = render::part_plan(self.policy, &plan, self.of.as_ref());
+        let json = render::part_plan_json(&plan);
+        let question = if let Some(file) = self.changes {
+            refuse_existing(file)?;
+            format!("Recover them in a sandbox, compare with {} and write `{}`?", self.server.name(), file.display())
+        } else {
+            let load = plan.plan_copy(self.server, self.request, run).await?;
+            text.push_str(&render::part_copy(&load, &self.server.name()));
+            format!("Recover them in a sandbox and copy them into {}?", self.server.name())
+        };
+        if self.is_dry {
+            return Ok(Answer::new(text, json!({ "dry_run": true, "plan": json })));
+        }
+        text.lines().for_each(|line| run.events.note(line));
+        if asks {
+            ask::consent("restore", question, run).await?;
+        } else if plan.replay.later > 0 {
+            let count = human::counted(
+                plan.replay.later,
+                "transaction that would come bears",
+                "transactions that would come bear",
+            );
+            let message = format!("restore: {count} a later time than the point, and nobody is asked");
+            return Err(Failure::new(Exit::Usage, message)
+                .hinting("look at the plan (`--dry-run`), and name its last transaction"));
+        }
+        let recovered = plan.recover(run).await?;
+        match self.changes {
+            Some(file) => self.compare(&plan, &recovered, file, &json, run).await,
+            None => {
+                let copied = recovered.copy(&plan, self.server, self.request, run).await?;
+                let text = render::part_copied(&copied, &recovered.replayed);
+                let json = json!({ "plan": json, "copied": render::part_copied_json(&copied) });
+                Ok(Answer::new(text, json).with(exit_of(&copied)))
+            }
+        }
+    }
+
+    async fn compare(
+        &self,
+        plan: &PartPlan,
+        recovered: &part::Recovered,
+        file: &Path,
+        json: &serde_json::Value,
+        run: &Run,
+    ) -> Answered {
+        let about = About {
+            policy: self.policy.name.clone(),
+            source: plan.chosen.source.clone(),
+            server_name: self.server.name(),
+            point: plan.point.to_string(),
+            of: self.of.as_ref().map(|of| format!("{} = {}", of.column, of.value)),
+            made: run.now().to_rfc3339_opts(SecondsFormat::Secs, true),
+        };
+        let header = recovered.changes(plan, about, self.server, file, run).await?;
+        let exit = if header.conflicting > 0 { Exit::Incomplete } else { Exit::Ok };
+        let text = render::change_set(&header, file);
+        Ok(Answer::new(text, json!({ "plan": json, "file": file.to_string_lossy(), "changes": header })).with(exit))
+    }
+}
+
+fn refuse_existing(file: &Path) -> Result<(), Failure> {
+    if file.exists() {
+        let error = crate::restore::part::changes::ChangesError::Exists(file.to_owned());
+        return Err(error.into());
+    }
+    Ok(())
+}
+
+/// Rows that are not those of the sandbox are damage; what did not come, or could not be compared, is missing.
+fn exit_of(copied: &Copied) -> Exit {
+    if !copied.differences.is_empty() {
+        Exit::Damaged
+    } else if copied.is_whole() {
+        Exit::Ok
+    } else {
+        Exit::Incomplete
+    }
+}
+
+/// Applies a change set that was reviewed.
+pub(super) async fn apply(policy: &Policy, args: &RestoreArgs, request: &Request, asks: bool, run: &Run) -> Answered {
+    let (Some(file), Some(server)) = (&args.changes, &request.to_mysql) else {
+        return Err(RestoreError::Nothing(policy.name.clone()).into());
+    };
+    part::confirm_target(policy, request, run).await?;
+    let path = file.clone();
+    let opened = tokio::task::spawn_blocking(move || ChangeSet::open(&path)).await;
+    let set = opened.map_err(|error| RestoreError::Thread(error.to_string()))??;
+    let text = render::change_set(&set.header, file);
+    let json = json!({ "file": file.to_string_lossy(), "changes": set.header });
+    if args.dry_run {
+        return Ok(Answer::new(text, json!({ "dry_run": true, "set": json })));
+    }
+    text.lines().for_each(|line| run.events.note(line));
+    if asks {
+        ask::consent("restore", format!("Change these rows on {}?", server.name()), run).await?;
+    }
+    let applied = set.apply(server, run).await?;
+    let count = human::counted(applied.statements, "statement", "statements");
+    let text = format!(
+        "{count} applied on {} in one transaction, in {}: {} changed\n",
+        server.name(),
+        human::duration(applied.took),
+        human::counted(set.header.rows(), "row", "rows")
+    );
+    Ok(Answer::new(
+        text,
+        json!({ "set": json, "applied": applied.statements, "millis": crate::backup::millis(applied.took) }),
+    ))
+}

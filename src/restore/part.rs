@@ -1,0 +1,223 @@
+//! Some tables, or one shop's rows of them, as they were at a moment: recovered in a sandbox, and taken from there to a living server.
+//!
+//! The living server is never replayed on. A [`Sandbox`] of the dump's product is loaded with these tables alone and follows the
+//! binlogs up to the point; then the tables are copied beside the living ones ([`Recovered::copy`]), or the two are set side by side
+//! row by row ([`changes`]).
+//!
+//! What is left out is left out by the sandbox's own replication filter (`REPLICATE_DO_TABLE`), and not by us: the server knows its
+//! events, compressed ones and partial images among them, and applies whole what it applies at all. So the rows come out exact
+//! whatever `binlog_row_image` is, and each transaction counts as applied, with or without rows. What the filter does not settle:
+//!
+//! - A *statement* that changes rows is applied only if it names these tables, while a trigger, a routine or a view may reach them
+//!   from anywhere: binlogs that hold any are refused ([`scan`]).
+//! - A *cascade* of a foreign key stands in no binlog (of MariaDB, and of MySQL before 9.6). The server does it again where the parent
+//!   is there as well: each parent of a key that acts is loaded and followed, too ([`family`]). Keys that only forbid are dropped in
+//!   the sandbox where their parents are not there.
+//! - A *definition* of one of these tables is applied as it was at its time. One that names a table that is not there stops the replay,
+//!   with the server's word for it. What names routines, events and whole schemas is not filtered: the schemas of the dump are
+//!   all made, and what is not there cannot be dropped, which is passed over ([`PASSED_OVER`]).
+
+pub mod changes;
+mod copied;
+mod error;
+mod family;
+mod recovered;
+pub mod scan;
+mod tenant;
+
+use std::sync::Arc;
+
+use tempfile::TempDir;
+
+use crate::mysql::manifest::{Manifest, Product};
+use crate::mysql::sql;
+use crate::policy::Policy;
+use crate::replay::{Point, ReplayPlan, Start};
+use crate::repository::{Repository, StoredSnapshot};
+use crate::restore::binlogs::{Binlogs, Fetched};
+use crate::restore::choose::{self, Chosen};
+use crate::restore::mysql::RepositoryDump;
+use crate::restore::replay::{self, ReplayRequest};
+use crate::restore::{Request, RestoreError};
+use crate::run::Run;
+use crate::sandbox::SandboxPlan;
+use crate::target::mysql::DumpReader;
+use crate::target::mysql::plan::TableName;
+
+pub use copied::Copied;
+pub use error::PartError;
+pub use recovered::Recovered;
+pub use scan::Scan;
+pub use tenant::{Of, Tenant};
+
+/// What a statement that is not filtered may meet in the sandbox, where most of the source is not. None of it can be the answer to a
+/// change of a row: no such database (1008, 1049) or one too many (1007), and the same of routines (1304, 1305), triggers (1360),
+/// servers (1476, 1477) and events (1537, 1539).
+const PASSED_OVER: &str = "1007,1008,1049,1304,1305,1360,1476,1477,1537,1539";
+
+/// How some tables come to be as they were.
+pub struct PartPlan {
+    pub chosen: Chosen,
+    /// The tables that were asked for.
+    pub tables: Vec<TableName>,
+    /// These, and those whose foreign keys act on them.
+    pub family: Vec<TableName>,
+    pub tenant: Option<Tenant>,
+    pub point: Point,
+    pub replay: ReplayPlan,
+    /// What the binlogs say of the tables up to the point.
+    pub scan: Scan,
+    sandbox: SandboxPlan,
+    dump: Arc<RepositoryDump>,
+    /// Holds the binlogs for as long as they are served.
+    _scratch: Option<Arc<TempDir>>,
+}
+
+/// Tells whether some tables are to come back by the binlogs, which is what this module does.
+///
+/// # Errors
+/// [`RestoreError`] where the repository does not open.
+pub async fn is_meant(policy: &Policy, repository: &Repository, request: &Request) -> Result<bool, RestoreError> {
+    if request.tables.is_empty() || request.replay.is_none() {
+        return Ok(false);
+    }
+    let snapshots = repository.snapshots().await?;
+    let Ok(source) = the_source(policy, request) else { return Ok(false) };
+    Ok(Binlogs::of(policy, repository, &snapshots, &source, request).await?.is_some())
+}
+
+/// Plans the recovery of some tables. Starts and writes nothing but binlogs into the state directory.
+///
+/// # Errors
+/// [`PartError`] where the binlogs do not lead to the point, or not to exact rows.
+pub async fn plan(
+    policy: &Policy,
+    repository: &Arc<Repository>,
+    request: &Request,
+    of: Option<&Of>,
+    run: &Run,
+) -> Result<PartPlan, PartError> {
+    let snapshots = repository.snapshots().await.map_err(RestoreError::from)?;
+    repository.load_index(run).await.map_err(RestoreError::from)?;
+    let source = the_source(policy, request)?;
+    let asked = request.replay.as_ref().ok_or(PartError::NoPoint)?;
+    let binlogs = Binlogs::of(policy, repository, &snapshots, &source, request).await?;
+    let binlogs = binlogs.ok_or_else(|| RestoreError::NoBinlogs(asked.point.to_string()))?;
+    let chosen = choose_dump(policy, repository, &snapshots, &source, request, asked, run).await?;
+    let dump = Arc::new(crate::restore::open_dump(repository, &chosen).await?);
+    let manifest = dump.manifest();
+    check_names(manifest, &request.tables)?;
+    let tenant = of.map(|of| Tenant::of(policy.mysql.get(&source), manifest, &request.tables, of)).transpose()?;
+    let family = family::of(dump.as_ref(), &request.tables).await?;
+    let fetched = binlogs.fetch(repository, manifest, asked, run).await?;
+    let (mut replay, scratch) = plan_replay(manifest, asked, fetched, run).await?;
+    replay.only.clone_from(&family);
+    let scan = scan_of(&replay, &family, run).await?;
+    let sandbox = sandbox(policy, manifest, &family, replay.has_gtids);
+    let tables = request.tables.clone();
+    Ok(PartPlan {
+        chosen,
+        tables,
+        family,
+        tenant,
+        point: asked.point.clone(),
+        replay,
+        scan,
+        sandbox,
+        dump,
+        _scratch: scratch,
+    })
+}
+
+/// Refuses to write over a source unless the operator typed the name of its host.
+///
+/// # Errors
+/// [`RestoreError::InPlace`] and [`RestoreError::WrongHost`].
+pub async fn confirm_target(policy: &Policy, request: &Request, run: &Run) -> Result<(), RestoreError> {
+    crate::restore::refuse_source_as_target(policy, request, run).await
+}
+
+/// Returns the one database that the tables are of.
+fn the_source(policy: &Policy, request: &Request) -> Result<String, RestoreError> {
+    let named =
+        if request.sources.is_empty() { policy.mysql.keys().cloned().collect() } else { request.sources.clone() };
+    match named.as_slice() {
+        [] => Err(RestoreError::Nothing(policy.name.clone())),
+        [one] => Ok(one.clone()),
+        many => Err(RestoreError::ManyDatabases(many.len(), many.join(", "))),
+    }
+}
+
+async fn choose_dump(
+    policy: &Policy,
+    repository: &Arc<Repository>,
+    snapshots: &[StoredSnapshot],
+    source: &str,
+    request: &Request,
+    asked: &ReplayRequest,
+    run: &Run,
+) -> Result<Chosen, RestoreError> {
+    let wanted = [source.to_owned()];
+    let newest = choose::choose(snapshots, &policy.name, &wanted, &request.moment, run.now())?;
+    let newest = newest.into_iter().find(|chosen| chosen.kind == "mysql");
+    let newest = newest.ok_or_else(|| RestoreError::NoSnapshot { sources: wanted.to_vec(), until: None })?;
+    replay::choose(repository, snapshots, newest, &asked.point, None).await
+}
+
+/// Refuses what is not in the dump, and names that a replication filter cannot tell apart.
+fn check_names(manifest: &Manifest, tables: &[TableName]) -> Result<(), PartError> {
+    for (schema, table) in tables {
+        if !manifest.tables.iter().any(|entry| (&entry.schema, &entry.name) == (schema, table)) {
+            return Err(RestoreError::NoTable(format!("{schema}.{table}")).into());
+        }
+        if [schema, table].iter().any(|name| name.contains(['.', ','])) {
+            return Err(PartError::Name(sql::qualified(schema, table)));
+        }
+    }
+    Ok(())
+}
+
+async fn plan_replay(
+    manifest: &Manifest,
+    asked: &ReplayRequest,
+    fetched: Fetched,
+    run: &Run,
+) -> Result<(ReplayPlan, Option<Arc<TempDir>>), RestoreError> {
+    let start = Start::of(manifest).map_err(Box::new)?;
+    let Fetched { run: segments, scratch } = fetched;
+    let (point, falls_short, of_thread) = (asked.point.clone(), asked.up_to_gap, run.clone());
+    let planned =
+        tokio::task::spawn_blocking(move || ReplayPlan::new(&start, &segments, &point, falls_short, &of_thread));
+    let plan = planned.await.map_err(|error| RestoreError::Thread(error.to_string()))?.map_err(Box::new)?;
+    Ok((plan, scratch))
+}
+
+async fn scan_of(plan: &ReplayPlan, family: &[TableName], run: &Run) -> Result<Scan, PartError> {
+    let (plan, family, run) = (plan.clone(), family.to_vec(), run.clone());
+    let scanned = tokio::task::spawn_blocking(move || scan::scan(&plan, &family, &run));
+    scanned.await.map_err(|error| RestoreError::Thread(error.to_string()))?
+}
+
+/// Plans a server like a drill's that has room for these tables, and follows.
+fn sandbox(policy: &Policy, manifest: &Manifest, family: &[TableName], has_gtids: bool) -> SandboxPlan {
+    let of_family = Manifest {
+        tables: manifest.tables.iter().filter(|table| is_in(family, &table.schema, &table.name)).cloned().collect(),
+        ..manifest.clone()
+    };
+    let mut options = vec![format!("--slave-skip-errors={PASSED_OVER}")];
+    let program = match manifest.product {
+        Product::MariaDb => policy.drill.mariadbd.clone(),
+        Product::MySql => {
+            if has_gtids {
+                options.extend(["--gtid-mode=ON", "--enforce-gtid-consistency=ON"].map(str::to_owned));
+            }
+            options[0] = format!("--replica-skip-errors={PASSED_OVER}");
+            policy.drill.mysqld.clone()
+        }
+    };
+    SandboxPlan { program, dir: policy.drill.work_dir.clone(), options, ..SandboxPlan::for_dump(&of_family) }
+}
+
+fn is_in(tables: &[TableName], schema: &str, name: &str) -> bool {
+    tables.iter().any(|(s, t)| s == schema && t == name)
+}

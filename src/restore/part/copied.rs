@@ -1,0 +1,215 @@
+//! From the sandbox into a living server, beside what is there: by a dump of the sandbox and a load, each as any other.
+
+use std::collections::BTreeSet;
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use mysql_async::prelude::Queryable;
+
+use crate::mysql::manifest::Manifest;
+use crate::mysql::server::Server;
+use crate::mysql::sql;
+use crate::policy::{MysqlSource, NonTransactional, Throttle, Tls};
+use crate::restore::part::{PartError, PartPlan, Recovered, is_in};
+use crate::restore::{Request, RestoreError};
+use crate::run::Run;
+use crate::sandbox::Scratch;
+use crate::source::mysql::{Snapshot, Unheld};
+use crate::source::{FileSink, Sink, SinkError};
+use crate::target::mysql::plan::TableName;
+use crate::target::mysql::{DirDump, DumpReader, LoadOptions, LoadPlan, Loaded, Selection, TargetState};
+
+/// What a copy brought.
+#[derive(Debug)]
+pub struct Copied {
+    pub loaded: Loaded,
+    /// In what the copy differs from the sandbox, a line each.
+    pub differences: Vec<String>,
+    /// Tables that could not be compared.
+    pub uncompared: Vec<(String, &'static str)>,
+}
+
+impl Copied {
+    /// Tells whether all that was wanted is there, and equals the sandbox.
+    #[must_use]
+    pub fn is_whole(&self) -> bool {
+        self.loaded.failed.is_empty() && self.differences.is_empty() && self.uncompared.is_empty()
+    }
+}
+
+impl PartPlan {
+    /// Plans the copy by what the dump holds, so that what stands in its way is told before anything is recovered.
+    ///
+    /// # Errors
+    /// [`PartError`] where the target cannot take it.
+    pub async fn plan_copy(&self, server: &Server, request: &Request, run: &Run) -> Result<LoadPlan, PartError> {
+        let failed = |error| PartError::from(RestoreError::from(Box::new(error)));
+        let state = crate::target::mysql::inspect(server, &run.cancel).await.map_err(failed)?;
+        if state.server_uuid.as_ref() == Some(&self.dump.manifest().server) {
+            crate::restore::confirm(request, server.name(), Some(server))?;
+        }
+        plan_load(self.dump.as_ref(), &self.tables, &state, request).await
+    }
+
+    async fn dump_sandbox(&self, server: &Server, dir: &Path, run: &Run) -> Result<(), PartError> {
+        let (source, server, run) = (self.source(), server.clone(), run.clone());
+        let sink = DirSink { dir: dir.to_owned() };
+        let dumped = tokio::task::spawn_blocking(move || {
+            Snapshot::open(&server, &source, Unheld::Refuse, &run)?.dump(&sink, None, &run)
+        });
+        let dumped = dumped.await.map_err(|error| RestoreError::Thread(error.to_string()))?;
+        dumped?;
+        Ok(())
+    }
+
+    /// Returns what of the sandbox is dumped: the tables that were asked for.
+    fn source(&self) -> MysqlSource {
+        let schemas: BTreeSet<String> = self.tables.iter().map(|(schema, _)| schema.clone()).collect();
+        let others = self.family.iter().filter(|(schema, table)| !is_in(&self.tables, schema, table));
+        MysqlSource {
+            address: crate::policy::MysqlAddress::Socket(PathBuf::new()),
+            user: String::new(),
+            password: None,
+            tls: Tls::default(),
+            connections: CONNECTIONS,
+            schemas: schemas.into_iter().collect(),
+            exclude: others.map(|(schema, table)| format!("{schema}.{table}")).collect(),
+            lock_wait: LOCK_WAIT,
+            non_transactional: NonTransactional::Lock,
+            throttle: Throttle::default(),
+            binlog: None,
+            tenant: None,
+        }
+    }
+}
+
+/// Connections that read the sandbox: as many as a small machine's cores.
+const CONNECTIONS: usize = 4;
+
+/// Nobody else is in the sandbox to hold a lock.
+const LOCK_WAIT: Duration = Duration::from_secs(5);
+
+impl Recovered {
+    /// Copies the tables into a server, under the names of the request, and compares them there.
+    ///
+    /// # Errors
+    /// [`PartError`]; what has been copied stays.
+    pub async fn copy(
+        &self,
+        plan: &PartPlan,
+        server: &Server,
+        request: &Request,
+        run: &Run,
+    ) -> Result<Copied, PartError> {
+        let failed = |error| PartError::from(RestoreError::from(Box::new(error)));
+        let sandbox = self.sandbox.server();
+        leave_others_out(plan, &sandbox).await?;
+        let parent = self.sandbox.dir().parent().map_or_else(std::env::temp_dir, Path::to_owned);
+        let scratch = Scratch::for_drill(&parent).map_err(|source| PartError::Dir { dir: parent.clone(), source })?;
+        plan.dump_sandbox(&sandbox, scratch.path(), run).await?;
+        let opened = DirDump::open(scratch.path()).map_err(crate::target::mysql::LoadError::from).map_err(failed)?;
+        let dump = Arc::new(opened);
+        let state = crate::target::mysql::inspect(server, &run.cancel).await.map_err(failed)?;
+        let load = plan_load(dump.as_ref(), &plan.tables, &state, request).await?;
+        let options = LoadOptions {
+            connections: request.connections,
+            skip_binlog: request.skip_binlog,
+            ..LoadOptions::default()
+        };
+        let reader: Arc<dyn DumpReader> = dump.clone();
+        let loaded = crate::target::mysql::load(&load, reader, server, options, run).await.map_err(failed)?;
+        let copied = compare(dump.manifest(), &load, loaded, &state, server, request, run).await?;
+        if let Err(error) = scratch.remove() {
+            run.events.warn(format!("the rows of the sandbox stay in `{}`: {error}", parent.display()));
+        }
+        Ok(copied)
+    }
+}
+
+async fn plan_load(
+    dump: &dyn DumpReader,
+    tables: &[TableName],
+    state: &TargetState,
+    request: &Request,
+) -> Result<LoadPlan, PartError> {
+    let failed = |error| PartError::from(RestoreError::from(Box::new(error)));
+    let selection = Selection { tables: Some(tables.to_vec()), accounts: false, names: request.names.clone() };
+    let mut load = LoadPlan::new(dump.manifest(), &selection, state, request.overwrite).map_err(failed)?;
+    load.fit(dump, state).await.map_err(failed)?;
+    Ok(load)
+}
+
+async fn compare(
+    manifest: &Manifest,
+    load: &LoadPlan,
+    loaded: Loaded,
+    state: &TargetState,
+    server: &Server,
+    request: &Request,
+    run: &Run,
+) -> Result<Copied, PartError> {
+    let folds = state.lower_case_table_names == 1;
+    let renamed = crate::restore::on_target(manifest, &request.names, folds)?;
+    let here = |schema: &str, name: &str| {
+        if folds { (schema.to_lowercase(), name.to_lowercase()) } else { (schema.to_owned(), name.to_owned()) }
+    };
+    let come = load.comparable().map(|step| (&step.table.schema, &step.table.name));
+    let come = come.filter(|(schema, name)| !loaded.lacks(&((*schema).clone(), (*name).clone())));
+    let tables: BTreeSet<TableName> = come.map(|(schema, name)| here(schema, name)).collect();
+    let found =
+        crate::restore::row_differences(server, renamed.as_ref().unwrap_or(manifest), Some(tables), run).await?;
+    let differences = found.iter().map(ToString::to_string).collect();
+    Ok(Copied { differences, uncompared: load.uncompared(), loaded })
+}
+
+/// Deletes in the sandbox the rows that are not meant.
+async fn leave_others_out(plan: &PartPlan, sandbox: &Server) -> Result<(), PartError> {
+    let Some(tenant) = &plan.tenant else { return Ok(()) };
+    let mut conn = sandbox.connect().await?;
+    let at = || PartError::at("leave the rows of others out of the sandbox");
+    conn.query_drop("SET SESSION foreign_key_checks = 0").await.map_err(at())?;
+    for table in &plan.tables {
+        let condition = tenant.condition(table).unwrap_or_else(|| "FALSE".to_owned());
+        let (schema, name) = table;
+        let delete = format!("DELETE FROM {} WHERE ({condition}) IS NOT TRUE", sql::qualified(schema, name));
+        conn.query_drop(delete).await.map_err(at())?;
+    }
+    conn.disconnect().await.ok();
+    Ok(())
+}
+
+/// Writes a dump into a directory.
+struct DirSink {
+    dir: PathBuf,
+}
+
+impl Sink for DirSink {
+    fn file(&self, path: &str) -> Result<Box<dyn FileSink + '_>, SinkError> {
+        let place = self.dir.join(path);
+        let made = place.parent().map_or(Ok(()), fs::create_dir_all).and_then(|()| File::create_new(&place));
+        let file = made.map_err(|error| SinkError { path: path.to_owned(), error: Box::new(error) })?;
+        Ok(Box::new(DirFile(file)))
+    }
+}
+
+struct DirFile(File);
+
+impl Write for DirFile {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
+    }
+}
+
+impl FileSink for DirFile {
+    /// What is thrown away within the hour need not survive a crash.
+    fn finish(self: Box<Self>) -> Result<(), SinkError> {
+        Ok(())
+    }
+}

@@ -1,0 +1,173 @@
+//! What the binlogs say of some tables between a dump and a point, and whether following them makes exact rows of them.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::BufReader;
+
+use chrono::{DateTime, Utc};
+use serde::Serialize;
+
+use crate::event::Unit;
+use crate::mysql::binlog::{Changes, Ending, Group, TableName as Named, Touched, Transaction, Transactions, Verb};
+use crate::replay::{ReplayError, ReplayPlan};
+use crate::restore::RestoreError;
+use crate::restore::part::PartError;
+use crate::run::Run;
+use crate::target::mysql::plan::TableName;
+
+/// Read ahead of a file.
+const BUFFER_BYTES: usize = 256 * 1024;
+
+/// Definitions that are kept to be told.
+const DEFINITIONS_MAX: usize = 100;
+
+/// What happened to the tables.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Scan {
+    /// By `schema.table`, in rows.
+    pub changes: BTreeMap<String, Counts>,
+    /// Statements that made the tables other ones, the first hundred.
+    pub definitions: Vec<Definition>,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct Counts {
+    pub inserted: u64,
+    pub updated: u64,
+    pub deleted: u64,
+}
+
+/// A statement that made a table another one.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Definition {
+    pub time: DateTime<Utc>,
+    pub table: String,
+    pub verbs: Vec<Verb>,
+}
+
+/// Reads the transactions that a plan replays. Blocks.
+///
+/// # Errors
+/// [`PartError`] names the first transaction that leaves the rows in doubt.
+pub(super) fn scan(plan: &ReplayPlan, tables: &[TableName], run: &Run) -> Result<Scan, PartError> {
+    let mut scan = Scan::default();
+    let task = run.events.task("look for these tables in the binlogs", Unit::Bytes, plan.bytes);
+    let segments = &plan.feed.segments;
+    for (nth, segment) in segments.iter().enumerate() {
+        let damaged = |error| {
+            RestoreError::from(Box::new(ReplayError::Binlog { name: segment.name.clone(), error: Box::new(error) }))
+        };
+        let file = File::open(&segment.path)
+            .map_err(|error| RestoreError::from(Box::new(ReplayError::Open { name: segment.name.clone(), error })))?;
+        let from = if nth == 0 { plan.feed.begin } else { 0 };
+        let until = if nth + 1 == segments.len() { plan.feed.end } else { u64::MAX };
+        for transaction in Transactions::new(BufReader::with_capacity(BUFFER_BYTES, file)).map_err(damaged)? {
+            run.check().map_err(RestoreError::from)?;
+            let transaction = transaction.map_err(damaged)?;
+            if transaction.group.begin >= until {
+                break;
+            }
+            if transaction.group.begin >= from {
+                scan.take(&transaction, tables, &segment.name)?;
+            }
+        }
+        task.add(segment.bytes);
+    }
+    Ok(scan)
+}
+
+impl Scan {
+    fn take(&mut self, transaction: &Transaction, tables: &[TableName], file: &str) -> Result<(), PartError> {
+        let Transaction { group, changes } = transaction;
+        if let Some(why) = doubt(group, changes) {
+            let place = format!("{file}:{}", group.begin);
+            let gtid = group.gtid.as_ref().map_or_else(|| "no GTID".to_owned(), ToString::to_string);
+            return Err(PartError::Doubt { why, time: group.committed, gtid, place });
+        }
+        for (name, touched) in &changes.tables {
+            for (schema, table) in tables.iter().filter(|table| is_about(name, table)) {
+                self.note(format!("{schema}.{table}"), touched, group.committed);
+            }
+        }
+        Ok(())
+    }
+
+    fn note(&mut self, table: String, touched: &Touched, time: DateTime<Utc>) {
+        if !touched.verbs.is_empty() && self.definitions.len() < DEFINITIONS_MAX {
+            let verbs = touched.verbs.iter().copied().collect();
+            self.definitions.push(Definition { time, table: table.clone(), verbs });
+        }
+        let counts = self.changes.entry(table).or_default();
+        counts.inserted += touched.inserted;
+        counts.updated += touched.updated;
+        counts.deleted += touched.deleted;
+    }
+}
+
+/// Tells whether a name of the binlog means a table, or the schema that it is in.
+fn is_about(name: &Named, (schema, table): &TableName) -> bool {
+    name.schema.eq_ignore_ascii_case(schema) && (name.table.is_empty() || name.table.eq_ignore_ascii_case(table))
+}
+
+/// Returns what makes it impossible to say what a transaction did to a table.
+fn doubt(group: &Group, changes: &Changes) -> Option<&'static str> {
+    const ROWS: [Verb; 3] = [Verb::Insert, Verb::Update, Verb::Delete];
+    let has_statement = |verbs: &std::collections::BTreeSet<Verb>| ROWS.iter().any(|verb| verbs.contains(verb));
+    if group.ending == Ending::Incident {
+        return Some("the server lost events there");
+    }
+    if changes.has_calls {
+        return Some("there is a call of a routine instead of the rows that it changed (binlog_format is not ROW)");
+    }
+    if has_statement(&changes.verbs) || changes.tables.values().any(|touched| has_statement(&touched.verbs)) {
+        return Some("there is a statement instead of the rows that it changed (binlog_format is not ROW)");
+    }
+    changes.are_tables_more.then_some("it changes tables that cannot be told, or more than can be")
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test may panic")]
+mod tests {
+    use super::*;
+    use crate::mysql::binlog::Clock;
+
+    fn transaction(changes: Changes) -> Transaction {
+        let committed = "2026-05-01T03:00:00Z".parse().unwrap();
+        let (clock, ending) = (Clock::Server, Ending::Commit);
+        Transaction { group: Group { gtid: None, begin: 4, end: 9, committed, clock, ending, server_id: 1 }, changes }
+    }
+
+    fn touching(schema: &str, table: &str, touched: Touched) -> Changes {
+        let name = Named { schema: schema.to_owned(), table: table.to_owned() };
+        Changes { tables: [(name, touched)].into(), ..Changes::default() }
+    }
+
+    fn taken(changes: Changes) -> Result<Scan, PartError> {
+        let mut scan = Scan::default();
+        scan.take(&transaction(changes), &[("mall".to_owned(), "orders".to_owned())], "b.000001").map(|()| scan)
+    }
+
+    #[test]
+    fn rows_and_definitions_of_the_tables_are_counted_and_others_are_not() {
+        let rows = Touched { inserted: 3, deleted: 1, ..Touched::default() };
+        let scan = taken(touching("mall", "orders", rows.clone())).unwrap();
+        assert_eq!(scan.changes["mall.orders"], Counts { inserted: 3, updated: 0, deleted: 1 });
+        assert_eq!(taken(touching("mall", "carts", rows)).unwrap(), Scan::default());
+        let dropped = Touched { verbs: [Verb::Drop].into(), ..Touched::default() };
+        let scan = taken(touching("mall", "", dropped)).unwrap();
+        assert_eq!((scan.definitions.len(), scan.definitions[0].table.as_str()), (1, "mall.orders"));
+    }
+
+    #[test]
+    fn what_leaves_rows_in_doubt_is_refused_whichever_table_it_names() {
+        let statement = Touched { verbs: [Verb::Update].into(), ..Touched::default() };
+        let call = Changes { has_calls: true, ..Changes::default() };
+        let more = Changes { are_tables_more: true, ..Changes::default() };
+        for (changes, why) in
+            [(touching("mall", "carts", statement), "statement"), (call, "routine"), (more, "cannot be told")]
+        {
+            let refused = taken(changes).unwrap_err().to_string();
+            assert!(refused.contains(why) && refused.contains("b.000001:4"), "{refused}");
+        }
+    }
+}
