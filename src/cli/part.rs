@@ -41,10 +41,10 @@ pub(super) fn check(args: &RestoreArgs) -> Result<(), Failure> {
         );
     }
     let is_part = args.changes.is_some() || args.of.is_some();
-    if is_part && (args.go_further || args.to_dir.is_some() || args.check_foreign_keys || args.verify) {
+    if is_part && (args.go_further || args.to_dir.is_some() || args.check_foreign_keys) {
         return usage(
-            "`--where` and `--changes` go with neither `--to-dir`, `--go-further`, `--verify` nor `--check-foreign-keys`",
-            "leave these out: a copy is compared row by row in any case, and a change set names foreign keys that would break",
+            "`--where` and `--changes` go with neither `--to-dir`, `--go-further` nor `--check-foreign-keys`",
+            "leave these out: a change set names foreign keys that would break",
         );
     }
     Ok(())
@@ -89,6 +89,7 @@ impl Part<'_> {
         let json = render::part_plan_json(&plan);
         let question = if let Some(file) = self.changes {
             refuse_existing(file)?;
+            plan.check_live(self.server, run).await?;
             format!("Recover them in a sandbox, compare with {} and write `{}`?", self.server.name(), file.display())
         } else {
             let load = plan.plan_copy(self.server, self.request, run).await?;

@@ -204,18 +204,22 @@ fn sandbox(policy: &Policy, manifest: &Manifest, family: &[TableName], has_gtids
         tables: manifest.tables.iter().filter(|table| is_in(family, &table.schema, &table.name)).cloned().collect(),
         ..manifest.clone()
     };
-    let mut options = vec![format!("--slave-skip-errors={PASSED_OVER}")];
+    // Loose: each product and version knows one of the two.
+    let names = ["replica", "slave"].map(|name| format!("--loose-{name}-skip-errors={PASSED_OVER}"));
+    let mut options = names.to_vec();
     let program = match manifest.product {
         Product::MariaDb => policy.drill.mariadbd.clone(),
         Product::MySql => {
             if has_gtids {
                 options.extend(["--gtid-mode=ON", "--enforce-gtid-consistency=ON"].map(str::to_owned));
             }
-            options[0] = format!("--replica-skip-errors={PASSED_OVER}");
             policy.drill.mysqld.clone()
         }
     };
-    SandboxPlan { program, dir: policy.drill.work_dir.clone(), options, ..SandboxPlan::for_dump(&of_family) }
+    let plan = SandboxPlan::for_dump(&of_family);
+    // A copy is dumped beside it.
+    let room_bytes = plan.room_bytes.saturating_add(of_family.bytes());
+    SandboxPlan { program, dir: policy.drill.work_dir.clone(), options, room_bytes, ..plan }
 }
 
 fn is_in(tables: &[TableName], schema: &str, name: &str) -> bool {

@@ -7,7 +7,7 @@ use std::path::Path;
 use bkp::mysql::gtid::Gtid;
 
 use crate::replay::last_gtid;
-use crate::servers::{Product, Server};
+use crate::servers::{Product, Server, program};
 use crate::world::{Ended, World};
 
 type Rows = Vec<Vec<Option<String>>>;
@@ -95,7 +95,12 @@ struct Shop {
 impl Shop {
     fn destroyed(product: Product) -> Self {
         let world = World::ready(product);
-        world.write_policy("\n[mysql.db1.tenant]\ncolumn = \"shop_id\"\ntables = { \"mall.shops\" = \"id\" }\n");
+        let (mariadbd, mysqld) = (program("MARIADBD"), program("MYSQLD"));
+        world.write_policy(&format!(
+            "sandbox = {{ mariadbd = \"{}\", mysqld = \"{}\" }}\n[mysql.db1.tenant]\ncolumn = \"shop_id\"\ntables = {{ \"mall.shops\" = \"id\" }}\n",
+            mariadbd.display(),
+            mysqld.display()
+        ));
         build(&world.source);
         world.bkp(&["backup", "mall", "--source", "db1", "--no-copy"]).expect(0);
         trade(&world);

@@ -28,6 +28,7 @@ fn plan(product: Product, dir: &Path) -> SandboxPlan {
         room_bytes: 0,
         lower_case_table_names: 1,
         start_max: Duration::from_mins(3),
+        options: Vec::new(),
     }
 }
 

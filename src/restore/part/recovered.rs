@@ -14,7 +14,7 @@ use crate::restore::part::changes::{self, About, Header};
 use crate::restore::part::{PartError, PartPlan, is_in};
 use crate::run::Run;
 use crate::sandbox::Sandbox;
-use crate::source::mysql::changes::Wanted;
+use crate::source::mysql::changes::{Wanted, footing};
 use crate::target::mysql::plan::{Names, TableName};
 use crate::target::mysql::{DumpReader, LoadOptions, LoadPlan, Selection};
 
@@ -110,6 +110,19 @@ impl PartPlan {
             Some((schema, table)) => Err(PartError::NotThere { table: format!("{schema}.{table}") }),
             None => Ok(()),
         }
+    }
+}
+
+impl PartPlan {
+    /// Refuses tables of the living server that no change set can be made for, before anything is recovered.
+    ///
+    /// # Errors
+    /// [`PartError`] names the table and what is in the way.
+    pub async fn check_live(&self, live: &Server, run: &Run) -> Result<(), PartError> {
+        let (live, tables, run) = (live.clone(), self.tables.clone(), run.clone());
+        let looked = tokio::task::spawn_blocking(move || footing(&live, &tables, &run)).await;
+        looked.map_err(|error| RestoreError::Thread(error.to_string()))??;
+        Ok(())
     }
 }
 
