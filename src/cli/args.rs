@@ -358,12 +358,9 @@ pub struct RestoreArgs {
     pub of: Option<String>,
     /// Compares --tables as they were at --point-in-time with those of the living server, and writes the row changes as SQL
     ///
-    /// The tables are recovered in a sandbox; the living server is only read. Review the file, then apply it:
-    ///
-    ///   bkp restore mall --to-mysql mysql://admin@10.0.30.10 --point-in-time '2026-05-01 14:02' \
-    ///       --tables mall.orders,mall.order_items --where shop_id=shop042 --changes shop042.sql --yes
-    ///
-    ///   bkp restore mall --to-mysql mysql://admin@10.0.30.10 --changes shop042.sql --apply --in-place --confirm-host 10.0.30.10
+    /// The tables are recovered in a sandbox; the living server is only read. Review the file, then apply it: `bkp restore mall --to-mysql
+    /// URL --point-in-time '2026-05-01 14:02' --tables mall.orders,mall.order_items --where shop_id=shop042 --changes shop042.sql`, and
+    /// then `bkp restore mall --to-mysql URL --changes shop042.sql --apply --in-place --confirm-host 10.0.30.10`.
     #[arg(long, value_name = "FILE", requires = "to_mysql", conflicts_with_all = ["as_name", "rename_schemas", "overwrite", "to_dir"])]
     pub changes: Option<PathBuf>,
     /// Applies the reviewed file of --changes in one transaction: each statement changes one row as it was, or nothing is changed

@@ -113,15 +113,13 @@ impl Part<'_> {
                 .hinting("look at the plan (`--dry-run`), and name its last transaction"));
         }
         let recovered = plan.recover(run).await?;
-        match self.changes {
-            Some(file) => self.compare(&plan, &recovered, file, &json, run).await,
-            None => {
-                let copied = recovered.copy(&plan, self.server, self.request, run).await?;
-                let text = render::part_copied(&copied, &recovered.replayed);
-                let json = json!({ "plan": json, "copied": render::part_copied_json(&copied) });
-                Ok(Answer::new(text, json).with(exit_of(&copied)))
-            }
+        if let Some(file) = self.changes {
+            return self.compare(&plan, &recovered, file, &json, run).await;
         }
+        let copied = recovered.copy(&plan, self.server, self.request, run).await?;
+        let text = render::part_copied(&copied, &recovered.replayed);
+        let json = json!({ "plan": json, "copied": render::part_copied_json(&copied) });
+        Ok(Answer::new(text, json).with(exit_of(&copied)))
     }
 
     async fn compare(

@@ -125,11 +125,16 @@ impl Shop {
     }
 }
 
+/// The name of the host that a socket's server is on.
+fn host() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
+}
+
 fn all(server: &Server) -> Vec<Rows> {
     rows(server, "mall", "TRUE")
 }
 
-fn one_shop_comes_back_and_the_others_go_on(product: Product) {
+fn one_shop_comes_back_and_the_others_go_on(product: Product) -> Shop {
     let shop = Shop::destroyed(product);
     let source = &shop.world.source;
     refused(&shop);
@@ -143,7 +148,7 @@ fn one_shop_comes_back_and_the_others_go_on(product: Product) {
     assert_eq!((counts(0), counts(1)), ([21, 3, 1], [21, 5, 1]), "{made}");
     assert_eq!(made["changes"]["conflicting"], 0, "{made}");
 
-    let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    let host = host();
     let consent = ["--in-place", "--confirm-host", &host];
     assert!(shop.apply(&file, &[]).expect(2).err.contains("is the source itself"));
     // What has changed since is not overwritten, and what came before it in the set is taken back.
@@ -160,9 +165,7 @@ fn one_shop_comes_back_and_the_others_go_on(product: Product) {
     shop.apply(&file, &consent).expect(0);
     assert_eq!(rows(source, "mall", "shop_id = 3"), shop.wanted);
     assert_eq!(rows(source, "mall", "shop_id <> 3"), others);
-    let nothing =
-        shop.restore(&["--tables", TABLES, "--where", "shop_id=3", "--changes", &shop.path("again.sql")]).expect(0);
-    assert!(nothing.out.contains("nothing to change"), "{nothing:?}");
+    shop
 }
 
 /// A change set that is not as bkp has written it is not applied.
@@ -191,6 +194,32 @@ fn refused(shop: &Shop) {
     assert!(!Path::new(&file).exists());
 }
 
+/// A copy beside the living tables holds one shop's rows as they were, and those stay as they are.
+fn a_copy_is_of_the_moment(shop: &Shop) {
+    let (source, host) = (&shop.world.source, host());
+    let living = all(source);
+    let beside = ["--tables", TABLES, "--where", "shop_id=3", "--rename-schema", "mall=mall_1403"];
+    assert!(shop.restore(&beside).expect(2).err.contains("is the source itself"));
+    shop.restore(&[&beside[..], &["--in-place", "--confirm-host", &host]].concat()).expect(0);
+    assert_eq!(rows(source, "mall_1403", "TRUE"), shop.wanted);
+    assert_eq!(all(source), living);
+}
+
+/// Another shop has taken a value that was shop 3's, a parent is gone, and a trigger would do more than was reviewed.
+fn what_stands_in_the_way_is_named(shop: &Shop) {
+    let (source, host, file) = (&shop.world.source, host(), shop.path("conflict.sql"));
+    source.execute("DELETE FROM mall.orders WHERE shop_id = 3 AND id = 20");
+    source.execute("UPDATE mall.order_items SET code = 'c3-20' WHERE shop_id = 1 AND id = 1");
+    let items = ["--tables", "mall.order_items", "--where", "shop_id=3", "--changes", &file];
+    let made = shop.restore(&items).expect(3);
+    assert!(made.out.contains("another's row has its value of the unique index `code`"), "{made:?}");
+    assert!(made.out.contains("the row of mall.orders that it points to is not there"), "{made:?}");
+    assert!(shop.apply(&file, &["--in-place", "--confirm-host", &host]).expect(3).err.contains("conflicts"));
+    source.execute("CREATE TRIGGER mall.t AFTER INSERT ON mall.orders FOR EACH ROW SET @x = 1");
+    let told = shop.restore(&["--tables", TABLES, "--changes", &shop.path("t.sql")]).expect(1);
+    assert!(told.err.contains("trigger `t`"), "{told:?}");
+}
+
 #[test]
 #[ignore = "needs the servers of scripts/lab; scripts/test runs it"]
 fn one_shop_on_mysql_comes_back_and_the_others_go_on() {
@@ -200,33 +229,7 @@ fn one_shop_on_mysql_comes_back_and_the_others_go_on() {
 #[test]
 #[ignore = "needs the servers of scripts/lab; scripts/test runs it"]
 fn one_shop_on_mariadb_comes_back_and_the_others_go_on() {
-    one_shop_comes_back_and_the_others_go_on(Product::MariaDb);
-}
-
-#[test]
-#[ignore = "needs the servers of scripts/lab; scripts/test runs it"]
-fn a_copy_beside_the_living_tables_is_of_the_moment_and_what_stands_in_the_way_of_changes_is_named() {
-    let shop = Shop::destroyed(Product::MariaDb);
-    let source = &shop.world.source;
-    let (host, spoilt) = (rustix::system::uname().nodename().to_string_lossy().into_owned(), all(source));
-    let beside = ["--tables", TABLES, "--where", "shop_id=3", "--rename-schema", "mall=mall_1403"];
-    let consent = ["--in-place", "--confirm-host", &host];
-    assert!(shop.restore(&beside).expect(2).err.contains("is the source itself"));
-    shop.restore(&[&beside[..], &consent].concat()).expect(0);
-    assert_eq!(rows(source, "mall_1403", "TRUE"), shop.wanted);
-    assert_eq!(all(source), spoilt);
-
-    // Another shop has taken a value that was shop 3's, and a parent is gone.
-    source.execute("DROP DATABASE mall_1403; UPDATE mall.order_items SET code = 'c3-20' WHERE shop_id = 1 AND id = 1");
-    let file = shop.path("conflict.sql");
-    let made = shop.restore(&["--tables", "mall.order_items", "--where", "shop_id=3", "--changes", &file]).expect(3);
-    assert!(made.out.contains("another's row has its value of the unique index `code`"), "{made:?}");
-    assert!(made.out.contains("the row of mall.orders that it points to is not there"), "{made:?}");
-    assert!(shop.apply(&file, &consent).expect(3).err.contains("conflicts"));
-    assert_eq!(fs::metadata(&file).unwrap().len() > 0, true);
-
-    // A trigger would do more than was reviewed.
-    source.execute("CREATE TRIGGER mall.t AFTER INSERT ON mall.orders FOR EACH ROW SET @x = 1");
-    let told = shop.restore(&["--tables", TABLES, "--where", "shop_id=3", "--changes", &shop.path("t.sql")]).expect(1);
-    assert!(told.err.contains("trigger `t`"), "{told:?}");
+    let shop = one_shop_comes_back_and_the_others_go_on(Product::MariaDb);
+    a_copy_is_of_the_moment(&shop);
+    what_stands_in_the_way_is_named(&shop);
 }

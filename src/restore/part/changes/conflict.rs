@@ -31,7 +31,10 @@ impl Conflicts {
                 self.followed(table, old, new);
                 Ok(())
             }
-            RowChange::Delete { old } => self.pointed_to(pair, table, old),
+            RowChange::Delete { old } => {
+                self.moved(pair, table, old)?;
+                self.pointed_to(pair, table, old)
+            }
         }
     }
 
@@ -70,6 +73,17 @@ impl Conflicts {
                 let to = format!("{}.{}", parent.schema, parent.table);
                 self.note(table, new, &format!("the row of {to} that it points to is not there (`{}`)", parent.name));
             }
+        }
+        Ok(())
+    }
+
+    /// A row that was another's then may not go: it would be lost to both.
+    fn moved(&mut self, pair: &mut Pair<'_>, table: &Comparand, old: &Values) -> Result<(), MysqlSourceError> {
+        let Some(ours) = Pair::condition(table) else { return Ok(()) };
+        let Some(same) = table.equals(&table.key, old) else { return Ok(()) };
+        let others = format!("{same} AND ({ours}) IS NOT TRUE");
+        if pair.is_recovered(&table.schema, &table.name, &others)? {
+            self.note(table, old, "it was another's row then");
         }
         Ok(())
     }
