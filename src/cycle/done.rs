@@ -366,6 +366,7 @@ mod tests {
             ended: DateTime::UNIX_EPOCH,
             place: Place { host: "backup1".to_owned(), sandboxes: Vec::new(), cores: 8, memory_bytes: 1 << 30 },
             from: Origin::Repository,
+            scenario: Scenario::Lost,
             snapshots: Vec::new(),
             phases: Vec::new(),
             rta_ms: None,
