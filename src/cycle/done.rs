@@ -338,7 +338,7 @@ mod tests {
     use chrono::DateTime;
 
     use super::*;
-    use crate::drill::outcome::{ObjectivesMs, Origin, Place, Verdict};
+    use crate::drill::outcome::{ObjectivesMs, Origin, Place, Scenario, Verdict};
     use crate::id::RunId;
     use crate::store::{FileKind, Key};
     use crate::verify::{Checked, Finding, Level, Object};

@@ -16,6 +16,7 @@ use bkp::catalog::Catalog;
 use bkp::clock::SystemClock;
 use bkp::cycle;
 use bkp::cycle::task::Task;
+use bkp::drill::outcome::Scenario;
 use bkp::event::{Event, Events, Listener};
 use bkp::exit::Exit;
 use bkp::policy::Policy;
