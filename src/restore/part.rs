@@ -205,21 +205,16 @@ fn sandbox(policy: &Policy, manifest: &Manifest, family: &[TableName], has_gtids
         ..manifest.clone()
     };
     // Loose: each product and version knows one of the two.
-    let names = ["replica", "slave"].map(|name| format!("--loose-{name}-skip-errors={PASSED_OVER}"));
-    let mut options = names.to_vec();
+    let options = ["replica", "slave"].map(|name| format!("--loose-{name}-skip-errors={PASSED_OVER}")).to_vec();
     let program = match manifest.product {
         Product::MariaDb => policy.drill.mariadbd.clone(),
-        Product::MySql => {
-            if has_gtids {
-                options.extend(["--gtid-mode=ON", "--enforce-gtid-consistency=ON"].map(str::to_owned));
-            }
-            policy.drill.mysqld.clone()
-        }
+        Product::MySql => policy.drill.mysqld.clone(),
     };
     let plan = SandboxPlan::for_dump(&of_family);
     // A copy is dumped beside it.
     let room_bytes = plan.room_bytes.saturating_add(of_family.bytes());
-    SandboxPlan { program, dir: policy.drill.work_dir.clone(), options, room_bytes, ..plan }
+    let has_gtids = has_gtids && manifest.product == Product::MySql;
+    SandboxPlan { program, dir: policy.drill.work_dir.clone(), options, room_bytes, has_gtids, ..plan }
 }
 
 fn is_in(tables: &[TableName], schema: &str, name: &str) -> bool {

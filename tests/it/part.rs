@@ -24,6 +24,9 @@ fn build(source: &Server) {
          PRIMARY KEY (shop_id, id), UNIQUE KEY code (code), \
          FOREIGN KEY (shop_id, order_id) REFERENCES mall.orders (shop_id, id) ON DELETE CASCADE)",
     );
+    source.execute(
+        "CREATE TABLE mall.coupons (id INT PRIMARY KEY, shop_id INT); INSERT INTO mall.coupons VALUES (1, 3), (2, 4)",
+    );
     source.execute("CREATE DATABASE scratch; CREATE PROCEDURE mall.report() SELECT 1");
     for shop in 1..=5 {
         items(source, shop, 1, 40);
@@ -32,7 +35,7 @@ fn build(source: &Server) {
 
 fn items(source: &Server, shop: u32, first: u32, last: u32) {
     let row = |n: u32| {
-        let name = if n % 3 == 0 { "NULL".to_owned() } else { format!("_utf8mb4 'Gl\u{fc}ck {n}'") };
+        let name = if n.is_multiple_of(3) { "NULL".to_owned() } else { format!("_utf8mb4 'Gl\u{fc}ck {n}'") };
         format!(
             "({shop},{n},{n},'c{shop}-{n}',{name},{n}.1,X'00FF0A{n:04}','{{\"n\": {n}.5}}',ST_GeomFromText('POINT({n} 2)'),'S',{n})"
         )
@@ -205,15 +208,21 @@ fn a_copy_is_of_the_moment(shop: &Shop) {
     assert_eq!(all(source), living);
 }
 
-/// Another shop has taken a value that was shop 3's, a parent is gone, and a trigger would do more than was reviewed.
+/// Another shop has taken a value and a row that were shop 3's, a parent is gone, and a trigger would do more than was reviewed.
 fn what_stands_in_the_way_is_named(shop: &Shop) {
     let (source, host, file) = (&shop.world.source, host(), shop.path("conflict.sql"));
     source.execute("DELETE FROM mall.orders WHERE shop_id = 3 AND id = 20");
     source.execute("UPDATE mall.order_items SET code = 'c3-20' WHERE shop_id = 1 AND id = 1");
-    let items = ["--tables", "mall.order_items", "--where", "shop_id=3", "--changes", &file];
+    source.execute("UPDATE mall.coupons SET shop_id = 7 - shop_id");
+    let items = ["--tables", "mall.order_items,mall.coupons", "--where", "shop_id=3", "--changes", &file];
     let made = shop.restore(&items).expect(3);
     assert!(made.out.contains("another's row has its value of the unique index `code`"), "{made:?}");
     assert!(made.out.contains("the row of mall.orders that it points to is not there"), "{made:?}");
+    assert!(
+        made.out.contains("mall.coupons `id` = 1: another's row has its value of the unique index `PRIMARY`"),
+        "{made:?}"
+    );
+    assert!(made.out.contains("mall.coupons `id` = 2: it was another's row then"), "{made:?}");
     assert!(shop.apply(&file, &["--in-place", "--confirm-host", &host]).expect(3).err.contains("conflicts"));
     source.execute("CREATE TRIGGER mall.t AFTER INSERT ON mall.orders FOR EACH ROW SET @x = 1");
     let told = shop.restore(&["--tables", TABLES, "--changes", &shop.path("t.sql")]).expect(1);
