@@ -220,10 +220,12 @@ pub(crate) struct Job<'a> {
 }
 
 impl Job<'_> {
-    /// Returns the newest snapshot of a source of this policy.
+    /// Returns the newest snapshot of a source of this policy: a dump or a tree, not its binlog.
     pub(crate) fn parent(&self, source: &str) -> Option<&StoredSnapshot> {
         let is_of = |stored: &&StoredSnapshot| {
-            stored.snapshot.tag("policy") == Some(&self.policy.name) && stored.snapshot.tag("source") == Some(source)
+            stored.snapshot.tag("policy") == Some(&self.policy.name)
+                && stored.snapshot.tag("source") == Some(source)
+                && !stored.snapshot.is_binlog()
         };
         self.snapshots.iter().filter(is_of).max_by_key(|stored| stored.snapshot.time)
     }
@@ -288,7 +290,7 @@ pub(crate) struct Draft<'a> {
     pub(crate) summary: Summary,
 }
 
-fn hostname() -> String {
+pub(crate) fn hostname() -> String {
     rustix::system::uname().nodename().to_string_lossy().into_owned()
 }
 

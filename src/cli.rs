@@ -3,6 +3,8 @@
 mod against;
 pub mod args;
 mod ask;
+mod binlog;
+mod daemon;
 mod envelope;
 mod export;
 mod key;
@@ -55,6 +57,8 @@ fn dispatch(cli: &Cli) -> Answered {
         Command::Drill(args) => work::drill(global, args),
         Command::Restore(args) => restore::restore(global, args),
         Command::Export(args) => export::export(global, args),
+        Command::Binlog(command) => binlog::binlog(global, command),
+        Command::Daemon(args) => daemon::daemon(global, args),
         Command::Key(command) => key::key(global, command),
         Command::Kit(command) => kit::kit(global, command),
         Command::Doctor(args) => look::doctor(global, args),

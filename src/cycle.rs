@@ -1,8 +1,9 @@
-//! What `bkp run` does for one policy: find out what is due, then back up, copy, forget, verify, prune and drill.
+//! What `bkp run` does for one policy: find out what is due, then back up, capture, copy, forget, verify, prune and drill.
 //!
 //! Each step is recorded in the catalog, begin and end, and stamped once it has ended: with a success, or with a failure after
 //! which it rests for a while. While nothing is due, nothing is opened: no connection, no repository, no catalog.
 
+pub(crate) mod capture;
 pub mod done;
 pub mod freeze;
 pub mod journal;
@@ -19,6 +20,7 @@ use crate::backup;
 use crate::cycle::done::{Done, exit_of_copies};
 use crate::cycle::journal::{Journal, Verb};
 use crate::cycle::task::Task;
+use crate::drill::outcome::Scenario;
 use crate::exit::{Exit, Failure};
 use crate::policy::{Policy, VERIFY_SHARES};
 use crate::prune::plan::Limits;
@@ -28,6 +30,9 @@ use crate::verify;
 
 /// A run this late was missed: cron starts within the minute, and a busy machine in the next.
 pub const LATE: TimeDelta = TimeDelta::minutes(5);
+
+/// A capture that failed is tried again no later than this.
+const CAPTURE_REST_MAX: TimeDelta = TimeDelta::minutes(5);
 
 /// What is to be done for a policy now.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -103,8 +108,29 @@ fn agenda_of(policy: &Policy, stamps: &Stamps, now: DateTime<Utc>) -> Agenda {
             None => agenda.verbs.push(Verb::Copy),
         }
     }
+    match capture_due(policy, stamps) {
+        // One sick source must not keep the others' binlogs waiting: a server forgets what is not captured.
+        Some(at) if at <= now => match capture_rests_until(stamps, now) {
+            Some(until) => agenda.wait_for(Some(until)),
+            None => agenda.verbs.push(Verb::Capture),
+        },
+        at => agenda.wait_for(at),
+    }
     agenda.verbs.sort();
     agenda
+}
+
+fn capture_rests_until(stamps: &Stamps, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
+    stamps.of(Verb::Capture.name()).failure?.rests_until_within(CAPTURE_REST_MAX, now)
+}
+
+/// Returns when the binlogs that a policy captures are to be looked at again.
+fn capture_due(policy: &Policy, stamps: &Stamps) -> Option<DateTime<Utc>> {
+    let interval = policy.mysql.values().filter_map(|source| source.binlog.as_ref()).map(|plan| plan.interval).min()?;
+    // Cron looks each minute, but not to the second: an interval of a minute must not become one of two.
+    let interval = interval.saturating_sub(interval / 10);
+    let success = stamps.of(Verb::Capture.name()).success;
+    Some(success.map_or(DateTime::UNIX_EPOCH, |success| success + interval))
 }
 
 impl Agenda {
@@ -117,6 +143,9 @@ impl Agenda {
 #[must_use]
 pub fn everything(policy: &Policy) -> Vec<Verb> {
     let mut verbs = vec![Verb::Backup, Verb::Verify];
+    if policy.mysql.values().any(|source| source.binlog.is_some()) {
+        verbs.insert(1, Verb::Capture);
+    }
     if policy.schedule.prune.is_some() {
         verbs.push(Verb::Prune);
     }
@@ -175,7 +204,7 @@ pub async fn run(
 /// [`Failure`] with [`Exit::Locked`] where another run of the policy goes on.
 pub async fn by_hand(policy: &Policy, task: &Task, lock_wait: Duration, run: &Run) -> Result<Step, Failure> {
     let step = match task {
-        Task::Backup { .. } | Task::Copy { .. } | Task::Prune { .. } => {
+        Task::Backup { .. } | Task::Capture { .. } | Task::Copy { .. } | Task::Prune { .. } => {
             let _lock = lock(policy, lock_wait, run).await?;
             stamped(policy, task, run).await
         }
@@ -189,6 +218,7 @@ pub async fn by_hand(policy: &Policy, task: &Task, lock_wait: Duration, run: &Ru
 fn task_of(policy: &Policy, verb: Verb, options: &backup::Options, stamps: &Stamps) -> Task {
     match verb {
         Verb::Backup => Task::Backup { options: options.clone(), with_copies: true },
+        Verb::Capture => Task::Capture { sources: Vec::new() },
         Verb::Copy => Task::Copy { copies: Vec::new() },
         Verb::Verify => {
             let subset = verify::Subset::of_turn(stamps.of(verb.name()).done, VERIFY_SHARES);
@@ -196,7 +226,7 @@ fn task_of(policy: &Policy, verb: Verb, options: &backup::Options, stamps: &Stam
             Task::Verify { copy: None, options, heals: policy.verify.heal, salvages: false }
         }
         Verb::Prune => Task::Prune { copy: None, unused_percent_max: Limits::default().unused_percent_max },
-        Verb::Drill => Task::Drill { from: None, keep: false },
+        Verb::Drill => Task::Drill { from: None, scenario: Scenario::Lost, keep: false },
     }
 }
 
@@ -239,6 +269,11 @@ fn stamps_of(task: &Task, result: &Result<Done, Failure>) -> Vec<(Verb, bool)> {
             backup.into_iter().chain(copy).collect()
         }
         (Task::Backup { options, .. }, _) if !options.sources.is_empty() => Vec::new(),
+        (Task::Capture { sources }, _) if !sources.is_empty() => Vec::new(),
+        (Task::Capture { .. }, Ok(Done::Capture(done))) => {
+            let copy = (!done.copies.is_empty()).then(|| (Verb::Copy, exit_of_copies(&done.copies) == Exit::Ok));
+            std::iter::once((Verb::Capture, done.is_whole())).chain(copy).collect()
+        }
         (Task::Copy { copies }, _) if !copies.is_empty() => Vec::new(),
         (Task::Copy { .. }, Ok(Done::Copy(copies))) => vec![(Verb::Copy, exit_of_copies(copies) == Exit::Ok)],
         (Task::Prune { copy: Some(_), .. }, _) => Vec::new(),

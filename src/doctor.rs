@@ -1,6 +1,7 @@
 //! Checks everything that a run needs, one assertion after the other. It reads and connects; it sends no backup and changes
 //! nothing, but that it tries out a store's own lock with an object of a few bytes.
 
+mod capture;
 mod copies;
 mod database;
 

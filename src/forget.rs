@@ -10,7 +10,7 @@ use chrono::{DateTime, Utc};
 use crate::id::SnapshotId;
 use crate::policy::Policy;
 use crate::repository::{LockGuard, LockMode, Repository, RepositoryError, Snapshot, StoredSnapshot};
-use crate::retention::{Candidate, judge};
+use crate::retention::{Candidate, judge, judge_binlogs};
 use crate::run::Run;
 
 /// Why nothing may be forgotten now. What went wrong may have reached the snapshots that would stay.
@@ -66,9 +66,12 @@ impl ForgetPlan {
     #[must_use]
     pub fn new(snapshots: &[StoredSnapshot], policy: &Policy, freeze: Option<Freeze>, now: DateTime<Utc>) -> Self {
         let (sources, others) = by_source(snapshots, &policy.name);
-        let judgements = sources.into_iter().flat_map(|(source, candidates)| {
+        let judgements = sources.into_iter().flat_map(|((source, kind), candidates)| {
             let times: BTreeMap<_, _> = candidates.iter().map(|it| (it.id, it.time)).collect();
-            let verdicts = judge(&candidates, &policy.retention, policy.timezone, now);
+            let verdicts = match kind {
+                Kind::Data => judge(&candidates, &policy.retention, policy.timezone, now),
+                Kind::Binlog => judge_binlogs(&candidates),
+            };
             verdicts.into_iter().map(move |verdict| Judgement {
                 id: verdict.id,
                 time: times.get(&verdict.id).copied().unwrap_or(now),
@@ -143,15 +146,27 @@ pub struct Forgotten {
     pub stopped: bool,
 }
 
+/// What keep rules count, and what they do not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Kind {
+    /// A dump or a tree.
+    Data,
+    /// The segments of a window: each snapshot holds what the one before held, and what came since.
+    Binlog,
+}
+
 /// Groups the policy's snapshots by their source and counts all others.
-fn by_source<'s>(snapshots: &'s [StoredSnapshot], policy: &str) -> (BTreeMap<&'s str, Vec<Candidate>>, usize) {
+fn by_source<'s>(snapshots: &'s [StoredSnapshot], policy: &str) -> (BTreeMap<(&'s str, Kind), Vec<Candidate>>, usize) {
     let mut sources = BTreeMap::<_, Vec<_>>::new();
     let mut others = 0;
     for stored in snapshots {
         let snapshot = &stored.snapshot;
         let is_ours = snapshot.tag("policy") == Some(policy);
         match snapshot.tag("source").filter(|_| is_ours) {
-            Some(source) => sources.entry(source).or_default().push(candidate(stored)),
+            Some(source) => {
+                let kind = if snapshot.is_binlog() { Kind::Binlog } else { Kind::Data };
+                sources.entry((source, kind)).or_default().push(candidate(stored));
+            }
             None => others += 1,
         }
     }

@@ -6,13 +6,13 @@
 //! ```text
 //! id human secret clock pace event run entry  ground: no policy, no I/O of their own but a secret's file
 //! schedule policy net                 intent: TOML -> values that hold together; cron text -> next, missed
-//! mysql source                        where data comes from; knows no store and no repository
+//! mysql find source                   where data comes from; knows no store and no repository
 //! chunk seal                          bytes -> chunks -> sealed blobs
 //! store repository place              what is kept, in restic's format, version 2; the stores that a policy names
-//! target sandbox                      where a restore writes; a server that is thrown away
-//! verify backup copy heal retention forget keys prune restore export drill against the verbs, no printing
+//! target replay sandbox               where a restore writes, and binlogs after it; a server that is thrown away
+//! verify backup capture copy heal retention forget keys prune restore export drill against the verbs, no printing
 //! catalog status report kit doctor    account
-//! install exit cycle cli              edge: what is due, and the envelope round every verb
+//! install exit cycle daemon cli       edge: what is due, what never ends, and the envelope round every verb
 //! ```
 
 pub mod id;
@@ -30,6 +30,7 @@ pub mod policy;
 pub mod net;
 
 pub mod mysql;
+pub mod find;
 pub mod source;
 
 pub mod chunk;
@@ -40,10 +41,12 @@ pub mod repository;
 pub mod place;
 
 pub mod target;
+pub mod replay;
 pub mod sandbox;
 
 pub mod verify;
 pub mod backup;
+pub mod capture;
 pub mod copy;
 pub mod heal;
 pub mod retention;
@@ -64,4 +67,5 @@ pub mod doctor;
 pub mod install;
 pub mod exit;
 pub mod cycle;
+pub mod daemon;
 pub mod cli;

@@ -360,6 +360,21 @@ pub struct MysqlSource {
     pub non_transactional: NonTransactional,
     /// How the dump makes way for the application.
     pub throttle: Throttle,
+    /// How its binlog is captured; `None`: it is not.
+    pub binlog: Option<CapturePlan>,
+}
+
+/// How a server's binlog is captured.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CapturePlan {
+    /// How far back every moment can be recovered.
+    pub window: Duration,
+    /// How often what is new goes from the spool into the repository.
+    pub interval: Duration,
+    /// Where segments lie until they are in the repository.
+    pub spool: PathBuf,
+    /// The number by which the server knows us as a replica: no other of its replicas may have it.
+    pub server_id: u32,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -2,9 +2,12 @@
 //!
 //! Nothing is written before the plan is whole; the source itself is never a target unless the operator types its host's name.
 
+mod binlogs;
 pub mod choose;
+mod error;
 pub mod files;
 pub mod mysql;
+pub mod replay;
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -12,27 +15,26 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use chrono::{DateTime, Utc};
-
-use crate::backup::BackupError;
-use crate::human;
 use crate::mysql::manifest::{Manifest, TableEntry};
 use crate::mysql::server::Server;
 use crate::mysql::sql;
 use crate::policy::MysqlAddress;
 use crate::policy::Policy;
+use crate::replay::Replayed;
 use crate::repository::Repository;
-use crate::repository::RepositoryError;
 use crate::repository::StoredSnapshot;
+use crate::restore::binlogs::Binlogs;
 use crate::restore::choose::Chosen;
 use crate::restore::choose::Moment;
+pub use crate::restore::error::RestoreError;
 use crate::restore::mysql::RepositoryDump;
+use crate::restore::replay::DatabaseReplay;
+use crate::restore::replay::Found;
+use crate::restore::replay::ReplayRequest;
 use crate::run::Run;
-use crate::run::Stopped;
 use crate::source::mysql::MysqlSourceError;
 use crate::target::mysql::DumpReader;
 use crate::target::mysql::KeyCheck;
-use crate::target::mysql::LoadError;
 use crate::target::mysql::LoadOptions;
 use crate::target::mysql::LoadPlan;
 use crate::target::mysql::Loaded;
@@ -46,6 +48,8 @@ use crate::target::mysql::plan::{Names, TableName, TableStep};
 #[derive(Debug, Clone)]
 pub struct Request {
     pub moment: Moment,
+    /// How far databases go on from their dumps; `None`: the dump is the recovery point.
+    pub replay: Option<ReplayRequest>,
     /// Empty: every source that the targets can take.
     pub sources: Vec<String>,
     pub to_mysql: Option<Server>,
@@ -72,6 +76,7 @@ pub struct Request {
 pub struct Rates {
     pub load: Option<f64>,
     pub files: Option<f64>,
+    pub replay: Option<f64>,
 }
 
 /// What a restore will do.
@@ -90,6 +95,8 @@ pub struct DatabasePlan {
     pub server: Server,
     pub load: LoadPlan,
     pub dump: Arc<RepositoryDump>,
+    /// What comes after the dump.
+    pub replay: Option<DatabaseReplay>,
     /// The dump's manifest in the names of the target, where these are others.
     renamed: Option<Manifest>,
     /// The target writes names in small letters.
@@ -119,85 +126,8 @@ pub struct TreePlan {
 pub struct Restored {
     pub databases: Vec<(String, Loaded)>,
     pub trees: Vec<(String, files::Restored)>,
-}
-
-#[derive(Debug, thiserror::Error)]
-pub enum RestoreError {
-    #[error("choose a snapshot of {}: {}", human::quoted(sources), none_until(*until))]
-    NoSnapshot { sources: Vec<String>, until: Option<DateTime<Utc>> },
-    #[error("choose a snapshot: no id begins with `{0}`")]
-    UnknownId(String),
-    #[error("choose a snapshot: more than one id begins with `{0}`")]
-    AmbiguousId(String),
-    #[error("choose a snapshot: {0} was not made by bkp: it names no source")]
-    Foreign(String),
-    #[error("choose a snapshot: {id} is one of source `{source_name}`, which `--source` does not name")]
-    OtherSource { id: String, source_name: String },
-    #[error("plan the restore: policy `{0}` has no source that the named target can take")]
-    Nothing(String),
-    #[error("plan the restore: source `{0}` is a database, and no server to load it into is named")]
-    NoServer(String),
-    #[error("plan the restore: source `{0}` is a tree of files, and no directory to restore it into is named")]
-    NoDir(String),
-    #[error("plan the restore: {0} databases cannot be loaded into one server at once: {1}")]
-    ManyDatabases(usize, String),
-    #[error("plan the restore: the target `{0}` is the source itself")]
-    InPlace(String),
-    #[error(
-        "plan the restore: {} is not the name of the host that `{target}` is on: {}",
-        human::quoted(typed),
-        human::quoted(hosts)
-    )]
-    WrongHost { target: String, typed: Vec<String>, hosts: Vec<String> },
-    #[error("plan the restore: no table `{0}` is in the snapshot")]
-    NoTable(String),
-    #[error(transparent)]
-    Manifest(#[from] Box<BackupError>),
-    #[error("load the database")]
-    Load(#[from] Box<LoadError>),
-    #[error("read the restored rows back")]
-    ReadBack(#[from] MysqlSourceError),
-    #[error("read the restored rows of `{0}` back: the table has been altered since, or is gone")]
-    Altered(String),
-    #[error("restore the files")]
-    Files(#[from] files::RestoreFilesError),
-    #[error(transparent)]
-    Repository(#[from] RepositoryError),
-    #[error("a thread of the restore broke down: {0}")]
-    Thread(String),
-    #[error(transparent)]
-    Stopped(#[from] Stopped),
-}
-
-impl RestoreError {
-    #[must_use]
-    pub fn hint(&self) -> Option<String> {
-        let text = match self {
-            Self::NoSnapshot { .. } => {
-                "`bkp snapshots` lists what there is; `--source NAME` restores the others alone, `--from COPY` looks into a copy"
-            }
-            Self::OtherSource { .. } => "leave `--source` out, or choose another snapshot from `bkp snapshots`",
-            Self::Nothing(_) => "databases want `--to-mysql URL`, trees of files `--to-dir DIR`",
-            Self::UnknownId(_) | Self::AmbiguousId(_) => "`bkp snapshots` lists the ids",
-            Self::Foreign(_) => "restore it with `restic restore`",
-            Self::NoServer(_) => "add `--to-mysql URL`, or name other sources with `--source`",
-            Self::NoDir(_) => "add `--to-dir DIR`, or name other sources with `--source`",
-            Self::ManyDatabases(..) => "name one with `--source`",
-            Self::InPlace(_) => {
-                "restore beside it, or add `--in-place --confirm-host NAME` with the name of the source's host"
-            }
-            Self::WrongHost { .. } => "give `--confirm-host` for each host whose data is to be overwritten",
-            Self::NoTable(_) => "names are `schema.table`, as the server writes them",
-            Self::Manifest(error) => return error.hint(),
-            Self::Load(error) => return error.hint(),
-            Self::ReadBack(error) => return error.hint(),
-            Self::Altered(_) => "let nobody work on the target before it is compared; restore the table again",
-            Self::Files(error) => return error.hint(),
-            Self::Repository(error) => return error.hint(),
-            Self::Thread(_) | Self::Stopped(_) => return None,
-        };
-        Some(text.to_owned())
-    }
+    /// In the order of the databases; `None` where none was planned, or tables were missing for it.
+    pub replayed: Vec<Option<Replayed>>,
 }
 
 /// Plans a restore: which snapshots, into what, how much, how long. Writes nothing.
@@ -224,8 +154,10 @@ pub async fn plan(
     let many = chosen.iter().filter(|chosen| chosen.kind == "files").count() > 1;
     for chosen in chosen {
         if let ("mysql", Some(server)) = (chosen.kind.as_str(), &request.to_mysql) {
+            let binlogs = Binlogs::of(policy, repository, &snapshots, &chosen.source, request).await?;
+            let chosen = to_replay_after(policy, repository, &snapshots, chosen, binlogs.as_ref(), request).await?;
             let begun = |id: &str| snapshots.iter().find(|stored| stored.id.to_string() == id);
-            plan.databases.push(plan_database(repository, chosen, begun, server, request, run).await?);
+            plan.databases.push(plan_database(repository, chosen, begun, server, binlogs, request, run).await?);
         } else if let Some(dir) = &request.to_dir {
             let dir = if many { dir.join(&chosen.source) } else { dir.clone() };
             plan.trees.push(plan_tree(repository, chosen, dir, request, run).await?);
@@ -236,8 +168,24 @@ pub async fn plan(
     Ok(plan)
 }
 
-fn none_until(until: Option<DateTime<Utc>>) -> String {
-    until.map_or_else(|| "there is none".to_owned(), |until| format!("none is at or before {until}"))
+/// Chooses the dump that a replay goes on from, where one is wanted.
+async fn to_replay_after(
+    policy: &Policy,
+    repository: &Arc<Repository>,
+    snapshots: &[StoredSnapshot],
+    newest: Chosen,
+    binlogs: Option<&Binlogs>,
+    request: &Request,
+) -> Result<Chosen, RestoreError> {
+    match &request.replay {
+        Some(asked) if binlogs.is_some() => {
+            replay::refuse_parts(policy, &newest.source, request)?;
+            let executed = replay::executed(repository, &newest, request, asked).await?;
+            replay::choose(repository, snapshots, newest, &asked.point, executed.as_ref()).await
+        }
+        Some(asked) if !asked.is_time() => Err(RestoreError::NoBinlogs(asked.point.to_string())),
+        _ => Ok(newest),
+    }
 }
 
 /// Returns the sources that are to come back: those that were named, or all of the policy that the named targets can take.
@@ -256,6 +204,11 @@ fn wanted(policy: &Policy, request: &Request) -> Result<Vec<String>, RestoreErro
 /// Refuses what no target was named for, and more databases than the one server can take.
 fn refuse_misfits(chosen: &[Chosen], request: &Request) -> Result<(), RestoreError> {
     let (databases, trees): (Vec<&Chosen>, Vec<&Chosen>) = chosen.iter().partition(|chosen| chosen.kind == "mysql");
+    let timeless = request.replay.as_ref().filter(|replay| !replay.is_time());
+    if let (Some(replay), [tree, ..]) = (timeless, trees.as_slice()) {
+        let (source_name, point) = (tree.source.clone(), replay.point.to_string());
+        return Err(RestoreError::NoTime { source_name, point });
+    }
     match (databases.as_slice(), trees.as_slice()) {
         ([first, ..], _) if request.to_mysql.is_none() => Err(RestoreError::NoServer(first.source.clone())),
         (_, [first, ..]) if request.to_dir.is_none() => Err(RestoreError::NoDir(first.source.clone())),
@@ -357,26 +310,69 @@ async fn plan_database<'a>(
     chosen: Chosen,
     by_id: impl Fn(&str) -> Option<&'a StoredSnapshot>,
     server: &Server,
+    binlogs: Option<Binlogs>,
     request: &Request,
     run: &Run,
 ) -> Result<DatabasePlan, RestoreError> {
     let state = crate::target::mysql::inspect(server, &run.cancel).await.map_err(Box::new)?;
+    let found = Found::look(server, &state, request).await?;
+    replay::leads_on(found.record.as_ref(), request.replay.as_ref(), binlogs.is_some())?;
+    let state = found.state(&state);
     let begun = state.progress.as_ref().and_then(|progress| by_id(progress.snapshot.as_deref()?));
     let begun = begun.filter(|stored| request.moment == Moment::Latest && stored.id != chosen.id());
-    if let Some(older) = begun.and_then(|stored| chosen.instead(stored)) {
+    let begun = found.record.as_ref().map_or(begun, |record| by_id(&record.snapshot));
+    let begun = begun.map(|stored| (stored, found.record.is_some()));
+    let mut plan = begun_or_chosen(repository, chosen, begun, &state, server, request, run).await?;
+    replay::same_dump(found.record.as_ref(), &plan.chosen.id().to_string())?;
+    if let (Some(asked), Some(binlogs)) = (&request.replay, binlogs) {
+        let manifest = plan.dump.manifest();
+        let fetched = binlogs.fetch(repository, manifest, asked, run).await?;
+        let replay = DatabaseReplay::plan(manifest, &found, asked, fetched, run).await?;
+        plan.replay = Some(replay);
+    }
+    if found.is_loaded {
+        replay::nothing_to_load(&mut plan.load);
+    }
+    if plan.replay.is_some() && !request.users {
+        plan.load.notes.push(
+            "what the binlogs say of users comes all the same, and stops the replay where it changes one that is left out"
+                .to_owned(),
+        );
+    }
+    Ok(plan)
+}
+
+/// Plans to go on with the snapshot that was begun, or else with the one that was chosen: unless binlogs are being replayed after the
+/// former.
+async fn begun_or_chosen(
+    repository: &Arc<Repository>,
+    chosen: Chosen,
+    begun: Option<(&StoredSnapshot, bool)>,
+    state: &TargetState,
+    server: &Server,
+    request: &Request,
+    run: &Run,
+) -> Result<DatabasePlan, RestoreError> {
+    if let Some((older, is_replayed)) =
+        begun.and_then(|(stored, is_replayed)| Some((chosen.instead(stored)?, is_replayed)))
+    {
         let (id, time) = (older.id().short(), older.stored.snapshot.time);
-        // Another selection is no continuation: then the target's refusal says what to do.
-        if let Ok(plan) = plan_load(repository, older, &state, server, request).await
-            && plan.load.resumes
-        {
-            run.events.note(format!(
-                "the target holds the beginning of a restore of snapshot {id} of {time}: that one goes on, and not the newer {}",
-                chosen.id().short()
-            ));
-            return Ok(plan);
+        match plan_load(repository, older, state, server, request).await {
+            Ok(plan) if plan.load.resumes || request.replay.is_some() => {
+                if plan.chosen.id() != chosen.id() {
+                    run.events.note(format!(
+                        "the target holds the beginning of a restore of snapshot {id} of {time}: that one goes on, and not the newer {}",
+                        chosen.id().short()
+                    ));
+                }
+                return Ok(plan);
+            }
+            Err(error) if is_replayed => return Err(error),
+            // Another selection is no continuation: then the target's refusal says what to do.
+            Ok(_) | Err(_) => {}
         }
     }
-    plan_load(repository, chosen, &state, server, request).await
+    plan_load(repository, chosen, state, server, request).await
 }
 
 async fn plan_load(
@@ -417,7 +413,7 @@ async fn plan_load(
             (table.schema, table.name) = (table.schema.to_lowercase(), table.name.to_lowercase());
         }
     }
-    Ok(DatabasePlan { chosen, server: server.clone(), load, dump, renamed, folds })
+    Ok(DatabasePlan { chosen, server: server.clone(), load, dump, replay: None, renamed, folds })
 }
 
 /// Opens the dump of a chosen snapshot.
@@ -462,7 +458,10 @@ impl Plan {
     fn predict(&self, rates: Rates) -> Option<Duration> {
         let load: u64 = self.databases.iter().map(|database| database.load.bytes()).sum();
         let files: u64 = self.trees.iter().map(|tree| tree.files.bytes).sum();
-        Some(Duration::from_secs_f64(seconds(load, rates.load)? + seconds(files, rates.files)?))
+        let replays = self.databases.iter().filter_map(|database| database.replay.as_ref());
+        let replay: u64 = replays.map(|replay| replay.plan.bytes).sum();
+        let (load, files) = (seconds(load, rates.load)?, seconds(files, rates.files)?);
+        Some(Duration::from_secs_f64(load + files + seconds(replay, rates.replay)?))
     }
 }
 
@@ -488,11 +487,7 @@ pub async fn apply(
 ) -> Result<Restored, RestoreError> {
     let mut restored = Restored::default();
     for database in &plan.databases {
-        let (connections, skip_binlog) = (request.connections, request.skip_binlog);
-        let options = LoadOptions { connections, skip_binlog, ..LoadOptions::default() };
-        let dump: Arc<dyn DumpReader> = database.dump.clone();
-        let loaded =
-            crate::target::mysql::load(&database.load, dump, &database.server, options, run).await.map_err(Box::new)?;
+        let loaded = load_database(database, request, run).await?;
         restored.databases.push((database.chosen.source.clone(), loaded));
     }
     for tree in &plan.trees {
@@ -500,6 +495,39 @@ pub async fn apply(
         restored.trees.push((tree.chosen.source.clone(), restore_tree(tree, repository, run).await?));
     }
     Ok(restored)
+}
+
+async fn load_database(database: &DatabasePlan, request: &Request, run: &Run) -> Result<Loaded, RestoreError> {
+    if let Some(replay) = &database.replay {
+        replay.prepare(&database.chosen.id().to_string()).await?;
+        if replay.is_loaded {
+            return Ok(Loaded::default());
+        }
+    }
+    let (connections, skip_binlog) = (request.connections, request.skip_binlog);
+    let options = LoadOptions { connections, skip_binlog, ..LoadOptions::default() };
+    let dump: Arc<dyn DumpReader> = database.dump.clone();
+    let loaded =
+        crate::target::mysql::load(&database.load, dump, &database.server, options, run).await.map_err(Box::new)?;
+    if let Some(replay) = &database.replay {
+        replay.note_loaded(&loaded).await?;
+    }
+    Ok(loaded)
+}
+
+/// Replays the binlogs after the dumps that were loaded, once those need not be looked at any more.
+///
+/// # Errors
+/// [`RestoreError::Replay`]. What was applied stays, and the same restore goes on from there.
+pub async fn replay(plan: &Plan, restored: &mut Restored, run: &Run) -> Result<(), RestoreError> {
+    for (database, (_, loaded)) in plan.databases.iter().zip(&restored.databases) {
+        let replayed = match &database.replay {
+            Some(replay) => replay.apply(loaded, run).await?,
+            None => None,
+        };
+        restored.replayed.push(replayed);
+    }
+    Ok(())
 }
 
 async fn restore_tree(
@@ -572,6 +600,9 @@ pub async fn compare(
 /// Returns the tables whose rows can be set beside the snapshot, and the others with the reason.
 fn comparable(database: &DatabasePlan, loaded: &Loaded) -> (BTreeSet<TableName>, Vec<(String, &'static str)>) {
     let (mut tables, mut others) = (BTreeSet::new(), Vec::new());
+    if database.replay.as_ref().is_some_and(|replay| replay.is_loaded) {
+        others.push(("the dump".to_owned(), "an earlier run has loaded it, and a replay may have changed it since"));
+    }
     for step in database.load.comparable() {
         let TableEntry { schema, name, .. } = &step.table;
         if loaded.lacks(&(schema.clone(), name.clone())) {

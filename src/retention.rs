@@ -62,6 +62,26 @@ pub fn judge(snapshots: &[Candidate], keep: &Keep, timezone: Tz, now: DateTime<U
     all.map(|(candidate, reasons)| verdict(candidate, reasons)).collect()
 }
 
+/// Judges the binlog's snapshots of one source: the newest holds all of the window and supersedes the others. The verdicts stand
+/// newest first.
+#[must_use]
+pub fn judge_binlogs(snapshots: &[Candidate]) -> Vec<Verdict> {
+    let mut sorted: Vec<_> = snapshots.iter().collect();
+    sorted.sort_by_key(|candidate| Reverse((candidate.time, candidate.id)));
+    // Of two of one moment, both: which one goes on from the other is not told by their names.
+    let newest = sorted.first().map(|candidate| candidate.time);
+    let judge = |candidate: &Candidate| {
+        let is_newest = newest == Some(candidate.time);
+        let reason = match (candidate.held, is_newest) {
+            (true, _) => "held",
+            (false, true) => "newest binlog",
+            (false, false) => "a newer one holds its window",
+        };
+        Verdict { id: candidate.id, keep: candidate.held || is_newest, reasons: vec![reason.to_owned()] }
+    };
+    sorted.into_iter().map(judge).collect()
+}
+
 fn rules(keep: &Keep) -> [Rule; 4] {
     [
         Rule { name: "daily", places: keep.daily, period: |time| time.format("%Y-%m-%d").to_string() },

@@ -3,6 +3,7 @@
 //! [`Status::new`] is pure. The catalog and the schedule are read before it, and `cli` prints after it. The JSON form is
 //! published: a field keeps its name and meaning.
 
+mod binlog;
 mod facts;
 mod reasons;
 mod text;
@@ -11,6 +12,7 @@ use chrono::{DateTime, Utc};
 use chrono_tz::Tz;
 use serde::Serialize;
 
+use crate::capture::{Chain, Progress};
 use crate::catalog::CopyRecord;
 use crate::catalog::HealRecord;
 use crate::catalog::Outcome;
@@ -46,7 +48,18 @@ pub struct Inputs<'a> {
     /// What verifies mended, newest first.
     pub heals: &'a [HealRecord],
     pub next_runs: &'a [NextRun],
+    /// The binlogs that are captured.
+    pub binlogs: &'a [Binlog],
     pub now: DateTime<Utc>,
+}
+
+/// What is known here of a binlog that is captured.
+#[derive(Debug, Clone, Default)]
+pub struct Binlog {
+    pub source: String,
+    pub progress: Progress,
+    /// `None` where nothing was captured yet.
+    pub chain: Option<Chain>,
 }
 
 /// When a verb is due.
@@ -109,8 +122,40 @@ pub struct SourceStatus {
     /// The age of the last good one beside the RPO.
     pub rpo: Judgement,
     pub overdue: bool,
+    /// The capture of its binlog, where the policy wants one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub binlog: Option<BinlogStatus>,
     /// Snapshots in the repository.
     pub snapshots: usize,
+}
+
+/// How far the capture of a binlog has come. A lag is how long ago something held all that the server had committed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct BinlogStatus {
+    pub spool: Option<DateTime<Utc>>,
+    pub spool_lag_ms: Option<u64>,
+    pub repository: Option<DateTime<Utc>>,
+    pub repository_lag_ms: Option<u64>,
+    pub copies: Vec<BinlogCopy>,
+    /// The moments that can be recovered: from the first to the last there is no gap.
+    pub window: Option<BinlogWindow>,
+    /// Stretches that no segment holds.
+    pub gaps: usize,
+    /// What keeps the capture from going on.
+    pub error: Option<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct BinlogCopy {
+    pub name: String,
+    pub time: Option<DateTime<Utc>>,
+    pub lag_ms: Option<u64>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct BinlogWindow {
+    pub from: DateTime<Utc>,
+    pub to: DateTime<Utc>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]

@@ -11,8 +11,18 @@ clean_up() {
 
 # Starts a server whose settings suit a machine of this size, for the source and for the target alike.
 start_mariadb() {
-  "${servers_on[@]}" scripts/lab up mariadb "$work/$1" 0 --innodb-buffer-pool-size=4G --innodb-log-file-size=1G --innodb-io-capacity=2000 |
-    sed "s/^/$1_/"
+  start_server mariadb "$1" --innodb-log-file-size=1G
+}
+
+#   start_server PRODUCT NAME OPTION...
+start_server() {
+  "${servers_on[@]}" scripts/lab up "$1" "$work/$2" 0 --innodb-buffer-pool-size=4G --innodb-io-capacity=2000 "${@:3}" | sed "s/^/$2_/"
+}
+
+# Stops a server and forgets what it held.
+end_server() {
+  if [ -d "$work/$1" ]; then scripts/lab down "$work/$1"; rm -rf "${work:?}/$1"; fi
+  unset "${1}_socket" "${1}_port"
 }
 
 # Sets source_socket and mall_bytes; fills the mall once.
@@ -56,8 +66,12 @@ TOML
 }
 
 mysql_source() {
-  printf '[mysql.db1]\nsocket = "%s"\nuser = "root"\nconnections = %s\nschemas = [%s]\n' "$source_socket" "$connections" \
-    "${schemas-\"mall\"}"
+  whole_mysql_source
+  printf 'schemas = [%s]\n' "${schemas-\"mall\"}"
+}
+
+whole_mysql_source() {
+  printf '[mysql.db1]\nsocket = "%s"\nuser = "root"\nconnections = %s\n' "$source_socket" "$connections"
 }
 
 files_source() {

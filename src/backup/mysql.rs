@@ -282,8 +282,8 @@ impl Dir {
     }
 }
 
-/// Returns the metadata of an entry that the dump itself made.
-fn made(kind: entry::Kind, size: u64, time: DateTime<Utc>) -> Metadata {
+/// Returns the metadata of an entry that bkp itself made.
+pub(crate) fn made(kind: entry::Kind, size: u64, time: DateTime<Utc>) -> Metadata {
     let mode = if kind == entry::Kind::Dir { 0o700 } else { 0o600 };
     Metadata {
         kind,

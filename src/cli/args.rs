@@ -1,9 +1,16 @@
 //! The command line, as types. Nothing here decides anything.
 
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
+
+mod binlog;
+
+pub use binlog::{
+    BinlogCaptureArgs, BinlogCommand, BinlogExportArgs, BinlogFindArgs, BinlogListArgs, ChangeArg, DaemonArgs,
+};
 
 /// Exit codes, for the end of `--help` and the manual.
 pub const EXIT_CODES: &str = "\
@@ -37,7 +44,7 @@ pub struct Global {
     /// Without it: /etc/bkp/policies, then ./policies.
     #[arg(long = "policies", global = true, value_name = "DIR", env = "BKP_POLICIES")]
     pub policies_dir: Option<PathBuf>,
-    /// Works from this recovery kit alone, as on a bare machine: restore, export, verify, snapshots, drill
+    /// Works from this recovery kit alone, as on a bare machine: restore, export, binlog, verify, snapshots, drill
     #[arg(long, global = true, value_name = "DIR", env = "BKP_KIT", help_heading = KIT)]
     pub kit: Option<PathBuf>,
     /// File with the kit's passphrase, that only its owner can read; without it, it is typed at the terminal
@@ -68,7 +75,7 @@ pub enum Command {
     /// Checks everything that a run needs, one line for each assertion; sends no backup, but tries a bucket's Object Lock out
     #[command(after_help = "Example:\n  bkp doctor mall")]
     Doctor(PolicyArg),
-    /// Does what is due: backup, copies, retention, verify, prune, drill
+    /// Does what is due: backup, capture of binlogs, copies, retention, verify, prune, drill
     #[command(
         after_help = "Examples:\n  bkp run              every policy, what is due (the cron line)\n  bkp run mall --now   all of it at once"
     )]
@@ -105,6 +112,7 @@ missed by five minutes, a copy lags by more than the RPO, a run goes on for long
 Examples:
   bkp restore mall --to-mysql mysql://root@10.0.30.20:3306 --to-dir /srv/images --dry-run
   bkp restore mall --point-in-time '2026-05-01 03:00' --to-mysql 'mysql://root@localhost?socket=/run/mysqld/mysqld.sock'
+  bkp restore mall --point-in-time '2026-05-01 03:00' --binlogs /srv/binlogs --to-mysql mysql://root@10.0.30.20:3306 --dry-run
   bkp restore mall --source db1 --tables mall.orders,mall.order_items --to-mysql mysql://root@db2
   bkp restore mall --source db1 --tables mall.orders --as orders_restored --to-mysql mysql://root@10.0.30.10 \
                    --in-place --confirm-host 10.0.30.10
@@ -179,6 +187,17 @@ What a copy's store keeps by its own lock is listed with its date (exit 18); a l
     /// Exports or checks the recovery kit: for the day on which this machine is gone too
     #[command(subcommand)]
     Kit(KitCommand),
+    /// Captures, lists, searches or exports the binlogs of databases
+    #[command(subcommand)]
+    Binlog(BinlogCommand),
+    /// Follows the binlogs of all policies until it is told to stop, and seals what is new each interval
+    #[command(after_help = "\
+Examples:
+  bkp daemon
+  bkp daemon mall
+
+It tells systemd that it is ready and alive (Type=notify, WatchdogSec). SIGTERM ends it with 0 once what has come is durable.")]
+    Daemon(DaemonArgs),
     /// Installs, shows or removes the crontab line or systemd timer
     #[command(subcommand)]
     Schedule(ScheduleCommand),
@@ -281,14 +300,33 @@ pub struct StatusArgs {
 pub struct RestoreArgs {
     #[command(flatten)]
     pub policy: PolicyArg,
-    /// The moment to go back to: the newest snapshot at or before it
+    /// The moment to go back to: the newest snapshot at or before it, and with --binlogs every transaction from then on
     ///
-    /// `latest`, RFC 3339 (`2026-05-01T03:00:00+09:00`), or without an offset in the policy's time zone (`2026-05-01 03:00`).
-    #[arg(long, value_name = "TIME", conflicts_with = "snapshot")]
+    /// `latest`, RFC 3339 (`2026-05-01T03:00:00+09:00`), or without an offset in the policy's time zone (`2026-05-01 03:00`): what was
+    /// committed until then. With --binlogs also `gtid:GTID` (that transaction is the last), `before:GTID` (it is the first that does not
+    /// come) or `position:FILE:OFFSET`.
+    #[arg(long, value_name = "POINT", conflicts_with = "snapshot")]
     pub point_in_time: Option<String>,
     /// This snapshot (an id or the beginning of one)
     #[arg(long, value_name = "ID")]
     pub snapshot: Option<String>,
+    /// Directory with the source's raw binlogs, which are replayed after the dump up to --point-in-time
+    ///
+    /// Every file from the one of the dump's position on, under the names that the server gave them. The target follows this machine
+    /// as a replica until it is there, so its account needs the rights for that; it goes on where it stopped if it is interrupted.
+    #[arg(long, value_name = "DIR", requires_all = ["point_in_time", "to_mysql"])]
+    pub binlogs: Option<PathBuf>,
+    /// Goes as near to --point-in-time as the binlogs lead, where they end before it or have a gap
+    #[arg(long, requires = "point_in_time")]
+    pub up_to_gap: bool,
+    /// Goes on from an earlier recovery on the same target to a later --point-in-time, without loading again
+    ///
+    /// By GTIDs alone. Nobody may have written to the target since.
+    #[arg(long, requires_all = ["point_in_time", "to_mysql"], conflicts_with_all = ["overwrite", "verify"])]
+    pub go_further: bool,
+    /// Where to serve the binlogs to the target, if not at this machine's address on the way to it
+    #[arg(long, value_name = "ADDRESS[:PORT]", requires = "point_in_time", value_parser = listen)]
+    pub replay_listen: Option<SocketAddr>,
     /// Only this source (may be given again)
     #[arg(long = "source", value_name = "NAME")]
     pub sources: Vec<String>,
@@ -361,6 +399,15 @@ pub struct RestoreArgs {
     /// Does not ask before it writes
     #[arg(long)]
     pub yes: bool,
+}
+
+/// Reads `10.0.30.5`, `10.0.30.5:4000` or `[::1]:4000`.
+fn listen(text: &str) -> Result<SocketAddr, String> {
+    let bare = || text.trim_matches(['[', ']']).parse().map(|address: IpAddr| SocketAddr::new(address, 0));
+    let parsed: Option<SocketAddr> = text.parse().or_else(|_| bare()).ok();
+    // The target is told the address: it must be one.
+    let address = parsed.filter(|address| !address.ip().is_unspecified());
+    address.ok_or_else(|| "write an address of this machine, with or without a port".to_owned())
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -493,6 +540,11 @@ pub struct DrillArgs {
     /// Restores from this copy instead of what the policy says
     #[arg(long, value_name = "COPY")]
     pub from: Option<String>,
+    /// Rehearses a mistake made at this moment: what there was then is to come back (default: all is lost now)
+    ///
+    /// In the policy's time zone unless it names another. Databases whose binlogs are captured come back to the transaction.
+    #[arg(long, value_name = "TIME")]
+    pub point_in_time: Option<String>,
     /// Leaves the restored files for a look; the sandbox's databases go
     #[arg(long)]
     pub keep: bool,

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
-use crate::cli::args::{Command, Global, KitCommand, KitExportArgs};
+use crate::cli::args::{BinlogCommand, Command, Global, KitCommand, KitExportArgs};
 use crate::cli::envelope::{Answer, Answered, wait};
 use crate::cli::render::Told;
 use crate::cli::{ask, policies};
@@ -28,14 +28,15 @@ pub(super) fn kit(global: &Global, command: &KitCommand) -> Answered {
 pub(super) fn judge(global: &Global, command: &Command) -> Result<(), Failure> {
     let reads = match command {
         Command::Restore(_) | Command::Export(_) | Command::Snapshots(_) | Command::Drill(_) | Command::Kit(_) => true,
+        Command::Binlog(command) => matches!(command, BinlogCommand::List(_) | BinlogCommand::Export(_)),
         Command::Verify(args) => !args.heal,
         _ => false,
     };
     if global.kit.is_none() || reads {
         return Ok(());
     }
-    let failure =
-        Failure::new(Exit::Usage, "with `--kit` there is restore, export, verify without --heal, snapshots and drill");
+    let there = "restore, export, binlog list and export, verify without --heal, snapshots and drill";
+    let failure = Failure::new(Exit::Usage, format!("with `--kit` there is {there}"));
     Err(failure
         .hinting("leave `--kit` out; a kit stands for a machine that is lost, and only reads its copies, under a lock"))
 }

@@ -3,6 +3,7 @@
 use chrono::{DateTime, Utc};
 use serde_json::{Value, json};
 
+use crate::capture::Spool;
 use crate::catalog::{Catalog, Outcome, REPOSITORY, RunRecord, SnapshotRecord};
 use crate::cli::args::{FormatArg, Global, PolicyArg, ReportArgs, SnapshotsArgs, StatusArgs};
 use crate::cli::envelope::{Answer, Answered, wait};
@@ -19,11 +20,11 @@ use crate::drill::outcome::{DrillOutcome, Judgement};
 use crate::exit::{Exit, Failure};
 use crate::human;
 use crate::place;
-use crate::policy::Policy;
+use crate::policy::{CapturePlan, Policy};
 use crate::report::Report;
 use crate::repository::{Repository, StoredSnapshot};
 use crate::run::{Run, Stopped};
-use crate::status::{Inputs, NextRun, Status, Verdict};
+use crate::status::{Binlog, Inputs, NextRun, Status, Verdict};
 
 /// Drills that `status` and `report` look back on.
 const DRILLS_LOOKED_AT: u32 = 24;
@@ -143,8 +144,19 @@ async fn look(policy: &Policy, rebuild: bool, run: &Run) -> Result<Status, Failu
         damaged: &damaged(policy, &catalog)?,
         heals: &catalog.heals(HEALS_LOOKED_AT)?,
         next_runs: &next_runs(policy, &runs, run)?,
+        binlogs: &binlogs(policy)?,
         now: run.now(),
     }))
+}
+
+/// Looks at the spools of the binlogs that are captured.
+fn binlogs(policy: &Policy) -> Result<Vec<Binlog>, Failure> {
+    let plans = policy.mysql.iter().filter_map(|(name, place)| Some((name, place.binlog.as_ref()?)));
+    let look = |(source, plan): (&String, &CapturePlan)| {
+        let progress = Spool::progress(&plan.spool, source)?.unwrap_or_default();
+        Ok(Binlog { source: source.clone(), progress, chain: Spool::chain_at(&plan.spool, source)? })
+    };
+    plans.map(look).collect()
 }
 
 /// Returns when each verb is due, and since when it has been missed: not while a run goes on, or one of that very verb has only just ended.

@@ -9,10 +9,12 @@ macro_rules! line {
 
 mod against;
 mod backup;
+mod capture;
 mod copy;
 mod export;
 mod forget;
 mod prune;
+mod replay;
 mod restore;
 mod verify;
 
@@ -32,6 +34,8 @@ use crate::policy::{Lint, Policy};
 
 pub(super) use against::compared;
 use backup::{backup, failed_json};
+pub(super) use capture::chain;
+use capture::{captured, captured_json};
 pub(super) use copy::copy_plan;
 use copy::{copies, copies_json};
 pub(super) use export::exported;
@@ -83,6 +87,7 @@ pub(super) fn steps(told: &mut Told, policy: &Policy, steps: &[Step]) {
     for step in steps {
         match &step.result {
             Ok(Done::Backup(done)) => backup(told, policy, done),
+            Ok(Done::Capture(done)) => captured(told, policy, done),
             Ok(Done::Copy(done)) => copies(told, done),
             Ok(Done::Verify(report)) => {
                 verified(&mut told.text, "verify", report);
@@ -117,6 +122,7 @@ pub(super) fn steps_json(steps: &[Step]) -> Vec<Value> {
                 "copies": copies_json(&done.copies),
                 "forgotten": done.forgotten.as_ref().map(|(_, forgotten)| &forgotten.done).ok(),
             }),
+            Ok(Done::Capture(done)) => captured_json(done),
             Ok(Done::Copy(done)) => json!({ "copies": copies_json(done) }),
             Ok(Done::Verify(report)) => json!({ "sound": report.is_sound(), "report": report }),
             Ok(Done::Heal(healed)) => json!({ "sound": healed.is_sound(), "report": healed.report, "healed": healed }),

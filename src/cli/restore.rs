@@ -15,12 +15,16 @@ use crate::cli::{ask, policies, render};
 use crate::cycle::journal::Journal;
 use crate::drill::outcome::rate;
 use crate::exit::{Exit, Failure};
+use crate::human;
+use crate::mysql::manifest::Position;
 use crate::mysql::server::Server;
 use crate::place;
 use crate::policy::{MysqlAddress, Policy, Tls, TlsMode};
+use crate::replay::Point;
 use crate::repository::Repository;
 use crate::restore;
 use crate::restore::choose::Moment;
+use crate::restore::replay::ReplayRequest;
 use crate::restore::{Proof, Rates, Request, Restored};
 use crate::run::Run;
 use crate::secret::SecretSource;
@@ -79,11 +83,14 @@ async fn plan_and_apply_in(
         return Ok(Answer::new(text, json!({ "dry_run": true, "plan": json })));
     }
     text.lines().for_each(|line| run.events.note(line));
+    if !asks {
+        refuse_later(&plan)?;
+    }
     if asks {
         ask::consent("restore", format!("Restore into {}?", render::targets(&plan)), run).await?;
     }
     let began = run.clock.instant();
-    let restored = restore::apply(&plan, repository, request, run).await?;
+    let mut restored = restore::apply(&plan, repository, request, run).await?;
     let mut exit = exit_of(&restored);
     let mut proof = None;
     if args.verify {
@@ -91,14 +98,21 @@ async fn plan_and_apply_in(
         exit = exit.max(exit_of_proof(&found));
         proof = Some(found);
     }
+    // The comparison is with the dumps: what the binlogs bring comes after it.
     let (mut keys, mut errors) = (None, String::new());
-    if args.check_foreign_keys {
+    let failure = replay(&plan, &mut restored, exit, run).await.err();
+    if let Some(failure) = &failure {
+        // What was restored, and found by the comparison, is told all the same.
+        exit = exit.max(failure.exit);
+        errors = render::failure("", failure);
+    }
+    if args.check_foreign_keys && failure.is_none() {
         match restore::check_foreign_keys(&plan, &restored, run).await {
             Ok(found) => {
                 exit = exit.max(if found.orphans.is_empty() { Exit::Ok } else { Exit::Incomplete });
                 keys = Some(found);
             }
-            // What was restored, and found by the comparison, is told all the same.
+            // Likewise.
             Err(error) => {
                 let failure = Failure::from(&error);
                 exit = exit.max(failure.exit);
@@ -116,10 +130,36 @@ async fn plan_and_apply_in(
         "foreign_keys": keys.as_ref().map(|check| check.keys),
         "orphans": keys.as_ref().map(|check| &check.orphans),
         "differences": proof.map(|proof| proof.lines).unwrap_or_default(),
+        "replay_error": failure.map(|failure| failure.message),
         "millis": crate::backup::millis(began.elapsed()),
         "exit": exit.code(),
     });
     Ok(Answer::new(text, json).telling(errors).with(exit))
+}
+
+/// Refuses to take in unasked what bears a later time than the point.
+fn refuse_later(plan: &restore::Plan) -> Result<(), Failure> {
+    let later: u64 =
+        plan.databases.iter().filter_map(|database| database.replay.as_ref()).map(|it| it.plan.later).sum();
+    if later == 0 {
+        return Ok(());
+    }
+    let count = human::counted(later, "transaction that would come bears", "transactions that would come bear");
+    Err(Failure::new(Exit::Usage, format!("restore: {count} a later time than the point, and nobody is asked"))
+        .hinting("look at the plan (`--dry-run`), and name its last transaction: `--point-in-time gtid:GTID` or `position:FILE:OFFSET`"))
+}
+
+/// Replays what is planned; on damage nothing is built.
+async fn replay(plan: &restore::Plan, restored: &mut Restored, found: Exit, run: &Run) -> Result<(), Failure> {
+    let is_planned = plan.databases.iter().any(|database| database.replay.is_some());
+    if is_planned && found == Exit::Damaged {
+        return Err(Failure::new(
+            Exit::Damaged,
+            "replay binlogs: what the dump brought is damaged, and nothing is built on it",
+        )
+        .hinting("drop what was restored and the schema `bkp_restore`, and restore another snapshot"));
+    }
+    Ok(restore::replay(plan, restored, run).await?)
 }
 
 /// What could not be restored is damage where its bytes are, and incompleteness where the target refused.
@@ -159,17 +199,24 @@ fn rates(policy: &Policy, run: &Run) -> Rates {
         run.events.warn(format!("the duration cannot be predicted: {error}"));
         Vec::new()
     });
-    Rates { load: rate(&drills, "load"), files: rate(&drills, "files") }
+    Rates { load: rate(&drills, "load"), files: rate(&drills, "files"), replay: rate(&drills, "replay") }
 }
 
 fn request(policy: &Policy, args: &RestoreArgs) -> Result<Request, Failure> {
-    let moment = match (&args.snapshot, &args.point_in_time) {
+    let point = args.point_in_time.as_deref().map(|text| point(text, policy.timezone)).transpose()?;
+    let moment = match (&args.snapshot, &point) {
         (Some(id), _) => Moment::Snapshot(id.clone()),
-        (None, Some(text)) => moment(text, policy.timezone)?,
-        (None, None) => Moment::Latest,
+        (None, Some(Point::At(time))) => Moment::At(*time),
+        (None, _) => Moment::Latest,
+    };
+    let binlogs = args.binlogs.as_deref().map(absolute).transpose()?;
+    let replay = |point| {
+        let (up_to_gap, further, listen) = (args.up_to_gap, args.go_further, args.replay_listen);
+        ReplayRequest { point, binlogs, up_to_gap, further, listen }
     };
     Ok(Request {
         moment,
+        replay: point.map(replay),
         sources: args.sources.clone(),
         to_mysql: args.to_mysql.as_deref().map(|url| server(policy, url, args)).transpose()?,
         to_dir: args.to_dir.as_deref().map(absolute).transpose()?,
@@ -222,6 +269,26 @@ fn names(args: &RestoreArgs) -> Result<Names, Failure> {
         }
     }
     Ok(names)
+}
+
+/// Reads a recovery point: a moment, or what names a transaction or a place in the binlog.
+fn point(text: &str, zone: Tz) -> Result<Point, Failure> {
+    let wrong = |error: &dyn std::fmt::Display| Failure::new(Exit::Usage, format!("`{text}` is no point: {error}"));
+    if let Some(name) = text.strip_prefix("gtid:") {
+        return name.parse().map(Point::Gtid).map_err(|error| wrong(&error));
+    }
+    if let Some(name) = text.strip_prefix("before:") {
+        return name.parse().map(Point::Before).map_err(|error| wrong(&error));
+    }
+    if let Some(place) = text.strip_prefix("position:") {
+        let parsed = place.rsplit_once(':').and_then(|(file, offset)| Some((file.to_owned(), offset.parse().ok()?)));
+        let (file, offset) = parsed.ok_or_else(|| wrong(&"write `position:binlog.000042:1234`"))?;
+        return Ok(Point::Position(Position { file, offset }));
+    }
+    match moment(text, zone)? {
+        Moment::At(time) => Ok(Point::At(time)),
+        Moment::Latest | Moment::Snapshot(_) => Ok(Point::Latest),
+    }
 }
 
 /// Reads a moment: `latest`, RFC 3339, or a date and time in the policy's zone.
@@ -315,6 +382,19 @@ mod tests {
         assert_eq!(at("2026-05-01T03:00:00+02:00").as_deref(), Some("2026-05-01T01:00:00+00:00"));
         assert_eq!(at("2026-05-01").as_deref(), Some("2026-04-30T15:00:00+00:00"));
         assert_eq!(at("yesterday"), None);
+    }
+
+    #[test]
+    fn a_point_is_a_time_a_transaction_or_a_place() {
+        let read = |text| point(text, chrono_tz::Asia::Seoul).map(|point| point.to_string());
+        assert_eq!(read("2026-05-01 03:00").ok().as_deref(), Some("2026-04-30 18:00:00 UTC"));
+        for text in ["latest", "gtid:3e11fa47-71ca-11e1-9e33-c80aa9429562:7", "before:0-1-7", "position:b.000042:1234"]
+        {
+            assert_eq!(read(text).ok().as_deref(), Some(text));
+        }
+        for text in ["gtid:7", "position:b.000042", "before:", "gtid"] {
+            assert!(read(text).is_err_and(|failure| failure.exit == Exit::Usage), "{text}");
+        }
     }
 
     #[test]

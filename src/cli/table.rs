@@ -1,16 +1,18 @@
 //! Lists for a terminal. No borders, so that a line can be cut out and pasted.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 use chrono::{DateTime, Utc};
 use chrono_tz::Tz;
 use comfy_table::{Cell, CellAlignment, Table, presets};
 
 use crate::catalog::SnapshotRecord;
+use crate::find::Found;
 use crate::human;
 use crate::human::Ink;
 use crate::id::SnapshotId;
 use crate::keys::PlaceKeys;
+use crate::mysql::binlog::{Ending, TableName, Touched};
 use crate::repository::KeyRecord;
 
 /// In which zone times are told, and beside which moment ages.
@@ -78,6 +80,71 @@ pub(super) fn keys(keys: &PlaceKeys, times: Times, ink: Ink) -> String {
     };
     let cells: Vec<Vec<String>> = keys.list.found.iter().map(row).collect();
     rows(&["", "key", "user", "host", "created"], &[], &cells, ink)
+}
+
+/// What is shown of a statement: enough to know it again.
+const STATEMENT_CHARS_MAX: usize = 80;
+
+/// Tables of a transaction that are named.
+const TABLES_SHOWN: usize = 3;
+
+/// Lists transactions, the newest last, with the GTID whole: it is what a recovery is told.
+#[must_use]
+pub(super) fn transactions(found: &VecDeque<Found>, times: Times, ink: Ink) -> String {
+    let row = |found: &Found| {
+        let gtid = found.group.gtid.as_ref().map_or_else(|| "none".to_owned(), ToString::to_string);
+        vec![
+            human::exact_time(found.group.committed, times.zone),
+            gtid,
+            format!("{}:{}", found.file, found.group.begin),
+            changes(found),
+            statement(found),
+        ]
+    };
+    let cells: Vec<Vec<String>> = found.iter().map(row).collect();
+    rows(&["committed", "transaction", "position", "changes", "statement"], &[], &cells, ink)
+}
+
+fn changes(found: &Found) -> String {
+    let mut changes: Vec<String> = found.tables.iter().take(TABLES_SHOWN).map(change).collect();
+    if found.tables.len() > TABLES_SHOWN {
+        changes.push(format!("{} more tables", found.tables.len() - TABLES_SHOWN));
+    }
+    if found.are_tables_more {
+        changes.push("tables that are not known".to_owned());
+    }
+    match found.group.ending {
+        Ending::Commit => {}
+        Ending::Rollback => changes.push("rolled back".to_owned()),
+        Ending::Prepare => changes.push("prepared (XA)".to_owned()),
+        Ending::Incident => changes.push("the server lost events here".to_owned()),
+    }
+    changes.join(", ")
+}
+
+/// Tells what happened to a table: `mall.orders drop`, `mall.orders delete 120`.
+fn change((name, touched): &(TableName, Touched)) -> String {
+    let mut text = if name.table.is_empty() { name.schema.clone() } else { format!("{}.{}", name.schema, name.table) };
+    for verb in &touched.verbs {
+        text.push_str(&format!(" {verb}"));
+    }
+    for (verb, count) in [("insert", touched.inserted), ("update", touched.updated), ("delete", touched.deleted)] {
+        if count > 0 {
+            let least = if touched.is_least { ">=" } else { "" };
+            text.push_str(&format!(" {verb} {least}{}", human::count(count)));
+        }
+    }
+    text
+}
+
+fn statement(found: &Found) -> String {
+    let Some(first) = found.texts.first() else { return String::new() };
+    let words: Vec<&str> = first.split_whitespace().collect();
+    let text = words.join(" ");
+    let is_cut = text.chars().count() > STATEMENT_CHARS_MAX;
+    let shown: String = text.chars().take(STATEMENT_CHARS_MAX).collect();
+    let more = if is_cut || found.texts.len() > 1 || found.is_more { " …" } else { "" };
+    format!("{shown}{more}")
 }
 
 #[cfg(test)]

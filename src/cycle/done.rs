@@ -1,6 +1,7 @@
 //! What the steps of a run did, and with which exit code.
 
 use crate::backup;
+use crate::capture::{Followed, Sealed};
 use crate::copy::Copied;
 use crate::drill::checks;
 use crate::drill::outcome::{CheckResult, CheckState, ChecksVerdict, DrillOutcome};
@@ -17,6 +18,7 @@ use crate::verify;
 #[derive(Debug)]
 pub enum Done {
     Backup(Box<BackupDone>),
+    Capture(Box<CaptureDone>),
     Copy(Vec<CopyDone>),
     Verify(Box<verify::Report>),
     Heal(Box<Healed>),
@@ -30,6 +32,28 @@ pub struct BackupDone {
     pub outcome: backup::Outcome,
     pub copies: Vec<CopyDone>,
     pub forgotten: Result<(ForgetPlan, Forgotten), Failure>,
+}
+
+/// What became of the binlogs that a policy captures.
+#[derive(Debug, Default)]
+pub struct CaptureDone {
+    pub sources: Vec<(String, Result<Captured, Failure>)>,
+    pub copies: Vec<CopyDone>,
+}
+
+/// What became of one source's binlog.
+#[derive(Debug, serde::Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Captured {
+    /// A daemon or another run captures it.
+    Elsewhere,
+    Here {
+        followed: Followed,
+        /// `None` where nothing was new.
+        sealed: Option<Sealed>,
+    },
+    /// Something kept the rest from coming; what came before is in the repository.
+    Broken { failure: Failure, sealed: Sealed },
 }
 
 #[derive(Debug)]
@@ -71,6 +95,7 @@ impl Done {
     pub fn exit(&self) -> Exit {
         match self {
             Self::Backup(done) => done.exit(),
+            Self::Capture(done) => done.exit(),
             Self::Copy(copies) => exit_of_copies(copies),
             Self::Verify(report) => exit_of_report(report),
             Self::Heal(healed) if healed.is_protected() => Exit::Protected,
@@ -87,6 +112,7 @@ impl Done {
     pub fn error(&self) -> Option<String> {
         let lines = match self {
             Self::Backup(done) => done.errors(),
+            Self::Capture(done) => done.errors(),
             Self::Copy(copies) => copies.iter().filter_map(CopyDone::error).collect(),
             Self::Verify(report) => faults(report).into_iter().collect(),
             Self::Heal(healed) => {
@@ -105,6 +131,7 @@ impl Done {
     pub fn bytes_copied(&self) -> u64 {
         let copies = match self {
             Self::Backup(done) => &done.copies,
+            Self::Capture(done) => &done.copies,
             Self::Copy(copies) => copies,
             Self::Verify(_) | Self::Heal(_) | Self::Proof(_) | Self::Prune(_) | Self::Drill(_) => return 0,
         };
@@ -143,8 +170,49 @@ impl BackupDone {
     }
 }
 
+impl CaptureDone {
+    /// Tells whether all that was to be captured is in the repository.
+    #[must_use]
+    pub fn is_whole(&self) -> bool {
+        self.failures().next().is_none()
+    }
+
+    fn failures(&self) -> impl Iterator<Item = (&str, &Failure)> {
+        self.sources.iter().filter_map(|(source, result)| match result {
+            Err(failure) | Ok(Captured::Broken { failure, .. }) => Some((source.as_str(), failure)),
+            Ok(Captured::Here { .. } | Captured::Elsewhere) => None,
+        })
+    }
+
+    /// Returns how much of it is new in the repository.
+    #[must_use]
+    pub fn bytes_stored(&self) -> u64 {
+        self.sealed().map(|sealed| sealed.bytes_stored).sum()
+    }
+
+    pub fn sealed(&self) -> impl Iterator<Item = &Sealed> {
+        self.sources.iter().filter_map(|(_, result)| match result {
+            Ok(Captured::Here { sealed, .. }) => sealed.as_ref(),
+            Ok(Captured::Broken { sealed, .. }) => Some(sealed),
+            Ok(Captured::Elsewhere) | Err(_) => None,
+        })
+    }
+
+    fn exit(&self) -> Exit {
+        let failed = self.failures().map(|(_, failure)| failure.exit);
+        failed.max().unwrap_or(Exit::Ok).max(exit_of_copies(&self.copies))
+    }
+
+    fn errors(&self) -> Vec<String> {
+        let failed = self.failures().map(|(source, failure)| format!("{source}: {}", failure.message));
+        failed.chain(self.copies.iter().filter_map(CopyDone::error)).collect()
+    }
+}
+
 impl CopyDone {
-    fn error(&self) -> Option<String> {
+    /// Says what keeps the copy from holding all.
+    #[must_use]
+    pub fn error(&self) -> Option<String> {
         match &self.result {
             Err(failure) => Some(format!("copy {}: {}", self.name, failure.message)),
             Ok(copied) if copied.is_complete() => None,
@@ -270,7 +338,7 @@ mod tests {
     use chrono::DateTime;
 
     use super::*;
-    use crate::drill::outcome::{ObjectivesMs, Origin, Place, Verdict};
+    use crate::drill::outcome::{ObjectivesMs, Origin, Place, Scenario, Verdict};
     use crate::id::RunId;
     use crate::store::{FileKind, Key};
     use crate::verify::{Checked, Finding, Level, Object};
@@ -298,6 +366,7 @@ mod tests {
             ended: DateTime::UNIX_EPOCH,
             place: Place { host: "backup1".to_owned(), sandboxes: Vec::new(), cores: 8, memory_bytes: 1 << 30 },
             from: Origin::Repository,
+            scenario: Scenario::Lost,
             snapshots: Vec::new(),
             phases: Vec::new(),
             rta_ms: None,

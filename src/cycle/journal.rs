@@ -20,6 +20,7 @@ use crate::verify::Level;
 #[serde(rename_all = "lowercase")]
 pub enum Verb {
     Backup,
+    Capture,
     Copy,
     Verify,
     Prune,
@@ -31,6 +32,7 @@ impl Verb {
     pub const fn name(self) -> &'static str {
         match self {
             Self::Backup => "backup",
+            Self::Capture => "capture",
             Self::Copy => "copy",
             Self::Verify => "verify",
             Self::Prune => "prune",
@@ -100,13 +102,16 @@ impl<'a> Journal<'a> {
         match done {
             Done::Verify(report) => self.end_verify(task, report.is_harmless())?,
             Done::Heal(healed) => self.end_heal(task, healed)?,
-            Done::Backup(_) | Done::Copy(_) | Done::Proof(_) | Done::Prune(_) | Done::Drill(_) => {}
+            Done::Backup(_) | Done::Capture(_) | Done::Copy(_) | Done::Proof(_) | Done::Prune(_) | Done::Drill(_) => {}
         }
         let backed: &[Backed] = if let Done::Backup(done) = done { &done.outcome.done } else { &[] };
         let end = RunEnd {
             error: done.error(),
             bytes_read: backed.iter().map(|one| one.bytes_read).sum(),
-            bytes_stored: backed.iter().map(|one| one.bytes_stored).sum(),
+            bytes_stored: match done {
+                Done::Capture(done) => done.bytes_stored(),
+                _ => backed.iter().map(|one| one.bytes_stored).sum(),
+            },
             bytes_copied: done.bytes_copied(),
             ..RunEnd::new(self.run.now(), done.exit().code())
         };

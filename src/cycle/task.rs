@@ -2,6 +2,7 @@
 
 use crate::backup;
 use crate::cycle::journal::Verb;
+use crate::drill::outcome::Scenario;
 use crate::policy::Policy;
 use crate::verify;
 
@@ -11,6 +12,10 @@ pub enum Task {
     Backup {
         options: backup::Options,
         with_copies: bool,
+    },
+    Capture {
+        /// Empty: all whose binlog the policy wants.
+        sources: Vec<String>,
     },
     Copy {
         /// Empty: all.
@@ -34,6 +39,7 @@ pub enum Task {
     Drill {
         /// `None`: what the policy says.
         from: Option<String>,
+        scenario: Scenario,
         keep: bool,
     },
 }
@@ -43,6 +49,7 @@ impl Task {
     pub fn verb(&self) -> Verb {
         match self {
             Self::Backup { .. } => Verb::Backup,
+            Self::Capture { .. } => Verb::Capture,
             Self::Copy { .. } => Verb::Copy,
             Self::Verify { .. } => Verb::Verify,
             Self::Prune { .. } => Verb::Prune,

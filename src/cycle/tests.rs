@@ -140,3 +140,20 @@ fn only_a_backup_of_the_whole_policy_is_the_schedules() {
     let one_copy = Task::Copy { copies: vec!["usb".to_owned()] };
     assert_eq!(stamps_of(&one_copy, &Ok(Done::Copy(Vec::new()))), [], "another copy may still be owed");
 }
+
+#[test]
+fn a_binlog_is_due_each_interval_and_not_at_every_second_look_of_cron() {
+    let captured = mall(
+        "mysql.db1 = { socket = \"/run/s.sock\", user = \"bkp\", binlog = { capture = true, interval = \"5m\" } }\n\
+         schedule = { backup = \"15 2 * * *\" }",
+    );
+    let now = at("2026-05-01T12:10:00Z");
+    let verbs = |stamps: &Stamps| agenda_of(&captured, stamps, now).verbs;
+    assert_eq!(verbs(&stamps(|_| {})), [Verb::Capture]);
+    assert_eq!(verbs(&stamps(|stamps| stamps.succeed("capture", at("2026-05-01T12:07:00Z")))), Vec::<Verb>::new());
+    assert_eq!(verbs(&stamps(|stamps| stamps.succeed("capture", at("2026-05-01T12:05:02Z")))), [Verb::Capture]);
+    assert_eq!(everything(&captured), [Verb::Backup, Verb::Capture, Verb::Verify]);
+    let failed = |at_: &str| stamps(|stamps| (0..9).for_each(|_| stamps.fail("capture", at(at_))));
+    assert_eq!(verbs(&failed("2026-05-01T12:06:00Z")), Vec::<Verb>::new());
+    assert_eq!(verbs(&failed("2026-05-01T12:05:00Z")), [Verb::Capture], "one sick source must not rest the others");
+}

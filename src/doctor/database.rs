@@ -3,6 +3,7 @@
 use mysql_async::Conn;
 use mysql_async::prelude::Queryable as _;
 
+use crate::doctor::capture;
 use crate::doctor::{Cause, Finding, State};
 use crate::human;
 use crate::mysql::product;
@@ -68,6 +69,7 @@ async fn look(
     }
     findings.push(clock(name, connection, run).await?);
     findings.push(binlog(name, connection).await?);
+    findings.extend(capture::examine(name, policy, run).await);
     findings.extend(survey(name, place, server, run).await);
     Ok(())
 }

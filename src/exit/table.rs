@@ -3,20 +3,24 @@
 use crate::against::AgainstError;
 use crate::backup::BackupError;
 use crate::backup::files::BackupFilesError;
+use crate::capture::CaptureError;
 use crate::catalog::CatalogError;
 use crate::copy::{CopyError, LedgerError};
 use crate::drill::DrillError;
 use crate::exit::{Exit, Failure};
 use crate::export::ExportError;
+use crate::find::FindError;
 use crate::heal::HealError;
 use crate::human;
 use crate::install::InstallError;
 use crate::keys::KeysError;
 use crate::kit::KitError;
+use crate::mysql::binlog::BinlogError;
 use crate::mysql::server::ServerError;
 use crate::place::PlaceError;
 use crate::policy::PolicyError;
 use crate::prune::PruneError;
+use crate::replay::ReplayError;
 use crate::report::ReportError;
 use crate::repository::RepositoryError;
 use crate::restore::RestoreError;
@@ -189,6 +193,31 @@ coded! {
         BackupError::Thread(_) => Exit::Failed,
         BackupError::Stopped(_) => Exit::Interrupted,
     };
+    CaptureError: |error| match error {
+        error if error.is_stop() => Exit::Interrupted,
+        CaptureError::Password(error) => error.code(),
+        CaptureError::Server(error) => error.code(),
+        CaptureError::Repository(error) => error.code(),
+        CaptureError::Held(_) => Exit::Locked,
+        CaptureError::NotEmpty(_) | CaptureError::Nothing(_) => Exit::Usage,
+        CaptureError::Event { .. }
+        | CaptureError::Hole { .. }
+        | CaptureError::Chain { .. }
+        | CaptureError::Gtid(_)
+        | CaptureError::Lost { .. }
+        | CaptureError::Rotten { .. }
+        | CaptureError::Diverged { .. }
+        | CaptureError::Damaged { .. } => Exit::Damaged,
+        CaptureError::Ask { .. }
+        | CaptureError::Stream(_)
+        | CaptureError::NoBinlog
+        | CaptureError::NoFile
+        | CaptureError::Ended
+        | CaptureError::OtherServer
+        | CaptureError::Spool { .. }
+        | CaptureError::Thread(_)
+        | CaptureError::Stopped(_) => Exit::Failed,
+    };
     VerifyError: |error| match error {
         VerifyError::Repository(error) => error.code(),
         VerifyError::Work(_) => Exit::Failed,
@@ -236,11 +265,39 @@ coded! {
         RestoreFilesError::Selection(_) | RestoreFilesError::NotInSnapshot { .. } => Exit::Usage,
         RestoreFilesError::Stopped(_) => Exit::Interrupted,
     };
+    ReplayError: |error| match error {
+        ReplayError::Dir { .. }
+        | ReplayError::NoSegment { .. }
+        | ReplayError::NotCaptured { .. }
+        | ReplayError::NoNumber { .. }
+        | ReplayError::NoPosition
+        | ReplayError::Gap { .. }
+        | ReplayError::OtherServer { .. }
+        | ReplayError::Beyond { .. }
+        | ReplayError::NoSuchTransaction { .. }
+        | ReplayError::NoBoundary { .. }
+        | ReplayError::Gtid(_)
+        | ReplayError::Unfit { .. } => Exit::Usage,
+        ReplayError::Busy => Exit::Locked,
+        ReplayError::Binlog { .. } => Exit::Damaged,
+        ReplayError::Server(error) => error.code(),
+        ReplayError::NoRoom { .. }
+        | ReplayError::Open { .. }
+        | ReplayError::Sql { .. }
+        | ReplayError::Serve { .. }
+        | ReplayError::Served(_)
+        | ReplayError::Follow { .. }
+        | ReplayError::Apply { .. }
+        | ReplayError::Mismatch { .. }
+        | ReplayError::Thread(_) => Exit::Failed,
+        ReplayError::Stopped(_) => Exit::Interrupted,
+    };
     RestoreError: |error| match error {
         RestoreError::NoSnapshot { .. }
         | RestoreError::UnknownId(_)
         | RestoreError::AmbiguousId(_)
         | RestoreError::Foreign(_)
+        | RestoreError::Binlog(_)
         | RestoreError::OtherSource { .. }
         | RestoreError::Nothing(_)
         | RestoreError::NoServer(_)
@@ -248,7 +305,14 @@ coded! {
         | RestoreError::ManyDatabases(..)
         | RestoreError::InPlace(_)
         | RestoreError::WrongHost { .. }
+        | RestoreError::NoDumpBefore { .. }
+        | RestoreError::NoBinlogs(_)
+        | RestoreError::NoTime { .. }
+        | RestoreError::PartialReplay(_)
         | RestoreError::NoTable(_) => Exit::Usage,
+        RestoreError::InReplay(_) => Exit::Locked,
+        RestoreError::Captured(error) => error.code(),
+        RestoreError::Replay(error) => error.code(),
         RestoreError::Manifest(error) => error.code(),
         RestoreError::Load(error) => error.code(),
         RestoreError::ReadBack(error) => error.code(),
@@ -273,6 +337,18 @@ coded! {
         AgainstError::Read(error) => error.code(),
         AgainstError::Source(error) => error.code(),
         AgainstError::NoDatabase(_) | AgainstError::NotDatabase(_) => Exit::Usage,
+    };
+    FindError: |error| match error {
+        FindError::List { .. } | FindError::Open { .. } => Exit::Failed,
+        FindError::NoFile { .. } => Exit::Usage,
+        FindError::Missing { .. } => Exit::Damaged,
+        FindError::Read { error, .. } => error.code(),
+        FindError::Stopped(_) => Exit::Interrupted,
+    };
+    BinlogError: |error| match error {
+        BinlogError::Io { .. } => Exit::Failed,
+        BinlogError::NoBinlog | BinlogError::Encrypted { .. } => Exit::Usage,
+        BinlogError::Damaged { .. } | BinlogError::Malformed { .. } | BinlogError::TooLarge { .. } => Exit::Damaged,
     };
     DrillError: |error| match error {
         DrillError::WorkDir { .. } | DrillError::Thread(_) => Exit::Failed,

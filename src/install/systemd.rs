@@ -164,13 +164,21 @@ fn written_places(setup: &Setup<'_>) -> Vec<PathBuf> {
     let policy = setup.policy;
     let mut places = vec![policy.repository.path.clone(), policy.state_dir.clone(), policy.report_dir()];
     places.extend(policy.drill.work_dir.clone());
+    places.extend(policy.mysql.values().filter_map(|source| source.binlog.as_ref()).map(|plan| plan.spool.clone()));
     places.extend(policy.copies.iter().filter_map(|copy| match &copy.place {
         CopyTarget::Dir(dir) => Some(dir.clone()),
         CopyTarget::S3(_) => None,
     }));
     // What lies inside another place is written with it.
     let outer = |path: &PathBuf| !places.iter().any(|other| other != path && path.starts_with(other));
-    places.iter().filter(|path| outer(path)).cloned().collect()
+    let mut outermost: Vec<PathBuf> = Vec::new();
+    for place in places.iter().filter(|path| outer(path)) {
+        // Several databases may have one spool.
+        if !outermost.contains(place) {
+            outermost.push(place.clone());
+        }
+    }
+    outermost
 }
 
 /// Tells whether the policy needs the machine's own /tmp or /var/tmp: a server's socket, a tree, a place.

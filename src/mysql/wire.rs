@@ -21,6 +21,7 @@ use crate::mysql::wire::handshake::{Greeting, capability, response, tls_request}
 use crate::mysql::wire::stream::PacketStream;
 
 mod auth;
+pub mod binlog;
 mod column;
 pub mod cursor;
 mod error;

@@ -13,6 +13,7 @@ use crate::policy::{CatchUp, Keep, Network, Objectives, Policy, RepositoryPlace,
 use crate::secret::SecretSource;
 
 mod agree;
+mod binlog;
 mod copies;
 mod drill;
 pub(super) mod fields;
@@ -44,6 +45,7 @@ pub(super) fn policy(raw: RawPolicy, file: &Path, hash: String, places: &Places)
         name: raw.name,
     };
     throttle::hand_down(&mut policy);
+    binlog::hand_down(&mut policy);
     // Values that are wrong by themselves would only seem to disagree.
     if check.faults.is_empty() {
         check.agreement(&policy);

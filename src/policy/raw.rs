@@ -221,6 +221,27 @@ pub(super) struct RawMysql {
     /// How the dump makes way for the application. Default: it does not.
     #[serde(default)]
     pub(super) throttle: RawThrottle,
+    /// How the server's binlog is captured, for recovery to any moment. Default: it is not.
+    #[serde(default)]
+    pub(super) binlog: RawBinlog,
+}
+
+/// The capture of a binlog: with a dump before, it brings back every moment since.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, expecting = "a table")]
+pub(super) struct RawBinlog {
+    /// Whether it is captured. Default: false.
+    #[serde(default)]
+    pub(super) capture: bool,
+    /// How far back every moment can be recovered. Default: `7d`.
+    pub(super) window: Option<String>,
+    /// How often what is new goes into the repository while `bkp daemon` runs, 1s to 1d. Default: `60s`.
+    pub(super) interval: Option<String>,
+    /// Where segments lie until they are in the repository. Default: `STATE_DIR/binlog`.
+    pub(super) spool: Option<String>,
+    /// The number by which the server knows bkp as a replica, 1 to 4294967295; no other of its replicas may have it. Default: one
+    /// above 2147483648 that comes from the names of policy and source.
+    pub(super) server_id: Option<i64>,
 }
 
 /// How a dump makes way for the application: it pauses, or reads more slowly, and keeps its moment all the while.

@@ -654,3 +654,22 @@ fn what_a_bucket_cannot_do_says_so() {
         hint: add `secret_access_key_file = "/etc/bkp/NAME.key"`
     "#);
 }
+
+#[test]
+fn a_captured_binlog_meets_what_a_nightly_dump_cannot() {
+    let policy = |interval: &str| {
+        let text = format!(
+            "version = 1\nname = \"mall\"\nobjectives = {{ rpo = \"5m\" }}\nschedule = {{ backup = \"15 2 * * *\" }}\n\
+             repository = {{ path = \"/backup/mall\", password_file = \"/etc/bkp/mall.key\" }}\nretention = {{ last = 3 }}\n\
+             [mysql.db1]\nsocket = \"/run/s.sock\"\nuser = \"bkp\"\nbinlog = {{ capture = true, {interval} }}\n"
+        );
+        Policy::parse(&text, Path::new("mall.toml")).map_err(|error| error.to_string())
+    };
+    let plan = policy("window = \"3d\"").unwrap().mysql["db1"].binlog.clone().unwrap();
+    assert_eq!((plan.window, plan.interval), (Duration::from_hours(72), Duration::from_mins(1)));
+    assert_eq!(plan.spool, Path::new("/var/lib/bkp/mall/binlog"));
+    let rare = policy("interval = \"10m\"").unwrap_err();
+    assert!(rare.contains("objectives.rpo"), "{rare}");
+    let wrong = policy("interval = \"2d\", server_id = 0").unwrap_err();
+    assert!(wrong.contains("binlog.interval") && wrong.contains("binlog.server_id"), "{wrong}");
+}

@@ -9,6 +9,7 @@
 use chrono::DateTime;
 
 use crate::id::BlobId;
+use crate::mysql::binlog::fuzz as binlog;
 use crate::mysql::manifest::Manifest;
 use crate::repository::config::Config;
 use crate::repository::index::{self, IndexBuilder};
@@ -25,11 +26,13 @@ pub const PARSERS: &[Parser] = &[
     ("blob", blob),
     ("config", config),
     ("document", document),
+    ("gtid_set", binlog::gtid_set),
     ("index", index),
     ("key", key),
     ("lock", lock),
     ("manifest", manifest),
     ("pack_header", pack_header),
+    ("segment", segment),
     ("snapshot", snapshot),
     ("tree", tree),
 ];
@@ -157,6 +160,11 @@ pub fn pack_header(bytes: &[u8]) {
     }
 }
 
+/// A binlog's events, after the format description.
+pub fn segment(bytes: &[u8]) {
+    let _ = binlog::segment(bytes);
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
@@ -166,6 +174,7 @@ mod tests {
     use std::path::Path;
 
     use super::*;
+    use crate::mysql::gtid::GtidSet;
 
     const CORPUS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fuzz/corpus");
 
@@ -203,6 +212,11 @@ mod tests {
         is_accepted("manifest", &|bytes| serde_json::from_slice::<Manifest>(bytes).is_ok());
         is_accepted("pack_header", &|bytes| pack::parse_entries(bytes).is_some_and(|blobs| blobs.len() > 1));
         is_accepted("snapshot", &|bytes| serde_json::from_slice::<Snapshot>(bytes).is_ok_and(|it| !it.tags.is_empty()));
+        is_accepted("gtid_set", &|bytes| {
+            std::str::from_utf8(bytes).is_ok_and(|text| text.parse().is_ok_and(|set: GtidSet| set.count() > 1))
+        });
+        is_accepted("segment", &|bytes| bytes.first() == Some(&0) && binlog::segment(bytes) > 10);
+        is_accepted("segment", &|bytes| bytes.first() == Some(&1) && binlog::segment(bytes) > 10);
         is_accepted("tree", &|bytes| Tree::from_json(bytes).is_ok_and(|tree| tree.nodes.len() > 1));
     }
 

@@ -65,6 +65,12 @@ impl Snapshot {
     pub fn tag(&self, name: &str) -> Option<&str> {
         self.tags.iter().find_map(|tag| tag.strip_prefix(name)?.strip_prefix('='))
     }
+
+    /// Tells whether it holds a database's binlog: with a dump it leads to a moment, and alone to none.
+    #[must_use]
+    pub fn is_binlog(&self) -> bool {
+        self.tag("kind") == Some("binlog")
+    }
 }
 
 /// Reads Go's `null` for an empty list.

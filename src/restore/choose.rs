@@ -42,8 +42,12 @@ impl Chosen {
         Self::new(stored, self.stored.snapshot.time + self.lost).filter(|older| older.source == self.source)
     }
 
+    /// Returns none for what no restore can begin with: another's snapshot, or a binlog.
     fn new(stored: &StoredSnapshot, until: DateTime<Utc>) -> Option<Self> {
         let snapshot = &stored.snapshot;
+        if snapshot.is_binlog() {
+            return None;
+        }
         Some(Self {
             source: snapshot.tag("source")?.to_owned(),
             kind: snapshot.tag("kind")?.to_owned(),
@@ -128,6 +132,9 @@ fn by_id(
     match (found.next(), found.next()) {
         (Some(stored), None) => {
             let id = stored.id.short();
+            if stored.snapshot.is_binlog() {
+                return Err(RestoreError::Binlog(id));
+            }
             let chosen = Chosen::new(stored, now).ok_or_else(|| RestoreError::Foreign(id.clone()))?;
             if sources.is_empty() || sources.contains(&chosen.source) {
                 return Ok(chosen);
@@ -208,6 +215,17 @@ mod tests {
         assert_eq!(absent(&Moment::At(at(1)), &["db1", "images"]), ["db1", "images"]);
         assert_eq!(absent(&Moment::At(at(2)), &["db1", "images"]), ["images"]);
         assert_eq!(absent(&Moment::Latest, &["db1", "videos"]), ["videos"]);
+    }
+
+    #[test]
+    fn a_binlog_is_no_newer_snapshot_of_its_database() -> Result<(), RestoreError> {
+        let mut nights = nights();
+        nights.push(stored("db1", "binlog", 10));
+        let chosen = choose(&nights, "mall", &["db1".to_owned()], &Moment::Latest, at(12))?;
+        assert_eq!((chosen[0].kind.as_str(), chosen[0].stored.snapshot.time), ("mysql", at(8)));
+        let by_id = Moment::Snapshot(nights[4].id.to_string());
+        assert!(matches!(choose(&nights, "mall", &[], &by_id, at(12)), Err(RestoreError::Binlog(_))));
+        Ok(())
     }
 
     #[test]

@@ -214,3 +214,15 @@ proptest! {
         prop_assert!(stays(&plain, &keep).len() <= 2 * daily as usize + 1);
     }
 }
+
+#[test]
+fn the_newest_binlog_supersedes_the_others_but_those_that_are_held() {
+    let held = Candidate { held: true, ..good("2026-11-30T09:00:00Z") };
+    let snapshots = [good("2026-11-30T11:00:00Z"), held, good("2026-11-30T11:01:00Z"), good("2026-11-01T00:00:00Z")];
+    let kept: Vec<_> = judge_binlogs(&snapshots).into_iter().filter(|verdict| verdict.keep).collect();
+    let reasons: Vec<_> = kept.iter().map(|verdict| (verdict.id, verdict.reasons.join(", "))).collect();
+    assert_eq!(reasons, [(snapshots[2].id, "newest binlog".to_owned()), (held.id, "held".to_owned())]);
+    let twins = [good("2026-11-30T11:00:00Z"), good("2026-11-30T11:00:00Z")];
+    assert!(judge_binlogs(&twins).iter().all(|verdict| verdict.keep), "their names do not tell which is the newer");
+    assert!(judge_binlogs(&[]).is_empty());
+}

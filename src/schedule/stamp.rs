@@ -137,6 +137,13 @@ impl Failure {
         (is_sane(self.at, now) && retry_at > now).then_some(retry_at)
     }
 
+    /// Like [`Failure::rests_until`], for what must not rest longer than so long.
+    #[must_use]
+    pub fn rests_until_within(&self, longest: TimeDelta, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
+        let retry_at = self.rests_until(now)?.min(self.at + longest);
+        (retry_at > now).then_some(retry_at)
+    }
+
     /// Returns when to try again: soon at first, for a failure often passes, then every hour, so that a database in trouble is
     /// not asked each minute.
     fn retry_at(self) -> DateTime<Utc> {

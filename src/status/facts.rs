@@ -10,6 +10,7 @@ use crate::catalog::RunRecord;
 use crate::catalog::SnapshotRecord;
 use crate::drill::outcome::{CheckState, Judgement, ObjectivesMs};
 use crate::id::SnapshotId;
+use crate::status::binlog;
 use crate::status::{CopyStatus, DrillStatus, Inputs, RunStatus, SnapshotStatus, SourceStatus};
 
 /// The verbs whose runs make snapshots.
@@ -28,7 +29,11 @@ fn source(inputs: &Inputs<'_>, name: &str, kind: &str) -> SourceStatus {
     let newer_incomplete = newest(&own, inputs.now, true)
         .filter(|incomplete| last_good.as_ref().is_none_or(|good| good.time < incomplete.time));
     let rpo_ms = ObjectivesMs::from(inputs.policy.objectives).rpo_ms;
-    let rpo = judge(last_good.as_ref().map(|good| good.age_ms), rpo_ms);
+    let binlog = if kind == "mysql" { binlog::of(inputs, name) } else { None };
+    // What came after the dump, the binlog brings back: as far as the repository has it, and without a gap.
+    let recoverable = binlog.as_ref().filter(|binlog| binlog.window.is_some()).and_then(|it| it.repository_lag_ms);
+    let age_ms = last_good.as_ref().map(|good| recoverable.map_or(good.age_ms, |lag| lag.min(good.age_ms)));
+    let rpo = judge(age_ms, rpo_ms);
     SourceStatus {
         source: name.to_owned(),
         kind: kind.to_owned(),
@@ -36,6 +41,7 @@ fn source(inputs: &Inputs<'_>, name: &str, kind: &str) -> SourceStatus {
         last_good,
         newer_incomplete,
         rpo,
+        binlog,
         snapshots: own.iter().filter(|snapshot| snapshot.store == REPOSITORY).count(),
     }
 }
@@ -71,6 +77,9 @@ pub(super) fn copies(inputs: &Inputs<'_>) -> Vec<CopyStatus> {
     places.map(|place| copy(inputs, &place.name)).collect()
 }
 
+/// A capture makes a snapshot each interval, and sends them each five minutes: those in between are not late.
+const BINLOG_PATIENCE_MS: u64 = 10 * 60 * 1_000;
+
 fn copy(inputs: &Inputs<'_>, name: &str) -> CopyStatus {
     let held = newest_by_source(inputs.snapshots, name);
     // Each store prunes alone: a copy is behind only by what is newer than what it holds.
@@ -78,7 +87,8 @@ fn copy(inputs: &Inputs<'_>, name: &str) -> CopyStatus {
         .snapshots
         .iter()
         .filter(|snapshot| snapshot.store == REPOSITORY)
-        .filter(|snapshot| held.get(snapshot.source.as_str()).is_none_or(|newest| snapshot.time > *newest))
+        .filter(|snapshot| snapshot.kind != "binlog" || age_ms(snapshot.time, inputs.now) > BINLOG_PATIENCE_MS)
+        .filter(|snapshot| held.get(&of(snapshot)).is_none_or(|newest| snapshot.time > *newest))
         .map(|snapshot| (snapshot.id, snapshot.time))
         .collect();
     let record = inputs.copies.iter().find(|copy| copy.name == name);
@@ -91,10 +101,17 @@ fn copy(inputs: &Inputs<'_>, name: &str) -> CopyStatus {
     }
 }
 
-fn newest_by_source<'a>(snapshots: &'a [SnapshotRecord], store: &str) -> BTreeMap<&'a str, DateTime<Utc>> {
+/// A source, and what of it: a database has dumps and its binlog.
+type Of<'a> = (&'a str, &'a str);
+
+fn of(snapshot: &SnapshotRecord) -> Of<'_> {
+    (&snapshot.source, &snapshot.kind)
+}
+
+fn newest_by_source<'a>(snapshots: &'a [SnapshotRecord], store: &str) -> BTreeMap<Of<'a>, DateTime<Utc>> {
     let mut newest = BTreeMap::new();
     for snapshot in snapshots.iter().filter(|snapshot| snapshot.store == store) {
-        let time = newest.entry(snapshot.source.as_str()).or_insert(snapshot.time);
+        let time = newest.entry(of(snapshot)).or_insert(snapshot.time);
         *time = snapshot.time.max(*time);
     }
     newest

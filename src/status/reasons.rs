@@ -9,6 +9,7 @@ use crate::drill::outcome::ChecksVerdict;
 use crate::drill::outcome::Judgement;
 use crate::forget::Freeze;
 use crate::human;
+use crate::status::binlog;
 use crate::status::facts::{self, age_ms};
 use crate::status::{CopyStatus, DrillStatus, Inputs, NextRun, Reason, RunStatus, SourceStatus, Status, Verdict};
 
@@ -27,6 +28,7 @@ pub(super) fn of(status: &Status, inputs: &Inputs<'_>) -> Vec<Reason> {
     let mut reasons = Vec::new();
     for source in &status.sources {
         reasons.extend(of_source(status, source));
+        reasons.extend(binlog::reasons(status, inputs, source));
     }
     reasons.extend(status.last_backup.as_ref().and_then(of_backup));
     reasons.extend(status.last_verify.as_ref().and_then(of_verify));

@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use crate::drill::outcome::Judgement;
 use crate::human;
 use crate::human::Ink;
+use crate::status::binlog;
 use crate::status::{CopyStatus, DrillStatus, SourceStatus, Status, Verdict};
 
 const WIDTH: usize = 80;
@@ -88,6 +89,7 @@ impl Screen<'_> {
         let mut text = self.heading("Backups", &columns);
         for source in &self.status.sources {
             text += &self.source(source);
+            text += &self.binlog(source);
         }
         text
     }
@@ -99,6 +101,16 @@ impl Screen<'_> {
         });
         let rest = format!("{} {}", self.judgement(source.rpo), self.ink.dim(&stores));
         self.row(&source.source, &source.kind, good.map(|good| good.time), &rest)
+    }
+
+    fn binlog(&self, source: &SourceStatus) -> String {
+        let Some(binlog) = &source.binlog else { return String::new() };
+        let mut text = format!("    {}\n", self.ink.dim(&binlog::line(binlog)));
+        if let Some(window) = &binlog.window {
+            let time = |moment| human::time(moment, self.status.timezone);
+            _ = writeln!(text, "    recovery window: {} to {}", time(window.from), time(window.to));
+        }
+        text
     }
 
     fn judgement(&self, judgement: Judgement) -> String {

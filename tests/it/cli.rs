@@ -16,6 +16,7 @@ use bkp::catalog::Catalog;
 use bkp::clock::SystemClock;
 use bkp::cycle;
 use bkp::cycle::task::Task;
+use bkp::drill::outcome::Scenario;
 use bkp::event::{Event, Events, Listener};
 use bkp::exit::Exit;
 use bkp::policy::Policy;
@@ -31,7 +32,7 @@ use crate::world::{Ended, files, noise};
 
 pub(crate) use desk::{BKP, Desk, flip};
 
-fn alone(args: &[&str]) -> Ended {
+pub(crate) fn alone(args: &[&str]) -> Ended {
     Command::new(BKP).args(args).stdin(Stdio::null()).output().unwrap().into()
 }
 
@@ -405,7 +406,7 @@ fn a_point_in_time_takes_the_newest_snapshot_at_or_before_it() {
         desk.bkp(&["restore", "mall", "--point-in-time", at, "--to-dir", &desk.text(dir), "--yes"])
     };
     let told = restore(at, "older").expect(0);
-    assert!(told.err.contains("does not replay binlogs"), "{}", told.err);
+    assert!(told.err.contains("from then until"), "{}", told.err);
     assert_eq!(files(&desk.path("older")), old);
     restore("latest", "newest").expect(0);
     assert_eq!(files(&desk.path("newest")), files(&desk.path("images")));
@@ -618,7 +619,7 @@ fn a_drill_that_is_told_to_stop_counts_neither_as_passed_nor_as_failed() {
     let run = Run::new(Arc::new(SystemClock), Events::new(stopper.clone()));
     *stopper.0.lock().unwrap() = Some(run.cancel.clone());
     let policy = Policy::load(&desk.path("policies/mall.toml")).unwrap();
-    let drill = Task::Drill { from: None, keep: false };
+    let drill = Task::Drill { from: None, scenario: Scenario::Lost, keep: false };
     let stopped = block_on(cycle::by_hand(&policy, &drill, Duration::ZERO, &run)).unwrap_err();
     assert_eq!(stopped.exit, Exit::Interrupted);
     assert!(!desk.path("bkp-drill-left").exists(), "it stopped before the drill began");

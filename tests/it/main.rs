@@ -1,14 +1,17 @@
 //! One binary for all tests that go through more than one module.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::missing_panics_doc)]
 
+mod binlog;
 mod blind;
 mod cache;
+mod capture;
 mod catalog;
 mod cli;
 mod copy;
 mod crash;
 mod cycle;
 mod damage;
+mod drill;
 mod dump;
 mod export;
 mod faults;
@@ -26,6 +29,7 @@ mod outage;
 mod policies;
 mod proof;
 mod prune;
+mod replay;
 mod report;
 mod repository;
 mod restic;

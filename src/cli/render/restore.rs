@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::cli::render::{LINES_MAX, more, shown, unnamed};
+use crate::cli::render::{LINES_MAX, more, replay, shown, unnamed};
 use crate::human;
 use crate::mysql::sql;
 use crate::policy::Policy;
@@ -30,6 +30,9 @@ pub(in crate::cli) fn restore_plan(policy: &Policy, plan: &Plan, from: Option<&s
         let time = human::time(chosen.stored.snapshot.time, policy.timezone);
         line!(text, "  {} of {time} (snapshot {}) into {}", chosen.source, chosen.id().short(), database.server.name());
         load_plan(&mut text, &database.load);
+        if let Some(replay) = &database.replay {
+            replay::plan(&mut text, policy, replay);
+        }
         first_order(&mut text, &database.load, plan.predicted_first);
     }
     for tree in &plan.trees {
@@ -119,10 +122,15 @@ fn first_order(text: &mut String, load: &LoadPlan, predicted: Option<Duration>) 
     );
 }
 
-/// Names the recovery point and what it loses: until binlogs are captured, all that was written after the snapshot.
+/// Names the recovery point and what it loses: where no binlogs are replayed, all that was written after the snapshot.
 fn recovery_point(text: &mut String, policy: &Policy, plan: &Plan) {
-    let chosen =
-        || plan.databases.iter().map(|database| &database.chosen).chain(plan.trees.iter().map(|tree| &tree.chosen));
+    for database in &plan.databases {
+        if let Some(replay) = &database.replay {
+            replay::recovery_point(text, policy, &database.chosen.source, replay);
+        }
+    }
+    let dumps = plan.databases.iter().filter(|database| database.replay.is_none()).map(|database| &database.chosen);
+    let chosen = || dumps.clone().chain(plan.trees.iter().map(|tree| &tree.chosen));
     let Some(oldest) = chosen().min_by_key(|chosen| chosen.stored.snapshot.time) else { return };
     let time = human::time(oldest.stored.snapshot.time, policy.timezone);
     let lost = human::duration(oldest.lost.to_std().unwrap_or_default());
@@ -131,7 +139,9 @@ fn recovery_point(text: &mut String, policy: &Policy, plan: &Plan) {
         Moment::Latest | Moment::Snapshot(_) => "now".to_owned(),
     };
     line!(text, "  recovery point: {time}; what was written in the {lost} from then until {until} is lost");
-    line!(text, "  (this version restores snapshots; it does not replay binlogs)");
+    if dumps.clone().next().is_some() {
+        line!(text, "  (no binlogs are replayed: `--point-in-time` with `--binlogs DIR` does that)");
+    }
     for chosen in chosen().filter(|chosen| chosen.is_incomplete) {
         let (id, source) = (chosen.id().short(), &chosen.source);
         line!(text, "  note: snapshot {id} of {source} is incomplete: some entries could not be read when it was made");
@@ -147,11 +157,12 @@ pub(in crate::cli) fn restore_plan_json(plan: &Plan) -> Value {
                 "source": database.chosen.source,
                 "snapshot": database.chosen.id(),
                 "time": database.chosen.stored.snapshot.time,
-                "lost_seconds": database.chosen.lost.num_seconds(),
+                "lost_seconds": database.replay.is_none().then(|| database.chosen.lost.num_seconds()),
                 "incomplete": database.chosen.is_incomplete,
                 "server": database.server.name(),
                 "bytes": database.load.bytes(),
                 "plan": database.load,
+                "replay": database.replay.as_ref().map(replay::plan_json),
             })
         })
         .collect();
@@ -203,6 +214,11 @@ pub(in crate::cli) fn restored(
             line!(text, "{:<10} time to first order {took}: {tables}", "");
         }
         not_loaded(&mut text, &loaded.failed);
+    }
+    for (database, replayed) in plan.databases.iter().zip(&restored.replayed) {
+        if let Some(replay) = &database.replay {
+            replay::done(&mut text, policy, &database.chosen.source, replay, replayed.as_ref());
+        }
     }
     for (source, tree) in &restored.trees {
         line!(
@@ -291,7 +307,9 @@ pub(in crate::cli) fn restored_json(restored: &Restored) -> Value {
     let databases: Vec<Value> = restored
         .databases
         .iter()
-        .map(|(source, loaded)| {
+        .enumerate()
+        .map(|(nth, (source, loaded))| {
+            let replayed = restored.replayed.get(nth).and_then(Option::as_ref);
             let failed: Vec<Value> = loaded
                 .failed
                 .iter()
@@ -302,6 +320,7 @@ pub(in crate::cli) fn restored_json(restored: &Restored) -> Value {
                 "rows": loaded.rows,
                 "tables": loaded.tables,
                 "first_order_millis": loaded.first_took.map(crate::backup::millis),
+                "replayed": replayed.map(replay::done_json),
                 "failed": failed,
             })
         })

@@ -23,6 +23,8 @@ pub enum WireError {
     Busy,
     #[error("the statement is larger than a packet")]
     TooLarge,
+    #[error("the protocol cannot ask for a binlog from {offset} on: that is beyond 4 GiB")]
+    BeyondOffset { offset: u64 },
     #[error("the account's authentication plugin `{plugin}` is not supported")]
     Plugin { plugin: String },
     #[error("the account's password may not cross the network in the clear, and the connection has no TLS")]

@@ -11,6 +11,10 @@ use tokio_util::sync::CancellationToken;
 
 use crate::mysql::wire::error::WireError;
 
+mod parts;
+
+pub(crate) use parts::Rest;
+
 /// How often a waiting read looks at the signal to stop.
 const SLICE: Duration = Duration::from_secs(1);
 

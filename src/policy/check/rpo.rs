@@ -12,6 +12,12 @@ impl Checker<'_> {
         let Some(rpo) = policy.objectives.rpo else {
             return;
         };
+        // A binlog that is captured brings back what came after the dump.
+        let mut captures = policy.mysql.values().map(|source| source.binlog.as_ref().map(|plan| plan.interval));
+        let is_captured = captures.all(|interval| interval.is_some_and(|interval| interval <= rpo));
+        if is_captured && policy.files.is_empty() && policy.schedule.backup.is_some() {
+            return;
+        }
         let Some(backup) = &policy.schedule.backup else {
             let remedy = "add `schedule.backup`, or leave rpo out";
             self.fault("objectives.rpo", "cannot be met: nothing schedules a backup", remedy);

@@ -39,6 +39,7 @@ impl Checker<'_> {
             lock_wait,
             non_transactional: non_transactional.unwrap_or_default(),
             throttle: self.throttle(&at("throttle"), &raw.throttle),
+            binlog: self.binlog(&at("binlog"), &raw.binlog),
         }
     }
 

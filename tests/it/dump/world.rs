@@ -142,6 +142,7 @@ pub(crate) fn source(connections: usize) -> MysqlSource {
         lock_wait: Duration::from_secs(3),
         non_transactional: NonTransactional::Refuse,
         throttle: Throttle::default(),
+        binlog: None,
     }
 }
 

@@ -1,0 +1,416 @@
+//! Follows a server's binlog into the spool.
+
+use std::time::{Duration, Instant};
+
+use chrono::{DateTime, Utc};
+
+use crate::capture::begin::{Start, first_file, missing, start, went_back};
+use crate::capture::chain::{Beginning, Epoch, Gap, Origin, Segment, is_next, number_of};
+use crate::capture::facts::{Facts, facts};
+use crate::capture::tail::Tail;
+use crate::capture::{Capture, CaptureError, HEARTBEAT, Spool};
+use crate::mysql::binlog::Header;
+use crate::mysql::gtid::Executed;
+use crate::mysql::manifest::Product;
+use crate::mysql::wire::Wire;
+use crate::mysql::wire::binlog::{AtEnd, BinlogStream, FIRST_EVENT, FilePosition, Next};
+use crate::run::Run;
+
+/// Events that come without a pause are made durable together, and no later than this.
+const SYNC_EVERY: Duration = Duration::from_millis(200);
+
+/// How often it is told how far the capture has come.
+const TELL_EVERY: Duration = Duration::from_secs(1);
+
+/// How often the server is asked what it has, while it is followed: what has come by the time that it told is a proof.
+const ASK_EVERY: Duration = HEARTBEAT;
+
+/// How long to follow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Until {
+    /// Up to what the server has when it is asked.
+    Now,
+    /// Until the run is told to stop, or the connection breaks.
+    Stopped,
+}
+
+/// What came in.
+#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize)]
+pub struct Followed {
+    pub bytes: u64,
+    /// The epoch that had to begin, and why.
+    pub began: Option<(u32, Beginning)>,
+    pub gaps: Vec<Gap>,
+    pub as_of: Option<DateTime<Utc>>,
+}
+
+/// Follows a source's server into its spool. Blocks.
+///
+/// # Errors
+/// Those of the server, of the connection, and of the spool. All that came before is durable, whatever the end was.
+pub fn follow(capture: &Capture, spool: &Spool, until: Until, run: &Run) -> Result<Followed, CaptureError> {
+    let mut wire = capture.server.open_wire(&run.cancel)?;
+    let asked = run.now();
+    let facts = facts(&mut wire)?;
+    let mut follower = Follower::new(capture, spool, &facts, Goal::of(&facts, asked), run);
+    let mut begins = start(&spool.chain(), &facts, follower.is_spooled());
+    loop {
+        match follower.go(wire, begins, until) {
+            // What the file itself says is known only now.
+            Err(Broken::WentBack) => begins = Start::Epoch(Beginning::WentBack),
+            Err(Broken::Error(error)) => return Err(error),
+            Ok(()) => return Ok(follower.followed),
+        }
+        wire = capture.server.open_wire(&run.cancel)?;
+    }
+}
+
+/// Why a stream ended.
+enum Broken {
+    Error(CaptureError),
+    /// The server's file is not the one that was captured.
+    WentBack,
+}
+
+impl From<CaptureError> for Broken {
+    fn from(error: CaptureError) -> Self {
+        Self::Error(error)
+    }
+}
+
+/// What a server had at a moment.
+struct Goal {
+    moment: DateTime<Utc>,
+    file: String,
+    bytes: u64,
+}
+
+impl Goal {
+    /// The moment is by the earlier of two clocks: ours, and the server's, which dates the transactions.
+    fn of(facts: &Facts, asked: DateTime<Utc>) -> Option<Self> {
+        let (file, bytes) = facts.files.last()?.clone();
+        Some(Self { moment: facts.clock.map_or(asked, |clock| clock.min(asked)), file, bytes })
+    }
+}
+
+struct Follower<'a> {
+    capture: &'a Capture,
+    spool: &'a Spool,
+    facts: &'a Facts,
+    run: &'a Run,
+    /// What the server told that it has, until that has come.
+    goal: Option<Goal>,
+    asked: Instant,
+    /// The connection by which it is asked beside the stream.
+    beside: Option<Wire>,
+    tail: Option<Tail>,
+    /// The stream is of the file that was captured.
+    is_same: bool,
+    /// Where the stream stands in its file. Behind the tail's end only where a file had to be asked for from its beginning.
+    offset: u64,
+    synced: Instant,
+    told: Option<Instant>,
+    followed: Followed,
+}
+
+impl<'a> Follower<'a> {
+    fn new(capture: &'a Capture, spool: &'a Spool, facts: &'a Facts, goal: Option<Goal>, run: &'a Run) -> Self {
+        Self {
+            capture,
+            spool,
+            facts,
+            run,
+            goal,
+            asked: Instant::now(),
+            beside: None,
+            tail: None,
+            is_same: false,
+            offset: 0,
+            synced: Instant::now(),
+            told: None,
+            followed: Followed::default(),
+        }
+    }
+
+    fn product(&self) -> Product {
+        self.facts.origin.product
+    }
+
+    fn is_spooled(&self) -> bool {
+        let chain = self.spool.chain();
+        let last = chain.segments().last().map(|(epoch, segment)| self.spool.file(epoch, &segment.file));
+        last.is_some_and(|path| path.exists())
+    }
+
+    /// Streams from a start on, and keeps all that came whole, however it ended.
+    fn go(&mut self, wire: Wire, begins: Start, until: Until) -> Result<(), Broken> {
+        (self.tail, self.is_same) = (None, false);
+        let from = self.begin(begins)?;
+        let at_end = if until == Until::Now { AtEnd::Stop } else { AtEnd::Wait };
+        let stream = wire.stream_binlog(self.product(), &from, &self.capture.replica(), at_end);
+        let ended =
+            stream.map_err(CaptureError::Stream).map_err(Broken::from).and_then(|stream| self.take_all(stream, until));
+        let kept = self.keep();
+        match ended {
+            Err(Broken::Error(error)) if error.is_stop() && until == Until::Stopped => Ok(kept?),
+            Err(broken) => Err(broken),
+            Ok(()) => Ok(kept?),
+        }
+    }
+
+    /// Prepares the chain and the segment, and returns from where to ask.
+    fn begin(&mut self, begins: Start) -> Result<FilePosition, Broken> {
+        match begins {
+            Start::Epoch(why) => {
+                let from = first_file(self.capture, self.facts, self.run)?;
+                self.begin_epoch(why)?;
+                Ok(from)
+            }
+            Start::Next(from) => {
+                self.spool.change(|chain| {
+                    let last = chain.epochs.last_mut().and_then(|epoch| epoch.segments.last_mut());
+                    if let Some(segment) = last {
+                        segment.is_closed = true;
+                    }
+                })?;
+                Ok(from)
+            }
+            Start::Within(from) => self.resume(from),
+        }
+    }
+
+    fn begin_epoch(&mut self, why: Beginning) -> Result<(), CaptureError> {
+        let (now, origin): (_, Origin) = (self.run.now(), self.facts.origin.clone());
+        let number = self.spool.change(|chain| {
+            // One that got no segment tells nothing.
+            chain.epochs.retain(|epoch| !epoch.segments.is_empty());
+            // Nothing more comes to those before.
+            let segments = chain.epochs.iter_mut().flat_map(|epoch| &mut epoch.segments);
+            segments.for_each(|segment| segment.is_closed = true);
+            let number = chain.epochs.last().map_or(1, |epoch| epoch.number + 1);
+            chain.epochs.push(Epoch::new(number, now, why, origin));
+            number
+        })?;
+        self.followed.began = Some((number, why));
+        self.spool.make_epoch(number)
+    }
+
+    /// Opens the newest segment behind its last whole event.
+    fn resume(&mut self, from: FilePosition) -> Result<FilePosition, Broken> {
+        let (number, carried) = self.carried(&from.file)?;
+        let path = self.spool.file(number, &from.file);
+        let tail = if path.exists() {
+            let durable = self.spool.chain().segment(number, &from.file).map_or(0, |segment| segment.bytes);
+            Tail::resume(&path, &from.file, carried, durable)?
+        } else {
+            self.spool.make_epoch(number)?;
+            Tail::create(&path, &from.file, carried)?
+        };
+        // A file begins with its format event: before that is there, there is nothing to go on from. Past 4 GiB the protocol has
+        // no words for an offset: then all comes again, and what is there already is passed over.
+        let is_asked = tail.scan.format.is_some() && u32::try_from(tail.scan.bytes).is_ok();
+        let offset = if is_asked { tail.scan.bytes } else { FIRST_EVENT };
+        self.tail = Some(tail);
+        self.settle()?;
+        if self.prove()? { Ok(FilePosition { file: from.file, offset }) } else { Err(Broken::WentBack) }
+    }
+
+    /// Returns the epoch at hand, and what the server had executed before a file of it, as far as the segments tell.
+    fn carried(&self, file: &str) -> Result<(u32, Executed), CaptureError> {
+        let chain = self.spool.chain();
+        let Some(epoch) = chain.epochs.last() else { return Err(CaptureError::NoFile) };
+        let before = epoch.segments.iter().take_while(|segment| segment.file != file).last();
+        let executed = before.map(|segment| segment.executed(self.product())).transpose()?;
+        Ok((epoch.number, executed.unwrap_or_else(|| Executed::new(self.product()))))
+    }
+
+    fn take_all(&mut self, mut stream: BinlogStream, until: Until) -> Result<(), Broken> {
+        loop {
+            if self.is_dirty() && (stream.is_drained() || self.synced.elapsed() >= SYNC_EVERY) {
+                self.settle()?;
+            }
+            if until == Until::Stopped && self.goal.is_none() && self.asked.elapsed() >= ASK_EVERY {
+                self.ask()?;
+            }
+            if let Some(goal) = self.goal.take_if(|goal| has_reached(goal, self.tail.as_ref().filter(|_| self.is_same)))
+            {
+                self.settle()?;
+                self.note_as_of(goal.moment);
+                if until == Until::Now {
+                    return Ok(());
+                }
+            }
+            self.tell()?;
+            match stream.next().map_err(CaptureError::Stream)? {
+                Next::File(at) => self.enter(&at)?,
+                Next::Format(header) => self.check_same(header)?,
+                Next::Event(header) => self.event(header, &mut stream)?,
+                Next::Heartbeat => {}
+                // That a server ends the stream proves nothing of what it has: it may be going down.
+                Next::End => return Err(CaptureError::Ended.into()),
+            }
+        }
+    }
+
+    /// Asks the server what it has by now.
+    fn ask(&mut self) -> Result<(), CaptureError> {
+        let mut wire = match self.beside.take() {
+            Some(wire) => wire,
+            None => self.capture.server.open_wire(&self.run.cancel)?,
+        };
+        let asked = self.run.now();
+        let facts = facts(&mut wire)?;
+        if facts.origin.server != self.facts.origin.server {
+            return Err(CaptureError::OtherServer);
+        }
+        (self.goal, self.asked, self.beside) = (Goal::of(&facts, asked), Instant::now(), Some(wire));
+        Ok(())
+    }
+
+    /// Goes over to a file: the one at hand, or another that begins.
+    fn enter(&mut self, at: &FilePosition) -> Result<(), CaptureError> {
+        self.offset = at.offset;
+        if self.tail.as_ref().is_some_and(|tail| tail.name() == at.file) {
+            return Ok(());
+        }
+        self.close()?;
+        let (number, carried) = self.carried(&at.file)?;
+        let mut tail = Tail::create(&self.spool.file(number, &at.file), &at.file, carried)?;
+        // What the chain names is there, for whoever seals meanwhile.
+        tail.sync()?;
+        let segment = tail.scan.segment(&at.file, false);
+        self.tail = Some(tail);
+        self.spool.change(|chain| {
+            if let Some(epoch) = chain.epochs.last_mut() {
+                epoch.segments.retain(|other| other.file != segment.file);
+                epoch.segments.push(segment);
+            }
+        })?;
+        self.spool.sync_names(number)
+    }
+
+    /// Ends the segment at hand: the server goes on with another file.
+    fn close(&mut self) -> Result<(), CaptureError> {
+        self.settle()?;
+        let Some(tail) = self.tail.take() else { return Ok(()) };
+        let closed = tail.scan.segment(tail.name(), true);
+        self.spool.change(|chain| put(chain.epochs.last_mut(), closed))
+    }
+
+    fn event(&mut self, header: Header, stream: &mut BinlogStream) -> Result<(), Broken> {
+        let Some(tail) = &mut self.tail else { return Err(CaptureError::NoFile.into()) };
+        self.is_same = true;
+        let offset = self.offset;
+        self.offset += u64::from(header.length);
+        if offset < tail.scan.bytes {
+            return Ok(());
+        }
+        let knew_before = tail.scan.before.is_some();
+        tail.begin(header)?;
+        while let Some(part) = stream.part().map_err(CaptureError::Stream)? {
+            tail.write(part)?;
+        }
+        tail.end()?;
+        self.followed.bytes += u64::from(header.length);
+        let knows_before = tail.scan.before.is_some();
+        if knows_before && !knew_before && !self.prove()? {
+            return Err(Broken::WentBack);
+        }
+        Ok(())
+    }
+
+    /// Proves that the file at hand follows the one before it, and names what is missing between. Returns false where it cannot
+    /// follow it at all.
+    fn prove(&mut self) -> Result<bool, CaptureError> {
+        let Some(tail) = &self.tail else { return Ok(true) };
+        let Some(before) = &tail.scan.before else { return Ok(true) };
+        let file = tail.name().to_owned();
+        let mut chain = self.spool.chain();
+        let Some(epoch) = chain.epochs.last_mut() else { return Ok(true) };
+        epoch.segments.retain(|segment| segment.file != file);
+        let Some(last) = epoch.segments.last() else { return Ok(true) };
+        let executed = last.executed(self.facts.origin.product)?;
+        if went_back(&executed, before) {
+            self.spool.change(|chain| {
+                let epoch = chain.epochs.last_mut().into_iter();
+                epoch.for_each(|epoch| epoch.segments.retain(|segment| segment.file != file));
+            })?;
+            return Ok(false);
+        }
+        let missing = missing(&executed, before);
+        let is_gap = missing.is_some() || (!self.facts.names_all_by_gtid() && !is_next(&last.file, &file));
+        if is_gap && epoch.gaps.iter().all(|gap| gap.before != file) {
+            let gap = Gap { after: last.file.clone(), before: file, missing };
+            self.followed.gaps.push(gap.clone());
+            self.spool
+                .change(|chain| chain.epochs.last_mut().into_iter().for_each(|epoch| epoch.gaps.push(gap.clone())))?;
+        }
+        Ok(true)
+    }
+
+    /// Holds the file that goes on against the one that was captured: after a reset there may be another of the same name.
+    fn check_same(&mut self, header: Header) -> Result<(), Broken> {
+        self.is_same = self.tail.as_ref().is_none_or(|tail| tail.scan.created() == header.timestamp);
+        if self.is_same { Ok(()) } else { Err(Broken::WentBack) }
+    }
+
+    fn is_dirty(&self) -> bool {
+        self.tail.as_ref().is_some_and(|tail| tail.is_dirty)
+    }
+
+    /// Makes what came durable, and says so in the chain.
+    fn settle(&mut self) -> Result<(), CaptureError> {
+        self.synced = Instant::now();
+        let Some(tail) = &mut self.tail else { return Ok(()) };
+        tail.sync()?;
+        let segment = tail.scan.segment(tail.name(), false);
+        self.spool.note(|chain| put(chain.epochs.last_mut(), segment));
+        Ok(())
+    }
+
+    fn note_as_of(&self, moment: DateTime<Utc>) {
+        let now = self.run.now();
+        self.spool.note(|chain| chain.note_as_of(moment, now));
+    }
+
+    /// Cuts off what did not come whole, and makes the rest durable.
+    fn keep(&mut self) -> Result<(), CaptureError> {
+        if let Some(tail) = &mut self.tail {
+            tail.cut()?;
+            self.settle()?;
+        }
+        self.spool.change(|_| ())?;
+        self.followed.as_of = self.spool.chain().as_of;
+        self.told = None;
+        self.tell()
+    }
+
+    fn tell(&mut self) -> Result<(), CaptureError> {
+        if self.told.is_some_and(|told| told.elapsed() < TELL_EVERY) {
+            return Ok(());
+        }
+        self.told = Some(Instant::now());
+        let (file, offset) =
+            self.tail.as_ref().map_or((String::new(), 0), |tail| (tail.name().to_owned(), tail.scan.bytes));
+        let as_of = self.spool.chain().as_of;
+        self.spool.tell(|progress| {
+            (progress.as_of, progress.file, progress.offset, progress.error) = (as_of, file, offset, None);
+        })
+    }
+}
+
+/// Tells whether a segment is as far as a server was.
+fn has_reached(goal: &Goal, tail: Option<&Tail>) -> bool {
+    let Some(tail) = tail else { return false };
+    let numbers = number_of(tail.name()).zip(number_of(&goal.file));
+    let is_past = numbers.is_some_and(|(own, end)| own.0 == end.0 && own.1 > end.1);
+    is_past || (tail.name() == goal.file && tail.scan.bytes >= goal.bytes)
+}
+
+/// Puts what is known of a segment in its place.
+fn put(epoch: Option<&mut Epoch>, segment: Segment) {
+    let place = epoch.and_then(|epoch| epoch.segments.iter_mut().find(|other| other.file == segment.file));
+    if let Some(place) = place {
+        *place = segment;
+    }
+}

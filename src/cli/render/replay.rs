@@ -1,0 +1,128 @@
+//! What a replay is going to bring, and brought.
+
+use std::fmt::Write as _;
+
+use serde_json::{Value, json};
+
+use crate::cli::render::shown;
+use crate::human;
+use crate::mysql::binlog::Clock;
+use crate::mysql::manifest::Position;
+use crate::policy::Policy;
+use crate::replay::{Mark, ReplayPlan, Replayed};
+use crate::restore::replay::DatabaseReplay;
+
+/// Tells which transactions come, before they do.
+pub(super) fn plan(text: &mut String, policy: &Policy, replay: &DatabaseReplay) {
+    let ReplayPlan { transactions, bytes, feed, begin, end, last, first_excluded, .. } = &replay.plan;
+    line!(
+        text,
+        "    replay {}, {} of {}, from {} to {}",
+        human::counted(*transactions, "transaction", "transactions"),
+        human::bytes(*bytes),
+        human::counted(feed.segments.len() as u64, "binlog", "binlogs"),
+        place(begin),
+        place(end)
+    );
+    let none = || "none".to_owned();
+    line!(text, "      last included:  {}", last.as_ref().map_or_else(none, |last| mark(policy, last)));
+    line!(text, "      first excluded: {}", first_excluded.as_ref().map_or_else(none, |first| mark(policy, first)));
+    notes(text, &replay.plan);
+}
+
+fn notes(text: &mut String, plan: &ReplayPlan) {
+    if plan.later > 0 {
+        let count = human::counted(plan.later, "transaction that comes bears", "transactions that come bear");
+        line!(
+            text,
+            "      note: {count} a later time than the point: a clock was set back, or a session's; `--yes` does not take them"
+        );
+    }
+    if plan.last.as_ref().is_some_and(|last| last.clock == Clock::Session) {
+        line!(text, "      note: times are those of the last statements, by the second: this product tells no others");
+    }
+    if plan.falls_short {
+        line!(
+            text,
+            "      note: the binlogs do not lead to the point; what is lost behind their end, they cannot tell"
+        );
+    }
+    if !plan.has_gtids && plan.transactions > 0 {
+        line!(text, "      note: the source had no GTIDs: should the target break down, the restore begins anew");
+    }
+}
+
+fn place(place: &Position) -> String {
+    format!("{}:{}", shown(&place.file), place.offset)
+}
+
+/// Writes a transaction: when, which, where it ends.
+fn mark(policy: &Policy, mark: &Mark) -> String {
+    let gtid = mark.gtid.as_ref().map_or_else(|| "no GTID".to_owned(), ToString::to_string);
+    let local = mark.time.with_timezone(&policy.timezone);
+    let form = if mark.clock == Clock::Server { "%Y-%m-%d %H:%M:%S%.6f %Z" } else { "%Y-%m-%d %H:%M:%S %Z" };
+    format!("{}, {gtid}, {} to {}", local.format(form), place(&mark.begin), mark.end.offset)
+}
+
+/// Names the recovery point of a database that is replayed.
+pub(super) fn recovery_point(text: &mut String, policy: &Policy, source: &str, replay: &DatabaseReplay) {
+    let last = replay.plan.last.as_ref();
+    let last = last.map_or_else(|| "the dump itself".to_owned(), |last| mark(policy, last));
+    line!(text, "  recovery point of {source}: {}; its last transaction: {last}", replay.point);
+}
+
+/// Tells what was replayed, or that it was not.
+pub(super) fn done(
+    text: &mut String,
+    policy: &Policy,
+    source: &str,
+    replay: &DatabaseReplay,
+    replayed: Option<&Replayed>,
+) {
+    let Some(replayed) = replayed else {
+        line!(text, "{source:<10} NOT REPLAYED: tables of the dump are missing, on which the binlogs build");
+        return;
+    };
+    let count = human::counted(replayed.transactions, "transaction", "transactions");
+    let (bytes, took) = (human::bytes(replayed.bytes), human::duration(replayed.took));
+    line!(text, "{source:<10} replayed {count}, {bytes}, in {took}; the target has executed what was planned");
+    if let Some(last) = &replay.plan.last {
+        line!(text, "{:<10} last transaction: {}", "", mark(policy, last));
+    }
+    if replayed.prepared > 0 {
+        let count = human::counted(replayed.prepared, "transaction is", "transactions are");
+        line!(text, "{:<10} {count} prepared and waiting for XA COMMIT or XA ROLLBACK: see XA RECOVER", "");
+    }
+    for event in &replayed.events_off {
+        line!(text, "{:<10} event {} is off, as on any replica: ALTER EVENT … ENABLE", "", shown(event));
+    }
+}
+
+pub(super) fn plan_json(replay: &DatabaseReplay) -> Value {
+    let plan = &replay.plan;
+    json!({
+        "point": replay.point.to_string(),
+        "transactions": plan.transactions,
+        "bytes": plan.bytes,
+        "binlogs": plan.feed.segments.iter().map(|segment| segment.name.as_str()).collect::<Vec<_>>(),
+        "begin": plan.begin,
+        "end": plan.end,
+        "last_included": plan.last,
+        "first_excluded": plan.first_excluded,
+        "later": plan.later,
+        "executed": plan.executed.to_string(),
+        "falls_short": plan.falls_short,
+        "loaded_already": replay.is_loaded,
+    })
+}
+
+pub(super) fn done_json(replayed: &Replayed) -> Value {
+    json!({
+        "transactions": replayed.transactions,
+        "bytes": replayed.bytes,
+        "millis": crate::backup::millis(replayed.took),
+        "executed": replayed.executed,
+        "prepared": replayed.prepared,
+        "events_off": replayed.events_off,
+    })
+}

@@ -1,0 +1,107 @@
+//! SQL text as words, quoted names and symbols.
+
+use std::borrow::Cow;
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Token<'a> {
+    Word(&'a str),
+    /// A name in backticks, or a text in double quotes, which is a name under `ANSI_QUOTES`.
+    Quoted(Cow<'a, str>),
+    /// Any other character; a text in single quotes is its quote.
+    Symbol(char),
+}
+
+impl Token<'_> {
+    /// Tells whether it is this word, which is written in capitals.
+    pub(super) fn is(&self, word: &str) -> bool {
+        matches!(self, Self::Word(text) if text.eq_ignore_ascii_case(word))
+    }
+
+    pub(super) fn text(&self) -> &str {
+        match self {
+            Self::Word(text) => text,
+            Self::Quoted(text) => text,
+            Self::Symbol(_) => "",
+        }
+    }
+}
+
+/// The tokens of a text, without spaces and comments. What stands in `/*! … */` is no comment.
+pub(super) struct Tokens<'a> {
+    rest: &'a str,
+}
+
+impl<'a> Tokens<'a> {
+    pub(super) fn new(text: &'a str) -> Self {
+        Self { rest: text }
+    }
+
+    /// Goes past spaces and comments.
+    fn skip_blank(&mut self) {
+        loop {
+            self.rest = self.rest.trim_start();
+            if let Some(hint) = self.rest.strip_prefix("/*!").or_else(|| self.rest.strip_prefix("/*M!")) {
+                self.rest = hint.trim_start_matches(|digit: char| digit.is_ascii_digit());
+            } else if self.rest.starts_with("*/") {
+                self.rest = &self.rest[2..];
+            } else if let Some(comment) = self.rest.strip_prefix("/*") {
+                self.rest = comment.split_once("*/").map_or("", |(_, rest)| rest);
+            } else if self.rest.starts_with('#') || self.rest.starts_with("-- ") || self.rest.starts_with("--\n") {
+                self.rest = self.rest.split_once('\n').map_or("", |(_, rest)| rest);
+            } else {
+                return;
+            }
+        }
+    }
+
+    /// Takes what stands between quotes, of which the first has been taken; one that is doubled stands for itself.
+    fn quoted(&mut self, quote: char) -> Cow<'a, str> {
+        let mut name = Cow::Borrowed("");
+        loop {
+            let end = self.rest.find(quote).unwrap_or(self.rest.len());
+            name += &self.rest[..end];
+            self.rest = self.rest.get(end + 1..).unwrap_or("");
+            if !self.rest.starts_with(quote) {
+                break;
+            }
+            name.to_mut().push(quote);
+            self.rest = &self.rest[1..];
+        }
+        name
+    }
+
+    /// Goes past a text in single quotes, with backslashes in it.
+    fn skip_string(&mut self) {
+        let mut is_escaped = false;
+        let end = self.rest.find(|c: char| {
+            let is_end = c == '\'' && !is_escaped;
+            is_escaped = c == '\\' && !is_escaped;
+            is_end
+        });
+        self.rest = end.map_or("", |end| &self.rest[end + 1..]);
+    }
+}
+
+impl<'a> Iterator for Tokens<'a> {
+    type Item = Token<'a>;
+
+    fn next(&mut self) -> Option<Token<'a>> {
+        self.skip_blank();
+        let is_word = |c: char| c.is_alphanumeric() || c == '_' || c == '$' || !c.is_ascii();
+        let length = self.rest.find(|c: char| !is_word(c)).unwrap_or(self.rest.len());
+        if length > 0 {
+            let (word, rest) = self.rest.split_at(length);
+            self.rest = rest;
+            return Some(Token::Word(word));
+        }
+        let mut chars = self.rest.chars();
+        let first = chars.next()?;
+        self.rest = chars.as_str();
+        match first {
+            '`' | '"' => return Some(Token::Quoted(self.quoted(first))),
+            '\'' => self.skip_string(),
+            _ => {}
+        }
+        Some(Token::Symbol(first))
+    }
+}

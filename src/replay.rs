@@ -1,0 +1,190 @@
+//! Replays binlogs on a restored server: it follows `bkp` as a replica for as long as that takes.
+//!
+//! [`ReplayPlan`] finds the transactions from a dump's position to a recovery point. [`Source`] serves their bytes as they are, as a
+//! replication source does, and [`Target`] makes the server apply them with its own parallel workers. The stream ends after the last
+//! transaction of the plan, so that nothing has to be stopped in time; a replay that was interrupted goes on from what the server
+//! has applied.
+
+use std::io;
+use std::path::PathBuf;
+
+use chrono::{DateTime, Utc};
+
+use crate::human;
+use crate::mysql::binlog::BinlogError;
+use crate::mysql::gtid::GtidError;
+use crate::mysql::server::ServerError;
+use crate::run::Stopped;
+
+mod answers;
+mod ask;
+mod channel;
+mod choose;
+mod feed;
+mod fitness;
+mod made;
+mod plan;
+mod point;
+mod record;
+pub mod segments;
+mod serve;
+mod settings;
+mod status;
+mod target;
+mod wire;
+
+pub use feed::Feed;
+pub use plan::{Mark, ReplayPlan, Start};
+pub use point::Point;
+pub use record::Record;
+pub use segments::Segment;
+pub use serve::{Face, Source};
+pub use target::{Replayed, Target};
+
+#[derive(Debug, thiserror::Error)]
+pub enum ReplayError {
+    #[error("look for binlogs in `{}`", dir.display())]
+    Dir {
+        dir: PathBuf,
+        #[source]
+        error: io::Error,
+    },
+    #[error("look for binlogs in `{}`: the dump's position is in `{name}`, and that file is not there", dir.display())]
+    NoSegment { name: String, dir: PathBuf },
+    #[error(
+        "replay binlogs: snapshot {snapshot} of captured segments does not lead on from the dump, whose position is in `{name}`"
+    )]
+    NotCaptured { name: String, snapshot: String },
+    #[error(
+        "fetch the binlogs into `{}`: they take {}, and {} are free", dir.display(), human::bytes(*wanted), human::bytes(*free)
+    )]
+    NoRoom { dir: PathBuf, wanted: u64, free: u64 },
+    #[error("replay binlogs: the file `{name}` bears no number to go on from")]
+    NoNumber { name: String },
+    #[error("replay binlogs: the dump names no position in its server's binlog")]
+    NoPosition,
+    #[error("replay binlogs: between `{after}` and `{before}` there is a gap{}", missing.as_ref().map(|set| format!(": {set} are in neither")).unwrap_or_default())]
+    Gap { after: String, before: String, missing: Option<String> },
+    #[error("read binlog `{name}`")]
+    Binlog {
+        name: String,
+        #[source]
+        error: Box<BinlogError>,
+    },
+    #[error("open binlog `{name}`")]
+    Open {
+        name: String,
+        #[source]
+        error: io::Error,
+    },
+    #[error("replay binlogs: `{name}` is not the file that the dump was taken beside: {why}")]
+    OtherServer { name: String, why: String },
+    #[error("find the recovery point {point}: the binlogs end at {}, before it", end_of(*.end, last))]
+    Beyond { point: String, end: Option<DateTime<Utc>>, last: String },
+    #[error("find the recovery point {point}: no transaction of the binlogs after the dump is it")]
+    NoSuchTransaction { point: String },
+    #[error("find the recovery point {point}: it lies before the dump, or within a transaction")]
+    NoBoundary { point: String },
+    #[error(transparent)]
+    Gtid(#[from] GtidError),
+    #[error("connect to the target")]
+    Server(#[from] ServerError),
+    #[error("{act}")]
+    Sql {
+        act: String,
+        #[source]
+        source: Box<mysql_async::Error>,
+    },
+    #[error("replay binlogs into a target that {why}")]
+    Unfit { why: String, hint: String },
+    #[error("replay binlogs into a target that another `bkp` is loading into")]
+    Busy,
+    #[error("serve the binlogs to the target at {address}")]
+    Serve {
+        address: String,
+        #[source]
+        error: io::Error,
+    },
+    #[error("serve the binlogs to the target: {0}")]
+    Served(String),
+    #[error("replay binlogs on the target: it cannot follow: {text}")]
+    Follow { text: String, address: String },
+    #[error("replay binlogs on the target: it has stopped at {at}: {text}")]
+    Apply { at: String, text: String },
+    #[error("replay binlogs: the target has {found} where the plan has {planned}")]
+    Mismatch { found: String, planned: String },
+    #[error("a thread of the replay broke down: {0}")]
+    Thread(String),
+    #[error(transparent)]
+    Stopped(#[from] Stopped),
+}
+
+fn end_of(end: Option<DateTime<Utc>>, last: &str) -> String {
+    end.map_or_else(|| last.to_owned(), |end| format!("{} ({last})", end.format("%Y-%m-%d %H:%M:%S%.6f UTC")))
+}
+
+impl ReplayError {
+    pub(crate) fn at(act: impl Into<String>) -> impl FnOnce(mysql_async::Error) -> Self {
+        let act = act.into();
+        move |source| Self::Sql { act, source: Box::new(source) }
+    }
+
+    /// Returns the next step for the operator.
+    #[must_use]
+    pub fn hint(&self) -> Option<String> {
+        let hint = match self {
+            Self::Dir { .. } | Self::NoSegment { .. } => {
+                "copy every binlog of the source from that file on into the directory of `--binlogs`"
+            }
+            Self::NotCaptured { .. } => {
+                "`--binlogs DIR` takes files from elsewhere, `--snapshot ID` restores the dump alone, `bkp snapshots` lists others"
+            }
+            Self::NoRoom { .. } => {
+                "make room there, or write them elsewhere with `bkp binlog export` and name that with `--binlogs DIR`"
+            }
+            Self::NoPosition => "its server wrote no binlog: leave `--binlogs` out and restore the dump alone",
+            Self::Gap { .. } | Self::Beyond { .. } => {
+                "`--up-to-gap` goes as near to the point as the binlogs lead; `--point-in-time latest` takes all of them"
+            }
+            Self::Binlog { error, .. } => return error.hint(),
+            Self::OtherServer { .. } => "name the binlogs of the server that the snapshot is of",
+            Self::NoSuchTransaction { .. } | Self::NoBoundary { .. } => {
+                "look at the binlogs with `mysqlbinlog`: GTIDs and the places between transactions stand there"
+            }
+            Self::Server(error) => return error.hint(),
+            Self::Sql { source, .. } => match &**source {
+                mysql_async::Error::Server(error) if matches!(error.code, 1044 | 1045 | 1142 | 1227 | 1401 | 3879) => {
+                    GRANTS
+                }
+                _ => return None,
+            },
+            Self::Unfit { hint, .. } => return Some(hint.clone()),
+            Self::Busy => "wait for it, or stop it: a new start goes on from there",
+            Self::Serve { .. } => "name an address of this machine with `--replay-listen ADDRESS[:PORT]`",
+            Self::Follow { address, .. } => {
+                return Some(format!(
+                    "the target must reach this machine at {address}: see its firewall, or name another address with `--replay-listen`"
+                ));
+            }
+            Self::Apply { .. } => "see to the cause on the target, then start it again: it goes on where it stopped",
+            Self::Mismatch { .. } => "somebody else writes to the target: drop what is there and restore anew",
+            Self::NoNumber { .. }
+            | Self::Open { .. }
+            | Self::Gtid(_)
+            | Self::Served(_)
+            | Self::Thread(_)
+            | Self::Stopped(_) => {
+                return None;
+            }
+        };
+        Some(hint.to_owned())
+    }
+}
+
+/// What the account of a replay must be allowed, on each product.
+const GRANTS: &str = "give the account that restores, on MySQL: REPLICATION CLIENT, RELOAD, REPLICATION_SLAVE_ADMIN, SYSTEM_VARIABLES_ADMIN, \
+     XA_RECOVER_ADMIN; on MariaDB: REPLICATION SLAVE ADMIN, REPLICATION MASTER ADMIN, REPLICA MONITOR, RELOAD, SUPER";
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may panic")]
+mod tests;

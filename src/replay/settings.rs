@@ -1,0 +1,74 @@
+//! Global variables of the target that a replay needs otherwise, and puts back.
+
+use mysql_async::Conn;
+use mysql_async::prelude::Queryable;
+use serde::{Deserialize, Serialize};
+
+use crate::mysql::manifest::Product;
+use crate::mysql::sql;
+use crate::replay::ReplayError;
+
+/// A variable and the value that it had.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Setting {
+    name: String,
+    value: String,
+}
+
+/// Returns what a replay sets, and to what.
+pub(super) fn wanted(product: Product, threads: usize, server_id: u32) -> Vec<(&'static str, String)> {
+    // A replica leaves out what bears its own number, and most servers are number 1. Events fired on the source, and their rows
+    // are in the binlogs: here they would come twice.
+    let mut wanted = vec![("server_id", server_id.to_string()), ("event_scheduler", "OFF".to_owned())];
+    wanted.extend(match product {
+        Product::MySql => vec![
+            ("replica_parallel_workers", threads.to_string()),
+            ("replica_preserve_commit_order", "ON".to_owned()),
+            ("replica_exec_mode", "STRICT".to_owned()),
+        ],
+        Product::MariaDb => {
+            vec![("slave_parallel_threads", threads.to_string()), ("slave_exec_mode", "STRICT".to_owned())]
+        }
+    });
+    wanted
+}
+
+/// Reads what the variables are set to.
+pub(super) async fn read(conn: &mut Conn, wanted: &[(&'static str, String)]) -> Result<Vec<Setting>, ReplayError> {
+    let mut settings = Vec::new();
+    for (name, _) in wanted {
+        let asked = format!("SELECT CAST(@@GLOBAL.{name} AS CHAR)");
+        let value: Option<String> =
+            conn.query_first(asked).await.map_err(ReplayError::at(format!("read `{name}` of the target")))?;
+        settings.push(Setting { name: (*name).to_owned(), value: value.unwrap_or_default() });
+    }
+    Ok(settings)
+}
+
+pub(super) async fn apply(conn: &mut Conn, wanted: &[(&'static str, String)]) -> Result<(), ReplayError> {
+    for (name, value) in wanted {
+        set(conn, name, value).await?;
+    }
+    Ok(())
+}
+
+pub(super) async fn put_back(conn: &mut Conn, settings: &[Setting]) -> Result<(), ReplayError> {
+    for Setting { name, value } in settings {
+        set(conn, name, value).await?;
+    }
+    Ok(())
+}
+
+async fn set(conn: &mut Conn, name: &str, value: &str) -> Result<(), ReplayError> {
+    // The scheduler may be shut off for good, and then is off.
+    if name == "event_scheduler" && value == "DISABLED" {
+        return Ok(());
+    }
+    let value = if value.bytes().all(|byte| byte.is_ascii_digit()) { value.to_owned() } else { sql::string(value) };
+    let act = format!("set `{name}` of the target to {value}");
+    match conn.query_drop(format!("SET GLOBAL {name} = {value}")).await {
+        // 1290: started without a scheduler, so that there is nothing to switch off.
+        Err(mysql_async::Error::Server(error)) if name == "event_scheduler" && error.code == 1290 => Ok(()),
+        done => done.map_err(ReplayError::at(act)),
+    }
+}

@@ -1,0 +1,431 @@
+//! The restored server: made fit to follow, watched while it applies, and left as it was.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::time::{Duration, Instant};
+
+use mysql_async::Conn;
+use mysql_async::prelude::Queryable;
+
+use crate::event::Unit;
+use crate::mysql::gtid::Executed;
+use crate::mysql::manifest::{Position, Product};
+use crate::mysql::server::Server;
+use crate::mysql::sql;
+use crate::net;
+use crate::policy::{MysqlAddress, TlsMode};
+use crate::replay::ReplayError;
+use crate::replay::ask::{self, gtid_executed, slave_pos};
+use crate::replay::channel::{self, From, Whom};
+use crate::replay::fitness;
+use crate::replay::plan::ReplayPlan;
+use crate::replay::record::{self, Record};
+use crate::replay::segments::reaches;
+use crate::replay::serve::{Face, Source};
+use crate::replay::settings;
+use crate::replay::status::{self, Status};
+use crate::run::Run;
+
+/// How often the target is asked how far it is.
+const POLL: Duration = Duration::from_millis(100);
+
+/// A target that has not found its way to us after this long will not.
+const UNREACHED_MAX: Duration = Duration::from_secs(30);
+
+/// A server to replay on.
+#[derive(Debug, Clone)]
+pub struct Target {
+    pub server: Server,
+    pub product: Product,
+    /// Threads that apply.
+    pub threads: usize,
+    /// Where to listen for it; `None`: at the address by which this machine goes to the target.
+    pub listen: Option<SocketAddr>,
+    /// Keep the record of the replay out of the target's binlog.
+    pub skip_binlog: bool,
+}
+
+/// What a replay did.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Replayed {
+    pub transactions: u64,
+    pub bytes: u64,
+    pub took: Duration,
+    /// What the target says that it has executed.
+    pub executed: String,
+    /// Transactions that were prepared (XA) and neither committed nor rolled back at the point.
+    pub prepared: u64,
+    /// Events that came by the binlogs: a replica switches them off.
+    pub events_off: Vec<String>,
+}
+
+impl Target {
+    /// Reads the record of a replay that was begun on this target and is not over.
+    ///
+    /// # Errors
+    /// [`ReplayError`] where the target cannot be asked.
+    pub async fn record(&self) -> Result<Option<Record>, ReplayError> {
+        let mut conn = self.connect().await?;
+        let record = record::read(&mut conn).await;
+        conn.disconnect().await.ok();
+        record
+    }
+
+    /// Returns what the target has executed of its source's transactions, and on MySQL of its own.
+    ///
+    /// # Errors
+    /// [`ReplayError`] where the target cannot be asked.
+    pub async fn executed(&self) -> Result<Executed, ReplayError> {
+        let mut conn = self.connect().await?;
+        let executed = match self.product {
+            Product::MySql => gtid_executed(&mut conn).await.map(Executed::MySql),
+            Product::MariaDb => Ok(Executed::parse(self.product, &slave_pos(&mut conn).await?)?),
+        };
+        conn.disconnect().await.ok();
+        executed
+    }
+
+    /// Refuses a target on which the plan cannot be carried out; changes nothing.
+    ///
+    /// # Errors
+    /// [`ReplayError::Unfit`] says why, and what to do.
+    pub async fn check(&self, plan: &ReplayPlan, record: Option<&Record>, further: bool) -> Result<(), ReplayError> {
+        self.address().await?;
+        let mut conn = self.connect().await?;
+        let checked = fitness::check(&mut conn, plan, record, further).await;
+        conn.disconnect().await.ok();
+        checked
+    }
+
+    /// Makes the target fit, before anything is loaded: no event may fire between. `was_empty`: it holds nothing yet.
+    ///
+    /// # Errors
+    /// [`ReplayError`] where a setting cannot be made.
+    pub async fn prepare(
+        &self,
+        plan: &ReplayPlan,
+        snapshot: &str,
+        was_empty: bool,
+        further: bool,
+    ) -> Result<(), ReplayError> {
+        let mut conn = self.connect().await?;
+        let wanted = settings::wanted(self.product, self.threads, server_id(plan)?);
+        let (begin, end) = (plan.begin.clone(), plan.end.clone());
+        let record = if let Some(record) = record::read(&mut conn).await? {
+            // What the settings were before stands in the record.
+            let is_over = record.is_over && record.end == end;
+            Record { end, is_over, ..record }
+        } else {
+            let settings = settings::read(&mut conn, &wanted).await?;
+            // What an earlier recovery has told the target of its dump holds.
+            let (is_loaded, has_begun, started) = (further, further, 0);
+            let (snapshot, is_over) = (snapshot.to_owned(), false);
+            Record { snapshot, begin, end, is_loaded, was_empty, has_begun, is_over, started, settings }
+        };
+        record::write(&mut conn, &record).await?;
+        self.stop(&mut conn).await?;
+        settings::apply(&mut conn, &wanted).await?;
+        conn.disconnect().await.ok();
+        Ok(())
+    }
+
+    /// Notes that the dump is loaded whole.
+    ///
+    /// # Errors
+    /// [`ReplayError`] where the record cannot be written.
+    pub async fn note_loaded(&self) -> Result<(), ReplayError> {
+        let mut conn = self.connect().await?;
+        let record = record::read(&mut conn).await?.ok_or_else(no_record)?;
+        record::write(&mut conn, &Record { is_loaded: true, ..record }).await?;
+        conn.disconnect().await.ok();
+        Ok(())
+    }
+
+    /// Replays on a target that is prepared and loaded. Started again after an interruption, it goes on.
+    ///
+    /// # Errors
+    /// [`ReplayError`]; the target then keeps the record and what has been applied.
+    pub async fn replay(&self, plan: &ReplayPlan, run: &Run) -> Result<Replayed, ReplayError> {
+        let began = run.clock.instant();
+        let mut conn = self.connect().await?;
+        ask::lock(&mut conn).await?;
+        let record = record::read(&mut conn).await?.ok_or_else(no_record)?;
+        let mut replayed = Replayed { transactions: plan.transactions, bytes: plan.bytes, ..Replayed::default() };
+        if record.is_over {
+            run.events.note("the replay is over already: what is left is to tidy up");
+        } else if plan.transactions > 0 {
+            let source = self.open_source(plan, run).await?;
+            self.follow(&mut conn, plan, &source, record.clone()).await?;
+            self.wait(&mut conn, plan, &source, run).await?;
+        } else if !record.has_begun {
+            self.say_dumped(&mut conn, plan).await?;
+        }
+        replayed.executed = self.compare(&mut conn, plan).await?;
+        self.finish(&mut conn, &record, &mut replayed).await?;
+        conn.disconnect().await.ok();
+        replayed.took = run.clock.instant().duration_since(began);
+        Ok(replayed)
+    }
+
+    async fn connect(&self) -> Result<Conn, ReplayError> {
+        let mut conn = self.server.connect().await?;
+        if self.skip_binlog {
+            // Who may not keeps the record in the binlog, as the load keeps its rows there.
+            conn.query_drop("SET SESSION sql_log_bin = 0").await.ok();
+        }
+        Ok(conn)
+    }
+
+    /// Returns where to listen: on this machine's side of the way to the target.
+    async fn address(&self) -> Result<SocketAddr, ReplayError> {
+        let (host, port) = match (&self.listen, &self.server.address) {
+            (Some(listen), _) => return self.private(*listen),
+            (None, MysqlAddress::Socket(_)) => return Ok(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))),
+            (None, MysqlAddress::Tcp { host, port }) => (host.clone(), *port),
+        };
+        let network = self.server.network.clone();
+        let cancel = tokio_util::sync::CancellationToken::new();
+        let ways = tokio::task::spawn_blocking(move || net::ways(&network, &host, port, &cancel));
+        let ways = ways.await.map_err(|error| ReplayError::Thread(error.to_string()))?;
+        let local = ways.ok().and_then(|ways| ways.first().map(|way| way.local));
+        self.private(SocketAddr::new(local.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST)), 0))
+    }
+
+    /// Refuses to send over a network in the clear what the load sends under TLS.
+    fn private(&self, address: SocketAddr) -> Result<SocketAddr, ReplayError> {
+        if address.ip().is_loopback() || self.server.tls.mode == TlsMode::Off {
+            return Ok(address);
+        }
+        Err(ReplayError::Unfit {
+            why: "is on another machine and reached by TLS: the binlogs would cross the network in the clear"
+                .to_owned(),
+            hint: "run bkp on the target's machine, or allow it on this network with `--to-mysql-plain`".to_owned(),
+        })
+    }
+
+    async fn open_source(&self, plan: &ReplayPlan, run: &Run) -> Result<Source, ReplayError> {
+        let listen = self.address().await?;
+        let face = Face {
+            server_id: plan.server_ids.first().copied().unwrap_or(1),
+            server_uuid: random_uuid()?,
+            version: plan.version.clone(),
+            has_gtids: plan.has_gtids,
+        };
+        let (feed, events, cancel) = (plan.feed.clone(), run.events.clone(), run.cancel.clone());
+        let opened = tokio::task::spawn_blocking(move || Source::open(feed, face, listen, events, &cancel));
+        let opened = opened.await.map_err(|error| ReplayError::Thread(error.to_string()))?;
+        opened.map_err(|error| ReplayError::Serve { address: listen.to_string(), error })
+    }
+
+    /// Makes the target follow us, from where it is.
+    async fn follow(
+        &self,
+        conn: &mut Conn,
+        plan: &ReplayPlan,
+        source: &Source,
+        mut record: Record,
+    ) -> Result<(), ReplayError> {
+        let at = ReplayError::at;
+        let started = ask::started(conn).await?;
+        let place = match (record.has_begun, plan.has_gtids) {
+            (false, _) => {
+                self.forget(conn).await?;
+                self.say_dumped(conn, plan).await?;
+                plan.begin.clone()
+            }
+            (true, true) => {
+                self.stop(conn).await?;
+                plan.begin.clone()
+            }
+            (true, false) => {
+                fitness::same_process(&record, started)?;
+                self.stop(conn).await?;
+                self.status(conn).await?.ok_or_else(no_record)?.applied()
+            }
+        };
+        let naming = !plan.has_gtids && fitness::has_gtid_mode(conn, self.product).await?;
+        let from = if plan.has_gtids { From::Executed } else { From::Place { place: &place, naming } };
+        let whom = Whom { address: source.address, user: &source.user, password: &source.password };
+        let change = channel::change(self.product, whom, from);
+        conn.query_drop(change).await.map_err(at("name bkp to the target as its source"))?;
+        if let Some((name, value)) = self.status(conn).await?.unwrap_or_default().filter() {
+            return Err(fitness::filtered(name, value));
+        }
+        (record.has_begun, record.started) = (true, started);
+        record::write(conn, &record).await?;
+        conn.query_drop(channel::start(self.product)).await.map_err(at("start the replay on the target"))
+    }
+
+    /// Tells the target which transactions the dump holds.
+    async fn say_dumped(&self, conn: &mut Conn, plan: &ReplayPlan) -> Result<(), ReplayError> {
+        if !plan.has_gtids {
+            return Ok(());
+        }
+        let at = || ReplayError::at("tell the target which transactions the dump holds");
+        match (self.product, Executed::parse(self.product, &plan.dumped)?) {
+            (Product::MariaDb, _) => {
+                let set = format!("SET GLOBAL gtid_slave_pos = {}", sql::string(&plan.dumped));
+                conn.query_drop(set).await.map_err(at())
+            }
+            (Product::MySql, Executed::MySql(dumped)) => {
+                let executed = gtid_executed(conn).await?;
+                if let Executed::MySql(planned) = &plan.executed {
+                    fitness::refuse_ahead(&executed, planned, &dumped)?;
+                }
+                let rest = dumped.subtract(&executed);
+                if rest.is_empty() {
+                    return Ok(());
+                }
+                conn.query_drop(format!("SET GLOBAL gtid_purged = '+{rest}'")).await.map_err(at())
+            }
+            (Product::MySql, Executed::MariaDb(_)) => Ok(()),
+        }
+    }
+
+    async fn stop(&self, conn: &mut Conn) -> Result<(), ReplayError> {
+        match conn.query_drop(channel::stop(self.product)).await {
+            Err(mysql_async::Error::Server(error)) if channel::is_absent(error.code) => Ok(()),
+            done => done.map_err(ReplayError::at("stop the replay on the target")),
+        }
+    }
+
+    async fn forget(&self, conn: &mut Conn) -> Result<(), ReplayError> {
+        self.stop(conn).await?;
+        match conn.query_drop(channel::forget(self.product)).await {
+            Err(mysql_async::Error::Server(error)) if channel::is_absent(error.code) => Ok(()),
+            done => done.map_err(ReplayError::at("let the target forget the replay")),
+        }
+    }
+
+    /// Returns the status of our channel.
+    async fn status(&self, conn: &mut Conn) -> Result<Option<Status>, ReplayError> {
+        let all = status::read(conn, self.product).await?;
+        Ok(all.into_iter().find(|(name, _)| channel::is_ours(name)).map(|(_, status)| status))
+    }
+
+    /// Waits until the target has applied everything.
+    async fn wait(&self, conn: &mut Conn, plan: &ReplayPlan, source: &Source, run: &Run) -> Result<(), ReplayError> {
+        let task = run.events.task("replay", Unit::Bytes, plan.bytes);
+        let mut reached = Instant::now();
+        loop {
+            let status = self.status(conn).await?.unwrap_or_default();
+            let done = plan.feed.bytes_until(&status.applied()).unwrap_or_default();
+            task.add(done.saturating_sub(task.done()));
+            if self.is_done(conn, plan, &status).await? {
+                return Ok(());
+            }
+            self.refuse_failure(conn, &status, source, &mut reached).await?;
+            tokio::select! {
+                () = run.cancel.cancelled() => return Err(self.interrupted(conn).await),
+                () = tokio::time::sleep(POLL) => {}
+            }
+        }
+    }
+
+    async fn interrupted(&self, conn: &mut Conn) -> ReplayError {
+        // Where that fails the target stops by itself once we are gone.
+        self.stop(conn).await.ok();
+        ReplayError::Stopped(crate::run::Stopped)
+    }
+
+    async fn is_done(&self, conn: &mut Conn, plan: &ReplayPlan, status: &Status) -> Result<bool, ReplayError> {
+        match &plan.executed {
+            Executed::MySql(planned) if plan.has_gtids => Ok(planned.is_subset(&gtid_executed(conn).await?)),
+            Executed::MariaDb(_) if plan.has_gtids => Ok(plan.is_end(&slave_pos(conn).await?)),
+            _ => Ok(reaches(&status.applied(), &plan.end)),
+        }
+    }
+
+    async fn refuse_failure(
+        &self,
+        conn: &mut Conn,
+        status: &Status,
+        source: &Source,
+        reached: &mut Instant,
+    ) -> Result<(), ReplayError> {
+        if let Some((name, value)) = status.filter() {
+            self.stop(conn).await?;
+            return Err(fitness::filtered(name, value));
+        }
+        if let Some(text) = status.apply_error() {
+            let Position { file, offset } = status.applied();
+            let text = fitness::worker_error(conn, self.product).await.unwrap_or_else(|| text.to_owned());
+            return Err(ReplayError::Apply { at: format!("{file}:{offset}"), text });
+        }
+        if status.has_stopped() {
+            let Position { file, offset } = status.applied();
+            let text = "no error did that: somebody has, or its server ends".to_owned();
+            return Err(ReplayError::Apply { at: format!("{file}:{offset}"), text });
+        }
+        if let Some(text) = source.failure() {
+            return Err(ReplayError::Served(text));
+        }
+        match status.receive_error() {
+            Some((text, has_stopped)) if has_stopped || reached.elapsed() > UNREACHED_MAX => {
+                Err(ReplayError::Follow { text: text.to_owned(), address: source.address.to_string() })
+            }
+            Some(_) => Ok(()),
+            None => {
+                *reached = Instant::now();
+                Ok(())
+            }
+        }
+    }
+
+    /// Sets what the target has executed beside the plan, and returns it.
+    async fn compare(&self, conn: &mut Conn, plan: &ReplayPlan) -> Result<String, ReplayError> {
+        let mismatch = |found: String| ReplayError::Mismatch { found, planned: plan.executed.to_string() };
+        if !plan.has_gtids {
+            return Ok(format!("{}:{}", plan.end.file, plan.end.offset));
+        }
+        match &plan.executed {
+            Executed::MySql(planned) => {
+                let executed = gtid_executed(conn).await?;
+                let more = executed.subtract(planned);
+                let is_foreign = more.iter().any(|(origin, _)| planned.iter().any(|(other, _)| origin == other));
+                let is_whole = planned.is_subset(&executed) && !is_foreign;
+                if is_whole { Ok(executed.to_string()) } else { Err(mismatch(executed.to_string())) }
+            }
+            Executed::MariaDb(_) => {
+                let position = slave_pos(conn).await?;
+                if plan.is_end(&position) { Ok(position) } else { Err(mismatch(position)) }
+            }
+        }
+    }
+
+    /// Leaves the target as it was: no channel, its own settings, no record.
+    async fn finish(&self, conn: &mut Conn, record: &Record, replayed: &mut Replayed) -> Result<(), ReplayError> {
+        record::write(conn, &Record { is_over: true, has_begun: true, ..record.clone() }).await?;
+        self.forget(conn).await?;
+        replayed.prepared = ask::prepared(conn).await?;
+        let off = "SELECT CONCAT(event_schema, '.', event_name) FROM information_schema.events \
+            WHERE status IN ('SLAVESIDE_DISABLED', 'REPLICA_SIDE_DISABLED')";
+        replayed.events_off = conn.query(off).await.map_err(ReplayError::at("list the target's events"))?;
+        settings::put_back(conn, &record.settings).await?;
+        record::remove(conn).await
+    }
+}
+
+fn no_record() -> ReplayError {
+    ReplayError::Unfit {
+        why: "keeps no record of the replay any more".to_owned(),
+        hint: "somebody has dropped the schema `bkp_restore`: restore anew".to_owned(),
+    }
+}
+
+/// Returns a number for the target that no transaction's server bears.
+fn server_id(plan: &ReplayPlan) -> Result<u32, ReplayError> {
+    loop {
+        let mut random = [0; 4];
+        getrandom::fill(&mut random).map_err(|error| ReplayError::Thread(error.to_string()))?;
+        let id = u32::from_le_bytes(random) | 1 << 31;
+        if !plan.server_ids.contains(&id) {
+            return Ok(id);
+        }
+    }
+}
+
+fn random_uuid() -> Result<String, ReplayError> {
+    let mut random = [0; 16];
+    getrandom::fill(&mut random).map_err(|error| ReplayError::Thread(error.to_string()))?;
+    Ok(crate::mysql::gtid::Uuid::from_bytes(random).to_string())
+}
