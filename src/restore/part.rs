@@ -16,6 +16,8 @@
 //! - A *definition* of one of these tables is applied as it was at its time. One that names a table that is not there stops the replay,
 //!   with the server's word for it. What names routines, events and whole schemas is not filtered: the schemas of the dump are
 //!   all made, and what is not there cannot be dropped, which is passed over ([`PASSED_OVER`]).
+//! - A table that is *renamed* goes on under a name that nobody follows, and may come back: such binlogs are refused, too ([`scan`]),
+//!   unless both names are followed.
 
 pub mod changes;
 mod copied;
@@ -51,9 +53,10 @@ pub use scan::Scan;
 pub use tenant::{Of, Tenant};
 
 /// What a statement that is not filtered may meet in the sandbox, where most of the source is not. None of it can be the answer to a
-/// change of a row: no such database (1008, 1049) or one too many (1007), and the same of routines (1304, 1305), triggers (1360),
-/// servers (1476, 1477) and events (1537, 1539).
-const PASSED_OVER: &str = "1007,1008,1049,1304,1305,1360,1476,1477,1537,1539";
+/// change of a row: a database to drop that is not there (1008) or one too many (1007), and the same of routines (1304, 1305), triggers
+/// (1360), servers (1476, 1477) and events (1537, 1539). That a database is unknown (1049) stops the replay: a table that goes into one
+/// is told so, too.
+const PASSED_OVER: &str = "1007,1008,1304,1305,1360,1476,1477,1537,1539";
 
 /// How some tables come to be as they were.
 pub struct PartPlan {

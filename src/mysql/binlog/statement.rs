@@ -55,7 +55,7 @@ impl fmt::Display for Verb {
 /// or DELETE over several; a temporary table is not. One that is replaced is created and dropped.
 #[must_use]
 pub fn read(text: &str, schema: &str) -> (Vec<Verb>, Vec<TableName>) {
-    Statement { tokens: Tokens::new(text).peekable(), schema, tables: Vec::new(), is_replaced: false }.read()
+    Statement::new(text, schema).read()
 }
 
 /// What is noted of one statement at most.
@@ -64,9 +64,7 @@ pub(super) const TABLES_MAX: usize = 1024;
 /// Tells whether a statement runs a routine, which may change any table: where the log has statements, it has such calls.
 #[must_use]
 pub fn calls(text: &str) -> bool {
-    let mut statement =
-        Statement { tokens: Tokens::new(text).peekable(), schema: "", tables: Vec::new(), is_replaced: false };
-    matches!(statement.first().as_str(), "SELECT" | "DO" | "CALL" | "WITH" | "VALUES" | "EXECUTE")
+    matches!(Statement::new(text, "").first().as_str(), "SELECT" | "DO" | "CALL" | "WITH" | "VALUES" | "EXECUTE")
 }
 
 struct Statement<'a> {
@@ -76,11 +74,22 @@ struct Statement<'a> {
     tables: Vec<TableName>,
     /// `CREATE OR REPLACE` of what holds rows: MariaDB drops what was there.
     is_replaced: bool,
+    /// `ALTER TABLE … RENAME TO …`.
+    is_renamed: bool,
+}
+
+impl<'a> Statement<'a> {
+    fn new(text: &'a str, schema: &'a str) -> Self {
+        Self { tokens: Tokens::new(text).peekable(), schema, tables: Vec::new(), is_replaced: false, is_renamed: false }
+    }
 }
 
 impl Statement<'_> {
     fn read(mut self) -> (Vec<Verb>, Vec<TableName>) {
         let mut verbs = vec![self.verb()];
+        if self.is_renamed {
+            verbs.push(Verb::Rename);
+        }
         if self.is_replaced {
             verbs.push(Verb::Drop);
         }
@@ -179,6 +188,9 @@ impl Statement<'_> {
                 self.skip_all(&["IF", "NOT", "EXISTS"]);
                 self.names(verb == Verb::Drop);
                 self.is_replaced = is_replaced && !is_temporary && !token.is("VIEW");
+                if verb == Verb::Alter && token.is("TABLE") {
+                    self.other_tables();
+                }
                 break;
             } else if token.is("DATABASE") || token.is("SCHEMA") {
                 self.skip_all(&["IF", "NOT", "EXISTS"]);
@@ -207,6 +219,26 @@ impl Statement<'_> {
             self.note(name);
             if !are_many || self.tokens.next_if(|token| *token == Token::Symbol(',')).is_none() {
                 return;
+            }
+        }
+    }
+
+    /// Reads, behind `ALTER TABLE t`, the name that it goes by then, and tables that it trades rows with: `EXCHANGE PARTITION p WITH
+    /// TABLE u`, MariaDB's `CONVERT TABLE u TO PARTITION p` and `CONVERT PARTITION p TO TABLE u`.
+    fn other_tables(&mut self) {
+        let mut depth = 0_u32;
+        while let Some(token) = self.tokens.next() {
+            match &token {
+                Token::Symbol('(') => depth += 1,
+                Token::Symbol(')') => depth = depth.saturating_sub(1),
+                token if depth == 0 && token.is("TABLE") => self.join(),
+                token if depth == 0 && token.is("RENAME") && !self.skip(&["COLUMN", "INDEX", "KEY"]) => {
+                    self.skip(&["TO", "AS"]);
+                    self.tokens.next_if(|token| *token == Token::Symbol('='));
+                    self.join();
+                    self.is_renamed = true;
+                }
+                _ => {}
             }
         }
     }
@@ -319,6 +351,12 @@ mod tests {
             ("TRUNCATE TABLE mall . orders", "truncate mall.orders"),
             ("ALTER ONLINE IGNORE TABLE IF EXISTS orders ADD x INT", "alter s.orders"),
             ("RENAME TABLE a TO b, x.c TO d", "rename s.a s.b x.c s.d"),
+            ("ALTER TABLE a ADD b INT DEFAULT (1), RENAME TO x.c", "alter rename s.a x.c"),
+            ("ALTER TABLE a RENAME = `c`, COMMENT 'RENAME TO d'", "alter rename s.a s.c"),
+            ("ALTER TABLE a RENAME c", "alter rename s.a s.c"),
+            ("ALTER TABLE a RENAME COLUMN b TO c, RENAME INDEX i TO j, ADD `rename` INT", "alter s.a"),
+            ("ALTER TABLE a EXCHANGE PARTITION p WITH TABLE x.b WITHOUT VALIDATION", "alter s.a x.b"),
+            ("ALTER TABLE a CONVERT TABLE b TO PARTITION p VALUES LESS THAN (9)", "alter s.a s.b"),
             ("RENAME USER a TO b", "other"),
             ("CREATE OR REPLACE TABLE 주문 (a INT)", "create drop s.주문"),
             ("CREATE OR REPLACE TEMPORARY TABLE t (a INT)", "create"),

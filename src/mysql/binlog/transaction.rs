@@ -177,8 +177,8 @@ impl Collector {
         if tables.is_empty() {
             self.changes.verbs.extend(&verbs);
         }
-        // Only DROP and RENAME name so many tables that the text's beginning may not hold them.
-        let is_list = verbs.contains(&Verb::Drop) || verbs.contains(&Verb::Rename);
+        // Only DROP and RENAME name so many tables that the text's beginning may not hold them; ALTER may name the new one at its end.
+        let is_list = [Verb::Drop, Verb::Rename, Verb::Alter].iter().any(|verb| verbs.contains(verb));
         if tables.len() >= statement::TABLES_MAX || is_list && !event.is_whole() {
             self.tables_are_more();
         }

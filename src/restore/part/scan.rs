@@ -79,7 +79,7 @@ pub(super) fn scan(plan: &ReplayPlan, tables: &[TableName], run: &Run) -> Result
 impl Scan {
     fn take(&mut self, transaction: &Transaction, tables: &[TableName], file: &str) -> Result<(), PartError> {
         let Transaction { group, changes } = transaction;
-        if let Some(why) = doubt(group, changes) {
+        if let Some(why) = doubt(group, changes).or_else(|| leaves(changes, tables)) {
             let place = format!("{file}:{}", group.begin);
             let gtid = group.gtid.as_ref().map_or_else(|| "no GTID".to_owned(), ToString::to_string);
             return Err(PartError::Doubt { why, time: group.committed, gtid, place });
@@ -123,6 +123,20 @@ fn doubt(group: &Group, changes: &Changes) -> Option<&'static str> {
         return Some("there is a statement instead of the rows that it changed (binlog_format is not ROW)");
     }
     changes.are_tables_more.then_some("it changes tables that cannot be told, or more than can be")
+}
+
+/// Returns what takes one of the tables out of sight: rows and definitions are followed by the names of the tables, and what happens
+/// to one under another name is not.
+fn leaves(changes: &Changes, tables: &[TableName]) -> Option<&'static str> {
+    let binds = |touched: &Touched| touched.is_any(&[Verb::Rename, Verb::Alter]);
+    let named: Vec<&Named> =
+        changes.tables.iter().filter(|(_, touched)| binds(touched)).map(|(name, _)| name).collect();
+    let is_followed =
+        |name: &Named| tables.iter().any(|(schema, table)| *schema == name.schema && *table == name.table);
+    let is_meant = named.iter().any(|name| tables.iter().any(|table| is_about(name, table)));
+    // A definition names one table, or it gives a table another's name or rows.
+    (named.len() > 1 && is_meant && !named.iter().all(|name| is_followed(name)))
+        .then_some("it renames one of the tables, or trades rows with a table that is not among them")
 }
 
 #[cfg(test)]
@@ -169,5 +183,28 @@ mod tests {
             let refused = taken(changes).unwrap_err().to_string();
             assert!(refused.contains(why) && refused.contains("b.000001:4"), "{refused}");
         }
+    }
+
+    #[test]
+    fn a_table_that_goes_by_another_name_is_refused_and_one_of_the_others_is_not() {
+        let binding = |verb: Verb, names: &[&str]| {
+            let touched = Touched { verbs: [verb].into(), ..Touched::default() };
+            let name = |table: &&str| Named { schema: "mall".to_owned(), table: (*table).to_owned() };
+            Changes { tables: names.iter().map(|table| (name(table), touched.clone())).collect(), ..Changes::default() }
+        };
+        for (verb, names) in [
+            (Verb::Rename, &["orders", "orders_m"]),
+            (Verb::Rename, &["orders_m", "orders"]),
+            (Verb::Alter, &["archive", "orders"]),
+            (Verb::Rename, &["orders", "Orders"]),
+        ] {
+            let refused = taken(binding(verb, names)).unwrap_err().to_string();
+            assert!(refused.contains("it renames one of the tables"), "{names:?}: {refused}");
+        }
+        assert_eq!(taken(binding(Verb::Rename, &["carts", "baskets"])).unwrap(), Scan::default());
+        assert_eq!(taken(binding(Verb::Alter, &["orders"])).unwrap().definitions.len(), 1);
+        let family = ["orders", "orders_m"].map(|table| ("mall".to_owned(), table.to_owned()));
+        let both = transaction(binding(Verb::Rename, &["orders", "orders_m"]));
+        assert!(Scan::default().take(&both, &family, "b.000001").is_ok(), "both are followed");
     }
 }
