@@ -354,7 +354,7 @@ pub struct RestoreArgs {
     /// Only the rows of --tables that are of this one shop, by the policy's column (`shop_id=shop042`)
     ///
     /// The policy says which column tells whose a row is (`tenant.column`); no other is taken. The value is a value, never SQL.
-    #[arg(long = "where", value_name = "COLUMN=VALUE", requires_all = ["tables", "point_in_time"])]
+    #[arg(long = "where", value_name = "COLUMN=VALUE", requires_all = ["tables", "point_in_time"], conflicts_with = "overwrite")]
     pub of: Option<String>,
     /// Compares --tables as they were at --point-in-time with those of the living server, and writes the row changes as SQL
     ///

@@ -14,6 +14,7 @@ use crate::exit::{Exit, Failure};
 use crate::human;
 use crate::mysql::server::Server;
 use crate::policy::Policy;
+use crate::replay::ReplayPlan;
 use crate::repository::Repository;
 use crate::restore::part::changes::{About, ChangeSet};
 use crate::restore::part::{self, Copied, Of, PartPlan};
@@ -66,6 +67,12 @@ pub(super) async fn meant<'a>(
         let message = "some tables go to a moment without `--to-dir`, `--go-further` and `--check-foreign-keys`";
         return Err(Failure::new(Exit::Usage, message).hinting("leave these out, or restore the whole database"));
     }
+    if args.overwrite {
+        let message = "some tables go to a moment without `--overwrite`: nothing that is there is dropped for them";
+        return Err(Failure::new(Exit::Usage, message).hinting(
+            "bring them back beside what is there (`--as`, `--rename-schema`), or as row changes (`--changes`)",
+        ));
+    }
     let (of, changes) = (args.of.as_deref().map(of).transpose()?, args.changes.as_deref());
     Ok(Some(Part { policy, repository, request, of, server, changes, is_dry: args.dry_run }))
 }
@@ -85,6 +92,7 @@ impl Part<'_> {
             part::confirm_target(self.policy, self.request, run).await?;
         }
         let plan = part::plan(self.policy, self.repository, self.request, self.of.as_ref(), run).await?;
+        refuse_short(self.changes, &plan.replay)?;
         let mut text = render::part_plan(self.policy, &plan, self.of.as_ref());
         let json = render::part_plan_json(&plan);
         let question = if let Some(file) = self.changes {
@@ -145,6 +153,15 @@ impl Part<'_> {
     }
 }
 
+/// Refuses to compare with another moment than the one that was asked for: what was written between would be taken back.
+fn refuse_short(changes: Option<&Path>, replay: &ReplayPlan) -> Result<(), Failure> {
+    if changes.is_none() || !replay.falls_short {
+        return Ok(());
+    }
+    Err(Failure::new(Exit::Usage, "write a change set: the binlogs end before the point")
+        .hinting("name the last transaction that they hold as the point, or take a copy"))
+}
+
 fn refuse_existing(file: &Path) -> Result<(), Failure> {
     if file.exists() {
         let error = crate::restore::part::changes::ChangesError::Exists(file.to_owned());
@@ -169,10 +186,10 @@ pub(super) async fn apply(policy: &Policy, args: &RestoreArgs, request: &Request
     let (Some(file), Some(server)) = (&args.changes, &request.to_mysql) else {
         return Err(RestoreError::Nothing(policy.name.clone()).into());
     };
-    part::confirm_target(policy, request, run).await?;
     let path = file.clone();
     let opened = tokio::task::spawn_blocking(move || ChangeSet::open(&path)).await;
     let set = opened.map_err(|error| RestoreError::Thread(error.to_string()))??;
+    part::confirm_apply(policy, request, server, &set.header.about)?;
     let text = render::change_set(&set.header, file);
     let json = json!({ "file": file.to_string_lossy(), "changes": set.header });
     if args.dry_run {

@@ -342,7 +342,11 @@ coded! {
         PartError::Dir { .. } | PartError::Sql { .. } => Exit::Failed,
     };
     ChangesError: |error| match error {
-        ChangesError::Exists(_) | ChangesError::NotOurs { .. } | ChangesError::OtherServer { .. } => Exit::Usage,
+        ChangesError::Exists(_)
+        | ChangesError::NotOurs { .. }
+        | ChangesError::OtherPolicy { .. }
+        | ChangesError::Unconfirmed(_)
+        | ChangesError::OtherServer { .. } => Exit::Usage,
         ChangesError::Conflicts { .. } => Exit::Incomplete,
         ChangesError::Server(error) => error.code(),
         ChangesError::Read(error) => error.code(),

@@ -32,6 +32,7 @@ use std::sync::Arc;
 use tempfile::TempDir;
 
 use crate::mysql::manifest::{Manifest, Product};
+use crate::mysql::server::Server;
 use crate::mysql::sql;
 use crate::policy::Policy;
 use crate::replay::{Point, ReplayPlan, Start};
@@ -39,6 +40,7 @@ use crate::repository::{Repository, StoredSnapshot};
 use crate::restore::binlogs::{Binlogs, Fetched};
 use crate::restore::choose::{self, Chosen};
 use crate::restore::mysql::RepositoryDump;
+use crate::restore::part::changes::{About, ChangesError};
 use crate::restore::replay::{self, ReplayRequest};
 use crate::restore::{Request, RestoreError};
 use crate::run::Run;
@@ -138,6 +140,23 @@ pub async fn plan(
 /// [`RestoreError::InPlace`] and [`RestoreError::WrongHost`].
 pub async fn confirm_target(policy: &Policy, request: &Request, run: &Run) -> Result<(), RestoreError> {
     crate::restore::refuse_source_as_target(policy, request, run).await
+}
+
+/// Refuses to change rows unless the set is of this policy and source, and the operator typed the name of the server's host: it is a
+/// living one, by whatever name.
+///
+/// # Errors
+/// [`ChangesError::OtherPolicy`], [`ChangesError::Unconfirmed`] and [`RestoreError::WrongHost`].
+pub fn confirm_apply(policy: &Policy, request: &Request, server: &Server, about: &About) -> Result<(), PartError> {
+    let is_named = request.sources.is_empty() || request.sources.contains(&about.source);
+    if about.policy != policy.name || !policy.mysql.contains_key(&about.source) || !is_named {
+        let (wanted, of) = (about.policy.clone(), about.source.clone());
+        return Err(ChangesError::OtherPolicy { wanted, of }.into());
+    }
+    crate::restore::confirm(request, server.name(), Some(server)).map_err(|error| match error {
+        RestoreError::InPlace(target) => ChangesError::Unconfirmed(target).into(),
+        error => error.into(),
+    })
 }
 
 /// Returns the one database that the tables are of.

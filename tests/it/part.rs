@@ -153,7 +153,7 @@ fn one_shop_comes_back_and_the_others_go_on(product: Product) -> Shop {
 
     let host = host();
     let consent = ["--in-place", "--confirm-host", &host];
-    assert!(shop.apply(&file, &[]).expect(2).err.contains("is the source itself"));
+    assert!(shop.apply(&file, &[]).expect(2).err.contains("the name of that host is not confirmed"));
     // What has changed since is not overwritten, and what came before it in the set is taken back.
     let late = "mall.orders SET placed = placed + INTERVAL";
     source.execute(&format!("UPDATE {late} 1 HOUR WHERE shop_id = 3 AND id = 3"));
@@ -194,6 +194,7 @@ fn refused(shop: &Shop) {
     refused(&["--tables", TABLES, "--where", "shop_id=3 OR 1=1", "--changes", &file], "is no value for");
     refused(&["--tables", "mall.product_images,mall.none", "--changes", &file], "no table `mall.none`");
     refused(&["--tables", "mall.page_views", "--where", "shop_id=3", "--changes", &file], "has no column `shop_id`");
+    refused(&["--tables", TABLES, "--overwrite"], "without `--overwrite`");
     assert!(!Path::new(&file).exists());
 }
 

@@ -100,6 +100,9 @@ pub(in crate::cli) fn part_copied(copied: &Copied, replayed: &Replayed) -> Strin
     for (table, why) in &copied.uncompared {
         line!(text, "not compared: {}: {why}", shown(table));
     }
+    for key in &copied.lost_keys {
+        line!(text, "left out: foreign key {}: the table that it points to is not among these", shown(key));
+    }
     if copied.is_whole() {
         line!(text, "verified: every row of the copy is as in the sandbox");
     }
@@ -119,6 +122,7 @@ pub(in crate::cli) fn part_copied_json(copied: &Copied) -> Value {
         "failed": failed,
         "differences": copied.differences,
         "uncompared": copied.uncompared,
+        "lost_foreign_keys": copied.lost_keys,
         "verified": copied.is_whole(),
     })
 }

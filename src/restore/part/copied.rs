@@ -30,13 +30,16 @@ pub struct Copied {
     pub differences: Vec<String>,
     /// Tables that could not be compared.
     pub uncompared: Vec<(String, &'static str)>,
+    /// Foreign keys that the tables had, and have not where they come back under their own names.
+    pub lost_keys: Vec<String>,
 }
 
 impl Copied {
     /// Tells whether all that was wanted is there, and equals the sandbox.
     #[must_use]
     pub fn is_whole(&self) -> bool {
-        self.loaded.failed.is_empty() && self.differences.is_empty() && self.uncompared.is_empty()
+        let is_equal = self.differences.is_empty() && self.uncompared.is_empty();
+        self.loaded.failed.is_empty() && is_equal && self.lost_keys.is_empty()
     }
 }
 
@@ -121,7 +124,11 @@ impl Recovered {
         };
         let reader: Arc<dyn DumpReader> = dump.clone();
         let loaded = crate::target::mysql::load(&load, reader, server, options, run).await.map_err(failed)?;
-        let copied = compare(dump.manifest(), &load, loaded, &state, server, request, run).await?;
+        let mut copied = compare(dump.manifest(), &load, loaded, &state, server, request, run).await?;
+        // What comes back beside is bound to nothing, and said to be.
+        if request.names.is_empty() {
+            copied.lost_keys.clone_from(&self.lost_keys);
+        }
         if let Err(error) = scratch.remove() {
             run.events.warn(format!("the rows of the sandbox stay in `{}`: {error}", parent.display()));
         }
@@ -162,7 +169,7 @@ async fn compare(
     let found =
         crate::restore::row_differences(server, renamed.as_ref().unwrap_or(manifest), Some(tables), run).await?;
     let differences = found.iter().map(ToString::to_string).collect();
-    Ok(Copied { differences, uncompared: load.uncompared(), loaded })
+    Ok(Copied { differences, uncompared: load.uncompared(), loaded, lost_keys: Vec::new() })
 }
 
 /// Deletes in the sandbox the rows that are not meant.

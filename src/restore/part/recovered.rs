@@ -25,6 +25,8 @@ const THREADS: usize = 4;
 pub struct Recovered {
     pub sandbox: Sandbox,
     pub replayed: Replayed,
+    /// The foreign keys that the sandbox has not, for want of the tables that they point to: `schema.table.key`.
+    pub lost_keys: Vec<String>,
 }
 
 impl PartPlan {
@@ -38,12 +40,13 @@ impl PartPlan {
         self.load(&server, run).await?;
         let mut conn = server.connect().await?;
         self.make_schemas(&mut conn).await?;
-        self.drop_loose_keys(&mut conn).await?;
+        let lost_keys = self.drop_loose_keys(&mut conn).await?;
         let replayed = self.follow(&server, run).await?;
         self.refuse_new_keys(&mut conn).await?;
         self.refuse_missing(&mut conn).await?;
+        self.refuse_other_columns(&mut conn).await?;
         conn.disconnect().await.ok();
-        Ok(Recovered { sandbox, replayed })
+        Ok(Recovered { sandbox, replayed, lost_keys })
     }
 
     async fn load(&self, server: &Server, run: &Run) -> Result<(), PartError> {
@@ -70,8 +73,9 @@ impl PartPlan {
         Ok(())
     }
 
-    /// Drops the foreign keys whose parents are not there: they only forbid, and would forbid every row.
-    async fn drop_loose_keys(&self, conn: &mut Conn) -> Result<(), PartError> {
+    /// Drops the foreign keys whose parents are not there: they only forbid, and would forbid every row. Returns which.
+    async fn drop_loose_keys(&self, conn: &mut Conn) -> Result<Vec<String>, PartError> {
+        let mut lost = Vec::new();
         for key in loose_keys(conn, &self.family).await? {
             let drop = format!(
                 "ALTER TABLE {} DROP FOREIGN KEY {}",
@@ -79,8 +83,9 @@ impl PartPlan {
                 sql::ident(&key.name)
             );
             conn.query_drop(drop).await.map_err(PartError::at("drop a foreign key in the sandbox"))?;
+            lost.push(format!("{}.{}.{}", key.schema, key.table, key.name));
         }
-        Ok(())
+        Ok(lost)
     }
 
     async fn follow(&self, server: &Server, run: &Run) -> Result<Replayed, PartError> {
@@ -110,6 +115,16 @@ impl PartPlan {
             Some((schema, table)) => Err(PartError::NotThere { table: format!("{schema}.{table}") }),
             None => Ok(()),
         }
+    }
+
+    /// Refuses columns that tell whose a row is no more, or not in these words.
+    async fn refuse_other_columns(&self, conn: &mut Conn) -> Result<(), PartError> {
+        let Some(tenant) = &self.tenant else { return Ok(()) };
+        let asked = "SELECT TABLE_SCHEMA, TABLE_NAME, LOWER(COLUMN_NAME), COLUMN_TYPE FROM information_schema.COLUMNS";
+        let found: Vec<(String, String, String, String)> =
+            conn.query(asked).await.map_err(PartError::at("list the sandbox's columns"))?;
+        let types = found.into_iter().map(|(schema, table, column, kind)| ((schema, table, column), kind));
+        tenant.check_now(&types.collect())
     }
 }
 

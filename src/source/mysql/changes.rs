@@ -103,7 +103,7 @@ pub struct Pair<'a> {
     live: Wire,
     run: &'a Run,
     pub tables: Vec<Comparand>,
-    /// The server's own name for itself, as manifests have it.
+    /// By what the living server differs from others.
     pub server: String,
 }
 
@@ -137,7 +137,7 @@ impl<'a> Pair<'a> {
             }
             tables.push(comparand(one, &now, fields, &mut live, wanted)?);
         }
-        Ok(Self { sandbox, live, run, tables, server: capabilities.server() })
+        Ok(Self { sandbox, live, run, tables, server: capabilities.evidence() })
     }
 
     /// Returns a digest of the definitions that row changes rely on.
@@ -235,7 +235,7 @@ pub fn footing(live: &Server, tables: &[(String, String)], run: &Run) -> Result<
         let fields = field::read(&mut live, one)?;
         found.push(comparand(one, table, fields, &mut live, &wanted)?);
     }
-    Ok((capabilities.server(), footing_of(&found)))
+    Ok((capabilities.evidence(), footing_of(&found)))
 }
 
 fn footing_of(tables: &[Comparand]) -> String {

@@ -110,6 +110,13 @@ impl Capabilities {
             .all(|name| self.variable(name) == other.variable(name))
     }
 
+    /// Returns all by which a server differs from others: the number of a MariaDB is 1 unless somebody has set it, and a copied
+    /// directory brings a UUID along.
+    pub(crate) fn evidence(&self) -> String {
+        let known = |name: &&str| self.variable(name).map(|value| format!("{name}={value}"));
+        EVIDENCE.iter().filter_map(known).collect::<Vec<_>>().join(" ")
+    }
+
     /// Returns MySQL's UUID, or MariaDB's number.
     pub(crate) fn server(&self) -> String {
         let name = if self.is_mariadb() { "server_id" } else { "server_uuid" };
@@ -122,6 +129,8 @@ impl Capabilities {
         MANIFEST_VARIABLES.iter().filter_map(known).collect()
     }
 }
+
+const EVIDENCE: [&str; 6] = ["server_uuid", "server_uid", "server_id", "hostname", "port", "datadir"];
 
 const MANIFEST_VARIABLES: [&str; 12] = [
     "character_set_server",
@@ -197,6 +206,20 @@ pub(crate) fn in_list<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn two_servers_of_one_number_are_two() {
+        let server = |host: &str, datadir: &str| {
+            let variables = [("server_id", "1"), ("hostname", host), ("port", "3306"), ("datadir", datadir)];
+            let variables = variables.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+            Capabilities { product: Product::MariaDb, version: String::new(), variables }
+        };
+        let one = server("db1", "/var/lib/mysql/");
+        assert_eq!(one.server(), server("db2", "/var/lib/mysql/").server());
+        assert_ne!(one.evidence(), server("db2", "/var/lib/mysql/").evidence());
+        assert_ne!(one.evidence(), server("db1", "/srv/mysql/").evidence());
+        assert_eq!(one.evidence(), "server_id=1 hostname=db1 port=3306 datadir=/var/lib/mysql/");
+    }
 
     #[test]
     fn a_definition_that_is_no_text_is_refused_and_not_mended() {

@@ -19,6 +19,10 @@ pub enum ChangesError {
     NotOurs { path: PathBuf, why: &'static str },
     #[error("apply the change set `{}`: it has {count} conflicts", path.display())]
     Conflicts { path: PathBuf, count: u64 },
+    #[error("apply the change set: it was made for the source `{of}` of the policy `{wanted}`, and is not named so")]
+    OtherPolicy { wanted: String, of: String },
+    #[error("apply the change set: it changes rows on `{0}`, and the name of that host is not confirmed")]
+    Unconfirmed(String),
     #[error("apply the change set: it was made for the server {wanted}, and this is {found}")]
     OtherServer { wanted: String, found: String },
     #[error("apply the change set: the tables have been altered since it was made")]
@@ -57,6 +61,8 @@ impl ChangesError {
             Self::Conflicts { .. } => {
                 "they are named in the file; settle them on the living server, and make the change set anew"
             }
+            Self::OtherPolicy { .. } => "name that policy (and its source, or none)",
+            Self::Unconfirmed(_) => "add `--in-place --confirm-host NAME` with the name of the host",
             Self::OtherServer { .. } => "name the server that it was made for, or make one for this server",
             Self::Altered | Self::Stale { .. } | Self::Refused { .. } => {
                 "make the change set anew, review what is another, and apply that"
