@@ -14,7 +14,6 @@ use crate::exit::{Exit, Failure};
 use crate::human;
 use crate::mysql::server::Server;
 use crate::policy::Policy;
-use crate::replay::ReplayPlan;
 use crate::repository::Repository;
 use crate::restore::part::changes::{About, ChangeSet};
 use crate::restore::part::{self, Copied, Of, PartPlan};
@@ -92,7 +91,7 @@ impl Part<'_> {
             part::confirm_target(self.policy, self.request, run).await?;
         }
         let plan = part::plan(self.policy, self.repository, self.request, self.of.as_ref(), run).await?;
-        refuse_short(self.changes, &plan.replay)?;
+        refuse_short(self.changes, plan.replay.falls_short)?;
         let mut text = render::part_plan(self.policy, &plan, self.of.as_ref());
         let json = render::part_plan_json(&plan);
         let question = if let Some(file) = self.changes {
@@ -154,8 +153,8 @@ impl Part<'_> {
 }
 
 /// Refuses to compare with another moment than the one that was asked for: what was written between would be taken back.
-fn refuse_short(changes: Option<&Path>, replay: &ReplayPlan) -> Result<(), Failure> {
-    if changes.is_none() || !replay.falls_short {
+fn refuse_short(changes: Option<&Path>, falls_short: bool) -> Result<(), Failure> {
+    if changes.is_none() || !falls_short {
         return Ok(());
     }
     Err(Failure::new(Exit::Usage, "write a change set: the binlogs end before the point")
@@ -211,4 +210,33 @@ pub(super) async fn apply(policy: &Policy, args: &RestoreArgs, request: &Request
         text,
         json!({ "set": json, "applied": applied.statements, "millis": crate::backup::millis(applied.took) }),
     ))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use super::*;
+    use crate::cli::args::Cli;
+
+    #[test]
+    fn a_change_set_is_of_the_moment_that_was_asked_for() {
+        let file = Some(Path::new("shop.sql"));
+        assert!(refuse_short(file, true).is_err_and(|failure| failure.exit == Exit::Usage));
+        assert!(refuse_short(file, false).is_ok());
+        assert!(refuse_short(None, true).is_ok(), "a copy overwrites nothing");
+    }
+
+    #[test]
+    fn one_shops_rows_never_go_over_all_shops_tables() {
+        let args =
+            ["bkp", "restore", "mall", "--to-mysql", "mysql://a@db", "--point-in-time", "latest", "--tables", "m.o"];
+        let parse = |more: &[&str]| Cli::try_parse_from(args.iter().chain(more)).map(drop);
+        assert!(parse(&["--where", "shop_id=3"]).is_ok());
+        assert!(parse(&["--overwrite"]).is_ok());
+        assert!(
+            parse(&["--where", "shop_id=3", "--overwrite"])
+                .is_err_and(|error| error.to_string().contains("--overwrite"))
+        );
+    }
 }

@@ -355,7 +355,7 @@ coded! {
         | ChangesError::Altered
         | ChangesError::Stale { .. }
         | ChangesError::Refused { .. }
-        | ChangesError::Sql { .. }
+        | ChangesError::Uncommitted(_)
         | ChangesError::Unknown(_)
         | ChangesError::Thread(_) => Exit::Failed,
         ChangesError::Stopped(_) => Exit::Interrupted,

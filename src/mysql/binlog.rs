@@ -35,7 +35,7 @@ pub use segment::{Event, SegmentReader, Torn};
 pub use start::{mariadb_gtid_list, previous_gtids};
 pub use statement::Verb;
 pub use table::TableName;
-pub use transaction::{Changes, Touched, Transaction, Transactions};
+pub use transaction::{Changes, TEXT_CHARS_MAX, Touched, Transaction, Transactions};
 
 /// What a file begins with: `\xFEbin`.
 pub const MAGIC: [u8; 4] = *b"\xFEbin";

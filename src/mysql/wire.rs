@@ -141,6 +141,16 @@ impl Wire {
         self.finish()
     }
 
+    /// Runs a statement that returns no rows, and tells how many rows it changed.
+    pub fn change(&mut self, sql: &str) -> Result<u64, WireError> {
+        self.send(sql)?;
+        match self.stream.packet()? {
+            [0x00, rest @ ..] => rows_changed(rest),
+            [0xFF, rest @ ..] => Err(server_error(rest)),
+            _ => Err(WireError::Protocol { what: "a statement that changes rows returned some" }),
+        }
+    }
+
     /// Sends a statement without waiting, so that several connections run theirs at one moment. [`Wire::finish`] reads the answer.
     pub fn send(&mut self, sql: &str) -> Result<(), WireError> {
         self.command(COM_QUERY, sql.as_bytes())
@@ -301,6 +311,11 @@ fn text_row(packet: &[u8], count: usize) -> Result<TextRow, WireError> {
         }
     }
     Ok(row)
+}
+
+/// Reads what of an OK packet counts rows.
+fn rows_changed(rest: &[u8]) -> Result<u64, WireError> {
+    cursor::Cursor::new(rest).length().map(|rows| rows as u64)
 }
 
 /// Reads the count of warnings in what ends a result: an EOF packet, or an OK packet in its place.

@@ -117,7 +117,7 @@ pub async fn plan(
     let fetched = binlogs.fetch(repository, manifest, asked, run).await?;
     let (mut replay, scratch) = plan_replay(manifest, asked, fetched, run).await?;
     replay.only.clone_from(&family);
-    let scan = scan_of(&replay, &family, run).await?;
+    let scan = scan_of(&replay, followed(manifest, &family), run).await?;
     let sandbox = sandbox(policy, manifest, &family, replay.has_gtids);
     let tables = request.tables.clone();
     Ok(PartPlan {
@@ -214,9 +214,17 @@ async fn plan_replay(
     Ok((plan, scratch))
 }
 
-async fn scan_of(plan: &ReplayPlan, family: &[TableName], run: &Run) -> Result<Scan, PartError> {
-    let (plan, family, run) = (plan.clone(), family.to_vec(), run.clone());
-    let scanned = tokio::task::spawn_blocking(move || scan::scan(&plan, &family, &run));
+fn followed(manifest: &Manifest, family: &[TableName]) -> scan::Followed {
+    let has_key = |(schema, name): &TableName| {
+        manifest.tables.iter().any(|table| table.schema == *schema && table.name == *name && !table.key.is_empty())
+    };
+    let keyless = family.iter().filter(|table| !has_key(table)).cloned().collect();
+    scan::Followed { tables: family.to_vec(), keyless }
+}
+
+async fn scan_of(plan: &ReplayPlan, followed: scan::Followed, run: &Run) -> Result<Scan, PartError> {
+    let (plan, run) = (plan.clone(), run.clone());
+    let scanned = tokio::task::spawn_blocking(move || scan::scan(&plan, &followed, &run));
     scanned.await.map_err(|error| RestoreError::Thread(error.to_string()))?
 }
 
@@ -241,4 +249,75 @@ fn sandbox(policy: &Policy, manifest: &Manifest, family: &[TableName], has_gtids
 
 fn is_in(tables: &[TableName], schema: &str, name: &str) -> bool {
     tables.iter().any(|(s, t)| s == schema && t == name)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test may panic")]
+mod tests {
+    use super::*;
+    use crate::policy::{MysqlAddress, Network, Tls};
+    use crate::restore::choose::Moment;
+    use crate::target::mysql::plan::Names;
+
+    const POLICY: &str = r#"
+name = "mall"
+timezone = "Asia/Seoul"
+rpo = "24h"
+rto = "4h"
+state_dir = "/var/lib/bkp"
+[repository]
+path = "/backup/mall"
+password_file = "/etc/bkp/mall.key"
+[mysql.db1]
+socket = "/run/mysqld/mysqld.sock"
+user = "bkp"
+[schedule]
+backup = "15 2 * * *"
+[retention]
+daily = 7
+"#;
+
+    fn request(typed: Option<&str>, source: Option<&str>) -> Request {
+        Request {
+            moment: Moment::Latest,
+            replay: None,
+            sources: source.map(str::to_owned).into_iter().collect(),
+            to_mysql: None,
+            to_dir: None,
+            tables: Vec::new(),
+            names: Names::default(),
+            first: Vec::new(),
+            paths: Vec::new(),
+            overwrite: false,
+            in_place: typed.map(|host| vec![host.to_owned()]),
+            users: false,
+            skip_binlog: false,
+            connections: 1,
+        }
+    }
+
+    /// Applies a set of a policy and source to `db7`, which is no source.
+    fn told(policy: &str, source: &str, request: &Request) -> String {
+        let text = |text: &str| text.to_owned();
+        let (server_name, point, made) = (text("db7"), text("gtid:0-1-2"), text("2026-05-01T03:00:00Z"));
+        let about = About { policy: text(policy), source: text(source), server_name, point, of: None, made };
+        let address = MysqlAddress::Tcp { host: text("db7"), port: 3306 };
+        let (user, tls, network) = (text("admin"), Tls::default(), Network::default());
+        let server = Server { address, user, password: None, tls, network };
+        let policy = Policy::parse(POLICY, std::path::Path::new("mall.toml")).unwrap();
+        confirm_apply(&policy, request, &server, &about)
+            .map_or_else(|error| error.to_string(), |()| "applied".to_owned())
+    }
+
+    #[test]
+    fn rows_are_changed_only_with_consent_and_under_the_names_that_the_set_was_made_for() {
+        assert_eq!(told("mall", "db1", &request(Some("db7"), None)), "applied");
+        assert_eq!(told("mall", "db1", &request(Some("db7"), Some("db1"))), "applied");
+        assert!(told("mall", "db1", &request(None, None)).contains("is not confirmed"));
+        assert!(told("mall", "db1", &request(Some("db1"), None)).contains("is not the name of the host"));
+        for (policy, source, named) in [("mall2", "db1", None), ("mall", "db2", None), ("mall", "db1", Some("db2"))] {
+            let told = told(policy, source, &request(Some("db7"), named));
+            assert!(told.contains(&format!("the source `{source}` of the policy `{policy}`")), "{told}");
+        }
+    }
 }

@@ -12,7 +12,7 @@ use crate::world::{Ended, World};
 
 type Rows = Vec<Vec<Option<String>>>;
 
-const TABLES: &str = "mall.orders,mall.order_items";
+const TABLES: &str = "mall.orders,mall.order_items,mall.vouchers,mall.baskets";
 
 /// Items that a cascade takes along, and columns of the kinds by which a comparison could go wrong.
 fn build(source: &Server) {
@@ -28,6 +28,13 @@ fn build(source: &Server) {
         "CREATE TABLE mall.coupons (id INT PRIMARY KEY, shop_id INT); INSERT INTO mall.coupons VALUES (1, 3), (2, 4)",
     );
     source.execute("CREATE DATABASE scratch; CREATE PROCEDURE mall.report() SELECT 1");
+    source.execute(
+        "CREATE TABLE mall.vouchers (id INT PRIMARY KEY, shop_id INT NOT NULL); \
+         CREATE TABLE mall.baskets (id INT PRIMARY KEY, shop_id INT NOT NULL, voucher INT, parent INT, \
+         FOREIGN KEY (voucher) REFERENCES mall.vouchers (id) ON DELETE SET NULL, FOREIGN KEY (parent) REFERENCES mall.baskets (id)); \
+         INSERT INTO mall.vouchers VALUES (1, 3), (2, 3), (3, 4); \
+         INSERT INTO mall.baskets VALUES (8, 3, 1, NULL), (9, 3, 2, NULL), (10, 3, NULL, 9), (11, 3, NULL, 10), (12, 4, 3, NULL)",
+    );
     for shop in 1..=5 {
         items(source, shop, 1, 40);
     }
@@ -54,6 +61,8 @@ fn rows(server: &Server, schema: &str, condition: &str) -> Vec<Rows> {
     vec![
         server.query(&format!("SELECT * FROM {schema}.orders WHERE {condition} ORDER BY shop_id, id")),
         server.query(&format!("SELECT {items} FROM {schema}.order_items WHERE {condition} ORDER BY shop_id, id")),
+        server.query(&format!("SELECT * FROM {schema}.vouchers WHERE {condition} ORDER BY id")),
+        server.query(&format!("SELECT * FROM {schema}.baskets WHERE {condition} ORDER BY id")),
     ]
 }
 
@@ -82,6 +91,9 @@ fn mistake(world: &World) {
     source.execute("UPDATE mall.order_items SET code = 'spare' WHERE shop_id = 3 AND id = 5");
     source.execute("UPDATE mall.order_items SET code = 'c3-5' WHERE shop_id = 3 AND id = 6");
     source.execute("UPDATE mall.order_items SET code = 'c3-6' WHERE shop_id = 3 AND id = 5");
+    // A cascade lets a basket go on without its voucher, and baskets that point to each other go.
+    source.execute("DELETE FROM mall.vouchers WHERE id = 1");
+    [11, 10, 9].iter().for_each(|id| source.execute(&format!("DELETE FROM mall.baskets WHERE id = {id}")));
     source.execute("INSERT INTO mall.orders (shop_id, id, total, placed) VALUES (3, 900, 1, '2026-05-01')");
     source.execute("INSERT INTO mall.order_items (shop_id, id, order_id, code) VALUES (3, 900, 900, 'wrong')");
     source.execute("UPDATE mall.orders SET total = total + 1 WHERE shop_id = 2");
@@ -149,6 +161,7 @@ fn one_shop_comes_back_and_the_others_go_on(product: Product) -> Shop {
         |nth: usize| ["insert", "update", "delete"].map(|what| made["changes"]["tables"][nth][what].as_u64().unwrap());
     // Order 9 was deleted before the point, with its item.
     assert_eq!((counts(0), counts(1)), ([21, 3, 1], [21, 5, 1]), "{made}");
+    assert_eq!((counts(2), counts(3)), ([1, 0, 0], [3, 1, 0]), "{made}");
     assert_eq!(made["changes"]["conflicting"], 0, "{made}");
 
     let host = host();

@@ -14,7 +14,8 @@ use crate::mysql::binlog::{BinlogError, Event, Format, Group, Groups, Kind, Malf
 /// What is noted of one transaction at most.
 const TABLES_MAX: usize = 10_000;
 const TEXTS_MAX: usize = 8;
-const TEXT_CHARS_MAX: usize = 1024;
+/// Characters of a statement that are noted.
+pub const TEXT_CHARS_MAX: usize = 1024;
 
 /// Table maps that are held of one statement. Past them, rows are not counted.
 const MAPS_MAX: usize = 1024;

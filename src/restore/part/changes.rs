@@ -6,14 +6,16 @@
 //! nothing points to it any more. [`ChangeSet::apply`] runs the statements in one transaction and demands that each changes one row:
 //! what is done is what was reviewed, all of it, or nothing.
 //!
-//! Rows go before rows come, children before their parents, and come the other way round; a row whose unique value changes goes and
-//! comes, where nothing points to it, so that two rows may trade places.
+//! Rows go before rows come, children before their parents, and come the other way round, within a table in the order of its key; a
+//! row whose unique value or parent changes goes and comes, where nothing points to it, so that two rows may trade places and a parent
+//! may come or go. Where something does, it changes its parent at the end; what would want it earlier is a conflict.
 
 mod apply;
 mod conflict;
 mod error;
 mod file;
 mod statement;
+mod tally;
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, BufWriter, Seek, SeekFrom, Write};
@@ -24,7 +26,7 @@ use serde::{Deserialize, Serialize};
 use crate::mysql::server::Server;
 use crate::run::Run;
 use crate::source::mysql::MysqlSourceError;
-use crate::source::mysql::changes::{Comparand, Pair, RowChange, Wanted};
+use crate::source::mysql::changes::{Comparand, Pair, RowChange, Values, Wanted};
 
 pub use apply::Applied;
 pub use error::ChangesError;
@@ -93,10 +95,12 @@ fn compare(
     let mut broken = None;
     let compared = pair.compare(table, |pair, change| {
         conflicts.look(pair, table, &change)?;
-        spool.take(table, &change).map_err(|error| {
+        let written = spool.take(table, &change).map_err(|error| {
             broken = Some(error);
             MysqlSourceError::BrokeOff
-        })
+        })?;
+        conflicts.too_long(pair, table, &change, written);
+        Ok(())
     });
     match broken {
         Some(source) => Err(ChangesError::File { path: path.to_owned(), source }),
@@ -128,6 +132,8 @@ struct Spool {
     starts: Vec<u64>,
     updates: BufWriter<File>,
     inserts: BufWriter<File>,
+    /// Updates of rows that point to another parent: it may be one that comes.
+    late: BufWriter<File>,
 }
 
 impl Spool {
@@ -138,14 +144,15 @@ impl Spool {
             made.map_err(|source| ChangesError::File { path: path.to_owned(), source })
         };
         let counts = TableCounts { table: table.title(), insert: 0, update: 0, delete: 0 };
-        Ok(Self { counts, deletes: file()?, starts: Vec::new(), updates: file()?, inserts: file()? })
+        Ok(Self { counts, deletes: file()?, starts: Vec::new(), updates: file()?, inserts: file()?, late: file()? })
     }
 
-    fn take(&mut self, table: &Comparand, change: &RowChange) -> io::Result<()> {
+    /// Writes a row's change, and returns the length of its longest statement.
+    fn take(&mut self, table: &Comparand, change: &RowChange) -> io::Result<usize> {
         match change {
             RowChange::Insert { new } => {
                 self.counts.insert += 1;
-                writeln!(self.inserts, "{}", statement::insert(table, new))
+                write(&mut self.inserts, &statement::insert(table, new))
             }
             RowChange::Delete { old } => {
                 self.counts.delete += 1;
@@ -153,18 +160,23 @@ impl Spool {
             }
             RowChange::Update { old, new } => {
                 self.counts.update += 1;
-                if statement::trades_places(table, old, new) {
-                    self.delete(&statement::delete(table, old))?;
-                    return writeln!(self.inserts, "{}", statement::insert(table, new));
-                }
-                writeln!(self.updates, "{}", statement::update(table, old, new))
+                self.update(table, old, new)
             }
         }
     }
 
-    fn delete(&mut self, statement: &str) -> io::Result<()> {
+    fn update(&mut self, table: &Comparand, old: &Values, new: &Values) -> io::Result<usize> {
+        if statement::trades_places(table, old, new) {
+            let goes = self.delete(&statement::delete(table, old))?;
+            return Ok(goes.max(write(&mut self.inserts, &statement::insert(table, new))?));
+        }
+        let is_late = statement::points_elsewhere(table, old, new);
+        write(if is_late { &mut self.late } else { &mut self.updates }, &statement::update(table, old, new))
+    }
+
+    fn delete(&mut self, statement: &str) -> io::Result<usize> {
         self.starts.push(self.deletes.stream_position()?);
-        writeln!(self.deletes, "{statement}")
+        write(&mut self.deletes, statement)
     }
 
     fn copy_deletes(&mut self, out: &mut dyn Write) -> io::Result<()> {
@@ -180,15 +192,100 @@ impl Spool {
     }
 }
 
+fn write(out: &mut BufWriter<File>, statement: &str) -> io::Result<usize> {
+    writeln!(out, "{statement}")?;
+    Ok(statement.len())
+}
+
 fn copy_whole(from: &mut BufWriter<File>, out: &mut dyn Write) -> io::Result<()> {
     from.flush()?;
     from.get_mut().rewind()?;
     io::copy(from.get_mut(), out).map(drop)
 }
 
-/// Writes the statements in their order: rows go, children first; then rows change; then rows come, parents first.
+/// Writes the statements in their order: rows go, children first; then rows change; then rows come, parents first; then rows point to
+/// them.
 fn copy(spools: &mut [Spool], out: &mut dyn Write) -> io::Result<()> {
     spools.iter_mut().rev().try_for_each(|spool| spool.copy_deletes(out))?;
     spools.iter_mut().try_for_each(|spool| copy_whole(&mut spool.updates, out))?;
-    spools.iter_mut().try_for_each(|spool| copy_whole(&mut spool.inserts, out))
+    spools.iter_mut().try_for_each(|spool| copy_whole(&mut spool.inserts, out))?;
+    spools.iter_mut().try_for_each(|spool| copy_whole(&mut spool.late, out))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test may panic")]
+mod tests {
+    use super::*;
+    use crate::mysql::row::KeyKind;
+    use crate::source::mysql::changes::{Child, Exact, Field, Parent, Ties};
+
+    fn field(name: &str) -> Field {
+        Field { name: name.to_owned(), definition: String::new(), kind: KeyKind::Number, exact: Exact::Plain }
+    }
+
+    /// Orders point to coupons, and items to orders if `is_pointed_to`.
+    fn tables(is_pointed_to: bool) -> [Comparand; 2] {
+        let (schema, table) = ("mall".to_owned(), "coupons".to_owned());
+        let coupon = Parent { name: "c".to_owned(), schema, table, columns: vec![(1, "id".to_owned())] };
+        let items = Child {
+            schema: "mall".to_owned(),
+            table: "items".to_owned(),
+            columns: vec![("order_id".to_owned(), 0)],
+            acts_on_delete: false,
+            acts_on_update: false,
+            is_compared: true,
+        };
+        let children = if is_pointed_to { vec![items] } else { Vec::new() };
+        let ties = Ties { parents: vec![coupon], children, ..Ties::default() };
+        let coupons = Comparand::for_tests("mall", "coupons", vec![field("id")], vec![0], Ties::default());
+        [coupons, Comparand::for_tests("mall", "orders", vec![field("id"), field("coupon")], vec![0], ties)]
+    }
+
+    fn row(values: &[&str]) -> Values {
+        values.iter().map(|value| (*value != "NULL").then(|| (*value).to_owned())).collect()
+    }
+
+    /// Returns the statements in their order, each by its verb and table.
+    fn order(is_pointed_to: bool, changes: [RowChange; 2]) -> Vec<String> {
+        let dir = tempfile::tempdir().unwrap();
+        let mut spools = Vec::new();
+        for (table, change) in tables(is_pointed_to).iter().zip(&changes) {
+            let mut spool = Spool::new(table, &dir.path().join("set.sql")).unwrap();
+            spool.take(table, change).unwrap();
+            spools.push(spool);
+        }
+        let mut out = Vec::new();
+        copy(&mut spools, &mut out).unwrap();
+        let brief = |line: &str| {
+            let table = if line.contains("`coupons` ") { "coupons" } else { "orders" };
+            format!("{} {table}", line.split(' ').next().unwrap())
+        };
+        String::from_utf8(out).unwrap().lines().map(brief).collect()
+    }
+
+    #[test]
+    fn a_row_points_to_a_parent_only_once_it_is_there_and_no_more_once_it_goes() {
+        let comes = || RowChange::Insert { new: row(&["5"]) };
+        let goes = || RowChange::Delete { old: row(&["5"]) };
+        let change = |old: &str, new: &str| RowChange::Update { old: row(&["7", old]), new: row(&["7", new]) };
+        assert_eq!(order(false, [comes(), change("NULL", "5")]), ["DELETE orders", "INSERT coupons", "INSERT orders"]);
+        assert_eq!(order(true, [comes(), change("NULL", "5")]), ["INSERT coupons", "UPDATE orders"]);
+        assert_eq!(order(false, [goes(), change("5", "NULL")]), ["DELETE orders", "DELETE coupons", "INSERT orders"]);
+    }
+
+    #[test]
+    fn rows_of_one_table_come_in_their_order_and_go_the_other_way_round() {
+        let dir = tempfile::tempdir().unwrap();
+        let [coupons, _] = tables(false);
+        let mut spool = Spool::new(&coupons, &dir.path().join("set.sql")).unwrap();
+        for id in ["9", "10"] {
+            spool.take(&coupons, &RowChange::Insert { new: row(&[id]) }).unwrap();
+            spool.take(&coupons, &RowChange::Delete { old: row(&[&format!("{id}00")]) }).unwrap();
+        }
+        let mut out = Vec::new();
+        copy(&mut [spool], &mut out).unwrap();
+        let text = String::from_utf8(out).unwrap();
+        let at = |what: &str| text.find(what).unwrap();
+        assert!(at("= 1000;") < at("= 900;") && at("= 900;") < at("(9)") && at("(9)") < at("(10)"), "{text}");
+    }
 }

@@ -14,7 +14,7 @@ use crate::restore::part::changes::{self, About, Header};
 use crate::restore::part::{PartError, PartPlan, is_in};
 use crate::run::Run;
 use crate::sandbox::Sandbox;
-use crate::source::mysql::changes::{Wanted, footing};
+use crate::source::mysql::changes::{Wanted, check};
 use crate::target::mysql::plan::{Names, TableName};
 use crate::target::mysql::{DumpReader, LoadOptions, LoadPlan, Selection};
 
@@ -135,9 +135,8 @@ impl PartPlan {
     /// [`PartError`] names the table and what is in the way.
     pub async fn check_live(&self, live: &Server, run: &Run) -> Result<(), PartError> {
         let (live, tables, run) = (live.clone(), self.tables.clone(), run.clone());
-        let looked = tokio::task::spawn_blocking(move || footing(&live, &tables, &run)).await;
-        looked.map_err(|error| RestoreError::Thread(error.to_string()))??;
-        Ok(())
+        let looked = tokio::task::spawn_blocking(move || check(&live, &tables, &run)).await;
+        Ok(looked.map_err(|error| RestoreError::Thread(error.to_string()))??)
     }
 }
 

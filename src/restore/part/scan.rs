@@ -8,7 +8,9 @@ use chrono::{DateTime, Utc};
 use serde::Serialize;
 
 use crate::event::Unit;
-use crate::mysql::binlog::{Changes, Ending, Group, TableName as Named, Touched, Transaction, Transactions, Verb};
+use crate::mysql::binlog::{
+    Changes, Ending, Group, TEXT_CHARS_MAX, TableName as Named, Touched, Transaction, Transactions, Verb,
+};
 use crate::replay::{ReplayError, ReplayPlan};
 use crate::restore::RestoreError;
 use crate::restore::part::PartError;
@@ -45,11 +47,19 @@ pub struct Definition {
     pub verbs: Vec<Verb>,
 }
 
+/// The tables to look for.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Followed {
+    pub(super) tables: Vec<TableName>,
+    /// Those of them whose rows have no order of their own in the dump: no key.
+    pub(super) keyless: Vec<TableName>,
+}
+
 /// Reads the transactions that a plan replays. Blocks.
 ///
 /// # Errors
 /// [`PartError`] names the first transaction that leaves the rows in doubt.
-pub(super) fn scan(plan: &ReplayPlan, tables: &[TableName], run: &Run) -> Result<Scan, PartError> {
+pub(super) fn scan(plan: &ReplayPlan, tables: &Followed, run: &Run) -> Result<Scan, PartError> {
     let mut scan = Scan::default();
     let task = run.events.task("look for these tables in the binlogs", Unit::Bytes, plan.bytes);
     let segments = &plan.feed.segments;
@@ -77,15 +87,15 @@ pub(super) fn scan(plan: &ReplayPlan, tables: &[TableName], run: &Run) -> Result
 }
 
 impl Scan {
-    fn take(&mut self, transaction: &Transaction, tables: &[TableName], file: &str) -> Result<(), PartError> {
+    fn take(&mut self, transaction: &Transaction, followed: &Followed, file: &str) -> Result<(), PartError> {
         let Transaction { group, changes } = transaction;
-        if let Some(why) = doubt(group, changes).or_else(|| leaves(changes, tables)) {
+        if let Some(why) = doubt(group, changes).or_else(|| leaves(changes, followed)) {
             let place = format!("{file}:{}", group.begin);
             let gtid = group.gtid.as_ref().map_or_else(|| "no GTID".to_owned(), ToString::to_string);
             return Err(PartError::Doubt { why, time: group.committed, gtid, place });
         }
         for (name, touched) in &changes.tables {
-            for (schema, table) in tables.iter().filter(|table| is_about(name, table)) {
+            for (schema, table) in followed.tables.iter().filter(|table| is_about(name, table)) {
                 self.note(format!("{schema}.{table}"), touched, group.committed);
             }
         }
@@ -125,18 +135,30 @@ fn doubt(group: &Group, changes: &Changes) -> Option<&'static str> {
     changes.are_tables_more.then_some("it changes tables that cannot be told, or more than can be")
 }
 
-/// Returns what takes one of the tables out of sight: rows and definitions are followed by the names of the tables, and what happens
-/// to one under another name is not.
-fn leaves(changes: &Changes, tables: &[TableName]) -> Option<&'static str> {
+/// Returns what makes a table another one than in the sandbox. Rows and definitions are followed by the names of the tables, and what
+/// happens to one under another name is not; numbers that are given to rows go by an order that only a key makes the same.
+fn leaves(changes: &Changes, followed: &Followed) -> Option<&'static str> {
     let binds = |touched: &Touched| touched.is_any(&[Verb::Rename, Verb::Alter]);
     let named: Vec<&Named> =
         changes.tables.iter().filter(|(_, touched)| binds(touched)).map(|(name, _)| name).collect();
+    let are_any = |of: &[TableName]| named.iter().any(|name| of.iter().any(|table| is_about(name, table)));
     let is_followed =
-        |name: &Named| tables.iter().any(|(schema, table)| *schema == name.schema && *table == name.table);
-    let is_meant = named.iter().any(|name| tables.iter().any(|table| is_about(name, table)));
+        |name: &Named| followed.tables.iter().any(|(schema, table)| *schema == name.schema && *table == name.table);
     // A definition names one table, or it gives a table another's name or rows.
-    (named.len() > 1 && is_meant && !named.iter().all(|name| is_followed(name)))
-        .then_some("it renames one of the tables, or trades rows with a table that is not among them")
+    if named.len() > 1 && are_any(&followed.tables) && !named.iter().all(|name| is_followed(name)) {
+        return Some("it renames one of the tables, or trades rows with a table that is not among them");
+    }
+    (are_any(&followed.keyless) && may_number(changes))
+        .then_some("it may number the rows of a table without a key, whose order nobody knows")
+}
+
+/// Tells whether a statement may add a column that numbers the rows.
+fn may_number(changes: &Changes) -> bool {
+    let numbers = |text: &String| {
+        let text = text.to_ascii_uppercase();
+        text.contains("AUTO_INCREMENT") || text.contains("SERIAL") || text.chars().count() >= TEXT_CHARS_MAX
+    };
+    changes.is_more || changes.texts.iter().any(numbers)
 }
 
 #[cfg(test)]
@@ -156,9 +178,14 @@ mod tests {
         Changes { tables: [(name, touched)].into(), ..Changes::default() }
     }
 
+    fn followed(tables: &[&str]) -> Followed {
+        let tables = tables.iter().map(|table| ("mall".to_owned(), (*table).to_owned()));
+        Followed { tables: tables.collect(), keyless: Vec::new() }
+    }
+
     fn taken(changes: Changes) -> Result<Scan, PartError> {
         let mut scan = Scan::default();
-        scan.take(&transaction(changes), &[("mall".to_owned(), "orders".to_owned())], "b.000001").map(|()| scan)
+        scan.take(&transaction(changes), &followed(&["orders"]), "b.000001").map(|()| scan)
     }
 
     #[test]
@@ -203,8 +230,29 @@ mod tests {
         }
         assert_eq!(taken(binding(Verb::Rename, &["carts", "baskets"])).unwrap(), Scan::default());
         assert_eq!(taken(binding(Verb::Alter, &["orders"])).unwrap().definitions.len(), 1);
-        let family = ["orders", "orders_m"].map(|table| ("mall".to_owned(), table.to_owned()));
+        let family = followed(&["orders", "orders_m"]);
         let both = transaction(binding(Verb::Rename, &["orders", "orders_m"]));
         assert!(Scan::default().take(&both, &family, "b.000001").is_ok(), "both are followed");
+    }
+
+    #[test]
+    fn rows_without_a_key_are_not_numbered() {
+        let altered = |text: &str| {
+            let touched = Touched { verbs: [Verb::Alter].into(), ..Touched::default() };
+            transaction(Changes { texts: vec![text.to_owned()], ..touching("mall", "orders", touched) })
+        };
+        let keyed = followed(&["orders"]);
+        let keyless = Followed { keyless: keyed.tables.clone(), ..keyed.clone() };
+        let look = |text: &str, followed: &Followed| Scan::default().take(&altered(text), followed, "b.000001");
+        let long = format!("ALTER TABLE orders COMMENT '{}', ADD id SERIAL", "x".repeat(TEXT_CHARS_MAX));
+        for text in [
+            "alter table orders add id int auto_increment primary key",
+            "ALTER TABLE orders ADD id SERIAL",
+            &long[..1024],
+        ] {
+            assert!(look(text, &keyless).unwrap_err().to_string().contains("without a key"), "{text}");
+            assert!(look(text, &keyed).is_ok(), "{text}");
+        }
+        assert!(look("ALTER TABLE orders ADD note TEXT", &keyless).is_ok());
     }
 }

@@ -6,27 +6,32 @@
 //! it. Of each row a hash is kept, and only rows that differ are read again, one by one.
 
 mod field;
+mod held;
+mod read;
 mod ties;
 
-use std::collections::BTreeMap;
+use std::collections::HashMap;
 
 use serde_json::json;
 use sha2::{Digest, Sha256};
 
 use crate::event::Unit;
-use crate::mysql::row::{Encoder, KeyColumn};
+use crate::mysql::row::KeyColumn;
 use crate::mysql::server::Server;
-use crate::mysql::sql::{ident, idents, qualified};
-use crate::mysql::wire::{Wire, WireError};
+use crate::mysql::sql::ident;
+use crate::mysql::wire::Wire;
 use crate::run::Run;
 use crate::source::mysql::error::MysqlSourceError;
 use crate::source::mysql::grants::Grants;
 use crate::source::mysql::inventory::{Inventory, Table};
 use crate::source::mysql::key::Key;
 use crate::source::mysql::range::Range;
-use crate::source::mysql::session::{Capabilities, connect, rows, run_sql, settle, want_raw_bytes};
+use crate::source::mysql::session::{Capabilities, connect, run_sql, settle, want_raw_bytes};
 
 pub use field::{Exact, Field};
+pub use held::{Held, check};
+use read::{Hashed, bound, exists, hashes, row};
+
 pub use ties::{Child, Parent, Ties, Unique};
 
 /// Rows of either side that are held as hashes: some MiB.
@@ -80,6 +85,19 @@ impl Comparand {
         all.map(|all| all.join(" AND "))
     }
 
+    /// Returns the condition that a row comes no later than this one in the order of the key, which is the order of changes.
+    #[must_use]
+    pub fn up_to(&self, row: &Values) -> String {
+        let upper: Option<Vec<String>> = self.key.iter().map(|at| row[*at].clone()).collect();
+        Range { lower: None, upper }.condition(&self.order).unwrap_or_else(|| "TRUE".to_owned())
+    }
+
+    /// Tells whether a foreign key's other side is the table itself.
+    #[must_use]
+    pub fn is_itself(&self, schema: &str, name: &str) -> bool {
+        self.schema == schema && self.name == name
+    }
+
     #[cfg(test)]
     pub(crate) fn for_tests(schema: &str, name: &str, fields: Vec<Field>, key: Vec<usize>, ties: Ties) -> Self {
         let columns: Vec<String> = key.iter().map(|at| fields[*at].name.clone()).collect();
@@ -103,6 +121,8 @@ pub struct Pair<'a> {
     live: Wire,
     run: &'a Run,
     pub tables: Vec<Comparand>,
+    /// The longest statement that the living server takes.
+    pub statement_bytes_max: u64,
     /// By what the living server differs from others.
     pub server: String,
 }
@@ -137,7 +157,10 @@ impl<'a> Pair<'a> {
             }
             tables.push(comparand(one, &now, fields, &mut live, wanted)?);
         }
-        Ok(Self { sandbox, live, run, tables, server: capabilities.evidence() })
+        let bytes_max = capabilities.variable("max_allowed_packet").and_then(|bytes| bytes.parse().ok());
+        // One byte before the statement says that it is one.
+        let statement_bytes_max = bytes_max.unwrap_or(u64::MAX).saturating_sub(1);
+        Ok(Self { sandbox, live, run, tables, statement_bytes_max, server: capabilities.evidence() })
     }
 
     /// Returns a digest of the definitions that row changes rely on.
@@ -164,25 +187,32 @@ impl<'a> Pair<'a> {
             let upper = now.or(then);
             let range = Range { lower, upper: upper.clone() };
             let wanted = hashes(&mut self.sandbox, table, &range)?;
-            let mut found = hashes(&mut self.live, table, &range)?;
+            let found = hashes(&mut self.live, table, &range)?;
             task.add(wanted.len().max(found.len()) as u64);
-            for (key, hash) in wanted {
-                let change = match found.remove(&key) {
-                    Some(same) if same == hash => continue,
-                    Some(_) => RowChange::Update { old: self.live_row(table, &key)?, new: self.row(table, &key)? },
-                    None => RowChange::Insert { new: self.row(table, &key)? },
-                };
-                each(self, change)?;
-            }
-            for key in found.into_keys() {
-                let old = self.live_row(table, &key)?;
-                each(self, RowChange::Delete { old })?;
-            }
+            self.hand_on(table, &wanted, &found, &mut each)?;
             lower = upper;
             if lower.is_none() {
                 return Ok(());
             }
         }
+    }
+
+    fn hand_on(
+        &mut self,
+        table: &Comparand,
+        wanted: &[Hashed],
+        found: &[Hashed],
+        each: &mut impl FnMut(&mut Self, RowChange) -> Result<(), MysqlSourceError>,
+    ) -> Result<(), MysqlSourceError> {
+        for (what, key) in differences(wanted, found) {
+            let change = match what {
+                Differs::Missing => RowChange::Insert { new: self.row(table, key)? },
+                Differs::Other => RowChange::Update { old: self.live_row(table, key)?, new: self.row(table, key)? },
+                Differs::TooMany => RowChange::Delete { old: self.live_row(table, key)? },
+            };
+            each(self, change)?;
+        }
+        Ok(())
     }
 
     fn row(&mut self, table: &Comparand, key: &[String]) -> Result<Values, MysqlSourceError> {
@@ -214,28 +244,6 @@ impl<'a> Pair<'a> {
     pub fn condition(table: &Comparand) -> Option<&str> {
         table.condition.as_deref()
     }
-}
-
-/// Returns the server's name for itself and the digest of the definitions that row changes of some tables rely on. Blocks.
-///
-/// # Errors
-/// Those of the connection; a trigger that is there by now.
-pub fn footing(live: &Server, tables: &[(String, String)], run: &Run) -> Result<(String, String), MysqlSourceError> {
-    let mut live = connect(live, run)?;
-    let capabilities = prepare(&mut live)?;
-    Grants::read(&mut live, capabilities.product)?.check_sees_ties()?;
-    let wanted =
-        |(schema, name): &(String, String)| Wanted { schema: schema.clone(), name: name.clone(), condition: None };
-    let wanted: Vec<Wanted> = tables.iter().map(wanted).collect();
-    let inventory = inventory(&mut live, &wanted)?;
-    let mut found = Vec::new();
-    for one in &wanted {
-        let table = inventory.tables.iter().find(|table| table.place() == (one.schema.as_str(), one.name.as_str()));
-        let table = table.ok_or_else(|| uncomparable(one, "the living server has no such table"))?;
-        let fields = field::read(&mut live, one)?;
-        found.push(comparand(one, table, fields, &mut live, &wanted)?);
-    }
-    Ok((capabilities.evidence(), footing_of(&found)))
 }
 
 fn footing_of(tables: &[Comparand]) -> String {
@@ -298,89 +306,41 @@ fn comparand(
     Ok(Comparand { schema, name, fields, key: by, ties, condition, order: key })
 }
 
-/// Returns what stands behind `FROM` for the rows of a range that are meant, in the order of the key. An index is named only where
-/// all rows are meant: else the server knows a better one.
-fn from(table: &Comparand, range: &Range) -> String {
-    let mut sql = format!("FROM {}", qualified(&table.schema, &table.name));
-    if table.condition.is_none() {
-        sql.push_str(&format!(" FORCE INDEX ({})", ident(&table.order.index)));
+/// How a row of the living server differs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Differs {
+    Missing,
+    Other,
+    TooMany,
+}
+
+/// Returns the keys of the rows that differ, each kind in the order that both servers have them in.
+fn differences<'a>(wanted: &'a [Hashed], found: &'a [Hashed]) -> Vec<(Differs, &'a [String])> {
+    let by_key = |rows: &'a [Hashed]| rows.iter().map(|(key, hash)| (key, hash)).collect::<HashMap<_, _>>();
+    let (then, now) = (by_key(wanted), by_key(found));
+    let come = wanted.iter().filter_map(|(key, hash)| match now.get(key) {
+        Some(same) if *same == hash => None,
+        Some(_) => Some((Differs::Other, key.as_slice())),
+        None => Some((Differs::Missing, key.as_slice())),
+    });
+    let go = found.iter().filter(|(key, _)| !then.contains_key(key)).map(|(key, _)| (Differs::TooMany, key.as_slice()));
+    come.chain(go).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_that_differ_come_in_the_servers_order_and_not_in_that_of_texts() {
+        let rows = |keys: &[(&str, u8)]| -> Vec<Hashed> {
+            keys.iter().map(|(key, value)| (vec![(*key).to_owned()], [*value; 32])).collect()
+        };
+        let wanted = rows(&[("8", 1), ("9", 1), ("10", 1), ("11", 2)]);
+        let found = rows(&[("8", 1), ("11", 1), ("99", 1), ("100", 1)]);
+        let told: Vec<_> =
+            differences(&wanted, &found).into_iter().map(|(what, key)| (what, key[0].as_str())).collect();
+        let (missing, other, too_many) = (Differs::Missing, Differs::Other, Differs::TooMany);
+        assert_eq!(told, [(missing, "9"), (missing, "10"), (other, "11"), (too_many, "99"), (too_many, "100")]);
     }
-    let conditions: Vec<String> =
-        table.condition.iter().cloned().chain(range.condition(&table.order)).map(|one| format!("({one})")).collect();
-    if !conditions.is_empty() {
-        sql.push_str(&format!(" WHERE {}", conditions.join(" AND ")));
-    }
-    sql.push_str(&format!(" ORDER BY {}", idents(table.order.order.iter().map(String::as_str))));
-    sql
-}
-
-/// Returns the key of the last row of a stretch, where the range has so many.
-fn bound(wire: &mut Wire, table: &Comparand, range: &Range) -> Result<Option<Vec<String>>, MysqlSourceError> {
-    let columns = idents(table.order.columns.iter().map(String::as_str));
-    let statement = format!("SELECT {columns} {} LIMIT 1 OFFSET {}", from(table, range), STRETCH_ROWS - 1);
-    let parts = table.order.parts_alone();
-    let mut found = None;
-    each_packet(wire, table, &statement, |encoder, packet| {
-        found = Some(encoder.key(packet, &parts)?);
-        Ok(())
-    })?;
-    Ok(found)
-}
-
-fn select(table: &Comparand) -> String {
-    format!("SELECT {}", idents(table.fields.iter().map(|field| field.name.as_str())))
-}
-
-fn hashes(
-    wire: &mut Wire,
-    table: &Comparand,
-    range: &Range,
-) -> Result<BTreeMap<Vec<String>, [u8; 32]>, MysqlSourceError> {
-    let parts: Vec<KeyColumn> =
-        table.key.iter().map(|at| KeyColumn { index: *at, kind: table.fields[*at].kind.clone() }).collect();
-    let (mut found, mut line) = (BTreeMap::new(), Vec::new());
-    each_packet(wire, table, &format!("{} {}", select(table), from(table, range)), |encoder, packet| {
-        line.clear();
-        encoder.encode(packet, &mut line)?;
-        found.insert(encoder.key(packet, &parts)?, Sha256::digest(&line).into());
-        Ok(())
-    })?;
-    Ok(found)
-}
-
-fn row(wire: &mut Wire, table: &Comparand, key: &[String]) -> Result<Values, MysqlSourceError> {
-    let conditions = table.order.columns.iter().zip(key).map(|(name, value)| format!("{} = {value}", ident(name)));
-    let conditions: Vec<String> = conditions.collect();
-    let statement =
-        format!("{} FROM {} WHERE {}", select(table), qualified(&table.schema, &table.name), conditions.join(" AND "));
-    let (columns, mut found) = (table.columns(), None);
-    each_packet(wire, table, &statement, |encoder, packet| {
-        found = Some(encoder.literals(packet, &columns)?);
-        Ok(())
-    })?;
-    found.ok_or_else(|| MysqlSourceError::TableChanged { table: table.title() })
-}
-
-fn each_packet(
-    wire: &mut Wire,
-    table: &Comparand,
-    statement: &str,
-    mut take: impl FnMut(&Encoder, &[u8]) -> Result<(), WireError>,
-) -> Result<(), MysqlSourceError> {
-    let failed = |error: WireError| MysqlSourceError::reading(&table.title(), error);
-    let mut read = wire.read(statement).map_err(failed)?;
-    let encoder = Encoder::new(read.columns()).map_err(failed)?;
-    while let Some(packet) = read.next().map_err(failed)? {
-        take(&encoder, packet).map_err(failed)?;
-    }
-    if read.warnings() > 0 {
-        let warning = "the server warns of a value that it cut short".to_owned();
-        return Err(MysqlSourceError::Cut { table: table.title(), warning });
-    }
-    Ok(())
-}
-
-fn exists(wire: &mut Wire, schema: &str, name: &str, condition: &str) -> Result<bool, MysqlSourceError> {
-    let statement = format!("SELECT 1 FROM {} WHERE {condition} LIMIT 1", qualified(schema, name));
-    Ok(!rows(wire, &format!("look for a row of `{schema}.{name}`"), &statement)?.is_empty())
 }

@@ -2,19 +2,16 @@
 
 use std::time::Duration;
 
-use mysql_async::Conn;
-use mysql_async::prelude::Queryable;
-
 use crate::event::Unit;
-use crate::human;
 use crate::mysql::server::Server;
+use crate::mysql::wire::WireError;
 use crate::restore::part::changes::file::{Lines, SESSION, is_statement};
 use crate::restore::part::changes::{ChangeSet, ChangesError};
 use crate::run::Run;
-use crate::source::mysql::changes::footing;
+use crate::source::mysql::changes::Held;
 
-/// What of a statement an error shows.
-const SHOWN_CHARS: usize = 300;
+/// Errors by which a server says that it, the connection or the statement was ended: 1053, 1317, 1927 and 3169. A commit may be done.
+const ENDED: [u16; 4] = [1053, 1317, 1927, 3169];
 
 /// What was applied.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,42 +31,40 @@ impl ChangeSet {
         if self.header.conflicting > 0 {
             return Err(ChangesError::Conflicts { path: self.path.clone(), count: self.header.conflicting });
         }
-        self.stands(server, run).await?;
-        let mut conn = server.connect().await?;
-        for statement in SESSION {
-            sql(&mut conn, "prepare the session", statement).await?;
-        }
-        sql(&mut conn, "begin the transaction", "START TRANSACTION").await?;
-        match self.run_statements(&mut conn, run).await {
-            Ok(()) => conn.query_drop("COMMIT").await.map_err(|error| ChangesError::Unknown(Box::new(error)))?,
-            Err(error) => {
-                // A connection that is gone has rolled back.
-                conn.query_drop("ROLLBACK").await.ok();
-                return Err(error);
-            }
-        }
-        conn.disconnect().await.ok();
+        let (set, server, of_thread) = (self.clone(), server.clone(), run.clone());
+        let applied = tokio::task::spawn_blocking(move || set.apply_here(&server, &of_thread)).await;
+        applied.map_err(|error| ChangesError::Thread(error.to_string()))??;
         Ok(Applied { statements: self.statements, took: run.clock.instant().duration_since(began) })
     }
 
-    /// Proves that the set was made for this server and these definitions.
-    async fn stands(&self, server: &Server, run: &Run) -> Result<(), ChangesError> {
-        let (live, tables, of_thread) = (server.clone(), self.header.order.clone(), run.clone());
-        let asked = tokio::task::spawn_blocking(move || footing(&live, &tables, &of_thread)).await;
-        let (found, digest) = asked.map_err(|error| ChangesError::Thread(error.to_string()))??;
-        if found != self.header.server {
-            return Err(ChangesError::OtherServer { wanted: self.header.server.clone(), found });
+    fn apply_here(&self, server: &Server, run: &Run) -> Result<(), ChangesError> {
+        let mut held = Held::open(server, &SESSION, &self.header.order, run)?;
+        let changed = self.stands(&held).and_then(|()| self.run_statements(&mut held, run));
+        match changed.and_then(|()| held.commit().map_err(not_committed)) {
+            Ok(()) => Ok(()),
+            Err(error) => {
+                held.roll_back();
+                Err(error)
+            }
         }
-        if digest == self.header.footing { Ok(()) } else { Err(ChangesError::Altered) }
     }
 
-    async fn run_statements(&self, conn: &mut Conn, run: &Run) -> Result<(), ChangesError> {
+    /// Proves that the set was made for this server and these definitions.
+    fn stands(&self, held: &Held) -> Result<(), ChangesError> {
+        if held.server != self.header.server {
+            return Err(ChangesError::OtherServer { wanted: self.header.server.clone(), found: held.server.clone() });
+        }
+        if held.footing == self.header.footing { Ok(()) } else { Err(ChangesError::Altered) }
+    }
+
+    fn run_statements(&self, held: &mut Held, run: &Run) -> Result<(), ChangesError> {
         let task = run.events.task("change rows", Unit::Rows, self.statements);
         let mut lines = Lines::open(&self.path)?;
         while let Some(line) = lines.next()? {
             run.check()?;
             if is_statement(&line) {
-                change_one(conn, lines.statements, line.trim_end().trim_end_matches(';')).await?;
+                let changed = held.change(line.trim_end().trim_end_matches(';'));
+                one_row(changed, Place { number: lines.statements, line: lines.number })?;
                 task.add(1);
             }
         }
@@ -81,18 +76,56 @@ impl ChangeSet {
     }
 }
 
-async fn change_one(conn: &mut Conn, number: u64, statement: &str) -> Result<(), ChangesError> {
-    let shown = || human::cut(&human::printable(statement), SHOWN_CHARS);
-    if let Err(error) = conn.query_drop(statement).await {
-        return Err(ChangesError::Refused { number, statement: shown(), source: Box::new(error) });
-    }
-    match conn.affected_rows() {
-        1 => Ok(()),
-        rows => Err(ChangesError::Stale { number, rows, statement: shown() }),
+/// Where a statement stands in the file. Its text holds a row, which is nobody's who reads a log.
+#[derive(Debug, Clone, Copy)]
+struct Place {
+    number: u64,
+    line: u64,
+}
+
+fn one_row(changed: Result<u64, WireError>, place: Place) -> Result<(), ChangesError> {
+    let Place { number, line } = place;
+    match changed {
+        Ok(1) => Ok(()),
+        Ok(rows) => Err(ChangesError::Stale { number, line, rows }),
+        Err(source) => Err(ChangesError::Refused { number, line, source: Box::new(source) }),
     }
 }
 
-async fn sql(conn: &mut Conn, act: &'static str, statement: &str) -> Result<(), ChangesError> {
-    let done = conn.query_drop(statement.trim_end_matches(';')).await;
-    done.map_err(|source| ChangesError::Sql { act, source: Box::new(source) })
+/// A server that answers with an error has taken all back, unless it was being ended.
+fn not_committed(error: WireError) -> ChangesError {
+    match error.code() {
+        Some(code) if !ENDED.contains(&code) => ChangesError::Uncommitted(Box::new(error)),
+        _ => ChangesError::Unknown(Box::new(error)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PLACE: Place = Place { number: 3, line: 12 };
+
+    fn refused(code: u16) -> WireError {
+        WireError::Server { code, message: "no".to_owned() }
+    }
+
+    #[test]
+    fn a_statement_changes_one_row_no_less_and_no_more() {
+        assert!(one_row(Ok(1), PLACE).is_ok());
+        for rows in [0, 2] {
+            let stale = one_row(Ok(rows), PLACE).map_err(|error| error.to_string());
+            let told =
+                stale.is_err_and(|told| told.contains(&format!("changed {rows} rows")) && told.contains("line 12"));
+            assert!(told, "{rows}");
+        }
+        assert!(matches!(one_row(Err(refused(1062)), PLACE), Err(ChangesError::Refused { number: 3, .. })));
+    }
+
+    #[test]
+    fn a_commit_that_the_server_refuses_is_told_from_one_that_nobody_knows_of() {
+        assert!(matches!(not_committed(refused(1290)), ChangesError::Uncommitted(_)));
+        assert!(matches!(not_committed(refused(1053)), ChangesError::Unknown(_)));
+        assert!(matches!(not_committed(WireError::Closed), ChangesError::Unknown(_)));
+    }
 }

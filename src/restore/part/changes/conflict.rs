@@ -2,7 +2,7 @@
 
 use crate::restore::part::changes::{CONFLICTS_MAX, statement};
 use crate::source::mysql::MysqlSourceError;
-use crate::source::mysql::changes::{Comparand, Pair, Parent, RowChange, Values};
+use crate::source::mysql::changes::{Child, Comparand, Pair, Parent, RowChange, Values};
 
 /// The conflicts of a change set.
 #[derive(Debug, Default)]
@@ -23,22 +23,38 @@ impl Conflicts {
         match change {
             RowChange::Insert { new } => {
                 self.taken(pair, table, new, None)?;
-                self.orphaned(pair, table, new, None)
+                self.orphaned(pair, table, new, None)?;
+                self.too_early(pair, table, new)?;
+                self.comes_back(pair, table, new)
             }
             RowChange::Update { old, new } => {
                 self.taken(pair, table, new, Some(old))?;
                 self.orphaned(pair, table, new, Some(old))?;
+                self.left(pair, table, old, new)?;
                 self.followed(table, old, new);
-                Ok(())
+                self.is_told(pair, table, old)?;
+                self.comes_back(pair, table, new)
             }
             RowChange::Delete { old } => {
                 self.moved(pair, table, old)?;
-                self.pointed_to(pair, table, old)
+                self.pointed_to(pair, table, old)?;
+                self.too_late(pair, table, old)?;
+                self.is_told(pair, table, old)
             }
         }
     }
 
-    /// Looks for rows of others that have a unique value already. Where all rows are meant, there are no others.
+    /// A statement that the server would not take.
+    pub(super) fn too_long(&mut self, pair: &Pair<'_>, table: &Comparand, change: &RowChange, bytes: usize) {
+        if bytes as u64 > pair.statement_bytes_max {
+            let (RowChange::Insert { new: row } | RowChange::Update { old: row, .. } | RowChange::Delete { old: row }) =
+                change;
+            self.note(table, row, "its statement is longer than the server takes (max_allowed_packet)");
+        }
+    }
+
+    /// Looks for rows that have a unique value already: others', which keep it, and for a row that only changes any, because rows change
+    /// one after the other.
     fn taken(
         &mut self,
         pair: &mut Pair<'_>,
@@ -46,12 +62,14 @@ impl Conflicts {
         new: &Values,
         old: Option<&Values>,
     ) -> Result<(), MysqlSourceError> {
-        let Some(ours) = Pair::condition(table).map(str::to_owned) else { return Ok(()) };
+        let changes = old.filter(|old| !statement::trades_places(table, old, new));
+        let itself = changes.and_then(|old| table.equals(&table.key, old));
+        let ours = Pair::condition(table).map(|ours| format!("({ours}) IS NOT TRUE"));
+        let Some(others) = itself.map(|itself| format!("NOT ({itself})")).or(ours) else { return Ok(()) };
         for unique in &table.ties.uniques {
             let is_new = old.is_none_or(|old| unique.fields.iter().any(|at| old[*at] != new[*at]));
             let Some(same) = table.equals(&unique.fields, new).filter(|_| is_new) else { continue };
-            let others = format!("{same} AND ({ours}) IS NOT TRUE");
-            if pair.is_live(&table.schema, &table.name, &others)? {
+            if pair.is_live(&table.schema, &table.name, &format!("{same} AND {others}"))? {
                 self.note(table, new, &format!("another's row has its value of the unique index `{}`", unique.name));
             }
         }
@@ -88,13 +106,79 @@ impl Conflicts {
         Ok(())
     }
 
-    /// A row that goes may not be pointed to by a table whose rows stay as they are.
+    /// A row that goes may not be pointed to by rows that stay as they are: of a table that is not compared, or another's.
     fn pointed_to(&mut self, pair: &mut Pair<'_>, table: &Comparand, old: &Values) -> Result<(), MysqlSourceError> {
-        for child in table.ties.children.iter().filter(|child| !child.is_compared) {
+        for child in &table.ties.children {
             let Some(points) = statement::points(child, old) else { continue };
-            if pair.is_live(&child.schema, &child.table, &points)? {
+            let Some(staying) = staying(pair, child, &points) else { continue };
+            if pair.is_live(&child.schema, &child.table, &staying)? {
                 self.note(table, old, &format!("rows of {}.{} still point to it", child.schema, child.table));
             }
+        }
+        Ok(())
+    }
+
+    /// A row that others point to changes its parent at the end, when a parent that goes should have gone.
+    fn left(
+        &mut self,
+        pair: &mut Pair<'_>,
+        table: &Comparand,
+        old: &Values,
+        new: &Values,
+    ) -> Result<(), MysqlSourceError> {
+        if statement::trades_places(table, old, new) {
+            return Ok(());
+        }
+        for parent in &table.ties.parents {
+            let changes = parent.columns.iter().any(|(at, _)| old[*at] != new[*at]);
+            let Some(there) = parent_of(parent, old).filter(|_| changes) else { continue };
+            if !has_parent(pair, parent, &there)? {
+                let to = format!("{}.{}", parent.schema, parent.table);
+                self.note(table, old, &format!("the row of {to} that it points to goes, and rows point to it itself"));
+            }
+        }
+        Ok(())
+    }
+
+    /// A row may not come before the row of its own table that it points to.
+    fn too_early(&mut self, pair: &mut Pair<'_>, table: &Comparand, new: &Values) -> Result<(), MysqlSourceError> {
+        for parent in table.ties.parents.iter().filter(|parent| table.is_itself(&parent.schema, &parent.table)) {
+            let Some(there) = parent_of(parent, new) else { continue };
+            let later = format!("{there} AND NOT ({})", table.up_to(new));
+            let (schema, name) = (&table.schema, &table.name);
+            if pair.is_recovered(schema, name, &later)? && !pair.is_live(schema, name, &there)? {
+                self.note(table, new, "it points to a row of its own table that comes after it");
+            }
+        }
+        Ok(())
+    }
+
+    /// A row may not go before a row of its own table that points to it.
+    fn too_late(&mut self, pair: &mut Pair<'_>, table: &Comparand, old: &Values) -> Result<(), MysqlSourceError> {
+        let Some(itself) = table.equals(&table.key, old) else { return Ok(()) };
+        for child in table.ties.children.iter().filter(|child| table.is_itself(&child.schema, &child.table)) {
+            let Some(points) = statement::points(child, old) else { continue };
+            let earlier = format!("{points} AND {} AND NOT ({itself})", table.up_to(old));
+            if pair.is_live(&table.schema, &table.name, &earlier)? {
+                self.note(table, old, "a row of its own table that points to it goes after it");
+            }
+        }
+        Ok(())
+    }
+
+    /// A row must be found by the values that were read of it, as it is when it changes: a document may hold what no text tells.
+    fn is_told(&mut self, pair: &mut Pair<'_>, table: &Comparand, old: &Values) -> Result<(), MysqlSourceError> {
+        if !pair.is_live(&table.schema, &table.name, &statement::as_it_was(table, old))? {
+            self.note(table, old, "a value of it cannot be told exactly in a statement");
+        }
+        Ok(())
+    }
+
+    /// The values that are to be written must be those of the sandbox's row, and such as the server takes.
+    fn comes_back(&mut self, pair: &mut Pair<'_>, table: &Comparand, new: &Values) -> Result<(), MysqlSourceError> {
+        let is_same = pair.is_recovered(&table.schema, &table.name, &statement::as_it_was(table, new))?;
+        if !is_same || table.fields.iter().zip(new).any(|(field, value)| field.is_invalid(value.as_deref())) {
+            self.note(table, new, "a value of it cannot be written back exactly");
         }
         Ok(())
     }
@@ -122,10 +206,19 @@ fn parent_of(parent: &Parent, row: &Values) -> Option<String> {
     all.map(|all| all.join(" AND "))
 }
 
+/// Returns the condition that a row of a child that points somewhere stays as it is; none where all of its rows are compared.
+fn staying(pair: &Pair<'_>, child: &Child, points: &str) -> Option<String> {
+    let compared = pair.tables.iter().find(|one| one.is_itself(&child.schema, &child.table));
+    match compared.map(Pair::condition) {
+        None => Some(points.to_owned()),
+        Some(ours) => ours.map(|ours| format!("{points} AND ({ours}) IS NOT TRUE")),
+    }
+}
+
 /// Of a table that is compared, what counts are the rows that it will have, and those of others, which stay.
 fn has_parent(pair: &mut Pair<'_>, parent: &Parent, there: &str) -> Result<bool, MysqlSourceError> {
     let (schema, name) = (&parent.schema, &parent.table);
-    let compared = pair.tables.iter().find(|one| one.schema == *schema && one.name == *name);
+    let compared = pair.tables.iter().find(|one| one.is_itself(schema, name));
     let Some(ours) = compared.map(|one| Pair::condition(one).map(str::to_owned)) else {
         return pair.is_live(schema, name, there);
     };

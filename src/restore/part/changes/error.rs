@@ -4,6 +4,7 @@ use std::io;
 use std::path::PathBuf;
 
 use crate::mysql::server::ServerError;
+use crate::mysql::wire::WireError;
 use crate::run::Stopped;
 use crate::source::mysql::MysqlSourceError;
 
@@ -28,17 +29,17 @@ pub enum ChangesError {
     #[error("apply the change set: the tables have been altered since it was made")]
     Altered,
     #[error(
-        "apply the change set: statement {number} changed {rows} rows and not one, so that nothing was changed at all: {statement}"
+        "apply the change set: statement {number} (line {line}) changed {rows} rows and not one, so that nothing was changed at all"
     )]
-    Stale { number: u64, rows: u64, statement: String },
+    Stale { number: u64, line: u64, rows: u64 },
     #[error(
-        "apply the change set: the server refused statement {number}, so that nothing was changed at all: {statement}"
+        "apply the change set: the server refused statement {number} (line {line}), so that nothing was changed at all"
     )]
-    Refused { number: u64, statement: String, source: Box<mysql_async::Error> },
-    #[error("{act}")]
-    Sql { act: &'static str, source: Box<mysql_async::Error> },
+    Refused { number: u64, line: u64, source: Box<WireError> },
+    #[error("commit the change set: the server refused, so that nothing was changed at all")]
+    Uncommitted(#[source] Box<WireError>),
     #[error("commit the change set: the connection broke, and the server may have committed it or not")]
-    Unknown(#[source] Box<mysql_async::Error>),
+    Unknown(#[source] Box<WireError>),
     #[error(transparent)]
     Server(#[from] ServerError),
     #[error(transparent)]
@@ -67,10 +68,11 @@ impl ChangesError {
             Self::Altered | Self::Stale { .. } | Self::Refused { .. } => {
                 "make the change set anew, review what is another, and apply that"
             }
+            Self::Uncommitted(_) => "look at what the server says, and apply it again",
             Self::Unknown(_) => "make the change set anew: if it is empty, this one has been applied",
             Self::Server(error) => return error.hint(),
             Self::Read(error) => return error.hint(),
-            Self::File { .. } | Self::Unread { .. } | Self::Sql { .. } | Self::Thread(_) | Self::Stopped(_) => {
+            Self::File { .. } | Self::Unread { .. } | Self::Thread(_) | Self::Stopped(_) => {
                 return None;
             }
         };

@@ -9,6 +9,7 @@ use sha2::{Digest, Sha256};
 use tempfile::NamedTempFile;
 
 use crate::human;
+use crate::restore::part::changes::tally::Tally;
 use crate::restore::part::changes::{About, ChangesError};
 
 /// The header's own version; a reader refuses another.
@@ -166,7 +167,7 @@ impl Digested {
 }
 
 /// A change set that was read and found whole.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct ChangeSet {
     pub path: PathBuf,
     pub header: Header,
@@ -180,22 +181,32 @@ impl ChangeSet {
     /// # Errors
     /// [`ChangesError`] where it is none, is cut or was edited.
     pub fn open(path: &Path) -> Result<Self, ChangesError> {
+        let not_ours = |why| ChangesError::NotOurs { path: path.to_owned(), why };
         let mut lines = Lines::open(path)?;
-        let mut header = None;
+        let mut set: Option<(Header, Tally)> = None;
         while let Some(line) = lines.next()? {
             if let Some(text) = line.strip_prefix(HEADER) {
-                header = serde_json::from_str(text).ok();
+                let header: Header = serde_json::from_str(text).map_err(|_| not_ours(UNKNOWN))?;
+                let tally = Tally::new(&header.order);
+                set = Some((header, tally));
+            } else if is_statement(&line) {
+                let (_, tally) = set.as_mut().ok_or_else(|| not_ours(UNKNOWN))?;
+                tally.take(&line).map_err(not_ours)?;
+            } else if !is_frame(&line) {
+                return Err(not_ours("it has a statement that changes no row"));
             }
         }
-        let not_ours = |why| ChangesError::NotOurs { path: path.to_owned(), why };
-        let header: Header = header.ok_or_else(|| not_ours("bkp has not written it"))?;
+        let (header, tally) = set.ok_or_else(|| not_ours(UNKNOWN))?;
         if header.format != FORMAT {
             return Err(not_ours("another version of bkp has written it"));
         }
+        tally.check(&header.tables).map_err(not_ours)?;
         let (statements, sha256) = (lines.statements, lines.sha256());
         Ok(Self { path: path.to_owned(), header, statements, sha256 })
     }
 }
+
+const UNKNOWN: &str = "bkp has not written it";
 
 /// The lines of a change set, which must be whole: at the last, the digest agrees.
 pub(super) struct Lines {
@@ -203,12 +214,14 @@ pub(super) struct Lines {
     file: BufReader<File>,
     digest: Sha256,
     pub(super) statements: u64,
+    /// Lines read.
+    pub(super) number: u64,
 }
 
 impl Lines {
     pub(super) fn open(path: &Path) -> Result<Self, ChangesError> {
         let file = File::open(path).map_err(|source| ChangesError::Unread { path: path.to_owned(), source })?;
-        Ok(Self { path: path.to_owned(), file: BufReader::new(file), digest: Sha256::new(), statements: 0 })
+        Ok(Self { path: path.to_owned(), file: BufReader::new(file), digest: Sha256::new(), statements: 0, number: 0 })
     }
 
     /// Returns the next line; none after the last.
@@ -220,6 +233,7 @@ impl Lines {
                 return Err(not_ours(&self.path, "it has no end"));
             }
             self.digest.update(&line);
+            self.number += 1;
             self.statements += u64::from(is_statement(&line));
             return Ok(Some(line));
         };
@@ -246,4 +260,10 @@ impl Lines {
 /// Tells whether a line is a row's change, and not what stands round them.
 pub(super) fn is_statement(line: &str) -> bool {
     ["INSERT INTO ", "UPDATE ", "DELETE FROM "].iter().any(|verb| line.starts_with(verb))
+}
+
+/// Tells whether a line is what stands round the row changes.
+fn is_frame(line: &str) -> bool {
+    let line = line.trim_end();
+    line.starts_with("-- ") || SESSION.iter().chain([&BEGIN, &COMMIT]).any(|framing| *framing == line)
 }

@@ -37,7 +37,7 @@ pub(super) fn points(child: &Child, row: &Values) -> Option<String> {
 }
 
 /// Returns the condition that a row is the one that was compared: by its key, for the index, and by every value to the last bit.
-fn as_it_was(table: &Comparand, old: &Values) -> String {
+pub(super) fn as_it_was(table: &Comparand, old: &Values) -> String {
     let by_key = table.equals(&table.key, old).unwrap_or_else(|| "FALSE".to_owned());
     let is_told = |at: usize| table.key.contains(&at) && table.fields[at].exact == Exact::Plain;
     let others = table.fields.iter().zip(old).enumerate().filter(|(at, _)| !is_told(*at));
@@ -45,17 +45,24 @@ fn as_it_was(table: &Comparand, old: &Values) -> String {
     std::iter::once(by_key).chain(exact).collect::<Vec<_>>().join(" AND ")
 }
 
-/// Tells whether a row had better go and come: a unique value of it changes, and another row may have it until it goes itself.
+/// Tells whether a row had better go and come: a unique value of it changes, and another row may have it until it goes itself; or it
+/// points to another parent, which comes before it and goes after it. Not one that others point to.
 pub(super) fn trades_places(table: &Comparand, old: &Values, new: &Values) -> bool {
     let changes = |at: &usize| old[*at] != new[*at];
-    table.ties.children.is_empty() && table.ties.uniques.iter().any(|unique| unique.fields.iter().any(changes))
+    let is_unique = table.ties.uniques.iter().any(|unique| unique.fields.iter().any(changes));
+    table.ties.children.is_empty() && (is_unique || points_elsewhere(table, old, new))
+}
+
+/// Tells whether a row points to another parent than before.
+pub(super) fn points_elsewhere(table: &Comparand, old: &Values, new: &Values) -> bool {
+    table.ties.parents.iter().any(|parent| parent.columns.iter().any(|(at, _)| old[*at] != new[*at]))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::mysql::row::KeyKind;
-    use crate::source::mysql::changes::{Field, Ties, Unique};
+    use crate::source::mysql::changes::{Field, Parent, Ties, Unique};
 
     fn orders() -> Comparand {
         let field = |name: &str, kind, exact| Field { name: name.to_owned(), definition: String::new(), kind, exact };
@@ -111,5 +118,10 @@ mod tests {
         assert!(trades_places(&table, &old, &new));
         table.ties.uniques.clear();
         assert!(!trades_places(&table, &old, &new));
+        let (schema, name) = ("mall".to_owned(), "notes".to_owned());
+        table.ties.parents =
+            vec![Parent { name: "n".to_owned(), schema, table: name, columns: vec![(2, "id".to_owned())] }];
+        assert!(trades_places(&table, &old, &new), "it points to another parent");
+        assert!(!trades_places(&table, &old, &old.clone()));
     }
 }

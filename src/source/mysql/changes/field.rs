@@ -47,6 +47,15 @@ impl Field {
     }
 }
 
+impl Field {
+    /// Tells whether a value is the mark of one that was refused: an ENUM's empty text, unless it is one of its texts.
+    #[must_use]
+    pub fn is_invalid(&self, value: Option<&str>) -> bool {
+        let is_listed = ["enum(''", ",''"].iter().any(|listed| self.definition.contains(listed));
+        self.definition.starts_with("enum(") && !is_listed && value.is_some_and(|value| value.ends_with("''"))
+    }
+}
+
 /// Reads the columns of a table that are no generated ones.
 pub(super) fn read(wire: &mut Wire, table: &Wanted) -> Result<Vec<Field>, MysqlSourceError> {
     let statement = format!(
@@ -107,6 +116,15 @@ mod tests {
         assert_eq!(is("point", Some("X'0001'")), "HEX(`a``b`) = '0001'");
         assert_eq!(is("datetime", Some("'2026-05-01 10:00:00'")), "`a``b` = '2026-05-01 10:00:00'");
         assert_eq!(is("int", None), "`a``b` IS NULL");
+        let (kind_of, exact) = kind("enum", Some("latin1")).unwrap();
+        let size = |definition: &str| {
+            let (name, definition) = ("size".to_owned(), definition.to_owned());
+            Field { name, definition, kind: kind_of.clone(), exact }
+        };
+        assert!(size("enum('S','L') YES").is_invalid(Some("_latin1 X''")));
+        assert!(!size("enum('S','L') YES").is_invalid(Some("_latin1 X'53'")));
+        assert!(!size("enum('S','') YES").is_invalid(Some("_latin1 X''")));
+        assert!(!size("varchar(9) YES").is_invalid(Some("_latin1 X''")));
         assert!(kind("vector", None).is_none() && kind("text", None).is_none());
     }
 }
