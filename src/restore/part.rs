@@ -260,11 +260,13 @@ mod tests {
     use crate::target::mysql::plan::Names;
 
     const POLICY: &str = r#"
+version = 1
 name = "mall"
 timezone = "Asia/Seoul"
+state_dir = "/var/lib/bkp"
+[objectives]
 rpo = "24h"
 rto = "4h"
-state_dir = "/var/lib/bkp"
 [repository]
 path = "/backup/mall"
 password_file = "/etc/bkp/mall.key"

@@ -109,6 +109,11 @@ impl Comparand {
         Self { schema, name, fields, key, ties, condition: None, order }
     }
 
+    #[cfg(test)]
+    pub(crate) fn of(self, condition: Option<&str>) -> Self {
+        Self { condition: condition.map(str::to_owned), ..self }
+    }
+
     fn columns(&self) -> Vec<KeyColumn> {
         let kinds = self.fields.iter().map(|field| field.kind.clone());
         kinds.enumerate().map(|(index, kind)| KeyColumn { index, kind }).collect()

@@ -62,10 +62,7 @@ impl Conflicts {
         new: &Values,
         old: Option<&Values>,
     ) -> Result<(), MysqlSourceError> {
-        let changes = old.filter(|old| !statement::trades_places(table, old, new));
-        let itself = changes.and_then(|old| table.equals(&table.key, old));
-        let ours = Pair::condition(table).map(|ours| format!("({ours}) IS NOT TRUE"));
-        let Some(others) = itself.map(|itself| format!("NOT ({itself})")).or(ours) else { return Ok(()) };
+        let Some(others) = keepers(table, new, old) else { return Ok(()) };
         for unique in &table.ties.uniques {
             let is_new = old.is_none_or(|old| unique.fields.iter().any(|at| old[*at] != new[*at]));
             let Some(same) = table.equals(&unique.fields, new).filter(|_| is_new) else { continue };
@@ -110,7 +107,7 @@ impl Conflicts {
     fn pointed_to(&mut self, pair: &mut Pair<'_>, table: &Comparand, old: &Values) -> Result<(), MysqlSourceError> {
         for child in &table.ties.children {
             let Some(points) = statement::points(child, old) else { continue };
-            let Some(staying) = staying(pair, child, &points) else { continue };
+            let Some(staying) = staying(&pair.tables, child, &points) else { continue };
             if pair.is_live(&child.schema, &child.table, &staying)? {
                 self.note(table, old, &format!("rows of {}.{} still point to it", child.schema, child.table));
             }
@@ -144,9 +141,8 @@ impl Conflicts {
     fn too_early(&mut self, pair: &mut Pair<'_>, table: &Comparand, new: &Values) -> Result<(), MysqlSourceError> {
         for parent in table.ties.parents.iter().filter(|parent| table.is_itself(&parent.schema, &parent.table)) {
             let Some(there) = parent_of(parent, new) else { continue };
-            let later = format!("{there} AND NOT ({})", table.up_to(new));
             let (schema, name) = (&table.schema, &table.name);
-            if pair.is_recovered(schema, name, &later)? && !pair.is_live(schema, name, &there)? {
+            if pair.is_recovered(schema, name, &later(table, new, &there))? && !pair.is_live(schema, name, &there)? {
                 self.note(table, new, "it points to a row of its own table that comes after it");
             }
         }
@@ -155,11 +151,9 @@ impl Conflicts {
 
     /// A row may not go before a row of its own table that points to it.
     fn too_late(&mut self, pair: &mut Pair<'_>, table: &Comparand, old: &Values) -> Result<(), MysqlSourceError> {
-        let Some(itself) = table.equals(&table.key, old) else { return Ok(()) };
         for child in table.ties.children.iter().filter(|child| table.is_itself(&child.schema, &child.table)) {
             let Some(points) = statement::points(child, old) else { continue };
-            let earlier = format!("{points} AND {} AND NOT ({itself})", table.up_to(old));
-            if pair.is_live(&table.schema, &table.name, &earlier)? {
+            if pair.is_live(&table.schema, &table.name, &earlier(table, old, &points))? {
                 self.note(table, old, "a row of its own table that points to it goes after it");
             }
         }
@@ -206,9 +200,29 @@ fn parent_of(parent: &Parent, row: &Values) -> Option<String> {
     all.map(|all| all.join(" AND "))
 }
 
+/// Returns the condition of the rows that keep a unique value which a row is to have: others', and of a row that only changes all but
+/// itself. None where there are no such rows.
+fn keepers(table: &Comparand, new: &Values, old: Option<&Values>) -> Option<String> {
+    let changes = old.filter(|old| !statement::trades_places(table, old, new));
+    let itself = changes.and_then(|old| table.equals(&table.key, old));
+    let ours = || Pair::condition(table).map(|ours| format!("({ours}) IS NOT TRUE"));
+    itself.map(|itself| format!("NOT ({itself})")).or_else(ours)
+}
+
+/// Returns the condition that a row of the same table comes after one.
+fn later(table: &Comparand, row: &Values, condition: &str) -> String {
+    format!("{condition} AND NOT ({})", table.up_to(row))
+}
+
+/// Returns the condition that a row of the same table comes before one, and so goes after it.
+fn earlier(table: &Comparand, row: &Values, condition: &str) -> String {
+    let itself = table.equals(&table.key, row).unwrap_or_else(|| "FALSE".to_owned());
+    format!("{condition} AND {} AND NOT ({itself})", table.up_to(row))
+}
+
 /// Returns the condition that a row of a child that points somewhere stays as it is; none where all of its rows are compared.
-fn staying(pair: &Pair<'_>, child: &Child, points: &str) -> Option<String> {
-    let compared = pair.tables.iter().find(|one| one.is_itself(&child.schema, &child.table));
+fn staying(tables: &[Comparand], child: &Child, points: &str) -> Option<String> {
+    let compared = tables.iter().find(|one| one.is_itself(&child.schema, &child.table));
     match compared.map(Pair::condition) {
         None => Some(points.to_owned()),
         Some(ours) => ours.map(|ours| format!("{points} AND ({ours}) IS NOT TRUE")),
@@ -225,4 +239,70 @@ fn has_parent(pair: &mut Pair<'_>, parent: &Parent, there: &str) -> Result<bool,
     let Some(ours) = ours else { return pair.is_recovered(schema, name, there) };
     let comes = pair.is_recovered(schema, name, &format!("{there} AND ({ours})"))?;
     Ok(comes || pair.is_live(schema, name, &format!("{there} AND ({ours}) IS NOT TRUE"))?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mysql::row::KeyKind;
+    use crate::source::mysql::changes::{Exact, Field, Ties, Unique};
+
+    /// Orders of a shop, with a unique code; items point to them if they do.
+    fn orders(is_pointed_to: bool, condition: Option<&str>) -> Comparand {
+        let field = |name: &str| {
+            let (name, definition) = (name.to_owned(), String::new());
+            Field { name, definition, kind: KeyKind::Number, exact: Exact::Plain }
+        };
+        let children = if is_pointed_to { vec![items()] } else { Vec::new() };
+        let uniques = vec![Unique { name: "code".to_owned(), fields: vec![1] }];
+        let ties = Ties { uniques, parents: Vec::new(), children };
+        Comparand::for_tests("mall", "orders", vec![field("id"), field("code")], vec![0], ties).of(condition)
+    }
+
+    fn items() -> Child {
+        Child {
+            schema: "mall".to_owned(),
+            table: "items".to_owned(),
+            columns: vec![("order_id".to_owned(), 0)],
+            acts_on_delete: false,
+            acts_on_update: false,
+            is_compared: true,
+        }
+    }
+
+    fn row(id: &str, code: &str) -> Values {
+        vec![Some(id.to_owned()), Some(code.to_owned())]
+    }
+
+    #[test]
+    fn a_unique_value_is_kept_by_others_and_where_rows_only_change_by_any() {
+        let (old, new) = (row("7", "1"), row("7", "2"));
+        let told = |is_pointed_to, condition, old| keepers(&orders(is_pointed_to, condition), &new, old);
+        let others = Some("(shop = 3) IS NOT TRUE".to_owned());
+        assert_eq!(told(false, None, None), None);
+        assert_eq!(told(false, Some("shop = 3"), None), others);
+        assert_eq!(told(false, Some("shop = 3"), Some(&old)), others, "it goes and comes");
+        assert_eq!(told(true, Some("shop = 3"), Some(&old)), Some("NOT (`id` = 7)".to_owned()));
+        assert_eq!(told(true, None, Some(&old)), Some("NOT (`id` = 7)".to_owned()));
+    }
+
+    #[test]
+    fn rows_that_point_stay_unless_they_are_compared_themselves() {
+        let of_items = |condition| {
+            let ties = Ties::default();
+            Comparand::for_tests("mall", "items", Vec::new(), Vec::new(), ties).of(condition)
+        };
+        let told = |tables: &[Comparand]| staying(tables, &items(), "`order_id` = 7");
+        assert_eq!(told(&[]), Some("`order_id` = 7".to_owned()));
+        assert_eq!(told(&[of_items(None)]), None);
+        let others = "`order_id` = 7 AND (shop = 3) IS NOT TRUE";
+        assert_eq!(told(&[of_items(Some("shop = 3"))]), Some(others.to_owned()));
+    }
+
+    #[test]
+    fn what_comes_later_and_what_goes_later_go_by_the_key() {
+        let (table, order) = (orders(false, None), row("7", "1"));
+        assert_eq!(later(&table, &order, "`id` = 9"), "`id` = 9 AND NOT (`id` <= 7)");
+        assert_eq!(earlier(&table, &order, "`up` = 7"), "`up` = 7 AND `id` <= 7 AND NOT (`id` = 7)");
+    }
 }
