@@ -152,7 +152,11 @@ pub(in crate::cli) fn change_set(header: &Header, file: &Path) -> String {
     } else if header.rows() == 0 {
         line!(text, "nothing to change: the rows are what they were");
     } else {
-        line!(text, "review it; `--changes {} --apply` applies it, all or nothing", shown(file.display()));
+        line!(
+            text,
+            "review it; `--changes {} --apply --in-place --confirm-host HOST` applies it, all or nothing",
+            shown(file.display())
+        );
     }
     text
 }

@@ -30,9 +30,9 @@ use crate::source::mysql::session::{Capabilities, connect, run_sql, settle, want
 
 pub use field::{Exact, Field};
 pub use held::{Held, check};
-use read::{Hashed, bound, exists, hashes, row};
-
 pub use ties::{Child, Parent, Ties, Unique};
+
+use read::{Hashed, bound, exists, hashes, row};
 
 /// Rows of either side that are held as hashes: some MiB.
 const STRETCH_ROWS: u64 = 10_000;

@@ -44,7 +44,7 @@ pub struct Header {
     pub format: u32,
     #[serde(flatten)]
     pub about: About,
-    /// The server's own name for itself.
+    /// By what the server differs from others.
     pub server: String,
     /// A digest of the definitions that the statements rely on.
     pub footing: String,
@@ -128,12 +128,11 @@ fn remarks(header: &Header) -> Vec<String> {
         lines.extend(header.conflicts.iter().map(|conflict| format!("  {conflict}")));
     }
     lines.push(
-        "Apply it with `bkp restore POLICY --to-mysql URL --changes THIS-FILE --apply`: each statement must change"
+        "Apply it with `bkp restore POLICY --to-mysql URL --changes THIS-FILE --apply --in-place --confirm-host HOST`:"
             .to_owned(),
     );
-    lines.push(
-        "one row as it was when this was made, or nothing is changed. A plain client does not look at that.".to_owned(),
-    );
+    lines.push("each statement must change one row as it was when this was made, or nothing is changed.".to_owned());
+    lines.push("A plain client does not look at that.".to_owned());
     lines
 }
 
