@@ -27,7 +27,8 @@ const SYNC_EVERY: Duration = Duration::from_millis(200);
 const TELL_EVERY: Duration = Duration::from_secs(1);
 
 /// How often the server is asked what it has, while it is followed: what has come by the time that it told is a proof.
-const ASK_EVERY: Duration = HEARTBEAT;
+/// An idle server speaks once in a heartbeat, and is asked each time.
+const ASK_EVERY: Duration = HEARTBEAT.saturating_sub(Duration::from_secs(1));
 
 /// Follows a source's server into its spool. Blocks.
 ///

@@ -159,6 +159,7 @@ fn daemon(setup: &Setup<'_>) -> Result<String, InstallError> {
     add_rights(&mut text);
     text.push_str(WALLS);
     text.push_str("RestrictSUIDSGID=yes\nMemoryDenyWriteExecute=yes\n");
+    text.push_str("\n[Install]\nWantedBy=multi-user.target\n");
     Ok(text)
 }
 

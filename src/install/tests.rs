@@ -226,6 +226,7 @@ fn a_captured_binlog_has_a_daemon_that_systemd_watches() {
         # Of root's rights: to read every file of a source.
         CapabilityBoundingSet=CAP_DAC_READ_SEARCH
     ");
+    assert!(daemon.contains("\n    WantedBy=multi-user.target\n"), "{daemon}");
     let last = plan.trim_end().lines().last().unwrap();
     assert_eq!(last, "run systemctl enable --root=ROOT bkp-mall.timer bkp-mall-daemon.service");
 }
