@@ -124,7 +124,7 @@ impl<'a> Follower<'a> {
         (self.tail, self.is_same, self.owed) = (None, false, None);
         let from = self.begin(begins)?;
         let is_wanted = self.capture.plan.ack == Ack::Spool && until == Until::Stopped;
-        self.watch = is_wanted.then(|| Watch::begin(self.facts.semi_sync(), &self.capture.source, self.run));
+        self.watch = is_wanted.then(|| Watch::begin(self.facts.semi_sync().as_ref(), &self.capture.source, self.run));
         let at_end = if until == Until::Stopped { AtEnd::Wait } else { AtEnd::Stop };
         let stream = wire.stream_binlog(self.product(), &from, &self.capture.replica(until), at_end);
         let ended =
@@ -267,7 +267,7 @@ impl<'a> Follower<'a> {
         }
         (self.goal, self.asked, self.beside) = (Goal::of(&facts, asked), Instant::now(), Some(wire));
         match &mut self.watch {
-            Some(watch) => watch.look(facts.semi_sync(), &self.capture.source, self.run),
+            Some(watch) => watch.look(facts.semi_sync().as_ref(), &self.capture.source, self.run),
             None => Ok(()),
         }
     }

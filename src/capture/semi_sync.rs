@@ -107,22 +107,22 @@ pub(super) struct Watch {
 
 impl Watch {
     /// Begins before the stream does: how it goes, the server can tell only later.
-    pub(super) fn begin(server: Option<SemiSync>, source: &str, run: &Run) -> Self {
+    pub(super) fn begin(server: Option<&SemiSync>, source: &str, run: &Run) -> Self {
         let was_there = server.is_some();
-        if server.as_ref().is_some_and(|it| it.is_enabled) {
+        if server.is_some_and(|it| it.is_enabled) {
             return Self { was_there, told: CommitsWait::not("bkp has only just begun to follow") };
         }
-        let told = SemiSync::judge(server.as_ref());
+        let told = SemiSync::judge(server);
         tell(&told, source, run);
         Self { was_there, told }
     }
 
     /// Looks again, and tells what has changed.
-    pub(super) fn look(&mut self, server: Option<SemiSync>, source: &str, run: &Run) -> Result<(), CaptureError> {
+    pub(super) fn look(&mut self, server: Option<&SemiSync>, source: &str, run: &Run) -> Result<(), CaptureError> {
         if server.is_some() && !self.was_there {
             return Err(CaptureError::SemiSyncCame);
         }
-        let found = SemiSync::judge(server.as_ref());
+        let found = SemiSync::judge(server);
         if found != self.told {
             tell(&found, source, run);
             self.told = found;
