@@ -179,12 +179,16 @@ impl Sending {
     }
 }
 
-/// Sends what is new to the copies, and forgets what newer snapshots hold. Returns whether all of it is there.
+/// Forgets what newer snapshots hold, and sends what is new to the copies. Returns whether all of it is there.
 async fn send(policy: &Policy, repository: &Arc<Repository>, run: &Run) -> bool {
     let sent = async {
         // A run of the policy copies and forgets by itself.
         let Ok(_lock) = cycle::lock(policy, Duration::ZERO, run).await else { return Ok(false) };
         let catalog = Catalog::open(&policy.state_dir, &run.events)?;
+        // Only the newest is worth sending: where a lock keeps what is there, what was sent too much stays for long.
+        if let Err(failure) = capture::forget_superseded(policy, repository, &catalog, 1, run).await {
+            run.events.warn(format!("{}: {}", policy.name, failure.message));
+        }
         let mut is_whole = true;
         for copy in cycle::steps::send(policy, repository, &[], &catalog, run).await {
             if let Some(error) = copy.error().filter(|_| !run.cancel.is_cancelled()) {
@@ -192,7 +196,6 @@ async fn send(policy: &Policy, repository: &Arc<Repository>, run: &Run) -> bool 
                 is_whole = false;
             }
         }
-        capture::forget_superseded(policy, repository, &catalog, run).await?;
         Ok::<_, Failure>(is_whole)
     };
     sent.await.unwrap_or_else(|failure| {
@@ -227,7 +230,6 @@ async fn seal_once(
     };
     // As a run of its own, whose id its snapshots bear.
     let run = run.renewed();
-    let catalog = Catalog::open(&policy.state_dir, &run.events)?;
     let (mut done, mut is_sick) = (CaptureDone::default(), false);
     for (capture, spool) in spools {
         let sealed = at_hand.sealer.seal(capture, spool, Duration::ZERO, &run).await;
@@ -240,6 +242,10 @@ async fn seal_once(
     }
     // What broke may be the repository as it was opened.
     *opened = (!is_sick).then_some(at_hand);
-    capture::record(&done, &catalog, &run)?;
+    // A seal frees the spool, whose disk may be so full that nothing can be noted in the catalog.
+    let noted = Catalog::open(&policy.state_dir, &run.events).map_err(Failure::from);
+    if let Err(failure) = noted.and_then(|catalog| capture::record(done.sealed(), &catalog, &run)) {
+        run.events.warn(format!("{}: {}", policy.name, failure.message));
+    }
     Ok(done.sealed().next().is_some())
 }
