@@ -4,6 +4,7 @@
 //! has it. [`seal`] puts what is new into the repository as a snapshot that holds all segments of the window. A [`Chain`] tells what
 //! there is: epochs, segments, and the gaps between them.
 
+mod asker;
 mod begin;
 mod bytes;
 pub mod chain;

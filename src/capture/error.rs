@@ -101,7 +101,8 @@ impl CaptureError {
             Self::Spool { .. } => "check the rights on the directory, or set `binlog.spool` in the policy",
             Self::Held(_) => "a `bkp daemon` or another run captures this source already",
             Self::Foreign { .. } => {
-                "name another directory in `binlog.spool`, or move this one away: what is sealed is in the repository"
+                "name another directory in `binlog.spool`; what this one holds behind the last seal may be nowhere else: a `bkp run` of \
+                 the policy that it is of seals it"
             }
             Self::NotEmpty(_) => "name a directory that is empty or not there",
             Self::Damaged { .. } => "run `bkp verify`, or export `--from` a copy",

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Utc};
 
+use crate::capture::asker::{Asker, Told};
 use crate::capture::begin::{Start, first_file, missing, start, went_back};
 use crate::capture::chain::{Beginning, Epoch, Gap, Origin, Segment, is_next};
 use crate::capture::facts::{Facts, facts};
@@ -11,7 +12,8 @@ use crate::capture::followed::{Followed, Until};
 use crate::capture::goal::Goal;
 use crate::capture::semi_sync::Watch;
 use crate::capture::tail::Tail;
-use crate::capture::{Capture, CaptureError, HEARTBEAT, Spool};
+use crate::capture::{Capture, CaptureError, Spool};
+use crate::human;
 use crate::mysql::binlog::Header;
 use crate::mysql::gtid::Executed;
 use crate::mysql::manifest::Product;
@@ -26,9 +28,11 @@ const SYNC_EVERY: Duration = Duration::from_millis(200);
 /// How often it is told how far the capture has come.
 const TELL_EVERY: Duration = Duration::from_secs(1);
 
-/// How often the server is asked what it has, while it is followed: what has come by the time that it told is a proof.
-/// An idle server speaks once in a heartbeat, and is asked each time.
-const ASK_EVERY: Duration = HEARTBEAT.saturating_sub(Duration::from_secs(1));
+/// Where a commit waits to hear that we have it, it does not wait for more to come than this.
+const ACK_EVERY: Duration = Duration::from_millis(5);
+
+/// Nor for an event of so many bytes.
+const ACK_BEFORE_BYTES: u32 = 1 << 20;
 
 /// Follows a source's server into its spool. Blocks.
 ///
@@ -71,9 +75,7 @@ struct Follower<'a> {
     run: &'a Run,
     /// What the server told that it has, until that has come.
     goal: Option<Goal>,
-    asked: Instant,
-    /// The connection by which it is asked beside the stream.
-    beside: Option<Wire>,
+    asker: Asker,
     tail: Option<Tail>,
     /// The stream is of the file that was captured.
     is_same: bool,
@@ -96,8 +98,7 @@ impl<'a> Follower<'a> {
             facts,
             run,
             goal,
-            asked: Instant::now(),
-            beside: None,
+            asker: Asker::new(),
             tail: None,
             is_same: false,
             offset: 0,
@@ -190,6 +191,8 @@ impl<'a> Follower<'a> {
         let is_asked = tail.scan.format.is_some() && u32::try_from(tail.scan.bytes).is_ok();
         let offset = if is_asked { tail.scan.bytes } else { FIRST_EVENT };
         self.tail = Some(tail);
+        // Who made the file may have died before its name was durable.
+        self.spool.sync_names(number)?;
         self.settle()?;
         if self.prove()? { Ok(FilePosition { file: from.file, offset }) } else { Err(Broken::WentBack) }
     }
@@ -205,12 +208,14 @@ impl<'a> Follower<'a> {
 
     fn take_all(&mut self, mut stream: BinlogStream, until: Until) -> Result<(), Broken> {
         loop {
-            if self.is_unsettled() && (stream.is_drained() || self.synced.elapsed() >= SYNC_EVERY) {
-                self.settle()?;
+            let wait = if self.owed.is_some() { ACK_EVERY } else { SYNC_EVERY };
+            if self.is_unsettled() && (stream.is_drained() || self.synced.elapsed() >= wait) {
                 self.acknowledge(&mut stream)?;
             }
-            if until == Until::Stopped && self.goal.is_none() && self.asked.elapsed() >= ASK_EVERY {
-                self.ask()?;
+            if until == Until::Stopped
+                && let Some(told) = self.asker.turn(&self.capture.server, self.run)
+            {
+                self.learn(told)?;
             }
             let tail = self.tail.as_ref().filter(|_| self.is_same);
             if let Some(goal) = self.goal.take_if(|goal| goal.is_reached(tail)) {
@@ -228,7 +233,12 @@ impl<'a> Follower<'a> {
                 }
                 Next::File(at) => self.enter(&at)?,
                 Next::Format(header) => self.check_same(header)?,
-                Next::Event(header) => self.event(header, &mut stream)?,
+                Next::Event(header) => {
+                    if self.owed.is_some() && header.length >= ACK_BEFORE_BYTES {
+                        self.acknowledge(&mut stream)?;
+                    }
+                    self.event(header, &mut stream)?;
+                }
                 Next::Heartbeat => {}
                 // That a server ends the stream proves nothing of what it has: it may be going down.
                 Next::End => return Err(CaptureError::Ended.into()),
@@ -240,8 +250,9 @@ impl<'a> Follower<'a> {
         }
     }
 
-    /// Tells the server what it waits for: what was made durable just now, in one word for all of it.
+    /// Makes what came durable, and tells the server so where it waits for that, in one word for all of it.
     fn acknowledge(&mut self, stream: &mut BinlogStream) -> Result<(), CaptureError> {
+        self.settle()?;
         match self.owed.take() {
             Some(owed) => stream.acknowledge(&owed).map_err(CaptureError::Stream),
             None => Ok(()),
@@ -254,18 +265,22 @@ impl<'a> Follower<'a> {
         is_other && matches!(until, Until::Now { bytes_max } if self.followed.bytes >= bytes_max)
     }
 
-    /// Asks the server what it has by now.
-    fn ask(&mut self) -> Result<(), CaptureError> {
-        let mut wire = match self.beside.take() {
-            Some(wire) => wire,
-            None => self.capture.server.open_wire(&self.run.cancel)?,
+    /// Takes what the server told of itself beside the stream.
+    fn learn(&mut self, told: Told) -> Result<(), CaptureError> {
+        let facts = match told.facts {
+            Ok(facts) => facts,
+            // Whether the server is there, its stream tells; this question comes again.
+            Err(error) => {
+                self.run.events.detail(format!("{}: {}", self.capture.source, human::chain(&error)));
+                return Ok(());
+            }
         };
-        let asked = self.run.now();
-        let facts = facts(&mut wire)?;
         if facts.origin.server != self.facts.origin.server {
             return Err(CaptureError::OtherServer);
         }
-        (self.goal, self.asked, self.beside) = (Goal::of(&facts, asked), Instant::now(), Some(wire));
+        if self.goal.is_none() {
+            self.goal = Goal::of(&facts, told.asked);
+        }
         match &mut self.watch {
             Some(watch) => watch.look(facts.semi_sync().as_ref(), &self.capture.source, self.run),
             None => Ok(()),

@@ -136,11 +136,11 @@ pub(crate) async fn forget_superseded(
     at_least: usize,
     run: &Run,
 ) -> Result<(), Failure> {
-    let plan = steps::plan_forget(policy, repository, REPOSITORY, catalog, run).await?;
+    let plan = steps::plan_forget(policy, repository, REPOSITORY, catalog, run).await?.of_binlogs();
     if plan.forgotten().count() < at_least {
         return Ok(());
     }
-    match steps::forget(policy, repository, REPOSITORY, catalog, run).await {
+    match steps::forget_binlogs(policy, repository, catalog, run).await {
         Err(failure) if failure.exit == Exit::Locked => Ok(()),
         forgotten => forgotten.map(drop),
     }

@@ -158,7 +158,11 @@ fn daemon(setup: &Setup<'_>) -> Result<String, InstallError> {
     add_places(setup, &mut text)?;
     add_rights(&mut text);
     text.push_str(WALLS);
-    text.push_str("RestrictSUIDSGID=yes\nMemoryDenyWriteExecute=yes\n");
+    text.push_str("RestrictSUIDSGID=yes\n");
+    // A command that gives a secret may compile as it goes.
+    if !setup.secrets().any(|secret| matches!(secret, SecretSource::Command(_))) {
+        text.push_str("MemoryDenyWriteExecute=yes\n");
+    }
     text.push_str("\n[Install]\nWantedBy=multi-user.target\n");
     Ok(text)
 }
@@ -199,8 +203,8 @@ Restart=always
 RestartSec=10
 User=root
 UMask=0077
-# It opens the repository first.
-TimeoutStartSec=5min
+# It opens the repository first where the spool is new.
+TimeoutStartSec=infinity
 # What came is in the spool when it ends.
 KillMode=mixed
 TimeoutStopSec=5min

@@ -211,8 +211,8 @@ fn a_captured_binlog_has_a_daemon_that_systemd_watches() {
         RestartSec=10
         User=root
         UMask=0077
-        # It opens the repository first.
-        TimeoutStartSec=5min
+        # It opens the repository first where the spool is new.
+        TimeoutStartSec=infinity
         # What came is in the spool when it ends.
         KillMode=mixed
         TimeoutStopSec=5min
