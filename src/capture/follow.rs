@@ -84,6 +84,8 @@ struct Follower<'a> {
     synced: Instant,
     /// The last place for which the server waits to hear that we have it for good.
     owed: Option<FilePosition>,
+    /// How long it waits for more to come beside that.
+    ack_wait: Duration,
     /// Whether commits wait for us, where the policy wants that.
     watch: Option<Watch>,
     told: Option<Instant>,
@@ -104,6 +106,7 @@ impl<'a> Follower<'a> {
             offset: 0,
             synced: Instant::now(),
             owed: None,
+            ack_wait: ACK_EVERY,
             watch: None,
             told: None,
             followed: Followed::default(),
@@ -208,7 +211,7 @@ impl<'a> Follower<'a> {
 
     fn take_all(&mut self, mut stream: BinlogStream, until: Until) -> Result<(), Broken> {
         loop {
-            let wait = if self.owed.is_some() { ACK_EVERY } else { SYNC_EVERY };
+            let wait = if self.owed.is_some() { self.ack_wait } else { SYNC_EVERY };
             if self.is_unsettled() && (stream.is_drained() || self.synced.elapsed() >= wait) {
                 self.acknowledge(&mut stream)?;
             }

@@ -5,6 +5,7 @@ use std::io::{Read as _, Write as _};
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::thread;
+use std::time::Duration;
 
 use super::*;
 use crate::capture::spool::tests::capture;
@@ -109,7 +110,9 @@ fn what_came_together_is_made_durable_together_and_acknowledged_in_one_word() {
         peer.socket.shutdown(Shutdown::Write).unwrap();
         peer.rest()
     });
-    let (ended, _) = followed(stream, Until::Stopped, |_, _| (), dir.path());
+    // However slow this machine is.
+    let patient = |follower: &mut Follower<'_>, _: &Spool| follower.ack_wait = Duration::MAX;
+    let (ended, _) = followed(stream, Until::Stopped, patient, dir.path());
     assert!(matches!(ended, Err(Broken::Error(CaptureError::Stream(_)))), "the server went");
     assert_eq!(listener.join().unwrap(), b"", "no other word");
 }
