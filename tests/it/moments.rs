@@ -120,6 +120,7 @@ fn a_history_comes_back_at_each_of_its_moments(product: Product) {
         }
     }
     world.bkp(&["binlog", "capture", "mall"]).expect(0);
+    history.assert_lively();
 
     let target = Server::start(product, &[]);
     let alone = random.random_range(0..moments.len());

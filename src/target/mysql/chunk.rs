@@ -44,10 +44,9 @@ pub(super) async fn load(
         }
         Err(error) => return Err(at(error)),
     }
-    send(conn, dump, table, chunk, counted).await?;
-    check(conn, dump, table, chunk).await?;
+    let loaded = load_loose(conn, dump, table, chunk, counted).await?;
     conn.query_drop("COMMIT").await.map_err(at)?;
-    Ok(Outcome::Loaded)
+    Ok(loaded)
 }
 
 /// Loads a chunk of a table without transactions. After an error the whole table is to be begun anew, and after a kill, too: how far it

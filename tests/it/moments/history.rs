@@ -1,5 +1,7 @@
 //! A random history of a shop: several sessions at once, and everything that a binlog has a form of its own for.
 
+use std::collections::BTreeSet;
+
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 
@@ -14,6 +16,8 @@ pub(crate) struct History<'a> {
     /// Prepared transactions that wait for their end.
     prepared: Vec<String>,
     names: u64,
+    /// The kinds of action that the source has taken.
+    taken: BTreeSet<u32>,
 }
 
 impl<'a> History<'a> {
@@ -22,7 +26,7 @@ impl<'a> History<'a> {
         for definition in DEFINITIONS {
             source.execute(definition);
         }
-        Self { source, random: SmallRng::seed_from_u64(seed), prepared: Vec::new(), names: 0 }
+        Self { source, random: SmallRng::seed_from_u64(seed), prepared: Vec::new(), names: 0, taken: BTreeSet::new() }
     }
 
     /// Goes on for some dozens of transactions.
@@ -35,12 +39,17 @@ impl<'a> History<'a> {
     /// Several sessions write.
     pub(crate) fn write(&mut self) {
         let seeds: Vec<u64> = (0..SESSIONS).map(|_| self.random.random()).collect();
+        let source = self.source;
         std::thread::scope(|scope| {
-            for (nth, seed) in (1..).zip(seeds) {
-                let source = self.source;
-                scope.spawn(move || session(source, nth, &mut SmallRng::seed_from_u64(seed)));
-            }
+            let begin = |(nth, seed)| scope.spawn(move || session(source, nth, &mut SmallRng::seed_from_u64(seed)));
+            let sessions: Vec<_> = (1..).zip(seeds).map(begin).collect();
+            sessions.into_iter().for_each(|session| self.taken.extend(session.join().unwrap()));
         });
+    }
+
+    /// Proves that the source has taken every kind of action: one that it always refuses would test nothing.
+    pub(crate) fn assert_lively(&self) {
+        assert_eq!(self.taken, (0..KINDS).collect());
     }
 
     /// Ends every prepared transaction.
@@ -108,15 +117,23 @@ const DEFINITIONS: [&str; 8] = [
     "CREATE TRIGGER mall.noted AFTER INSERT ON mall.baskets FOR EACH ROW INSERT INTO mall.log (what) VALUES (CONCAT('basket ', NEW.id))",
 ];
 
-fn session(source: &Server, nth: u64, random: &mut SmallRng) {
-    for _ in 0..random.random_range(8..16) {
-        let sql = action(source.product(), nth, random);
+/// Acts some times, and returns the kinds of action that went through.
+fn session(source: &Server, nth: u64, random: &mut SmallRng) -> BTreeSet<u32> {
+    let times = random.random_range(8..16);
+    let act = |_| {
+        let kind = random.random_range(0..KINDS);
+        let sql = action(kind, source.product(), nth, random);
         // Deadlocks, and keys that are there, roll back: that, too, is history.
-        source.try_execute(&format!("SET lock_wait_timeout = 1, innodb_lock_wait_timeout = 1; USE mall; {sql}")).ok();
-    }
+        let patience = "SET lock_wait_timeout = 1, innodb_lock_wait_timeout = 1";
+        source.try_execute(&format!("{patience}; USE mall; {sql}")).is_ok().then_some(kind)
+    };
+    (0..times).filter_map(act).collect()
 }
 
-fn action(product: Product, session: u64, random: &mut SmallRng) -> String {
+/// Kinds of action.
+const KINDS: u32 = 16;
+
+fn action(kind: u32, product: Product, session: u64, random: &mut SmallRng) -> String {
     let id = random.random_range(1..200) * 10 + session;
     let customer = random.random_range(1..30);
     let basket = format!(
@@ -124,7 +141,7 @@ fn action(product: Product, session: u64, random: &mut SmallRng) -> String {
          INSERT INTO baskets (id, customer, total) VALUES ({id}, {customer}, {id}.5) ON DUPLICATE KEY UPDATE total = total + 1; \
          REPLACE INTO `lines` VALUES ({id}, 1, '한글 {id}'), ({id}, 2, NULL)"
     );
-    match random.random_range(0..16) {
+    match kind {
         0..4 => format!("BEGIN; {basket}; COMMIT"),
         4 => format!(
             "BEGIN; {basket}; SAVEPOINT s; DELETE FROM baskets; ROLLBACK TO SAVEPOINT s; {}; COMMIT",
