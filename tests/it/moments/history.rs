@@ -43,7 +43,7 @@ impl<'a> History<'a> {
         std::thread::scope(|scope| {
             let begin = |(nth, seed)| scope.spawn(move || session(source, nth, &mut SmallRng::seed_from_u64(seed)));
             let sessions: Vec<_> = (1..).zip(seeds).map(begin).collect();
-            sessions.into_iter().for_each(|session| self.taken.extend(session.join().unwrap()));
+            self.taken.extend(sessions.into_iter().flat_map(|session| session.join().unwrap()));
         });
     }
 
