@@ -69,7 +69,9 @@ fn rows(server: &Server, schema: &str, condition: &str) -> Vec<Rows> {
 /// What happens between the dump and the point: all shops sell, and definitions change that the sandbox knows nothing of.
 fn trade(world: &World) {
     let source = &world.source;
-    (1..=5).for_each(|shop| world.order(shop, 300, 10));
+    for shop in 1..=5 {
+        world.order(shop, 300, 10);
+    }
     source.execute("UPDATE mall.order_items SET name = 'sold', weight = weight / 3 WHERE id = 7");
     source.execute("DELETE FROM mall.orders WHERE id = 9");
     source.execute(
@@ -93,7 +95,9 @@ fn mistake(world: &World) {
     source.execute("UPDATE mall.order_items SET code = 'c3-6' WHERE shop_id = 3 AND id = 5");
     // A cascade lets a basket go on without its voucher, and baskets that point to each other go.
     source.execute("DELETE FROM mall.vouchers WHERE id = 1");
-    [11, 10, 9].iter().for_each(|id| source.execute(&format!("DELETE FROM mall.baskets WHERE id = {id}")));
+    for id in [11, 10, 9] {
+        source.execute(&format!("DELETE FROM mall.baskets WHERE id = {id}"));
+    }
     source.execute("INSERT INTO mall.orders (shop_id, id, total, placed) VALUES (3, 900, 1, '2026-05-01')");
     source.execute("INSERT INTO mall.order_items (shop_id, id, order_id, code) VALUES (3, 900, 900, 'wrong')");
     source.execute("UPDATE mall.orders SET total = total + 1 WHERE shop_id = 2");
