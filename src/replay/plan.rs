@@ -6,7 +6,9 @@ use chrono::{DateTime, Utc};
 use serde::Serialize;
 
 use crate::event::Unit;
-use crate::mysql::binlog::{Clock, Event, Group, Groups, Kind, Malformed, Step, mariadb_gtid_list, previous_gtids};
+use crate::mysql::binlog::{
+    Clock, Ending, Event, Group, Groups, Kind, Malformed, Step, mariadb_gtid_list, previous_gtids,
+};
 use crate::mysql::gtid::{self, Executed, Gtid};
 use crate::mysql::manifest::{Manifest, Position, Product};
 use crate::replay::ReplayError;
@@ -34,6 +36,11 @@ impl Mark {
         let place = |offset| Position { file: file.to_owned(), offset };
         let Group { gtid, committed, clock, begin, end, .. } = group;
         Self { gtid, time: committed, clock, begin: place(begin), end: place(end) }
+    }
+
+    /// Tells whether it is another of the same log, or comes after it.
+    fn reaches(&self, other: &Self) -> bool {
+        reaches(&self.end, &other.end)
     }
 }
 
@@ -141,6 +148,10 @@ struct Search<'a> {
     /// Its server ended it: nothing more was to come.
     is_closed: bool,
     gap: Option<ReplayError>,
+    /// XA transactions that are prepared and wait for their end.
+    prepared: BTreeSet<String>,
+    /// The first that was prepared before the dump, and its end.
+    split: Option<(String, Mark)>,
 }
 
 impl<'a> Search<'a> {
@@ -162,6 +173,8 @@ impl<'a> Search<'a> {
             is_torn: false,
             is_closed: true,
             gap: None,
+            prepared: BTreeSet::new(),
+            split: None,
         })
     }
 
@@ -201,7 +214,7 @@ impl<'a> Search<'a> {
                 break;
             }
             if let Step::End(group) = step {
-                self.transaction(Mark::of(group, &segment.name), is_first);
+                self.transaction(group, &segment.name, is_first);
             }
             self.end.offset = end;
         }
@@ -253,7 +266,9 @@ impl<'a> Search<'a> {
         if is_same { Ok(()) } else { Err(other_server(segment, format!("at {wanted} it has other transactions"))) }
     }
 
-    fn transaction(&mut self, mark: Mark, is_first: bool) {
+    fn transaction(&mut self, group: Group, file: &str, is_first: bool) {
+        let (xid, ending) = (group.xid.clone(), group.ending);
+        let mark = Mark::of(group, file);
         if let (Some(running), Some(gtid)) = (&mut self.running, &mark.gtid) {
             running.add(gtid);
         }
@@ -262,8 +277,21 @@ impl<'a> Search<'a> {
         }
         self.has_names |= mark.gtid.is_some();
         self.has_nameless |= mark.gtid.is_none();
+        if let Some(xid) = xid {
+            self.prepared(xid, ending, &mark);
+        }
         self.chooser.see(&mark);
         self.last = Some(mark);
+    }
+
+    /// Notes what is prepared behind the dump, and the first end of one that was prepared before: the dump has not its rows, which
+    /// nobody had committed, and the binlogs behind it have only its end.
+    fn prepared(&mut self, xid: String, ending: Ending, mark: &Mark) {
+        if ending == Ending::Prepare {
+            self.prepared.insert(xid);
+        } else if !self.prepared.remove(&xid) && self.split.is_none() {
+            self.split = Some((xid, mark.clone()));
+        }
     }
 
     fn finish(self, segments: &segments::Run, falls_short: bool) -> Result<ReplayPlan, ReplayError> {
@@ -294,6 +322,12 @@ impl<'a> Search<'a> {
             }
             Point::Position(place) => boundary(place, &self.start.position, &chosen, self.point)?,
             _ => {}
+        }
+        if let Some((xid, end)) =
+            self.split.filter(|(_, end)| chosen.last.as_ref().is_some_and(|last| last.reaches(end)))
+        {
+            let Position { file, offset } = end.begin;
+            return Err(ReplayError::Split { xid, at: format!("{file}:{offset}"), gtid: end.gtid });
         }
         let begin = self.start.position.clone();
         let end = chosen.last.as_ref().map_or_else(|| begin.clone(), |mark| mark.end.clone());

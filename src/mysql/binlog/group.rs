@@ -46,6 +46,8 @@ pub struct Group {
     pub committed: DateTime<Utc>,
     pub clock: Clock,
     pub ending: Ending,
+    /// The XA name of one that was prepared, or of the prepared one that it commits or rolls back.
+    pub xid: Option<String>,
     pub server_id: u32,
 }
 
@@ -73,6 +75,7 @@ struct Open {
     name: GtidEvent,
     server_id: u32,
     form: Form,
+    xid: Option<String>,
 }
 
 /// How a transaction will end.
@@ -126,7 +129,7 @@ impl Groups {
             Kind::MARIADB_GTID => Form::Explicit,
             _ => Form::Unknown,
         };
-        self.open = Some(Open { begin: event.offset, name, server_id: event.header.server_id, form });
+        self.open = Some(Open { form, ..Open::new(event, name) });
         Ok(Step::Within)
     }
 }
@@ -140,7 +143,11 @@ fn begins_unnamed(kind: Kind) -> bool {
 impl Open {
     fn unnamed(event: &Event<'_>) -> Self {
         let name = GtidEvent { gtid: None, committed: None, transaction_bytes: None, is_standalone: false };
-        Self { begin: event.offset, name, server_id: event.header.server_id, form: Form::Unknown }
+        Self::new(event, name)
+    }
+
+    fn new(event: &Event<'_>, name: GtidEvent) -> Self {
+        Self { begin: event.offset, name, server_id: event.header.server_id, form: Form::Unknown, xid: None }
     }
 
     /// Tells how the transaction ends with this event, if it does.
@@ -148,10 +155,16 @@ impl Open {
         match event.header.kind {
             Kind::XID | Kind::TRANSACTION_PAYLOAD => return Some(Ending::Commit),
             // The first byte says that nothing more will come: `XA COMMIT … ONE PHASE`.
-            Kind::XA_PREPARE if event.body().first() == Some(&1) => return Some(Ending::Commit),
+            Kind::XA_PREPARE if event.body().first() == Some(&1) => {
+                self.xid = None;
+                return Some(Ending::Commit);
+            }
             Kind::XA_PREPARE => return Some(Ending::Prepare),
             Kind::INCIDENT => return Some(Ending::Incident),
             _ => {}
+        }
+        if let Some(xid) = query.and_then(Query::xid) {
+            self.xid = Some(xid.to_owned());
         }
         match query.map(Query::bounds) {
             Some(Bounds::Begin) => self.form = Form::Explicit,
@@ -175,6 +188,7 @@ impl Open {
             committed: self.name.committed.unwrap_or(second),
             clock,
             ending,
+            xid: self.xid.clone(),
             server_id: self.server_id,
         }
     }
