@@ -1,5 +1,7 @@
 //! The way from a dump to a recovery point: which binlogs, from where to where, and what that brings.
 
+mod prepared;
+
 use std::collections::BTreeSet;
 
 use chrono::{DateTime, Utc};
@@ -14,6 +16,7 @@ use crate::mysql::manifest::{Manifest, Position, Product};
 use crate::replay::ReplayError;
 use crate::replay::choose::{Chooser, Chosen};
 use crate::replay::feed::{Feed, FeedError};
+use crate::replay::plan::prepared::Prepared;
 use crate::replay::point::Point;
 use crate::replay::segments::{self, Segment, reaches};
 use crate::run::Run;
@@ -36,11 +39,6 @@ impl Mark {
         let place = |offset| Position { file: file.to_owned(), offset };
         let Group { gtid, committed, clock, begin, end, .. } = group;
         Self { gtid, time: committed, clock, begin: place(begin), end: place(end) }
-    }
-
-    /// Tells whether it is another of the same log, or comes after it.
-    fn reaches(&self, other: &Self) -> bool {
-        reaches(&self.end, &other.end)
     }
 }
 
@@ -148,10 +146,7 @@ struct Search<'a> {
     /// Its server ended it: nothing more was to come.
     is_closed: bool,
     gap: Option<ReplayError>,
-    /// XA transactions that are prepared and wait for their end.
-    prepared: BTreeSet<String>,
-    /// The first that was prepared before the dump, and its end.
-    split: Option<(String, Mark)>,
+    prepared: Prepared,
 }
 
 impl<'a> Search<'a> {
@@ -173,8 +168,7 @@ impl<'a> Search<'a> {
             is_torn: false,
             is_closed: true,
             gap: None,
-            prepared: BTreeSet::new(),
-            split: None,
+            prepared: Prepared::default(),
         })
     }
 
@@ -267,7 +261,7 @@ impl<'a> Search<'a> {
     }
 
     fn transaction(&mut self, group: Group, file: &str, is_first: bool) {
-        let (xid, ending) = (group.xid.clone(), group.ending);
+        let (xid, is_prepared) = (group.xid.clone(), group.ending == Ending::Prepare);
         let mark = Mark::of(group, file);
         if let (Some(running), Some(gtid)) = (&mut self.running, &mark.gtid) {
             running.add(gtid);
@@ -277,21 +271,9 @@ impl<'a> Search<'a> {
         }
         self.has_names |= mark.gtid.is_some();
         self.has_nameless |= mark.gtid.is_none();
-        if let Some(xid) = xid {
-            self.prepared(xid, ending, &mark);
-        }
+        self.prepared.see(xid, is_prepared, &mark);
         self.chooser.see(&mark);
         self.last = Some(mark);
-    }
-
-    /// Notes what is prepared behind the dump, and the first end of one that was prepared before: the dump has not its rows, which
-    /// nobody had committed, and the binlogs behind it have only its end.
-    fn prepared(&mut self, xid: String, ending: Ending, mark: &Mark) {
-        if ending == Ending::Prepare {
-            self.prepared.insert(xid);
-        } else if !self.prepared.remove(&xid) && self.split.is_none() {
-            self.split = Some((xid, mark.clone()));
-        }
     }
 
     fn finish(self, segments: &segments::Run, falls_short: bool) -> Result<ReplayPlan, ReplayError> {
@@ -323,11 +305,8 @@ impl<'a> Search<'a> {
             Point::Position(place) => boundary(place, &self.start.position, &chosen, self.point)?,
             _ => {}
         }
-        if let Some((xid, end)) =
-            self.split.filter(|(_, end)| chosen.last.as_ref().is_some_and(|last| last.reaches(end)))
-        {
-            let Position { file, offset } = end.begin;
-            return Err(ReplayError::Split { xid, at: format!("{file}:{offset}"), gtid: end.gtid });
+        if let Some(last) = &chosen.last {
+            self.prepared.refuse_split(&self.start.position, &segments.segments, last)?;
         }
         let begin = self.start.position.clone();
         let end = chosen.last.as_ref().map_or_else(|| begin.clone(), |mark| mark.end.clone());

@@ -334,6 +334,11 @@ fn refused(world: &World, target: &Server, ended: &dyn Fn(&str, &[&str]) -> Ende
 fn work_more(source: &Server, at: &str) {
     source.execute(&format!("{at} ALTER TABLE mall.shops ADD COLUMN picture LONGBLOB; UPDATE mall.shops SET picture = REPEAT('\\0b', 300000)"));
     source.execute(&format!("{at} CREATE TABLE mall.pause (slept INT); CREATE TABLE mall.gone (id INT PRIMARY KEY); INSERT INTO mall.gone VALUES (1)"));
+    // One that is prepared within a compressed transaction is known as well.
+    let packed = if source.product() == Product::MySql { "SET binlog_transaction_compression = ON;" } else { "" };
+    source.execute(&format!(
+        "{at} {packed} XA START 'paid'; INSERT INTO mall.shops (id, name) VALUES (55, 'paid'); XA END 'paid'; XA PREPARE 'paid'; XA COMMIT 'paid'"
+    ));
     source.execute(&format!(
         "{at} BEGIN; INSERT INTO mall.shops (id, name) VALUES (6, 'six'); SAVEPOINT s; DELETE FROM mall.shops WHERE id = 1; \
          ROLLBACK TO SAVEPOINT s; INSERT INTO mall.page_views VALUES ('2026-01-03', '/'); COMMIT; DROP TABLE mall.gone"

@@ -5,6 +5,7 @@ use chrono::{DateTime, Utc};
 use crate::mysql::binlog::gtid_event::GtidEvent;
 use crate::mysql::binlog::query::{Bounds, Query};
 use crate::mysql::binlog::rows::{Layout, STATEMENT_END};
+use crate::mysql::binlog::xa::Xa;
 use crate::mysql::binlog::{Event, Kind, Malformed};
 use crate::mysql::gtid::Gtid;
 
@@ -46,7 +47,8 @@ pub struct Group {
     pub committed: DateTime<Utc>,
     pub clock: Clock,
     pub ending: Ending,
-    /// The XA name of one that was prepared, or of the prepared one that it commits or rolls back.
+    /// The XA name of one that was prepared, or of the prepared one that it commits or rolls back. What is compressed tells it only
+    /// to [`Transactions`](super::Transactions), as it does that it was prepared.
     pub xid: Option<String>,
     pub server_id: u32,
 }
@@ -75,7 +77,7 @@ struct Open {
     name: GtidEvent,
     server_id: u32,
     form: Form,
-    xid: Option<String>,
+    xa: Xa,
 }
 
 /// How a transaction will end.
@@ -147,24 +149,17 @@ impl Open {
     }
 
     fn new(event: &Event<'_>, name: GtidEvent) -> Self {
-        Self { begin: event.offset, name, server_id: event.header.server_id, form: Form::Unknown, xid: None }
+        Self { begin: event.offset, name, server_id: event.header.server_id, form: Form::Unknown, xa: Xa::default() }
     }
 
     /// Tells how the transaction ends with this event, if it does.
     fn ending(&mut self, event: &Event<'_>, query: Option<&Query<'_>>) -> Option<Ending> {
+        self.xa.see(event, query);
         match event.header.kind {
-            Kind::XID | Kind::TRANSACTION_PAYLOAD => return Some(Ending::Commit),
-            // The first byte says that nothing more will come: `XA COMMIT … ONE PHASE`.
-            Kind::XA_PREPARE if event.body().first() == Some(&1) => {
-                self.xid = None;
-                return Some(Ending::Commit);
-            }
-            Kind::XA_PREPARE => return Some(Ending::Prepare),
+            Kind::XA_PREPARE if self.xa.is_prepared => return Some(Ending::Prepare),
+            Kind::XID | Kind::TRANSACTION_PAYLOAD | Kind::XA_PREPARE => return Some(Ending::Commit),
             Kind::INCIDENT => return Some(Ending::Incident),
             _ => {}
-        }
-        if let Some(xid) = query.and_then(Query::xid) {
-            self.xid = Some(xid.to_owned());
         }
         match query.map(Query::bounds) {
             Some(Bounds::Begin) => self.form = Form::Explicit,
@@ -188,7 +183,7 @@ impl Open {
             committed: self.name.committed.unwrap_or(second),
             clock,
             ending,
-            xid: self.xid.clone(),
+            xid: self.xa.xid.clone(),
             server_id: self.server_id,
         }
     }

@@ -13,6 +13,7 @@ const TEXT_BYTES_MAX: u64 = 64 * 1024;
 const LOAD_FIELDS_BYTES: usize = 4 + 4 + 4 + 1;
 
 const XA_START: &str = "XA START ";
+const XA_END: &str = "XA END ";
 
 /// A statement, as far as its event has been read.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -66,17 +67,18 @@ impl<'a> Query<'a> {
             "COMMIT" => Bounds::Commit,
             "ROLLBACK" => Bounds::Rollback,
             text if text.starts_with(XA_START) => Bounds::Begin,
-            text if text.starts_with("XA END ") => Bounds::Inner,
+            text if text.starts_with(XA_END) => Bounds::Inner,
             text if text.starts_with("SAVEPOINT ") || text.starts_with("ROLLBACK TO ") => Bounds::Inner,
             text if text.starts_with("RELEASE SAVEPOINT ") => Bounds::Inner,
             _ => Bounds::Statement,
         }
     }
 
-    /// Returns the name of the XA transaction that it begins or ends. Servers write it in one form, however the client did.
+    /// Returns the name of the XA transaction that it belongs to. Servers write it in one form, however the client did; MariaDB has no
+    /// statement that begins one.
     pub(super) fn xid(&self) -> Option<&str> {
         let text = self.text.trim_ascii();
-        [XA_START, "XA COMMIT ", "XA ROLLBACK "].iter().find_map(|verb| text.strip_prefix(verb))
+        [XA_START, XA_END, "XA COMMIT ", "XA ROLLBACK "].iter().find_map(|verb| text.strip_prefix(verb))
     }
 }
 
