@@ -142,6 +142,7 @@ impl Part<'_> {
             source: plan.chosen.source.clone(),
             server_name: self.server.name(),
             point: plan.point.to_string(),
+            last: plan.replay.last.as_ref().map(|last| render::mark(self.policy, last)),
             of: self.of.as_ref().map(|of| format!("{} = {}", of.column, of.value)),
             made: run.now().to_rfc3339_opts(SecondsFormat::Secs, true),
         };

@@ -44,6 +44,7 @@ pub(super) use forget::{forget_plan, forget_plan_json, forgotten, forgotten_json
 pub(super) use part::{change_set, part_copied, part_copied_json, part_copy, part_plan, part_plan_json};
 pub(super) use prune::{prune_plan, prune_plan_json};
 use prune::{pruned, pruned_json};
+pub(super) use replay::mark;
 pub(super) use restore::{Proofs, restore_plan, restore_plan_json, restored, restored_json, targets};
 pub(super) use verify::heal_plan;
 use verify::{heal, offer_heal, proof, verified};

@@ -357,6 +357,7 @@ coded! {
         | ChangesError::Altered
         | ChangesError::Stale { .. }
         | ChangesError::Refused { .. }
+        | ChangesError::Lost { .. }
         | ChangesError::Uncommitted(_)
         | ChangesError::Unknown(_)
         | ChangesError::Thread(_) => Exit::Failed,

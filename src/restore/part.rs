@@ -302,7 +302,8 @@ daily = 7
     fn told(policy: &str, source: &str, request: &Request) -> String {
         let text = |text: &str| text.to_owned();
         let (server_name, point, made) = (text("db7"), text("gtid:0-1-2"), text("2026-05-01T03:00:00Z"));
-        let about = About { policy: text(policy), source: text(source), server_name, point, of: None, made };
+        let about =
+            About { policy: text(policy), source: text(source), server_name, point, last: None, of: None, made };
         let address = MysqlAddress::Tcp { host: text("db7"), port: 3306 };
         let (user, tls, network) = (text("admin"), Tls::default(), Network::default());
         let server = Server { address, user, password: None, tls, network };

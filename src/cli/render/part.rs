@@ -103,6 +103,9 @@ pub(in crate::cli) fn part_copied(copied: &Copied, replayed: &Replayed) -> Strin
     for key in &copied.lost_keys {
         line!(text, "left out: foreign key {}: the table that it points to is not among these", shown(key));
     }
+    for trigger in &copied.lost_triggers {
+        line!(text, "left out: trigger {}: it would have run for each row of others that was left out", shown(trigger));
+    }
     if copied.is_whole() {
         line!(text, "verified: every row of the copy is as in the sandbox");
     }
@@ -123,6 +126,7 @@ pub(in crate::cli) fn part_copied_json(copied: &Copied) -> Value {
         "differences": copied.differences,
         "uncompared": copied.uncompared,
         "lost_foreign_keys": copied.lost_keys,
+        "lost_triggers": copied.lost_triggers,
         "verified": copied.is_whole(),
     })
 }
@@ -133,6 +137,7 @@ pub(in crate::cli) fn change_set(header: &Header, file: &Path) -> String {
     let about = &header.about;
     let whose = about.of.as_ref().map_or_else(|| "all rows".to_owned(), |of| format!("rows with {of}"));
     line!(text, "change set `{}`: {} as they were at {}", shown(file.display()), shown(whose), shown(&about.point));
+    line!(text, "  last transaction before that: {}", shown(about.last.as_deref().unwrap_or("none since the dump")));
     for table in &header.tables {
         line!(
             text,

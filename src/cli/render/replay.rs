@@ -62,7 +62,8 @@ fn place(place: &Position) -> String {
 }
 
 /// Writes a transaction: when, which, where it ends.
-fn mark(policy: &Policy, mark: &Mark) -> String {
+/// Names a transaction: when it was committed, its GTID and its place.
+pub(in crate::cli) fn mark(policy: &Policy, mark: &Mark) -> String {
     let gtid = mark.gtid.as_ref().map_or_else(|| "no GTID".to_owned(), ToString::to_string);
     let local = mark.time.with_timezone(&policy.timezone);
     let form = if mark.clock == Clock::Server { "%Y-%m-%d %H:%M:%S%.6f %Z" } else { "%Y-%m-%d %H:%M:%S %Z" };

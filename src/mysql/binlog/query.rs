@@ -20,6 +20,8 @@ const XA_END: &str = "XA END ";
 pub struct Query<'a> {
     pub schema: Cow<'a, str>,
     pub text: Cow<'a, str>,
+    /// The text is there to its end.
+    pub is_whole: bool,
 }
 
 impl<'a> Query<'a> {
@@ -39,15 +41,17 @@ impl<'a> Query<'a> {
         cursor.take(status_bytes.into())?;
         let schema = String::from_utf8_lossy(cursor.take(schema_bytes.into())?);
         cursor.take(1)?;
+        let mut is_whole = event.is_whole();
         let text = match kind {
             Kind::QUERY_COMPRESSED => {
                 let bytes = unsqueeze(cursor.rest(), TEXT_BYTES_MAX);
                 let bytes = bytes.map_err(|_| Malformed("its compressed statement is damaged"))?;
+                is_whole &= (bytes.len() as u64) < TEXT_BYTES_MAX;
                 Cow::Owned(String::from_utf8_lossy(&bytes).into_owned())
             }
             _ => String::from_utf8_lossy(cursor.rest()),
         };
-        Ok(Some(Self { schema, text }))
+        Ok(Some(Self { schema, text, is_whole }))
     }
 
     /// Returns the text of an event that says which statement the rows after it are of.

@@ -8,6 +8,7 @@ use std::iter::Peekable;
 
 use crate::mysql::binlog::TableName;
 
+mod definition;
 mod token;
 
 use token::{Token, Tokens};
@@ -51,10 +52,23 @@ impl fmt::Display for Verb {
     }
 }
 
+/// What a text says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reading {
+    pub verbs: Vec<Verb>,
+    /// The tables that it names as changed.
+    pub tables: Vec<TableName>,
+    /// A definition may name more tables than these.
+    pub is_unsure: bool,
+    /// A definition may give rows values that are others each time (`DEFAULT uuid()`).
+    pub is_varying: bool,
+}
+
 /// Tells what a statement does and which tables it names as changed. A table that only lends rows may be among those of an UPDATE
-/// or DELETE over several; a temporary table is not. One that is replaced is created and dropped.
+/// or DELETE over several; a temporary table is not. One that is replaced is created and dropped, one that is made of a query's rows
+/// created and filled.
 #[must_use]
-pub fn read(text: &str, schema: &str) -> (Vec<Verb>, Vec<TableName>) {
+pub fn read(text: &str, schema: &str) -> Reading {
     Statement::new(text, schema).read()
 }
 
@@ -68,32 +82,30 @@ pub fn calls(text: &str) -> bool {
 }
 
 struct Statement<'a> {
+    text: &'a str,
     tokens: Peekable<Tokens<'a>>,
     /// What a name without a schema means.
     schema: &'a str,
     tables: Vec<TableName>,
-    /// `CREATE OR REPLACE` of what holds rows: MariaDB drops what was there.
-    is_replaced: bool,
-    /// `ALTER TABLE … RENAME TO …`.
-    is_renamed: bool,
+    /// What it does beside its first verb.
+    more: Vec<Verb>,
+    is_unsure: bool,
+    is_varying: bool,
 }
 
 impl<'a> Statement<'a> {
     fn new(text: &'a str, schema: &'a str) -> Self {
-        Self { tokens: Tokens::new(text).peekable(), schema, tables: Vec::new(), is_replaced: false, is_renamed: false }
+        let tokens = Tokens::new(text).peekable();
+        Self { text, tokens, schema, tables: Vec::new(), more: Vec::new(), is_unsure: false, is_varying: false }
     }
 }
 
 impl Statement<'_> {
-    fn read(mut self) -> (Vec<Verb>, Vec<TableName>) {
+    fn read(mut self) -> Reading {
         let mut verbs = vec![self.verb()];
-        if self.is_renamed {
-            verbs.push(Verb::Rename);
-        }
-        if self.is_replaced {
-            verbs.push(Verb::Drop);
-        }
-        (verbs, self.tables)
+        verbs.append(&mut self.more);
+        let Self { tables, is_unsure, is_varying, .. } = self;
+        Reading { verbs, tables, is_unsure, is_varying }
     }
 
     /// Takes the first word. MariaDB's `SET STATEMENT … FOR` stands before the statement that it is of.
@@ -187,9 +199,14 @@ impl Statement<'_> {
             } else if ["TABLE", "TABLES", "VIEW", "SEQUENCE"].iter().any(|kind| token.is(kind)) {
                 self.skip_all(&["IF", "NOT", "EXISTS"]);
                 self.names(verb == Verb::Drop);
-                self.is_replaced = is_replaced && !is_temporary && !token.is("VIEW");
-                if verb == Verb::Alter && token.is("TABLE") {
-                    self.other_tables();
+                // MariaDB drops what was there.
+                if is_replaced && !is_temporary && !token.is("VIEW") {
+                    self.more.push(Verb::Drop);
+                }
+                match verb {
+                    Verb::Alter if token.is("TABLE") => self.altered(),
+                    Verb::Create if token.is("TABLE") && !is_temporary => self.created(),
+                    _ => {}
                 }
                 break;
             } else if token.is("DATABASE") || token.is("SCHEMA") {
@@ -223,26 +240,6 @@ impl Statement<'_> {
         }
     }
 
-    /// Reads, behind `ALTER TABLE t`, the name that it goes by then, and tables that it trades rows with: `EXCHANGE PARTITION p WITH
-    /// TABLE u`, MariaDB's `CONVERT TABLE u TO PARTITION p` and `CONVERT PARTITION p TO TABLE u`.
-    fn other_tables(&mut self) {
-        let mut depth = 0_u32;
-        while let Some(token) = self.tokens.next() {
-            match &token {
-                Token::Symbol('(') => depth += 1,
-                Token::Symbol(')') => depth = depth.saturating_sub(1),
-                token if depth == 0 && token.is("TABLE") => self.join(),
-                token if depth == 0 && token.is("RENAME") && !self.skip(&["COLUMN", "INDEX", "KEY"]) => {
-                    self.skip(&["TO", "AS"]);
-                    self.tokens.next_if(|token| *token == Token::Symbol('='));
-                    self.join();
-                    self.is_renamed = true;
-                }
-                _ => {}
-            }
-        }
-    }
-
     /// An index is its table's: to make or drop one alters it.
     fn index(&mut self) -> Verb {
         while let Some(token) = self.tokens.next() {
@@ -253,21 +250,6 @@ impl Statement<'_> {
             }
         }
         Verb::Alter
-    }
-
-    fn rename(&mut self) -> Verb {
-        if !self.skip(&["TABLE", "TABLES"]) {
-            return Verb::Other;
-        }
-        self.skip_all(&["IF", "EXISTS"]);
-        loop {
-            let name = self.name();
-            self.note(name);
-            let is_more = self.skip(&["TO"]) || self.tokens.next_if(|token| *token == Token::Symbol(',')).is_some();
-            if !is_more {
-                return Verb::Rename;
-            }
-        }
     }
 
     fn load(&mut self) -> Verb {
@@ -323,71 +305,4 @@ impl Statement<'_> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_call_of_a_routine_is_told_from_what_only_names_one() {
-        for text in ["SELECT `mall`.`close_shop`(7)", "SET STATEMENT sql_mode='' FOR DO f()", "/* app */ call p()"] {
-            assert!(calls(text), "{text}");
-        }
-        for text in
-            ["CREATE FUNCTION f() RETURNS INT RETURN 1", "SET PASSWORD = 'x'", "FLUSH TABLES", "GRANT SELECT ON a TO b"]
-        {
-            assert!(!calls(text), "{text}");
-        }
-    }
-
-    #[test]
-    fn a_statement_tells_what_it_does_and_to_which_tables() {
-        for (text, expected) in [
-            ("DROP TABLE `mall`.`orders`,`order_items` /* generated by server */", "drop mall.orders s.order_items"),
-            ("drop table if exists orders", "drop s.orders"),
-            ("DROP /*!40005 TEMPORARY */ TABLE IF EXISTS `t`", "drop"),
-            ("/* app: shop */ -- note\n DROP DATABASE mall", "drop mall."),
-            ("DROP TRIGGER t.x", "drop"),
-            ("DROP INDEX `i` ON `a``b`.`c.d`", "alter a`b.c.d"),
-            ("TRUNCATE orders", "truncate s.orders"),
-            ("TRUNCATE TABLE mall . orders", "truncate mall.orders"),
-            ("ALTER ONLINE IGNORE TABLE IF EXISTS orders ADD x INT", "alter s.orders"),
-            ("RENAME TABLE a TO b, x.c TO d", "rename s.a s.b x.c s.d"),
-            ("ALTER TABLE a ADD b INT DEFAULT (1), RENAME TO x.c", "alter rename s.a x.c"),
-            ("ALTER TABLE a RENAME = `c`, COMMENT 'RENAME TO d'", "alter rename s.a s.c"),
-            ("ALTER TABLE a RENAME c", "alter rename s.a s.c"),
-            ("ALTER TABLE a RENAME COLUMN b TO c, RENAME INDEX i TO j, ADD `rename` INT", "alter s.a"),
-            ("ALTER TABLE a EXCHANGE PARTITION p WITH TABLE x.b WITHOUT VALIDATION", "alter s.a x.b"),
-            ("ALTER TABLE a CONVERT TABLE b TO PARTITION p VALUES LESS THAN (9)", "alter s.a s.b"),
-            ("RENAME USER a TO b", "other"),
-            ("CREATE OR REPLACE TABLE 주문 (a INT)", "create drop s.주문"),
-            ("CREATE OR REPLACE TEMPORARY TABLE t (a INT)", "create"),
-            ("CREATE OR REPLACE VIEW v AS SELECT 1", "create s.v"),
-            ("SET STATEMENT max_statement_time=1, lock_wait_timeout=2 FOR TRUNCATE TABLE orders", "truncate s.orders"),
-            ("SET STATEMENT sql_mode='' FOR ALTER TABLE orders DROP x", "alter s.orders"),
-            ("ANALYZE FORMAT=JSON DELETE FROM orders", "delete s.orders"),
-            ("ANALYZE UPDATE orders SET a = 1", "update s.orders"),
-            ("ANALYZE TABLE orders", "other"),
-            ("SET PASSWORD = 'x'", "other"),
-            ("CREATE TEMPORARY TABLE t (a INT)", "create"),
-            ("CREATE DEFINER=`root`@`localhost` VIEW v AS SELECT 1", "create s.v"),
-            ("CREATE DEFINER=`r`@`%` TRIGGER tr BEFORE INSERT ON t FOR EACH ROW SET NEW.a = 1", "create"),
-            ("CREATE UNIQUE INDEX i ON t (a)", "alter s.t"),
-            ("INSERT IGNORE INTO orders SELECT * FROM other", "insert s.orders"),
-            ("REPLACE `mall`.orders VALUES ('it''s; DROP TABLE x')", "insert mall.orders"),
-            ("LOAD DATA LOCAL INFILE 'x' REPLACE INTO TABLE `t` FIELDS TERMINATED BY ','", "insert s.t"),
-            ("UPDATE LOW_PRIORITY orders SET a = (SELECT 1 FROM x)", "update s.orders"),
-            ("UPDATE a, b.c AS x JOIN (SELECT 1 FROM no) y SET a.x = 1", "update s.a b.c"),
-            ("DELETE FROM orders WHERE id IN (SELECT id FROM x)", "delete s.orders"),
-            ("DELETE a.* FROM a JOIN b USING (id) WHERE 1", "delete s.a s.a s.b"),
-            ("WITH w AS (SELECT 1 FROM no) UPDATE t JOIN w SET t.a = 1", "update s.t s.w"),
-            ("GRANT ALL ON *.* TO x", "other"),
-            ("", "other"),
-            ("`", "other"),
-            ("DROP TABLE 'x", "drop"),
-        ] {
-            let (verbs, tables) = read(text, "s");
-            let mut told: Vec<_> = verbs.iter().map(Verb::to_string).collect();
-            told.extend(tables.iter().map(|name| format!("{}.{}", name.schema, name.table)));
-            assert_eq!(told.join(" "), expected, "{text}");
-        }
-    }
-}
+mod tests;

@@ -7,7 +7,7 @@ use crate::mysql::binlog::fields::Fields;
 use crate::mysql::binlog::query::{Bounds, Query};
 use crate::mysql::binlog::rows::{self, Change, Layout};
 use crate::mysql::binlog::segment::{SegmentReader, Torn};
-use crate::mysql::binlog::statement::{self, Verb};
+use crate::mysql::binlog::statement::{self, Reading, Verb};
 use crate::mysql::binlog::table::{TableMap, TableName};
 use crate::mysql::binlog::xa::Xa;
 use crate::mysql::binlog::{BinlogError, Ending, Event, Format, Group, Groups, Kind, Malformed, Step, payload};
@@ -59,6 +59,9 @@ pub struct Touched {
     /// What statements do to it: definitions, and rows where the log has statements.
     #[serde(rename = "statements")]
     pub verbs: BTreeSet<Verb>,
+    /// A definition may have given its rows values that are others each time.
+    #[serde(skip)]
+    pub is_varying: bool,
 }
 
 impl Touched {
@@ -179,18 +182,19 @@ impl Collector {
         }
         self.text(&query.text);
         self.changes.has_calls |= statement::calls(&query.text);
-        let (verbs, tables) = statement::read(&query.text, &query.schema);
+        let Reading { verbs, tables, is_unsure, is_varying } = statement::read(&query.text, &query.schema);
         if tables.is_empty() {
             self.changes.verbs.extend(&verbs);
         }
         // Only DROP and RENAME name so many tables that the text's beginning may not hold them; ALTER may name the new one at its end.
         let is_list = [Verb::Drop, Verb::Rename, Verb::Alter].iter().any(|verb| verbs.contains(verb));
-        if tables.len() >= statement::TABLES_MAX || is_list && !event.is_whole() {
+        if is_unsure || tables.len() >= statement::TABLES_MAX || is_list && !query.is_whole {
             self.tables_are_more();
         }
         for name in tables {
             if let Some(table) = self.table(&name) {
                 table.verbs.extend(&verbs);
+                table.is_varying |= is_varying;
             }
         }
     }

@@ -156,16 +156,28 @@ impl PacketStream {
         self.send(payload)
     }
 
-    /// Sends the next packet of an exchange.
+    /// Sends the next payload of an exchange, in as many packets as it takes.
     pub(crate) fn send(&mut self, payload: &[u8]) -> Result<(), WireError> {
-        let length = u32::try_from(payload.len()).map_err(|_| WireError::TooLarge)?;
-        if payload.len() >= CONTINUED {
+        if payload.len() > PAYLOAD_BYTES_MAX {
             return Err(WireError::TooLarge);
         }
-        let mut packet = Vec::with_capacity(payload.len() + 4);
+        let mut rest = payload;
+        loop {
+            let (part, after) = rest.split_at(rest.len().min(CONTINUED));
+            self.send_packet(part)?;
+            if part.len() < CONTINUED {
+                return Ok(());
+            }
+            rest = after;
+        }
+    }
+
+    fn send_packet(&mut self, part: &[u8]) -> Result<(), WireError> {
+        let length = u32::try_from(part.len()).map_err(|_| WireError::TooLarge)?;
+        let mut packet = Vec::with_capacity(part.len() + 4);
         packet.extend_from_slice(&length.to_le_bytes()[..3]);
         packet.push(self.sequence);
-        packet.extend_from_slice(payload);
+        packet.extend_from_slice(part);
         self.sequence = self.sequence.wrapping_add(1);
         self.write_all(&packet)
     }
@@ -342,6 +354,21 @@ mod tests {
         writer.join().expect("the writer ends");
         stream.make_room(4);
         assert!(stream.buffer.len() <= BUFFER_BYTES_KEPT, "a large row's buffer is given back");
+    }
+
+    #[test]
+    fn a_large_payload_is_sent_in_several_packets() {
+        let (theirs, mut stream) = pair();
+        let socket = Socket::Unix(theirs);
+        socket.slice_waits().expect("time-outs");
+        let mut server = PacketStream::new(socket, CancellationToken::new(), Duration::from_secs(2));
+        let reader = std::thread::spawn(move || {
+            [CONTINUED * 2 + 7, CONTINUED, 5].map(|length| server.packet().expect("a packet") == vec![7; length])
+        });
+        for length in [CONTINUED * 2 + 7, CONTINUED, 5] {
+            stream.send(&vec![7; length]).expect("sent");
+        }
+        assert_eq!(reader.join().expect("the reader ends"), [true; 3]);
     }
 
     #[test]

@@ -37,6 +37,9 @@ use conflict::Conflicts;
 /// Conflicts that are named; all are counted.
 const CONFLICTS_MAX: usize = 100;
 
+/// By how much a question about a row may be longer than the statement that changes it.
+const QUESTION_BYTES: u64 = 64;
+
 /// What a change set is about, for who reviews it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct About {
@@ -45,6 +48,8 @@ pub struct About {
     pub server_name: String,
     /// The moment that the rows go back to.
     pub point: String,
+    /// The last transaction before it, and when it was committed; `None`: none since the dump.
+    pub last: Option<String>,
     /// Whose rows; `None`: all.
     pub of: Option<String>,
     /// When it was made.
@@ -67,7 +72,7 @@ pub fn make(
     let mut pair = Pair::open(sandbox, live, wanted, run)?;
     let tables = parents_first(&pair.tables);
     let mut spools = Vec::new();
-    let mut conflicts = Conflicts::default();
+    let mut conflicts = Conflicts::in_order(&tables);
     for table in &tables {
         spools.push(compare(&mut pair, table, &mut conflicts, path)?);
     }
@@ -94,13 +99,16 @@ fn compare(
     let mut spool = Spool::new(table, path)?;
     let mut broken = None;
     let compared = pair.compare(table, |pair, change| {
-        conflicts.look(pair, table, &change)?;
-        let written = spool.take(table, &change).map_err(|error| {
+        let bytes = spool.take(table, &change).map_err(|error| {
             broken = Some(error);
             MysqlSourceError::BrokeOff
         })?;
-        conflicts.too_long(pair, table, &change, written);
-        Ok(())
+        // What the server does not take, it cannot be asked about either.
+        if bytes as u64 + QUESTION_BYTES > pair.statement_bytes_max {
+            conflicts.too_long(table, &change);
+            return Ok(());
+        }
+        conflicts.look(pair, table, &change)
     });
     match broken {
         Some(source) => Err(ChangesError::File { path: path.to_owned(), source }),
@@ -246,10 +254,10 @@ mod tests {
     }
 
     /// Returns the statements in their order, each by its verb and table.
-    fn order(is_pointed_to: bool, changes: [RowChange; 2]) -> Vec<String> {
+    fn order(is_pointed_to: bool, changes: &[RowChange; 2]) -> Vec<String> {
         let dir = tempfile::tempdir().unwrap();
         let mut spools = Vec::new();
-        for (table, change) in tables(is_pointed_to).iter().zip(&changes) {
+        for (table, change) in tables(is_pointed_to).iter().zip(changes) {
             let mut spool = Spool::new(table, &dir.path().join("set.sql")).unwrap();
             spool.take(table, change).unwrap();
             spools.push(spool);
@@ -268,9 +276,9 @@ mod tests {
         let comes = || RowChange::Insert { new: row(&["5"]) };
         let goes = || RowChange::Delete { old: row(&["5"]) };
         let change = |old: &str, new: &str| RowChange::Update { old: row(&["7", old]), new: row(&["7", new]) };
-        assert_eq!(order(false, [comes(), change("NULL", "5")]), ["DELETE orders", "INSERT coupons", "INSERT orders"]);
-        assert_eq!(order(true, [comes(), change("NULL", "5")]), ["INSERT coupons", "UPDATE orders"]);
-        assert_eq!(order(false, [goes(), change("5", "NULL")]), ["DELETE orders", "DELETE coupons", "INSERT orders"]);
+        assert_eq!(order(false, &[comes(), change("NULL", "5")]), ["DELETE orders", "INSERT coupons", "INSERT orders"]);
+        assert_eq!(order(true, &[comes(), change("NULL", "5")]), ["INSERT coupons", "UPDATE orders"]);
+        assert_eq!(order(false, &[goes(), change("5", "NULL")]), ["DELETE orders", "DELETE coupons", "INSERT orders"]);
     }
 
     #[test]

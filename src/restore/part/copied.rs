@@ -7,12 +7,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use mysql_async::Conn;
 use mysql_async::prelude::Queryable;
 
 use crate::mysql::manifest::Manifest;
 use crate::mysql::server::Server;
 use crate::mysql::sql;
 use crate::policy::{MysqlSource, NonTransactional, Throttle, Tls};
+use crate::restore::part::recovered::drop_loose_keys;
 use crate::restore::part::{PartError, PartPlan, Recovered, is_in};
 use crate::restore::{Request, RestoreError};
 use crate::run::Run;
@@ -32,6 +34,8 @@ pub struct Copied {
     pub uncompared: Vec<(String, &'static str)>,
     /// Foreign keys that the tables had, and have not where they come back under their own names.
     pub lost_keys: Vec<String>,
+    /// Triggers that they had, and have not.
+    pub lost_triggers: Vec<String>,
 }
 
 impl Copied {
@@ -39,7 +43,8 @@ impl Copied {
     #[must_use]
     pub fn is_whole(&self) -> bool {
         let is_equal = self.differences.is_empty() && self.uncompared.is_empty();
-        self.loaded.failed.is_empty() && is_equal && self.lost_keys.is_empty()
+        let is_bound = self.lost_keys.is_empty() && self.lost_triggers.is_empty();
+        self.loaded.failed.is_empty() && is_equal && is_bound
     }
 }
 
@@ -109,7 +114,10 @@ impl Recovered {
     ) -> Result<Copied, PartError> {
         let failed = |error| PartError::from(RestoreError::from(Box::new(error)));
         let sandbox = self.sandbox.server();
-        leave_others_out(plan, &sandbox).await?;
+        let mut conn = sandbox.connect().await?;
+        let dropped = drop_loose_keys(&mut conn, &plan.tables).await?;
+        let lost_triggers = leave_others_out(plan, &mut conn).await?;
+        conn.disconnect().await.ok();
         let parent = self.sandbox.dir().parent().map_or_else(std::env::temp_dir, Path::to_owned);
         let scratch = Scratch::for_drill(&parent).map_err(|source| PartError::Dir { dir: parent.clone(), source })?;
         plan.dump_sandbox(&sandbox, scratch.path(), run).await?;
@@ -127,7 +135,8 @@ impl Recovered {
         let mut copied = compare(dump.manifest(), &load, loaded, &state, server, request, run).await?;
         // What comes back beside is bound to nothing, and said to be.
         if request.names.is_empty() {
-            copied.lost_keys.clone_from(&self.lost_keys);
+            copied.lost_keys = self.lost_keys.iter().cloned().chain(dropped).collect();
+            copied.lost_triggers = lost_triggers;
         }
         if let Err(error) = scratch.remove() {
             run.events.warn(format!("the rows of the sandbox stay in `{}`: {error}", parent.display()));
@@ -169,13 +178,13 @@ async fn compare(
     let found =
         crate::restore::row_differences(server, renamed.as_ref().unwrap_or(manifest), Some(tables), run).await?;
     let differences = found.iter().map(ToString::to_string).collect();
-    Ok(Copied { differences, uncompared: load.uncompared(), loaded, lost_keys: Vec::new() })
+    Ok(Copied { differences, uncompared: load.uncompared(), loaded, lost_keys: Vec::new(), lost_triggers: Vec::new() })
 }
 
-/// Deletes in the sandbox the rows that are not meant.
-async fn leave_others_out(plan: &PartPlan, sandbox: &Server) -> Result<(), PartError> {
-    let Some(tenant) = &plan.tenant else { return Ok(()) };
-    let mut conn = sandbox.connect().await?;
+/// Deletes in the sandbox the rows that are not meant. The triggers go first, so that none makes other rows of it: returns which.
+async fn leave_others_out(plan: &PartPlan, conn: &mut Conn) -> Result<Vec<String>, PartError> {
+    let Some(tenant) = &plan.tenant else { return Ok(Vec::new()) };
+    let triggers = drop_triggers(conn, &plan.tables).await?;
     let at = || PartError::at("leave the rows of others out of the sandbox");
     conn.query_drop("SET SESSION foreign_key_checks = 0").await.map_err(at())?;
     for table in &plan.tables {
@@ -184,8 +193,20 @@ async fn leave_others_out(plan: &PartPlan, sandbox: &Server) -> Result<(), PartE
         let delete = format!("DELETE FROM {} WHERE ({condition}) IS NOT TRUE", sql::qualified(schema, name));
         conn.query_drop(delete).await.map_err(at())?;
     }
-    conn.disconnect().await.ok();
-    Ok(())
+    Ok(triggers)
+}
+
+async fn drop_triggers(conn: &mut Conn, tables: &[TableName]) -> Result<Vec<String>, PartError> {
+    let at = || PartError::at("drop the triggers in the sandbox");
+    let asked =
+        "SELECT TRIGGER_SCHEMA, TRIGGER_NAME, EVENT_OBJECT_TABLE FROM information_schema.TRIGGERS ORDER BY 1, 2";
+    let found: Vec<(String, String, String)> = conn.query(asked).await.map_err(at())?;
+    let mut dropped = Vec::new();
+    for (schema, trigger, _) in found.iter().filter(|(schema, _, table)| is_in(tables, schema, table)) {
+        conn.query_drop(format!("DROP TRIGGER {}", sql::qualified(schema, trigger))).await.map_err(at())?;
+        dropped.push(format!("{schema}.{trigger}"));
+    }
+    Ok(dropped)
 }
 
 /// Writes a dump into a directory.

@@ -40,7 +40,7 @@ impl PartPlan {
         self.load(&server, run).await?;
         let mut conn = server.connect().await?;
         self.make_schemas(&mut conn).await?;
-        let lost_keys = self.drop_loose_keys(&mut conn).await?;
+        let lost_keys = drop_loose_keys(&mut conn, &self.family).await?;
         let replayed = self.follow(&server, run).await?;
         self.refuse_new_keys(&mut conn).await?;
         self.refuse_missing(&mut conn).await?;
@@ -71,21 +71,6 @@ impl PartPlan {
             conn.query_drop(make).await.map_err(PartError::at("make the other schemas in the sandbox"))?;
         }
         Ok(())
-    }
-
-    /// Drops the foreign keys whose parents are not there: they only forbid, and would forbid every row. Returns which.
-    async fn drop_loose_keys(&self, conn: &mut Conn) -> Result<Vec<String>, PartError> {
-        let mut lost = Vec::new();
-        for key in loose_keys(conn, &self.family).await? {
-            let drop = format!(
-                "ALTER TABLE {} DROP FOREIGN KEY {}",
-                sql::qualified(&key.schema, &key.table),
-                sql::ident(&key.name)
-            );
-            conn.query_drop(drop).await.map_err(PartError::at("drop a foreign key in the sandbox"))?;
-            lost.push(format!("{}.{}.{}", key.schema, key.table, key.name));
-        }
-        Ok(lost)
     }
 
     async fn follow(&self, server: &Server, run: &Run) -> Result<Replayed, PartError> {
@@ -166,7 +151,7 @@ impl Recovered {
     }
 }
 
-/// A foreign key that points out of the family.
+/// A foreign key that points out of some tables.
 struct LooseKey {
     schema: String,
     table: String,
@@ -174,7 +159,22 @@ struct LooseKey {
     acts: bool,
 }
 
-async fn loose_keys(conn: &mut Conn, family: &[TableName]) -> Result<Vec<LooseKey>, PartError> {
+/// Drops the foreign keys that point out of these tables: without their parents they forbid every row. Returns which.
+pub(super) async fn drop_loose_keys(conn: &mut Conn, tables: &[TableName]) -> Result<Vec<String>, PartError> {
+    let mut lost = Vec::new();
+    for key in loose_keys(conn, tables).await? {
+        let drop = format!(
+            "ALTER TABLE {} DROP FOREIGN KEY {}",
+            sql::qualified(&key.schema, &key.table),
+            sql::ident(&key.name)
+        );
+        conn.query_drop(drop).await.map_err(PartError::at("drop a foreign key in the sandbox"))?;
+        lost.push(format!("{}.{}.{}", key.schema, key.table, key.name));
+    }
+    Ok(lost)
+}
+
+async fn loose_keys(conn: &mut Conn, tables: &[TableName]) -> Result<Vec<LooseKey>, PartError> {
     let asked = "SELECT k.TABLE_SCHEMA, k.TABLE_NAME, k.CONSTRAINT_NAME, k.REFERENCED_TABLE_SCHEMA, k.REFERENCED_TABLE_NAME, \
         CONCAT(r.DELETE_RULE, ' ', r.UPDATE_RULE) FROM information_schema.KEY_COLUMN_USAGE k \
         JOIN information_schema.REFERENTIAL_CONSTRAINTS r ON r.CONSTRAINT_SCHEMA = k.CONSTRAINT_SCHEMA \
@@ -182,7 +182,7 @@ async fn loose_keys(conn: &mut Conn, family: &[TableName]) -> Result<Vec<LooseKe
         WHERE k.REFERENCED_TABLE_NAME IS NOT NULL AND k.ORDINAL_POSITION = 1 ORDER BY 1, 2, 3";
     let found: Vec<(String, String, String, String, String, String)> =
         conn.query(asked).await.map_err(PartError::at("list the sandbox's foreign keys"))?;
-    let loose = found.into_iter().filter(|(.., schema, parent, _)| !is_in(family, schema, parent));
+    let loose = found.into_iter().filter(|(.., schema, parent, _)| !is_in(tables, schema, parent));
     let key = |(schema, table, name, _, _, rules): (String, String, String, String, String, String)| LooseKey {
         acts: rules.contains("CASCADE") || rules.contains("SET "),
         schema,

@@ -144,6 +144,12 @@ fn leaves(changes: &Changes, followed: &Followed) -> Option<&'static str> {
     let are_any = |of: &[TableName]| named.iter().any(|name| of.iter().any(|table| is_about(name, table)));
     let is_followed =
         |name: &Named| followed.tables.iter().any(|(schema, table)| *schema == name.schema && *table == name.table);
+    let is_varying = |(name, touched): (&Named, &Touched)| {
+        touched.is_varying && followed.tables.iter().any(|table| is_about(name, table))
+    };
+    if changes.tables.iter().any(is_varying) {
+        return Some("it gives rows a default that may be another value each time");
+    }
     // A definition names one table, or it gives a table another's name or rows.
     if named.len() > 1 && are_any(&followed.tables) && !named.iter().all(|name| is_followed(name)) {
         return Some("it renames one of the tables, or trades rows with a table that is not among them");
@@ -254,5 +260,13 @@ mod tests {
             assert!(look(text, &keyed).is_ok(), "{text}");
         }
         assert!(look("ALTER TABLE orders ADD note TEXT", &keyless).is_ok());
+    }
+
+    #[test]
+    fn values_that_nobody_can_make_again_are_refused() {
+        let altered = Touched { verbs: [Verb::Alter].into(), is_varying: true, ..Touched::default() };
+        let refused = taken(touching("mall", "orders", altered.clone())).unwrap_err().to_string();
+        assert!(refused.contains("another value each time"), "{refused}");
+        assert!(taken(touching("mall", "carts", altered)).is_ok());
     }
 }

@@ -298,11 +298,11 @@ fn comparand(
     let Some(key) = table.key.clone().filter(|key| key.is_unique) else {
         return refuse("it has no primary key by whose values its rows can be told apart");
     };
-    let names = fields.iter().map(|field| &field.name).chain([&wanted.schema, &wanted.name]);
-    if names.into_iter().any(|name| name.chars().any(char::is_control)) {
-        return refuse("a name of it holds a control character");
-    }
     let ties = Ties::read(live, wanted, &fields, all)?;
+    let names = fields.iter().map(|field| &field.name).chain([&wanted.schema, &wanted.name]).chain(ties.names());
+    if names.into_iter().any(|name| name.chars().any(char::is_control)) {
+        return refuse("a name of it, or of a table that points to it, holds a control character");
+    }
     let at = |name: &String| fields.iter().position(|field| field.name == *name);
     let Some(by) = key.columns.iter().map(at).collect::<Option<Vec<usize>>>() else {
         return refuse("its key is of a generated column");

@@ -13,6 +13,9 @@ use crate::source::mysql::session::{Capabilities, rows};
 /// What a schema must show.
 const NEEDED: [&str; 4] = ["SELECT", "SHOW VIEW", "TRIGGER", "EVENT"];
 
+/// What shows all that binds tables to each other.
+const SHOW_TIES: [&str; 2] = ["SELECT", "TRIGGER"];
+
 /// The table in which MariaDB keeps its routines: whoever may read it, sees them all.
 const ROUTINES: &str = "`mysql`.`proc`";
 
@@ -121,14 +124,24 @@ impl Grants {
         }
     }
 
-    /// Refuses an account that does not see all triggers and foreign keys that there are.
+    /// Refuses an account that does not see all triggers and foreign keys that there are, in whatever schema.
     pub(crate) fn check_sees_ties(&self) -> Result<(), MysqlSourceError> {
-        let missing: Vec<&str> = ["SELECT", "TRIGGER"].into_iter().filter(|name| !self.has(name)).collect();
-        if missing.is_empty() {
-            return Ok(());
-        }
+        let missing: Vec<&str> = SHOW_TIES.into_iter().filter(|name| !self.has(name)).collect();
         let what = missing.join(", ");
-        Err(MysqlSourceError::Blind { grant: format!("GRANT {what} ON *.* TO {}", self.account), what })
+        if !missing.is_empty() {
+            return Err(MysqlSourceError::Blind { grant: format!("GRANT {what} ON *.* TO {}", self.account), what });
+        }
+        // The servers' own schemas bind no tables of others.
+        let is_hidden = |(schema, taken): &&(String, Privileges)| {
+            !["mysql", "sys"].contains(&schema.as_str()) && SHOW_TIES.iter().any(|name| holds(taken, name))
+        };
+        let Some((schema, taken)) = self.revoked.iter().find(is_hidden) else { return Ok(()) };
+        let taken = SHOW_TIES.into_iter().filter(|name| holds(taken, name)).collect::<Vec<_>>().join(", ");
+        let what = format!("{taken} on `{schema}`");
+        Err(MysqlSourceError::Blind {
+            grant: format!("GRANT {taken} ON {}.* TO {}", ident(schema), self.account),
+            what,
+        })
     }
 
     fn refuse<'a>(
@@ -287,5 +300,26 @@ mod tests {
         ];
         let some = grants(Product::MySql, &some);
         assert!(check(&some, false).is_ok() && !some.sees_accounts());
+    }
+
+    #[test]
+    fn an_account_from_which_a_schema_is_hidden_does_not_see_what_binds_the_tables() {
+        let all = "GRANT SELECT, TRIGGER ON *.* TO `bkp`@`%`";
+        let look = |more: &[&str]| {
+            let lines: Vec<&str> = [all].iter().chain(more).copied().collect();
+            grants(Product::MySql, &lines).check_sees_ties().map_err(|error| (error.to_string(), error.hint()))
+        };
+        assert_eq!(look(&[]), Ok(()));
+        assert_eq!(
+            look(&["REVOKE SELECT ON `mysql`.* FROM `bkp`@`%`", "REVOKE INSERT ON `audit`.* FROM `bkp`@`%`"]),
+            Ok(())
+        );
+        let (error, hint) = look(&["REVOKE SELECT, TRIGGER ON `audit`.* FROM `bkp`@`%`"]).expect_err("refused");
+        assert!(error.contains("SELECT, TRIGGER on `audit`"), "{error}");
+        assert_eq!(
+            hint.as_deref(),
+            Some("run `GRANT SELECT, TRIGGER ON `audit`.* TO `bkp`@`%`` on the server as an administrator")
+        );
+        assert!(grants(Product::MySql, &["GRANT SELECT ON *.* TO `bkp`@`%`"]).check_sees_ties().is_err());
     }
 }

@@ -9,6 +9,8 @@ pub(super) enum Token<'a> {
     Quoted(Cow<'a, str>),
     /// Any other character; a text in single quotes is its quote.
     Symbol(char),
+    /// A quote without an end.
+    Unclosed,
 }
 
 impl Token<'_> {
@@ -21,7 +23,7 @@ impl Token<'_> {
         match self {
             Self::Word(text) => text,
             Self::Quoted(text) => text,
-            Self::Symbol(_) => "",
+            Self::Symbol(_) | Self::Unclosed => "",
         }
     }
 }
@@ -46,7 +48,7 @@ impl<'a> Tokens<'a> {
                 self.rest = &self.rest[2..];
             } else if let Some(comment) = self.rest.strip_prefix("/*") {
                 self.rest = comment.split_once("*/").map_or("", |(_, rest)| rest);
-            } else if self.rest.starts_with('#') || self.rest.starts_with("-- ") || self.rest.starts_with("--\n") {
+            } else if self.rest.starts_with('#') || is_comment(self.rest) {
                 self.rest = self.rest.split_once('\n').map_or("", |(_, rest)| rest);
             } else {
                 return;
@@ -55,23 +57,25 @@ impl<'a> Tokens<'a> {
     }
 
     /// Takes what stands between quotes, of which the first has been taken; one that is doubled stands for itself.
-    fn quoted(&mut self, quote: char) -> Cow<'a, str> {
+    fn quoted(&mut self, quote: char) -> Token<'a> {
         let mut name = Cow::Borrowed("");
         loop {
-            let end = self.rest.find(quote).unwrap_or(self.rest.len());
-            name += &self.rest[..end];
-            self.rest = self.rest.get(end + 1..).unwrap_or("");
+            let Some((before, rest)) = self.rest.split_once(quote) else {
+                self.rest = "";
+                return Token::Unclosed;
+            };
+            name += before;
+            self.rest = rest;
             if !self.rest.starts_with(quote) {
-                break;
+                return Token::Quoted(name);
             }
             name.to_mut().push(quote);
             self.rest = &self.rest[1..];
         }
-        name
     }
 
     /// Goes past a text in single quotes, with backslashes in it.
-    fn skip_string(&mut self) {
+    fn string(&mut self) -> Token<'a> {
         let mut is_escaped = false;
         let end = self.rest.find(|c: char| {
             let is_end = c == '\'' && !is_escaped;
@@ -79,7 +83,14 @@ impl<'a> Tokens<'a> {
             is_end
         });
         self.rest = end.map_or("", |end| &self.rest[end + 1..]);
+        end.map_or(Token::Unclosed, |_| Token::Symbol('\''))
     }
+}
+
+/// Two dashes begin a comment where a blank or nothing follows.
+fn is_comment(text: &str) -> bool {
+    let after = text.strip_prefix("--").map(|rest| rest.chars().next());
+    after.is_some_and(|next| next.is_none_or(|c| c.is_whitespace() || c.is_control()))
 }
 
 impl<'a> Iterator for Tokens<'a> {
@@ -97,11 +108,10 @@ impl<'a> Iterator for Tokens<'a> {
         let mut chars = self.rest.chars();
         let first = chars.next()?;
         self.rest = chars.as_str();
-        match first {
-            '`' | '"' => return Some(Token::Quoted(self.quoted(first))),
-            '\'' => self.skip_string(),
-            _ => {}
-        }
-        Some(Token::Symbol(first))
+        Some(match first {
+            '`' | '"' => self.quoted(first),
+            '\'' => self.string(),
+            _ => Token::Symbol(first),
+        })
     }
 }

@@ -7,7 +7,7 @@ use crate::mysql::server::Server;
 use crate::mysql::wire::WireError;
 use crate::restore::part::changes::file::{Lines, SESSION, is_statement};
 use crate::restore::part::changes::{ChangeSet, ChangesError};
-use crate::run::Run;
+use crate::run::{Run, Stopped};
 use crate::source::mysql::changes::Held;
 
 /// Errors by which a server says that it, the connection or the statement was ended: 1053, 1317, 1927 and 3169. A commit may be done.
@@ -88,8 +88,25 @@ fn one_row(changed: Result<u64, WireError>, place: Place) -> Result<(), ChangesE
     match changed {
         Ok(1) => Ok(()),
         Ok(rows) => Err(ChangesError::Stale { number, line, rows }),
-        Err(source) => Err(ChangesError::Refused { number, line, source: Box::new(source) }),
+        Err(WireError::Stopped) => Err(ChangesError::Stopped(Stopped)),
+        Err(source) if source.code().is_none() || source.is_lost() => {
+            Err(ChangesError::Lost { number, line, source: Box::new(source) })
+        }
+        Err(source) => Err(ChangesError::Refused { number, line, source: Box::new(without_values(source)) }),
     }
+}
+
+/// Returns a server's error without the row's values that it may quote.
+fn without_values(error: WireError) -> WireError {
+    let WireError::Server { code, message } = error else { return error };
+    let quotes = |before: &&str| message.find(*before).map(|at| at + before.len());
+    let from = ["entry '", "value: '"].iter().find_map(quotes);
+    let until = message.rfind("' for ").or_else(|| message.rfind('\''));
+    let message = match from.zip(until).filter(|(from, until)| from < until) {
+        Some((from, until)) => format!("{}…{}", &message[..from], &message[until..]),
+        None => message,
+    };
+    WireError::Server { code, message }
 }
 
 /// A server that answers with an error has taken all back, unless it was being ended.
@@ -120,6 +137,24 @@ mod tests {
             assert!(told, "{rows}");
         }
         assert!(matches!(one_row(Err(refused(1062)), PLACE), Err(ChangesError::Refused { number: 3, .. })));
+        assert!(matches!(one_row(Err(refused(1317)), PLACE), Err(ChangesError::Lost { number: 3, .. })));
+        assert!(matches!(one_row(Err(WireError::Closed), PLACE), Err(ChangesError::Lost { .. })));
+        assert!(matches!(one_row(Err(WireError::Stopped), PLACE), Err(ChangesError::Stopped(_))));
+    }
+
+    #[test]
+    fn what_a_server_says_of_a_row_comes_without_its_values() {
+        let told =
+            |message: &str| without_values(WireError::Server { code: 1, message: message.to_owned() }).to_string();
+        assert_eq!(
+            told("Duplicate entry 'o'hara@x' for key 'mail'"),
+            "Duplicate entry '…' for key 'mail' (server error 1)"
+        );
+        assert_eq!(
+            told("Truncated incorrect DECIMAL value: 'x'"),
+            "Truncated incorrect DECIMAL value: '…' (server error 1)"
+        );
+        assert_eq!(told("Column 'a' cannot be null"), "Column 'a' cannot be null (server error 1)");
     }
 
     #[test]

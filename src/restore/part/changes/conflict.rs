@@ -2,7 +2,7 @@
 
 use crate::restore::part::changes::{CONFLICTS_MAX, statement};
 use crate::source::mysql::MysqlSourceError;
-use crate::source::mysql::changes::{Child, Comparand, Pair, Parent, RowChange, Values};
+use crate::source::mysql::changes::{Child, Comparand, Pair, Parent, RowChange, Unique, Values};
 
 /// The conflicts of a change set.
 #[derive(Debug, Default)]
@@ -10,9 +10,22 @@ pub(super) struct Conflicts {
     pub(super) count: u64,
     /// The first of them.
     pub(super) named: Vec<String>,
+    /// The tables as their rows come; they go the other way round.
+    order: Vec<(String, String)>,
 }
 
 impl Conflicts {
+    pub(super) fn in_order(tables: &[Comparand]) -> Self {
+        let order = tables.iter().map(|table| (table.schema.clone(), table.name.clone())).collect();
+        Self { order, ..Self::default() }
+    }
+
+    /// Tells whether the rows of a table come before those of another that is compared.
+    fn is_before(&self, table: (&str, &str), other: (&str, &str)) -> bool {
+        let place = |(schema, name): (&str, &str)| self.order.iter().position(|(s, n)| s == schema && n == name);
+        place(table).zip(place(other)).is_some_and(|(table, other)| table < other)
+    }
+
     /// Asks both servers what the row that is to change would meet.
     pub(super) fn look(
         &mut self,
@@ -30,14 +43,15 @@ impl Conflicts {
             RowChange::Update { old, new } => {
                 self.taken(pair, table, new, Some(old))?;
                 self.orphaned(pair, table, new, Some(old))?;
-                self.left(pair, table, old, new)?;
+                self.late(pair, table, old, new)?;
                 self.followed(table, old, new);
+                self.pointed_to(pair, table, old, Some(new))?;
                 self.is_told(pair, table, old)?;
                 self.comes_back(pair, table, new)
             }
             RowChange::Delete { old } => {
                 self.moved(pair, table, old)?;
-                self.pointed_to(pair, table, old)?;
+                self.pointed_to(pair, table, old, None)?;
                 self.too_late(pair, table, old)?;
                 self.is_told(pair, table, old)
             }
@@ -45,12 +59,10 @@ impl Conflicts {
     }
 
     /// A statement that the server would not take.
-    pub(super) fn too_long(&mut self, pair: &Pair<'_>, table: &Comparand, change: &RowChange, bytes: usize) {
-        if bytes as u64 > pair.statement_bytes_max {
-            let (RowChange::Insert { new: row } | RowChange::Update { old: row, .. } | RowChange::Delete { old: row }) =
-                change;
-            self.note(table, row, "its statement is longer than the server takes (max_allowed_packet)");
-        }
+    pub(super) fn too_long(&mut self, table: &Comparand, change: &RowChange) {
+        let (RowChange::Insert { new: row } | RowChange::Update { old: row, .. } | RowChange::Delete { old: row }) =
+            change;
+        self.note(table, row, "its statement is longer than the server takes (max_allowed_packet)");
     }
 
     /// Looks for rows that have a unique value already: others', which keep it, and for a row that only changes any, because rows change
@@ -103,9 +115,20 @@ impl Conflicts {
         Ok(())
     }
 
-    /// A row that goes may not be pointed to by rows that stay as they are: of a table that is not compared, or another's.
-    fn pointed_to(&mut self, pair: &mut Pair<'_>, table: &Comparand, old: &Values) -> Result<(), MysqlSourceError> {
-        for child in &table.ties.children {
+    /// A row that goes, or a value of it that changes, may not be pointed to by rows that stay as they are: of a table that is not
+    /// compared, or another's.
+    fn pointed_to(
+        &mut self,
+        pair: &mut Pair<'_>,
+        table: &Comparand,
+        old: &Values,
+        new: Option<&Values>,
+    ) -> Result<(), MysqlSourceError> {
+        let moves = |child: &&Child| match new {
+            None => true,
+            Some(new) => !child.acts_on_update && child.columns.iter().any(|(_, at)| old[*at] != new[*at]),
+        };
+        for child in table.ties.children.iter().filter(moves) {
             let Some(points) = statement::points(child, old) else { continue };
             let Some(staying) = staying(&pair.tables, child, &points) else { continue };
             if pair.is_live(&child.schema, &child.table, &staying)? {
@@ -115,15 +138,16 @@ impl Conflicts {
         Ok(())
     }
 
-    /// A row that others point to changes its parent at the end, when a parent that goes should have gone.
-    fn left(
+    /// A row that others point to changes its parent at the end, when a parent that goes should have gone, and a unique value that it
+    /// gives up should have been free.
+    fn late(
         &mut self,
         pair: &mut Pair<'_>,
         table: &Comparand,
         old: &Values,
         new: &Values,
     ) -> Result<(), MysqlSourceError> {
-        if statement::trades_places(table, old, new) {
+        if statement::trades_places(table, old, new) || !statement::points_elsewhere(table, old, new) {
             return Ok(());
         }
         for parent in &table.ties.parents {
@@ -134,27 +158,49 @@ impl Conflicts {
                 self.note(table, old, &format!("the row of {to} that it points to goes, and rows point to it itself"));
             }
         }
-        Ok(())
-    }
-
-    /// A row may not come before the row of its own table that it points to.
-    fn too_early(&mut self, pair: &mut Pair<'_>, table: &Comparand, new: &Values) -> Result<(), MysqlSourceError> {
-        for parent in table.ties.parents.iter().filter(|parent| table.is_itself(&parent.schema, &parent.table)) {
-            let Some(there) = parent_of(parent, new) else { continue };
-            let (schema, name) = (&table.schema, &table.name);
-            if pair.is_recovered(schema, name, &later(table, new, &there))? && !pair.is_live(schema, name, &there)? {
-                self.note(table, new, "it points to a row of its own table that comes after it");
+        for (unique, given_up) in given_up(table, old, new) {
+            if pair.is_recovered(&table.schema, &table.name, &given_up)? {
+                let what =
+                    format!("another row comes with its value of the unique index `{unique}`, and rows point to it");
+                self.note(table, old, &what);
             }
         }
         Ok(())
     }
 
-    /// A row may not go before a row of its own table that points to it.
+    /// A row may not come before the row that it points to: of its own table, or of one in a ring with it.
+    fn too_early(&mut self, pair: &mut Pair<'_>, table: &Comparand, new: &Values) -> Result<(), MysqlSourceError> {
+        for parent in &table.ties.parents {
+            let Some(there) = parent_of(parent, new) else { continue };
+            let (schema, name) = (parent.schema.as_str(), parent.table.as_str());
+            let comes_later = if table.is_itself(schema, name) {
+                later(table, new, &there)
+            } else if self.is_before((&table.schema, &table.name), (schema, name)) {
+                there.clone()
+            } else {
+                continue;
+            };
+            if pair.is_recovered(schema, name, &comes_later)? && !pair.is_live(schema, name, &there)? {
+                self.note(table, new, &format!("it points to a row of {schema}.{name} that comes after it"));
+            }
+        }
+        Ok(())
+    }
+
+    /// A row may not go before a row that points to it: of its own table, or of one in a ring with it.
     fn too_late(&mut self, pair: &mut Pair<'_>, table: &Comparand, old: &Values) -> Result<(), MysqlSourceError> {
-        for child in table.ties.children.iter().filter(|child| table.is_itself(&child.schema, &child.table)) {
+        for child in &table.ties.children {
             let Some(points) = statement::points(child, old) else { continue };
-            if pair.is_live(&table.schema, &table.name, &earlier(table, old, &points))? {
-                self.note(table, old, "a row of its own table that points to it goes after it");
+            let (schema, name) = (child.schema.as_str(), child.table.as_str());
+            let goes_later = if table.is_itself(schema, name) {
+                earlier(table, old, &points)
+            } else if self.is_before((schema, name), (&table.schema, &table.name)) {
+                points
+            } else {
+                continue;
+            };
+            if pair.is_live(schema, name, &goes_later)? {
+                self.note(table, old, &format!("a row of {schema}.{name} that points to it goes after it"));
             }
         }
         Ok(())
@@ -209,6 +255,16 @@ fn keepers(table: &Comparand, new: &Values, old: Option<&Values>) -> Option<Stri
     itself.map(|itself| format!("NOT ({itself})")).or_else(ours)
 }
 
+/// Returns the unique values that a row gives up, each as the condition that another row has it.
+fn given_up<'a>(table: &'a Comparand, old: &Values, new: &Values) -> Vec<(&'a str, String)> {
+    let changed = table.ties.uniques.iter().filter(|unique| unique.fields.iter().any(|at| old[*at] != new[*at]));
+    let itself = table.equals(&table.key, old).unwrap_or_else(|| "FALSE".to_owned());
+    let taken = |unique: &'a Unique| {
+        Some((unique.name.as_str(), format!("{} AND NOT ({itself})", table.equals(&unique.fields, old)?)))
+    };
+    changed.filter_map(taken).collect()
+}
+
 /// Returns the condition that a row of the same table comes after one.
 fn later(table: &Comparand, row: &Values, condition: &str) -> String {
     format!("{condition} AND NOT ({})", table.up_to(row))
@@ -245,7 +301,7 @@ fn has_parent(pair: &mut Pair<'_>, parent: &Parent, there: &str) -> Result<bool,
 mod tests {
     use super::*;
     use crate::mysql::row::KeyKind;
-    use crate::source::mysql::changes::{Exact, Field, Ties, Unique};
+    use crate::source::mysql::changes::{Exact, Field, Ties};
 
     /// Orders of a shop, with a unique code; items point to them if they do.
     fn orders(is_pointed_to: bool, condition: Option<&str>) -> Comparand {
@@ -304,5 +360,25 @@ mod tests {
         let (table, order) = (orders(false, None), row("7", "1"));
         assert_eq!(later(&table, &order, "`id` = 9"), "`id` = 9 AND NOT (`id` <= 7)");
         assert_eq!(earlier(&table, &order, "`up` = 7"), "`up` = 7 AND `id` <= 7 AND NOT (`id` = 7)");
+    }
+
+    #[test]
+    fn a_value_that_is_given_up_at_the_end_is_not_free_before() {
+        let (table, old) = (orders(true, None), row("7", "1"));
+        let expected = [("code", "`code` = 1 AND NOT (`id` = 7)".to_owned())];
+        assert_eq!(given_up(&table, &old, &row("7", "2")), expected);
+        assert!(given_up(&table, &old, &old.clone()).is_empty());
+    }
+
+    #[test]
+    fn of_a_ring_one_table_comes_before_another() {
+        let conflicts = Conflicts {
+            order: [("mall", "a"), ("mall", "b")].map(|(s, n)| (s.to_owned(), n.to_owned())).into(),
+            ..Conflicts::default()
+        };
+        assert!(
+            conflicts.is_before(("mall", "a"), ("mall", "b")) && !conflicts.is_before(("mall", "b"), ("mall", "a"))
+        );
+        assert!(!conflicts.is_before(("mall", "a"), ("mall", "c")), "it is not compared");
     }
 }

@@ -36,6 +36,10 @@ pub enum ChangesError {
         "apply the change set: the server refused statement {number} (line {line}), so that nothing was changed at all"
     )]
     Refused { number: u64, line: u64, source: Box<WireError> },
+    #[error(
+        "apply the change set: the connection broke at statement {number} (line {line}), and the server takes back what was changed"
+    )]
+    Lost { number: u64, line: u64, source: Box<WireError> },
     #[error("commit the change set: the server refused, so that nothing was changed at all")]
     Uncommitted(#[source] Box<WireError>),
     #[error("commit the change set: the connection broke, and the server may have committed it or not")]
@@ -68,6 +72,7 @@ impl ChangesError {
             Self::Altered | Self::Stale { .. } | Self::Refused { .. } => {
                 "make the change set anew, review what is another, and apply that"
             }
+            Self::Lost { .. } => "see the server's error log and the network between, and apply it again",
             Self::Uncommitted(_) => "look at what the server says, and apply it again",
             Self::Unknown(_) => "make the change set anew: if it is empty, this one has been applied",
             Self::Server(error) => return error.hint(),

@@ -114,10 +114,11 @@ fn write_all(
 }
 
 fn remarks(header: &Header) -> Vec<String> {
-    let About { policy, source, server_name, point, of, made } = &header.about;
+    let About { policy, source, server_name, point, last, of, made } = &header.about;
     let of = of.as_ref().map_or_else(|| "all rows".to_owned(), |of| format!("rows with {of}"));
     let mut lines = vec![
         format!("Row changes that bring {of} of these tables back to what they were at {point}."),
+        format!("The last transaction before that: {}.", last.as_deref().unwrap_or("none since the dump")),
         format!("Policy {policy}, source {source}; made {made} for the server {server_name}."),
     ];
     for TableCounts { table, insert, update, delete } in &header.tables {

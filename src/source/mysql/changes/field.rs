@@ -41,7 +41,11 @@ impl Field {
         match self.exact {
             Exact::Plain => format!("{name} = {value}"),
             Exact::Bytes => format!("CAST({name} AS BINARY) = {bytes}"),
-            Exact::Json => format!("{name} = CAST({value} AS JSON)"),
+            // `=` takes 12.30 for 12.3, which print otherwise.
+            Exact::Json => {
+                let value = format!("CAST({value} AS JSON)");
+                format!("{name} = {value} AND CAST({name} AS CHAR) = CAST({value} AS CHAR)")
+            }
             Exact::Digits => format!("HEX({name}) = {}", bytes.trim_start_matches('X')),
         }
     }
@@ -112,7 +116,10 @@ mod tests {
         assert_eq!(is("int", Some("7")), "`a``b` = 7");
         assert_eq!(is("varchar", Some("_latin1 X'41'")), "CAST(`a``b` AS BINARY) = X'41'");
         assert_eq!(is("blob", Some("X'00'")), "CAST(`a``b` AS BINARY) = X'00'");
-        assert_eq!(is("json", Some("_utf8mb4 X'7B7D'")), "`a``b` = CAST(_utf8mb4 X'7B7D' AS JSON)");
+        assert_eq!(
+            is("json", Some("_utf8mb4 X'7B7D'")),
+            "`a``b` = CAST(_utf8mb4 X'7B7D' AS JSON) AND CAST(`a``b` AS CHAR) = CAST(CAST(_utf8mb4 X'7B7D' AS JSON) AS CHAR)"
+        );
         assert_eq!(is("point", Some("X'0001'")), "HEX(`a``b`) = '0001'");
         assert_eq!(is("datetime", Some("'2026-05-01 10:00:00'")), "`a``b` = '2026-05-01 10:00:00'");
         assert_eq!(is("int", None), "`a``b` IS NULL");

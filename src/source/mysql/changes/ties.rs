@@ -71,6 +71,15 @@ impl Ties {
     }
 }
 
+impl Ties {
+    /// Returns the names that statements hold for the sake of foreign keys.
+    pub(super) fn names(&self) -> impl Iterator<Item = &String> {
+        self.children.iter().flat_map(|child| {
+            [&child.schema, &child.table].into_iter().chain(child.columns.iter().map(|(column, _)| column))
+        })
+    }
+}
+
 fn refuse_triggers(wire: &mut Wire, table: &Wanted) -> Result<(), MysqlSourceError> {
     let statement = format!(
         "SELECT TRIGGER_NAME FROM information_schema.TRIGGERS WHERE EVENT_OBJECT_SCHEMA = {} AND EVENT_OBJECT_TABLE = {}",
