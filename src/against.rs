@@ -244,7 +244,7 @@ fn changes(table: &TableEntry, hashes: &[&ChunkHash]) -> Vec<Changed> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::mysql::manifest::{Consistency, FORMAT, Position, Product};
+    use crate::mysql::manifest::{Consistency, Extent, FORMAT, Position, Product};
 
     fn chunk(path: &str, rows: u64) -> Chunk {
         let upper = (path == "0").then(|| vec!["5".to_owned()]);
@@ -278,6 +278,7 @@ mod tests {
             position: Some(Position { file: "binlog.000001".to_owned(), offset: 4 }),
             gtid: Some("a:1-7".to_owned()),
             gtid_slave_pos: None,
+            extent: Extent::default(),
             write_stall_ms: 0.0,
             variables: BTreeMap::new(),
             schemas: Vec::new(),

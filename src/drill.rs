@@ -29,7 +29,7 @@ use crate::drill::outcome::SandboxServer;
 use crate::drill::outcome::Scenario;
 use crate::drill::outcome::Verdict;
 use crate::human;
-use crate::mysql::manifest::{Manifest, Product};
+use crate::mysql::manifest::Product;
 use crate::mysql::server::Server;
 use crate::policy;
 use crate::policy::Policy;
@@ -178,7 +178,7 @@ struct Rehearsal<'a> {
 struct Recovered {
     source: String,
     server: Server,
-    manifest: Manifest,
+    dump: Arc<dyn DumpReader>,
     load: LoadPlan,
     /// The rows were compared already.
     is_compared: bool,
@@ -303,8 +303,8 @@ impl<'a> Rehearsal<'a> {
         repository: &Arc<Repository>,
         chosen: &Chosen,
     ) -> Result<Recovered, DrillError> {
-        let dump = Arc::new(crate::restore::open_dump(repository, chosen).await?);
-        let manifest = dump.manifest().clone();
+        let dump: Arc<dyn DumpReader> = Arc::new(crate::restore::open_dump(repository, chosen).await?);
+        let manifest = dump.manifest();
         let began = Instant::now();
         let plan = SandboxPlan {
             program: match manifest.product {
@@ -312,7 +312,7 @@ impl<'a> Rehearsal<'a> {
                 Product::MySql => self.policy.drill.mysqld.clone(),
             },
             dir: self.policy.drill.work_dir.clone(),
-            ..SandboxPlan::for_dump(&manifest)
+            ..SandboxPlan::for_dump(manifest)
         };
         let sandbox = Sandbox::start(&plan, self.run).await?;
         let server = SandboxServer {
@@ -325,14 +325,14 @@ impl<'a> Rehearsal<'a> {
         let began = Instant::now();
         let server = sandbox.server();
         let state = crate::target::mysql::inspect(&server, &self.run.cancel).await.map_err(Box::new)?;
-        let mut load = LoadPlan::new(&manifest, &Selection::everything(), &state, false).map_err(Box::new)?;
-        load.bring_first(&self.policy.restore.first, &manifest, &Names::default());
+        let mut load = LoadPlan::new(manifest, &Selection::everything(), &state, false).map_err(Box::new)?;
+        load.bring_first(&self.policy.restore.first, manifest, &Names::default());
         load.fit(dump.as_ref(), &state).await.map_err(Box::new)?;
         for change in &load.changes {
             self.run.events.note(format!("{}: {}: {}", chosen.source, change.of.join(", "), change.what));
         }
         let until = self.began.elapsed();
-        let loaded = crate::target::mysql::load(&load, dump, &server, LoadOptions::default(), self.run)
+        let loaded = crate::target::mysql::load(&load, Arc::clone(&dump), &server, LoadOptions::default(), self.run)
             .await
             .map_err(Box::new)?;
         self.phase("load", began, |phase| {
@@ -342,7 +342,7 @@ impl<'a> Rehearsal<'a> {
         });
         self.note_first(&load, loaded.first_took.map(|took| (until + took).saturating_sub(self.aside)));
         self.outcome.checks.push(checks::objects(&chosen.source, &loaded));
-        Ok(Recovered { source: chosen.source.clone(), server, manifest, load, is_compared: false, sandbox })
+        Ok(Recovered { source: chosen.source.clone(), server, dump, load, is_compared: false, sandbox })
     }
 
     /// Notes when the tables that come before all others could be read: the last of several databases that hold some ends it.
@@ -360,7 +360,7 @@ impl<'a> Rehearsal<'a> {
 
     /// Says which names of `restore.first` no dump holds, before they are missed.
     fn warn_of_unknown(&self, databases: &[Recovered]) {
-        let tables = || databases.iter().flat_map(|database| &database.manifest.tables);
+        let tables = || databases.iter().flat_map(|database| &database.dump.manifest().tables);
         for pattern in &self.policy.restore.first {
             if !tables().any(|table| policy::names_table(pattern, &table.schema, &table.name)) {
                 self.run.events.warn(format!("`restore.first` names `{pattern}`, and no dump holds such a table"));
@@ -428,7 +428,8 @@ impl<'a> Rehearsal<'a> {
     async fn compare_rows_of(&mut self, database: &Recovered) -> Result<(), DrillError> {
         self.run.check()?;
         let began = Instant::now();
-        let Recovered { source, server, manifest, load, .. } = database;
+        let Recovered { source, server, dump, load, .. } = database;
+        let manifest = dump.manifest();
         let result = checks::rows(source, server, manifest, load, self.run).await;
         self.outcome.checks.push(result);
         self.phase("compare", began, |phase| {

@@ -21,6 +21,7 @@ mod ask;
 mod channel;
 mod choose;
 mod feed;
+mod filter;
 mod fitness;
 mod made;
 mod plan;
@@ -34,6 +35,7 @@ mod target;
 mod wire;
 
 pub use feed::Feed;
+pub use filter::Filter;
 pub use plan::{Mark, ReplayPlan, Start};
 pub use point::Point;
 pub use record::Record;

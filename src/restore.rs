@@ -6,6 +6,7 @@ mod binlogs;
 pub mod choose;
 mod error;
 pub mod files;
+mod left_out;
 pub mod mysql;
 pub mod part;
 pub mod replay;
@@ -156,9 +157,13 @@ pub async fn plan(
     for chosen in chosen {
         if let ("mysql", Some(server)) = (chosen.kind.as_str(), &request.to_mysql) {
             let binlogs = Binlogs::of(policy, repository, &snapshots, &chosen.source, request).await?;
-            let chosen = to_replay_after(policy, repository, &snapshots, chosen, binlogs.as_ref(), request).await?;
+            let chosen = to_replay_after(repository, &snapshots, chosen, binlogs.as_ref(), request).await?;
             let begun = |id: &str| snapshots.iter().find(|stored| stored.id.to_string() == id);
-            plan.databases.push(plan_database(repository, chosen, begun, server, binlogs, request, run).await?);
+            let database = plan_database(repository, chosen, begun, server, binlogs, request, run).await?;
+            if database.replay.is_some() {
+                left_out::refuse_unsaid(policy, &database.chosen.source, database.dump.manifest())?;
+            }
+            plan.databases.push(database);
         } else if let Some(dir) = &request.to_dir {
             let dir = if many { dir.join(&chosen.source) } else { dir.clone() };
             plan.trees.push(plan_tree(repository, chosen, dir, request, run).await?);
@@ -171,7 +176,6 @@ pub async fn plan(
 
 /// Chooses the dump that a replay goes on from, where one is wanted.
 async fn to_replay_after(
-    policy: &Policy,
     repository: &Arc<Repository>,
     snapshots: &[StoredSnapshot],
     newest: Chosen,
@@ -180,7 +184,7 @@ async fn to_replay_after(
 ) -> Result<Chosen, RestoreError> {
     match &request.replay {
         Some(asked) if binlogs.is_some() => {
-            replay::refuse_parts(policy, &newest.source, request)?;
+            replay::refuse_parts(request)?;
             let executed = replay::executed(repository, &newest, request, asked).await?;
             replay::choose(repository, snapshots, newest, &asked.point, executed.as_ref()).await
         }
@@ -326,9 +330,8 @@ async fn plan_database<'a>(
     let mut plan = begun_or_chosen(repository, chosen, begun, &state, server, request, run).await?;
     replay::same_dump(found.record.as_ref(), &plan.chosen.id().to_string())?;
     if let (Some(asked), Some(binlogs)) = (&request.replay, binlogs) {
-        let manifest = plan.dump.manifest();
-        let fetched = binlogs.fetch(repository, manifest, asked, run).await?;
-        let replay = DatabaseReplay::plan(manifest, &found, asked, fetched, run).await?;
+        let fetched = binlogs.fetch(repository, plan.dump.manifest(), asked, run).await?;
+        let replay = DatabaseReplay::plan(plan.dump.as_ref(), &found, asked, fetched, run).await?;
         plan.replay = Some(replay);
     }
     if found.is_loaded {

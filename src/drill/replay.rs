@@ -71,12 +71,12 @@ impl Rehearsal<'_> {
         database: &Recovered,
         dir: &Path,
     ) -> Result<DatabaseReplay, RestoreError> {
-        let Recovered { source, server, manifest, .. } = database;
+        let Recovered { source, server, dump, .. } = database;
         let point = match self.outcome.scenario {
             Scenario::Lost => Point::Latest,
             Scenario::Mistake { at } => Point::At(at),
         };
-        let rehearsed = Rehearsed { source, manifest, server, point };
+        let rehearsed = Rehearsed { source, dump: dump.as_ref(), server, point };
         rehearse(self.policy, repository, captured, rehearsed, dir, self.run).await
     }
 

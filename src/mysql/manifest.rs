@@ -8,6 +8,8 @@ use std::collections::BTreeMap;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
+use crate::policy;
+
 /// The manifest's own version; a reader refuses a newer one.
 pub const FORMAT: u32 = 1;
 
@@ -60,9 +62,37 @@ pub struct Manifest {
     pub write_stall_ms: f64,
     /// Global variables that decide how text is read back (`sql_mode`, `character_set_server`, …).
     pub variables: BTreeMap<String, String>,
+    /// What the dump was to hold.
+    #[serde(default, skip_serializing_if = "Extent::is_everything")]
+    pub extent: Extent,
     pub schemas: Vec<SchemaEntry>,
     pub tables: Vec<TableEntry>,
     pub objects: Vec<ObjectEntry>,
+}
+
+/// Which of a server's schemas and tables a dump holds, in the words of its policy. The server's own schemas are in none.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Extent {
+    /// Empty: all.
+    pub schemas: Vec<String>,
+    /// `schema.table`, or `schema.*`.
+    pub exclude: Vec<String>,
+}
+
+impl Extent {
+    #[must_use]
+    pub fn is_everything(&self) -> bool {
+        self.schemas.is_empty() && self.exclude.is_empty()
+    }
+
+    /// Tells whether it leaves a table out, or, with an empty name, a schema and all that it will ever hold.
+    #[must_use]
+    pub fn leaves_out(&self, schema: &str, table: &str) -> bool {
+        let is_chosen = self.schemas.is_empty() || self.schemas.iter().any(|name| name == schema);
+        let is_excluded = self.exclude.iter().any(|pattern| policy::names_table(pattern, schema, table));
+        !is_chosen || is_excluded
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 
 use crate::mysql::manifest::{Position, Product};
 use crate::mysql::sql;
+use crate::replay::filter::Filter;
 
 const NAME: &str = "bkp";
 
@@ -63,24 +64,14 @@ pub(super) fn change(product: Product, whom: Whom<'_>, from: From<'_>) -> String
     }
 }
 
-/// Returns the statements that make our channel apply nothing but the changes of these tables. No name among them may have a dot or
-/// a comma, by which the servers tell them apart.
-pub(super) fn only(product: Product, tables: &[(String, String)]) -> Vec<String> {
-    match product {
-        Product::MySql => {
-            let names: Vec<String> = tables.iter().map(|(schema, table)| sql::qualified(schema, table)).collect();
-            let names = names.join(", ");
-            vec![format!("CHANGE REPLICATION FILTER REPLICATE_DO_TABLE = ({names}) FOR CHANNEL '{NAME}'")]
-        }
-        Product::MariaDb => {
-            let names: Vec<String> = tables.iter().map(|(schema, table)| format!("{schema}.{table}")).collect();
-            vec![
-                format!("SET SESSION default_master_connection = '{NAME}'"),
-                format!("SET GLOBAL replicate_do_table = {}", sql::string(&names.join(","))),
-                "SET SESSION default_master_connection = ''".to_owned(),
-            ]
-        }
-    }
+/// Returns the statements by which our channel applies what a filter lets through.
+pub(super) fn filter(product: Product, filter: &Filter) -> Vec<String> {
+    filter.statements(product, NAME)
+}
+
+/// Returns the statements that take a filter back before our channel goes.
+pub(super) fn unfilter(product: Product, filter: &Filter) -> Vec<String> {
+    filter.undo(product, NAME)
 }
 
 pub(super) fn start(product: Product) -> String {

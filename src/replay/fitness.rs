@@ -10,6 +10,7 @@ use crate::mysql::manifest::{Position, Product};
 use crate::replay::ReplayError;
 use crate::replay::ask::{LOCK, gtid_executed, slave_pos};
 use crate::replay::channel;
+use crate::replay::filter::Filter;
 use crate::replay::plan::ReplayPlan;
 use crate::replay::record::Record;
 use crate::replay::segments::reaches;
@@ -71,7 +72,7 @@ pub(super) async fn check(
     may_replicate(conn, product, channels.is_empty()).await?;
     for name in ["replica_skip_errors", "slave_skip_errors"] {
         // Of some tables alone, what names others may fail and mean nothing.
-        if plan.only.is_empty() && !matches!(get(name), "" | "OFF") {
+        if !matches!(plan.filter, Filter::Only(_)) && !matches!(get(name), "" | "OFF") {
             return Err(unfit(
                 format!("goes past errors ({name} = {})", get(name)),
                 format!("start the target without {name}"),

@@ -16,6 +16,7 @@ use crate::mysql::manifest::{Manifest, Position, Product};
 use crate::replay::ReplayError;
 use crate::replay::choose::{Chooser, Chosen};
 use crate::replay::feed::{Feed, FeedError};
+use crate::replay::filter::Filter;
 use crate::replay::plan::prepared::Prepared;
 use crate::replay::point::Point;
 use crate::replay::segments::{self, Segment, reaches};
@@ -76,8 +77,7 @@ pub struct ReplayPlan {
     pub version: String,
     /// The binlogs end before the point, or at a gap before it, and the operator takes that.
     pub falls_short: bool,
-    /// The tables whose changes alone are applied; empty: all. Every transaction counts as applied all the same.
-    pub only: Vec<(String, String)>,
+    pub filter: Filter,
 }
 
 impl Start {
@@ -331,7 +331,7 @@ impl<'a> Search<'a> {
             server_ids: self.server_ids,
             version: self.version,
             falls_short: is_cut,
-            only: Vec::new(),
+            filter: Filter::Everything,
         })
     }
 }

@@ -8,9 +8,7 @@ use mysql_async::{Conn, Row, Value};
 use crate::mysql::manifest::{Position, Product};
 use crate::replay::ReplayError;
 use crate::replay::channel;
-
-/// The column with the tables that a channel applies alone, on either product.
-const DO_TABLE: &str = "Replicate_Do_Table";
+use crate::replay::filter::Filter;
 
 /// A channel's row of `SHOW REPLICA STATUS` or `SHOW ALL SLAVES STATUS`: the columns under the names of either product.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -71,15 +69,13 @@ impl Status {
         is_set.then(|| self.0.get(text).map_or("", String::as_str))
     }
 
-    /// Returns a filter that would leave transactions out without a word. The one that lets so many tables through alone must be set
-    /// as it was meant.
-    pub(super) fn filter(&self, tables: usize) -> Option<(&str, &str)> {
-        let is_meant = |name: &str, value: &str| {
-            name == DO_TABLE && value.split(',').filter(|table| !table.is_empty()).count() == tables
-        };
-        let is_amiss = |name: &str, value: &str| {
-            let is_set = is_filter(name) && is_set(value);
-            if tables > 0 && name == DO_TABLE { !is_meant(name, value) } else { is_set }
+    /// Returns a filter that would leave transactions out without a word. The one that is wanted must be set as it was meant.
+    pub(super) fn filter(&self, wanted: &Filter) -> Option<(&str, &str)> {
+        let is_amiss = |name: &str, value: &str| match wanted.shown() {
+            Some((shown, places)) if shown == name => {
+                value.split(',').filter(|place| !place.is_empty()).count() != places
+            }
+            _ => is_filter(name) && is_set(value),
         };
         let set = self.0.iter().find(|(name, value)| is_amiss(name, value));
         set.map(|(name, value)| (name.as_str(), value.as_str()))
@@ -108,12 +104,19 @@ mod tests {
 
     #[test]
     fn a_filter_is_amiss_unless_it_is_the_one_that_was_meant() {
+        const DO_TABLE: &str = "Replicate_Do_Table";
+        let only = |count: usize| Filter::Only(vec![("mall".to_owned(), "orders".to_owned()); count]);
+        let amiss = |status: &Status, wanted: &Filter| status.filter(wanted).map(|(name, _)| name.to_owned());
         let two = status(&[(DO_TABLE, "mall.orders,mall.items"), ("Replicate_Do_DB", "")]);
-        assert_eq!(two.filter(2), None);
-        assert_eq!(two.filter(0).map(|(name, _)| name), Some(DO_TABLE));
-        assert_eq!(two.filter(3).map(|(name, _)| name), Some(DO_TABLE));
-        assert_eq!(status(&[(DO_TABLE, "")]).filter(1).map(|(name, _)| name), Some(DO_TABLE));
+        assert_eq!(amiss(&two, &only(2)), None);
+        let named = Some(DO_TABLE.to_owned());
+        assert_eq!(amiss(&two, &Filter::Everything), named);
+        assert_eq!(amiss(&two, &only(3)), named);
+        assert_eq!(amiss(&two, &Filter::AllBut(Vec::new())), named);
+        assert_eq!(amiss(&status(&[(DO_TABLE, "")]), &only(1)), named);
         let other = status(&[(DO_TABLE, "mall.orders"), ("Replicate_Ignore_DB", "mall")]);
-        assert_eq!(other.filter(1).map(|(name, _)| name), Some("Replicate_Ignore_DB"));
+        assert_eq!(amiss(&other, &only(1)), Some("Replicate_Ignore_DB".to_owned()));
+        let but = status(&[("Replicate_Wild_Ignore_Table", "tmp.%")]);
+        assert_eq!(amiss(&but, &Filter::AllBut(vec![("tmp".to_owned(), String::new())])), None);
     }
 }

@@ -160,7 +160,7 @@ impl Target {
             self.say_dumped(&mut conn, plan).await?;
         }
         replayed.executed = self.compare(&mut conn, plan).await?;
-        self.finish(&mut conn, &record, &mut replayed).await?;
+        self.finish(&mut conn, plan, &record, &mut replayed).await?;
         conn.disconnect().await.ok();
         replayed.took = run.clock.instant().duration_since(began);
         Ok(replayed)
@@ -247,12 +247,10 @@ impl Target {
         let whom = Whom { address: source.address, user: &source.user, password: &source.password };
         let change = channel::change(self.product, whom, from);
         conn.query_drop(change).await.map_err(at("name bkp to the target as its source"))?;
-        if !plan.only.is_empty() {
-            for statement in channel::only(self.product, &plan.only) {
-                conn.query_drop(statement).await.map_err(at("let the target apply some tables alone"))?;
-            }
+        for statement in channel::filter(self.product, &plan.filter) {
+            conn.query_drop(statement).await.map_err(at("let the target pass over what the dump has not"))?;
         }
-        if let Some((name, value)) = self.status(conn).await?.unwrap_or_default().filter(plan.only.len()) {
+        if let Some((name, value)) = self.status(conn).await?.unwrap_or_default().filter(&plan.filter) {
             return Err(fitness::filtered(name, value));
         }
         (record.has_begun, record.started) = (true, started);
@@ -301,6 +299,19 @@ impl Target {
         }
     }
 
+    /// Takes the filter back: a MariaDB keeps that of a name for whoever comes by the name again.
+    async fn unfilter(&self, conn: &mut Conn, plan: &ReplayPlan) -> Result<(), ReplayError> {
+        if self.status(conn).await?.is_some() {
+            self.stop(conn).await?;
+            for statement in channel::unfilter(self.product, &plan.filter) {
+                conn.query_drop(statement)
+                    .await
+                    .map_err(ReplayError::at("take the target's replication filter back"))?;
+            }
+        }
+        Ok(())
+    }
+
     /// Returns the status of our channel.
     async fn status(&self, conn: &mut Conn) -> Result<Option<Status>, ReplayError> {
         let all = status::read(conn, self.product).await?;
@@ -318,7 +329,7 @@ impl Target {
             if self.is_done(conn, plan, &status).await? {
                 return Ok(());
             }
-            if let Some((name, value)) = status.filter(plan.only.len()) {
+            if let Some((name, value)) = status.filter(&plan.filter) {
                 self.stop(conn).await?;
                 return Err(fitness::filtered(name, value));
             }
@@ -398,8 +409,15 @@ impl Target {
     }
 
     /// Leaves the target as it was: no channel, its own settings, no record.
-    async fn finish(&self, conn: &mut Conn, record: &Record, replayed: &mut Replayed) -> Result<(), ReplayError> {
+    async fn finish(
+        &self,
+        conn: &mut Conn,
+        plan: &ReplayPlan,
+        record: &Record,
+        replayed: &mut Replayed,
+    ) -> Result<(), ReplayError> {
         record::write(conn, &Record { is_over: true, has_begun: true, ..record.clone() }).await?;
+        self.unfilter(conn, plan).await?;
         self.forget(conn).await?;
         replayed.prepared = ask::prepared(conn).await?;
         let off = "SELECT CONCAT(event_schema, '.', event_name) FROM information_schema.events \

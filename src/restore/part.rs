@@ -22,7 +22,7 @@
 pub mod changes;
 mod copied;
 mod error;
-mod family;
+pub(super) mod family;
 mod recovered;
 pub mod scan;
 mod tenant;
@@ -35,7 +35,7 @@ use crate::mysql::manifest::{Manifest, Product};
 use crate::mysql::server::Server;
 use crate::mysql::sql;
 use crate::policy::Policy;
-use crate::replay::{Point, ReplayPlan, Start};
+use crate::replay::{Filter, Point, ReplayPlan, Start};
 use crate::repository::{Repository, StoredSnapshot};
 use crate::restore::binlogs::{Binlogs, Fetched};
 use crate::restore::choose::{self, Chosen};
@@ -116,7 +116,7 @@ pub async fn plan(
     let family = family::of(dump.as_ref(), &request.tables).await?;
     let fetched = binlogs.fetch(repository, manifest, asked, run).await?;
     let (mut replay, scratch) = plan_replay(manifest, asked, fetched, run).await?;
-    replay.only.clone_from(&family);
+    replay.filter = Filter::Only(family.clone());
     let scan = scan_of(&replay, followed(manifest, &family), run).await?;
     let sandbox = sandbox(policy, manifest, &family, replay.has_gtids);
     let tables = request.tables.clone();

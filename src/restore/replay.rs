@@ -16,9 +16,10 @@ use crate::replay::{Point, Record, ReplayError, ReplayPlan, Replayed, Start, Tar
 use crate::repository::{Repository, StoredSnapshot};
 use crate::restore::binlogs::{Binlogs, Fetched};
 use crate::restore::choose::Chosen;
+use crate::restore::left_out;
 use crate::restore::{Request, RestoreError};
 use crate::run::Run;
-use crate::target::mysql::{LoadPlan, Loaded, TargetState};
+use crate::target::mysql::{DumpReader, LoadPlan, Loaded, TargetState};
 
 /// How far an operator wants to go past the dump.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -140,23 +141,13 @@ pub(super) fn nothing_to_load(load: &mut LoadPlan) {
 }
 
 /// Refuses a selection: the binlogs hold every table, and under its own name.
-pub(super) fn refuse_parts(policy: &Policy, source: &str, request: &Request) -> Result<(), RestoreError> {
+pub(super) fn refuse_parts(request: &Request) -> Result<(), RestoreError> {
     if !request.tables.is_empty() || !request.names.is_empty() {
         return Err(RestoreError::PartialReplay(
             "`--tables`, `--as` and `--rename-schema` choose among them".to_owned(),
         ));
     }
-    refuse_left_out(policy, source)
-}
-
-/// Refuses a dump that is not whole: the binlogs change what it lacks.
-fn refuse_left_out(policy: &Policy, source: &str) -> Result<(), RestoreError> {
-    match policy.mysql.get(source) {
-        Some(of) if !of.schemas.is_empty() || !of.exclude.is_empty() => {
-            Err(RestoreError::PartialReplay(format!("the policy leaves some of `{source}` out of the dump")))
-        }
-        _ => Ok(()),
-    }
+    Ok(())
 }
 
 /// Plans what a rehearsal replays after a dump that it has loaded into a server of its own: what `captured`, a snapshot of
@@ -172,8 +163,9 @@ pub async fn rehearse(
     dir: &Path,
     run: &Run,
 ) -> Result<DatabaseReplay, RestoreError> {
-    let Rehearsed { source, manifest, server, point } = rehearsed;
-    refuse_left_out(policy, source)?;
+    let Rehearsed { source, dump, server, point } = rehearsed;
+    let manifest = dump.manifest();
+    left_out::refuse_unsaid(policy, source, manifest)?;
     let asked = ReplayRequest { point, binlogs: None, up_to_gap: false, further: false, listen: None };
     let binlogs = Binlogs::captured(repository, captured, dir).await?;
     let fetched = binlogs.fetch(repository, manifest, &asked, run).await?;
@@ -181,14 +173,13 @@ pub async fn rehearse(
     let target =
         Target { server: server.clone(), product: manifest.product, threads, listen: None, skip_binlog: false };
     let found = Found { target, record: None, is_loaded: true, is_empty: false };
-    DatabaseReplay::plan(manifest, &found, &asked, fetched, run).await
+    DatabaseReplay::plan(dump, &found, &asked, fetched, run).await
 }
 
 /// A dump that a rehearsal has loaded, and how far it is to go on.
-#[derive(Debug)]
 pub struct Rehearsed<'a> {
     pub source: &'a str,
-    pub manifest: &'a Manifest,
+    pub dump: &'a dyn DumpReader,
     pub server: &'a Server,
     pub point: Point,
 }
@@ -268,12 +259,13 @@ fn holds(manifest: &Manifest, gtid: &Gtid) -> Result<bool, RestoreError> {
 impl DatabaseReplay {
     /// Plans the replay after a dump. Writes nothing.
     pub(super) async fn plan(
-        manifest: &Manifest,
+        dump: &dyn DumpReader,
         found: &Found,
         asked: &ReplayRequest,
         binlogs: Fetched,
         run: &Run,
     ) -> Result<Self, RestoreError> {
+        let manifest = dump.manifest();
         if manifest.product != found.target.product {
             return Err(RestoreError::PartialReplay(
                 "binlogs are replayed on a server of their own product alone".to_owned(),
@@ -285,7 +277,8 @@ impl DatabaseReplay {
         let as_of = segments.as_of;
         let planned =
             tokio::task::spawn_blocking(move || ReplayPlan::new(&start, &segments, &point, falls_short, &of_thread));
-        let plan = planned.await.map_err(|error| RestoreError::Thread(error.to_string()))?.map_err(Box::new)?;
+        let mut plan = planned.await.map_err(|error| RestoreError::Thread(error.to_string()))?.map_err(Box::new)?;
+        plan.filter = left_out::filter(dump, &plan, run).await?;
         let target = found.target.clone();
         let further = asked.further && found.record.is_none();
         target.check(&plan, found.record.as_ref(), further).await.map_err(Box::new)?;

@@ -51,6 +51,7 @@ use crate::source::mysql::view::Opening;
 
 pub use error::MysqlSourceError;
 pub use hash::{ChunkHash, Standing, hash_chunks};
+pub(crate) use inventory::SYSTEM_SCHEMAS;
 pub use moment::Moment;
 pub(crate) use script::{load_data, write_statement};
 pub use throttle::{Pause, Reason, Throttle};

@@ -9,8 +9,11 @@ use crate::human;
 use crate::mysql::binlog::Clock;
 use crate::mysql::manifest::Position;
 use crate::policy::Policy;
-use crate::replay::{Mark, ReplayPlan, Replayed};
+use crate::replay::{Filter, Mark, ReplayPlan, Replayed};
 use crate::restore::replay::DatabaseReplay;
+
+/// Names of what is passed over that are printed; JSON has them all.
+const NAMES_SHOWN: usize = 5;
 
 /// Tells which transactions come, before they do.
 pub(super) fn plan(text: &mut String, policy: &Policy, replay: &DatabaseReplay) {
@@ -52,9 +55,23 @@ fn notes(text: &mut String, plan: &ReplayPlan) {
             "      note: the binlogs do not lead to the point; what is lost behind their end, they cannot tell"
         );
     }
+    if let Filter::AllBut(places) = &plan.filter {
+        let names: Vec<String> = places.iter().take(NAMES_SHOWN).map(name).collect();
+        let more = if places.len() > NAMES_SHOWN {
+            format!(" and {} more", places.len() - NAMES_SHOWN)
+        } else {
+            String::new()
+        };
+        line!(text, "      note: passed over, because the policy left it out of the dump: {}{more}", names.join(", "));
+    }
     if !plan.has_gtids && plan.transactions > 0 {
         line!(text, "      note: the source had no GTIDs: should the target break down, the restore begins anew");
     }
+}
+
+/// Writes a table, or all of a schema.
+fn name((schema, table): &(String, String)) -> String {
+    shown(&format!("{schema}.{}", if table.is_empty() { "*" } else { table })).to_string()
 }
 
 fn place(place: &Position) -> String {
@@ -118,8 +135,16 @@ pub(super) fn plan_json(replay: &DatabaseReplay) -> Value {
         "later": plan.later,
         "executed": plan.executed.to_string(),
         "falls_short": plan.falls_short,
+        "passed_over": passed_over(plan),
         "loaded_already": replay.is_loaded,
     })
+}
+
+fn passed_over(plan: &ReplayPlan) -> Vec<String> {
+    match &plan.filter {
+        Filter::AllBut(places) => places.iter().map(name).collect(),
+        Filter::Everything | Filter::Only(_) => Vec::new(),
+    }
 }
 
 pub(super) fn done_json(replayed: &Replayed) -> Value {

@@ -34,7 +34,7 @@ pub(super) async fn of(dump: &dyn DumpReader, tables: &[TableName]) -> Result<Ve
 }
 
 /// Returns the tables that a `CREATE TABLE` statement's acting foreign keys point to. The server prints one definition a line.
-fn parents(create: &str, schema: &str) -> Vec<TableName> {
+pub(in crate::restore) fn parents(create: &str, schema: &str) -> Vec<TableName> {
     let keys = create.lines().filter(|line| line.starts_with("  CONSTRAINT ") && line.contains(" FOREIGN KEY ("));
     keys.filter_map(|line| acting_parent(line, schema)).collect()
 }

@@ -176,7 +176,10 @@ mod tests {
     fn transaction(changes: Changes) -> Transaction {
         let committed = "2026-05-01T03:00:00Z".parse().unwrap();
         let (clock, ending) = (Clock::Server, Ending::Commit);
-        Transaction { group: Group { gtid: None, begin: 4, end: 9, committed, clock, ending, xid: None, server_id: 1 }, changes }
+        Transaction {
+            group: Group { gtid: None, begin: 4, end: 9, committed, clock, ending, xid: None, server_id: 1 },
+            changes,
+        }
     }
 
     fn touching(schema: &str, table: &str, touched: Touched) -> Changes {

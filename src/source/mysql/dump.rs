@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use tokio_util::sync::CancellationToken;
 
 use crate::event::Unit;
-use crate::mysql::manifest::{Chunk, FORMAT, Manifest, ObjectEntry, SchemaEntry, TableEntry};
+use crate::mysql::manifest::{Chunk, Extent, FORMAT, Manifest, ObjectEntry, SchemaEntry, TableEntry};
 use crate::mysql::sql::{ident, qualified};
 use crate::mysql::wire::Wire;
 use crate::run::Run;
@@ -167,6 +167,7 @@ impl Snapshot {
             gtid_slave_pos: self.moment.gtid_slave_pos.clone(),
             write_stall_ms: self.moment.write_stall_ms,
             variables: self.capabilities.for_manifest(),
+            extent: Extent { schemas: self.source.schemas.clone(), exclude: self.source.exclude.clone() },
             schemas: definitions.schemas.clone(),
             tables: tables.map(|(table, chunks)| table_entry(table, chunks)).collect(),
             objects: definitions.objects.iter().map(object_entry).collect(),

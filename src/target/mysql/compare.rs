@@ -69,7 +69,7 @@ fn judge(table: &TableEntry, chunk: &Chunk, read: Option<&ChunkHash>) -> Option<
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::mysql::manifest::{Consistency, FORMAT, Product};
+    use crate::mysql::manifest::{Consistency, Extent, FORMAT, Product};
 
     fn manifest() -> Manifest {
         let chunk = |path: &str| Chunk {
@@ -102,6 +102,7 @@ mod tests {
             position: None,
             gtid: None,
             gtid_slave_pos: None,
+            extent: Extent::default(),
             write_stall_ms: 0.0,
             variables: BTreeMap::new(),
             schemas: Vec::new(),

@@ -6,7 +6,8 @@ use std::fs;
 use std::sync::Arc;
 
 use bkp::mysql::manifest::{
-    Chunk, Column, Consistency, FORMAT, Manifest, ObjectEntry, ObjectKind, Product as Of, SchemaEntry, TableEntry,
+    Chunk, Column, Consistency, Extent, FORMAT, Manifest, ObjectEntry, ObjectKind, Product as Of, SchemaEntry,
+    TableEntry,
 };
 use bkp::target::mysql::DirDump;
 use mysql_async::Conn;
@@ -48,6 +49,7 @@ impl Dump {
                 gtid_slave_pos: None,
                 write_stall_ms: 0.0,
                 variables: BTreeMap::from([("sql_mode".to_owned(), "STRICT_TRANS_TABLES,NO_ZERO_DATE".to_owned())]),
+                extent: Extent::default(),
                 schemas: vec![schema],
                 tables: Vec::new(),
                 objects: Vec::new(),

@@ -78,6 +78,7 @@ impl Names {
             gtid: manifest.gtid.clone(),
             gtid_slave_pos: manifest.gtid_slave_pos.clone(),
             variables: manifest.variables.clone(),
+            extent: manifest.extent.clone(),
             ..*manifest
         })
     }

@@ -1,7 +1,7 @@
 #![allow(clippy::unwrap_used)]
 
 use super::*;
-use crate::mysql::manifest::{Chunk, Consistency, FORMAT, Product};
+use crate::mysql::manifest::{Chunk, Consistency, Extent, FORMAT, Product};
 use crate::target::mysql::plan::objects::word;
 use crate::target::mysql::{Abilities, DumpReadError, DumpReader};
 
@@ -47,6 +47,7 @@ fn manifest() -> Manifest {
         position: None,
         gtid: None,
         gtid_slave_pos: None,
+        extent: Extent::default(),
         write_stall_ms: 0.0,
         variables: BTreeMap::new(),
         schemas: vec![SchemaEntry { name: "shop".to_owned(), create: "CREATE DATABASE `shop`".to_owned() }],
