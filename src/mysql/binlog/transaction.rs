@@ -44,6 +44,10 @@ pub struct Changes {
     pub are_tables_more: bool,
     /// A statement runs a routine, which may change any table.
     pub has_calls: bool,
+    /// The XA transaction that it is, as the server writes it (`X'7831',X'',1`).
+    pub xa: Option<String>,
+    /// The XA transaction that it commits, and that one before it prepared.
+    pub xa_commits: Option<String>,
 }
 
 /// What happened to a table.
@@ -173,8 +177,10 @@ impl Collector {
         }
         let Ok(Some(query)) = Query::parse(event) else { return };
         if query.bounds() != Bounds::Statement {
+            self.changes.xa = query.text.strip_prefix("XA START ").map(str::to_owned).or(self.changes.xa.take());
             return;
         }
+        self.changes.xa_commits = query.text.strip_prefix("XA COMMIT ").map(str::to_owned);
         self.text(&query.text);
         self.changes.has_calls |= statement::calls(&query.text);
         let Reading { verbs, tables, is_unsure, is_varying } = statement::read(&query.text, &query.schema);

@@ -1,6 +1,6 @@
 //! What the binlogs say of some tables between a dump and a point, and whether following them makes exact rows of them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::BufReader;
 
@@ -30,6 +30,9 @@ pub struct Scan {
     pub changes: BTreeMap<String, Counts>,
     /// Statements that made the tables other ones, the first hundred.
     pub definitions: Vec<Definition>,
+    /// XA transactions that are prepared and not yet committed.
+    #[serde(skip)]
+    prepared: BTreeSet<String>,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
@@ -53,6 +56,8 @@ pub(super) struct Followed {
     pub(super) tables: Vec<TableName>,
     /// Those of them whose rows have no order of their own in the dump: no key.
     pub(super) keyless: Vec<TableName>,
+    /// The server leaves out XA transactions that are not theirs: MySQL stops at one.
+    pub(super) passes_xa: bool,
 }
 
 /// Reads the transactions that a plan replays. Blocks.
@@ -89,7 +94,9 @@ pub(super) fn scan(plan: &ReplayPlan, tables: &Followed, run: &Run) -> Result<Sc
 impl Scan {
     fn take(&mut self, transaction: &Transaction, followed: &Followed, file: &str) -> Result<(), PartError> {
         let Transaction { group, changes } = transaction;
-        if let Some(why) = doubt(group, changes).or_else(|| leaves(changes, followed)) {
+        let doubt =
+            doubt(group, changes).or_else(|| leaves(changes, followed)).or_else(|| self.xa(group, changes, followed));
+        if let Some(why) = doubt {
             let place = format!("{file}:{}", group.begin);
             let gtid = group.gtid.as_ref().map_or_else(|| "no GTID".to_owned(), ToString::to_string);
             return Err(PartError::Doubt { why, time: group.committed, gtid, place });
@@ -100,6 +107,20 @@ impl Scan {
             }
         }
         Ok(())
+    }
+
+    /// Returns what is amiss with an XA transaction: it is prepared and committed as two.
+    fn xa(&mut self, group: &Group, changes: &Changes, followed: &Followed) -> Option<&'static str> {
+        if let Some(xid) = changes.xa.as_ref().filter(|_| group.ending == Ending::Prepare) {
+            self.prepared.insert(xid.clone());
+            let is_ours = changes.tables.keys().any(|name| followed.tables.iter().any(|table| is_about(name, table)));
+            return (!followed.passes_xa && !is_ours)
+                .then_some("it is an XA transaction of other tables, which MySQL does not leave out");
+        }
+        let is_unknown = changes.xa_commits.as_ref().is_some_and(|xid| !self.prepared.remove(xid));
+        is_unknown.then_some(
+            "it commits an XA transaction that was prepared before the dump, and in neither is what it changed",
+        )
     }
 
     fn note(&mut self, table: String, touched: &Touched, time: DateTime<Utc>) {
@@ -122,7 +143,7 @@ fn is_about(name: &Named, (schema, table): &TableName) -> bool {
 /// Returns what makes it impossible to say what a transaction did to a table.
 fn doubt(group: &Group, changes: &Changes) -> Option<&'static str> {
     const ROWS: [Verb; 3] = [Verb::Insert, Verb::Update, Verb::Delete];
-    let has_statement = |verbs: &std::collections::BTreeSet<Verb>| ROWS.iter().any(|verb| verbs.contains(verb));
+    let has_statement = |verbs: &BTreeSet<Verb>| ROWS.iter().any(|verb| verbs.contains(verb));
     if group.ending == Ending::Incident {
         return Some("the server lost events there");
     }
@@ -186,7 +207,7 @@ mod tests {
 
     fn followed(tables: &[&str]) -> Followed {
         let tables = tables.iter().map(|table| ("mall".to_owned(), (*table).to_owned()));
-        Followed { tables: tables.collect(), keyless: Vec::new() }
+        Followed { tables: tables.collect(), keyless: Vec::new(), passes_xa: true }
     }
 
     fn taken(changes: Changes) -> Result<Scan, PartError> {
@@ -268,5 +289,30 @@ mod tests {
         let refused = taken(touching("mall", "orders", altered.clone())).unwrap_err().to_string();
         assert!(refused.contains("another value each time"), "{refused}");
         assert!(taken(touching("mall", "carts", altered)).is_ok());
+    }
+
+    #[test]
+    fn an_xa_transaction_is_followed_only_whole() {
+        let rows = |table: &str| touching("mall", table, Touched { inserted: 1, ..Touched::default() });
+        let prepare = |changes: Changes| {
+            let mut prepared = transaction(Changes { xa: Some("X'31',X'',1".to_owned()), ..changes });
+            prepared.group.ending = Ending::Prepare;
+            prepared
+        };
+        let commit = transaction(Changes { xa_commits: Some("X'31',X'',1".to_owned()), ..Changes::default() });
+        let (mariadb, mut scan) = (followed(&["orders"]), Scan::default());
+        let mysql = Followed { passes_xa: false, ..mariadb.clone() };
+        let told = |scan: &mut Scan, transaction: &Transaction, of: &Followed| {
+            scan.take(transaction, of, "b.000001").map_err(|error| error.to_string())
+        };
+        assert!(told(&mut scan, &commit, &mariadb).is_err_and(|told| told.contains("prepared before the dump")));
+        assert_eq!(told(&mut scan, &prepare(rows("orders")), &mysql), Ok(()));
+        assert_eq!(told(&mut scan, &commit, &mysql), Ok(()));
+        assert!(told(&mut scan, &commit, &mysql).is_err(), "it was committed");
+        assert_eq!(told(&mut scan, &prepare(rows("carts")), &mariadb), Ok(()));
+        assert!(
+            told(&mut scan, &prepare(rows("carts")), &mysql)
+                .is_err_and(|told| told.contains("MySQL does not leave out"))
+        );
     }
 }
