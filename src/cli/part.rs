@@ -240,4 +240,17 @@ mod tests {
                 .is_err_and(|error| error.to_string().contains("--overwrite"))
         );
     }
+
+    #[test]
+    fn a_reviewed_set_is_applied_whole() {
+        let parse = |more: &[&str]| {
+            let args = ["bkp", "restore", "mall", "--to-mysql", "mysql://a@db", "--changes", "shop.sql", "--apply"];
+            Cli::try_parse_from(args.iter().chain(more)).map(drop)
+        };
+        assert!(parse(&[]).is_ok());
+        for more in [["--where", "shop_id=3"], ["--tables", "m.o"], ["--point-in-time", "latest"], ["--binlogs", "/b"]]
+        {
+            assert!(parse(&more).is_err(), "{more:?}");
+        }
+    }
 }
