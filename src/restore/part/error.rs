@@ -45,7 +45,7 @@ pub enum PartError {
     Follow(#[source] RestoreError),
     #[error(transparent)]
     Server(#[from] ServerError),
-    #[error("read the sandbox")]
+    #[error(transparent)]
     Read(#[from] MysqlSourceError),
     #[error("use `{}` for the rows of a sandbox", dir.display())]
     Dir { dir: PathBuf, source: io::Error },
