@@ -141,7 +141,7 @@ fn executed(product: manifest::Product, files: &[PathBuf]) -> Executed {
 
 /// Says in one line what a transaction changed.
 fn line(Transaction { group, changes }: &Transaction) -> String {
-    let Changes { tables, verbs, texts, is_more, are_tables_more, has_calls: _, xa: _, xa_commits: _ } = changes;
+    let Changes { tables, verbs, texts, is_more, are_tables_more, has_calls: _ } = changes;
     let mut line = format!("{:?}", group.ending).to_lowercase();
     for (name, touched) in tables {
         let rows = [touched.inserted, touched.updated, touched.deleted];
