@@ -364,7 +364,7 @@ pub struct RestoreArgs {
     #[arg(long, value_name = "FILE", requires = "to_mysql", conflicts_with_all = ["as_name", "rename_schemas", "overwrite", "to_dir"])]
     pub changes: Option<PathBuf>,
     /// Applies the reviewed file of --changes in one transaction: each statement changes one row as it was, or nothing is changed
-    #[arg(long, requires = "changes", conflicts_with_all = ["point_in_time", "snapshot", "tables"])]
+    #[arg(long, requires = "changes", conflicts_with_all = ["point_in_time", "snapshot", "tables", "of", "binlogs", "up_to_gap", "replay_listen", "verify"])]
     pub apply: bool,
     /// Brings the one table of --tables back under this name (`table` or `schema.table`), beside the one that is there
     ///

@@ -15,7 +15,7 @@ use crate::human;
 use crate::mysql::server::Server;
 use crate::policy::Policy;
 use crate::repository::Repository;
-use crate::restore::part::changes::{About, ChangeSet};
+use crate::restore::part::changes::{About, ChangeSet, check_place};
 use crate::restore::part::{self, Copied, Of, PartPlan};
 use crate::restore::{Request, RestoreError};
 use crate::run::Run;
@@ -95,7 +95,7 @@ impl Part<'_> {
         let mut text = render::part_plan(self.policy, &plan, self.of.as_ref());
         let json = render::part_plan_json(&plan);
         let question = if let Some(file) = self.changes {
-            refuse_existing(file)?;
+            check_place(file)?;
             plan.check_live(self.server, run).await?;
             format!("Recover them in a sandbox, compare with {} and write `{}`?", self.server.name(), file.display())
         } else {
@@ -160,14 +160,6 @@ fn refuse_short(changes: Option<&Path>, falls_short: bool) -> Result<(), Failure
     }
     Err(Failure::new(Exit::Usage, "write a change set: the binlogs end before the point")
         .hinting("name the last transaction that they hold as the point, or take a copy"))
-}
-
-fn refuse_existing(file: &Path) -> Result<(), Failure> {
-    if file.exists() {
-        let error = crate::restore::part::changes::ChangesError::Exists(file.to_owned());
-        return Err(error.into());
-    }
-    Ok(())
 }
 
 /// Rows that are not those of the sandbox are damage; what did not come, or could not be compared, is missing.
@@ -239,5 +231,18 @@ mod tests {
             parse(&["--where", "shop_id=3", "--overwrite"])
                 .is_err_and(|error| error.to_string().contains("--overwrite"))
         );
+    }
+
+    #[test]
+    fn a_reviewed_set_is_applied_whole() {
+        let parse = |more: &[&str]| {
+            let args = ["bkp", "restore", "mall", "--to-mysql", "mysql://a@db", "--changes", "shop.sql", "--apply"];
+            Cli::try_parse_from(args.iter().chain(more)).map(drop)
+        };
+        assert!(parse(&[]).is_ok());
+        for more in [["--where", "shop_id=3"], ["--tables", "m.o"], ["--point-in-time", "latest"], ["--binlogs", "/b"]]
+        {
+            assert!(parse(&more).is_err(), "{more:?}");
+        }
     }
 }

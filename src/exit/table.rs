@@ -335,8 +335,9 @@ coded! {
         | PartError::NoParent { .. }
         | PartError::Doubt { .. }
         | PartError::NewKey { .. }
+        | PartError::NotDumped { .. }
         | PartError::NotThere { .. } => Exit::Usage,
-        PartError::Restore(error) => error.code(),
+        PartError::Restore(error) | PartError::Follow(error) => error.code(),
         PartError::Sandbox(error) => error.code(),
         PartError::Server(error) => error.code(),
         PartError::Read(error) => error.code(),

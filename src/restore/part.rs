@@ -188,15 +188,23 @@ async fn choose_dump(
 
 /// Refuses what is not in the dump, and names that a replication filter cannot tell apart.
 fn check_names(manifest: &Manifest, tables: &[TableName]) -> Result<(), PartError> {
-    for (schema, table) in tables {
-        if !manifest.tables.iter().any(|entry| (&entry.schema, &entry.name) == (schema, table)) {
-            return Err(RestoreError::NoTable(format!("{schema}.{table}")).into());
-        }
-        if [schema, table].iter().any(|name| name.contains(['.', ','])) {
-            return Err(PartError::Name(sql::qualified(schema, table)));
-        }
+    let dumped: Vec<TableName> =
+        manifest.tables.iter().map(|entry| (entry.schema.clone(), entry.name.clone())).collect();
+    let missing = names_not_in(tables, &dumped);
+    if !missing.is_empty() {
+        return Err(PartError::NotDumped { tables: missing, time: manifest.taken_at });
     }
-    Ok(())
+    let cannot_be_told = |(schema, table): &&TableName| [schema, table].iter().any(|name| name.contains(['.', ',']));
+    match tables.iter().find(cannot_be_told) {
+        Some((schema, table)) => Err(PartError::Name(sql::qualified(schema, table))),
+        None => Ok(()),
+    }
+}
+
+/// Returns the tables that are not among those that there are, for people.
+fn names_not_in(tables: &[TableName], there: &[TableName]) -> String {
+    let missing = tables.iter().filter(|(schema, table)| !is_in(there, schema, table));
+    missing.map(|(schema, table)| format!("`{schema}.{table}`")).collect::<Vec<_>>().join(", ")
 }
 
 async fn plan_replay(
@@ -219,7 +227,7 @@ fn followed(manifest: &Manifest, family: &[TableName]) -> scan::Followed {
         manifest.tables.iter().any(|table| table.schema == *schema && table.name == *name && !table.key.is_empty())
     };
     let keyless = family.iter().filter(|table| !has_key(table)).cloned().collect();
-    scan::Followed { tables: family.to_vec(), keyless }
+    scan::Followed { tables: family.to_vec(), keyless, passes_xa: manifest.product == Product::MariaDb }
 }
 
 async fn scan_of(plan: &ReplayPlan, followed: scan::Followed, run: &Run) -> Result<Scan, PartError> {

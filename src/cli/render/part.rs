@@ -88,7 +88,9 @@ pub(in crate::cli) fn part_copied(copied: &Copied, replayed: &Replayed) -> Strin
     let mut text = String::new();
     let count = human::counted(replayed.transactions, "transaction", "transactions");
     line!(text, "followed {count} in {}", human::duration(replayed.took));
-    line!(text, "copied {} rows into {} tables", human::count(copied.loaded.rows), copied.loaded.tables);
+    let rows = human::counted(copied.loaded.rows, "row", "rows");
+    let tables = human::counted(copied.loaded.tables as u64, "table", "tables");
+    line!(text, "copied {rows} into {tables}");
     for failed in copied.loaded.failed.iter().take(LINES_MAX) {
         line!(text, "not copied: {}: {}", shown(&failed.what), shown(human::chain(&failed.error)));
     }
@@ -153,7 +155,8 @@ pub(in crate::cli) fn change_set(header: &Header, file: &Path) -> String {
     }
     more(&mut text, header.conflicts.len());
     if header.conflicting > 0 {
-        line!(text, "{} conflicts: it cannot be applied as it is", human::count(header.conflicting));
+        let count = human::counted(header.conflicting, "conflict", "conflicts");
+        line!(text, "{count}: it cannot be applied as it is");
     } else if header.rows() == 0 {
         line!(text, "nothing to change: the rows are what they were");
     } else {

@@ -1,7 +1,7 @@
 //! A change set: the row changes that would make a living server's rows those of the sandbox, in a file to be reviewed, and applied
 //! by a second step.
 //!
-//! The file is SQL, a statement a line and a row a statement. Each UPDATE and DELETE names every value that the row had when the set
+//! The file is SQL, a statement a line and a row a statement, with a remark before it that people can read. Each UPDATE and DELETE names every value that the row had when the set
 //! was made, so that a row that has changed since is not found, and each DELETE of a row that a cascade would follow demands that
 //! nothing points to it any more. [`ChangeSet::apply`] runs the statements in one transaction and demands that each changes one row:
 //! what is done is what was reviewed, all of it, or nothing.
@@ -30,7 +30,7 @@ use crate::source::mysql::changes::{Comparand, Pair, RowChange, Values, Wanted};
 
 pub use apply::Applied;
 pub use error::ChangesError;
-pub use file::{ChangeSet, Header, TableCounts};
+pub use file::{ChangeSet, Header, TableCounts, check_place};
 
 use conflict::Conflicts;
 
@@ -68,7 +68,7 @@ pub fn make(
     path: &Path,
     run: &Run,
 ) -> Result<Header, ChangesError> {
-    file::refuse_existing(path)?;
+    check_place(path)?;
     let mut pair = Pair::open(sandbox, live, wanted, run)?;
     let tables = parents_first(&pair.tables);
     let mut spools = Vec::new();
@@ -146,9 +146,8 @@ struct Spool {
 
 impl Spool {
     fn new(table: &Comparand, path: &Path) -> Result<Self, ChangesError> {
-        let parent = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
         let file = || {
-            let made = tempfile::tempfile_in(parent).map(BufWriter::new);
+            let made = tempfile::tempfile_in(file::parent_of(path)).map(BufWriter::new);
             made.map_err(|source| ChangesError::File { path: path.to_owned(), source })
         };
         let counts = TableCounts { table: table.title(), insert: 0, update: 0, delete: 0 };
@@ -157,34 +156,35 @@ impl Spool {
 
     /// Writes a row's change, and returns the length of its longest statement.
     fn take(&mut self, table: &Comparand, change: &RowChange) -> io::Result<usize> {
+        let remark = statement::remark(table, change);
         match change {
             RowChange::Insert { new } => {
                 self.counts.insert += 1;
-                write(&mut self.inserts, &statement::insert(table, new))
+                write(&mut self.inserts, &remark, &statement::insert(table, new))
             }
             RowChange::Delete { old } => {
                 self.counts.delete += 1;
-                self.delete(&statement::delete(table, old))
+                self.delete(&remark, &statement::delete(table, old))
             }
             RowChange::Update { old, new } => {
                 self.counts.update += 1;
-                self.update(table, old, new)
+                self.update(table, &remark, old, new)
             }
         }
     }
 
-    fn update(&mut self, table: &Comparand, old: &Values, new: &Values) -> io::Result<usize> {
+    fn update(&mut self, table: &Comparand, remark: &str, old: &Values, new: &Values) -> io::Result<usize> {
         if statement::trades_places(table, old, new) {
-            let goes = self.delete(&statement::delete(table, old))?;
-            return Ok(goes.max(write(&mut self.inserts, &statement::insert(table, new))?));
+            let goes = self.delete(remark, &statement::delete(table, old))?;
+            return Ok(goes.max(write(&mut self.inserts, remark, &statement::insert(table, new))?));
         }
         let is_late = statement::points_elsewhere(table, old, new);
-        write(if is_late { &mut self.late } else { &mut self.updates }, &statement::update(table, old, new))
+        write(if is_late { &mut self.late } else { &mut self.updates }, remark, &statement::update(table, old, new))
     }
 
-    fn delete(&mut self, statement: &str) -> io::Result<usize> {
+    fn delete(&mut self, remark: &str, statement: &str) -> io::Result<usize> {
         self.starts.push(self.deletes.stream_position()?);
-        write(&mut self.deletes, statement)
+        write(&mut self.deletes, remark, statement)
     }
 
     fn copy_deletes(&mut self, out: &mut dyn Write) -> io::Result<()> {
@@ -193,6 +193,8 @@ impl Spool {
         for start in self.starts.iter().rev() {
             file.seek(SeekFrom::Start(*start))?;
             let mut line = Vec::new();
+            // The remark, and the statement.
+            file.read_until(b'\n', &mut line)?;
             file.read_until(b'\n', &mut line)?;
             out.write_all(&line)?;
         }
@@ -200,8 +202,8 @@ impl Spool {
     }
 }
 
-fn write(out: &mut BufWriter<File>, statement: &str) -> io::Result<usize> {
-    writeln!(out, "{statement}")?;
+fn write(out: &mut BufWriter<File>, remark: &str, statement: &str) -> io::Result<usize> {
+    writeln!(out, "{remark}\n{statement}")?;
     Ok(statement.len())
 }
 
@@ -268,7 +270,7 @@ mod tests {
             let table = if line.contains("`coupons` ") { "coupons" } else { "orders" };
             format!("{} {table}", line.split(' ').next().unwrap())
         };
-        String::from_utf8(out).unwrap().lines().map(brief).collect()
+        String::from_utf8(out).unwrap().lines().filter(|line| !line.starts_with("-- ")).map(brief).collect()
     }
 
     #[test]
@@ -295,5 +297,8 @@ mod tests {
         let text = String::from_utf8(out).unwrap();
         let at = |what: &str| text.find(what).unwrap();
         assert!(at("= 1000;") < at("= 900;") && at("= 900;") < at("(9)") && at("(9)") < at("(10)"), "{text}");
+        let (remarks, statements): (Vec<_>, Vec<_>) = text.lines().partition(|line| line.starts_with("-- "));
+        assert!(text.starts_with("-- delete from mall.coupons `id` = 1000: \nDELETE"), "{text}");
+        assert_eq!((remarks.len(), statements.len()), (4, 4), "{text}");
     }
 }

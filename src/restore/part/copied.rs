@@ -97,6 +97,9 @@ impl PartPlan {
 /// Connections that read the sandbox: as many as a small machine's cores.
 const CONNECTIONS: usize = 4;
 
+/// The sandbox is ours alone: who waits for a lock there, waits for ever.
+const LOCKS_MAX: &str = "SET SESSION lock_wait_timeout = 30, innodb_lock_wait_timeout = 30";
+
 /// Nobody else is in the sandbox to hold a lock.
 const LOCK_WAIT: Duration = Duration::from_secs(5);
 
@@ -115,6 +118,8 @@ impl Recovered {
         let failed = |error| PartError::from(RestoreError::from(Box::new(error)));
         let sandbox = self.sandbox.server();
         let mut conn = sandbox.connect().await?;
+        // An XA transaction that is only prepared may hold the tables, and nobody ends it.
+        conn.query_drop(LOCKS_MAX).await.map_err(PartError::at("limit the waits in the sandbox"))?;
         let dropped = drop_loose_keys(&mut conn, &plan.tables).await?;
         let lost_triggers = leave_others_out(plan, &mut conn).await?;
         conn.disconnect().await.ok();

@@ -33,15 +33,19 @@ pub enum PartError {
         "recover `{table}`: its foreign key `{key}` with a cascade was made after the dump, and what it did stands in no binlog"
     )]
     NewKey { table: String, key: String },
-    #[error("recover `{table}`: at the point there is no such table")]
-    NotThere { table: String },
+    #[error("recover {tables}: not in the dump of {time}")]
+    NotDumped { tables: String, time: DateTime<Utc> },
+    #[error("recover {tables}: not there at the point")]
+    NotThere { tables: String },
     #[error(transparent)]
     Restore(#[from] RestoreError),
     #[error(transparent)]
     Sandbox(#[from] SandboxError),
+    #[error("follow the binlogs in the sandbox")]
+    Follow(#[source] RestoreError),
     #[error(transparent)]
     Server(#[from] ServerError),
-    #[error("read the sandbox")]
+    #[error(transparent)]
     Read(#[from] MysqlSourceError),
     #[error("use `{}` for the rows of a sandbox", dir.display())]
     Dir { dir: PathBuf, source: io::Error },
@@ -62,7 +66,7 @@ impl PartError {
     pub fn hint(&self) -> Option<String> {
         let text = match self {
             Self::NoPoint => "add `--point-in-time`",
-            Self::Name(_) | Self::NoParent { .. } | Self::Doubt { .. } | Self::NewKey { .. } => {
+            Self::Name(_) | Self::NoParent { .. } | Self::Doubt { .. } | Self::NewKey { .. } | Self::Follow(_) => {
                 "restore the whole database to the point into a server of its own, and take from there what you need"
             }
             Self::NoTenant => "write `tenant = { column = \"shop_id\" }` into the database's table of the policy",
@@ -71,6 +75,9 @@ impl PartError {
                 "name the tables that have it, or the column of this one: `tenant.tables` in the policy"
             }
             Self::Value { .. } => "columns of whole numbers, CHAR, VARCHAR and UUID can tell whose a row is",
+            Self::NotDumped { .. } => {
+                "names are `schema.table`, as the server writes them; what was made after the dump comes with the whole database"
+            }
             Self::NotThere { .. } => "it was dropped or renamed by then: choose an earlier point (`bkp binlog find`)",
             Self::Dir { .. } => "choose a directory that can be written: `drill.sandbox.work_dir` in the policy",
             Self::Restore(error) => return error.hint(),

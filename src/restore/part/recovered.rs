@@ -11,7 +11,7 @@ use crate::mysql::sql;
 use crate::replay::{Replayed, Target};
 use crate::restore::RestoreError;
 use crate::restore::part::changes::{self, About, Header};
-use crate::restore::part::{PartError, PartPlan, is_in};
+use crate::restore::part::{PartError, PartPlan, is_in, names_not_in};
 use crate::run::Run;
 use crate::sandbox::Sandbox;
 use crate::source::mysql::changes::{Wanted, check};
@@ -81,7 +81,7 @@ impl PartPlan {
         let snapshot = self.chosen.id().to_string();
         target.prepare(&self.replay, &snapshot, true, false).await.map_err(failed)?;
         target.note_loaded().await.map_err(failed)?;
-        target.replay(&self.replay, run).await.map_err(failed)
+        target.replay(&self.replay, run).await.map_err(|error| PartError::Follow(RestoreError::from(Box::new(error))))
     }
 
     /// Refuses a foreign key that came on the way and acts for a parent that was not followed.
@@ -96,10 +96,8 @@ impl PartPlan {
     async fn refuse_missing(&self, conn: &mut Conn) -> Result<(), PartError> {
         let asked = "SELECT TABLE_SCHEMA, TABLE_NAME FROM information_schema.TABLES WHERE TABLE_TYPE = 'BASE TABLE'";
         let there: Vec<TableName> = conn.query(asked).await.map_err(PartError::at("list the sandbox's tables"))?;
-        match self.tables.iter().find(|(schema, table)| !is_in(&there, schema, table)) {
-            Some((schema, table)) => Err(PartError::NotThere { table: format!("{schema}.{table}") }),
-            None => Ok(()),
-        }
+        let tables = names_not_in(&self.tables, &there);
+        if tables.is_empty() { Ok(()) } else { Err(PartError::NotThere { tables }) }
     }
 
     /// Refuses columns that tell whose a row is no more, or not in these words.

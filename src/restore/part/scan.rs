@@ -1,6 +1,6 @@
 //! What the binlogs say of some tables between a dump and a point, and whether following them makes exact rows of them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::BufReader;
 
@@ -53,6 +53,8 @@ pub(super) struct Followed {
     pub(super) tables: Vec<TableName>,
     /// Those of them whose rows have no order of their own in the dump: no key.
     pub(super) keyless: Vec<TableName>,
+    /// The server leaves out XA transactions that are not theirs: MySQL stops at one.
+    pub(super) passes_xa: bool,
 }
 
 /// Reads the transactions that a plan replays. Blocks.
@@ -89,7 +91,9 @@ pub(super) fn scan(plan: &ReplayPlan, tables: &Followed, run: &Run) -> Result<Sc
 impl Scan {
     fn take(&mut self, transaction: &Transaction, followed: &Followed, file: &str) -> Result<(), PartError> {
         let Transaction { group, changes } = transaction;
-        if let Some(why) = doubt(group, changes).or_else(|| leaves(changes, followed)) {
+        let doubt = doubt(group, changes).or_else(|| leaves(changes, followed));
+        let doubt = doubt.or_else(|| stops(group, changes, followed));
+        if let Some(why) = doubt {
             let place = format!("{file}:{}", group.begin);
             let gtid = group.gtid.as_ref().map_or_else(|| "no GTID".to_owned(), ToString::to_string);
             return Err(PartError::Doubt { why, time: group.committed, gtid, place });
@@ -122,7 +126,7 @@ fn is_about(name: &Named, (schema, table): &TableName) -> bool {
 /// Returns what makes it impossible to say what a transaction did to a table.
 fn doubt(group: &Group, changes: &Changes) -> Option<&'static str> {
     const ROWS: [Verb; 3] = [Verb::Insert, Verb::Update, Verb::Delete];
-    let has_statement = |verbs: &std::collections::BTreeSet<Verb>| ROWS.iter().any(|verb| verbs.contains(verb));
+    let has_statement = |verbs: &BTreeSet<Verb>| ROWS.iter().any(|verb| verbs.contains(verb));
     if group.ending == Ending::Incident {
         return Some("the server lost events there");
     }
@@ -133,6 +137,14 @@ fn doubt(group: &Group, changes: &Changes) -> Option<&'static str> {
         return Some("there is a statement instead of the rows that it changed (binlog_format is not ROW)");
     }
     changes.are_tables_more.then_some("it changes tables that cannot be told, or more than can be")
+}
+
+/// Returns what a server with a filter does not go past: MySQL an XA transaction of which nothing is left.
+fn stops(group: &Group, changes: &Changes, followed: &Followed) -> Option<&'static str> {
+    let is_ours = |name: &Named| followed.tables.iter().any(|table| is_about(name, table));
+    let is_left_out = group.ending == Ending::Prepare && !changes.tables.keys().any(is_ours);
+    (is_left_out && !followed.passes_xa)
+        .then_some("it is an XA transaction of other tables, which MySQL does not leave out")
 }
 
 /// Returns what makes a table another one than in the sandbox. Rows and definitions are followed by the names of the tables, and what
@@ -189,7 +201,7 @@ mod tests {
 
     fn followed(tables: &[&str]) -> Followed {
         let tables = tables.iter().map(|table| ("mall".to_owned(), (*table).to_owned()));
-        Followed { tables: tables.collect(), keyless: Vec::new() }
+        Followed { tables: tables.collect(), keyless: Vec::new(), passes_xa: true }
     }
 
     fn taken(changes: Changes) -> Result<Scan, PartError> {
@@ -271,5 +283,20 @@ mod tests {
         let refused = taken(touching("mall", "orders", altered.clone())).unwrap_err().to_string();
         assert!(refused.contains("another value each time"), "{refused}");
         assert!(taken(touching("mall", "carts", altered)).is_ok());
+    }
+
+    #[test]
+    fn an_xa_transaction_of_others_is_passed_over_by_mariadb_alone() {
+        let prepared = |table: &str| {
+            let touched = Touched { inserted: 1, ..Touched::default() };
+            let Transaction { group, changes } = transaction(touching("mall", table, touched));
+            Transaction { group: Group { ending: Ending::Prepare, ..group }, changes }
+        };
+        let mariadb = followed(&["orders"]);
+        let mysql = Followed { passes_xa: false, ..mariadb.clone() };
+        let told = |table: &str, of: &Followed| Scan::default().take(&prepared(table), of, "b.000001");
+        assert!(told("orders", &mysql).is_ok() && told("carts", &mariadb).is_ok());
+        let refused = told("carts", &mysql).map_err(|error| error.to_string());
+        assert!(refused.is_err_and(|told| told.contains("MySQL does not leave out")));
     }
 }

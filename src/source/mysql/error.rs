@@ -128,6 +128,9 @@ impl MysqlSourceError {
             Self::NotText { .. } => {
                 Some("make it again in a session with SET NAMES utf8mb4, or `exclude` it".to_owned())
             }
+            Self::Uncomparable { .. } => {
+                Some("take a copy of it beside instead: `--as` or `--rename-schema` in place of `--changes`".to_owned())
+            }
             Self::Privilege { grant, .. } | Self::Blind { grant, .. } => Some(format!("run `{grant}` on the server as an administrator")),
             Self::NonTransactional { .. } => Some(
                 "convert them (ALTER TABLE … ENGINE=InnoDB), exclude them, or set `non_transactional = \"lock\"` in the policy"

@@ -68,6 +68,8 @@ impl Statement<'_> {
                 Token::Symbol(')') => depth = depth.saturating_sub(1),
                 Token::Symbol('@') => self.is_varying = true,
                 Token::Unclosed => self.is_unsure = true,
+                // Of a schema's function: `DEFAULT mall.f()`.
+                Token::Symbol('.') => continue,
                 Token::Word(_) if VARYING.iter().any(|word| token.is(word)) => self.is_varying = true,
                 Token::Word(_) | Token::Quoted(_) if self.tokens.peek() == Some(&Token::Symbol('(')) => {
                     self.is_varying |= !CONSTANT.iter().any(|word| token.is(word));
@@ -75,7 +77,6 @@ impl Statement<'_> {
                 }
                 _ => {}
             }
-            // A schema's function: `DEFAULT mall.f()`.
             if depth == 0 && !matches!(self.tokens.peek(), Some(Token::Symbol('(' | '.' | '@'))) {
                 return;
             }

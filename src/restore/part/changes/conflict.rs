@@ -234,7 +234,7 @@ impl Conflicts {
     fn note(&mut self, table: &Comparand, row: &Values, what: &str) {
         self.count += 1;
         if self.named.len() < CONFLICTS_MAX {
-            let key = table.equals(&table.key, row).unwrap_or_default();
+            let key = statement::key(table, row);
             self.named.push(format!("{} {key}: {what}", table.title()));
         }
     }

@@ -69,12 +69,21 @@ struct End {
     sha256: String,
 }
 
-pub(super) fn refuse_existing(path: &Path) -> Result<(), ChangesError> {
-    match path.try_exists() {
-        Ok(false) => Ok(()),
-        Ok(true) => Err(ChangesError::Exists(path.to_owned())),
-        Err(source) => Err(ChangesError::File { path: path.to_owned(), source }),
+/// Refuses a place where no change set can be written, before anything is recovered for it.
+///
+/// # Errors
+/// [`ChangesError::Exists`] and [`ChangesError::File`].
+pub fn check_place(path: &Path) -> Result<(), ChangesError> {
+    let failed = |source| ChangesError::File { path: path.to_owned(), source };
+    if path.try_exists().map_err(failed)? {
+        return Err(ChangesError::Exists(path.to_owned()));
     }
+    tempfile::tempfile_in(parent_of(path)).map(drop).map_err(failed)
+}
+
+/// Returns the directory of a file.
+pub(super) fn parent_of(path: &Path) -> &Path {
+    path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
 /// Writes a change set beside its place, and gives it its name once it is whole. Only its owner can read it: it holds rows.
@@ -84,7 +93,7 @@ pub(super) fn write(
     statements: impl FnOnce(&mut dyn Write) -> io::Result<()>,
 ) -> Result<(), ChangesError> {
     let failed = |source| ChangesError::File { path: path.to_owned(), source };
-    let parent = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let parent = parent_of(path);
     let file = NamedTempFile::new_in(parent).map_err(failed)?;
     let mut out = Digested { out: BufWriter::new(file), digest: Sha256::new() };
     write_all(&mut out, header, statements).map_err(failed)?;
@@ -133,7 +142,9 @@ fn remarks(header: &Header) -> Vec<String> {
             .to_owned(),
     );
     lines.push("each statement must change one row as it was when this was made, or nothing is changed.".to_owned());
-    lines.push("A plain client does not look at that.".to_owned());
+    lines.push(
+        "A plain client does not look at that. The line before a statement tells it, with long values cut.".to_owned(),
+    );
     lines
 }
 
@@ -193,7 +204,8 @@ impl ChangeSet {
                 let (_, tally) = set.as_mut().ok_or_else(|| not_ours(UNKNOWN))?;
                 tally.take(&line).map_err(not_ours)?;
             } else if !is_frame(&line) {
-                return Err(not_ours("it has a statement that changes no row"));
+                let why = if set.is_some() { "it has a statement that changes no row" } else { UNKNOWN };
+                return Err(not_ours(why));
             }
         }
         let (header, tally) = set.ok_or_else(|| not_ours(UNKNOWN))?;
@@ -229,7 +241,7 @@ impl Lines {
         let not_ours = |path: &Path, why| ChangesError::NotOurs { path: path.to_owned(), why };
         let line = self.line()?;
         let Some(text) = line.strip_prefix(END) else {
-            if line.is_empty() {
+            if !line.ends_with('\n') {
                 return Err(not_ours(&self.path, "it has no end"));
             }
             self.digest.update(&line);

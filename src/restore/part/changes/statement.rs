@@ -3,6 +3,10 @@
 use crate::mysql::sql::{ident, idents, qualified};
 use crate::source::mysql::changes::{Child, Comparand, Exact, Values};
 
+pub(super) use remark::{key, remark};
+
+mod remark;
+
 pub(super) fn insert(table: &Comparand, new: &Values) -> String {
     let columns = idents(table.fields.iter().map(|field| field.name.as_str()));
     let values: Vec<&str> = new.iter().map(|value| value.as_deref().unwrap_or("NULL")).collect();
