@@ -20,9 +20,13 @@ mod answers;
 mod ask;
 mod channel;
 mod choose;
+mod cover;
+mod door;
 mod feed;
 mod filter;
 mod fitness;
+mod guard;
+mod line;
 mod made;
 mod plan;
 mod point;
@@ -36,6 +40,7 @@ mod wire;
 
 pub use feed::Feed;
 pub use filter::Filter;
+pub use guard::{Guard, GuardError};
 pub use plan::{Mark, ReplayPlan, Start};
 pub use point::Point;
 pub use record::Record;
@@ -109,10 +114,14 @@ pub enum ReplayError {
         #[source]
         error: io::Error,
     },
+    #[error("make ready for TLS with the target")]
+    Guard(#[from] GuardError),
     #[error("serve the binlogs to the target: {0}")]
     Served(String),
     #[error("replay binlogs on the target: it cannot follow: {text}")]
     Follow { text: String, address: String },
+    #[error("replay binlogs on the target: it cannot follow by TLS: {text} (here: {heard})")]
+    Insecure { text: String, heard: String },
     #[error("replay binlogs on the target: it has stopped at {at}: {text}")]
     Apply { at: String, text: String },
     #[error("replay binlogs: the target has {found} where the plan has {planned}")]
@@ -180,10 +189,16 @@ impl ReplayError {
                     "the target must reach this machine at {address}: see its firewall, or name another address with `--replay-listen`"
                 ));
             }
+            Self::Insecure { .. } => {
+                "the target shows bkp the certificate of its `ssl_cert`, and must be known by it as by the one that it shows to all; on \
+                 a network that may see the binlogs, `--to-mysql-plain` does without TLS"
+            }
+            Self::Guard(GuardError::Tls(_)) => "see to the file of `--to-mysql-ca`, or to the system's certificates",
             Self::Apply { .. } => "see to the cause on the target, then start it again: it goes on where it stopped",
             Self::Mismatch { .. } => "somebody else writes to the target: drop what is there and restore anew",
             Self::NoNumber { .. }
             | Self::Open { .. }
+            | Self::Guard(_)
             | Self::Gtid(_)
             | Self::Served(_)
             | Self::Thread(_)

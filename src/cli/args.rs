@@ -342,7 +342,7 @@ pub struct RestoreArgs {
     /// Certificate authority of that server (PEM); TLS is verified where it is given or the host is not this machine
     #[arg(long, value_name = "FILE", requires = "to_mysql")]
     pub to_mysql_ca: Option<PathBuf>,
-    /// Talks to that server without TLS although it is not this machine
+    /// Talks to that server without TLS although it is not this machine, and sends it binlogs in the clear
     #[arg(long, requires = "to_mysql", conflicts_with = "to_mysql_ca")]
     pub to_mysql_plain: bool,
     /// The directory to restore files into

@@ -290,7 +290,9 @@ coded! {
         | ReplayError::Sql { .. }
         | ReplayError::Serve { .. }
         | ReplayError::Served(_)
+        | ReplayError::Guard(_)
         | ReplayError::Follow { .. }
+        | ReplayError::Insecure { .. }
         | ReplayError::Apply { .. }
         | ReplayError::Mismatch { .. }
         | ReplayError::Thread(_) => Exit::Failed,

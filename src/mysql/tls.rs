@@ -52,14 +52,19 @@ fn from_system() -> Result<Vec<CertificateDer<'static>>, TlsError> {
     Ok(found.certs)
 }
 
-/// Returns a configuration that verifies the server's certificate and name.
-pub fn client_config(tls: &Tls) -> Result<Arc<ClientConfig>, TlsError> {
+/// Returns the authorities that the policy trusts, to verify by.
+pub fn roots(tls: &Tls) -> Result<RootCertStore, TlsError> {
     let mut roots = RootCertStore::empty();
     roots.add_parsable_certificates(authorities(tls)?);
+    Ok(roots)
+}
+
+/// Returns a configuration that verifies the server's certificate and name.
+pub fn client_config(tls: &Tls) -> Result<Arc<ClientConfig>, TlsError> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let config = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()?
-        .with_root_certificates(roots)
+        .with_root_certificates(roots(tls)?)
         .with_no_client_auth();
     Ok(Arc::new(config))
 }

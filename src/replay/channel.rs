@@ -18,12 +18,37 @@ pub(super) enum From<'a> {
     Place { place: &'a Position, naming: bool },
 }
 
+/// How the target is to speak TLS.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Secure {
+    /// Files on the target: the certificate that it shows, and its key.
+    pub(super) certificate: Option<(String, String)>,
+    /// It can tell by the password whether our certificate is ours.
+    pub(super) verifies: bool,
+}
+
+impl Secure {
+    /// Returns the options of `CHANGE REPLICATION SOURCE TO` or `CHANGE MASTER`, by the prefix of their names.
+    fn options(secure: Option<&Self>, prefix: &str) -> String {
+        let Some(Self { certificate, verifies }) = secure else {
+            return format!("{prefix}_SSL = 0, {prefix}_SSL_VERIFY_SERVER_CERT = 0");
+        };
+        let mut options = format!("{prefix}_SSL = 1, {prefix}_SSL_VERIFY_SERVER_CERT = {}", u8::from(*verifies));
+        if let Some((file, key)) = certificate {
+            let (file, key) = (sql::string(file), sql::string(key));
+            options.push_str(&format!(", {prefix}_SSL_CERT = {file}, {prefix}_SSL_KEY = {key}"));
+        }
+        options
+    }
+}
+
 /// Whom the target follows.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Whom<'a> {
     pub(super) address: SocketAddr,
     pub(super) user: &'a str,
     pub(super) password: &'a str,
+    pub(super) secure: Option<&'a Secure>,
 }
 
 pub(super) fn change(product: Product, whom: Whom<'_>, from: From<'_>) -> String {
@@ -42,8 +67,9 @@ pub(super) fn change(product: Product, whom: Whom<'_>, from: From<'_>) -> String
             };
             format!(
                 "CHANGE REPLICATION SOURCE TO SOURCE_HOST = {host}, SOURCE_PORT = {port}, SOURCE_USER = {user}, \
-                 SOURCE_PASSWORD = {password}, SOURCE_SSL = 0, SOURCE_CONNECT_RETRY = 1, SOURCE_RETRY_COUNT = 30, \
-                 SOURCE_DELAY = 0, {from} FOR CHANNEL '{NAME}'"
+                 SOURCE_PASSWORD = {password}, {}, SOURCE_CONNECT_RETRY = 1, SOURCE_RETRY_COUNT = 30, \
+                 SOURCE_DELAY = 0, {from} FOR CHANNEL '{NAME}'",
+                Secure::options(whom.secure, "SOURCE")
             )
         }
         Product::MariaDb => {
@@ -57,8 +83,9 @@ pub(super) fn change(product: Product, whom: Whom<'_>, from: From<'_>) -> String
             };
             format!(
                 "CHANGE MASTER '{NAME}' TO MASTER_HOST = {host}, MASTER_PORT = {port}, MASTER_USER = {user}, \
-                 MASTER_PASSWORD = {password}, MASTER_SSL = 0, MASTER_SSL_VERIFY_SERVER_CERT = 0, MASTER_CONNECT_RETRY = 1, \
-                 MASTER_DELAY = 0, {from}"
+                 MASTER_PASSWORD = {password}, {}, MASTER_CONNECT_RETRY = 1, \
+                 MASTER_DELAY = 0, {from}",
+                Secure::options(whom.secure, "MASTER")
             )
         }
     }

@@ -68,6 +68,9 @@ pub(super) enum FeedError {
     /// It came to light when the event was half sent.
     #[error(transparent)]
     Midway(Box<Self>),
+    /// It comes without TLS, or is not known by it.
+    #[error("TLS with the replica does not come about: {0}")]
+    Tls(String),
     #[error("a replica asks for binlog `{file}` at {offset}, which is not served")]
     NotServed { file: String, offset: u64 },
 }

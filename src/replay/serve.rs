@@ -1,7 +1,7 @@
 //! The source itself: it listens, lets one replica in, and sends what the replica asks for.
 
 use std::collections::BTreeMap;
-use std::io::{self, BufWriter, ErrorKind, Read, Write};
+use std::io::{self, ErrorKind, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -15,18 +15,18 @@ use crate::human;
 use crate::mysql::binlog::{Checksum, previous_gtids};
 use crate::mysql::wire::cursor::Cursor;
 use crate::replay::answers::{Answer, Identity, answer};
+use crate::replay::door::Door;
 use crate::replay::feed::{Feed, FeedError, Served, Start, send_made};
+use crate::replay::guard::Guard;
+use crate::replay::line::Line;
 use crate::replay::made;
-use crate::replay::wire::{Door, Packets, Patient};
+use crate::replay::wire::{Packets, Patient};
 
 /// How often the listener looks whether the replay has ended.
 const POLL: Duration = Duration::from_millis(50);
 
 /// A replica has one connection, and a second while it gives the first up. Others are strangers.
 const CLIENTS_MAX: usize = 8;
-
-/// Bytes that are gathered before they are sent.
-const BUFFER_BYTES: usize = 256 * 1024;
 
 /// The longest between two heartbeats; a replica that asks for fewer is glad of more.
 const HEARTBEAT_MAX: Duration = Duration::from_secs(10);
@@ -67,6 +67,8 @@ struct Shared {
     /// Ends the dump that was asked for last: a replica that asks again has given it up.
     dump: Mutex<CancellationToken>,
     failure: Mutex<Option<String>>,
+    /// Why the last who came was not let in for want of TLS.
+    insecure: Mutex<Option<String>>,
     events: Events,
 }
 
@@ -80,7 +82,8 @@ pub struct Face {
 }
 
 impl Source {
-    /// Listens at an address (port 0: any) until the value is dropped or the token is cancelled.
+    /// Listens at an address (port 0: any) until the value is dropped or the token is cancelled. With a guard, it talks under TLS
+    /// alone.
     ///
     /// # Errors
     /// An address that cannot be listened at, or segments that cannot be read.
@@ -88,6 +91,7 @@ impl Source {
         feed: Feed,
         face: Face,
         listen: SocketAddr,
+        guard: Option<Guard>,
         events: Events,
         cancel: &CancellationToken,
     ) -> Result<Self, io::Error> {
@@ -102,6 +106,7 @@ impl Source {
             version: face.version.clone(),
             user: user.clone(),
             password: password.clone(),
+            guard,
         };
         let identity = Identity {
             server_id: face.server_id,
@@ -120,6 +125,7 @@ impl Source {
             dump: Mutex::new(cancel.child_token()),
             cancel,
             failure: Mutex::new(None),
+            insecure: Mutex::new(None),
             events,
         });
         let of_thread = shared.clone();
@@ -138,6 +144,12 @@ impl Source {
     #[must_use]
     pub fn failure(&self) -> Option<String> {
         self.shared.failure.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Returns why the last who came was not let in, where it was for want of TLS.
+    #[must_use]
+    pub fn insecure(&self) -> Option<String> {
+        self.shared.insecure.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 
@@ -180,7 +192,7 @@ fn listen_on(listener: &TcpListener, shared: &Arc<Shared>) {
 }
 
 fn client(socket: TcpStream, peer: IpAddr, shared: &Shared) {
-    match serve(socket, shared) {
+    match serve(socket, peer, shared) {
         Ok(()) => {}
         Err(FeedError::Gone(error)) => shared.events.detail(format!("the replica at {peer} has gone: {error}")),
         Err(error) => shared.events.detail(format!("the replica at {peer} cannot be served: {}", human::chain(&error))),
@@ -188,14 +200,20 @@ fn client(socket: TcpStream, peer: IpAddr, shared: &Shared) {
 }
 
 /// Serves one connection until the client hangs up or the replay ends.
-fn serve(socket: TcpStream, shared: &Shared) -> Result<(), FeedError> {
+fn serve(socket: TcpStream, peer: IpAddr, shared: &Shared) -> Result<(), FeedError> {
     let cancel = shared.cancel.child_token();
     let patient = Patient::new(socket, cancel.clone())?;
-    let mut packets = Packets::new(Buffered(BufWriter::with_capacity(BUFFER_BYTES, &patient)));
-    if !shared.door.admit(&mut packets, &nonce()?)? {
+    let mut packets = Packets::new(Line::new(&patient));
+    let admitted = shared.door.admit(&mut packets, &nonce()?);
+    let insecure = if let Err(FeedError::Tls(why)) = &admitted { Some(why.clone()) } else { None };
+    *shared.insecure.lock().unwrap_or_else(PoisonError::into_inner) = insecure;
+    if !admitted? {
         return Ok(packets.stream.flush()?);
     }
     patient.trust();
+    if let Some(cipher) = packets.stream.cipher() {
+        shared.events.detail(format!("the replica at {peer} has come in by TLS ({cipher})"));
+    }
     let mut session = Session { packets, patient: &patient, cancel, shared, set: BTreeMap::new() };
     while let Some(command) = session.packets.command()? {
         match command.split_first() {
@@ -213,30 +231,9 @@ fn nonce() -> io::Result<[u8; 20]> {
     Ok(nonce.map(|byte| b'!' + byte % 94))
 }
 
-/// A socket that gathers what is written, and sends it before it reads.
-struct Buffered<'a>(BufWriter<&'a Patient>);
-
-impl Read for Buffered<'_> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.0.flush()?;
-        let mut socket = *self.0.get_ref();
-        socket.read(buffer)
-    }
-}
-
-impl Write for Buffered<'_> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.write(bytes)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.0.flush()
-    }
-}
-
 /// A connection that has logged in.
 struct Session<'a> {
-    packets: Packets<Buffered<'a>>,
+    packets: Packets<Line<'a>>,
     patient: &'a Patient,
     cancel: CancellationToken,
     shared: &'a Shared,

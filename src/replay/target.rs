@@ -12,10 +12,11 @@ use crate::mysql::manifest::{Position, Product};
 use crate::mysql::server::Server;
 use crate::mysql::sql;
 use crate::net;
-use crate::policy::{MysqlAddress, TlsMode};
+use crate::policy::MysqlAddress;
 use crate::replay::ReplayError;
 use crate::replay::ask::{self, gtid_executed, slave_pos};
 use crate::replay::channel::{self, From, Whom};
+use crate::replay::cover::Cover;
 use crate::replay::fitness;
 use crate::replay::plan::ReplayPlan;
 use crate::replay::record::{self, Record};
@@ -30,6 +31,9 @@ const POLL: Duration = Duration::from_millis(100);
 
 /// A target that has not found its way to us after this long will not.
 const UNREACHED_MAX: Duration = Duration::from_secs(30);
+
+/// Two that do not agree on TLS in so long never will.
+const INSECURE_MAX: Duration = Duration::from_secs(3);
 
 /// A server to replay on.
 #[derive(Debug, Clone)]
@@ -89,8 +93,9 @@ impl Target {
     /// # Errors
     /// [`ReplayError::Unfit`] says why, and what to do.
     pub async fn check(&self, plan: &ReplayPlan, record: Option<&Record>, further: bool) -> Result<(), ReplayError> {
-        self.address().await?;
+        let listen = self.address().await?;
         let mut conn = self.connect().await?;
+        Cover::of(&self.server, listen.ip()).secure(&mut conn, self.product).await?;
         let checked = fitness::check(&mut conn, plan, record, further).await;
         conn.disconnect().await.ok();
         checked
@@ -178,7 +183,7 @@ impl Target {
     /// Returns where to listen: on this machine's side of the way to the target.
     async fn address(&self) -> Result<SocketAddr, ReplayError> {
         let (host, port) = match (&self.listen, &self.server.address) {
-            (Some(listen), _) => return self.private(*listen),
+            (Some(listen), _) => return Ok(*listen),
             (None, MysqlAddress::Socket(_)) => return Ok(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))),
             (None, MysqlAddress::Tcp { host, port }) => (host.clone(), *port),
         };
@@ -187,23 +192,12 @@ impl Target {
         let ways = tokio::task::spawn_blocking(move || net::ways(&network, &host, port, &cancel));
         let ways = ways.await.map_err(|error| ReplayError::Thread(error.to_string()))?;
         let local = ways.ok().and_then(|ways| ways.first().map(|way| way.local));
-        self.private(SocketAddr::new(local.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST)), 0))
-    }
-
-    /// Refuses to send over a network in the clear what the load sends under TLS.
-    fn private(&self, address: SocketAddr) -> Result<SocketAddr, ReplayError> {
-        if address.ip().is_loopback() || self.server.tls.mode == TlsMode::Off {
-            return Ok(address);
-        }
-        Err(ReplayError::Unfit {
-            why: "is on another machine and reached by TLS: the binlogs would cross the network in the clear"
-                .to_owned(),
-            hint: "run bkp on the target's machine, or allow it on this network with `--to-mysql-plain`".to_owned(),
-        })
+        Ok(SocketAddr::new(local.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST)), 0))
     }
 
     async fn open_source(&self, plan: &ReplayPlan, run: &Run) -> Result<Source, ReplayError> {
         let listen = self.address().await?;
+        let guard = Cover::of(&self.server, listen.ip()).guard(listen.ip())?;
         let face = Face {
             server_id: plan.server_ids.first().copied().unwrap_or(1),
             server_uuid: random_uuid()?,
@@ -211,7 +205,7 @@ impl Target {
             has_gtids: plan.has_gtids,
         };
         let (feed, events, cancel) = (plan.feed.clone(), run.events.clone(), run.cancel.clone());
-        let opened = tokio::task::spawn_blocking(move || Source::open(feed, face, listen, events, &cancel));
+        let opened = tokio::task::spawn_blocking(move || Source::open(feed, face, listen, guard, events, &cancel));
         let opened = opened.await.map_err(|error| ReplayError::Thread(error.to_string()))?;
         opened.map_err(|error| ReplayError::Serve { address: listen.to_string(), error })
     }
@@ -244,7 +238,9 @@ impl Target {
         };
         let naming = !plan.has_gtids && fitness::has_gtid_mode(conn, self.product).await?;
         let from = if plan.has_gtids { From::Executed } else { From::Place { place: &place, naming } };
-        let whom = Whom { address: source.address, user: &source.user, password: &source.password };
+        let secure = Cover::of(&self.server, source.address.ip()).secure(conn, self.product).await?;
+        let (user, password, secure) = (&source.user, &source.password, secure.as_ref());
+        let whom = Whom { address: source.address, user, password, secure };
         let change = channel::change(self.product, whom, from);
         conn.query_drop(change).await.map_err(at("name bkp to the target as its source"))?;
         for statement in channel::filter(self.product, &plan.filter) {
@@ -375,12 +371,15 @@ impl Target {
         if let Some(text) = source.failure() {
             return Err(ReplayError::Served(text));
         }
-        match status.receive_error() {
-            Some((text, has_stopped)) if has_stopped || reached.elapsed() > UNREACHED_MAX => {
+        match (status.receive_error(), source.insecure()) {
+            (Some((text, _)), Some(heard)) if reached.elapsed() > INSECURE_MAX => {
+                Err(ReplayError::Insecure { text: text.to_owned(), heard })
+            }
+            (Some((text, has_stopped)), _) if has_stopped || reached.elapsed() > UNREACHED_MAX => {
                 Err(ReplayError::Follow { text: text.to_owned(), address: source.address.to_string() })
             }
-            Some(_) => Ok(()),
-            None => {
+            (Some(_), _) => Ok(()),
+            (None, _) => {
                 *reached = Instant::now();
                 Ok(())
             }

@@ -10,15 +10,15 @@ use crate::event::Events;
 use crate::mysql::binlog::{Checksum, Header, Kind, MAGIC};
 use crate::mysql::manifest::Product;
 use crate::mysql::server::{Server, ServerError};
-use crate::mysql::wire::WireError;
 use crate::mysql::wire::binlog::{AtEnd, BinlogStream, FilePosition, Next, Replica};
+use crate::mysql::wire::{Wire, WireError};
 use crate::policy::{MysqlAddress, Network, Tls, TlsMode};
 use crate::replay::made::event;
-use crate::replay::{Face, Feed, Segment, Source};
+use crate::replay::{Face, Feed, Guard, Segment, Source};
 use crate::secret::Secret;
 
 /// More than a packet holds.
-const LARGE: usize = (1 << 24) + 7;
+pub(super) const LARGE: usize = (1 << 24) + 7;
 
 /// Returns a format description that stands at a file's beginning.
 pub(super) fn format() -> Vec<u8> {
@@ -34,7 +34,7 @@ pub(super) fn format() -> Vec<u8> {
 }
 
 /// Writes a binlog of statements of these lengths, and returns it with the offset after each event.
-fn segment(dir: &Path, name: &str, lengths: &[usize]) -> (Segment, Vec<u64>) {
+pub(super) fn segment(dir: &Path, name: &str, lengths: &[usize]) -> (Segment, Vec<u64>) {
     let mut bytes = MAGIC.to_vec();
     bytes.extend_from_slice(&format());
     let mut ends = vec![bytes.len() as u64];
@@ -49,10 +49,15 @@ fn segment(dir: &Path, name: &str, lengths: &[usize]) -> (Segment, Vec<u64>) {
 }
 
 fn source(feed: Feed) -> Source {
+    guarded(feed, None)
+}
+
+/// Opens a source that talks under TLS alone where it has a guard.
+pub(super) fn guarded(feed: Feed, guard: Option<Guard>) -> Source {
     let (server_uuid, version) = ("3e11fa47-71ca-11e1-9e33-c80aa9429562".to_owned(), "9.7.0".to_owned());
     let face = Face { server_id: 77, server_uuid, version, has_gtids: true };
     let here = SocketAddr::from(([127, 0, 0, 1], 0));
-    Source::open(feed, face, here, Events::silent(), &CancellationToken::new()).unwrap()
+    Source::open(feed, face, here, guard, Events::silent(), &CancellationToken::new()).unwrap()
 }
 
 fn server(source: &Source, password: &str) -> Server {
@@ -68,6 +73,15 @@ fn server(source: &Source, password: &str) -> Server {
 /// Follows until the end: the files with the offsets that they begin at, and the bytes of their events.
 fn follow(source: &Source, product: Product, from: &FilePosition) -> Result<(Vec<FilePosition>, Vec<u8>), WireError> {
     let wire = server(source, &source.password).open_wire(&CancellationToken::new()).unwrap();
+    follow_by(wire, product, from)
+}
+
+/// As [`follow`], on a connection that has logged in.
+pub(super) fn follow_by(
+    wire: Wire,
+    product: Product,
+    from: &FilePosition,
+) -> Result<(Vec<FilePosition>, Vec<u8>), WireError> {
     let uuid = "3e11fa47-71ca-11e1-9e33-c80aa9429563".to_owned();
     let replica = Replica { server_id: 5, uuid, heartbeat: Duration::from_secs(5), acknowledges: false };
     let mut stream = wire.stream_binlog(product, from, &replica, AtEnd::Stop)?;
@@ -90,7 +104,7 @@ fn take(stream: &mut BinlogStream, bytes: &mut Vec<u8>) -> Result<(), WireError>
     Ok(())
 }
 
-fn at(file: &str, offset: u64) -> FilePosition {
+pub(super) fn at(file: &str, offset: u64) -> FilePosition {
     FilePosition { file: file.to_owned(), offset }
 }
 

@@ -1,16 +1,11 @@
-//! The source's side of the protocol: packets out and in, the greeting, the check of the password, small results.
+//! The source's side of the protocol: a patient socket, packets out and in, small results.
 
 use std::cell::Cell;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
-use mysql_common::scramble::{scramble_native, scramble_sha256};
 use tokio_util::sync::CancellationToken;
-
-use crate::mysql::manifest::Product;
-use crate::mysql::wire::WireError;
-use crate::mysql::wire::cursor::Cursor;
 
 /// How often a wait looks at the signal to stop.
 const SLICE: Duration = Duration::from_millis(200);
@@ -24,21 +19,10 @@ const CONTINUED: usize = 0xFF_FFFF;
 /// A replica's commands are short: the longest carries a set of GTIDs.
 const COMMAND_BYTES_MAX: usize = 16 << 20;
 
-const LONG_PASSWORD: u32 = 1;
-const LONG_FLAG: u32 = 1 << 2;
-const CONNECT_WITH_DB: u32 = 1 << 3;
-const PROTOCOL_41: u32 = 1 << 9;
-const TRANSACTIONS: u32 = 1 << 13;
-const SECURE_CONNECTION: u32 = 1 << 15;
-const PLUGIN_AUTH: u32 = 1 << 19;
-const PLUGIN_AUTH_LENENC: u32 = 1 << 21;
-
-const OFFERED: u32 = LONG_PASSWORD | LONG_FLAG | PROTOCOL_41 | TRANSACTIONS | SECURE_CONNECTION | PLUGIN_AUTH;
-
 /// `utf8mb4_general_ci`, which both products know.
-const UTF8MB4: u8 = 45;
+pub(super) const UTF8MB4: u8 = 45;
 
-const AUTOCOMMIT: u16 = 2;
+pub(super) const AUTOCOMMIT: u16 = 2;
 
 const VAR_STRING: u8 = 0xFD;
 
@@ -143,7 +127,8 @@ impl<S: Read + Write> Packets<S> {
         }
     }
 
-    fn packet(&mut self) -> io::Result<Vec<u8>> {
+    /// Reads the next packet of an exchange.
+    pub(super) fn packet(&mut self) -> io::Result<Vec<u8>> {
         let mut header = [0; 4];
         self.stream.read_exact(&mut header)?;
         let length = u32::from_le_bytes([header[0], header[1], header[2], 0]) as usize;
@@ -157,8 +142,17 @@ impl<S: Read + Write> Packets<S> {
     }
 
     pub(super) fn ok(&mut self) -> io::Result<()> {
+        self.ok_saying(&[])
+    }
+
+    /// Says yes, and something beside it.
+    pub(super) fn ok_saying(&mut self, info: &[u8]) -> io::Result<()> {
         let [low, high] = AUTOCOMMIT.to_le_bytes();
-        self.send(&[0, 0, 0, low, high, 0, 0])
+        let mut packet = vec![0, 0, 0, low, high, 0, 0];
+        if !info.is_empty() {
+            push_bytes(&mut packet, info);
+        }
+        self.send(&packet)
     }
 
     pub(super) fn eof(&mut self) -> io::Result<()> {
@@ -283,117 +277,4 @@ fn push_bytes(packet: &mut Vec<u8>, bytes: &[u8]) {
         }
     }
     packet.extend_from_slice(&bytes[..usize::from(length)]);
-}
-
-/// Who may come in: one replica, for this one occasion.
-#[derive(Debug, Clone)]
-pub(super) struct Door {
-    pub(super) product: Product,
-    /// The version that the source had: replicas look at it.
-    pub(super) version: String,
-    pub(super) user: String,
-    pub(super) password: String,
-}
-
-impl Door {
-    fn plugin(&self) -> &'static str {
-        match self.product {
-            Product::MySql => "caching_sha2_password",
-            Product::MariaDb => "mysql_native_password",
-        }
-    }
-
-    /// Greets a client and lets it in, or not: `false` after a wrong name or password.
-    pub(super) fn admit<S: Read + Write>(&self, packets: &mut Packets<S>, nonce: &[u8; 20]) -> io::Result<bool> {
-        packets.send(&self.greeting(nonce))?;
-        let answer = packets.packet()?;
-        let Ok(login) = Login::parse(&answer) else {
-            packets.error(1043, "Bad handshake")?;
-            return Ok(false);
-        };
-        let mut proof = login.proof.to_vec();
-        if login.plugin != self.plugin().as_bytes() {
-            packets.send(&self.switch(nonce))?;
-            proof = packets.packet()?;
-        }
-        if login.user != self.user.as_bytes() || !self.is_proof(nonce, &proof) {
-            packets.error(1045, "Access denied")?;
-            return Ok(false);
-        }
-        if self.product == Product::MySql {
-            packets.send(&[1, 3])?;
-        }
-        packets.ok()?;
-        Ok(true)
-    }
-
-    fn is_proof(&self, nonce: &[u8], proof: &[u8]) -> bool {
-        let password = self.password.as_bytes();
-        match self.product {
-            Product::MySql => scramble_sha256(nonce, password).is_some_and(|expected| proof == expected),
-            Product::MariaDb => scramble_native(nonce, password).is_some_and(|expected| proof == expected),
-        }
-    }
-
-    fn greeting(&self, nonce: &[u8; 20]) -> Vec<u8> {
-        let capabilities = OFFERED.to_le_bytes();
-        let mut packet = vec![10];
-        packet.extend_from_slice(self.announced().as_bytes());
-        packet.push(0);
-        packet.extend_from_slice(&1_u32.to_le_bytes());
-        packet.extend_from_slice(&nonce[..8]);
-        packet.push(0);
-        packet.extend_from_slice(&capabilities[..2]);
-        packet.push(UTF8MB4);
-        packet.extend_from_slice(&AUTOCOMMIT.to_le_bytes());
-        packet.extend_from_slice(&capabilities[2..]);
-        packet.push(21);
-        packet.extend_from_slice(&[0; 10]);
-        packet.extend_from_slice(&nonce[8..]);
-        packet.push(0);
-        packet.extend_from_slice(self.plugin().as_bytes());
-        packet.push(0);
-        packet
-    }
-
-    fn switch(&self, nonce: &[u8; 20]) -> Vec<u8> {
-        let mut packet = vec![0xFE];
-        packet.extend_from_slice(self.plugin().as_bytes());
-        packet.push(0);
-        packet.extend_from_slice(nonce);
-        packet.push(0);
-        packet
-    }
-
-    /// MariaDB 10 greets with this prefix, lest old replicas take its first digit for that of a MySQL from the last century.
-    fn announced(&self) -> String {
-        let is_hidden = self.product == Product::MariaDb && self.version.starts_with("10.");
-        format!("{}{}", if is_hidden { "5.5.5-" } else { "" }, self.version)
-    }
-}
-
-/// The client's answer to the greeting.
-struct Login<'a> {
-    user: &'a [u8],
-    proof: &'a [u8],
-    plugin: &'a [u8],
-}
-
-impl<'a> Login<'a> {
-    fn parse(packet: &'a [u8]) -> Result<Self, WireError> {
-        let mut cursor = Cursor::new(packet);
-        let capabilities = cursor.u32()?;
-        cursor.take(4 + 1 + 23)?;
-        let user = cursor.until_nul();
-        let proof = if capabilities & PLUGIN_AUTH_LENENC == 0 {
-            let length = cursor.u8()?;
-            cursor.take(usize::from(length))?
-        } else {
-            cursor.bytes()?
-        };
-        if capabilities & CONNECT_WITH_DB != 0 {
-            cursor.until_nul();
-        }
-        Ok(Self { user, proof, plugin: cursor.until_nul() })
-    }
 }

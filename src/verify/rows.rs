@@ -191,6 +191,7 @@ mod tests {
             gtid_slave_pos: None,
             write_stall_ms: 0.0,
             variables: std::collections::BTreeMap::default(),
+            extent: crate::mysql::manifest::Extent::default(),
             schemas: Vec::new(),
             tables: vec![table("orders", orders), table("shops", vec![chunk("mall/shops/00000.tsv", None, None)])],
             objects: Vec::new(),

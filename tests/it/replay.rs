@@ -1,5 +1,7 @@
 //! Binlogs of a real server are replayed on another, up to a point, and the rows are those that were there at that point.
 
+mod tls;
+
 use std::path::Path;
 
 use bkp::mysql::gtid::Gtid;
