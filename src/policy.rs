@@ -362,6 +362,8 @@ pub struct MysqlSource {
     pub throttle: Throttle,
     /// How its binlog is captured; `None`: it is not.
     pub binlog: Option<CapturePlan>,
+    /// How old a transaction must be before a warm standby gets it.
+    pub standby_delay: Duration,
 }
 
 /// How a server's binlog is captured.

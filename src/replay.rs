@@ -17,6 +17,7 @@ use crate::run::Stopped;
 
 mod answers;
 mod ask;
+mod bounded;
 mod channel;
 mod choose;
 mod feed;
@@ -28,16 +29,20 @@ mod record;
 pub mod segments;
 mod serve;
 mod settings;
+mod stand;
 mod status;
 mod target;
 mod wire;
 
+pub(crate) use bounded::Bounded;
+pub(crate) use feed::FIRST;
 pub use feed::Feed;
 pub use plan::{Mark, ReplayPlan, Start};
 pub use point::Point;
-pub use record::Record;
+pub use record::{Record, Standby};
 pub use segments::Segment;
 pub use serve::{Face, Source};
+pub use stand::{Seen, Standing};
 pub use target::{Replayed, Target};
 
 #[derive(Debug, thiserror::Error)]

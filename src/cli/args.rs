@@ -7,10 +7,12 @@ use std::time::Duration;
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 
 mod binlog;
+mod standby;
 
 pub use binlog::{
     BinlogCaptureArgs, BinlogCommand, BinlogExportArgs, BinlogFindArgs, BinlogListArgs, ChangeArg, DaemonArgs,
 };
+pub use standby::{StandbyArgs, StandbyCommand, StandbyPromoteArgs, StandbyStartArgs, StandbyStatusArgs};
 
 /// Exit codes, for the end of `--help` and the manual.
 pub const EXIT_CODES: &str = "\
@@ -190,6 +192,9 @@ What a copy's store keeps by its own lock is listed with its date (exit 18); a l
     /// Captures, lists, searches or exports the binlogs of databases
     #[command(subcommand)]
     Binlog(BinlogCommand),
+    /// Keeps a server that follows the capture and can take over in seconds: starts, shows, promotes it
+    #[command(subcommand)]
+    Standby(Box<StandbyCommand>),
     /// Follows the binlogs of all policies until it is told to stop, and seals what is new each interval
     #[command(after_help = "\
 Examples:

@@ -16,6 +16,7 @@ mod forget;
 mod prune;
 mod replay;
 mod restore;
+mod standby;
 mod verify;
 
 use std::fmt::{Display, Write as _};
@@ -43,6 +44,7 @@ pub(super) use forget::{forget_plan, forget_plan_json, forgotten, forgotten_json
 pub(super) use prune::{prune_plan, prune_plan_json};
 use prune::{pruned, pruned_json};
 pub(super) use restore::{Proofs, restore_plan, restore_plan_json, restored, restored_json, targets};
+pub(super) use standby::{promoted, promoted_json, promotion, promotion_json, standby};
 pub(super) use verify::heal_plan;
 use verify::{heal, offer_heal, proof, verified};
 

@@ -224,6 +224,18 @@ pub(super) struct RawMysql {
     /// How the server's binlog is captured, for recovery to any moment. Default: it is not.
     #[serde(default)]
     pub(super) binlog: RawBinlog,
+    /// How a warm standby follows the capture.
+    #[serde(default)]
+    pub(super) standby: RawStandby,
+}
+
+/// A warm standby, which `bkp standby start` restores and keeps.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, expecting = "a table")]
+pub(super) struct RawStandby {
+    /// How old a transaction must be before the standby gets it, so that a mistake can be stopped; less than `binlog.window`.
+    /// Default: `0s`.
+    pub(super) delay: Option<String>,
 }
 
 /// The capture of a binlog: with a dump before, it brings back every moment since.

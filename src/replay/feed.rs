@@ -9,15 +9,13 @@ use std::time::{Duration, Instant};
 use crate::mysql::binlog::{BinlogError, Checksum, Event, GtidEvent, Kind, SegmentReader, previous_gtids};
 use crate::mysql::gtid::{Gtid, GtidSet, MariaDbGtid, Position};
 use crate::mysql::manifest::{self, Product};
+use crate::replay::bounded::{BUFFER_BYTES, Bounded};
 use crate::replay::made;
 use crate::replay::segments::Segment;
 use crate::replay::wire::Packets;
 
 /// Where the first event of a file stands.
-pub(super) const FIRST: u64 = 4;
-
-/// Read ahead of a file.
-const BUFFER_BYTES: usize = 256 * 1024;
+pub(crate) const FIRST: u64 = 4;
 
 /// How long a replica that has what is read hears nothing: it gives a silent source up, and only a write hears that it did.
 const SILENCE_MAX: Duration = Duration::from_secs(3);
@@ -49,7 +47,7 @@ pub(super) enum Start {
 }
 
 #[derive(Debug, thiserror::Error)]
-pub(super) enum FeedError {
+pub(crate) enum FeedError {
     /// The replica has gone, or the replay has ended.
     #[error(transparent)]
     Gone(#[from] io::Error),
@@ -81,33 +79,27 @@ pub(super) struct Served {
 }
 
 impl Feed {
-    /// Opens a segment at its beginning.
+    /// Opens a segment at its beginning; what came to the file since it was listed is not read.
     pub(super) fn open(segment: &Segment) -> Result<SegmentReader<impl Read + use<>>, FeedError> {
         let file = File::open(&segment.path);
         let file = file.map_err(|error| FeedError::Open { name: segment.name.clone(), error })?;
-        SegmentReader::new(BufReader::with_capacity(BUFFER_BYTES, file)).map_err(|error| read_error(segment, error))
+        SegmentReader::new(BufReader::with_capacity(BUFFER_BYTES, file.take(segment.bytes)))
+            .map_err(|error| read_error(segment, error))
     }
 
-    /// Sends all events from `start` on, and returns where they end.
-    pub(super) fn send<S: Read + Write>(
+    /// Prepares to send all events from `start` on.
+    pub(super) fn sender<'a>(
         &self,
-        packets: &mut Packets<S>,
         start: Start,
         server_id: u32,
-        sent: &AtomicU64,
-    ) -> Result<Served, FeedError> {
-        let (index, offset) = self.place(&start)?;
+        sent: &'a AtomicU64,
+    ) -> Result<Sender<'a>, FeedError> {
+        let (index, from) = self.place(&start)?;
         let skip = self.skip(start)?;
         let first = &self.segments[index];
-        let served = Served { file: first.name.clone(), offset, checksum: Self::checksum_of(first)? };
-        let mut sender = Sender { packets, skip, server_id, sent, served, is_behind: false, told: Instant::now() };
-        for (nth, segment) in self.segments.iter().enumerate().skip(index) {
-            let from = if nth == index { offset } else { FIRST };
-            let until = if nth + 1 == self.segments.len() { self.end } else { u64::MAX };
-            sender.segment(segment, from, until)?;
-        }
-        sender.catch_up()?;
-        Ok(sender.served)
+        let served = Served { file: first.name.clone(), offset: from, checksum: Self::checksum_of(first)? };
+        let (told, reader) = (Instant::now(), None);
+        Ok(Sender { skip, server_id, sent, served, from, reader, is_skipped: false, is_behind: false, told })
     }
 
     /// Returns how many of the served bytes lie before a place; `None` for one in no segment.
@@ -188,12 +180,14 @@ impl Feed {
             return Ok(found);
         }
         for (nth, segment) in self.segments.iter().enumerate() {
-            let mut reader = Self::open(segment)?;
+            let mut reader = Bounded::open(segment)?;
             let from = if nth == 0 { self.begin } else { FIRST };
             let until = if nth + 1 == self.segments.len() { self.end } else { u64::MAX };
-            while let Some((offset, gtid)) = next_gtid(&mut reader).map_err(|error| read_error(segment, error))? {
+            while let Some((offset, gtid)) =
+                next_gtid(&mut reader, until).map_err(|error| read_error(segment, error))?
+            {
                 if let Some(Gtid::MariaDb(gtid)) = gtid
-                    && (from..until).contains(&offset)
+                    && offset >= from
                     && position.get(gtid.domain) == Some(gtid)
                 {
                     found.insert(gtid.domain, gtid);
@@ -204,9 +198,9 @@ impl Feed {
     }
 }
 
-/// Goes on to the next event and returns its offset, and its GTID if it is one.
-fn next_gtid(reader: &mut SegmentReader<impl Read>) -> Result<Option<(u64, Option<Gtid>)>, BinlogError> {
-    match reader.next()? {
+/// Goes on to the next event before a bound and returns its offset, and its GTID if it is one.
+fn next_gtid(reader: &mut Bounded, until: u64) -> Result<Option<(u64, Option<Gtid>)>, BinlogError> {
+    match reader.next(until)? {
         Some(event) => Ok(Some((event.offset, gtid_of(&event)?))),
         None => Ok(None),
     }
@@ -244,51 +238,87 @@ impl Skip {
     }
 }
 
-struct Sender<'a, S> {
-    packets: &'a mut Packets<S>,
+/// Sends the events of a feed, and goes on where it stopped once the feed has grown.
+#[derive(Debug)]
+pub(super) struct Sender<'a> {
     skip: Skip,
     server_id: u32,
     sent: &'a AtomicU64,
     served: Served,
+    /// Where the first event stands that is sent of the segment at hand.
+    from: u64,
+    /// Of the segment at hand.
+    reader: Option<Bounded>,
+    /// The event before was left out.
+    is_skipped: bool,
     /// Events were left out since the last that was sent: the replica must be told how far it is.
     is_behind: bool,
     /// When the replica was last told of events that were left out.
     told: Instant,
 }
 
-impl<S: Read + Write> Sender<'_, S> {
-    fn segment(&mut self, segment: &Segment, from: u64, until: u64) -> Result<(), FeedError> {
-        self.announce(segment, from)?;
-        let mut reader = Feed::open(segment)?;
-        let mut is_skipped = false;
+impl Sender<'_> {
+    /// Sends all that the feed holds and was not sent, and returns where it ends. A feed that has grown begins no later than at the
+    /// segment at hand.
+    pub(super) fn send<S: Read + Write>(
+        &mut self,
+        feed: &Feed,
+        packets: &mut Packets<S>,
+    ) -> Result<&Served, FeedError> {
+        let file = &self.served.file;
+        let not_served = || FeedError::NotServed { file: file.clone(), offset: self.served.offset };
+        let index = feed.segments.iter().position(|segment| segment.name == *file).ok_or_else(not_served)?;
+        for (nth, segment) in feed.segments.iter().enumerate().skip(index) {
+            if nth > index {
+                (self.reader, self.from) = (None, FIRST);
+            }
+            let until = if nth + 1 == feed.segments.len() { feed.end } else { u64::MAX };
+            let mut reader = match self.reader.take() {
+                Some(reader) => reader,
+                None => self.enter(segment, packets)?,
+            };
+            self.segment(&mut reader, segment, until, packets)?;
+            self.reader = Some(reader);
+        }
+        self.catch_up(packets)?;
+        Ok(&self.served)
+    }
+
+    fn segment<S: Read + Write>(
+        &mut self,
+        reader: &mut Bounded,
+        segment: &Segment,
+        until: u64,
+        packets: &mut Packets<S>,
+    ) -> Result<(), FeedError> {
         loop {
-            let event = reader.next().map_err(|error| read_error(segment, error))?;
-            let Some(event) = event.filter(|event| event.offset < until) else { return Ok(()) };
+            let event = reader.next(until).map_err(|error| read_error(segment, error))?;
+            let Some(event) = event else { return Ok(()) };
             let (offset, end, length) = (event.offset, event.end(), event.header.length);
             if event.header.kind == Kind::FORMAT_DESCRIPTION {
-                let format = made::format_description(event.raw(), from > FIRST);
+                let format = made::format_description(event.raw(), self.from > FIRST);
                 self.served.checksum = reader.format().map_or(Checksum::None, |format| format.checksum);
-                self.send_made(&format)?;
+                send_made(packets, &format)?;
                 continue;
             }
-            if offset < from {
+            if offset < self.from {
                 continue;
             }
-            is_skipped = self.is_skipped(&event, is_skipped).map_err(|error| read_error(segment, error))?;
+            self.is_skipped = self.is_left_out(&event).map_err(|error| read_error(segment, error))?;
             self.sent.fetch_add(u64::from(length), Ordering::Relaxed);
-            if is_skipped {
+            if self.is_skipped {
                 (self.served.offset, self.is_behind) = (end, true);
-                self.break_silence()?;
+                self.break_silence(packets)?;
                 continue;
             }
-            self.catch_up()?;
-            self.send_event(&mut reader, length, segment)?;
+            self.catch_up(packets)?;
+            send_event(reader, length, segment, packets)?;
             self.served.offset = end;
         }
     }
 
     /// Tells whether an event is left out: it belongs to a transaction that the replica has.
-    fn is_skipped(&mut self, event: &Event<'_>, was_skipped: bool) -> Result<bool, BinlogError> {
+    fn is_left_out(&mut self, event: &Event<'_>) -> Result<bool, BinlogError> {
         if let Some(gtid) = gtid_of(event)? {
             return Ok(self.skip.has(&gtid));
         }
@@ -301,54 +331,54 @@ impl<S: Read + Write> Sender<'_, S> {
                 | Kind::MARIADB_GTID_LIST
                 | Kind::BINLOG_CHECKPOINT
         );
-        Ok(was_skipped && !belongs_to_file)
+        Ok(self.is_skipped && !belongs_to_file)
     }
 
-    fn announce(&mut self, segment: &Segment, from: u64) -> Result<(), FeedError> {
-        (self.served.file, self.served.offset, self.is_behind) = (segment.name.clone(), from, false);
-        let rotate = made::rotate(self.server_id, &segment.name, from, self.served.checksum);
-        self.send_made(&rotate)
+    /// Announces a segment, and opens it.
+    fn enter<S: Read + Write>(&mut self, segment: &Segment, packets: &mut Packets<S>) -> Result<Bounded, FeedError> {
+        (self.served.file, self.served.offset) = (segment.name.clone(), self.from);
+        (self.is_behind, self.is_skipped) = (false, false);
+        let rotate = made::rotate(self.server_id, &segment.name, self.from, self.served.checksum);
+        send_made(packets, &rotate)?;
+        Bounded::open(segment)
     }
 
     /// Tells the replica how far it is, after events that it was not sent.
-    fn catch_up(&mut self) -> Result<(), FeedError> {
-        if std::mem::take(&mut self.is_behind) {
-            let beat = made::heartbeat(self.server_id, &self.served);
-            beat.map_or(Ok(()), |beat| self.send_made(&beat))?;
+    fn catch_up<S: Read + Write>(&mut self, packets: &mut Packets<S>) -> Result<(), FeedError> {
+        if std::mem::take(&mut self.is_behind)
+            && let Some(beat) = made::heartbeat(self.server_id, &self.served)
+        {
+            send_made(packets, &beat)?;
         }
         Ok(())
     }
 
     /// Tells a replica that is sent nothing for long that we are still there.
-    fn break_silence(&mut self) -> Result<(), FeedError> {
+    fn break_silence<S: Read + Write>(&mut self, packets: &mut Packets<S>) -> Result<(), FeedError> {
         if self.told.elapsed() < SILENCE_MAX {
             return Ok(());
         }
         self.told = Instant::now();
-        self.catch_up()?;
-        Ok(self.packets.stream.flush()?)
+        self.catch_up(packets)?;
+        Ok(packets.stream.flush()?)
     }
+}
 
-    fn send_made(&mut self, event: &[u8]) -> Result<(), FeedError> {
-        Ok(send_made(self.packets, event)?)
-    }
-
-    fn send_event(
-        &mut self,
-        reader: &mut SegmentReader<impl Read>,
-        length: u32,
-        segment: &Segment,
-    ) -> Result<(), FeedError> {
-        let mut payload = self.packets.payload(length as usize + 1)?;
-        payload.write_all(&[0])?;
-        let copied = match reader.copy_to(&mut payload) {
-            Ok(copied) => copied,
-            Err(_) if payload.is_broken() => return Err(FeedError::Gone(io::ErrorKind::BrokenPipe.into())),
-            Err(error) => return Err(FeedError::Midway(Box::new(read_error(segment, error)))),
-        };
-        // A file that ends within the event leaves the payload short: the connection ends here.
-        if copied { Ok(payload.end()?) } else { Err(FeedError::Gone(io::ErrorKind::UnexpectedEof.into())) }
-    }
+fn send_event<S: Read + Write>(
+    reader: &mut Bounded,
+    length: u32,
+    segment: &Segment,
+    packets: &mut Packets<S>,
+) -> Result<(), FeedError> {
+    let mut payload = packets.payload(length as usize + 1)?;
+    payload.write_all(&[0])?;
+    let copied = match reader.reader.copy_to(&mut payload) {
+        Ok(copied) => copied,
+        Err(_) if payload.is_broken() => return Err(FeedError::Gone(io::ErrorKind::BrokenPipe.into())),
+        Err(error) => return Err(FeedError::Midway(Box::new(read_error(segment, error)))),
+    };
+    // A file that ends within the event leaves the payload short: the connection ends here.
+    if copied { Ok(payload.end()?) } else { Err(FeedError::Gone(io::ErrorKind::UnexpectedEof.into())) }
 }
 
 /// Sends an event that stands in no file, or not as it is sent.

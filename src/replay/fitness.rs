@@ -164,7 +164,7 @@ async fn check_gtids(
 }
 
 /// Refuses a target that is not on the way from the dump to the point: where it stands must be served.
-async fn check_further(conn: &mut Conn, plan: &ReplayPlan) -> Result<(), ReplayError> {
+pub(super) async fn check_further(conn: &mut Conn, plan: &ReplayPlan) -> Result<(), ReplayError> {
     let is_on_the_way = match &plan.executed {
         _ if !plan.has_gtids => false,
         Executed::MySql(planned) => {

@@ -347,7 +347,7 @@ fn head_of(event: &Event<'_>) -> Result<Option<Executed>, Malformed> {
 }
 
 /// Tells whether events of a kind stand at the head of every file.
-fn is_head(kind: Kind) -> bool {
+pub(super) fn is_head(kind: Kind) -> bool {
     matches!(kind, Kind::FORMAT_DESCRIPTION | Kind::PREVIOUS_GTIDS | Kind::MARIADB_GTID_LIST)
 }
 

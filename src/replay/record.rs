@@ -28,11 +28,27 @@ pub struct Record {
     pub has_begun: bool,
     /// All that was planned is applied: without GTIDs nothing else tells, once the channel is gone.
     #[serde(default)]
-    pub(super) is_over: bool,
+    pub is_over: bool,
     /// When the target was started, by its own clock, in seconds since 1970.
     pub(super) started: i64,
     /// Global variables as they were before.
     pub(super) settings: Vec<Setting>,
+    /// The target goes on following: it is a standby.
+    #[serde(default)]
+    pub standby: Option<Standby>,
+}
+
+/// What a target keeps of its life as a standby.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Standby {
+    /// The source that it follows.
+    pub source: String,
+    /// The epoch of that source's capture: another is another history.
+    pub epoch: u32,
+    /// The number by which it follows.
+    pub server_id: u32,
+    /// Somebody has begun to promote it.
+    pub is_promoting: bool,
 }
 
 /// Reads the record of an unfinished replay; `None` where there is none.

@@ -16,6 +16,7 @@ use crate::policy::{MysqlAddress, TlsMode};
 use crate::replay::ReplayError;
 use crate::replay::ask::{self, gtid_executed, slave_pos};
 use crate::replay::channel::{self, From, Whom};
+use crate::replay::feed::Feed;
 use crate::replay::fitness;
 use crate::replay::plan::ReplayPlan;
 use crate::replay::record::{self, Record};
@@ -76,10 +77,7 @@ impl Target {
     /// [`ReplayError`] where the target cannot be asked.
     pub async fn executed(&self) -> Result<Executed, ReplayError> {
         let mut conn = self.connect().await?;
-        let executed = match self.product {
-            Product::MySql => gtid_executed(&mut conn).await.map(Executed::MySql),
-            Product::MariaDb => Ok(Executed::parse(self.product, &slave_pos(&mut conn).await?)?),
-        };
+        let executed = self.executed_on(&mut conn).await;
         conn.disconnect().await.ok();
         executed
     }
@@ -119,7 +117,8 @@ impl Target {
             // What an earlier recovery has told the target of its dump holds.
             let (is_loaded, has_begun, started) = (further, further, 0);
             let (snapshot, is_over) = (snapshot.to_owned(), false);
-            Record { snapshot, begin, end, is_loaded, was_empty, has_begun, is_over, started, settings }
+            let standby = None;
+            Record { snapshot, begin, end, is_loaded, was_empty, has_begun, is_over, started, settings, standby }
         };
         record::write(&mut conn, &record).await?;
         self.stop(&mut conn).await?;
@@ -145,28 +144,41 @@ impl Target {
     /// # Errors
     /// [`ReplayError`]; the target then keeps the record and what has been applied.
     pub async fn replay(&self, plan: &ReplayPlan, run: &Run) -> Result<Replayed, ReplayError> {
-        let began = run.clock.instant();
         let mut conn = self.connect().await?;
         ask::lock(&mut conn).await?;
-        let record = record::read(&mut conn).await?.ok_or_else(no_record)?;
+        let replayed = self.replay_on(&mut conn, plan, run).await;
+        conn.disconnect().await.ok();
+        replayed
+    }
+
+    /// Replays on a connection that has the lock.
+    pub(super) async fn replay_on(
+        &self,
+        conn: &mut Conn,
+        plan: &ReplayPlan,
+        run: &Run,
+    ) -> Result<Replayed, ReplayError> {
+        let began = run.clock.instant();
+        let record = record::read(conn).await?.ok_or_else(no_record)?;
         let mut replayed = Replayed { transactions: plan.transactions, bytes: plan.bytes, ..Replayed::default() };
         if record.is_over {
             run.events.note("the replay is over already: what is left is to tidy up");
+        } else if record.standby.is_some() && self.is_done(conn, plan, &Status::default()).await? {
+            run.events.detail("the standby has applied all of it already");
         } else if plan.transactions > 0 {
             let source = self.open_source(plan, run).await?;
-            self.follow(&mut conn, plan, &source, record.clone()).await?;
-            self.wait(&mut conn, plan, &source, run).await?;
+            self.follow(conn, plan, &source, record.clone()).await?;
+            self.wait(conn, plan, &source, run).await?;
         } else if !record.has_begun {
-            self.say_dumped(&mut conn, plan).await?;
+            self.say_dumped(conn, plan).await?;
         }
-        replayed.executed = self.compare(&mut conn, plan).await?;
-        self.finish(&mut conn, &record, &mut replayed).await?;
-        conn.disconnect().await.ok();
+        replayed.executed = self.compare(conn, plan).await?;
+        self.finish(conn, &record, &mut replayed).await?;
         replayed.took = run.clock.instant().duration_since(began);
         Ok(replayed)
     }
 
-    async fn connect(&self) -> Result<Conn, ReplayError> {
+    pub(super) async fn connect(&self) -> Result<Conn, ReplayError> {
         let mut conn = self.server.connect().await?;
         if self.skip_binlog {
             // Who may not keeps the record in the binlog, as the load keeps its rows there.
@@ -203,14 +215,20 @@ impl Target {
     }
 
     async fn open_source(&self, plan: &ReplayPlan, run: &Run) -> Result<Source, ReplayError> {
-        let listen = self.address().await?;
         let face = Face {
             server_id: plan.server_ids.first().copied().unwrap_or(1),
             server_uuid: random_uuid()?,
             version: plan.version.clone(),
             has_gtids: plan.has_gtids,
+            replica: None,
         };
-        let (feed, events, cancel) = (plan.feed.clone(), run.events.clone(), run.cancel.clone());
+        self.serve(plan.feed.clone(), face, run).await
+    }
+
+    /// Serves a feed where the target can reach it.
+    pub(super) async fn serve(&self, feed: Feed, face: Face, run: &Run) -> Result<Source, ReplayError> {
+        let listen = self.address().await?;
+        let (events, cancel) = (run.events.clone(), run.cancel.clone());
         let opened = tokio::task::spawn_blocking(move || Source::open(feed, face, listen, events, &cancel));
         let opened = opened.await.map_err(|error| ReplayError::Thread(error.to_string()))?;
         opened.map_err(|error| ReplayError::Serve { address: listen.to_string(), error })
@@ -256,7 +274,7 @@ impl Target {
     }
 
     /// Tells the target which transactions the dump holds.
-    async fn say_dumped(&self, conn: &mut Conn, plan: &ReplayPlan) -> Result<(), ReplayError> {
+    pub(super) async fn say_dumped(&self, conn: &mut Conn, plan: &ReplayPlan) -> Result<(), ReplayError> {
         if !plan.has_gtids {
             return Ok(());
         }
@@ -281,14 +299,14 @@ impl Target {
         }
     }
 
-    async fn stop(&self, conn: &mut Conn) -> Result<(), ReplayError> {
+    pub(super) async fn stop(&self, conn: &mut Conn) -> Result<(), ReplayError> {
         match conn.query_drop(channel::stop(self.product)).await {
             Err(mysql_async::Error::Server(error)) if channel::is_absent(error.code) => Ok(()),
             done => done.map_err(ReplayError::at("stop the replay on the target")),
         }
     }
 
-    async fn forget(&self, conn: &mut Conn) -> Result<(), ReplayError> {
+    pub(super) async fn forget(&self, conn: &mut Conn) -> Result<(), ReplayError> {
         self.stop(conn).await?;
         match conn.query_drop(channel::forget(self.product)).await {
             Err(mysql_async::Error::Server(error)) if channel::is_absent(error.code) => Ok(()),
@@ -297,7 +315,7 @@ impl Target {
     }
 
     /// Returns the status of our channel.
-    async fn status(&self, conn: &mut Conn) -> Result<Option<Status>, ReplayError> {
+    pub(super) async fn status(&self, conn: &mut Conn) -> Result<Option<Status>, ReplayError> {
         let all = status::read(conn, self.product).await?;
         Ok(all.into_iter().find(|(name, _)| channel::is_ours(name)).map(|(_, status)| status))
     }
@@ -335,7 +353,7 @@ impl Target {
         }
     }
 
-    async fn refuse_failure(
+    pub(super) async fn refuse_failure(
         &self,
         conn: &mut Conn,
         status: &Status,
@@ -401,11 +419,14 @@ impl Target {
             WHERE status IN ('SLAVESIDE_DISABLED', 'REPLICA_SIDE_DISABLED')";
         replayed.events_off = conn.query(off).await.map_err(ReplayError::at("list the target's events"))?;
         settings::put_back(conn, &record.settings).await?;
+        if record.standby.is_some() {
+            settings::open(conn).await?;
+        }
         record::remove(conn).await
     }
 }
 
-fn no_record() -> ReplayError {
+pub(super) fn no_record() -> ReplayError {
     ReplayError::Unfit {
         why: "keeps no record of the replay any more".to_owned(),
         hint: "somebody has dropped the schema `bkp_restore`: restore anew".to_owned(),
@@ -413,7 +434,7 @@ fn no_record() -> ReplayError {
 }
 
 /// Returns a number for the target that no transaction's server bears.
-fn server_id(plan: &ReplayPlan) -> Result<u32, ReplayError> {
+pub(super) fn server_id(plan: &ReplayPlan) -> Result<u32, ReplayError> {
     loop {
         let mut random = [0; 4];
         getrandom::fill(&mut random).map_err(|error| ReplayError::Thread(error.to_string()))?;
@@ -424,7 +445,7 @@ fn server_id(plan: &ReplayPlan) -> Result<u32, ReplayError> {
     }
 }
 
-fn random_uuid() -> Result<String, ReplayError> {
+pub(super) fn random_uuid() -> Result<String, ReplayError> {
     let mut random = [0; 16];
     getrandom::fill(&mut random).map_err(|error| ReplayError::Thread(error.to_string()))?;
     Ok(crate::mysql::gtid::Uuid::from_bytes(random).to_string())

@@ -6,10 +6,10 @@ use std::sync::Arc;
 use tempfile::TempDir;
 
 use crate::capture::CaptureError;
-use crate::capture::chain::{Epoch, Segment as Captured};
+use crate::capture::chain::{Chain, Epoch, Segment as Captured};
 use crate::capture::stored::{self, Stored};
 use crate::event::Unit;
-use crate::mysql::manifest::{Manifest, Product};
+use crate::mysql::manifest::{Manifest, Position, Product};
 use crate::policy::Policy;
 use crate::replay::segments::{self, Segment};
 use crate::replay::{Point, ReplayError};
@@ -86,7 +86,7 @@ fn not_captured(stored: &Stored, manifest: &Manifest) -> ReplayError {
 const SCRATCH: &str = "replay-";
 
 /// Makes a directory of our own beside the catalog: binlogs hold rows. Those of runs that were killed go.
-fn scratch(state_dir: &Path, run: &Run) -> Result<TempDir, RestoreError> {
+pub(crate) fn scratch(state_dir: &Path, run: &Run) -> Result<TempDir, RestoreError> {
     let fault = |error| RestoreError::from(Box::new(ReplayError::Dir { dir: state_dir.to_owned(), error }));
     std::fs::create_dir_all(state_dir).map_err(fault)?;
     for entry in std::fs::read_dir(state_dir).map_err(fault)? {
@@ -108,6 +108,21 @@ fn is_left(name: &str) -> bool {
     process.is_some_and(|process| !Path::new(&format!("/proc/{process}")).exists())
 }
 
+/// Finds the epoch that goes on from a dump: the newest of its server whose file had been begun by then.
+pub(crate) fn epoch_of<'a>(chain: &'a Chain, manifest: &Manifest) -> Option<&'a Epoch> {
+    let is_it = |epoch: &&Epoch| {
+        epoch.server.server == manifest.server && epoch.segments.iter().any(|segment| holds(segment, manifest))
+    };
+    chain.epochs.iter().rev().find(is_it)
+}
+
+/// Tells whether a segment of its server's holds a dump's position.
+fn holds(segment: &Captured, manifest: &Manifest) -> bool {
+    let was_begun = i64::from(segment.created) <= manifest.taken_at.timestamp();
+    let is_there = |place: &Position| segment.file == place.file && segment.bytes >= place.offset;
+    was_begun && manifest.position.as_ref().is_some_and(is_there)
+}
+
 /// The captured segments from a dump's position on.
 struct Way<'a> {
     epoch: &'a Epoch,
@@ -119,14 +134,9 @@ struct Way<'a> {
 impl<'a> Way<'a> {
     /// Finds the stretch that holds a dump's position: of the newest epoch of its server whose file had been begun by then.
     fn from(stored: &'a Stored, manifest: &Manifest) -> Option<Self> {
-        let position = manifest.position.as_ref()?;
+        let epoch = epoch_of(&stored.chain, manifest)?;
         let epochs = &stored.chain.epochs;
-        let holds = |segment: &Captured| {
-            let was_begun = i64::from(segment.created) <= manifest.taken_at.timestamp();
-            segment.file == position.file && segment.bytes >= position.offset && was_begun
-        };
-        let is_it = |epoch: &&Epoch| epoch.server.server == manifest.server && epoch.segments.iter().any(holds);
-        let epoch = epochs.iter().rev().find(is_it)?;
+        let holds = |segment: &Captured| holds(segment, manifest);
         let stretch = epoch.stretches().into_iter().find(|stretch| stretch.segments.iter().any(holds))?;
         let first = stretch.segments.iter().position(holds)?;
         let segments = &stretch.segments[first..];

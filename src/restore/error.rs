@@ -54,6 +54,8 @@ pub enum RestoreError {
     PartialReplay(String),
     #[error("load into a target that is in the middle of a replay after snapshot {0}")]
     InReplay(String),
+    #[error("load into a target that is a standby of `{0}`")]
+    Standby(String),
     #[error(transparent)]
     Captured(#[from] Box<CaptureError>),
     #[error(transparent)]
@@ -105,6 +107,7 @@ impl RestoreError {
             Self::InReplay(_) => {
                 "go on with it: the same command with its `--point-in-time` and `--binlogs`; or give it up: RESET REPLICA ALL FOR CHANNEL 'bkp' (MariaDB: RESET SLAVE 'bkp' ALL), then drop what was restored and the schema `bkp_restore`"
             }
+            Self::Standby(_) => "`bkp standby promote` ends that and opens it to everybody's writes",
             Self::Captured(error) => return error.hint(),
             Self::Replay(error) => return error.hint(),
             Self::Manifest(error) => return error.hint(),

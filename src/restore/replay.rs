@@ -75,6 +75,7 @@ impl Found {
         // Of a load that is under way, the first rows are in.
         let is_empty = state.holdings.is_empty() || (state.progress.is_some() && !request.overwrite);
         match (&record, &request.replay) {
+            (Some(Record { standby: Some(standby), .. }), _) => Err(RestoreError::Standby(standby.source.clone())),
             (Some(record), None) => Err(RestoreError::InReplay(record.snapshot.clone())),
             _ => Ok(Self { target, record, is_loaded, is_empty }),
         }

@@ -37,6 +37,7 @@ mod s3;
 mod sandbox;
 mod schedule;
 mod servers;
+mod standby;
 mod stores;
 mod world;
 mod wrapper;

@@ -1,0 +1,253 @@
+//! A target that goes on following, as a warm standby, until it is promoted.
+
+use std::time::Instant;
+
+use mysql_async::Conn;
+use mysql_async::prelude::Queryable;
+
+use crate::mysql::gtid::Executed;
+use crate::mysql::manifest::{Position, Product};
+use crate::replay::ask::{self, LOCK, gtid_executed, slave_pos};
+use crate::replay::channel::{self, From, Whom};
+use crate::replay::feed::Feed;
+use crate::replay::fitness;
+use crate::replay::plan::{ReplayPlan, Start, is_head};
+use crate::replay::record::{self, Record, Standby};
+use crate::replay::segments::Segment;
+use crate::replay::serve::Source;
+use crate::replay::settings;
+use crate::replay::target::{Replayed, Target, no_record, random_uuid, server_id};
+use crate::replay::{Face, ReplayError};
+use crate::run::Run;
+
+/// A standby that is ours as long as the value lives: nobody else replays on it.
+pub struct Standing {
+    target: Target,
+    conn: Conn,
+    /// When the target was last seen to have found its way to us.
+    reached: Instant,
+}
+
+/// What a target says of itself as a standby.
+#[derive(Debug, Clone)]
+pub struct Seen {
+    pub record: Option<Record>,
+    pub executed: Executed,
+    pub is_receiving: bool,
+    pub is_applying: bool,
+    pub is_read_only: bool,
+    /// Somebody serves it, or replays on it.
+    pub is_held: bool,
+    pub error: Option<String>,
+}
+
+impl Target {
+    /// Makes a target on which the plan's dump is loaded a standby, and tells it which transactions the dump holds. Done once; from
+    /// then on the target itself knows how far it is.
+    ///
+    /// # Errors
+    /// [`ReplayError`] where the target refuses, or another works on it.
+    pub async fn make_standby(&self, plan: &ReplayPlan, source: &str, epoch: u32) -> Result<(), ReplayError> {
+        let mut conn = self.connect().await?;
+        ask::lock(&mut conn).await?;
+        let record = record::read(&mut conn).await?.ok_or_else(no_record)?;
+        self.forget(&mut conn).await?;
+        self.say_dumped(&mut conn, plan).await?;
+        let standby = Standby { source: source.to_owned(), epoch, server_id: server_id(plan)?, is_promoting: false };
+        let record = Record { has_begun: true, standby: Some(standby), ..record };
+        record::write(&mut conn, &record).await?;
+        conn.disconnect().await.ok();
+        Ok(())
+    }
+
+    /// Takes a standby for as long as the value lives.
+    ///
+    /// # Errors
+    /// [`ReplayError::Busy`] where another has it.
+    pub async fn stand(&self) -> Result<Standing, ReplayError> {
+        let mut conn = self.connect().await?;
+        ask::lock(&mut conn).await?;
+        Ok(Standing { target: self.clone(), conn, reached: Instant::now() })
+    }
+
+    /// Takes a standby away from whoever serves it, and stops its stream.
+    ///
+    /// # Errors
+    /// [`ReplayError`] where the target refuses.
+    pub async fn take_over(&self) -> Result<Standing, ReplayError> {
+        let mut conn = self.connect().await?;
+        let at = || ReplayError::at("take the standby over from who serves it");
+        let holder: Option<Option<u64>> =
+            conn.query_first(format!("SELECT IS_USED_LOCK('{LOCK}')")).await.map_err(at())?;
+        if let Some(holder) = holder.flatten() {
+            match conn.query_drop(format!("KILL {holder}")).await {
+                // ER_NO_SUCH_THREAD: it has gone by itself.
+                Err(mysql_async::Error::Server(error)) if error.code == 1094 => {}
+                killed => killed.map_err(at())?,
+            }
+        }
+        ask::lock(&mut conn).await?;
+        self.stop(&mut conn).await?;
+        Ok(Standing { target: self.clone(), conn, reached: Instant::now() })
+    }
+
+    /// Looks how a standby is, beside whoever serves it.
+    ///
+    /// # Errors
+    /// [`ReplayError`] where the target cannot be asked.
+    pub async fn look(&self) -> Result<Seen, ReplayError> {
+        let mut conn = self.connect().await?;
+        let record = record::read(&mut conn).await?;
+        let status = self.status(&mut conn).await?;
+        let asked = format!("SELECT CAST(@@GLOBAL.read_only AS CHAR), IS_USED_LOCK('{LOCK}') IS NOT NULL");
+        let row: Option<(String, bool)> =
+            conn.query_first(asked).await.map_err(ReplayError::at("ask the target whether it can be written to"))?;
+        let (read_only, is_held) = row.unwrap_or_default();
+        let executed = self.executed_on(&mut conn).await?;
+        let mut error = status.as_ref().and_then(|status| status.apply_error().map(str::to_owned));
+        if error.is_some() {
+            error = fitness::worker_error(&mut conn, self.product).await.or(error);
+        }
+        conn.disconnect().await.ok();
+        Ok(Seen {
+            record,
+            executed,
+            is_receiving: status.as_ref().is_some_and(|status| status.is_receiving()),
+            is_applying: status.as_ref().is_some_and(|status| !status.has_stopped()),
+            is_read_only: !matches!(read_only.as_str(), "0" | "OFF"),
+            is_held,
+            error,
+        })
+    }
+
+    pub(super) async fn executed_on(&self, conn: &mut Conn) -> Result<Executed, ReplayError> {
+        match self.product {
+            Product::MySql => gtid_executed(conn).await.map(Executed::MySql),
+            Product::MariaDb => Ok(Executed::parse(self.product, &slave_pos(conn).await?)?),
+        }
+    }
+}
+
+impl Start {
+    /// Starts at the beginning of a segment, before which this had been executed.
+    ///
+    /// # Errors
+    /// [`ReplayError`] where the segment cannot be read.
+    pub fn at_head(product: Product, segment: &Segment, before: &Executed) -> Result<Self, ReplayError> {
+        let damaged = |error| ReplayError::Binlog { name: segment.name.clone(), error: Box::new(error) };
+        let mut reader = Feed::open(segment)?;
+        let mut offset = None;
+        while let Some(event) = reader.next().map_err(damaged)? {
+            if !is_head(event.header.kind) {
+                offset = Some(event.offset);
+                break;
+            }
+        }
+        let offset = offset.unwrap_or_else(|| reader.offset());
+        let gtid = match before {
+            Executed::MySql(set) => set.to_string(),
+            Executed::MariaDb(state) => state.position().to_string(),
+        };
+        Ok(Self { product, position: Position { file: segment.name.clone(), offset }, gtid: Some(gtid) })
+    }
+}
+
+impl Standing {
+    /// Returns the record of the standby; `None` once somebody has promoted it.
+    ///
+    /// # Errors
+    /// [`ReplayError`] where the target cannot be asked.
+    pub async fn record(&mut self) -> Result<Option<Record>, ReplayError> {
+        record::read(&mut self.conn).await
+    }
+
+    /// Returns what it has executed.
+    ///
+    /// # Errors
+    /// [`ReplayError`] where the target cannot be asked.
+    pub async fn executed(&mut self) -> Result<Executed, ReplayError> {
+        self.target.executed_on(&mut self.conn).await
+    }
+
+    /// Serves a feed to it, and to nobody that comes without the number it was given.
+    ///
+    /// # Errors
+    /// [`ReplayError::Serve`] where no address can be listened at.
+    pub async fn serve(&self, feed: Feed, standby: &Standby, version: &str, run: &Run) -> Result<Source, ReplayError> {
+        let face = Face {
+            // Another than the standby's: those have the upper half.
+            server_id: 1,
+            server_uuid: random_uuid()?,
+            version: version.to_owned(),
+            has_gtids: true,
+            replica: Some(standby.server_id),
+        };
+        self.target.serve(feed, face, run).await
+    }
+
+    /// Closes it to everybody's writes and makes it follow the source, from what it has executed. Its settings are made anew: a
+    /// restart of its server has lost them.
+    ///
+    /// # Errors
+    /// [`ReplayError`] where the target refuses.
+    pub async fn follow(&mut self, source: &Source, standby: &Standby) -> Result<(), ReplayError> {
+        let (target, conn) = (&self.target, &mut self.conn);
+        let product = target.product;
+        target.stop(conn).await?;
+        settings::apply(conn, &settings::wanted(product, target.threads, standby.server_id)).await?;
+        settings::close(conn, product).await?;
+        let whom = Whom { address: source.address, user: &source.user, password: &source.password };
+        let change = channel::change(product, whom, From::Executed);
+        conn.query_drop(change).await.map_err(ReplayError::at("name bkp to the standby as its source"))?;
+        if let Some((name, value)) = target.status(conn).await?.unwrap_or_default().filter() {
+            return Err(fitness::filtered(name, value));
+        }
+        conn.query_drop(channel::start(product)).await.map_err(ReplayError::at("start the stream on the standby"))?;
+        self.reached = Instant::now();
+        Ok(())
+    }
+
+    /// Looks how far it has applied the source's binlogs; what keeps it from going on is an error.
+    ///
+    /// # Errors
+    /// [`ReplayError`]
+    pub async fn applied(&mut self, source: &Source) -> Result<Position, ReplayError> {
+        let status = self.target.status(&mut self.conn).await?.ok_or_else(no_record)?;
+        self.target.refuse_failure(&mut self.conn, &status, source, &mut self.reached).await?;
+        Ok(status.applied())
+    }
+
+    /// Stops its stream; it stays where it is.
+    ///
+    /// # Errors
+    /// [`ReplayError`] where the target refuses.
+    pub async fn stop(&mut self) -> Result<(), ReplayError> {
+        self.target.stop(&mut self.conn).await
+    }
+
+    /// Tells whether it stands on the way to the plan's end, and not past it.
+    ///
+    /// # Errors
+    /// [`ReplayError::Unfit`] where it does not.
+    pub async fn may_reach(&mut self, plan: &ReplayPlan) -> Result<(), ReplayError> {
+        fitness::check_further(&mut self.conn, plan).await
+    }
+
+    /// Replays up to the plan's end, proves that it has executed what was planned, lets go of channel and record, and lets everybody
+    /// write. Broken off anywhere, the next promotion goes on.
+    ///
+    /// # Errors
+    /// [`ReplayError`]; the standby then keeps its record, and is closed to everybody's writes.
+    pub async fn promote(mut self, plan: &ReplayPlan, run: &Run) -> Result<Replayed, ReplayError> {
+        let product = self.target.product;
+        settings::half_open(&mut self.conn, product).await?;
+        let record = record::read(&mut self.conn).await?.ok_or_else(no_record)?;
+        if !record.is_over {
+            let standby = record.standby.clone().map(|standby| Standby { is_promoting: true, ..standby });
+            record::write(&mut self.conn, &Record { end: plan.end.clone(), standby, ..record }).await?;
+        }
+        let replayed = self.target.replay_on(&mut self.conn, plan, run).await?;
+        self.conn.disconnect().await.ok();
+        Ok(replayed)
+    }
+}

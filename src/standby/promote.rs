@@ -1,0 +1,215 @@
+//! The promotion: on to a recovery point, proved, and open to everybody's writes.
+
+use std::time::{Duration, Instant};
+
+use crate::mysql::gtid::{Executed, Gtid};
+use crate::mysql::manifest::Product;
+use crate::replay::segments::{self, Segment};
+use crate::replay::{Mark, Point, Record, ReplayError, ReplayPlan, Start, Target};
+use crate::run::Run;
+use crate::standby::progress::Progress;
+use crate::standby::shelf::Shelf;
+use crate::standby::way::Way;
+use crate::standby::{Standby, StandbyError};
+
+/// What a promotion will do.
+pub struct Promotion<'a> {
+    pub plan: ReplayPlan,
+    /// What the standby had executed as this was planned.
+    pub executed: Executed,
+    target: Target,
+    /// Holds the binlogs for as long as they are served.
+    _shelf: Shelf<'a>,
+}
+
+/// What a promotion did.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Promoted {
+    /// From the begin of the promotion to the server that everybody can write to.
+    pub downtime: Duration,
+    /// The last transaction that it holds; `None`: none came since the beginning of the first segment that was needed.
+    pub last: Option<Mark>,
+    /// What it has executed, as it says.
+    pub executed: String,
+    /// Transactions that were prepared (XA) and neither committed nor rolled back.
+    pub prepared: u64,
+    /// Events that came by the binlogs: a replica switches them off.
+    pub events_off: Vec<String>,
+}
+
+impl<'a> Standby<'a> {
+    /// Promotes the standby to a point: nothing is lost before it, and nothing behind it comes. `began` is when the operator said so.
+    /// Broken off anywhere, the same call goes on.
+    ///
+    /// # Errors
+    /// [`StandbyError::Passed`] where it has applied more than that; nothing is changed then.
+    pub async fn promote(
+        &self,
+        point: &Point,
+        up_to_gap: bool,
+        began: Instant,
+        run: &Run,
+    ) -> Result<Promoted, StandbyError> {
+        let promotion = self.plan_promotion(point, up_to_gap, run).await?;
+        self.carry_out(promotion, point, began, run).await
+    }
+
+    /// Plans a promotion. Changes nothing.
+    ///
+    /// # Errors
+    /// Those of [`Standby::promote`].
+    pub async fn plan_promotion(
+        &self,
+        point: &Point,
+        up_to_gap: bool,
+        run: &Run,
+    ) -> Result<Promotion<'a>, StandbyError> {
+        let mut shelf = Shelf::new(self.policy, self.source, run)?;
+        let chain = shelf.newest(run).await?;
+        let product = chain.epochs.last().map_or(Product::MySql, |epoch| epoch.server.product);
+        let target = self.target_of(product);
+        let record = target.record().await?;
+        let mark = self.own(record.as_ref())?;
+        let executed = target.executed().await?;
+        let way = Way::new(&chain, mark.epoch, &executed)?;
+        let mut found = segments::Run { gap: way.end.map(|end| end.between), as_of: way.as_of, ..Default::default() };
+        for captured in &way.segments {
+            let segment = shelf.segment(mark.epoch, captured, run).await?;
+            // Behind it an event may stand that is not whole.
+            found.segments.push(Segment { bytes: captured.bytes, ..segment });
+        }
+        let before = way.segments.first().and_then(|first| first.before.as_deref()).unwrap_or_default();
+        let before = Executed::parse(product, before)?;
+        let point = point_of(record.as_ref(), point);
+        let plan = plan(product, before, found, point.clone(), up_to_gap, run).await;
+        let passed = || StandbyError::Passed { point: point.to_string(), executed: executed.to_string() };
+        match plan {
+            Ok(plan) if is_past(&executed, &plan.executed) => Err(passed()),
+            Ok(plan) => Ok(Promotion { plan, executed, target, _shelf: shelf }),
+            // It lies before all that is still needed.
+            Err(StandbyError::Replay(ReplayError::NoSuchTransaction { .. } | ReplayError::NoBoundary { .. }))
+                if lies_within(&executed, &point) =>
+            {
+                Err(passed())
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Carries a promotion out.
+    ///
+    /// # Errors
+    /// Those of [`Standby::promote`].
+    pub async fn carry_out(
+        &self,
+        promotion: Promotion<'_>,
+        point: &Point,
+        began: Instant,
+        run: &Run,
+    ) -> Result<Promoted, StandbyError> {
+        let Promotion { plan, target, _shelf, .. } = promotion;
+        let mut standing = target.take_over().await?;
+        // The stream went on until now.
+        let executed = standing.executed().await?;
+        if is_past(&executed, &plan.executed) {
+            return Err(StandbyError::Passed { point: point.to_string(), executed: executed.to_string() });
+        }
+        standing.may_reach(&plan).await?;
+        let replayed = standing.promote(&plan, run).await?;
+        let downtime = began.elapsed();
+        Progress::remove(&self.policy.state_dir, self.source);
+        let (prepared, events_off) = (replayed.prepared, replayed.events_off);
+        Ok(Promoted { downtime, last: plan.last, executed: replayed.executed, prepared, events_off })
+    }
+}
+
+/// Returns the point to go to. A promotion that has got there goes on with what it has applied.
+fn point_of(record: Option<&Record>, asked: &Point) -> Point {
+    match record.filter(|record| record.is_over) {
+        Some(record) => Point::Position(record.end.clone()),
+        None => asked.clone(),
+    }
+}
+
+async fn plan(
+    product: Product,
+    before: Executed,
+    found: segments::Run,
+    point: Point,
+    up_to_gap: bool,
+    run: &Run,
+) -> Result<ReplayPlan, StandbyError> {
+    let run = run.clone();
+    let planned = tokio::task::spawn_blocking(move || {
+        let first = found.segments.first().ok_or(ReplayError::NoPosition)?;
+        let start = Start::at_head(product, first, &before)?;
+        ReplayPlan::new(&start, &found, &point, up_to_gap, &run)
+    });
+    let plan = planned.await.map_err(|error| StandbyError::Thread(error.to_string()))??;
+    // A standby goes by GTIDs, also where none has come since.
+    Ok(ReplayPlan { has_gtids: true, ..plan })
+}
+
+/// Tells whether more is executed than planned. What a server did under a name of its own is not of the source.
+fn is_past(executed: &Executed, planned: &Executed) -> bool {
+    match (executed, planned) {
+        (Executed::MySql(executed), Executed::MySql(planned)) => {
+            let more = executed.subtract(planned);
+            more.iter().any(|(origin, _)| planned.iter().any(|(other, _)| origin == other))
+        }
+        (Executed::MariaDb(executed), Executed::MariaDb(planned)) => {
+            let planned = planned.position();
+            executed.iter().any(|gtid| planned.get(gtid.domain).is_none_or(|last| last.sequence < gtid.sequence))
+        }
+        _ => false,
+    }
+}
+
+/// Tells whether a point names a transaction that is executed, or a place.
+fn lies_within(executed: &Executed, point: &Point) -> bool {
+    match (point, executed) {
+        (Point::Gtid(Gtid::MariaDb(gtid)) | Point::Before(Gtid::MariaDb(gtid)), Executed::MariaDb(state)) => {
+            state.position().get(gtid.domain).is_some_and(|last| gtid.sequence <= last.sequence)
+        }
+        (Point::Gtid(gtid) | Point::Before(gtid), executed) => executed.contains(gtid),
+        (Point::Position(_), _) => true,
+        (Point::Latest | Point::At(_), _) => false,
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test may panic")]
+mod tests {
+    use super::*;
+
+    const SERVER: &str = "3e11fa47-71ca-11e1-9e33-c80aa9429562";
+
+    fn mysql(text: &str) -> Executed {
+        Executed::parse(Product::MySql, text).unwrap()
+    }
+
+    fn mariadb(text: &str) -> Executed {
+        Executed::parse(Product::MariaDb, text).unwrap()
+    }
+
+    #[test]
+    fn a_standby_is_past_a_point_only_by_transactions_of_the_source() {
+        let set = |last: u64| mysql(&format!("{SERVER}:1-{last}"));
+        let own = mysql(&format!("{SERVER}:1-7,aaaaaaaa-71ca-11e1-9e33-c80aa9429562:1-3"));
+        assert!(!is_past(&set(7), &set(7)) && !is_past(&set(7), &set(9)) && !is_past(&own, &set(7)));
+        assert!(is_past(&set(8), &set(7)) && is_past(&own, &set(6)));
+        assert!(!is_past(&mariadb("0-1-7"), &mariadb("0-1-7,3-1-2")) && !is_past(&mariadb("0-1-7"), &mariadb("0-2-9")));
+        assert!(is_past(&mariadb("0-1-7,3-1-3"), &mariadb("0-1-7,3-1-2")));
+        assert!(is_past(&mariadb("0-1-7,3-1-3"), &mariadb("0-1-7")), "a domain that the plan has not");
+    }
+
+    #[test]
+    fn a_point_before_all_that_is_needed_lies_within_what_is_executed() {
+        let before = |gtid: &str| Point::Before(gtid.parse().unwrap());
+        assert!(lies_within(&mariadb("0-2-9"), &before("0-1-9")) && !lies_within(&mariadb("0-2-9"), &before("0-1-10")));
+        let set = mysql(&format!("{SERVER}:1-7"));
+        assert!(lies_within(&set, &before(&format!("{SERVER}:7"))));
+        assert!(!lies_within(&set, &before(&format!("{SERVER}:8"))));
+        assert!(!lies_within(&set, &Point::Latest));
+    }
+}

@@ -1,0 +1,66 @@
+//! How a standby is: what it has applied, how far it lags, and whether its stream stands.
+
+use chrono::{DateTime, TimeDelta, Utc};
+
+use crate::mysql::manifest::Product;
+use crate::run::Run;
+use crate::standby::progress::Progress;
+use crate::standby::shelf::Shelf;
+use crate::standby::{Standby, StandbyError};
+
+/// A standby, as it is and as whoever serves it told.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct Status {
+    pub source: String,
+    pub target: String,
+    /// What it has executed, in the words of its product.
+    pub executed: String,
+    /// All that the source had committed by then is applied; `None`: nobody knows yet.
+    pub as_of: Option<DateTime<Utc>>,
+    pub lag_ms: Option<u64>,
+    /// The part of the lag that is wanted.
+    pub delay_ms: u64,
+    /// Somebody serves it, it receives, and it applies.
+    pub is_streaming: bool,
+    pub is_read_only: bool,
+    pub is_promoting: bool,
+    pub error: Option<String>,
+}
+
+impl Status {
+    /// Returns by how much it lags more than is wanted.
+    #[must_use]
+    pub fn late_ms(&self) -> Option<u64> {
+        self.lag_ms.map(|lag| lag.saturating_sub(self.delay_ms))
+    }
+}
+
+impl Standby<'_> {
+    /// Looks how the standby is, beside whoever serves it.
+    ///
+    /// # Errors
+    /// [`StandbyError`] where the server cannot be asked, or is no standby of the source.
+    pub async fn status(&self, run: &Run) -> Result<Status, StandbyError> {
+        let chain = Shelf::new(self.policy, self.source, run)?.newest(run).await?;
+        let product = chain.epochs.last().map_or(Product::MySql, |epoch| epoch.server.product);
+        let seen = self.target_of(product).look().await?;
+        let mark = self.own(seen.record.as_ref())?;
+        let told = Progress::read(&self.policy.state_dir, self.source)?.filter(|told| told.epoch == mark.epoch);
+        let told = told.unwrap_or_default();
+        let lag = told.as_of.map(|as_of| (run.now() - as_of).max(TimeDelta::zero()));
+        let is_streaming = seen.is_held && seen.is_receiving && seen.is_applying && !mark.is_promoting;
+        Ok(Status {
+            source: self.source.to_owned(),
+            target: self.server.name(),
+            executed: seen.executed.to_string(),
+            as_of: told.as_of,
+            lag_ms: lag.and_then(|lag| lag.num_milliseconds().try_into().ok()),
+            delay_ms: u64::try_from(told.delay.as_millis()).unwrap_or(u64::MAX),
+            is_streaming,
+            is_read_only: seen.is_read_only,
+            is_promoting: mark.is_promoting,
+            // What broke the stream earlier is of no interest once it stands again.
+            error: seen.error.or_else(|| told.error.filter(|_| !is_streaming)),
+        })
+    }
+}

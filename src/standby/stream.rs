@@ -1,0 +1,297 @@
+//! The stream to a standby: what the capture has is served on, as it comes.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use tokio::time::Instant;
+
+use crate::capture::chain::Segment as Captured;
+use crate::capture::{Chain, Spool};
+use crate::human;
+use crate::mysql::gtid::Executed;
+use crate::mysql::manifest::{Position, Product};
+use crate::replay::{Feed, Source, Standby as Mark, Standing, Target};
+use crate::run::Run;
+use crate::standby::arrivals::Arrivals;
+use crate::standby::progress::Progress;
+use crate::standby::shelf::Shelf;
+use crate::standby::tide::Tide;
+use crate::standby::way::{Way, holds};
+use crate::standby::{Ended, Standby, StandbyError};
+
+/// How often it is looked whether more has come.
+const POLL: Duration = Duration::from_millis(100);
+
+/// How often the standby is asked how far it is, and the chain read: both cost more than a look at a file's size.
+const ASK_EVERY: Duration = Duration::from_millis(500);
+
+/// A source or a target that restarts is back within seconds; one that is gone is asked once a minute.
+const RETRY_MIN: Duration = Duration::from_secs(1);
+const RETRY_MAX: Duration = Duration::from_mins(1);
+
+/// Moments whose transactions the standby has not applied yet. A target that is slow needs no more to tell its lag.
+const WAITING_MAX: usize = 600;
+
+/// Streams until the run is told to stop, somebody promotes the standby, or nothing leads on. `ready` is called as the stream stands.
+pub(super) async fn follow(
+    standby: &Standby<'_>,
+    target: &Target,
+    ready: &dyn Fn(),
+    run: &Run,
+) -> Result<Ended, StandbyError> {
+    let (mut wait, mut has_stood) = (RETRY_MIN, false);
+    loop {
+        let mut is_standing = false;
+        let ended = Stream::run(standby, target, &mut is_standing, ready, run).await;
+        has_stood |= is_standing;
+        let error = match ended {
+            Ok(ended) => return Ok(ended),
+            Err(error) if run.cancel.is_cancelled() => return Err(error),
+            Err(error) => error,
+        };
+        let text = human::chain(&error);
+        tell_error(standby, &text);
+        // What has never stood is the operator's to look at, and what cannot come right by itself, too.
+        if error.is_final() || !has_stood {
+            return Err(error);
+        }
+        if is_standing {
+            wait = RETRY_MIN;
+        }
+        run.events.warn(format!("{}: {text}; again in {}", standby.source, human::duration(wait)));
+        if run.cancel.run_until_cancelled(tokio::time::sleep(wait)).await.is_none() {
+            return Ok(Ended::Stopped);
+        }
+        wait = (wait * 2).min(RETRY_MAX);
+    }
+}
+
+fn tell_error(standby: &Standby<'_>, text: &str) {
+    let dir = &standby.policy.state_dir;
+    if let Ok(Some(progress)) = Progress::read(dir, standby.source) {
+        // The error itself is told anyway.
+        Progress { error: Some(text.to_owned()), ..progress }.write(dir, standby.source).ok();
+    }
+}
+
+/// A stream that stands.
+struct Stream<'a> {
+    standby: &'a Standby<'a>,
+    mark: Mark,
+    product: Product,
+    version: String,
+    shelf: Shelf<'a>,
+    tide: Tide,
+    /// Known, and not looked into yet.
+    next: VecDeque<Captured>,
+    last_known: String,
+    /// Nothing leads on behind those.
+    broken: Option<String>,
+    /// What the standby has executed once all was applied that had been committed by a moment.
+    waiting: VecDeque<(Executed, DateTime<Utc>)>,
+    progress: Progress,
+}
+
+impl<'a> Stream<'a> {
+    async fn run(
+        standby: &'a Standby<'a>,
+        target: &Target,
+        is_standing: &mut bool,
+        ready: &dyn Fn(),
+        run: &Run,
+    ) -> Result<Ended, StandbyError> {
+        let mut standing = target.stand().await?;
+        let Some(record) = standing.record().await? else { return Ok(Ended::Promoted) };
+        let mark = standby.own(Some(&record))?.clone();
+        if mark.is_promoting {
+            return Err(StandbyError::Promoting);
+        }
+        let executed = standing.executed().await?;
+        let mut stream = Self::new(standby, mark, &executed, run)?;
+        let feed = stream.first(run).await?;
+        let source = standing.serve(feed, &stream.mark, &stream.version, run).await?;
+        standing.follow(&source, &stream.mark).await?;
+        *is_standing = true;
+        ready();
+        stream.go_on(&mut standing, &source, run).await
+    }
+
+    fn new(standby: &'a Standby<'a>, mark: Mark, executed: &Executed, run: &Run) -> Result<Self, StandbyError> {
+        let shelf = Shelf::new(standby.policy, standby.source, run)?;
+        let chain = shelf.spooled()?;
+        let way = Way::new(&chain, mark.epoch, executed)?;
+        let before = Progress::read(&standby.policy.state_dir, standby.source)?.unwrap_or_default();
+        // Marks of another history are of no use.
+        let (arrivals, as_of) =
+            if before.epoch == mark.epoch { (before.arrivals, before.as_of) } else { (Arrivals::default(), None) };
+        let first = way.segments.first().and_then(|first| first.before.as_deref()).unwrap_or_default();
+        let tide = Tide::new(standby.delay, arrivals, Executed::parse(way.product, first)?);
+        let progress = Progress {
+            target: standby.server.name(),
+            epoch: mark.epoch,
+            delay: standby.delay,
+            as_of,
+            executed: executed.to_string(),
+            ..Progress::default()
+        };
+        let (product, version) = (way.product, way.version.clone());
+        let mut stream = Self {
+            standby,
+            mark,
+            product,
+            version,
+            shelf,
+            tide,
+            next: VecDeque::new(),
+            last_known: String::new(),
+            broken: None,
+            waiting: VecDeque::new(),
+            progress,
+        };
+        stream.take_up(&chain, way);
+        Ok(stream)
+    }
+
+    /// Takes up what is new of the chain.
+    fn take_up(&mut self, chain: &Chain, way: Way) {
+        let at_hand = self.tide.at_hand().and_then(|name| chain.segment(self.mark.epoch, name));
+        if let Some(at_hand) = at_hand.filter(|at_hand| at_hand.is_closed).cloned() {
+            self.tide.close(at_hand.bytes);
+        }
+        let known = way.segments.iter().position(|segment| segment.file == self.last_known);
+        for segment in &way.segments {
+            if let Some(next) = self.next.iter_mut().find(|next| next.file == segment.file) {
+                *next = segment.clone();
+            }
+        }
+        self.next.extend(way.segments.iter().skip(known.map_or(0, |known| known + 1)).cloned());
+        if let Some(last) = way.segments.last() {
+            self.last_known.clone_from(&last.file);
+        }
+        self.broken = way.end.map(|end| end.why);
+    }
+
+    /// Looks into the first segment, so that there is something to serve.
+    async fn first(&mut self, run: &Run) -> Result<Feed, StandbyError> {
+        loop {
+            run.check()?;
+            self.rise(run).await?;
+            if let Some(feed) = self.feed() {
+                return Ok(feed);
+            }
+            tokio::time::sleep(POLL).await;
+        }
+    }
+
+    /// Lets through what has come; returns whether something has.
+    async fn rise(&mut self, run: &Run) -> Result<bool, StandbyError> {
+        if self.tide.is_over()
+            && let Some(next) = self.next.pop_front()
+        {
+            let segment = self.shelf.segment(self.mark.epoch, &next, run).await?;
+            self.tide.push(segment, next.is_closed.then_some(next.bytes))?;
+        }
+        let (mut tide, now) = (self.tide.take(), run.now());
+        let risen = tokio::task::spawn_blocking(move || {
+            let has_risen = tide.rise(now);
+            (tide, has_risen)
+        });
+        let (tide, has_risen) = risen.await.map_err(|error| StandbyError::Thread(error.to_string()))?;
+        self.tide = tide;
+        has_risen
+    }
+
+    fn feed(&self) -> Option<Feed> {
+        let (segments, place) = self.tide.served()?;
+        Some(Feed { product: self.product, segments, begin: crate::replay::FIRST, end: place.offset, dumped: None })
+    }
+
+    async fn go_on(&mut self, standing: &mut Standing, source: &Source, run: &Run) -> Result<Ended, StandbyError> {
+        let mut asked: Option<Instant> = None;
+        loop {
+            let has_risen = self.rise(run).await?;
+            if has_risen && let Some(feed) = self.feed() {
+                source.extend(feed);
+            }
+            if asked.is_none_or(|asked| asked.elapsed() >= ASK_EVERY) {
+                asked = Some(Instant::now());
+                if let Some(ended) = self.ask(standing, source, run).await? {
+                    return Ok(ended);
+                }
+            }
+            let pause = if has_risen { Duration::ZERO } else { POLL };
+            if run.cancel.run_until_cancelled(tokio::time::sleep(pause)).await.is_none() {
+                standing.stop().await?;
+                return Ok(Ended::Stopped);
+            }
+        }
+    }
+
+    /// Asks the standby how far it is and whether it is one still, and the capture what it has.
+    async fn ask(
+        &mut self,
+        standing: &mut Standing,
+        source: &Source,
+        run: &Run,
+    ) -> Result<Option<Ended>, StandbyError> {
+        let Some(record) = standing.record().await? else { return Ok(Some(Ended::Promoted)) };
+        if self.standby.own(Some(&record))?.is_promoting {
+            return Err(StandbyError::Promoting);
+        }
+        standing.applied(source).await?;
+        let executed = standing.executed().await?;
+        let chain = self.shelf.spooled()?;
+        let way = Way::new(&chain, self.mark.epoch, &executed)?;
+        let gone = way.segments.first().map(|first| self.tide.drop_before(&first.file)).unwrap_or_default();
+        if let Some(feed) = self.feed().filter(|_| !gone.is_empty()) {
+            source.extend(feed);
+            gone.iter().for_each(|gone| self.shelf.let_go(gone));
+        }
+        self.take_up(&chain, way);
+        self.measure(&executed, run)?;
+        let is_at_end = self.next.is_empty() && self.tide.is_over() && holds(&executed, &self.tide.executed);
+        match self.broken.clone().filter(|_| is_at_end) {
+            Some(why) => {
+                standing.stop().await?;
+                Err(StandbyError::Broken { source_name: self.standby.source.to_owned(), why })
+            }
+            None => Ok(None),
+        }
+    }
+
+    /// Notes what has come by now, and up to when the standby has all that was committed.
+    fn measure(&mut self, executed: &Executed, run: &Run) -> Result<(), StandbyError> {
+        let Standby { policy, source, .. } = *self.standby;
+        let plan = policy.mysql.get(source).and_then(|place| place.binlog.as_ref());
+        let told = plan.map(|plan| Spool::progress(&plan.spool, source)).transpose()?.flatten();
+        let as_of = told.and_then(|told| told.as_of).filter(|_| self.broken.is_none());
+        // Its size is looked at after what was told, which it then holds.
+        let bytes = self.shelf.spooled_bytes(self.mark.epoch, &self.last_known);
+        let newest = Position { file: self.last_known.clone(), offset: bytes };
+        self.tide.arrivals.note(&newest, as_of, run.now(), self.standby.delay);
+        if let Some((_, place)) = self.tide.served() {
+            let mut passed = self.tide.arrivals.forget_before(&place);
+            if place == newest {
+                passed = passed.max(as_of);
+            }
+            self.await_applied(passed);
+        }
+        while self.waiting.front().is_some_and(|(awaited, _)| holds(executed, awaited)) {
+            self.progress.as_of = self.waiting.pop_front().map(|(_, as_of)| as_of).max(self.progress.as_of);
+        }
+        self.progress.executed = executed.to_string();
+        self.progress.arrivals.clone_from(&self.tide.arrivals);
+        self.progress.write(&policy.state_dir, source)
+    }
+
+    fn await_applied(&mut self, as_of: Option<DateTime<Utc>>) {
+        let Some(as_of) = as_of else { return };
+        let is_full = self.waiting.len() >= WAITING_MAX;
+        match self.waiting.back_mut() {
+            Some((awaited, moment)) if *awaited == self.tide.executed => *moment = as_of,
+            _ if is_full => {}
+            _ => self.waiting.push_back((self.tide.executed.clone(), as_of)),
+        }
+    }
+}
