@@ -185,11 +185,7 @@ fn a_replica_gets_what_comes_to_the_feed_and_one_that_lost_its_number_gets_nothi
         feed(&[&second], second_ends[2]),
     ];
     let mut grown = grown.into_iter();
-    let wanted = [
-        &std::fs::read(&first.path).unwrap()[ends[0] as usize..],
-        &std::fs::read(&second.path).unwrap()[second_ends[0] as usize..],
-    ];
-    let wanted = wanted.concat();
+    let wanted = [&first, &second].map(|segment| std::fs::read(&segment.path).unwrap()[4..].to_vec()).concat();
     while bytes.len() < wanted.len() {
         match stream.next().unwrap() {
             Next::File(_) => files += 1,

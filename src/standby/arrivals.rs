@@ -84,7 +84,7 @@ mod tests {
     #[test]
     fn a_long_delay_needs_no_more_marks_than_a_short_one() {
         let mut arrivals = Arrivals::default();
-        for second in 0..36_000 {
+        for second in 0..36_000_i64 {
             let place = place(1, 1_000 + second.unsigned_abs());
             arrivals.note(&place, None, at(second), Duration::from_secs(36_000));
         }
