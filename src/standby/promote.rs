@@ -2,14 +2,14 @@
 
 use std::time::{Duration, Instant};
 
-use crate::mysql::gtid::{Executed, Gtid};
+use crate::mysql::gtid::Executed;
 use crate::mysql::manifest::Product;
 use crate::replay::segments::{self, Segment};
 use crate::replay::{Mark, Point, Record, ReplayError, ReplayPlan, Start, Target};
 use crate::run::Run;
 use crate::standby::progress::Progress;
 use crate::standby::shelf::Shelf;
-use crate::standby::way::Way;
+use crate::standby::way::{Way, has};
 use crate::standby::{Standby, StandbyError};
 
 /// What a promotion will do.
@@ -167,13 +167,10 @@ fn is_past(executed: &Executed, planned: &Executed) -> bool {
 
 /// Tells whether a point names a transaction that is executed, or a place.
 fn lies_within(executed: &Executed, point: &Point) -> bool {
-    match (point, executed) {
-        (Point::Gtid(Gtid::MariaDb(gtid)) | Point::Before(Gtid::MariaDb(gtid)), Executed::MariaDb(state)) => {
-            state.position().get(gtid.domain).is_some_and(|last| gtid.sequence <= last.sequence)
-        }
-        (Point::Gtid(gtid) | Point::Before(gtid), executed) => executed.contains(gtid),
-        (Point::Position(_), _) => true,
-        (Point::Latest | Point::At(_), _) => false,
+    match point {
+        Point::Gtid(gtid) | Point::Before(gtid) => has(executed, gtid),
+        Point::Position(_) => true,
+        Point::Latest | Point::At(_) => false,
     }
 }
 

@@ -56,7 +56,8 @@ pub(super) async fn follow(
         if error.is_final() || !has_stood {
             return Err(error);
         }
-        if is_standing {
+        // A promotion takes seconds.
+        if is_standing || matches!(error, StandbyError::Promoting) {
             wait = RETRY_MIN;
         }
         run.events.warn(format!("{}: {text}; again in {}", standby.source, human::duration(wait)));
@@ -126,7 +127,7 @@ impl<'a> Stream<'a> {
         let (arrivals, as_of) =
             if before.epoch == mark.epoch { (before.arrivals, before.as_of) } else { (Arrivals::default(), None) };
         let first = way.segments.first().and_then(|first| first.before.as_deref()).unwrap_or_default();
-        let tide = Tide::new(standby.delay, arrivals, Executed::parse(way.product, first)?);
+        let tide = Tide::new(standby.delay, arrivals, Executed::parse(way.product, first)?, executed.clone());
         let progress = Progress {
             target: standby.server.name(),
             epoch: mark.epoch,
@@ -172,15 +173,17 @@ impl<'a> Stream<'a> {
         self.broken = way.end.map(|end| end.why);
     }
 
-    /// Looks into the first segment, so that there is something to serve.
+    /// Looks into the first segments, so that there is something to serve.
     async fn first(&mut self, run: &Run) -> Result<Feed, StandbyError> {
         loop {
             run.check()?;
-            self.rise(run).await?;
-            if let Some(feed) = self.feed() {
+            let has_risen = self.rise(run).await?;
+            if let Some(feed) = self.feed().filter(|_| self.tide.has_applied()) {
                 return Ok(feed);
             }
-            tokio::time::sleep(POLL).await;
+            if !has_risen {
+                tokio::time::sleep(POLL).await;
+            }
         }
     }
 

@@ -9,10 +9,11 @@ use chrono::{DateTime, TimeDelta, Utc};
 
 use crate::mysql::binlog::{Clock, Group, Groups, Header, MAGIC, Step};
 use crate::mysql::gtid::Executed;
-use crate::mysql::manifest::Position;
+use crate::mysql::manifest::{Position, Product};
 use crate::replay::{Bounded, ReplayError, Segment};
 use crate::standby::StandbyError;
 use crate::standby::arrivals::Arrivals;
+use crate::standby::way::{has, holds};
 
 /// What is looked through at once, so that a standby far behind is served meanwhile.
 const STEP_BYTES_MAX: u64 = 64 << 20;
@@ -39,8 +40,11 @@ struct Local {
 pub(super) struct Tide {
     delay: Option<Duration>,
     pub(super) arrivals: Arrivals,
-    /// What a standby has executed once it has applied all that was let through.
+    /// What the standby has executed once it has applied all that was let through.
     pub(super) executed: Executed,
+    /// What it had applied as this began: a delay that is longer than before takes none of it back, and what it is served must reach
+    /// to there.
+    applied: Executed,
     /// Those that are let through whole, and behind them the one at hand.
     segments: Vec<Local>,
     reader: Option<Bounded>,
@@ -53,10 +57,10 @@ pub(super) struct Tide {
 
 impl Tide {
     /// Begins with what had been executed before the first segment.
-    pub(super) fn new(delay: Duration, arrivals: Arrivals, executed: Executed) -> Self {
+    pub(super) fn new(delay: Duration, arrivals: Arrivals, executed: Executed, applied: Executed) -> Self {
         let delay = Some(delay).filter(|delay| !delay.is_zero());
         let (segments, groups) = (Vec::new(), Groups::default());
-        Self { delay, arrivals, executed, segments, reader: None, groups, held: None, end: 0 }
+        Self { delay, arrivals, executed, applied, segments, reader: None, groups, held: None, end: 0 }
     }
 
     /// Takes the segment that comes next. The one at hand must be [over](Self::is_over).
@@ -88,7 +92,8 @@ impl Tide {
 
     /// Takes all of it, for a thread of its own, and leaves an empty one.
     pub(super) fn take(&mut self) -> Self {
-        let empty = Self::new(Duration::ZERO, Arrivals::default(), Executed::new(self.executed.product()));
+        let nothing = Executed::new(self.executed.product());
+        let empty = Self::new(Duration::ZERO, Arrivals::default(), nothing.clone(), nothing);
         std::mem::replace(self, empty)
     }
 
@@ -100,6 +105,12 @@ impl Tide {
         let offset = if count == self.segments.len() { self.end } else { last.whole };
         let place = Position { file: last.segment.name.clone(), offset };
         Some((self.segments[..count].iter().map(|local| local.segment.clone()).collect(), place))
+    }
+
+    /// Tells whether all is let through that the standby had applied. On MariaDB a source that is asked for what comes behind a
+    /// transaction must know that one.
+    pub(super) fn has_applied(&self) -> bool {
+        self.executed.product() == Product::MySql || holds(&self.executed, &self.applied)
     }
 
     /// Tells whether all of the segment at hand is let through, and nothing more comes to it.
@@ -155,7 +166,8 @@ impl Tide {
     /// Lets a transaction through, or holds it.
     fn let_through(&mut self, file: &str, group: Group, now: DateTime<Utc>) {
         let place = Position { file: file.to_owned(), offset: group.end };
-        if is_old_enough(self.delay, &group, self.arrivals.of(&place), now) {
+        let is_applied = group.gtid.as_ref().is_some_and(|gtid| has(&self.applied, gtid));
+        if is_applied || is_old_enough(self.delay, &group, self.arrivals.of(&place), now) {
             self.end = group.end;
             if let Some(gtid) = &group.gtid {
                 self.executed.add(gtid);

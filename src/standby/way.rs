@@ -4,7 +4,7 @@ use chrono::{DateTime, Utc};
 
 use crate::capture::Chain;
 use crate::capture::chain::{Epoch, Segment};
-use crate::mysql::gtid::Executed;
+use crate::mysql::gtid::{Executed, Gtid};
 use crate::mysql::manifest::Product;
 use crate::standby::StandbyError;
 
@@ -78,6 +78,16 @@ pub(super) fn holds(executed: &Executed, before: &Executed) -> bool {
             before.position().iter().all(|gtid| is_held(gtid.domain, gtid.sequence))
         }
         _ => before.is_subset(executed),
+    }
+}
+
+/// Tells whether a standby has a transaction.
+pub(super) fn has(executed: &Executed, gtid: &Gtid) -> bool {
+    match (executed, gtid) {
+        (Executed::MariaDb(state), Gtid::MariaDb(gtid)) => {
+            state.position().get(gtid.domain).is_some_and(|last| gtid.sequence <= last.sequence)
+        }
+        _ => executed.contains(gtid),
     }
 }
 

@@ -2,7 +2,6 @@ use std::path::Path;
 
 use super::*;
 use crate::mysql::binlog::{Checksum, Kind};
-use crate::mysql::manifest::Product;
 
 const SERVER: [u8; 16] = [0x3e; 16];
 
@@ -69,7 +68,8 @@ fn at(second: i64) -> DateTime<Utc> {
 }
 
 fn tide(product: Product, delay_s: u64) -> Tide {
-    Tide::new(Duration::from_secs(delay_s), Arrivals::default(), Executed::new(product))
+    let nothing = Executed::new(product);
+    Tide::new(Duration::from_secs(delay_s), Arrivals::default(), nothing.clone(), nothing)
 }
 
 fn end(tide: &Tide) -> (String, u64) {
@@ -159,4 +159,21 @@ fn where_the_binlog_has_only_sessions_clocks_a_delay_counts_from_the_arrival() {
         tide.rise(at(now)).unwrap();
         assert_eq!(end(&tide).1, wanted, "at {now}");
     }
+}
+
+#[test]
+fn what_the_standby_has_applied_is_let_through_whatever_the_delay() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut file = Growing::new(dir.path(), "b.000001");
+    let ends: Vec<u64> = (1..=3).map(|sequence| file.mariadb(sequence)).collect();
+    file.write(ends[0]);
+    let applied = Executed::parse(Product::MariaDb, "0-1-2").unwrap();
+    let nothing = Executed::new(Product::MariaDb);
+    let mut tide = Tide::new(Duration::from_hours(1), Arrivals::default(), nothing, applied);
+    tide.push(file.segment.clone(), None).unwrap();
+    tide.rise(at(100)).unwrap();
+    assert_eq!((end(&tide).1, tide.has_applied()), (ends[0], false), "the capture is behind the standby");
+    file.write(ends[2]);
+    tide.rise(at(100)).unwrap();
+    assert_eq!((end(&tide).1, tide.has_applied()), (ends[1], true));
 }

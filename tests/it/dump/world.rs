@@ -143,6 +143,7 @@ pub(crate) fn source(connections: usize) -> MysqlSource {
         non_transactional: NonTransactional::Refuse,
         throttle: Throttle::default(),
         binlog: None,
+        standby_delay: Duration::ZERO,
     }
 }
 
