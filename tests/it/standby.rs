@@ -5,11 +5,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use bkp::mysql::server::Server as Address;
+use bkp::secret::Secret;
+use mysql_async::prelude::Queryable as _;
 use rand::{Rng as _, SeedableRng as _};
 use serde_json::Value;
 
+use crate::load::address;
 use crate::replay::{last_gtid, state};
-use crate::servers::{Product, Server};
+use crate::servers::{Product, Server, block_on};
 use crate::world::{Ended, World};
 
 /// A process that ends with its test at the latest.
@@ -156,8 +160,26 @@ fn a_standby_takes_over(product: Product) {
     assert_eq!(scene.target.query("SELECT @@server_id, @@event_scheduler"), before);
     let (code, told) = standby.end();
     assert_eq!(code, Some(0), "{told}");
+    the_guides_right_opens_and_closes(&scene.target);
     a_new_epoch_ends_the_stream(&scene);
     drop(daemon);
+}
+
+fn the_guides_right_opens_and_closes(target: &Server) {
+    let (rights, closed) = match target.product() {
+        Product::MySql => ("CONNECTION_ADMIN, SYSTEM_VARIABLES_ADMIN", "super_read_only"),
+        Product::MariaDb => ("READ ONLY ADMIN", "read_only"),
+    };
+    target.execute("SET sql_log_bin = 0; CREATE USER closer@'%' IDENTIFIED BY 'pw'");
+    target.execute(&format!("SET sql_log_bin = 0; GRANT {rights} ON *.* TO closer@'%'"));
+    let password = Some(Secret::new("pw".to_owned()));
+    let account = Address { user: "closer".to_owned(), password, ..address(target) };
+    block_on(async {
+        let mut conn = account.connect().await.unwrap();
+        conn.query_drop(format!("SET GLOBAL {closed} = ON")).await.unwrap();
+        conn.query_drop("SET GLOBAL read_only = OFF").await.unwrap();
+    });
+    target.execute("SET sql_log_bin = 0; DROP USER closer@'%'");
 }
 
 /// The standby is killed while orders come, and its server restarts: nothing is lost.
