@@ -20,6 +20,7 @@ use crate::backup;
 use crate::cycle::done::{Done, exit_of_copies};
 use crate::cycle::journal::{Journal, Verb};
 use crate::cycle::task::Task;
+use crate::drill::outcome::Scenario;
 use crate::exit::{Exit, Failure};
 use crate::policy::{Policy, VERIFY_SHARES};
 use crate::prune::plan::Limits;
@@ -225,7 +226,7 @@ fn task_of(policy: &Policy, verb: Verb, options: &backup::Options, stamps: &Stam
             Task::Verify { copy: None, options, heals: policy.verify.heal, salvages: false }
         }
         Verb::Prune => Task::Prune { copy: None, unused_percent_max: Limits::default().unused_percent_max },
-        Verb::Drill => Task::Drill { from: None, keep: false },
+        Verb::Drill => Task::Drill { from: None, scenario: Scenario::Lost, keep: false },
     }
 }
 

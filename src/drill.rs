@@ -1,13 +1,15 @@
 //! The verb that rehearses a recovery: restore into a sandbox, check, measure, tear down.
 //!
 //! The recovery time actual (RTA) runs from the drill's start to the moment when all is restored and the first check that a user
-//! would notice is green. The recovery point actual (RPA) is the age of the newest recovered state at the drill's start, as if the
-//! source had been lost then.
+//! would notice is green. The recovery point actual (RPA) is the time from the newest recovered state of the source that loses most to
+//! the assumed failure: the drill's start, as if the source had been lost then, or the moment of a mistake.
 
 pub mod checks;
 pub mod outcome;
 mod proof;
+mod replay;
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -24,6 +26,7 @@ use crate::drill::outcome::Origin;
 use crate::drill::outcome::Phase;
 use crate::drill::outcome::Place;
 use crate::drill::outcome::SandboxServer;
+use crate::drill::outcome::Scenario;
 use crate::drill::outcome::Verdict;
 use crate::human;
 use crate::mysql::manifest::{Manifest, Product};
@@ -32,6 +35,7 @@ use crate::policy;
 use crate::policy::Policy;
 use crate::repository::Repository;
 use crate::repository::RepositoryError;
+use crate::repository::StoredSnapshot;
 use crate::restore::RestoreError;
 use crate::restore::choose;
 use crate::restore::choose::Chosen;
@@ -89,6 +93,7 @@ impl DrillError {
 pub struct Start<'a> {
     pub repository: &'a Arc<Repository>,
     pub origin: Origin,
+    pub scenario: Scenario,
     /// The moment at which opening it began: a recovery starts there.
     pub began: Instant,
     pub began_at: DateTime<Utc>,
@@ -103,7 +108,8 @@ enum Scope {
     Proof,
 }
 
-/// Restores the newest snapshots of a policy into a sandbox, runs the policy's checks and measures.
+/// Restores the newest snapshots of a policy into a sandbox, replays the binlogs that were captured since, runs the policy's checks
+/// and measures. After a mistake it is the newest before that, and the binlogs up to it.
 ///
 /// The outcome is returned whatever happened; a drill that broke carries its error and the phases until then.
 pub async fn drill(policy: &Policy, from: Start<'_>, keep: bool, run: &Run) -> (DrillOutcome, Option<DrillError>) {
@@ -161,6 +167,10 @@ struct Rehearsal<'a> {
     began: Instant,
     /// Every source of the policy has a snapshot: only then can recovery end.
     is_whole: bool,
+    /// What of each source comes back: its state at that moment.
+    recovered: BTreeMap<String, DateTime<Utc>>,
+    /// What the drill has spent on proofs for which no recovery would wait.
+    aside: Duration,
     outcome: DrillOutcome,
 }
 
@@ -170,6 +180,8 @@ struct Recovered {
     server: Server,
     manifest: Manifest,
     load: LoadPlan,
+    /// The rows were compared already.
+    is_compared: bool,
     // Stops and removes the server when dropped.
     sandbox: Sandbox,
 }
@@ -191,6 +203,7 @@ impl<'a> Rehearsal<'a> {
             ended: from.began_at,
             place: here(),
             from: from.origin.clone(),
+            scenario: from.scenario,
             snapshots: Vec::new(),
             phases: Vec::new(),
             checks: Vec::new(),
@@ -201,7 +214,8 @@ impl<'a> Rehearsal<'a> {
             verdict: Verdict::judge(objectives, None, None, &[]),
             error: None,
         };
-        Self { policy, scope, run, began: from.began, is_whole: false, outcome }
+        let (recovered, aside) = (BTreeMap::new(), Duration::ZERO);
+        Self { policy, scope, run, began: from.began, is_whole: false, recovered, aside, outcome }
     }
 
     fn work_dir(&self) -> Result<Scratch, DrillError> {
@@ -211,13 +225,18 @@ impl<'a> Rehearsal<'a> {
         Scratch::for_drill(&parent).map_err(refusal)
     }
 
-    /// The story: fetch, then each database, then each tree, then the checks.
+    /// The story: fetch, then each database and its binlogs, then each tree, then the checks.
     async fn go(&mut self, from: &Start<'_>, dir: &Path) -> Result<(), DrillError> {
-        let chosen = self.fetch(from.repository).await?;
+        let snapshots = from.repository.snapshots().await?;
+        let chosen = self.fetch(from.repository, &snapshots).await?;
         let mut databases = Vec::new();
         for chosen in chosen.iter().filter(|chosen| chosen.kind == "mysql") {
             self.run.check()?;
-            databases.push(self.recover_database(from.repository, chosen).await?);
+            let mut database = self.recover_database(from.repository, chosen).await?;
+            if self.scope == Scope::Recovery {
+                self.replay(from.repository, &snapshots, &mut database, dir).await?;
+            }
+            databases.push(database);
         }
         self.warn_of_unknown(&databases);
         let mut trees = Vec::new();
@@ -236,15 +255,22 @@ impl<'a> Rehearsal<'a> {
         Ok(())
     }
 
-    async fn fetch(&mut self, repository: &Arc<Repository>) -> Result<Vec<Chosen>, DrillError> {
-        let snapshots = repository.snapshots().await?;
+    async fn fetch(
+        &mut self,
+        repository: &Arc<Repository>,
+        snapshots: &[StoredSnapshot],
+    ) -> Result<Vec<Chosen>, DrillError> {
         repository.load_index(self.run).await?;
         let (policy, sources) = (&self.policy.name, self.policy.sources());
-        let Newest { chosen, absent } = choose::newest(&snapshots, policy, &sources, None, self.outcome.started);
+        let until = match self.outcome.scenario {
+            Scenario::Lost => None,
+            Scenario::Mistake { at } => Some(at),
+        };
+        let Newest { chosen, absent } = choose::newest(snapshots, policy, &sources, until, self.outcome.started);
         if chosen.is_empty() {
-            return Err(RestoreError::NoSnapshot { sources: absent, until: None }.into());
+            return Err(RestoreError::NoSnapshot { sources: absent, until }.into());
         }
-        for other in choose::others(&snapshots, policy, &sources) {
+        for other in choose::others(snapshots, policy, &sources) {
             self.run.events.note(format!("{other} is no source of the policy any more, and is not rehearsed"));
         }
         self.outcome.snapshots = chosen.iter().map(used).collect();
@@ -253,14 +279,23 @@ impl<'a> Rehearsal<'a> {
         self.outcome.checks.extend(incomplete.map(|chosen| checks::incomplete(&chosen.source)));
         let inconsistent = chosen.iter().filter(|chosen| chosen.is_inconsistent);
         self.outcome.checks.extend(inconsistent.map(|chosen| checks::inconsistent(&chosen.source)));
-        // A source that does not come back at all has no recovery point.
-        let oldest = chosen.iter().map(|chosen| chosen.stored.snapshot.time).min().filter(|_| absent.is_empty());
-        let lost = oldest.map(|oldest| self.outcome.started - oldest);
-        self.outcome.rpa_ms = lost.and_then(|lost| u64::try_from(lost.num_milliseconds().max(0)).ok());
         self.is_whole = absent.is_empty();
+        self.recovered = chosen.iter().map(|chosen| (chosen.source.clone(), chosen.stored.snapshot.time)).collect();
+        self.measure_loss();
         let found = format!("{} snapshots of {}", chosen.len(), snapshots.len());
         self.phase("fetch", self.began, |phase| phase.detail = Some(found));
         Ok(chosen)
+    }
+
+    /// Measures what is lost, as far as is known by now. A source that does not come back at all has no recovery point.
+    fn measure_loss(&mut self) {
+        let failed = match self.outcome.scenario {
+            Scenario::Lost => self.outcome.started,
+            Scenario::Mistake { at } => at,
+        };
+        let oldest = self.recovered.values().min().filter(|_| self.is_whole);
+        let lost = oldest.map(|oldest| failed - *oldest);
+        self.outcome.rpa_ms = lost.and_then(|lost| u64::try_from(lost.num_milliseconds().max(0)).ok());
     }
 
     async fn recover_database(
@@ -305,9 +340,9 @@ impl<'a> Rehearsal<'a> {
             phase.rows = Some(loaded.rows);
             phase.detail = Some(chosen.source.clone());
         });
-        self.note_first(&load, loaded.first_took.map(|took| until + took));
+        self.note_first(&load, loaded.first_took.map(|took| (until + took).saturating_sub(self.aside)));
         self.outcome.checks.push(checks::objects(&chosen.source, &loaded));
-        Ok(Recovered { source: chosen.source.clone(), server, manifest, load, sandbox })
+        Ok(Recovered { source: chosen.source.clone(), server, manifest, load, is_compared: false, sandbox })
     }
 
     /// Notes when the tables that come before all others could be read: the last of several databases that hold some ends it.
@@ -365,13 +400,13 @@ impl<'a> Rehearsal<'a> {
     /// Runs the policy's own checks; the first that is green marks the recovery time.
     async fn check(&mut self, databases: &[Recovered], dir: &Path) {
         let began = Instant::now();
-        let restored = self.began.elapsed();
+        let restored = self.began.elapsed().saturating_sub(self.aside);
         let servers: Vec<(&str, &Server)> = databases.iter().map(|one| (&*one.source, &one.server)).collect();
         let mut first_green = None;
         for check in &self.policy.drill.checks {
             let result = checks::run(check, &servers, dir, self.run).await;
             if result.result == CheckState::Pass && first_green.is_none() {
-                first_green = Some(self.began.elapsed());
+                first_green = Some(self.began.elapsed().saturating_sub(self.aside));
             }
             self.outcome.checks.push(result);
         }
@@ -384,17 +419,22 @@ impl<'a> Rehearsal<'a> {
 
     /// Reads every restored row back and compares it with the manifest. After the measured recovery: users do not wait for it.
     async fn compare_rows(&mut self, databases: &[Recovered]) -> Result<(), DrillError> {
-        for database in databases {
-            self.run.check()?;
-            let began = Instant::now();
-            let Recovered { source, server, manifest, load, .. } = database;
-            let result = checks::rows(source, server, manifest, load, self.run).await;
-            self.outcome.checks.push(result);
-            self.phase("compare", began, |phase| {
-                phase.rows = Some(database.manifest.rows());
-                phase.detail = Some(database.source.clone());
-            });
+        for database in databases.iter().filter(|database| !database.is_compared) {
+            self.compare_rows_of(database).await?;
         }
+        Ok(())
+    }
+
+    async fn compare_rows_of(&mut self, database: &Recovered) -> Result<(), DrillError> {
+        self.run.check()?;
+        let began = Instant::now();
+        let Recovered { source, server, manifest, load, .. } = database;
+        let result = checks::rows(source, server, manifest, load, self.run).await;
+        self.outcome.checks.push(result);
+        self.phase("compare", began, |phase| {
+            phase.rows = Some(manifest.rows());
+            phase.detail = Some(source.clone());
+        });
         Ok(())
     }
 

@@ -10,6 +10,7 @@ use std::path::PathBuf;
 
 use chrono::{DateTime, Utc};
 
+use crate::human;
 use crate::mysql::binlog::BinlogError;
 use crate::mysql::gtid::GtidError;
 use crate::mysql::server::ServerError;
@@ -59,6 +60,10 @@ pub enum ReplayError {
         "replay binlogs: snapshot {snapshot} of captured segments does not lead on from the dump, whose position is in `{name}`"
     )]
     NotCaptured { name: String, snapshot: String },
+    #[error(
+        "fetch the binlogs into `{}`: they take {}, and {} are free", dir.display(), human::bytes(*wanted), human::bytes(*free)
+    )]
+    NoRoom { dir: PathBuf, wanted: u64, free: u64 },
     #[error("replay binlogs: the file `{name}` bears no number to go on from")]
     NoNumber { name: String },
     #[error("replay binlogs: the dump names no position in its server's binlog")]
@@ -138,6 +143,9 @@ impl ReplayError {
             }
             Self::NotCaptured { .. } => {
                 "`--binlogs DIR` takes files from elsewhere, `--snapshot ID` restores the dump alone, `bkp snapshots` lists others"
+            }
+            Self::NoRoom { .. } => {
+                "make room there, or write them elsewhere with `bkp binlog export` and name that with `--binlogs DIR`"
             }
             Self::NoPosition => "its server wrote no binlog: leave `--binlogs` out and restore the dump alone",
             Self::Gap { .. } | Self::Beyond { .. } => {

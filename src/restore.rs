@@ -77,6 +77,7 @@ pub struct Request {
 pub struct Rates {
     pub load: Option<f64>,
     pub files: Option<f64>,
+    pub replay: Option<f64>,
 }
 
 /// What a restore will do.
@@ -458,7 +459,10 @@ impl Plan {
     fn predict(&self, rates: Rates) -> Option<Duration> {
         let load: u64 = self.databases.iter().map(|database| database.load.bytes()).sum();
         let files: u64 = self.trees.iter().map(|tree| tree.files.bytes).sum();
-        Some(Duration::from_secs_f64(seconds(load, rates.load)? + seconds(files, rates.files)?))
+        let replays = self.databases.iter().filter_map(|database| database.replay.as_ref());
+        let replay: u64 = replays.map(|replay| replay.plan.bytes).sum();
+        let (load, files) = (seconds(load, rates.load)?, seconds(files, rates.files)?);
+        Some(Duration::from_secs_f64(load + files + seconds(replay, rates.replay)?))
     }
 }
 

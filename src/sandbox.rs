@@ -39,6 +39,8 @@ pub struct SandboxPlan {
     pub room_bytes: u64,
     /// Has to be as it was where the dump comes from.
     pub lower_case_table_names: u8,
+    /// Transactions have GTIDs where the dump comes from: only such a server can follow it by them. Of MySQL alone.
+    pub has_gtids: bool,
     /// How long the server may take to answer.
     pub start_max: Duration,
 }
@@ -86,6 +88,7 @@ impl SandboxPlan {
             lower_case_table_names: number("lower_case_table_names")
                 .and_then(|value| value.try_into().ok())
                 .unwrap_or(0),
+            has_gtids: manifest.product == Product::MySql && manifest.gtid.as_ref().is_some_and(|set| !set.is_empty()),
             start_max: START_MAX,
         }
     }
@@ -264,7 +267,9 @@ fn options(plan: &SandboxPlan, dir: &Dir) -> Vec<String> {
         // Accounts of older servers come with the older plugin.
         Product::MySql => &["--loose-mysqlx=OFF", "--loose-mysql-native-password=ON"],
     };
-    let fixed = OPTIONS.iter().chain(of_product).map(|&option| option.to_owned());
+    let gtids: &[&str] =
+        if plan.has_gtids { &["--loose-gtid-mode=ON", "--loose-enforce-gtid-consistency=ON"] } else { &[] };
+    let fixed = OPTIONS.iter().chain(of_product).chain(gtids).map(|&option| option.to_owned());
     fixed.chain(own).chain(options_to_keep(plan)).collect()
 }
 

@@ -24,7 +24,7 @@ capture_of() {
   # As a new server of either product is: each commit is on the disk before it is answered.
   eval "$(start_server "$product" source --innodb-flush-log-at-trx-commit=1 --sync-binlog=1)"
   "$bin/examples/mall" fill --socket "$source_socket" --user root --size "$PITR_SIZE" >&2
-  fresh_policy pitr "$(mysql_source)
+  fresh_policy pitr "$(whole_mysql_source)
 [mysql.db1.binlog]
 capture = true"
   "$bin/bkp" backup "$work/pitr/policy.toml" --quiet

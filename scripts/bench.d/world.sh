@@ -66,8 +66,12 @@ TOML
 }
 
 mysql_source() {
-  printf '[mysql.db1]\nsocket = "%s"\nuser = "root"\nconnections = %s\nschemas = [%s]\n' "$source_socket" "$connections" \
-    "${schemas-\"mall\"}"
+  whole_mysql_source
+  printf 'schemas = [%s]\n' "${schemas-\"mall\"}"
+}
+
+whole_mysql_source() {
+  printf '[mysql.db1]\nsocket = "%s"\nuser = "root"\nconnections = %s\n' "$source_socket" "$connections"
 }
 
 files_source() {

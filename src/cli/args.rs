@@ -545,6 +545,11 @@ pub struct DrillArgs {
     /// Restores from this copy instead of what the policy says
     #[arg(long, value_name = "COPY")]
     pub from: Option<String>,
+    /// Rehearses a mistake made at this moment: what there was then is to come back (default: all is lost now)
+    ///
+    /// In the policy's time zone unless it names another. Databases whose binlogs are captured come back to the transaction.
+    #[arg(long, value_name = "TIME")]
+    pub point_in_time: Option<String>,
     /// Leaves the restored files for a look; the sandbox's databases go
     #[arg(long)]
     pub keep: bool,

@@ -202,7 +202,7 @@ fn rates(policy: &Policy, run: &Run) -> Rates {
         run.events.warn(format!("the duration cannot be predicted: {error}"));
         Vec::new()
     });
-    Rates { load: rate(&drills, "load"), files: rate(&drills, "files") }
+    Rates { load: rate(&drills, "load"), files: rate(&drills, "files"), replay: rate(&drills, "replay") }
 }
 
 fn request(policy: &Policy, args: &RestoreArgs) -> Result<Request, Failure> {

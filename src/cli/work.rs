@@ -3,6 +3,7 @@
 use std::iter;
 use std::time::Duration;
 
+use chrono::Utc;
 use serde_json::{Value, json};
 
 use crate::backup;
@@ -11,17 +12,19 @@ use crate::cli::against::against_source;
 use crate::cli::args::{BackupArgs, CopyArgs, DrillArgs, ForgetArgs, Global, LevelArg, PruneArgs, RunArgs, VerifyArgs};
 use crate::cli::envelope::{Answer, Answered, wait, wait_for};
 use crate::cli::render::Told;
-use crate::cli::{policies, render};
+use crate::cli::{policies, render, restore};
 use crate::copy;
 use crate::copy::LedgerFile;
 use crate::cycle;
 use crate::cycle::task::Task;
 use crate::cycle::{Step, Wanted};
 use crate::cycle::{done, steps};
+use crate::drill::outcome::Scenario;
 use crate::exit::{Exit, Failure};
 use crate::place;
 use crate::policy::{CopyPlace, Policy};
 use crate::prune;
+use crate::restore::choose::Moment;
 use crate::run::Run;
 use crate::verify;
 
@@ -284,8 +287,21 @@ async fn plan_prune(policy: &Policy, args: &PruneArgs, run: &Run) -> Answered {
 
 pub(super) fn drill(global: &Global, args: &DrillArgs) -> Answered {
     let policy = policies::one(global, &args.policy.policy)?;
-    let task = Task::Drill { from: meant(&policy, args.from.as_deref()), keep: args.keep };
+    let scenario = scenario(&policy, args.point_in_time.as_deref())?;
+    let task = Task::Drill { from: meant(&policy, args.from.as_deref()), scenario, keep: args.keep };
     wait(global, |run| async move { step(&policy, &task, Duration::ZERO, &run).await })
+}
+
+/// Reads what a drill is to assume.
+fn scenario(policy: &Policy, point: Option<&str>) -> Result<Scenario, Failure> {
+    let Some(text) = point else { return Ok(Scenario::Lost) };
+    match restore::moment(text, policy.timezone)? {
+        Moment::At(at) if at > Utc::now() => {
+            Err(Failure::new(Exit::Usage, format!("rehearse a mistake: `{text}` has not come yet")))
+        }
+        Moment::At(at) => Ok(Scenario::Mistake { at }),
+        Moment::Latest | Moment::Snapshot(_) => Ok(Scenario::Lost),
+    }
 }
 
 /// Names the copy that is read, as outputs and reports are to call it.

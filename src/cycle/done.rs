@@ -338,7 +338,7 @@ mod tests {
     use chrono::DateTime;
 
     use super::*;
-    use crate::drill::outcome::{ObjectivesMs, Origin, Place, Verdict};
+    use crate::drill::outcome::{ObjectivesMs, Origin, Place, Scenario, Verdict};
     use crate::id::RunId;
     use crate::store::{FileKind, Key};
     use crate::verify::{Checked, Finding, Level, Object};
@@ -366,6 +366,7 @@ mod tests {
             ended: DateTime::UNIX_EPOCH,
             place: Place { host: "backup1".to_owned(), sandboxes: Vec::new(), cores: 8, memory_bytes: 1 << 30 },
             from: Origin::Repository,
+            scenario: Scenario::Lost,
             snapshots: Vec::new(),
             phases: Vec::new(),
             rta_ms: None,

@@ -14,7 +14,7 @@ use crate::cycle::freeze::freeze;
 use crate::cycle::journal::{Journal, Verb};
 use crate::cycle::task::Task;
 use crate::drill;
-use crate::drill::outcome::Origin;
+use crate::drill::outcome::{Origin, Scenario};
 use crate::exit::Failure;
 use crate::forget::{Alone, ForgetPlan, Forgotten};
 use crate::heal::{Donor, Heal, HealPlan, Ward};
@@ -78,8 +78,8 @@ pub async fn work(task: &Task, policy: &Policy, journal: &Journal<'_>, run: &Run
             let done = free(policy, copy.as_deref(), *unused_percent_max, journal.catalog(), run).await?;
             Ok(Done::Prune(Box::new(done)))
         }
-        Task::Drill { from, keep } => {
-            let done = rehearse(policy, from.as_deref(), *keep, journal.catalog(), run).await?;
+        Task::Drill { from, scenario, keep } => {
+            let done = rehearse(policy, from.as_deref(), *scenario, *keep, journal.catalog(), run).await?;
             Ok(Done::Drill(Box::new(done)))
         }
     }
@@ -282,7 +282,7 @@ async fn prove(
         // What was found is known from now on, whatever stops the restore.
         journal.note_structure(task, &report)?;
         strike_faulty(policy, copy, &repository, &report, run).await?;
-        let start = drill::Start { repository: &repository, origin, began, began_at };
+        let start = drill::Start { repository: &repository, origin, scenario: Scenario::Lost, began, began_at };
         let (outcome, error) = drill::prove(policy, start, run).await;
         Ok::<_, Failure>(ProofDone { report, outcome, failure: error.map(Failure::from) })
     };
@@ -454,6 +454,7 @@ async fn plan_and_apply(
 async fn rehearse(
     policy: &Policy,
     from: Option<&str>,
+    scenario: Scenario,
     keep: bool,
     catalog: &Catalog,
     run: &Run,
@@ -463,7 +464,7 @@ async fn rehearse(
     let origin = copy.map_or(Origin::Repository, |name| Origin::Copy { name: name.to_owned() });
     let repository = place::repository_in(policy, copy, run).await?;
     let lock = place::lock_to_read(&repository, run).await?;
-    let start = drill::Start { repository: &repository, origin, began, began_at };
+    let start = drill::Start { repository: &repository, origin, scenario, began, began_at };
     let (outcome, error) = drill::drill(policy, start, keep, run).await;
     place::unlock(lock, run).await;
     // A drill that was told to stop found nothing out: it counts neither as passed nor as failed.

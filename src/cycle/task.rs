@@ -2,6 +2,7 @@
 
 use crate::backup;
 use crate::cycle::journal::Verb;
+use crate::drill::outcome::Scenario;
 use crate::policy::Policy;
 use crate::verify;
 
@@ -38,6 +39,7 @@ pub enum Task {
     Drill {
         /// `None`: what the policy says.
         from: Option<String>,
+        scenario: Scenario,
         keep: bool,
     },
 }

@@ -13,6 +13,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 use std::time::Instant;
 
+use chrono::{DateTime, Utc};
 use futures_util::StreamExt as _;
 use mysql_async::Value;
 use mysql_async::prelude::Queryable as _;
@@ -23,9 +24,11 @@ use rustix::io::Errno;
 
 use crate::drill::outcome::CheckResult;
 use crate::drill::outcome::CheckState;
+use crate::human;
 use crate::mysql::manifest::Manifest;
 use crate::mysql::server::Server;
 use crate::policy::Check;
+use crate::replay::ReplayPlan;
 use crate::restore::files::{Comparison, Restored};
 use crate::run::Run;
 use crate::run::Stopped;
@@ -43,6 +46,7 @@ const CHECK_MAX: Duration = Duration::from_mins(30);
 /// The kinds of check whose failure is damage: what came back is not what was stored.
 pub const ROWS: &str = "rows";
 pub const CONTENT: &str = "content";
+const BINLOGS: &str = "binlogs";
 /// The kind of check that asks what is in a snapshot, not what came back of it.
 pub const SNAPSHOT: &str = "snapshot";
 
@@ -109,6 +113,45 @@ pub fn content(source: &str, compared: &Comparison, took: Duration) -> CheckResu
     check.detail = compared.differences.first().map(ToString::to_string);
     check.duration_ms = crate::backup::millis(took);
     check
+}
+
+/// Judges a replay, whose server has executed what was planned.
+#[must_use]
+pub fn binlogs(source: &str, plan: &ReplayPlan, recovers: Option<DateTime<Utc>>, took: Duration) -> CheckResult {
+    let mut check = result(&format!("{source}: binlogs replayed"), BINLOGS, CheckState::Pass);
+    let until = recovers.map(|moment| format!(", all until {}", moment.format("%Y-%m-%d %H:%M:%S UTC")));
+    let count = human::counted(plan.transactions, "transaction", "transactions");
+    check.found = Some(format!("{count}{}", until.unwrap_or_default()));
+    check.wanted = Some("those that were captured".to_owned());
+    let last = plan.last.as_ref().and_then(|last| Some((last.gtid.as_ref()?, last.time)));
+    check.detail = last.map(|(gtid, time)| format!("last: {gtid} of {}", time.format("%Y-%m-%d %H:%M:%S UTC")));
+    check.duration_ms = crate::backup::millis(took);
+    check
+}
+
+/// Fails where the policy captures binlogs and there are none to rehearse with.
+#[must_use]
+pub fn no_binlogs(source: &str) -> CheckResult {
+    let mut check = result(&format!("{source}: binlogs replayed"), BINLOGS, CheckState::Fail);
+    check.found = Some("nothing was captured".to_owned());
+    check.wanted = Some("those that the policy captures".to_owned());
+    check
+}
+
+/// Fails where what was captured does not lead on from the dump, or its server does not take it.
+#[must_use]
+pub fn not_replayed(source: &str, why: &str) -> CheckResult {
+    let mut check = result(&format!("{source}: binlogs replayed"), BINLOGS, CheckState::Fail);
+    check.found = Some("the dump alone".to_owned());
+    check.wanted = Some("those that were captured".to_owned());
+    check.detail = Some(why.to_owned());
+    check
+}
+
+/// Says that binlogs cannot be replayed after a dump of this kind.
+#[must_use]
+pub fn cannot_replay(source: &str, why: &str) -> CheckResult {
+    not_run(&format!("{source}: binlogs replayed"), BINLOGS, why)
 }
 
 /// Judges what the server made: tables, views, routines, triggers, events, accounts.

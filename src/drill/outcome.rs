@@ -21,12 +21,15 @@ pub struct DrillOutcome {
     pub ended: DateTime<Utc>,
     pub place: Place,
     pub from: Origin,
+    /// What is assumed to have happened.
+    #[serde(default)]
+    pub scenario: Scenario,
     pub snapshots: Vec<DrilledSnapshot>,
     pub phases: Vec<Phase>,
     pub checks: Vec<CheckResult>,
     /// Recovery time actual: from the start to the first user-visible check that passed.
     pub rta_ms: Option<u64>,
-    /// Recovery point actual: from the newest recovered moment to the assumed failure (the start).
+    /// Recovery point actual: from the newest recovered moment of the source that lost most to the assumed failure.
     pub rpa_ms: Option<u64>,
     /// What the policy wants back before all else; `None` where it wants nothing first.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -63,6 +66,17 @@ pub struct SandboxServer {
     pub version: String,
 }
 
+/// What a drill assumes to have happened.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "what", rename_all = "kebab-case")]
+pub enum Scenario {
+    /// The sources are lost at the drill's start: all that was captured until then is to come back.
+    #[default]
+    Lost,
+    /// A mistake was made: what there was just before it is to come back.
+    Mistake { at: DateTime<Utc> },
+}
+
 /// Which store the bytes came from.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "store", rename_all = "kebab-case")]
@@ -75,7 +89,7 @@ pub enum Origin {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DrilledSnapshot {
     pub source: String,
-    /// `mysql` or `files`.
+    /// `mysql`, `binlog` or `files`.
     pub kind: String,
     pub id: SnapshotId,
     pub time: DateTime<Utc>,
@@ -86,7 +100,7 @@ pub struct DrilledSnapshot {
 /// A stretch of the drill on the monotonic clock. Phases may overlap.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Phase {
-    /// `fetch`, `sandbox`, `load`, `index`, `files`, `checks`, …
+    /// `fetch`, `sandbox`, `load`, `replay`, `files`, `checks`, …
     pub name: String,
     /// Milliseconds after the drill's start.
     pub start_ms: u64,
@@ -97,6 +111,8 @@ pub struct Phase {
     pub rows: Option<u64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub files: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub transactions: Option<u64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub detail: Option<String>,
 }

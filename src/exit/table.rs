@@ -282,7 +282,8 @@ coded! {
         ReplayError::Busy => Exit::Locked,
         ReplayError::Binlog { .. } => Exit::Damaged,
         ReplayError::Server(error) => error.code(),
-        ReplayError::Open { .. }
+        ReplayError::NoRoom { .. }
+        | ReplayError::Open { .. }
         | ReplayError::Sql { .. }
         | ReplayError::Serve { .. }
         | ReplayError::Served(_)

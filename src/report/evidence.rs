@@ -77,7 +77,7 @@ impl Report {
         let servers = outcome.place.sandboxes.iter();
         let servers = servers.map(|server| format!("sandbox: {}", words::server(server)));
         let from = format!("restored from {}", words::origin(&outcome.from));
-        [machine].into_iter().chain(servers).chain([from]).collect()
+        [machine].into_iter().chain(servers).chain([from]).chain(words::scenario(outcome)).collect()
     }
 
     fn results(&self) -> Vec<String> {

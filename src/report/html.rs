@@ -55,7 +55,7 @@ impl Report {
                 p.summary { (words::summary(&self.outcome)) }
                 p.where {
                     @if self.outcome.error.is_some() { "Restoring from " } @else { "Restored from " }
-                     (words::origin(&self.outcome.from)) " on " (words::machine(&self.outcome.place))
+                     (words::origin(&self.outcome.from)) " on " (words::machine(&self.outcome.place)) @if let Some(scenario) = words::scenario(&self.outcome) { "; " (scenario) }
                     @for server in &self.outcome.place.sandboxes { ", into " (words::server(server)) }
                     "."
                 }
@@ -123,7 +123,7 @@ impl Report {
             footer {
                 p {
                     "Recovery time actual (RTA) runs from the start of the drill to the first check that a user would see pass. "
-                    "Recovery point actual (RPA) runs from the newest moment that came back to the assumed failure, the start of the drill. "
+                    "Recovery point actual (RPA) runs from the newest moment that came back to the assumed failure: the start of the drill, or a mistake that it rehearses. "
                     "Phases are measured on a monotonic clock. A check that could not run counts as not run, never as passed."
                 }
                 p { "Run " code { (self.outcome.run) } " under policy " code { (self.outcome.policy_hash) } ". Written by " (self.program) "." }

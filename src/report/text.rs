@@ -41,6 +41,9 @@ impl Screen<'_> {
         text +=
             &self.actual("recovery point", ["RPA", "RPO"], [outcome.rpa_ms, outcome.objectives.rpo_ms], verdict.rpo);
         _ = writeln!(text, "  {} {}", human::fit("checks", NAME_WIDTH + 4), words::checks(outcome));
+        if let Some(scenario) = words::scenario(outcome) {
+            _ = writeln!(text, "  {scenario}");
+        }
         if let Some(first) = words::first_order(outcome) {
             _ = writeln!(text, "  {}", human::wrap(&human::printable(&first), WIDTH - 4).join("\n    "));
         }

@@ -2,7 +2,9 @@
 
 use std::fmt::Write as _;
 
-use crate::drill::outcome::{CheckState, ChecksVerdict, DrillOutcome, Judgement, Origin, Phase, Place, SandboxServer};
+use crate::drill::outcome::{
+    CheckState, ChecksVerdict, DrillOutcome, Judgement, Origin, Phase, Place, SandboxServer, Scenario,
+};
 use crate::human;
 use crate::mysql::manifest::Product;
 
@@ -49,9 +51,18 @@ pub(super) fn summary(outcome: &DrillOutcome) -> String {
             Some(rpo) => format!(", more than the RPO of {}", human::millis(rpo)),
             None => String::new(),
         };
-        sentences.push(format!("The work of the last {} would have been lost{allowed}.", human::millis(rpa)));
+        let (lost, before) = (human::millis(rpa), scenario(outcome).map(|_| " before the mistake").unwrap_or_default());
+        sentences.push(format!("The work of the last {lost}{before} would have been lost{allowed}."));
     }
     sentences.join(" ")
+}
+
+/// Tells what the drill assumed, where that is not the loss of everything at its start.
+pub(super) fn scenario(outcome: &DrillOutcome) -> Option<String> {
+    match outcome.scenario {
+        Scenario::Lost => None,
+        Scenario::Mistake { at } => Some(format!("rehearsed: a mistake at {}", at.format("%Y-%m-%d %H:%M:%S UTC"))),
+    }
 }
 
 /// Tells when what the policy wants back before all else could be read.
@@ -143,7 +154,10 @@ pub(super) fn figures(phase: &Phase) -> Vec<String> {
     let files = phase
         .files
         .map(|files| format!("{}, {}", human::counted(files, "file", "files"), human::count_rate(files, span)));
-    [bytes, rows, files].into_iter().flatten().collect()
+    let transactions = phase.transactions.map(|count| {
+        format!("{}, {}", human::counted(count, "transaction", "transactions"), human::count_rate(count, span))
+    });
+    [transactions, bytes, rows, files].into_iter().flatten().collect()
 }
 
 /// What came back, summed over the phases that write to the targets.

@@ -22,7 +22,11 @@ use crate::run::Run;
 #[derive(Debug)]
 pub(super) enum Binlogs {
     Dir(PathBuf),
-    Captured { stored: Box<Stored>, state_dir: PathBuf },
+    /// They are fetched into a directory that is made in `dir`.
+    Captured {
+        stored: Box<Stored>,
+        dir: PathBuf,
+    },
 }
 
 /// Segments that can be read, for as long as the directory stands that they were fetched into.
@@ -46,8 +50,17 @@ impl Binlogs {
             return Ok(Some(Self::Dir(dir.clone())));
         }
         let Some(snapshot) = stored::newest(snapshots, &policy.name, source) else { return Ok(None) };
+        Self::captured(repository, snapshot, &policy.state_dir).await.map(Some)
+    }
+
+    /// Takes those of one snapshot.
+    pub(super) async fn captured(
+        repository: &Repository,
+        snapshot: &StoredSnapshot,
+        dir: &Path,
+    ) -> Result<Self, RestoreError> {
         let stored = Box::new(stored::open(repository, snapshot).await.map_err(Box::new)?);
-        Ok(Some(Self::Captured { stored, state_dir: policy.state_dir.clone() }))
+        Ok(Self::Captured { stored, dir: dir.to_owned() })
     }
 
     /// Brings those that follow a dump up to a point where they can be read.
@@ -64,10 +77,11 @@ impl Binlogs {
                 let run = segments::in_dir(dir, &position.file).map_err(Box::new)?;
                 Ok(Fetched { run, scratch: None })
             }
-            Self::Captured { stored, state_dir } => {
+            Self::Captured { stored, dir } => {
                 let mut way = Way::from(stored, manifest).ok_or_else(|| Box::new(not_captured(stored, manifest)))?;
                 way.shorten(&asked.point, manifest.product);
-                let scratch = scratch(state_dir, run)?;
+                let scratch = scratch(dir, run)?;
+                refuse_full(dir, way.bytes())?;
                 let segments = way.fetch(repository, stored, &scratch, run).await?;
                 let run = segments::Run { segments, gap: way.gap, as_of: way.as_of };
                 Ok(Fetched { run, scratch: Some(Arc::new(scratch)) })
@@ -85,11 +99,11 @@ fn not_captured(stored: &Stored, manifest: &Manifest) -> ReplayError {
 /// What the directories of fetched binlogs are called, before the number of their process.
 const SCRATCH: &str = "replay-";
 
-/// Makes a directory of our own beside the catalog: binlogs hold rows. Those of runs that were killed go.
-pub(crate) fn scratch(state_dir: &Path, run: &Run) -> Result<TempDir, RestoreError> {
-    let fault = |error| RestoreError::from(Box::new(ReplayError::Dir { dir: state_dir.to_owned(), error }));
-    std::fs::create_dir_all(state_dir).map_err(fault)?;
-    for entry in std::fs::read_dir(state_dir).map_err(fault)? {
+/// Makes a directory of our own: binlogs hold rows. Those of runs that were killed go.
+pub(crate) fn scratch(dir: &Path, run: &Run) -> Result<TempDir, RestoreError> {
+    let fault = |error| RestoreError::from(Box::new(ReplayError::Dir { dir: dir.to_owned(), error }));
+    std::fs::create_dir_all(dir).map_err(fault)?;
+    for entry in std::fs::read_dir(dir).map_err(fault)? {
         let entry = entry.map_err(fault)?;
         if is_left(&entry.file_name().to_string_lossy()) {
             // Somebody else's may stay: it stands in nobody's way.
@@ -99,7 +113,15 @@ pub(crate) fn scratch(state_dir: &Path, run: &Run) -> Result<TempDir, RestoreErr
         }
     }
     let prefix = format!("{SCRATCH}{}-", std::process::id());
-    tempfile::Builder::new().prefix(&prefix).tempdir_in(state_dir).map_err(fault)
+    tempfile::Builder::new().prefix(&prefix).tempdir_in(dir).map_err(fault)
+}
+
+/// Refuses to fill a filesystem, on which the catalog may lie, too.
+fn refuse_full(dir: &Path, wanted: u64) -> Result<(), RestoreError> {
+    let asked = rustix::fs::statvfs(dir);
+    let system = asked.map_err(|error| Box::new(ReplayError::Dir { dir: dir.to_owned(), error: error.into() }))?;
+    let free = system.f_bavail.saturating_mul(system.f_frsize);
+    if free > wanted { Ok(()) } else { Err(Box::new(ReplayError::NoRoom { dir: dir.to_owned(), wanted, free }).into()) }
 }
 
 /// Tells whether a name is one of ours whose process is gone.
@@ -168,6 +190,10 @@ impl<'a> Way<'a> {
         }
     }
 
+    fn bytes(&self) -> u64 {
+        self.segments.iter().map(|segment| segment.bytes).sum()
+    }
+
     async fn fetch(
         &self,
         repository: &Repository,
@@ -175,8 +201,7 @@ impl<'a> Way<'a> {
         scratch: &TempDir,
         run: &Run,
     ) -> Result<Vec<Segment>, RestoreError> {
-        let total = self.segments.iter().map(|segment| segment.bytes).sum();
-        let task = run.events.task("fetch the binlogs", Unit::Bytes, total);
+        let task = run.events.task("fetch the binlogs", Unit::Bytes, self.bytes());
         let mut fetched = Vec::new();
         for segment in self.segments {
             let path = scratch.path().join(&segment.file);

@@ -1,9 +1,10 @@
 //! The part of a restore that comes after the dump: binlogs, up to a recovery point.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use chrono::{DateTime, Utc};
 use tempfile::TempDir;
 
 use crate::mysql::gtid::{Executed, Gtid};
@@ -13,7 +14,7 @@ use crate::policy::Policy;
 use crate::replay::segments::is_before;
 use crate::replay::{Point, Record, ReplayError, ReplayPlan, Replayed, Start, Target};
 use crate::repository::{Repository, StoredSnapshot};
-use crate::restore::binlogs::Fetched;
+use crate::restore::binlogs::{Binlogs, Fetched};
 use crate::restore::choose::Chosen;
 use crate::restore::{Request, RestoreError};
 use crate::run::Run;
@@ -51,6 +52,8 @@ pub struct DatabaseReplay {
     further: bool,
     /// The target held nothing when this was planned.
     was_empty: bool,
+    /// All that the source had committed by then is in the binlogs, as far as who captured them knows.
+    as_of: Option<DateTime<Utc>>,
     /// Holds the binlogs for as long as they are served.
     _scratch: Option<Arc<TempDir>>,
 }
@@ -144,6 +147,11 @@ pub(super) fn refuse_parts(policy: &Policy, source: &str, request: &Request) -> 
             "`--tables`, `--as` and `--rename-schema` choose among them".to_owned(),
         ));
     }
+    refuse_left_out(policy, source)
+}
+
+/// Refuses a dump that is not whole: the binlogs change what it lacks.
+fn refuse_left_out(policy: &Policy, source: &str) -> Result<(), RestoreError> {
     match policy.mysql.get(source) {
         Some(of) if !of.schemas.is_empty() || !of.exclude.is_empty() => {
             Err(RestoreError::PartialReplay(format!("the policy leaves some of `{source}` out of the dump")))
@@ -151,6 +159,43 @@ pub(super) fn refuse_parts(policy: &Policy, source: &str, request: &Request) -> 
         _ => Ok(()),
     }
 }
+
+/// Plans what a rehearsal replays after a dump that it has loaded into a server of its own: what `captured`, a snapshot of
+/// binlogs, leads to. They are fetched into `dir`.
+///
+/// # Errors
+/// [`RestoreError`] where the binlogs do not lead on from the dump to the point, or the server cannot follow.
+pub async fn rehearse(
+    policy: &Policy,
+    repository: &Repository,
+    captured: &StoredSnapshot,
+    rehearsed: Rehearsed<'_>,
+    dir: &Path,
+    run: &Run,
+) -> Result<DatabaseReplay, RestoreError> {
+    let Rehearsed { source, manifest, server, point } = rehearsed;
+    refuse_left_out(policy, source)?;
+    let asked = ReplayRequest { point, binlogs: None, up_to_gap: false, further: false, listen: None };
+    let binlogs = Binlogs::captured(repository, captured, dir).await?;
+    let fetched = binlogs.fetch(repository, manifest, &asked, run).await?;
+    let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get).max(THREADS_MIN);
+    let target =
+        Target { server: server.clone(), product: manifest.product, threads, listen: None, skip_binlog: false };
+    let found = Found { target, record: None, is_loaded: true, is_empty: false };
+    DatabaseReplay::plan(manifest, &found, &asked, fetched, run).await
+}
+
+/// A dump that a rehearsal has loaded, and how far it is to go on.
+#[derive(Debug)]
+pub struct Rehearsed<'a> {
+    pub source: &'a str,
+    pub manifest: &'a Manifest,
+    pub server: &'a Server,
+    pub point: Point,
+}
+
+/// A replay waits for its disk, too.
+const THREADS_MIN: usize = 4;
 
 /// Returns what the target has executed, where it is to go on from that.
 pub(super) async fn executed(
@@ -238,6 +283,7 @@ impl DatabaseReplay {
         let start = Start::of(manifest).map_err(Box::new)?;
         let (point, falls_short, of_thread) = (asked.point.clone(), asked.up_to_gap, run.clone());
         let Fetched { run: segments, scratch } = binlogs;
+        let as_of = segments.as_of;
         let planned =
             tokio::task::spawn_blocking(move || ReplayPlan::new(&start, &segments, &point, falls_short, &of_thread));
         let plan = planned.await.map_err(|error| RestoreError::Thread(error.to_string()))?.map_err(Box::new)?;
@@ -245,7 +291,19 @@ impl DatabaseReplay {
         let further = asked.further && found.record.is_none();
         target.check(&plan, found.record.as_ref(), further).await.map_err(Box::new)?;
         let (point, is_loaded, was_empty) = (asked.point.clone(), found.is_loaded, found.is_empty);
-        Ok(Self { target, plan, point, is_loaded, further, was_empty, _scratch: scratch })
+        Ok(Self { target, plan, point, is_loaded, further, was_empty, as_of, _scratch: scratch })
+    }
+
+    /// Returns the moment whose state comes back: all that the source had committed by then. `None` where that is not known, as of
+    /// binlogs that end at a gap.
+    #[must_use]
+    pub fn recovers(&self) -> Option<DateTime<Utc>> {
+        match self.point {
+            _ if self.plan.falls_short => None,
+            Point::At(time) => Some(time),
+            Point::Latest => self.as_of,
+            Point::Gtid(_) | Point::Before(_) | Point::Position(_) => None,
+        }
     }
 
     /// Makes the target fit before the dump is loaded.
@@ -256,6 +314,16 @@ impl DatabaseReplay {
     /// Notes on the target that the dump is loaded. Where a table is missing, it is not.
     pub(super) async fn note_loaded(&self, loaded: &Loaded) -> Result<(), RestoreError> {
         if is_whole(loaded) { Ok(self.target.note_loaded().await.map_err(Box::new)?) } else { Ok(()) }
+    }
+
+    /// Replays on the server of a rehearsal, which holds the dump.
+    ///
+    /// # Errors
+    /// [`RestoreError::Replay`] where the server does not apply all of it.
+    pub async fn rehearse(&self, snapshot: &str, run: &Run) -> Result<Replayed, RestoreError> {
+        self.prepare(snapshot).await?;
+        self.target.note_loaded().await.map_err(Box::new)?;
+        Ok(self.target.replay(&self.plan, run).await.map_err(Box::new)?)
     }
 
     /// Replays; `None` where tables of the dump are missing, on which the binlogs build.

@@ -6,7 +6,7 @@ use chrono::TimeDelta;
 
 use super::*;
 use crate::catalog::REPOSITORY;
-use crate::drill::outcome::{Origin, Place};
+use crate::drill::outcome::{Origin, Place, Scenario};
 use crate::human;
 use crate::human::Ink;
 
@@ -74,6 +74,7 @@ fn drill() -> DrillOutcome {
         ended: at("2026-02-28T21:14:10Z"),
         place: Place { host: "drill-host".to_owned(), sandboxes: Vec::new(), cores: 2, memory_bytes: 1 << 32 },
         from: Origin::Repository,
+        scenario: Scenario::Lost,
         snapshots: Vec::new(),
         phases: Vec::new(),
         rta_ms: Some(843_000),

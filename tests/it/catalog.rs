@@ -8,7 +8,7 @@ use bkp::catalog::{
     Catalog, CatalogError, CopyRecord, HealRecord, Outcome, REPOSITORY, RunEnd, RunSnapshot, RunStart, SnapshotRecord,
     SourceEnd, VerifyRecord,
 };
-use bkp::drill::outcome::{DrillOutcome, ObjectivesMs, Origin, Phase, Place, Verdict};
+use bkp::drill::outcome::{DrillOutcome, ObjectivesMs, Origin, Phase, Place, Scenario, Verdict};
 use bkp::event::{Event, Events, Listener};
 use bkp::id::{ObjectId, RunId, SnapshotId};
 use bkp::verify::Level;
@@ -68,6 +68,7 @@ fn drill(time: &str) -> DrillOutcome {
         ended: at(time) + TimeDelta::seconds(40),
         place: Place { host: "drill-host".to_owned(), sandboxes: Vec::new(), cores: 2, memory_bytes: 1 << 32 },
         from: Origin::Repository,
+        scenario: Scenario::Lost,
         snapshots: Vec::new(),
         phases: vec![Phase { name: "load".to_owned(), duration_ms: 31_000, bytes: Some(9), ..Phase::default() }],
         checks: Vec::new(),

@@ -16,6 +16,7 @@ use bkp::catalog::Catalog;
 use bkp::clock::SystemClock;
 use bkp::cycle;
 use bkp::cycle::task::Task;
+use bkp::drill::outcome::Scenario;
 use bkp::event::{Event, Events, Listener};
 use bkp::exit::Exit;
 use bkp::policy::Policy;
@@ -618,7 +619,7 @@ fn a_drill_that_is_told_to_stop_counts_neither_as_passed_nor_as_failed() {
     let run = Run::new(Arc::new(SystemClock), Events::new(stopper.clone()));
     *stopper.0.lock().unwrap() = Some(run.cancel.clone());
     let policy = Policy::load(&desk.path("policies/mall.toml")).unwrap();
-    let drill = Task::Drill { from: None, keep: false };
+    let drill = Task::Drill { from: None, scenario: Scenario::Lost, keep: false };
     let stopped = block_on(cycle::by_hand(&policy, &drill, Duration::ZERO, &run)).unwrap_err();
     assert_eq!(stopped.exit, Exit::Interrupted);
     assert!(!desk.path("bkp-drill-left").exists(), "it stopped before the drill began");

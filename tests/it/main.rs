@@ -11,6 +11,7 @@ mod copy;
 mod crash;
 mod cycle;
 mod damage;
+mod drill;
 mod dump;
 mod export;
 mod faults;

@@ -122,7 +122,7 @@ async fn a_source_without_gtids_is_replayed_by_file_and_position() {
     let dir = source.dir().join("data");
     let point = Point::Position(point);
     for mode in ["OFF", "ON"] {
-        let server = Server::start(Product::MySql, &[&format!("--gtid-mode={mode}")]);
+        let server = Server::start(Product::MySql, &[&format!("--gtid-mode={mode}"), "--performance-schema=ON"]);
         let (plan, _) = replay(&server, &start, &dir, &point).await.unwrap();
         assert!(!plan.has_gtids && plan.first_excluded.as_ref().is_some_and(|mark| mark.gtid.is_none()));
         assert_eq!(state(&server), wanted, "gtid_mode {mode}");

@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use bkp::catalog::CopyRecord;
 use bkp::drill::outcome::{
     CheckResult, CheckState, DrillOutcome, DrilledSnapshot, FirstOrder, ObjectivesMs, Origin, Phase, Place,
-    SandboxServer, Verdict,
+    SandboxServer, Scenario, Verdict,
 };
 use bkp::human::{self, Ink};
 use bkp::id::{ObjectId, RunId};
@@ -95,6 +95,7 @@ fn drill(started: &str, rta_ms: Option<u64>) -> DrillOutcome {
             memory_bytes: 34_359_738_368,
         },
         from: Origin::Copy { name: "offsite".to_owned() },
+        scenario: Scenario::Lost,
         snapshots: vec![
             snapshot("db1", "mysql", "2026-02-28T17:15:03Z"),
             snapshot("images", "files", "2026-02-28T17:16:44Z"),

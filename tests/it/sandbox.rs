@@ -27,6 +27,7 @@ fn plan(product: Product, dir: &Path) -> SandboxPlan {
         page_bytes: 16 << 10,
         room_bytes: 0,
         lower_case_table_names: 1,
+        has_gtids: false,
         start_max: Duration::from_mins(3),
     }
 }

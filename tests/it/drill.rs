@@ -1,0 +1,83 @@
+//! Drills of databases whose binlogs are captured: what came after the dump comes back, too.
+
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::servers::{Product, program};
+use crate::world::World;
+
+fn phase<'a>(drill: &'a Value, name: &str) -> &'a Value {
+    let phases = drill["steps"][0]["result"]["outcome"]["phases"].as_array().unwrap();
+    phases.iter().find(|phase| phase["name"] == name).unwrap_or(&Value::Null)
+}
+
+fn check<'a>(drill: &'a Value, name: &str) -> &'a Value {
+    let checks = drill["steps"][0]["result"]["outcome"]["checks"].as_array().unwrap();
+    checks.iter().find(|check| check["name"] == name).unwrap_or(&Value::Null)
+}
+
+/// MariaDB's times are whole seconds.
+fn pass_a_second() {
+    std::thread::sleep(Duration::from_millis(1_100));
+}
+
+fn a_drill_brings_back_what_came_after_the_dump(product: Product) {
+    let world = World::ready(product);
+    let mysqld = program("MYSQLD").display().to_string();
+    world.write_policy(&format!("sandbox = {{ mysqld = \"{mysqld}\" }}\n[mysql.db1.binlog]\ncapture = true\n"));
+    let policy = world.path("policies/mall.toml");
+    // Without the binlogs, two orders are missing.
+    let wanted =
+        std::fs::read_to_string(&policy).unwrap().replace("mall.orders\", min = 1 ", "mall.orders\", min = 1502 ");
+    std::fs::write(&policy, wanted).unwrap();
+    world.bkp(&["backup", "mall"]).expect(0);
+    let bare = world.bkp(&["drill", "mall", "--json"]).expect(16).json();
+    assert_eq!(check(&bare, "db1: binlogs replayed")["found"], "nothing was captured", "{bare}");
+
+    pass_a_second();
+    world.order(1, 5_000, 1);
+    world.order(2, 5_000, 1);
+    world.bkp(&["backup", "mall", "--source", "images", "--no-copy"]).expect(0);
+    pass_a_second();
+    let moment = chrono::Utc::now().to_rfc3339();
+    pass_a_second();
+    world.source.execute("DROP TABLE mall.orders");
+    world.bkp(&["binlog", "capture", "mall"]).expect(0);
+
+    let lost = world.bkp(&["drill", "mall", "--json"]).expect(3).json();
+    assert_eq!(phase(&lost, "replay")["transactions"], 3, "{lost}");
+    assert_eq!(check(&lost, "db1: binlogs replayed")["result"], "pass", "{lost}");
+    assert_eq!(check(&lost, "db1: every row as dumped")["result"], "pass", "{lost}");
+    // The table was dropped before all was lost.
+    assert_eq!(check(&lost, "SELECT COUNT(*) FROM mall.orders")["result"], "not-run", "{lost}");
+
+    let mistake = world.bkp(&["drill", "mall", "--point-in-time", &moment, "--json"]).expect(0).json();
+    assert_eq!(phase(&mistake, "replay")["transactions"], 2, "{mistake}");
+    let outcome = &mistake["steps"][0]["result"]["outcome"];
+    assert_eq!(outcome["scenario"]["what"], "mistake", "{mistake}");
+    let kinds: Vec<&str> =
+        outcome["snapshots"].as_array().unwrap().iter().filter_map(|one| one["kind"].as_str()).collect();
+    assert!(kinds.contains(&"binlog"), "{mistake}");
+    // The database loses nothing; the images are as old as their snapshot.
+    let images = outcome["snapshots"].as_array().unwrap().iter().find(|one| one["kind"] == "files").unwrap();
+    let since = moment.parse::<chrono::DateTime<chrono::Utc>>().unwrap()
+        - images["time"].as_str().unwrap().parse::<chrono::DateTime<chrono::Utc>>().unwrap();
+    assert_eq!(outcome["rpa_ms"].as_i64().unwrap(), since.num_milliseconds(), "{mistake}");
+    let told = world.bkp(&["report", "mall"]).expect(0);
+    assert!(told.out.contains("a mistake at") && told.out.contains("2 transactions"), "{told:?}");
+    let late = world.bkp(&["drill", "mall", "--point-in-time", "2099-01-01"]).expect(2);
+    assert!(late.err.contains("has not come yet"), "{late:?}");
+}
+
+#[test]
+#[ignore = "needs the servers of scripts/lab; scripts/test runs it"]
+fn a_drill_of_mysql_brings_back_what_came_after_the_dump() {
+    a_drill_brings_back_what_came_after_the_dump(Product::MySql);
+}
+
+#[test]
+#[ignore = "needs the servers of scripts/lab; scripts/test runs it"]
+fn a_drill_of_mariadb_brings_back_what_came_after_the_dump() {
+    a_drill_brings_back_what_came_after_the_dump(Product::MariaDb);
+}
