@@ -16,6 +16,7 @@ use crate::replay::record::{self, Record, Standby};
 use crate::replay::segments::Segment;
 use crate::replay::serve::Source;
 use crate::replay::settings;
+use crate::replay::status::Status;
 use crate::replay::target::{Replayed, Target, no_record, random_uuid, server_id};
 use crate::replay::{Face, ReplayError};
 use crate::run::Run;
@@ -51,8 +52,11 @@ impl Target {
         let mut conn = self.connect().await?;
         ask::lock(&mut conn).await?;
         let record = record::read(&mut conn).await?.ok_or_else(no_record)?;
-        self.forget(&mut conn).await?;
-        self.say_dumped(&mut conn, plan).await?;
+        // A target on which a replay has begun knows how far it is: it must not be told that it is back at the dump.
+        if !record.has_begun {
+            self.forget(&mut conn).await?;
+            self.say_dumped(&mut conn, plan).await?;
+        }
         let standby = Standby { source: source.to_owned(), epoch, server_id: server_id(plan)?, is_promoting: false };
         let record = Record { has_begun: true, standby: Some(standby), ..record };
         record::write(&mut conn, &record).await?;
@@ -112,7 +116,7 @@ impl Target {
         Ok(Seen {
             record,
             executed,
-            is_receiving: status.as_ref().is_some_and(|status| status.is_receiving()),
+            is_receiving: status.as_ref().is_some_and(Status::is_receiving),
             is_applying: status.as_ref().is_some_and(|status| !status.has_stopped()),
             is_read_only: !matches!(read_only.as_str(), "0" | "OFF"),
             is_held,

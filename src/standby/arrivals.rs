@@ -71,9 +71,9 @@ mod tests {
     fn a_transaction_came_by_the_first_mark_behind_it() {
         let mut arrivals = Arrivals::default();
         for (second, offset) in [(10, 100), (20, 200), (30, 200), (40, 300)] {
-            arrivals.note(&place(1, offset), Some(at(second - 5)), at(second), Duration::from_secs(60));
+            arrivals.note(&place(1, offset), Some(at(second - 5)), at(second), Duration::from_mins(1));
         }
-        arrivals.note(&place(2, 50), None, at(50), Duration::from_secs(60));
+        arrivals.note(&place(2, 50), None, at(50), Duration::from_mins(1));
         let came = |file, offset| arrivals.of(&place(file, offset)).map(|at| at.timestamp());
         assert_eq!((came(1, 90), came(1, 100), came(1, 101), came(1, 201)), (Some(10), Some(10), Some(20), Some(40)));
         assert_eq!((came(1, 999), came(2, 50), came(2, 51)), (Some(50), Some(50), None));
@@ -86,10 +86,10 @@ mod tests {
         let mut arrivals = Arrivals::default();
         for second in 0..36_000_i64 {
             let place = place(1, 1_000 + second.unsigned_abs());
-            arrivals.note(&place, None, at(second), Duration::from_secs(36_000));
+            arrivals.note(&place, None, at(second), Duration::from_hours(10));
         }
         assert_eq!(arrivals.0.len(), 100);
-        arrivals.note(&place(1, 90_000), None, at(5), Duration::from_secs(36_000));
+        arrivals.note(&place(1, 90_000), None, at(5), Duration::from_hours(10));
         assert_eq!(arrivals.0.len(), 100, "a clock that was set back");
     }
 }

@@ -2,10 +2,8 @@
 
 use chrono::{DateTime, TimeDelta, Utc};
 
-use crate::mysql::manifest::Product;
 use crate::run::Run;
 use crate::standby::progress::Progress;
-use crate::standby::shelf::Shelf;
 use crate::standby::{Standby, StandbyError};
 
 /// A standby, as it is and as whoever serves it told.
@@ -41,9 +39,7 @@ impl Standby<'_> {
     /// # Errors
     /// [`StandbyError`] where the server cannot be asked, or is no standby of the source.
     pub async fn status(&self, run: &Run) -> Result<Status, StandbyError> {
-        let chain = Shelf::new(self.policy, self.source, run)?.newest(run).await?;
-        let product = chain.epochs.last().map_or(Product::MySql, |epoch| epoch.server.product);
-        let seen = self.target_of(product).look().await?;
+        let seen = self.target()?.look().await?;
         let mark = self.own(seen.record.as_ref())?;
         let told = Progress::read(&self.policy.state_dir, self.source)?.filter(|told| told.epoch == mark.epoch);
         let told = told.unwrap_or_default();

@@ -249,7 +249,9 @@ impl<'a> Stream<'a> {
         let gone = way.segments.first().map(|first| self.tide.drop_before(&first.file)).unwrap_or_default();
         if let Some(feed) = self.feed().filter(|_| !gone.is_empty()) {
             source.extend(feed);
-            gone.iter().for_each(|gone| self.shelf.let_go(gone));
+            for gone in &gone {
+                self.shelf.let_go(gone);
+            }
         }
         self.take_up(&chain, way);
         self.measure(&executed, run)?;

@@ -153,7 +153,7 @@ fn where_the_binlog_has_only_sessions_clocks_a_delay_counts_from_the_arrival() {
     assert_eq!(end(&tide).1, head, "nobody knows when it came");
     let place = |offset| Position { file: "b.000001".to_owned(), offset };
     for (now, offset) in [(100, first), (130, second)] {
-        tide.arrivals.note(&place(offset), None, at(now), Duration::from_secs(60));
+        tide.arrivals.note(&place(offset), None, at(now), Duration::from_mins(1));
     }
     for (now, wanted) in [(159, head), (160, first), (189, first), (190, second)] {
         tide.rise(at(now)).unwrap();
