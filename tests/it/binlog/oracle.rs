@@ -94,6 +94,7 @@ pub(super) fn listed(server: &Server, file: &Path) -> Vec<(u64, String, u64)> {
     rows.iter().map(|row| (text(row, 1).parse().unwrap(), text(row, 2), text(row, 4).parse().unwrap())).collect()
 }
 
+#[expect(clippy::option_option, reason = "not every transaction has one, and not every line is of one")]
 fn mysql_gtid(line: &str) -> Option<Option<String>> {
     let (gtid, _) = line.strip_prefix("SET @@SESSION.GTID_NEXT= '")?.split_once('\'')?;
     match gtid {
@@ -104,6 +105,7 @@ fn mysql_gtid(line: &str) -> Option<Option<String>> {
     }
 }
 
+#[expect(clippy::option_option, reason = "not every transaction has one, and not every line is of one")]
 fn mariadb_gtid(line: &str) -> Option<Option<String>> {
     let (_, gtid) = line.strip_prefix('#')?.split_once("\tGTID ")?;
     Some(gtid.split_whitespace().next().map(str::to_owned))
