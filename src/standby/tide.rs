@@ -51,7 +51,9 @@ pub(super) struct Tide {
     groups: Groups,
     /// The transaction that is too young: what lies behind it waits as well.
     held: Option<Group>,
-    /// Everything before it may be served, in the segment at hand.
+    /// Everything before it was looked into, in the segment at hand.
+    read: u64,
+    /// Everything before it may be served.
     end: u64,
 }
 
@@ -60,13 +62,14 @@ impl Tide {
     pub(super) fn new(delay: Duration, arrivals: Arrivals, executed: Executed, applied: Executed) -> Self {
         let delay = Some(delay).filter(|delay| !delay.is_zero());
         let (segments, groups) = (Vec::new(), Groups::default());
-        Self { delay, arrivals, executed, applied, segments, reader: None, groups, held: None, end: 0 }
+        Self { delay, arrivals, executed, applied, segments, reader: None, groups, held: None, read: 0, end: 0 }
     }
 
     /// Takes the segment that comes next. The one at hand must be [over](Self::is_over).
     pub(super) fn push(&mut self, segment: Segment, closed: Option<u64>) -> Result<(), StandbyError> {
         let file = File::open(&segment.path).map_err(|error| failed("open", &segment, error))?;
-        (self.reader, self.groups, self.held, self.end) = (None, Groups::default(), None, 0);
+        (self.reader, self.groups, self.held) = (None, Groups::default(), None);
+        (self.read, self.end) = (0, 0);
         self.segments.push(Local { segment, file, closed, whole: MAGIC.len() as u64 });
         Ok(())
     }
@@ -135,11 +138,10 @@ impl Tide {
             None => Bounded::open(&segment).map_err(ReplayError::from)?,
         };
         let damaged = |error| StandbyError::Segment { name: segment.name.clone(), error };
-        let stop_at = whole.min(began.saturating_add(STEP_BYTES_MAX));
-        let mut at = began;
-        while at < stop_at {
+        let stop_at = whole.min(self.read.saturating_add(STEP_BYTES_MAX));
+        while self.read < stop_at {
             let Some(event) = reader.next(whole).map_err(damaged)? else { break };
-            at = event.end();
+            self.read = event.end();
             let offset = event.offset;
             let step = self.groups.push(&event).map_err(|malformed| damaged(malformed.at(offset)))?;
             reader.finish().map_err(damaged)?;
@@ -150,14 +152,14 @@ impl Tide {
                         break;
                     }
                 }
-                Step::Outside if self.groups.open().is_none() => self.end = at,
+                Step::Outside if self.groups.open().is_none() => self.end = self.read,
                 Step::Outside | Step::Within => {}
             }
         }
         // A server that broke down has left a transaction without its end: nothing more comes to it, and replicas know that.
-        if self.held.is_none() && self.segments.last().is_some_and(|last| last.closed.is_some_and(|bytes| at >= bytes))
-        {
-            self.end = at;
+        let is_read = self.segments.last().is_some_and(|last| last.closed.is_some_and(|bytes| self.read >= bytes));
+        if is_read && self.held.is_none() {
+            self.end = self.read;
         }
         self.reader = Some(reader);
         Ok(self.end > began)

@@ -177,3 +177,20 @@ fn what_the_standby_has_applied_is_let_through_whatever_the_delay() {
     tide.rise(at(100)).unwrap();
     assert_eq!((end(&tide).1, tide.has_applied()), (ends[1], true));
 }
+
+#[test]
+fn a_transaction_that_a_crash_left_without_its_end_holds_nothing_up() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut file = Growing::new(dir.path(), "b.000001");
+    let whole = file.mariadb(1);
+    file.push(Kind::MARIADB_GTID, &[&2_u64.to_le_bytes()[..], &0_u32.to_le_bytes(), &[0; 7]].concat());
+    let bytes = file.bytes.len() as u64;
+    file.write(bytes);
+    let mut tide = tide(Product::MariaDb, 0);
+    tide.push(file.segment.clone(), None).unwrap();
+    tide.rise(at(0)).unwrap();
+    assert_eq!((end(&tide).1, tide.is_over()), (whole, false));
+    tide.close(bytes);
+    tide.rise(at(0)).unwrap();
+    assert_eq!((end(&tide).1, tide.is_over(), tide.executed.to_string().as_str()), (bytes, true, "0-1-1"));
+}
