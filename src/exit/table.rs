@@ -334,6 +334,7 @@ coded! {
         StandbyError::NotWhole(_) => Exit::Incomplete,
         StandbyError::Segment { .. } | StandbyError::Gtid(_) => Exit::Damaged,
         StandbyError::NoWay { .. }
+        | StandbyError::Lost(_)
         | StandbyError::Broken { .. }
         | StandbyError::Io { .. }
         | StandbyError::Thread(_) => Exit::Failed,

@@ -49,6 +49,14 @@ pub(super) async fn open(conn: &mut Conn) -> Result<(), ReplayError> {
     set(conn, "read_only", "OFF").await
 }
 
+/// Tells whether only its replication and accounts with the right to it may write to the target.
+pub(super) async fn is_closed(conn: &mut Conn) -> Result<bool, ReplayError> {
+    let asked = "SELECT CAST(@@GLOBAL.read_only AS CHAR)";
+    let value: Option<String> =
+        conn.query_first(asked).await.map_err(ReplayError::at("ask the target whether it can be written to"))?;
+    Ok(value.is_some_and(|value| !matches!(value.as_str(), "0" | "OFF")))
+}
+
 /// Reads what the variables are set to.
 pub(super) async fn read(conn: &mut Conn, wanted: &[(&'static str, String)]) -> Result<Vec<Setting>, ReplayError> {
     let mut settings = Vec::new();

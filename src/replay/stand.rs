@@ -60,6 +60,7 @@ impl Target {
         let standby = Standby { source: source.to_owned(), epoch, server_id: server_id(plan)?, is_promoting: false };
         let record = Record { has_begun: true, standby: Some(standby), ..record };
         record::write(&mut conn, &record).await?;
+        record::remove_replay(&mut conn).await?;
         conn.disconnect().await.ok();
         Ok(())
     }
@@ -103,10 +104,10 @@ impl Target {
         let mut conn = self.connect().await?;
         let record = record::read(&mut conn).await?;
         let status = self.status(&mut conn).await?;
-        let asked = format!("SELECT CAST(@@GLOBAL.read_only AS CHAR), IS_USED_LOCK('{LOCK}') IS NOT NULL");
-        let row: Option<(String, bool)> =
-            conn.query_first(asked).await.map_err(ReplayError::at("ask the target whether it can be written to"))?;
-        let (read_only, is_held) = row.unwrap_or_default();
+        let is_read_only = settings::is_closed(&mut conn).await?;
+        let asked = format!("SELECT IS_USED_LOCK('{LOCK}') IS NOT NULL");
+        let is_held: Option<bool> =
+            conn.query_first(asked).await.map_err(ReplayError::at("ask the target who serves it"))?;
         let executed = self.executed_on(&mut conn).await?;
         let mut error = status.as_ref().and_then(|status| status.apply_error().map(str::to_owned));
         if error.is_some() {
@@ -118,8 +119,8 @@ impl Target {
             executed,
             is_receiving: status.as_ref().is_some_and(Status::is_receiving),
             is_applying: status.as_ref().is_some_and(|status| !status.has_stopped()),
-            is_read_only: !matches!(read_only.as_str(), "0" | "OFF"),
-            is_held,
+            is_read_only,
+            is_held: is_held.unwrap_or_default(),
             error,
         })
     }
@@ -157,12 +158,20 @@ impl Start {
 }
 
 impl Standing {
-    /// Returns the record of the standby; `None` once somebody has promoted it.
+    /// Returns the record of the standby; `None` once somebody has promoted it, or the record is lost.
     ///
     /// # Errors
     /// [`ReplayError`] where the target cannot be asked.
     pub async fn record(&mut self) -> Result<Option<Record>, ReplayError> {
         record::read(&mut self.conn).await
+    }
+
+    /// Tells whether it follows nobody as a standby any more and everybody can write to it, as a promotion leaves it.
+    ///
+    /// # Errors
+    /// [`ReplayError`] where the target cannot be asked.
+    pub async fn is_let_go(&mut self) -> Result<bool, ReplayError> {
+        Ok(self.target.status(&mut self.conn).await?.is_none() && !settings::is_closed(&mut self.conn).await?)
     }
 
     /// Returns what it has executed.

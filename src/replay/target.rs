@@ -422,7 +422,7 @@ impl Target {
         if record.standby.is_some() {
             settings::open(conn).await?;
         }
-        record::remove(conn).await
+        record::remove(conn, record).await
     }
 }
 

@@ -32,6 +32,8 @@ pub enum StandbyError {
     Broken { source_name: String, why: String },
     #[error("make a standby: the dump did not come whole: {0}")]
     NotWhole(String),
+    #[error("go on with the standby of `{0}`: its record is gone or another's, and nobody has promoted it")]
+    Lost(String),
     #[error("find the standby: the server holds no record of one")]
     NoStandby,
     #[error("find the standby of `{wanted}`: the server is one of `{found}`")]
@@ -82,6 +84,7 @@ impl StandbyError {
                 | Self::NoWay { .. }
                 | Self::Broken { .. }
                 | Self::NotWhole(_)
+                | Self::Lost(_)
                 | Self::NoStandby
                 | Self::OtherSource { .. }
                 | Self::Replay(ReplayError::Unfit { .. })
@@ -97,14 +100,19 @@ impl StandbyError {
             Self::LongDelay { .. } => "make it shorter, or `binlog.window` longer",
             Self::NoSpool { .. } => "run this on the machine of `bkp daemon`, and let that capture the source first",
             Self::NoWay { .. } => {
-                "the standby was away for longer than the capture's window: empty the server, drop its schema `bkp_restore`, and \
+                "the standby was away for longer than the capture's window: empty the server, drop its schema `bkp_standby`, and \
                  start it anew"
             }
             Self::Broken { .. } => {
                 "promote it as it is (`bkp standby promote --up-to-gap`); or back the source up, empty the server, drop its schema \
-                 `bkp_restore`, and start it anew"
+                 `bkp_standby`, and start it anew"
             }
             Self::NotWhole(_) => "see to the cause on the server and start again: the load goes on",
+            Self::Lost(_) => {
+                "somebody has dropped its schema `bkp_standby`: it cannot be served or promoted by bkp. Empty the server and start it anew; \
+                 or, to do with what it has applied: RESET REPLICA ALL FOR CHANNEL 'bkp' (MariaDB: RESET SLAVE 'bkp' ALL), \
+                 SET GLOBAL read_only = OFF"
+            }
             Self::NoStandby => "it was promoted already, or `bkp standby start` was never begun there",
             Self::OtherSource { .. } => "name the other source, or another server",
             Self::Promoting => "run `bkp standby promote` again: it goes on where it stopped",

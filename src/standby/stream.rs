@@ -68,6 +68,11 @@ pub(super) async fn follow(
     }
 }
 
+/// Ends a stream whose record is gone: as promoted only where the server is left as a promotion leaves it.
+async fn promoted(standby: &Standby<'_>, standing: &mut Standing) -> Result<Ended, StandbyError> {
+    if standing.is_let_go().await? { Ok(Ended::Promoted) } else { Err(StandbyError::Lost(standby.source.to_owned())) }
+}
+
 fn tell_error(standby: &Standby<'_>, text: &str) {
     let dir = &standby.policy.state_dir;
     if let Ok(Some(progress)) = Progress::read(dir, standby.source) {
@@ -103,7 +108,7 @@ impl<'a> Stream<'a> {
         run: &Run,
     ) -> Result<Ended, StandbyError> {
         let mut standing = target.stand().await?;
-        let Some(record) = standing.record().await? else { return Ok(Ended::Promoted) };
+        let Some(record) = standing.record().await? else { return promoted(standby, &mut standing).await };
         let mark = standby.own(Some(&record))?.clone();
         if mark.is_promoting {
             return Err(StandbyError::Promoting);
@@ -238,8 +243,12 @@ impl<'a> Stream<'a> {
         source: &Source,
         run: &Run,
     ) -> Result<Option<Ended>, StandbyError> {
-        let Some(record) = standing.record().await? else { return Ok(Some(Ended::Promoted)) };
-        if self.standby.own(Some(&record))?.is_promoting {
+        let Some(record) = standing.record().await? else { return promoted(self.standby, standing).await.map(Some) };
+        let mark = self.standby.own(Some(&record))?;
+        if mark.server_id != self.mark.server_id {
+            return Err(StandbyError::Lost(self.standby.source.to_owned()));
+        }
+        if mark.is_promoting {
             return Err(StandbyError::Promoting);
         }
         standing.applied(source).await?;

@@ -116,6 +116,9 @@ fn a_standby_takes_over(product: Product) {
 
     killed_in_mid_stream(&mut scene);
     let standby = scene.start(&[]);
+    // As a load into the source does, which comes by the binlog.
+    scene.world.source.execute("CREATE DATABASE bkp_restore; DROP DATABASE bkp_restore");
+    scene.world.order(3, 30_000, 10);
     scene.wait_until("all there", Scene::has_rows_of_source);
     scene.wait_until("measured", |scene| scene.status()["lag_ms"].as_u64().is_some_and(|lag| lag < 15_000));
     assert!(scene.is_closed());
@@ -217,6 +220,20 @@ fn killed_in_mid_stream(scene: &mut Scene) {
     standby.kill();
 }
 
+fn a_lost_record_is_no_promotion(scene: &Scene, standby: Process) -> Process {
+    let target = &scene.target;
+    let open = if target.product() == Product::MySql { "SET GLOBAL super_read_only = OFF; " } else { "" };
+    let record = "bkp_standby.bkp_standby";
+    target.execute(&format!("SET sql_log_bin = 0; {open}CREATE DATABASE aside; RENAME TABLE {record} TO aside.record"));
+    let (code, told) = standby.end();
+    assert_eq!(code, Some(1), "{told}");
+    assert!(told.contains("nobody has promoted it"), "{told}");
+    target.execute(&format!("SET sql_log_bin = 0; RENAME TABLE aside.record TO {record}; DROP DATABASE aside"));
+    let standby = scene.start(&[]);
+    scene.wait_until("streaming again", |scene| scene.status()["is_streaming"] == true);
+    standby
+}
+
 /// A source that was reset is another history: the standby stays where it is, and opens only as it is.
 fn a_new_epoch_ends_the_stream(scene: &Scene) {
     let (world, target) = (&scene.world, &scene.target);
@@ -228,6 +245,7 @@ fn a_new_epoch_ends_the_stream(scene: &Scene) {
     let standby = scene.start(&[]);
     scene.wait_until("streaming", |scene| scene.status()["is_streaming"] == true);
     scene.wait_until("all there", Scene::has_rows_of_source);
+    let standby = a_lost_record_is_no_promotion(scene, standby);
     let before = state(target);
     world.source.execute(&format!("{reset}; INSERT INTO mall.shops (id, name) VALUES (88, 'another history')"));
     let (code, told) = standby.end();
