@@ -167,13 +167,11 @@ async fn check_gtids(
 pub(super) async fn check_further(conn: &mut Conn, plan: &ReplayPlan) -> Result<(), ReplayError> {
     let is_on_the_way = match &plan.executed {
         _ if !plan.has_gtids => false,
-        Executed::MySql(planned) => {
+        Executed::MySql(_) => {
             let executed = gtid_executed(conn).await?;
-            let beyond = executed.subtract(planned);
-            let is_beyond = beyond.iter().any(|(origin, _)| planned.iter().any(|(other, _)| origin == other));
-            !is_beyond && plan.dumped.parse::<GtidSet>()?.is_subset(&executed)
+            plan.dumped.parse::<GtidSet>()?.is_subset(&executed) && !plan.is_exceeded_by(&Executed::MySql(executed))
         }
-        Executed::MariaDb(_) => plan.feed.leads_on_from(&slave_pos(conn).await?.parse()?)?,
+        Executed::MariaDb(_) => plan.feed.leads_on_from(&plan.of_source(&slave_pos(conn).await?.parse()?))?,
     };
     if is_on_the_way {
         return Ok(());

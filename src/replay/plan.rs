@@ -1,5 +1,7 @@
 //! The way from a dump to a recovery point: which binlogs, from where to where, and what that brings.
 
+mod known;
+
 use std::collections::BTreeSet;
 
 use chrono::{DateTime, Utc};
@@ -7,7 +9,7 @@ use serde::Serialize;
 
 use crate::event::Unit;
 use crate::mysql::binlog::{Clock, Event, Group, Groups, Kind, Malformed, Step, mariadb_gtid_list, previous_gtids};
-use crate::mysql::gtid::{self, Executed, Gtid};
+use crate::mysql::gtid::{Executed, Gtid};
 use crate::mysql::manifest::{Manifest, Position, Product};
 use crate::replay::ReplayError;
 use crate::replay::choose::{Chooser, Chosen};
@@ -63,6 +65,8 @@ pub struct ReplayPlan {
     pub has_gtids: bool,
     /// What the target will have executed, the dump included.
     pub executed: Executed,
+    /// What the binlogs are known to hold, and what came before them, whatever the point: the rest is a target's own.
+    pub known: Executed,
     /// What it has executed once the dump is loaded, in the words of its product.
     pub dumped: String,
     /// The servers that wrote the transactions: a replica leaves out what bears its own number.
@@ -111,12 +115,6 @@ impl ReplayPlan {
         search.finish(segments, falls_short)
     }
 
-    /// Tells whether a position of MariaDB is the plan's end, in every domain.
-    #[must_use]
-    pub fn is_end(&self, position: &str) -> bool {
-        let found: Option<gtid::Position> = position.parse().ok();
-        matches!(&self.executed, Executed::MariaDb(state) if found == Some(state.position()))
-    }
 }
 
 /// A walk through segments.
@@ -311,6 +309,7 @@ impl<'a> Search<'a> {
             first_excluded: chosen.first_excluded,
             later: chosen.later,
             has_gtids: self.has_names && !self.has_nameless,
+            known: self.running.unwrap_or_else(|| chosen.executed.clone()),
             executed: chosen.executed,
             dumped: self.dumped,
             server_ids: self.server_ids,

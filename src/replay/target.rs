@@ -398,10 +398,9 @@ impl Target {
         match &plan.executed {
             Executed::MySql(planned) => {
                 let executed = gtid_executed(conn).await?;
-                let more = executed.subtract(planned);
-                let is_foreign = more.iter().any(|(origin, _)| planned.iter().any(|(other, _)| origin == other));
-                let is_whole = planned.is_subset(&executed) && !is_foreign;
-                if is_whole { Ok(executed.to_string()) } else { Err(mismatch(executed.to_string())) }
+                let (text, is_whole) = (executed.to_string(), planned.is_subset(&executed));
+                let is_end = is_whole && !plan.is_exceeded_by(&Executed::MySql(executed));
+                if is_end { Ok(text) } else { Err(mismatch(text)) }
             }
             Executed::MariaDb(_) => {
                 let position = slave_pos(conn).await?;

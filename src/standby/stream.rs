@@ -113,8 +113,10 @@ impl<'a> Stream<'a> {
         if mark.is_promoting {
             return Err(StandbyError::Promoting);
         }
+        // What it had received it may still be applying.
+        standing.stop().await?;
         let executed = standing.executed().await?;
-        let mut stream = Self::new(standby, mark, &executed, run)?;
+        let mut stream = Self::new(standby, mark, &executed, run).await?;
         let feed = stream.first(run).await?;
         let source = standing.serve(feed, &stream.mark, &stream.version, run).await?;
         standing.follow(&source, &stream.mark).await?;
@@ -123,16 +125,23 @@ impl<'a> Stream<'a> {
         stream.go_on(&mut standing, &source, run).await
     }
 
-    fn new(standby: &'a Standby<'a>, mark: Mark, executed: &Executed, run: &Run) -> Result<Self, StandbyError> {
-        let shelf = Shelf::new(standby.policy, standby.source, run)?;
-        let chain = shelf.spooled()?;
+    async fn new(
+        standby: &'a Standby<'a>,
+        mark: Mark,
+        executed: &Executed,
+        run: &Run,
+    ) -> Result<Self, StandbyError> {
+        let mut shelf = Shelf::new(standby.policy, standby.source, run)?;
+        shelf.spooled()?;
+        // All of what the standby was served must be known.
+        let chain = shelf.newest(run).await?;
         let way = Way::new(&chain, mark.epoch, executed)?;
         let before = Progress::read(&standby.policy.state_dir, standby.source)?.unwrap_or_default();
         // Marks of another history are of no use.
         let (arrivals, as_of) =
             if before.epoch == mark.epoch { (before.arrivals, before.as_of) } else { (Arrivals::default(), None) };
         let first = way.segments.first().and_then(|first| first.before.as_deref()).unwrap_or_default();
-        let tide = Tide::new(standby.delay, arrivals, Executed::parse(way.product, first)?, executed.clone());
+        let tide = Tide::new(standby.delay, arrivals, Executed::parse(way.product, first)?, way.known_of(executed)?);
         let progress = Progress {
             target: standby.server.name(),
             epoch: mark.epoch,

@@ -4,7 +4,7 @@ use chrono::{DateTime, Utc};
 
 use crate::capture::Chain;
 use crate::capture::chain::{Epoch, Segment};
-use crate::mysql::gtid::{Executed, Gtid};
+use crate::mysql::gtid::{Executed, Gtid, GtidError, MariaDbGtid};
 use crate::mysql::manifest::Product;
 use crate::standby::StandbyError;
 
@@ -45,6 +45,25 @@ impl Way {
         let (segments, end) = up_to_gap(chain, epoch, first);
         let as_of = chain.as_of.filter(|_| end.is_none());
         Ok(Self { product, version: epoch.server.version.clone(), segments, end, as_of })
+    }
+
+    /// Returns all that the segments hold, and what their server had executed before them.
+    pub(super) fn known(&self) -> Result<Executed, GtidError> {
+        let mut known = Executed::new(self.product);
+        for segment in &self.segments {
+            known.add_all(&Executed::parse(self.product, segment.before.as_deref().unwrap_or_default())?);
+            known.add_all(&segment.executed(self.product)?);
+        }
+        Ok(known)
+    }
+
+    /// Leaves out of what a MariaDB has applied the domains that the segments do not know: their server has been told to forget
+    /// them, and nothing leads up to there.
+    pub(super) fn known_of(&self, applied: &Executed) -> Result<Executed, GtidError> {
+        let Executed::MariaDb(state) = applied else { return Ok(applied.clone()) };
+        let known = self.known()?;
+        let is_known = |gtid: &MariaDbGtid| matches!(&known, Executed::MariaDb(known) if known.position().get(gtid.domain).is_some());
+        Ok(Executed::MariaDb(state.iter().filter(is_known).collect()))
     }
 }
 
@@ -151,6 +170,19 @@ mod tests {
         assert_eq!(files(&way("0-3-12,3-1-5").unwrap()), ["b.000002"]);
         assert_eq!(files(&way("0-2-9,3-1-3").unwrap()), ["b.000001", "b.000002"]);
         assert_eq!(files(&way("0-2-8,3-1-4").unwrap()), ["b.000001", "b.000002"]);
+    }
+
+    #[test]
+    fn a_domain_that_the_source_was_told_to_forget_is_waited_for_no_more() {
+        let mariadb = |text: &str| Executed::parse(Product::MariaDb, text).unwrap();
+        let mut last = segment(2, "0-1-7".to_owned());
+        last.after = "0-1-8,5-1-1".to_owned();
+        let chain = chain(vec![epoch(1, Product::MariaDb, vec![segment(1, "0-1-5,3-1-4".to_owned()), last])]);
+        let way = Way::new(&chain, 1, &mariadb("0-1-7,3-1-4,5-1-1")).unwrap();
+        assert_eq!(files(&way), ["b.000002"]);
+        assert_eq!(way.known_of(&mariadb("0-1-7,3-1-4,5-1-1")).unwrap(), mariadb("0-1-7,5-1-1"));
+        let way = Way::new(&chain, 1, &mariadb("0-1-6,3-1-4")).unwrap();
+        assert_eq!(way.known_of(&mariadb("0-1-6,3-1-4")).unwrap(), mariadb("0-1-6,3-1-4"), "it was known on the way");
     }
 
     #[test]
