@@ -94,7 +94,8 @@ fn promote(global: &Global, args: &StandbyPromoteArgs) -> Answered {
     wait(global, |run| async move {
         if args.dry_run {
             let promotion = standby.plan_promotion(&point, args.up_to_gap, &run).await?;
-            let text = render::promotion(policy, standby.source, &promotion);
+            restore::refuse_many_later(promotion.plan.later)?;
+            let text = render::promotion(policy, standby.source, &promotion, run.now());
             return Ok(Answer::new(text, json!({ "dry_run": true, "plan": render::promotion_json(&promotion) })));
         }
         // No state of the catalog stands between an operator and a promotion.
@@ -122,10 +123,10 @@ async fn promote_to(
     run: &Run,
 ) -> Answered {
     let promotion = standby.plan_promotion(point, up_to_gap, run).await?;
-    render::promotion(policy, standby.source, &promotion).lines().for_each(|line| run.events.note(line));
+    render::promotion(policy, standby.source, &promotion, run.now()).lines().for_each(|line| run.events.note(line));
     restore::refuse_many_later(promotion.plan.later)?;
     let plan = render::promotion_json(&promotion);
-    let promoted = standby.carry_out(promotion, point, began, run).await?;
+    let promoted = standby.carry_out(promotion, point, up_to_gap, began, run).await?;
     let json = json!({ "plan": plan, "promoted": render::promoted_json(&promoted), "exit": Exit::Ok.code() });
     Ok(Answer::new(render::promoted(policy, standby.source, &promoted), json))
 }

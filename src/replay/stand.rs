@@ -198,17 +198,14 @@ impl Standing {
         self.target.serve(feed, face, run).await
     }
 
-    /// Closes it to everybody's writes and makes it follow the source, from what it has executed. Its settings are made anew: a
-    /// restart of its server has lost them.
+    /// Closes it to everybody's writes and makes it follow the source, from what it has executed.
     ///
     /// # Errors
     /// [`ReplayError`] where the target refuses.
     pub async fn follow(&mut self, source: &Source, standby: &Standby) -> Result<(), ReplayError> {
+        self.close(standby).await?;
         let (target, conn) = (&self.target, &mut self.conn);
         let product = target.product;
-        target.stop(conn).await?;
-        settings::apply(conn, &settings::wanted(product, target.threads, standby.server_id)).await?;
-        settings::close(conn, product).await?;
         let whom = Whom { address: source.address, user: &source.user, password: &source.password };
         let change = channel::change(product, whom, From::Executed);
         conn.query_drop(change).await.map_err(ReplayError::at("name bkp to the standby as its source"))?;
@@ -218,6 +215,14 @@ impl Standing {
         conn.query_drop(channel::start(product)).await.map_err(ReplayError::at("start the stream on the standby"))?;
         self.reached = Instant::now();
         Ok(())
+    }
+
+    /// Stops its stream, closes it to everybody's writes, and makes its settings anew: a restart of its server has lost them.
+    async fn close(&mut self, standby: &Standby) -> Result<(), ReplayError> {
+        let (product, threads) = (self.target.product, self.target.threads);
+        self.stop().await?;
+        settings::apply(&mut self.conn, &settings::wanted(product, threads, standby.server_id)).await?;
+        settings::close(&mut self.conn, product).await
     }
 
     /// Looks how far it has applied the source's binlogs; what keeps it from going on is an error.
@@ -252,11 +257,14 @@ impl Standing {
     /// # Errors
     /// [`ReplayError`]; the standby then keeps its record, and is closed to everybody's writes.
     pub async fn promote(mut self, plan: &ReplayPlan, run: &Run) -> Result<Replayed, ReplayError> {
-        let product = self.target.product;
-        settings::half_open(&mut self.conn, product).await?;
         let record = record::read(&mut self.conn).await?.ok_or_else(no_record)?;
+        let standby = record.standby.clone().ok_or_else(no_record)?;
         if !record.is_over {
-            let standby = record.standby.clone().map(|standby| Standby { is_promoting: true, ..standby });
+            self.close(&standby).await?;
+        }
+        settings::half_open(&mut self.conn, self.target.product).await?;
+        if !record.is_over {
+            let standby = Some(Standby { is_promoting: true, ..standby });
             record::write(&mut self.conn, &Record { end: plan.end.clone(), standby, ..record }).await?;
         }
         let replayed = self.target.replay_on(&mut self.conn, plan, run).await?;

@@ -19,7 +19,7 @@ use crate::replay::channel::{self, From, Whom};
 use crate::replay::feed::Feed;
 use crate::replay::fitness;
 use crate::replay::plan::ReplayPlan;
-use crate::replay::record::{self, Record};
+use crate::replay::record::{self, Record, Standby};
 use crate::replay::segments::reaches;
 use crate::replay::serve::{Face, Source};
 use crate::replay::settings;
@@ -166,7 +166,7 @@ impl Target {
         } else if record.standby.is_some() && self.is_done(conn, plan, &Status::default()).await? {
             run.events.detail("the standby has applied all of it already");
         } else if plan.transactions > 0 {
-            let source = self.open_source(plan, run).await?;
+            let source = self.open_source(plan, record.standby.as_ref(), run).await?;
             self.follow(conn, plan, &source, record.clone()).await?;
             self.wait(conn, plan, &source, run).await?;
         } else if !record.has_begun {
@@ -214,13 +214,18 @@ impl Target {
         })
     }
 
-    async fn open_source(&self, plan: &ReplayPlan, run: &Run) -> Result<Source, ReplayError> {
+    async fn open_source(
+        &self,
+        plan: &ReplayPlan,
+        standby: Option<&Standby>,
+        run: &Run,
+    ) -> Result<Source, ReplayError> {
         let face = Face {
             server_id: plan.server_ids.first().copied().unwrap_or(1),
             server_uuid: random_uuid()?,
             version: plan.version.clone(),
             has_gtids: plan.has_gtids,
-            replica: None,
+            replica: standby.map(|standby| standby.server_id),
         };
         self.serve(plan.feed.clone(), face, run).await
     }

@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use chrono::{DateTime, Utc};
+
 use crate::mysql::gtid::Executed;
 use crate::mysql::manifest::Product;
 use crate::replay::segments::{self, Segment};
@@ -17,6 +19,8 @@ pub struct Promotion<'a> {
     pub plan: ReplayPlan,
     /// What the standby had executed as this was planned.
     pub executed: Executed,
+    /// All that the source had committed by then is captured; `None`: nobody knows.
+    pub as_of: Option<DateTime<Utc>>,
     target: Target,
     /// Holds the binlogs for as long as they are served.
     _shelf: Shelf<'a>,
@@ -29,6 +33,8 @@ pub struct Promoted {
     pub downtime: Duration,
     /// The last transaction that it holds; `None`: none came since the beginning of the first segment that was needed.
     pub last: Option<Mark>,
+    /// All that the source had committed by then is there; `None`: nobody knows, or the point was another than the newest.
+    pub as_of: Option<DateTime<Utc>>,
     /// What it has executed, as it says.
     pub executed: String,
     /// Transactions that were prepared (XA) and neither committed nor rolled back.
@@ -51,7 +57,7 @@ impl<'a> Standby<'a> {
         run: &Run,
     ) -> Result<Promoted, StandbyError> {
         let promotion = self.plan_promotion(point, up_to_gap, run).await?;
-        self.carry_out(promotion, point, began, run).await
+        self.carry_out(promotion, point, up_to_gap, began, run).await
     }
 
     /// Plans a promotion. Changes nothing.
@@ -73,7 +79,8 @@ impl<'a> Standby<'a> {
         let executed = target.executed().await?;
         let way = Way::new(&chain, mark.epoch, &executed)?;
         let known = way.known()?;
-        let mut found = segments::Run { gap: way.end.map(|end| end.between), as_of: way.as_of, ..Default::default() };
+        let as_of = way.as_of;
+        let mut found = segments::Run { gap: way.end.map(|end| end.between), as_of, ..Default::default() };
         for captured in &way.segments {
             let segment = shelf.segment(mark.epoch, captured, run).await?;
             // Behind it an event may stand that is not whole.
@@ -88,7 +95,7 @@ impl<'a> Standby<'a> {
         let passed = || StandbyError::Passed { point: point.to_string(), executed: executed.to_string() };
         match plan {
             Ok(plan) if plan.is_exceeded_by(&executed) => Err(passed()),
-            Ok(plan) => Ok(Promotion { plan, executed, target, _shelf: shelf }),
+            Ok(plan) => Ok(Promotion { plan, executed, as_of, target, _shelf: shelf }),
             // It lies before all that is still needed.
             Err(StandbyError::Replay(ReplayError::NoSuchTransaction { .. } | ReplayError::NoBoundary { .. }))
                 if lies_within(&executed, &point) =>
@@ -107,12 +114,15 @@ impl<'a> Standby<'a> {
         &self,
         promotion: Promotion<'_>,
         point: &Point,
+        up_to_gap: bool,
         began: Instant,
         run: &Run,
     ) -> Result<Promoted, StandbyError> {
-        let Promotion { plan, target, _shelf, .. } = promotion;
-        let mut standing = target.take_over().await?;
-        // The stream went on until now.
+        let mut standing = promotion.target.take_over().await?;
+        // The stream and the capture went on until now.
+        let is_newest = *point == Point::Latest;
+        let promotion = if is_newest { self.plan_promotion(point, up_to_gap, run).await? } else { promotion };
+        let Promotion { plan, as_of, _shelf, .. } = promotion;
         let executed = standing.executed().await?;
         if plan.is_exceeded_by(&executed) {
             return Err(StandbyError::Passed { point: point.to_string(), executed: executed.to_string() });
@@ -122,7 +132,8 @@ impl<'a> Standby<'a> {
         let downtime = began.elapsed();
         Progress::remove(&self.policy.state_dir, self.source);
         let (prepared, events_off) = (replayed.prepared, replayed.events_off);
-        Ok(Promoted { downtime, last: plan.last, executed: replayed.executed, prepared, events_off })
+        let as_of = as_of.filter(|_| is_newest && !plan.falls_short);
+        Ok(Promoted { downtime, last: plan.last, as_of, executed: replayed.executed, prepared, events_off })
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 
+use chrono::{DateTime, Utc};
 use serde_json::{Value, json};
 
 use crate::cli::render::{replay, shown};
@@ -40,14 +41,28 @@ pub(in crate::cli) fn standby(policy: &Policy, status: &Status) -> String {
 }
 
 /// Tells what a promotion will do.
-pub(in crate::cli) fn promotion(policy: &Policy, source: &str, promotion: &Promotion<'_>) -> String {
+pub(in crate::cli) fn promotion(
+    policy: &Policy,
+    source: &str,
+    promotion: &Promotion<'_>,
+    now: DateTime<Utc>,
+) -> String {
     let mut text = String::new();
     let plan = &promotion.plan;
     line!(text, "{source:<10} promote the standby, which has executed {}", promotion.executed);
     line!(text, "      last included:  {}", marked(policy, plan.last.as_ref()));
     line!(text, "      first excluded: {}", marked(policy, plan.first_excluded.as_ref()));
+    let captured = captured(policy, promotion.as_of, now);
+    line!(text, "      captured:       {captured}");
     replay::notes(&mut text, plan);
     text
+}
+
+/// Tells how far the capture has come: where it stands still, what is committed meanwhile does not come with the newest point.
+fn captured(policy: &Policy, as_of: Option<DateTime<Utc>>, now: DateTime<Utc>) -> String {
+    let Some(as_of) = as_of else { return "nobody knows up to when".to_owned() };
+    let age = (now - as_of).num_milliseconds().try_into().unwrap_or_default();
+    format!("all that was committed until {}, {} ago", human::exact_time(as_of, policy.timezone), human::millis(age))
 }
 
 fn marked(policy: &Policy, mark: Option<&Mark>) -> String {
@@ -64,6 +79,7 @@ pub(in crate::cli) fn promotion_json(promotion: &Promotion<'_>) -> Value {
         "executed": promotion.executed.to_string(),
         "planned": plan.executed.to_string(),
         "falls_short": plan.falls_short,
+        "as_of": promotion.as_of,
     })
 }
 
@@ -73,6 +89,10 @@ pub(in crate::cli) fn promoted(policy: &Policy, source: &str, promoted: &Promote
     line!(text, "{source:<10} promoted: everybody can write, {downtime:.1} s after the command began");
     let last = promoted.last.as_ref().map_or_else(|| "as before".to_owned(), |last| replay::mark(policy, last));
     line!(text, "{:<10} recovery point: {last}", "");
+    if let Some(as_of) = promoted.as_of {
+        let as_of = human::exact_time(as_of, policy.timezone);
+        line!(text, "{:<10} it holds all that was committed until {as_of}", "");
+    }
     line!(text, "{:<10} it has executed what was planned: {}", "", promoted.executed);
     replay::left(&mut text, promoted.prepared, &promoted.events_off);
     text
@@ -82,6 +102,7 @@ pub(in crate::cli) fn promoted_json(promoted: &Promoted) -> Value {
     json!({
         "downtime_ms": crate::backup::millis(promoted.downtime),
         "recovery_point": promoted.last,
+        "as_of": promoted.as_of,
         "executed": promoted.executed,
         "prepared": promoted.prepared,
         "events_off": promoted.events_off,
