@@ -117,7 +117,11 @@ impl Standby<'_> {
         target.check(&dumped, record, false).await?;
         let restored = restore::apply(&plan, repository, &request, run).await?;
         let failed = restored.databases.iter().flat_map(|(_, loaded)| &loaded.failed);
-        let failed: Vec<String> = failed.map(|failed| failed.error.to_string()).collect();
+        let mut failed: Vec<String> = failed.map(|failed| failed.error.to_string()).collect();
+        if failed.is_empty() {
+            // An earlier start has loaded it.
+            failed = target.record().await?.map(|record| record.lacking).unwrap_or_default();
+        }
         if !failed.is_empty() {
             return Err(StandbyError::NotWhole(failed.join("; ")));
         }

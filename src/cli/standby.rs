@@ -81,6 +81,8 @@ fn exit_of(policy: &Policy, status: &Status) -> Exit {
     let rpo = policy.objectives.rpo.and_then(|rpo| u64::try_from(rpo.as_millis()).ok());
     match status.late_ms() {
         Some(late) if rpo.is_some_and(|rpo| late > rpo) => Exit::Breached,
+        // That nobody knows the lag does not show that the objective holds.
+        None if rpo.is_some() => Exit::Failed,
         _ if !status.is_streaming || !status.is_read_only => Exit::Failed,
         _ => Exit::Ok,
     }

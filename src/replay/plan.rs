@@ -114,7 +114,6 @@ impl ReplayPlan {
         }
         search.finish(segments, falls_short)
     }
-
 }
 
 /// A walk through segments.

@@ -29,6 +29,9 @@ pub struct Record {
     pub begin: Position,
     pub end: Position,
     pub is_loaded: bool,
+    /// What did not come of the dump, beside tables: views, routines, users.
+    #[serde(default)]
+    pub lacking: Vec<String>,
     /// The target held nothing before the load: what it holds once none is under way is the dump.
     #[serde(default)]
     pub was_empty: bool,

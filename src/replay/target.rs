@@ -117,8 +117,20 @@ impl Target {
             // What an earlier recovery has told the target of its dump holds.
             let (is_loaded, has_begun, started) = (further, further, 0);
             let (snapshot, is_over) = (snapshot.to_owned(), false);
-            let standby = None;
-            Record { snapshot, begin, end, is_loaded, was_empty, has_begun, is_over, started, settings, standby }
+            let (standby, lacking) = (None, Vec::new());
+            Record {
+                snapshot,
+                begin,
+                end,
+                is_loaded,
+                lacking,
+                was_empty,
+                has_begun,
+                is_over,
+                started,
+                settings,
+                standby,
+            }
         };
         record::write(&mut conn, &record).await?;
         self.stop(&mut conn).await?;
@@ -127,14 +139,14 @@ impl Target {
         Ok(())
     }
 
-    /// Notes that the dump is loaded whole.
+    /// Notes that the dump is loaded: all tables of it, and the rest but for `lacking`.
     ///
     /// # Errors
     /// [`ReplayError`] where the record cannot be written.
-    pub async fn note_loaded(&self) -> Result<(), ReplayError> {
+    pub async fn note_loaded(&self, lacking: Vec<String>) -> Result<(), ReplayError> {
         let mut conn = self.connect().await?;
         let record = record::read(&mut conn).await?.ok_or_else(no_record)?;
-        record::write(&mut conn, &Record { is_loaded: true, ..record }).await?;
+        record::write(&mut conn, &Record { is_loaded: true, lacking, ..record }).await?;
         conn.disconnect().await.ok();
         Ok(())
     }

@@ -117,7 +117,7 @@ pub(crate) fn scratch(dir: &Path, run: &Run) -> Result<TempDir, RestoreError> {
 }
 
 /// Refuses to fill a filesystem, on which the catalog may lie, too.
-fn refuse_full(dir: &Path, wanted: u64) -> Result<(), RestoreError> {
+pub(crate) fn refuse_full(dir: &Path, wanted: u64) -> Result<(), RestoreError> {
     let asked = rustix::fs::statvfs(dir);
     let system = asked.map_err(|error| Box::new(ReplayError::Dir { dir: dir.to_owned(), error: error.into() }))?;
     let free = system.f_bavail.saturating_mul(system.f_frsize);

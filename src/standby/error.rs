@@ -107,7 +107,10 @@ impl StandbyError {
                 "promote it as it is (`bkp standby promote --up-to-gap`); or back the source up, empty the server, drop its schema \
                  `bkp_standby`, and start it anew"
             }
-            Self::NotWhole(_) => "see to the cause on the server and start again: the load goes on",
+            Self::NotWhole(_) => {
+                "see to the cause on the server and start again: tables that are missing are loaded then. Where views, routines or users \
+                 are missing, empty the server, drop its schema `bkp_restore`, and start it anew"
+            }
             Self::Lost(_) => {
                 "somebody has dropped its schema `bkp_standby`: it cannot be served or promoted by bkp. Empty the server and start it anew; \
                  or, to do with what it has applied: RESET REPLICA ALL FOR CHANNEL 'bkp' (MariaDB: RESET SLAVE 'bkp' ALL), \

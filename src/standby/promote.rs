@@ -7,7 +7,7 @@ use chrono::{DateTime, Utc};
 use crate::mysql::gtid::Executed;
 use crate::mysql::manifest::Product;
 use crate::replay::segments::{self, Segment};
-use crate::replay::{Mark, Point, Record, ReplayError, ReplayPlan, Start, Target};
+use crate::replay::{Mark, Point, Record, ReplayError, ReplayPlan, Standby as Standing, Start, Target};
 use crate::run::Run;
 use crate::standby::progress::Progress;
 use crate::standby::shelf::Shelf;
@@ -22,6 +22,7 @@ pub struct Promotion<'a> {
     /// All that the source had committed by then is captured; `None`: nobody knows.
     pub as_of: Option<DateTime<Utc>>,
     target: Target,
+    mark: Standing,
     /// Holds the binlogs for as long as they are served.
     _shelf: Shelf<'a>,
 }
@@ -75,7 +76,7 @@ impl<'a> Standby<'a> {
         let product = chain.epochs.last().map_or(Product::MySql, |epoch| epoch.server.product);
         let target = self.target_of(product);
         let record = target.record().await?;
-        let mark = self.own(record.as_ref())?;
+        let mark = self.own(record.as_ref())?.clone();
         let executed = target.executed().await?;
         let way = Way::new(&chain, mark.epoch, &executed)?;
         let known = way.known()?;
@@ -95,7 +96,7 @@ impl<'a> Standby<'a> {
         let passed = || StandbyError::Passed { point: point.to_string(), executed: executed.to_string() };
         match plan {
             Ok(plan) if plan.is_exceeded_by(&executed) => Err(passed()),
-            Ok(plan) => Ok(Promotion { plan, executed, as_of, target, _shelf: shelf }),
+            Ok(plan) => Ok(Promotion { plan, executed, as_of, target, mark, _shelf: shelf }),
             // It lies before all that is still needed.
             Err(StandbyError::Replay(ReplayError::NoSuchTransaction { .. } | ReplayError::NoBoundary { .. }))
                 if lies_within(&executed, &point) =>
@@ -122,7 +123,7 @@ impl<'a> Standby<'a> {
         // The stream and the capture went on until now.
         let is_newest = *point == Point::Latest;
         let promotion = if is_newest { self.plan_promotion(point, up_to_gap, run).await? } else { promotion };
-        let Promotion { plan, as_of, _shelf, .. } = promotion;
+        let Promotion { plan, as_of, mark, _shelf, .. } = promotion;
         let executed = standing.executed().await?;
         if plan.is_exceeded_by(&executed) {
             return Err(StandbyError::Passed { point: point.to_string(), executed: executed.to_string() });
@@ -130,7 +131,7 @@ impl<'a> Standby<'a> {
         standing.may_reach(&plan).await?;
         let replayed = standing.promote(&plan, run).await?;
         let downtime = began.elapsed();
-        Progress::remove(&self.policy.state_dir, self.source);
+        Progress::remove(self, &mark);
         let (prepared, events_off) = (replayed.prepared, replayed.events_off);
         let as_of = as_of.filter(|_| is_newest && !plan.falls_short);
         Ok(Promoted { downtime, last: plan.last, as_of, executed: replayed.executed, prepared, events_off })

@@ -79,6 +79,7 @@ impl<'a> Shelf<'a> {
     }
 
     async fn fetch(&mut self, epoch: u32, captured: &Captured, run: &Run) -> Result<Segment, StandbyError> {
+        restore::refuse_full(self.scratch.path(), captured.bytes)?;
         let repository = self.repository(run).await?;
         let lock = place::lock_to_read(&repository, run).await?;
         let path = self.scratch.path().join(&captured.file);

@@ -33,6 +33,14 @@ impl Status {
     }
 }
 
+/// Whoever serves a standby tells twice a second how far it is, but for the minutes that a segment takes from the repository.
+const SILENCE_MAX: TimeDelta = TimeDelta::minutes(5);
+
+/// Tells whether whoever serves the standby has told nothing for long: it hangs.
+fn is_stale(told_at: Option<DateTime<Utc>>, now: DateTime<Utc>) -> bool {
+    told_at.is_some_and(|told_at| now - told_at > SILENCE_MAX)
+}
+
 impl Standby<'_> {
     /// Looks how the standby is, beside whoever serves it.
     ///
@@ -41,10 +49,10 @@ impl Standby<'_> {
     pub async fn status(&self, run: &Run) -> Result<Status, StandbyError> {
         let seen = self.target()?.look().await?;
         let mark = self.own(seen.record.as_ref())?;
-        let told = Progress::read(&self.policy.state_dir, self.source)?.filter(|told| told.epoch == mark.epoch);
-        let told = told.unwrap_or_default();
+        let told = Progress::read(self, mark)?.filter(|told| told.is_of(&seen.executed)).unwrap_or_default();
         let lag = told.as_of.map(|as_of| (run.now() - as_of).max(TimeDelta::zero()));
-        let is_streaming = seen.is_held && seen.is_receiving && seen.is_applying && !mark.is_promoting;
+        let is_served = seen.is_held && !is_stale(told.told_at, run.now());
+        let is_streaming = is_served && seen.is_receiving && seen.is_applying && !mark.is_promoting;
         Ok(Status {
             source: self.source.to_owned(),
             target: self.server.name(),

@@ -13,7 +13,6 @@ use crate::mysql::gtid::Executed;
 use crate::mysql::manifest::{Position, Product};
 use crate::replay::{Feed, Source, Standby as Mark, Standing, Target};
 use crate::run::Run;
-use crate::standby::arrivals::Arrivals;
 use crate::standby::progress::Progress;
 use crate::standby::shelf::Shelf;
 use crate::standby::tide::Tide;
@@ -30,6 +29,9 @@ const ASK_EVERY: Duration = Duration::from_millis(500);
 const RETRY_MIN: Duration = Duration::from_secs(1);
 const RETRY_MAX: Duration = Duration::from_mins(1);
 
+/// Segments that are served and not applied yet. What is brought from the repository takes their room on this machine's disk.
+const UNAPPLIED_MAX: usize = 16;
+
 /// Moments whose transactions the standby has not applied yet. A target that is slow needs no more to tell its lag.
 const WAITING_MAX: usize = 600;
 
@@ -41,23 +43,26 @@ pub(super) async fn follow(
     run: &Run,
 ) -> Result<Ended, StandbyError> {
     let (mut wait, mut has_stood) = (RETRY_MIN, false);
+    let mut stood = Stood::default();
     loop {
-        let mut is_standing = false;
-        let ended = Stream::run(standby, target, &mut is_standing, ready, run).await;
-        has_stood |= is_standing;
+        stood.is_standing = false;
+        let ended = Stream::run(standby, target, &mut stood, ready, run).await;
+        has_stood |= stood.is_standing;
         let error = match ended {
             Ok(ended) => return Ok(ended),
             Err(error) if run.cancel.is_cancelled() => return Err(error),
             Err(error) => error,
         };
         let text = human::chain(&error);
-        tell_error(standby, &text);
+        if let Some(mark) = &stood.mark {
+            tell_error(standby, mark, &text);
+        }
         // What has never stood is the operator's to look at, and what cannot come right by itself, too.
         if error.is_final() || !has_stood {
             return Err(error);
         }
         // A promotion takes seconds.
-        if is_standing || matches!(error, StandbyError::Promoting) {
+        if stood.is_standing || matches!(error, StandbyError::Promoting) {
             wait = RETRY_MIN;
         }
         run.events.warn(format!("{}: {text}; again in {}", standby.source, human::duration(wait)));
@@ -73,12 +78,19 @@ async fn promoted(standby: &Standby<'_>, standing: &mut Standing) -> Result<Ende
     if standing.is_let_go().await? { Ok(Ended::Promoted) } else { Err(StandbyError::Lost(standby.source.to_owned())) }
 }
 
-fn tell_error(standby: &Standby<'_>, text: &str) {
-    let dir = &standby.policy.state_dir;
-    if let Ok(Some(progress)) = Progress::read(dir, standby.source) {
+fn tell_error(standby: &Standby<'_>, mark: &Mark, text: &str) {
+    if let Ok(Some(progress)) = Progress::read(standby, mark) {
         // The error itself is told anyway.
-        Progress { error: Some(text.to_owned()), ..progress }.write(dir, standby.source).ok();
+        Progress { error: Some(text.to_owned()), ..progress }.write(standby, mark).ok();
     }
+}
+
+/// How far a stream came.
+#[derive(Debug, Default)]
+struct Stood {
+    /// Which standby it was, the last time that it could be asked.
+    mark: Option<Mark>,
+    is_standing: bool,
 }
 
 /// A stream that stands.
@@ -103,13 +115,14 @@ impl<'a> Stream<'a> {
     async fn run(
         standby: &'a Standby<'a>,
         target: &Target,
-        is_standing: &mut bool,
+        stood: &mut Stood,
         ready: &dyn Fn(),
         run: &Run,
     ) -> Result<Ended, StandbyError> {
         let mut standing = target.stand().await?;
         let Some(record) = standing.record().await? else { return promoted(standby, &mut standing).await };
         let mark = standby.own(Some(&record))?.clone();
+        stood.mark = Some(mark.clone());
         if mark.is_promoting {
             return Err(StandbyError::Promoting);
         }
@@ -120,26 +133,19 @@ impl<'a> Stream<'a> {
         let feed = stream.first(run).await?;
         let source = standing.serve(feed, &stream.mark, &stream.version, run).await?;
         standing.follow(&source, &stream.mark).await?;
-        *is_standing = true;
+        stood.is_standing = true;
         ready();
         stream.go_on(&mut standing, &source, run).await
     }
 
-    async fn new(
-        standby: &'a Standby<'a>,
-        mark: Mark,
-        executed: &Executed,
-        run: &Run,
-    ) -> Result<Self, StandbyError> {
+    async fn new(standby: &'a Standby<'a>, mark: Mark, executed: &Executed, run: &Run) -> Result<Self, StandbyError> {
         let mut shelf = Shelf::new(standby.policy, standby.source, run)?;
         shelf.spooled()?;
         // All of what the standby was served must be known.
         let chain = shelf.newest(run).await?;
         let way = Way::new(&chain, mark.epoch, executed)?;
-        let before = Progress::read(&standby.policy.state_dir, standby.source)?.unwrap_or_default();
-        // Marks of another history are of no use.
-        let (arrivals, as_of) =
-            if before.epoch == mark.epoch { (before.arrivals, before.as_of) } else { (Arrivals::default(), None) };
+        let before = Progress::read(standby, &mark)?.filter(|told| told.is_of(executed)).unwrap_or_default();
+        let (arrivals, as_of) = (before.arrivals, before.as_of);
         let first = way.segments.first().and_then(|first| first.before.as_deref()).unwrap_or_default();
         let tide = Tide::new(standby.delay, arrivals, Executed::parse(way.product, first)?, way.known_of(executed)?);
         let progress = Progress {
@@ -191,7 +197,8 @@ impl<'a> Stream<'a> {
     async fn first(&mut self, run: &Run) -> Result<Feed, StandbyError> {
         loop {
             run.check()?;
-            let has_risen = self.rise(run).await?;
+            // All that the standby has applied must be served, however much that is.
+            let has_risen = self.rise(usize::MAX, run).await?;
             if let Some(feed) = self.feed().filter(|_| self.tide.has_applied()) {
                 return Ok(feed);
             }
@@ -202,8 +209,8 @@ impl<'a> Stream<'a> {
     }
 
     /// Lets through what has come; returns whether something has.
-    async fn rise(&mut self, run: &Run) -> Result<bool, StandbyError> {
-        if self.tide.is_over()
+    async fn rise(&mut self, segments_max: usize, run: &Run) -> Result<bool, StandbyError> {
+        if self.tide.has_room(segments_max)
             && let Some(next) = self.next.pop_front()
         {
             let segment = self.shelf.segment(self.mark.epoch, &next, run).await?;
@@ -227,7 +234,7 @@ impl<'a> Stream<'a> {
     async fn go_on(&mut self, standing: &mut Standing, source: &Source, run: &Run) -> Result<Ended, StandbyError> {
         let mut asked: Option<Instant> = None;
         loop {
-            let has_risen = self.rise(run).await?;
+            let has_risen = self.rise(UNAPPLIED_MAX, run).await?;
             if has_risen && let Some(feed) = self.feed() {
                 source.extend(feed);
             }
@@ -305,7 +312,8 @@ impl<'a> Stream<'a> {
         }
         self.progress.executed = executed.to_string();
         self.progress.arrivals.clone_from(&self.tide.arrivals);
-        self.progress.write(&policy.state_dir, source)
+        self.progress.told_at = Some(run.now());
+        self.progress.write(self.standby, &self.mark)
     }
 
     fn await_applied(&mut self, as_of: Option<DateTime<Utc>>) {

@@ -121,6 +121,11 @@ impl Tide {
         self.segments.last().is_none_or(|last| last.closed.is_some_and(|bytes| self.end >= bytes))
     }
 
+    /// Tells whether the next segment may be taken, where so many may lie here.
+    pub(super) fn has_room(&self, segments_max: usize) -> bool {
+        self.is_over() && self.segments.len() < segments_max
+    }
+
     /// Lets through what has come and is old enough, and returns whether there was something. Blocks.
     pub(super) fn rise(&mut self, now: DateTime<Utc>) -> Result<bool, StandbyError> {
         let began = self.end;

@@ -26,7 +26,7 @@ transaction before it. Exit code 0 once it was promoted.")]
 Example:
   bkp standby status mall --source db1 --to-mysql mysql://bkp@10.0.30.21 --to-mysql-password-file /etc/bkp/standby.pw --json
 
-Exit code 1 where the stream does not stand, 14 where it lags by more than the policy's RPO, the delay not counted.")]
+Exit code 1 where the stream does not stand, or nobody knows its lag yet and the policy has an RPO; 14 where it lags by more than the policy's RPO, the delay not counted.")]
     Status(StandbyStatusArgs),
     /// Ends the stream at a point, proves that the standby is there, and opens it to everybody's writes
     #[command(after_help = "\

@@ -119,6 +119,9 @@ fn a_segment_follows_once_the_one_before_is_closed_and_let_through() {
     second.write(second.bytes.len() as u64);
     tide.rise(at(0)).unwrap();
     assert_eq!(end(&tide), ("b.000002".to_owned(), second.bytes.len() as u64));
+    assert!(!tide.has_room(3), "the second is not over");
+    tide.close(second.bytes.len() as u64);
+    assert!(tide.has_room(3) && !tide.has_room(2));
     assert_eq!(tide.drop_before("b.000002"), [], "a replica may stand at its end");
     assert_eq!(tide.served().unwrap().0.len(), 2);
 }
