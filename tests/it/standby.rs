@@ -29,6 +29,12 @@ impl Process {
         self.0.wait().unwrap();
     }
 
+    /// Stops it for a while (`STOP`), or lets it go on (`CONT`).
+    fn signal(&self, name: &str) {
+        let told = Command::new("kill").args([&format!("-{name}"), &self.0.id().to_string()]).status();
+        assert!(told.unwrap().success());
+    }
+
     /// Waits until it ends by itself.
     fn end(mut self) -> (Option<i32>, String) {
         let until = Instant::now() + Duration::from_secs(20);
@@ -143,6 +149,10 @@ fn a_standby_takes_over(product: Product) {
     assert_eq!(planned["plan"]["first_excluded"]["gtid"], mistake["before:".len()..], "{planned}");
     assert!(scene.is_closed());
 
+    // A restart of its server that nobody saw to: a replica with its source's number leaves all of it out.
+    standby.signal("STOP");
+    let number = scene.world.source.value("SELECT @@server_id");
+    scene.target.execute(&format!("SET GLOBAL read_only = OFF; SET GLOBAL server_id = {number}"));
     // Killed anywhere, the same command goes on.
     let args = ["--point-in-time", &mistake, "--json"];
     for _ in 0..3 {
@@ -161,6 +171,7 @@ fn a_standby_takes_over(product: Product) {
     assert_eq!(state(&scene.target), wanted);
     scene.target.execute("INSERT INTO mall.shops (id, name) VALUES (77, 'open')");
     assert_eq!(scene.target.query("SELECT @@server_id, @@event_scheduler"), before);
+    standby.signal("CONT");
     let (code, told) = standby.end();
     assert_eq!(code, Some(0), "{told}");
     the_guides_right_opens_and_closes(&scene.target);
