@@ -161,6 +161,7 @@ impl ReplayError {
                 mysql_async::Error::Server(error) if matches!(error.code, 1044 | 1045 | 1142 | 1227 | 1401 | 3879) => {
                     GRANTS
                 }
+                mysql_async::Error::Server(error) if error.code == 1290 => READ_ONLY,
                 _ => return None,
             },
             Self::Unfit { hint, .. } => return Some(hint.clone()),
@@ -185,6 +186,10 @@ impl ReplayError {
         Some(hint.to_owned())
     }
 }
+
+/// The target can be written to by few.
+const READ_ONLY: &str = "the target is read-only: give the account that restores CONNECTION_ADMIN (MySQL) or READ ONLY ADMIN (MariaDB), \
+     as one of a standby needs";
 
 /// What the account of a replay must be allowed, on each product.
 const GRANTS: &str = "give the account that restores, on MySQL: REPLICATION CLIENT, RELOAD, REPLICATION_SLAVE_ADMIN, SYSTEM_VARIABLES_ADMIN, \

@@ -97,6 +97,7 @@ fn promote(global: &Global, args: &StandbyPromoteArgs) -> Answered {
         if args.dry_run {
             let promotion = standby.plan_promotion(&point, args.up_to_gap, &run).await?;
             restore::refuse_many_later(promotion.plan.later)?;
+            promotion.may_reach().await?;
             let text = render::promotion(policy, standby.source, &promotion, run.now());
             return Ok(Answer::new(text, json!({ "dry_run": true, "plan": render::promotion_json(&promotion) })));
         }

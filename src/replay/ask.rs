@@ -14,7 +14,12 @@ const LOCK_WAIT_S: u32 = 5;
 
 /// Keeps others away for as long as the connection lives: a load takes the same lock.
 pub(super) async fn lock(conn: &mut Conn) -> Result<(), ReplayError> {
-    let asked = conn.query_first(format!("SELECT GET_LOCK('{LOCK}', {LOCK_WAIT_S})"));
+    lock_within(conn, LOCK_WAIT_S).await
+}
+
+/// As [`lock`], and waits so many seconds for whoever has it.
+pub(super) async fn lock_within(conn: &mut Conn, seconds: u32) -> Result<(), ReplayError> {
+    let asked = conn.query_first(format!("SELECT GET_LOCK('{LOCK}', {seconds})"));
     let got: Option<Option<u8>> = asked.await.map_err(ReplayError::at("lock the target against a second replay"))?;
     if got.flatten() == Some(1) { Ok(()) } else { Err(ReplayError::Busy) }
 }

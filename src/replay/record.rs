@@ -146,3 +146,24 @@ async fn remove_at(conn: &mut Conn, place: &Place) -> Result<(), ReplayError> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test may panic")]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_standbys_record_lies_where_no_load_into_its_source_drops_it() {
+        let place = json!({ "file": "b.000001", "offset": 4 });
+        let mut record = json!({
+            "snapshot": "aa11", "begin": place, "end": place, "is_loaded": true, "has_begun": true, "started": 0, "settings": [],
+        });
+        let replay: Record = serde_json::from_value(record.clone()).unwrap();
+        assert_eq!(replay.place().name(), "`bkp_restore`.`bkp_replay`");
+        record["standby"] = json!({ "source": "db1", "epoch": 1, "server_id": 7, "is_promoting": false });
+        let standby: Record = serde_json::from_value(record).unwrap();
+        assert_eq!(standby.place().name(), "`bkp_standby`.`bkp_standby`");
+    }
+}

@@ -49,9 +49,18 @@ pub(super) async fn open(conn: &mut Conn) -> Result<(), ReplayError> {
     set(conn, "read_only", "OFF").await
 }
 
-/// Tells whether only its replication and accounts with the right to it may write to the target.
-pub(super) async fn is_closed(conn: &mut Conn) -> Result<bool, ReplayError> {
-    let asked = "SELECT CAST(@@GLOBAL.read_only AS CHAR)";
+/// Tells whether the target is as [`close`] leaves it.
+pub(super) async fn is_closed(conn: &mut Conn, product: Product) -> Result<bool, ReplayError> {
+    is_on(conn, if product == Product::MySql { "super_read_only" } else { "read_only" }).await
+}
+
+/// Tells whether everybody may write to the target.
+pub(super) async fn is_open(conn: &mut Conn) -> Result<bool, ReplayError> {
+    Ok(!is_on(conn, "read_only").await?)
+}
+
+async fn is_on(conn: &mut Conn, name: &str) -> Result<bool, ReplayError> {
+    let asked = format!("SELECT CAST(@@GLOBAL.{name} AS CHAR)");
     let value: Option<String> =
         conn.query_first(asked).await.map_err(ReplayError::at("ask the target whether it can be written to"))?;
     Ok(value.is_some_and(|value| !matches!(value.as_str(), "0" | "OFF")))

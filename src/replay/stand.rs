@@ -21,6 +21,9 @@ use crate::replay::target::{Replayed, Target, no_record, random_uuid, server_id}
 use crate::replay::{Face, ReplayError};
 use crate::run::Run;
 
+/// Whoever serves a standby may wait for it to stop, behind a large transaction, and is killed only then.
+const TAKE_OVER_S_MAX: u32 = 60;
+
 /// A standby that is ours as long as the value lives: nobody else replays on it.
 pub struct Standing {
     target: Target,
@@ -91,9 +94,20 @@ impl Target {
                 killed => killed.map_err(at())?,
             }
         }
-        ask::lock(&mut conn).await?;
+        ask::lock_within(&mut conn, TAKE_OVER_S_MAX).await?;
         self.stop(&mut conn).await?;
         Ok(Standing { target: self.clone(), conn, reached: Instant::now() })
+    }
+
+    /// Tells whether a standby stands on the way to a plan's end, beside whoever serves it.
+    ///
+    /// # Errors
+    /// [`ReplayError::Unfit`] where it does not.
+    pub async fn may_reach(&self, plan: &ReplayPlan) -> Result<(), ReplayError> {
+        let mut conn = self.connect().await?;
+        let checked = fitness::check_further(&mut conn, plan).await;
+        conn.disconnect().await.ok();
+        checked
     }
 
     /// Looks how a standby is, beside whoever serves it.
@@ -104,7 +118,7 @@ impl Target {
         let mut conn = self.connect().await?;
         let record = record::read(&mut conn).await?;
         let status = self.status(&mut conn).await?;
-        let is_read_only = settings::is_closed(&mut conn).await?;
+        let is_read_only = settings::is_closed(&mut conn, self.product).await?;
         let asked = format!("SELECT IS_USED_LOCK('{LOCK}') IS NOT NULL");
         let is_held: Option<bool> =
             conn.query_first(asked).await.map_err(ReplayError::at("ask the target who serves it"))?;
@@ -171,7 +185,7 @@ impl Standing {
     /// # Errors
     /// [`ReplayError`] where the target cannot be asked.
     pub async fn is_let_go(&mut self) -> Result<bool, ReplayError> {
-        Ok(self.target.status(&mut self.conn).await?.is_none() && !settings::is_closed(&mut self.conn).await?)
+        Ok(self.target.status(&mut self.conn).await?.is_none() && settings::is_open(&mut self.conn).await?)
     }
 
     /// Returns what it has executed.
@@ -267,8 +281,22 @@ impl Standing {
             let standby = Some(Standby { is_promoting: true, ..standby });
             record::write(&mut self.conn, &Record { end: plan.end.clone(), standby, ..record }).await?;
         }
-        let replayed = self.target.replay_on(&mut self.conn, plan, run).await?;
+        let replayed = self.target.replay_on(&mut self.conn, plan, run).await;
+        // Before a point that leaves something out, who serves it would bring that: it waits for the next promotion. Where giving up
+        // fails, as on a lost connection, so it does.
+        if replayed.is_err() && plan.first_excluded.is_none() {
+            self.give_up().await.ok();
+        }
         self.conn.disconnect().await.ok();
-        Ok(replayed)
+        replayed
+    }
+
+    /// Makes it a standby again that whoever serves it may go on with, unless all of the promotion's transactions are applied.
+    async fn give_up(&mut self) -> Result<(), ReplayError> {
+        let Some(record) = record::read(&mut self.conn).await?.filter(|record| !record.is_over) else { return Ok(()) };
+        let Some(standby) = record.standby.clone() else { return Ok(()) };
+        let given_up = Standby { is_promoting: false, ..standby.clone() };
+        record::write(&mut self.conn, &Record { standby: Some(given_up), ..record }).await?;
+        self.close(&standby).await
     }
 }

@@ -31,9 +31,10 @@ pub(super) struct Arrivals(Vec<Mark>);
 impl Arrivals {
     /// Notes that everything before a place is here by now, where that is worth a mark.
     pub(super) fn note(&mut self, place: &Position, as_of: Option<DateTime<Utc>>, now: DateTime<Utc>, delay: Duration) {
+        // What a clock noted that was set back since would hold its transactions until it is there again.
+        self.0.retain(|mark| mark.at <= now);
         let step = TimeDelta::from_std(delay).unwrap_or(TimeDelta::MAX) / MARKS;
         let is_due = self.0.last().is_none_or(|last| {
-            // A clock that was set back makes no mark that is older than the one before it.
             last.place != *place && now - last.at >= step.max(STEP_MIN) && reaches(place, &last.place)
         });
         if is_due {
@@ -82,6 +83,16 @@ mod tests {
     }
 
     #[test]
+    fn a_clock_that_was_set_back_holds_nothing_up() {
+        let mut arrivals = Arrivals::default();
+        arrivals.note(&place(1, 100), None, at(10), Duration::from_mins(1));
+        arrivals.note(&place(1, 200), None, at(3_700), Duration::from_mins(1));
+        arrivals.note(&place(1, 200), None, at(100), Duration::from_mins(1));
+        let came = |offset| arrivals.of(&place(1, offset)).map(|at| at.timestamp());
+        assert_eq!((came(100), came(200)), (Some(10), Some(100)));
+    }
+
+    #[test]
     fn a_long_delay_needs_no_more_marks_than_a_short_one() {
         let mut arrivals = Arrivals::default();
         for second in 0..36_000_i64 {
@@ -89,7 +100,5 @@ mod tests {
             arrivals.note(&place, None, at(second), Duration::from_hours(10));
         }
         assert_eq!(arrivals.0.len(), 100);
-        arrivals.note(&place(1, 90_000), None, at(5), Duration::from_hours(10));
-        assert_eq!(arrivals.0.len(), 100, "a clock that was set back");
     }
 }

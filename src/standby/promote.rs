@@ -44,6 +44,16 @@ pub struct Promoted {
     pub events_off: Vec<String>,
 }
 
+impl Promotion<'_> {
+    /// Tells whether the standby stands on the way to the point, as [`Standby::carry_out`] will ask it.
+    ///
+    /// # Errors
+    /// [`StandbyError::Replay`] where it does not.
+    pub async fn may_reach(&self) -> Result<(), StandbyError> {
+        Ok(self.target.may_reach(&self.plan).await?)
+    }
+}
+
 impl<'a> Standby<'a> {
     /// Promotes the standby to a point: nothing is lost before it, and nothing behind it comes. `began` is when the operator said so.
     /// Broken off anywhere, the same call goes on.

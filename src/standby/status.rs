@@ -49,7 +49,7 @@ impl Standby<'_> {
     pub async fn status(&self, run: &Run) -> Result<Status, StandbyError> {
         let seen = self.target()?.look().await?;
         let mark = self.own(seen.record.as_ref())?;
-        let told = Progress::read(self, mark)?.filter(|told| told.is_of(&seen.executed)).unwrap_or_default();
+        let told = Progress::read(self, mark)?.unwrap_or_default();
         let lag = told.as_of.map(|as_of| (run.now() - as_of).max(TimeDelta::zero()));
         let is_served = seen.is_held && !is_stale(told.told_at, run.now());
         let is_streaming = is_served && seen.is_receiving && seen.is_applying && !mark.is_promoting;
@@ -66,5 +66,18 @@ impl Standby<'_> {
             // What broke the stream earlier is of no interest once it stands again.
             error: seen.error.or_else(|| told.error.filter(|_| !is_streaming)),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_has_told_nothing_for_long_does_not_stream() {
+        let now = DateTime::UNIX_EPOCH + TimeDelta::hours(1);
+        assert!(is_stale(Some(now - TimeDelta::minutes(6)), now));
+        assert!(!is_stale(Some(now - TimeDelta::minutes(4)), now));
+        assert!(!is_stale(None, now), "another machine serves it, or it has just begun");
     }
 }

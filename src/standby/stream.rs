@@ -186,7 +186,11 @@ impl<'a> Stream<'a> {
                 *next = segment.clone();
             }
         }
-        self.next.extend(way.segments.iter().skip(known.map_or(0, |known| known + 1)).cloned());
+        let behind = way.segments.iter().skip(known.map_or(0, |known| known + 1));
+        let new = behind
+            .filter(|segment| !self.tide.has(&segment.file) && self.next.iter().all(|next| next.file != segment.file));
+        let new: Vec<Captured> = new.cloned().collect();
+        self.next.extend(new);
         if let Some(last) = way.segments.last() {
             self.last_known.clone_from(&last.file);
         }

@@ -8,12 +8,12 @@ use std::time::Duration;
 use chrono::{DateTime, TimeDelta, Utc};
 
 use crate::mysql::binlog::{Clock, Group, Groups, Header, MAGIC, Step};
-use crate::mysql::gtid::Executed;
+use crate::mysql::gtid::{Executed, Gtid};
 use crate::mysql::manifest::{Position, Product};
 use crate::replay::{Bounded, ReplayError, Segment};
 use crate::standby::StandbyError;
 use crate::standby::arrivals::Arrivals;
-use crate::standby::way::{has, holds};
+use crate::standby::way::{has, is_as_far_as};
 
 /// What is looked through at once, so that a standby far behind is served meanwhile.
 const STEP_BYTES_MAX: u64 = 64 << 20;
@@ -79,6 +79,11 @@ impl Tide {
         self.segments.last().map(|last| last.segment.name.as_str())
     }
 
+    /// Tells whether a segment is here.
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.segments.iter().any(|local| local.segment.name == name)
+    }
+
     /// Notes that nothing more comes to the segment at hand.
     pub(super) fn close(&mut self, bytes: u64) {
         if let Some(last) = self.segments.last_mut() {
@@ -113,7 +118,7 @@ impl Tide {
     /// Tells whether all is let through that the standby had applied. On MariaDB a source that is asked for what comes behind a
     /// transaction must know that one.
     pub(super) fn has_applied(&self) -> bool {
-        self.executed.product() == Product::MySql || holds(&self.executed, &self.applied)
+        self.executed.product() == Product::MySql || is_as_far_as(&self.executed, &self.applied)
     }
 
     /// Tells whether all of the segment at hand is let through, and nothing more comes to it.
@@ -170,10 +175,19 @@ impl Tide {
         Ok(self.end > began)
     }
 
+    /// Tells whether a transaction of MariaDB comes behind the last that the standby had applied of its domain: its number may be a
+    /// lower one.
+    fn is_behind_applied(&self, gtid: &Gtid) -> bool {
+        let (Executed::MariaDb(applied), Gtid::MariaDb(gtid)) = (&self.applied, gtid) else { return false };
+        let last = applied.position().get(gtid.domain);
+        last.is_some_and(|last| self.executed.contains(&Gtid::MariaDb(last)))
+    }
+
     /// Lets a transaction through, or holds it.
     fn let_through(&mut self, file: &str, group: Group, now: DateTime<Utc>) {
         let place = Position { file: file.to_owned(), offset: group.end };
-        let is_applied = group.gtid.as_ref().is_some_and(|gtid| has(&self.applied, gtid));
+        let is_applied =
+            group.gtid.as_ref().is_some_and(|gtid| has(&self.applied, gtid) && !self.is_behind_applied(gtid));
         if is_applied || is_old_enough(self.delay, &group, self.arrivals.of(&place), now) {
             self.end = group.end;
             if let Some(gtid) = &group.gtid {

@@ -87,16 +87,31 @@ fn up_to_gap(chain: &Chain, epoch: &Epoch, first: usize) -> (Vec<Segment>, Optio
     (segments, end)
 }
 
-/// Tells whether a standby has all of what had been executed somewhere.
+/// Tells whether a standby has all of what the source had executed, every server of each domain told.
 pub(super) fn holds(executed: &Executed, before: &Executed) -> bool {
     match (executed, before) {
+        // Within a domain numbers may go back, where another server writes: what the source had executed and was not its last,
+        // others came behind.
+        (Executed::MariaDb(executed), Executed::MariaDb(before)) => {
+            let executed = executed.position();
+            let is_held =
+                |last: MariaDbGtid| executed.get(last.domain).is_some_and(|at| at == last || !before.contains(at));
+            before.position().iter().all(is_held)
+        }
+        _ => before.is_subset(executed),
+    }
+}
+
+/// Tells whether one has come as far as another, of which the last of each domain is known.
+pub(super) fn is_as_far_as(executed: &Executed, other: &Executed) -> bool {
+    match (executed, other) {
         // The last number of a domain alone tells, whichever server wrote it.
         (Executed::MariaDb(executed), Executed::MariaDb(before)) => {
             let executed = executed.position();
             let is_held = |domain, sequence| executed.get(domain).is_some_and(|last| last.sequence >= sequence);
             before.position().iter().all(|gtid| is_held(gtid.domain, gtid.sequence))
         }
-        _ => before.is_subset(executed),
+        _ => other.is_subset(executed),
     }
 }
 
@@ -170,6 +185,11 @@ mod tests {
         assert_eq!(files(&way("0-3-12,3-1-5").unwrap()), ["b.000002"]);
         assert_eq!(files(&way("0-2-9,3-1-3").unwrap()), ["b.000001", "b.000002"]);
         assert_eq!(files(&way("0-2-8,3-1-4").unwrap()), ["b.000001", "b.000002"]);
+        let segments = vec![segment(1, "0-1-5".to_owned()), segment(2, "0-1-100,0-2-9".to_owned())];
+        let chain = self::chain(vec![epoch(1, Product::MariaDb, segments)]);
+        let way = |executed: &str| Way::new(&chain, 1, &Executed::parse(Product::MariaDb, executed).unwrap());
+        assert_eq!(files(&way("0-1-50").unwrap()), ["b.000001", "b.000002"], "a number that went back");
+        assert_eq!(files(&way("0-2-9").unwrap()), ["b.000002"]);
     }
 
     #[test]

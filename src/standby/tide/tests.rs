@@ -182,6 +182,20 @@ fn what_the_standby_has_applied_is_let_through_whatever_the_delay() {
 }
 
 #[test]
+fn a_delay_holds_a_lower_number_behind_what_the_standby_has_applied() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut file = Growing::new(dir.path(), "b.000001");
+    let ends: Vec<u64> = [4, 5, 3].map(|sequence| file.mariadb(sequence)).into();
+    file.write(ends[2]);
+    let applied = Executed::parse(Product::MariaDb, "0-1-5").unwrap();
+    let nothing = Executed::new(Product::MariaDb);
+    let mut tide = Tide::new(Duration::from_hours(1), Arrivals::default(), nothing, applied);
+    tide.push(file.segment.clone(), None).unwrap();
+    tide.rise(at(100)).unwrap();
+    assert_eq!(end(&tide).1, ends[1]);
+}
+
+#[test]
 fn a_transaction_that_a_crash_left_without_its_end_holds_nothing_up() {
     let dir = tempfile::tempdir().unwrap();
     let mut file = Growing::new(dir.path(), "b.000001");
