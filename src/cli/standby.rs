@@ -133,3 +133,36 @@ async fn promote_to(
     let json = json!({ "plan": plan, "promoted": render::promoted_json(&promoted), "exit": Exit::Ok.code() });
     Ok(Answer::new(render::promoted(policy, standby.source, &promoted), json))
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test may panic")]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    #[test]
+    fn a_lag_that_nobody_knows_keeps_no_objective() {
+        let mut policy = Policy::parse(include_str!("../../policies/full.toml"), Path::new("full.toml")).unwrap();
+        policy.objectives.rpo = Some(Duration::from_mins(1));
+        let mut status = Status {
+            source: "db1".to_owned(),
+            target: "10.0.30.21:3306".to_owned(),
+            executed: "0-1-7".to_owned(),
+            as_of: None,
+            lag_ms: None,
+            delay_ms: 0,
+            is_streaming: true,
+            is_read_only: true,
+            is_promoting: false,
+            error: None,
+        };
+        assert_eq!(exit_of(&policy, &status), Exit::Failed);
+        status.lag_ms = Some(60_000);
+        assert_eq!(exit_of(&policy, &status), Exit::Ok);
+        status.lag_ms = Some(60_001);
+        assert_eq!(exit_of(&policy, &status), Exit::Breached);
+        (status.lag_ms, policy.objectives.rpo) = (None, None);
+        assert_eq!(exit_of(&policy, &status), Exit::Ok, "nothing is asked of it");
+    }
+}
