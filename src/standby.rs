@@ -117,13 +117,10 @@ impl Standby<'_> {
         target.check(&dumped, record, false).await?;
         let restored = restore::apply(&plan, repository, &request, run).await?;
         let failed = restored.databases.iter().flat_map(|(_, loaded)| &loaded.failed);
-        let mut failed: Vec<String> = failed.map(|failed| failed.error.to_string()).collect();
-        if failed.is_empty() {
-            // An earlier start has loaded it.
-            failed = target.record().await?.map(|record| record.lacking).unwrap_or_default();
-        }
-        if !failed.is_empty() {
-            return Err(StandbyError::NotWhole(failed.join("; ")));
+        let failed = failed.map(|failed| failed.error.to_string()).collect();
+        let missing = missing(failed, target.record().await?.as_ref());
+        if !missing.is_empty() {
+            return Err(StandbyError::NotWhole(missing.join("; ")));
         }
         Ok(target.make_standby(&dumped, self.source, epoch).await?)
     }
@@ -197,5 +194,32 @@ impl Standby<'_> {
             return Ok(mark);
         }
         Err(StandbyError::OtherSource { found: mark.source.clone(), wanted: self.source.to_owned() })
+    }
+}
+
+/// Returns what of a dump is missing: what this start could not load, or the one that has loaded it.
+fn missing(failed: Vec<String>, record: Option<&Record>) -> Vec<String> {
+    if failed.is_empty() { record.map(|record| record.lacking.clone()).unwrap_or_default() } else { failed }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test may panic")]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_second_start_does_not_take_a_dump_for_whole_of_which_a_view_is_missing() {
+        let place = json!({ "file": "b.000001", "offset": 4 });
+        let mut record = json!({
+            "snapshot": "aa11", "begin": place, "end": place, "is_loaded": true, "has_begun": false, "started": 0, "settings": [],
+        });
+        let whole: Record = serde_json::from_value(record.clone()).unwrap();
+        assert!(missing(Vec::new(), Some(&whole)).is_empty());
+        record["lacking"] = json!(["create view `mall`.`sales`"]);
+        let lacking: Record = serde_json::from_value(record).unwrap();
+        assert_eq!(missing(Vec::new(), Some(&lacking)), ["create view `mall`.`sales`"]);
+        assert_eq!(missing(vec!["create user".to_owned()], Some(&lacking)), ["create user"]);
     }
 }

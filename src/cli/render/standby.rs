@@ -61,8 +61,8 @@ pub(in crate::cli) fn promotion(
 /// Tells how far the capture has come: where it stands still, what is committed meanwhile does not come with the newest point.
 fn captured(policy: &Policy, as_of: Option<DateTime<Utc>>, now: DateTime<Utc>) -> String {
     let Some(as_of) = as_of else { return "nobody knows up to when".to_owned() };
-    let age = (now - as_of).num_milliseconds().try_into().unwrap_or_default();
-    format!("all that was committed until {}, {} ago", human::exact_time(as_of, policy.timezone), human::millis(age))
+    let until = human::exact_time(as_of, policy.timezone);
+    format!("all that was committed until {until}, {}", human::age(as_of, now))
 }
 
 fn marked(policy: &Policy, mark: Option<&Mark>) -> String {
@@ -107,4 +107,24 @@ pub(in crate::cli) fn promoted_json(promoted: &Promoted) -> Value {
         "prepared": promoted.prepared,
         "events_off": promoted.events_off,
     })
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test may panic")]
+mod tests {
+    use std::path::Path;
+
+    use chrono::TimeDelta;
+
+    use super::*;
+
+    #[test]
+    fn a_capture_that_stood_still_shows_its_age() {
+        let policy = Policy::parse(include_str!("../../../policies/full.toml"), Path::new("full.toml")).unwrap();
+        let as_of = DateTime::UNIX_EPOCH;
+        let text = captured(&policy, Some(as_of), as_of + TimeDelta::hours(3));
+        assert!(text.starts_with("all that was committed until 1970-01-01 "), "{text}");
+        assert!(text.ends_with(", 3 h ago"), "{text}");
+        assert_eq!(captured(&policy, None, as_of), "nobody knows up to when");
+    }
 }
