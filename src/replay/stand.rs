@@ -63,7 +63,10 @@ impl Target {
         let standby = Standby { source: source.to_owned(), epoch, server_id: server_id(plan)?, is_promoting: false };
         let record = Record { has_begun: true, standby: Some(standby), ..record };
         record::write(&mut conn, &record).await?;
-        record::remove_replay(&mut conn).await?;
+        // In the binlog, where its beginning is there: a standby's record is not.
+        let mut logged = self.connect().await?;
+        record::remove_replay(&mut logged).await?;
+        logged.disconnect().await.ok();
         conn.disconnect().await.ok();
         Ok(())
     }

@@ -7,7 +7,7 @@ use chrono::{DateTime, Utc};
 use crate::mysql::gtid::Executed;
 use crate::mysql::manifest::Product;
 use crate::replay::segments::{self, Segment};
-use crate::replay::{Mark, Point, Record, ReplayError, ReplayPlan, Standby as Standing, Start, Target};
+use crate::replay::{self, Mark, Point, Record, ReplayError, ReplayPlan, Start, Target};
 use crate::run::Run;
 use crate::standby::progress::Progress;
 use crate::standby::shelf::Shelf;
@@ -22,9 +22,9 @@ pub struct Promotion<'a> {
     /// All that the source had committed by then is captured; `None`: nobody knows.
     pub as_of: Option<DateTime<Utc>>,
     target: Target,
-    mark: Standing,
+    standby: replay::Standby,
     /// Holds the binlogs for as long as they are served.
-    _shelf: Shelf<'a>,
+    shelf: Shelf<'a>,
 }
 
 /// What a promotion did.
@@ -81,19 +81,29 @@ impl<'a> Standby<'a> {
         up_to_gap: bool,
         run: &Run,
     ) -> Result<Promotion<'a>, StandbyError> {
-        let mut shelf = Shelf::new(self.policy, self.source, run)?;
+        self.plan_on(Shelf::new(self.policy, self.source, run)?, point, up_to_gap, run).await
+    }
+
+    /// Plans a promotion with what is on a shelf.
+    async fn plan_on(
+        &self,
+        mut shelf: Shelf<'a>,
+        point: &Point,
+        up_to_gap: bool,
+        run: &Run,
+    ) -> Result<Promotion<'a>, StandbyError> {
         let chain = shelf.newest(run).await?;
         let product = chain.epochs.last().map_or(Product::MySql, |epoch| epoch.server.product);
         let target = self.target_of(product);
         let record = target.record().await?;
-        let mark = self.own(record.as_ref())?.clone();
+        let standby = self.own(record.as_ref())?.clone();
         let executed = target.executed().await?;
-        let way = Way::new(&chain, mark.epoch, &executed)?;
+        let way = Way::new(&chain, standby.epoch, &executed)?;
         let known = way.known()?;
         let as_of = way.as_of;
         let mut found = segments::Run { gap: way.end.map(|end| end.between), as_of, ..Default::default() };
         for captured in &way.segments {
-            let segment = shelf.segment(mark.epoch, captured, run).await?;
+            let segment = shelf.segment(standby.epoch, captured, run).await?;
             // Behind it an event may stand that is not whole.
             found.segments.push(Segment { bytes: captured.bytes, ..segment });
         }
@@ -106,7 +116,7 @@ impl<'a> Standby<'a> {
         let passed = || StandbyError::Passed { point: point.to_string(), executed: executed.to_string() };
         match plan {
             Ok(plan) if plan.is_exceeded_by(&executed) => Err(passed()),
-            Ok(plan) => Ok(Promotion { plan, executed, as_of, target, mark, _shelf: shelf }),
+            Ok(plan) => Ok(Promotion { plan, executed, as_of, target, standby, shelf }),
             // It lies before all that is still needed.
             Err(StandbyError::Replay(ReplayError::NoSuchTransaction { .. } | ReplayError::NoBoundary { .. }))
                 if lies_within(&executed, &point) =>
@@ -123,7 +133,7 @@ impl<'a> Standby<'a> {
     /// Those of [`Standby::promote`].
     pub async fn carry_out(
         &self,
-        promotion: Promotion<'_>,
+        promotion: Promotion<'a>,
         point: &Point,
         up_to_gap: bool,
         began: Instant,
@@ -132,8 +142,8 @@ impl<'a> Standby<'a> {
         let mut standing = promotion.target.take_over().await?;
         // The stream and the capture went on until now.
         let is_newest = *point == Point::Latest;
-        let promotion = if is_newest { self.plan_promotion(point, up_to_gap, run).await? } else { promotion };
-        let Promotion { plan, as_of, mark, _shelf, .. } = promotion;
+        let promotion = if is_newest { self.plan_on(promotion.shelf, point, up_to_gap, run).await? } else { promotion };
+        let Promotion { plan, as_of, standby, shelf: _shelf, .. } = promotion;
         let executed = standing.executed().await?;
         if plan.is_exceeded_by(&executed) {
             return Err(StandbyError::Passed { point: point.to_string(), executed: executed.to_string() });
@@ -141,7 +151,7 @@ impl<'a> Standby<'a> {
         standing.may_reach(&plan).await?;
         let replayed = standing.promote(&plan, run).await?;
         let downtime = began.elapsed();
-        Progress::remove(self, &mark);
+        Progress::remove(self, &standby);
         let (prepared, events_off) = (replayed.prepared, replayed.events_off);
         let as_of = as_of.filter(|_| is_newest && !plan.falls_short);
         Ok(Promoted { downtime, last: plan.last, as_of, executed: replayed.executed, prepared, events_off })
