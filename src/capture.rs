@@ -4,6 +4,7 @@
 //! has it. [`seal`] puts what is new into the repository as a snapshot that holds all segments of the window. A [`Chain`] tells what
 //! there is: epochs, segments, and the gaps between them.
 
+mod asker;
 mod begin;
 mod bytes;
 pub mod chain;
@@ -11,8 +12,11 @@ mod error;
 mod expire;
 mod facts;
 mod follow;
+mod followed;
+mod goal;
 mod scan;
 mod seal;
+mod semi_sync;
 mod spool;
 pub mod stored;
 mod tail;
@@ -27,13 +31,15 @@ pub use crate::capture::bytes::SegmentBytes;
 pub use crate::capture::chain::Chain;
 pub use crate::capture::error::CaptureError;
 pub use crate::capture::facts::{Facts, facts};
-pub use crate::capture::follow::{Followed, Until, follow};
+pub use crate::capture::follow::follow;
+pub use crate::capture::followed::{Followed, Until};
 pub use crate::capture::seal::{Sealed, Sealer};
+pub use crate::capture::semi_sync::{CommitsWait, SemiSync};
 pub use crate::capture::spool::{Progress, Spool};
 
 use crate::mysql::server::Server;
 use crate::mysql::wire::binlog::Replica;
-use crate::policy::{CapturePlan, Policy};
+use crate::policy::{Ack, CapturePlan, Policy};
 
 /// How often an idle server says that it is there; what it says also proves that nothing is outstanding.
 const HEARTBEAT: Duration = Duration::from_secs(5);
@@ -61,8 +67,11 @@ impl Capture {
 
     /// Returns who we are to the server. The UUID comes from the names, so that a second capture by the same policy ends the first
     /// one's stream instead of standing beside it.
-    fn replica(&self) -> Replica {
-        self.named("replica", self.plan.server_id)
+    ///
+    /// One that goes before long must not have commits wait for it.
+    fn replica(&self, until: Until) -> Replica {
+        let acknowledges = self.plan.ack == Ack::Spool && until == Until::Stopped;
+        Replica { acknowledges, ..self.named("replica", self.plan.server_id) }
     }
 
     /// Returns who we are for a look that must not end the stream of a capture.
@@ -78,6 +87,6 @@ impl Capture {
         let digest = Sha256::digest(format!("bkp {role} {}/{}", self.policy, self.source));
         let text = hex::encode(&digest[..16]);
         let uuid = format!("{}-{}-{}-{}-{}", &text[..8], &text[8..12], &text[12..16], &text[16..20], &text[20..]);
-        Replica { server_id, uuid, heartbeat: HEARTBEAT }
+        Replica { server_id, uuid, heartbeat: HEARTBEAT, acknowledges: false }
     }
 }

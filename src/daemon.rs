@@ -5,13 +5,13 @@
 
 pub(crate) mod notify;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{Instant, sleep_until};
 
-use crate::capture::{Capture, CaptureError, Followed, Sealer, Spool, Until, follow};
+use crate::capture::{Capture, CaptureError, CommitsWait, Followed, Sealer, Spool, Until, follow};
 use crate::catalog::Catalog;
 use crate::cycle;
 use crate::cycle::capture::{self, captures};
@@ -20,7 +20,7 @@ use crate::daemon::notify::Notifier;
 use crate::exit::{Exit, Failure};
 use crate::human;
 use crate::place;
-use crate::policy::Policy;
+use crate::policy::{Ack, Policy};
 use crate::repository::{Repository, RepositoryError};
 use crate::run::Run;
 
@@ -28,29 +28,34 @@ use crate::run::Run;
 const RETRY_MIN: Duration = Duration::from_secs(1);
 const RETRY_MAX: Duration = Duration::from_mins(1);
 
+/// Commits that are to wait for the spool are not left without it for long.
+const RETRY_ACK_MAX: Duration = Duration::from_secs(5);
+
 /// A stream that has lasted so long has worked: the next try comes at once again.
 const WORKED_AFTER: Duration = Duration::from_mins(1);
 
 /// A copy is listed before it is written, which costs a store thousands of requests where the repository is large.
 const COPY_EVERY: Duration = Duration::from_mins(5);
 
+/// The spools of a policy that are open by now.
+type Spools = Arc<Mutex<Vec<(Capture, Arc<Spool>)>>>;
+
 /// Follows until the run is told to stop. What is in the spools then is durable, and sealed by whoever comes next.
 ///
 /// # Errors
-/// [`Failure`] where there is nothing to follow, another capture has a spool, or a repository cannot be opened.
+/// [`Failure`] where there is nothing to follow.
 pub async fn run(policies: &[Policy], run: &Run) -> Result<(), Failure> {
     let mut tasks = JoinSet::new();
     for policy in policies {
-        let spools = open(policy, run).await?;
-        if spools.is_empty() {
-            continue;
-        }
-        for (capture, spool) in &spools {
-            let (capture, spool, run) = (capture.clone(), Arc::clone(spool), run.clone());
-            tasks.spawn_blocking(move || follow_on(&capture, &spool, &run));
+        let captures = captures(policy, &[])?;
+        let Some(interval) = captures.iter().map(|capture| capture.plan.interval).min() else { continue };
+        let spools = Spools::default();
+        for capture in captures {
+            let (policy, spools, run) = (policy.clone(), Arc::clone(&spools), run.clone());
+            tasks.spawn(async move { follow_source(&policy, capture, &spools, &run).await });
         }
         let (policy, run) = (policy.clone(), run.clone());
-        tasks.spawn(async move { seal_on(&policy, &spools, &run).await });
+        tasks.spawn(async move { seal_on(&policy, interval, &spools, &run).await });
     }
     if tasks.is_empty() {
         return Err(Failure::new(Exit::Usage, "follow binlogs: no policy captures one")
@@ -70,21 +75,37 @@ pub async fn run(policies: &[Policy], run: &Run) -> Result<(), Failure> {
     if broken { Err(Failure::new(Exit::Failed, "follow binlogs: a thread of the daemon broke down")) } else { Ok(()) }
 }
 
-/// Opens the spools of a policy; what is new here or was lost goes on from what the repository has.
-async fn open(policy: &Policy, run: &Run) -> Result<Vec<(Capture, Arc<Spool>)>, Failure> {
-    let mut spools = Vec::new();
-    for capture in captures(policy, &[])? {
-        let spool = Spool::open(&capture)?;
-        if let Err(failure) = restore_chain(policy, &capture, &spool, run).await {
-            // What the spool knows is enough to go on, and a server forgets; a spool that knows nothing would begin anew.
-            if spool.chain().epochs.is_empty() {
-                return Err(failure);
+/// Opens the spool of a source as soon as that can be, and follows. What keeps one from it keeps no other from anything.
+async fn follow_source(policy: &Policy, capture: Capture, spools: &Spools, run: &Run) {
+    let mut wait = RETRY_MIN;
+    let spool = loop {
+        match open(policy, &capture, run).await {
+            Ok(spool) => break Arc::new(spool),
+            Err(failure) => {
+                let again = human::duration(wait);
+                run.events.warn(format!("{}: {}; again in {again}", capture.source, failure.message));
             }
-            run.events.warn(format!("{}: {}", capture.source, failure.message));
         }
-        spools.push((capture, Arc::new(spool)));
+        if run.cancel.run_until_cancelled(tokio::time::sleep(wait)).await.is_none() {
+            return;
+        }
+        wait = (wait * 2).min(retry_max(&capture));
+    };
+    spools.lock().unwrap_or_else(PoisonError::into_inner).push((capture.clone(), Arc::clone(&spool)));
+    let run = run.clone();
+    let following = tokio::task::spawn_blocking(move || follow_on(&capture, &spool, &run));
+    if let Err(error) = following.await {
+        std::panic::resume_unwind(error.into_panic());
     }
-    Ok(spools)
+}
+
+/// Opens a spool. One that is new here or was lost goes on from what the repository has; any other waits for no repository.
+async fn open(policy: &Policy, capture: &Capture, run: &Run) -> Result<Spool, Failure> {
+    let spool = Spool::open(capture)?;
+    if spool.chain().epochs.is_empty() {
+        restore_chain(policy, capture, &spool, run).await?;
+    }
+    Ok(spool)
 }
 
 async fn restore_chain(policy: &Policy, capture: &Capture, spool: &Spool, run: &Run) -> Result<(), Failure> {
@@ -105,12 +126,20 @@ fn follow_on(capture: &Capture, spool: &Spool, run: &Run) {
         }
         let told = ended.map_or_else(|error| human::chain(&error), |_| "the server ended the stream".to_owned());
         run.events.warn(format!("{}: {told}; again in {}", capture.source, human::duration(wait)));
-        if let Err(error) = spool.tell(|progress| progress.error = Some(told)) {
+        let noted = spool.tell(|progress| {
+            progress.commits_wait = progress.commits_wait.take().map(|_| CommitsWait::not(&told));
+            progress.error = Some(told);
+        });
+        if let Err(error) = noted {
             run.events.warn(format!("{}: {}", capture.source, human::chain(&error)));
         }
         pause(wait, run);
-        wait = (wait * 2).min(RETRY_MAX);
+        wait = (wait * 2).min(retry_max(capture));
     }
+}
+
+fn retry_max(capture: &Capture) -> Duration {
+    if capture.plan.ack == Ack::Spool { RETRY_ACK_MAX } else { RETRY_MAX }
 }
 
 /// Waits on a thread that hears the signal.
@@ -124,14 +153,18 @@ fn pause(wait: Duration, run: &Run) {
 
 /// Seals the spools of one policy each interval, and sends what was sealed beside that: a copy may take long, and a seal waits for
 /// none.
-async fn seal_on(policy: &Policy, spools: &[(Capture, Arc<Spool>)], run: &Run) {
-    let interval = spools.iter().map(|(capture, _)| capture.plan.interval).min().unwrap_or(COPY_EVERY);
+async fn seal_on(policy: &Policy, interval: Duration, spools: &Spools, run: &Run) {
     // What was sealed before this began may not have been sent.
     let (mut opened, mut sending) = (None, Sending { is_owed: true, ..Sending::default() });
     let mut next = Instant::now();
     while run.cancel.run_until_cancelled(sleep_until(next)).await.is_some() {
         next = Instant::now() + interval;
-        match seal_once(policy, spools, &mut opened, run).await {
+        let open = spools.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if open.is_empty() {
+            next = Instant::now() + RETRY_MIN;
+            continue;
+        }
+        match seal_once(policy, &open, &mut opened, run).await {
             Ok(has_sealed) => sending.is_owed |= has_sealed,
             Err(_) if run.cancel.is_cancelled() => {}
             Err(failure) => {
@@ -179,12 +212,16 @@ impl Sending {
     }
 }
 
-/// Sends what is new to the copies, and forgets what newer snapshots hold. Returns whether all of it is there.
+/// Forgets what newer snapshots hold, and sends what is new to the copies. Returns whether all of it is there.
 async fn send(policy: &Policy, repository: &Arc<Repository>, run: &Run) -> bool {
     let sent = async {
         // A run of the policy copies and forgets by itself.
         let Ok(_lock) = cycle::lock(policy, Duration::ZERO, run).await else { return Ok(false) };
         let catalog = Catalog::open(&policy.state_dir, &run.events)?;
+        // Only the newest is worth sending: where a lock keeps what is there, what was sent too much stays for long.
+        if let Err(failure) = capture::forget_superseded(policy, repository, &catalog, 1, run).await {
+            run.events.warn(format!("{}: {}", policy.name, failure.message));
+        }
         let mut is_whole = true;
         for copy in cycle::steps::send(policy, repository, &[], &catalog, run).await {
             if let Some(error) = copy.error().filter(|_| !run.cancel.is_cancelled()) {
@@ -192,7 +229,6 @@ async fn send(policy: &Policy, repository: &Arc<Repository>, run: &Run) -> bool 
                 is_whole = false;
             }
         }
-        capture::forget_superseded(policy, repository, &catalog, run).await?;
         Ok::<_, Failure>(is_whole)
     };
     sent.await.unwrap_or_else(|failure| {
@@ -227,7 +263,6 @@ async fn seal_once(
     };
     // As a run of its own, whose id its snapshots bear.
     let run = run.renewed();
-    let catalog = Catalog::open(&policy.state_dir, &run.events)?;
     let (mut done, mut is_sick) = (CaptureDone::default(), false);
     for (capture, spool) in spools {
         let sealed = at_hand.sealer.seal(capture, spool, Duration::ZERO, &run).await;
@@ -240,6 +275,10 @@ async fn seal_once(
     }
     // What broke may be the repository as it was opened.
     *opened = (!is_sick).then_some(at_hand);
-    capture::record(&done, &catalog, &run)?;
+    // A seal frees the spool, whose disk may be so full that nothing can be noted in the catalog.
+    let noted = Catalog::open(&policy.state_dir, &run.events).map_err(Failure::from);
+    if let Err(failure) = noted.and_then(|catalog| capture::record(done.sealed(), &catalog, &run)) {
+        run.events.warn(format!("{}: {}", policy.name, failure.message));
+    }
     Ok(done.sealed().next().is_some())
 }

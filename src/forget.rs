@@ -46,6 +46,7 @@ pub struct Judgement {
     pub time: DateTime<Utc>,
     /// The value of the tag `source`.
     pub source: String,
+    pub is_binlog: bool,
     pub keep: bool,
     pub reasons: Vec<String>,
 }
@@ -76,11 +77,19 @@ impl ForgetPlan {
                 id: verdict.id,
                 time: times.get(&verdict.id).copied().unwrap_or(now),
                 source: source.to_owned(),
+                is_binlog: kind == Kind::Binlog,
                 keep: verdict.keep,
                 reasons: verdict.reasons,
             })
         });
         Self { judgements: judgements.collect(), others, frozen: freeze }
+    }
+
+    /// Leaves of the plan what concerns binlogs.
+    #[must_use]
+    pub fn of_binlogs(mut self) -> Self {
+        self.judgements.retain(|judgement| judgement.is_binlog);
+        self
     }
 
     /// Returns what [`Self::apply`] removes: nothing while frozen.

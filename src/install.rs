@@ -1,4 +1,5 @@
-//! The entry in cron or systemd that starts `bkp run` every minute: planned as a value, then applied or only shown.
+//! The entry in cron or systemd that starts `bkp run` every minute, and under systemd the daemon where a binlog is captured: planned as a
+//! value, then applied or only shown.
 //!
 //! Both look every minute and leave the decision to the policy: a changed schedule needs no new installation, and a minute in
 //! which nothing is due costs a few milliseconds. A plan holds only what differs from what is there, so installing twice
@@ -88,6 +89,10 @@ pub fn install(setup: &Setup<'_>, with: With) -> Result<Plan, InstallError> {
             steps.push(Step::Write { path, text });
         }
     }
+    if let Some(path) = setup.stale(with) {
+        refuse_foreign(&path)?;
+        steps.push(Step::Remove(path));
+    }
     if with == With::Systemd {
         systemd::add_enabling(setup, &mut steps);
     }
@@ -101,7 +106,7 @@ pub fn install(setup: &Setup<'_>, with: With) -> Result<Plan, InstallError> {
 /// Where a file is not ours.
 pub fn remove(setup: &Setup<'_>, with: With) -> Result<Plan, InstallError> {
     let mut present = Vec::new();
-    for (path, _) in setup.files(with)? {
+    for path in setup.files(with)?.into_iter().map(|(path, _)| path).chain(setup.stale(with)) {
         refuse_foreign(&path)?;
         present.extend(path.exists().then_some(path));
     }
@@ -123,8 +128,9 @@ pub fn status(setup: &Setup<'_>, with: With) -> Result<State, InstallError> {
     let mut other: Vec<PathBuf> =
         files.into_iter().filter(|(path, text)| is_other(path, text)).map(|(path, _)| path).collect();
     if with == With::Systemd {
-        other.extend(systemd::missing_link(setup));
+        other.extend(systemd::missing_links(setup));
     }
+    other.extend(setup.stale(with));
     Ok(if other.is_empty() { State::Installed } else { State::Differs(other) })
 }
 
@@ -134,6 +140,11 @@ impl Setup<'_> {
             With::Cron => cron::files(self),
             With::Systemd => systemd::files(self),
         }
+    }
+
+    /// Returns what an earlier policy needed and this one does not.
+    fn stale(&self, with: With) -> Option<PathBuf> {
+        if with == With::Systemd { systemd::stale(self) } else { None }
     }
 
     /// Tells whether the running system is meant.
@@ -146,8 +157,11 @@ impl Setup<'_> {
     fn missing_places(&self) -> (Vec<PathBuf>, Vec<PathBuf>) {
         let policy = self.policy;
         let mut ours = vec![policy.state_dir.clone()];
-        // A report directory in the state directory is made with it.
-        ours.extend(Some(policy.report_dir()).filter(|dir| !dir.starts_with(&policy.state_dir)));
+        // A report directory in the state directory is made with it, and so is a spool.
+        let spools = policy.mysql.values().filter_map(|source| source.binlog.as_ref()).map(|plan| plan.spool.clone());
+        let own = std::iter::once(policy.report_dir()).chain(spools);
+        ours.extend(own.filter(|dir| !dir.starts_with(&policy.state_dir)));
+        ours.dedup();
         let copies = policy.copies.iter().filter_map(|copy| match &copy.place {
             CopyTarget::Dir(dir) => Some(dir.clone()),
             CopyTarget::S3(_) => None,

@@ -377,6 +377,16 @@ pub struct CapturePlan {
     pub spool: PathBuf,
     /// The number by which the server knows us as a replica: no other of its replicas may have it.
     pub server_id: u32,
+    pub ack: Ack,
+}
+
+/// What commits of a captured server may wait for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Ack {
+    #[default]
+    Off,
+    /// Until they are safe in the spool, where the server replicates semi-synchronously.
+    Spool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -168,9 +168,17 @@ fn server_at(dir: &Dir) -> Server {
     }
 }
 
+/// Returns how many bytes may still be written into a directory's filesystem.
+///
+/// # Errors
+/// Where the directory cannot be looked at.
+pub fn free_bytes(dir: &Path) -> std::io::Result<u64> {
+    let system = rustix::fs::statvfs(dir)?;
+    Ok(system.f_bavail.saturating_mul(system.f_frsize))
+}
+
 fn check_room(dir: &Path, wanted: u64) -> Result<(), SandboxError> {
-    let system = rustix::fs::statvfs(dir).map_err(|error| SandboxError::dir(dir)(error.into()))?;
-    let free = system.f_bavail.saturating_mul(system.f_frsize);
+    let free = free_bytes(dir).map_err(SandboxError::dir(dir))?;
     if free < wanted { Err(SandboxError::NoRoom { dir: dir.to_owned(), wanted, free }) } else { Ok(()) }
 }
 

@@ -12,7 +12,7 @@ use chrono::{DateTime, Utc};
 use chrono_tz::Tz;
 use serde::Serialize;
 
-use crate::capture::{Chain, Progress};
+use crate::capture::{Chain, CommitsWait, Progress};
 use crate::catalog::CopyRecord;
 use crate::catalog::HealRecord;
 use crate::catalog::Outcome;
@@ -141,6 +141,8 @@ pub struct BinlogStatus {
     pub window: Option<BinlogWindow>,
     /// Stretches that no segment holds.
     pub gaps: usize,
+    /// Whether the server's commits wait for the spool, where the policy wants that.
+    pub commits_wait: Option<CommitsWait>,
     /// What keeps the capture from going on.
     pub error: Option<String>,
 }

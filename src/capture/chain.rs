@@ -13,6 +13,9 @@ pub const FORMAT: u32 = 1;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Chain {
     pub format: u32,
+    /// Empty where an older program began it.
+    #[serde(default)]
+    pub policy: String,
     pub source: String,
     /// All that the server had committed by then is in the segments.
     #[serde(default)]
@@ -97,7 +100,7 @@ pub struct Stretch<'a> {
 impl Chain {
     #[must_use]
     pub fn new(source: &str) -> Self {
-        Self { format: FORMAT, source: source.to_owned(), as_of: None, epochs: Vec::new() }
+        Self { format: FORMAT, policy: String::new(), source: source.to_owned(), as_of: None, epochs: Vec::new() }
     }
 
     /// Returns all segments with the number of their epoch, the oldest first.
@@ -199,5 +202,36 @@ pub(crate) fn is_next(file: &str, next: &str) -> bool {
     match (number_of(file), number_of(next)) {
         (Some((base, number)), Some((next_base, next))) => base == next_base && next == number + 1,
         _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn behind_a_gap_a_window_begins_with_the_next_dump() {
+        let at = |second: i64| DateTime::UNIX_EPOCH + chrono::TimeDelta::seconds(second);
+        let segment = |number: u32| Segment {
+            file: format!("b.{number:06}"),
+            bytes: 4,
+            sha256: String::new(),
+            created: number * 10,
+            first: None,
+            last: None,
+            transactions: 0,
+            before: None,
+            after: String::new(),
+            is_closed: true,
+        };
+        let server = Origin { product: Product::MySql, version: String::new(), server: "a".to_owned() };
+        let mut epoch = Epoch::new(1, at(0), Beginning::FirstCapture, server);
+        epoch.segments = vec![segment(1), segment(2), segment(5)];
+        let mut chain = Chain { as_of: Some(at(60)), epochs: vec![epoch], ..Chain::new("db1") };
+        assert_eq!(chain.window(&[at(15), at(55)]), Some((at(15), at(60))));
+        chain.epochs[0].gaps.push(Gap { after: "b.000002".to_owned(), before: "b.000005".to_owned(), missing: None });
+        assert_eq!(chain.window(&[at(15), at(49)]), None, "these dumps lie before the gap, or in it");
+        assert_eq!(chain.window(&[at(15), at(55)]), Some((at(55), at(60))));
+        assert_eq!(chain.stretches().len(), 2);
     }
 }

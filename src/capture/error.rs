@@ -39,6 +39,10 @@ pub enum CaptureError {
     Ended,
     #[error("follow the binlog: another server answers at the same address")]
     OtherServer,
+    #[error("follow the binlog: the server can wait for acknowledgements by now, and is asked anew")]
+    SemiSyncCame,
+    #[error("use the spool `{}`: it holds the binlog of `{owner}`", dir.display())]
+    Foreign { dir: PathBuf, owner: String },
     #[error("capture the binlog: the server streams events of no file")]
     NoFile,
     #[error("{act} `{}`", path.display())]
@@ -96,6 +100,10 @@ impl CaptureError {
             }
             Self::Spool { .. } => "check the rights on the directory, or set `binlog.spool` in the policy",
             Self::Held(_) => "a `bkp daemon` or another run captures this source already",
+            Self::Foreign { .. } => {
+                "name another directory in `binlog.spool`; what this one holds behind the last seal may be nowhere else: a `bkp run` of \
+                 the policy that it is of seals it"
+            }
             Self::NotEmpty(_) => "name a directory that is empty or not there",
             Self::Damaged { .. } => "run `bkp verify`, or export `--from` a copy",
             Self::Nothing(_) => "set `binlog.capture` in the policy, and let `bkp run` or `bkp daemon` capture",
@@ -111,6 +119,7 @@ impl CaptureError {
             | Self::NoFile
             | Self::Ended
             | Self::OtherServer
+            | Self::SemiSyncCame
             | Self::Thread(_)
             | Self::Stopped(_) => {
                 return None;

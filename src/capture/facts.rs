@@ -6,6 +6,7 @@ use chrono::{DateTime, Utc};
 
 use crate::capture::CaptureError;
 use crate::capture::chain::Origin;
+use crate::capture::semi_sync::SemiSync;
 use crate::mysql::manifest::Product;
 use crate::mysql::product;
 use crate::mysql::wire::{TextRow, Wire};
@@ -13,7 +14,10 @@ use crate::mysql::wire::{TextRow, Wire};
 /// The variables that are asked for.
 const VARIABLES: &str = "SHOW GLOBAL VARIABLES WHERE Variable_name IN \
     ('version', 'server_uuid', 'server_id', 'log_bin', 'binlog_format', 'binlog_row_image', 'encrypt_binlog', \
-     'gtid_mode')";
+     'gtid_mode') OR Variable_name LIKE 'rpl_semi_sync_%'";
+
+/// Whether it waits for replicas, and how it goes.
+const SEMI_SYNC: &str = "SHOW GLOBAL STATUS LIKE 'Rpl_semi_sync_%'";
 
 /// A server's binlogs.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,7 +40,11 @@ const CLOCK: &str = "SELECT TIMESTAMPDIFF(MICROSECOND, '1970-01-01', UTC_TIMESTA
 pub fn facts(wire: &mut Wire) -> Result<Facts, CaptureError> {
     let act = "ask the server what it is";
     let product = product::told_by(ask(wire, act, product::PROBE)?.len());
-    let variables: BTreeMap<_, _> = ask(wire, act, VARIABLES)?.iter().map(|row| (text(row, 0), text(row, 1))).collect();
+    let mut variables = BTreeMap::new();
+    for statement in [VARIABLES, SEMI_SYNC] {
+        let told = ask(wire, act, statement)?;
+        variables.extend(told.iter().map(|row| (text(row, 0).to_ascii_lowercase(), text(row, 1))));
+    }
     let variable = |name: &str| variables.get(name).cloned().unwrap_or_default();
     if variable("log_bin") != "ON" {
         return Err(CaptureError::NoBinlog);
@@ -72,6 +80,12 @@ impl Facts {
     /// Tells whether each file names by GTIDs what was executed before it: numbers of files that leap then prove nothing.
     pub(crate) fn names_all_by_gtid(&self) -> bool {
         self.origin.product == Product::MariaDb || self.variable("gtid_mode") == "ON"
+    }
+
+    /// Returns how the server waits for replicas; `None` where it cannot.
+    #[must_use]
+    pub fn semi_sync(&self) -> Option<SemiSync> {
+        SemiSync::of(|name| self.variables.get(name).map(String::as_str))
     }
 
     /// Returns a variable's value, empty where the product does not have it.

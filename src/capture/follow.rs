@@ -4,16 +4,22 @@ use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Utc};
 
+use crate::capture::asker::{Asker, Told};
 use crate::capture::begin::{Start, first_file, missing, start, went_back};
-use crate::capture::chain::{Beginning, Epoch, Gap, Origin, Segment, is_next, number_of};
+use crate::capture::chain::{Beginning, Epoch, Gap, Origin, Segment, is_next};
 use crate::capture::facts::{Facts, facts};
+use crate::capture::followed::{Followed, Until};
+use crate::capture::goal::Goal;
+use crate::capture::semi_sync::Watch;
 use crate::capture::tail::Tail;
-use crate::capture::{Capture, CaptureError, HEARTBEAT, Spool};
+use crate::capture::{Capture, CaptureError, Spool};
+use crate::human;
 use crate::mysql::binlog::Header;
 use crate::mysql::gtid::Executed;
 use crate::mysql::manifest::Product;
 use crate::mysql::wire::Wire;
 use crate::mysql::wire::binlog::{AtEnd, BinlogStream, FIRST_EVENT, FilePosition, Next};
+use crate::policy::Ack;
 use crate::run::Run;
 
 /// Events that come without a pause are made durable together, and no later than this.
@@ -22,27 +28,11 @@ const SYNC_EVERY: Duration = Duration::from_millis(200);
 /// How often it is told how far the capture has come.
 const TELL_EVERY: Duration = Duration::from_secs(1);
 
-/// How often the server is asked what it has, while it is followed: what has come by the time that it told is a proof.
-const ASK_EVERY: Duration = HEARTBEAT;
+/// Where a commit waits to hear that we have it, it does not wait for more to come than this.
+const ACK_EVERY: Duration = Duration::from_millis(5);
 
-/// How long to follow.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Until {
-    /// Up to what the server has when it is asked.
-    Now,
-    /// Until the run is told to stop, or the connection breaks.
-    Stopped,
-}
-
-/// What came in.
-#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize)]
-pub struct Followed {
-    pub bytes: u64,
-    /// The epoch that had to begin, and why.
-    pub began: Option<(u32, Beginning)>,
-    pub gaps: Vec<Gap>,
-    pub as_of: Option<DateTime<Utc>>,
-}
+/// Nor for an event of so many bytes.
+const ACK_BEFORE_BYTES: u32 = 1 << 20;
 
 /// Follows a source's server into its spool. Blocks.
 ///
@@ -78,21 +68,6 @@ impl From<CaptureError> for Broken {
     }
 }
 
-/// What a server had at a moment.
-struct Goal {
-    moment: DateTime<Utc>,
-    file: String,
-    bytes: u64,
-}
-
-impl Goal {
-    /// The moment is by the earlier of two clocks: ours, and the server's, which dates the transactions.
-    fn of(facts: &Facts, asked: DateTime<Utc>) -> Option<Self> {
-        let (file, bytes) = facts.files.last()?.clone();
-        Some(Self { moment: facts.clock.map_or(asked, |clock| clock.min(asked)), file, bytes })
-    }
-}
-
 struct Follower<'a> {
     capture: &'a Capture,
     spool: &'a Spool,
@@ -100,15 +75,19 @@ struct Follower<'a> {
     run: &'a Run,
     /// What the server told that it has, until that has come.
     goal: Option<Goal>,
-    asked: Instant,
-    /// The connection by which it is asked beside the stream.
-    beside: Option<Wire>,
+    asker: Asker,
     tail: Option<Tail>,
     /// The stream is of the file that was captured.
     is_same: bool,
     /// Where the stream stands in its file. Behind the tail's end only where a file had to be asked for from its beginning.
     offset: u64,
     synced: Instant,
+    /// The last place for which the server waits to hear that we have it for good.
+    owed: Option<FilePosition>,
+    /// How long it waits for more to come beside that.
+    ack_wait: Duration,
+    /// Whether commits wait for us, where the policy wants that.
+    watch: Option<Watch>,
     told: Option<Instant>,
     followed: Followed,
 }
@@ -121,12 +100,14 @@ impl<'a> Follower<'a> {
             facts,
             run,
             goal,
-            asked: Instant::now(),
-            beside: None,
+            asker: Asker::new(),
             tail: None,
             is_same: false,
             offset: 0,
             synced: Instant::now(),
+            owed: None,
+            ack_wait: ACK_EVERY,
+            watch: None,
             told: None,
             followed: Followed::default(),
         }
@@ -144,10 +125,12 @@ impl<'a> Follower<'a> {
 
     /// Streams from a start on, and keeps all that came whole, however it ended.
     fn go(&mut self, wire: Wire, begins: Start, until: Until) -> Result<(), Broken> {
-        (self.tail, self.is_same) = (None, false);
+        (self.tail, self.is_same, self.owed) = (None, false, None);
         let from = self.begin(begins)?;
-        let at_end = if until == Until::Now { AtEnd::Stop } else { AtEnd::Wait };
-        let stream = wire.stream_binlog(self.product(), &from, &self.capture.replica(), at_end);
+        let is_wanted = self.capture.plan.ack == Ack::Spool && until == Until::Stopped;
+        self.watch = is_wanted.then(|| Watch::begin(self.facts.semi_sync().as_ref(), &self.capture.source, self.run));
+        let at_end = if until == Until::Stopped { AtEnd::Wait } else { AtEnd::Stop };
+        let stream = wire.stream_binlog(self.product(), &from, &self.capture.replica(until), at_end);
         let ended =
             stream.map_err(CaptureError::Stream).map_err(Broken::from).and_then(|stream| self.take_all(stream, until));
         let kept = self.keep();
@@ -211,6 +194,8 @@ impl<'a> Follower<'a> {
         let is_asked = tail.scan.format.is_some() && u32::try_from(tail.scan.bytes).is_ok();
         let offset = if is_asked { tail.scan.bytes } else { FIRST_EVENT };
         self.tail = Some(tail);
+        // Who made the file may have died before its name was durable.
+        self.spool.sync_names(number)?;
         self.settle()?;
         if self.prove()? { Ok(FilePosition { file: from.file, offset }) } else { Err(Broken::WentBack) }
     }
@@ -226,45 +211,83 @@ impl<'a> Follower<'a> {
 
     fn take_all(&mut self, mut stream: BinlogStream, until: Until) -> Result<(), Broken> {
         loop {
-            if self.is_dirty() && (stream.is_drained() || self.synced.elapsed() >= SYNC_EVERY) {
-                self.settle()?;
+            let wait = if self.owed.is_some() { self.ack_wait } else { SYNC_EVERY };
+            if self.is_unsettled() && (stream.is_drained() || self.synced.elapsed() >= wait) {
+                self.acknowledge(&mut stream)?;
             }
-            if until == Until::Stopped && self.goal.is_none() && self.asked.elapsed() >= ASK_EVERY {
-                self.ask()?;
-            }
-            if let Some(goal) = self.goal.take_if(|goal| has_reached(goal, self.tail.as_ref().filter(|_| self.is_same)))
+            if until == Until::Stopped
+                && let Some(told) = self.asker.turn(&self.capture.server, self.run)
             {
+                self.learn(told)?;
+            }
+            let tail = self.tail.as_ref().filter(|_| self.is_same);
+            if let Some(goal) = self.goal.take_if(|goal| goal.is_reached(tail)) {
                 self.settle()?;
                 self.note_as_of(goal.moment);
-                if until == Until::Now {
+                if until != Until::Stopped {
                     return Ok(());
                 }
             }
             self.tell()?;
             match stream.next().map_err(CaptureError::Stream)? {
+                Next::File(at) if self.is_enough(&at, until) => {
+                    self.followed.has_more = true;
+                    return Ok(self.close()?);
+                }
                 Next::File(at) => self.enter(&at)?,
                 Next::Format(header) => self.check_same(header)?,
-                Next::Event(header) => self.event(header, &mut stream)?,
+                Next::Event(header) => {
+                    if self.owed.is_some() && header.length >= ACK_BEFORE_BYTES {
+                        self.acknowledge(&mut stream)?;
+                    }
+                    self.event(header, &mut stream)?;
+                }
                 Next::Heartbeat => {}
                 // That a server ends the stream proves nothing of what it has: it may be going down.
                 Next::End => return Err(CaptureError::Ended.into()),
             }
+            if stream.wants_ack() {
+                self.owed =
+                    self.tail.as_ref().map(|tail| FilePosition { file: tail.name().to_owned(), offset: self.offset });
+            }
         }
     }
 
-    /// Asks the server what it has by now.
-    fn ask(&mut self) -> Result<(), CaptureError> {
-        let mut wire = match self.beside.take() {
-            Some(wire) => wire,
-            None => self.capture.server.open_wire(&self.run.cancel)?,
+    /// Makes what came durable, and tells the server so where it waits for that, in one word for all of it.
+    fn acknowledge(&mut self, stream: &mut BinlogStream) -> Result<(), CaptureError> {
+        self.settle()?;
+        match self.owed.take() {
+            Some(owed) => stream.acknowledge(&owed).map_err(CaptureError::Stream),
+            None => Ok(()),
+        }
+    }
+
+    /// Tells whether what came is to be sealed before a file is begun.
+    fn is_enough(&self, next: &FilePosition, until: Until) -> bool {
+        let is_other = self.tail.as_ref().is_some_and(|tail| tail.name() != next.file);
+        is_other && matches!(until, Until::Now { bytes_max } if self.followed.bytes >= bytes_max)
+    }
+
+    /// Takes what the server told of itself beside the stream.
+    fn learn(&mut self, told: Told) -> Result<(), CaptureError> {
+        let facts = match told.facts {
+            Ok(facts) => facts,
+            // Whether the server is there, its stream tells; this question comes again.
+            Err(error) => {
+                self.run.events.detail(format!("{}: {}", self.capture.source, human::chain(&error)));
+                return Ok(());
+            }
         };
-        let asked = self.run.now();
-        let facts = facts(&mut wire)?;
         if facts.origin.server != self.facts.origin.server {
             return Err(CaptureError::OtherServer);
         }
-        (self.goal, self.asked, self.beside) = (Goal::of(&facts, asked), Instant::now(), Some(wire));
-        Ok(())
+        if self.goal.is_none() {
+            self.goal = Goal::of(&facts, told.asked);
+        }
+        match &mut self.watch {
+            Some(watch) => watch.look(facts.semi_sync().as_ref(), &self.capture.source, self.run),
+            None => Ok(()),
+        }
     }
 
     /// Goes over to a file: the one at hand, or another that begins.
@@ -354,8 +377,9 @@ impl<'a> Follower<'a> {
         if self.is_same { Ok(()) } else { Err(Broken::WentBack) }
     }
 
-    fn is_dirty(&self) -> bool {
-        self.tail.as_ref().is_some_and(|tail| tail.is_dirty)
+    /// Tells whether something is not durable yet, or not acknowledged.
+    fn is_unsettled(&self) -> bool {
+        self.owed.is_some() || self.tail.as_ref().is_some_and(|tail| tail.is_dirty)
     }
 
     /// Makes what came durable, and says so in the chain.
@@ -395,16 +419,9 @@ impl<'a> Follower<'a> {
         let as_of = self.spool.chain().as_of;
         self.spool.tell(|progress| {
             (progress.as_of, progress.file, progress.offset, progress.error) = (as_of, file, offset, None);
+            progress.commits_wait = self.watch.as_ref().map(|watch| watch.told().clone());
         })
     }
-}
-
-/// Tells whether a segment is as far as a server was.
-fn has_reached(goal: &Goal, tail: Option<&Tail>) -> bool {
-    let Some(tail) = tail else { return false };
-    let numbers = number_of(tail.name()).zip(number_of(&goal.file));
-    let is_past = numbers.is_some_and(|(own, end)| own.0 == end.0 && own.1 > end.1);
-    is_past || (tail.name() == goal.file && tail.scan.bytes >= goal.bytes)
 }
 
 /// Puts what is known of a segment in its place.
@@ -414,3 +431,7 @@ fn put(epoch: Option<&mut Epoch>, segment: Segment) {
         *place = segment;
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test may panic")]
+mod tests;

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::capture::chain::{Chain, FORMAT};
 use crate::capture::scan::Scan;
 use crate::capture::tail::failed;
-use crate::capture::{Capture, CaptureError};
+use crate::capture::{Capture, CaptureError, CommitsWait};
 use crate::mysql::gtid::Executed;
 
 const CHAIN: &str = "chain.json";
@@ -39,6 +39,8 @@ pub struct Progress {
     pub offset: u64,
     /// All that the server had committed by then is in the repository, too.
     pub sealed: Option<DateTime<Utc>>,
+    /// Whether the server's commits wait for the spool, where the policy wants that.
+    pub commits_wait: Option<CommitsWait>,
     /// What keeps the capture from going on.
     pub error: Option<String>,
 }
@@ -47,7 +49,7 @@ impl Spool {
     /// Opens a source's spool, and makes it where there is none.
     ///
     /// # Errors
-    /// [`CaptureError::Held`] where another capture has it.
+    /// [`CaptureError::Held`] where another capture has it, [`CaptureError::Foreign`] where it is of another policy or source.
     pub fn open(capture: &Capture) -> Result<Self, CaptureError> {
         let dir = dir_of(capture);
         make_dir(&dir)?;
@@ -60,6 +62,7 @@ impl Spool {
             Err(TryLockError::Error(error)) => return Err(failed("lock", &lock, error)),
         }
         let mut chain = read_chain(&dir)?.unwrap_or_else(|| Chain::new(&capture.source));
+        claim(&mut chain, capture, &dir)?;
         // The chain is written at a file's begin and end: after an unclean death the file itself tells of what came since.
         if let Some(path) = read_newest(&dir, &mut chain)? {
             let synced = File::open(&path).and_then(|file| file.sync_data());
@@ -152,7 +155,11 @@ impl Spool {
     pub fn tell(&self, change: impl FnOnce(&mut Progress)) -> Result<(), CaptureError> {
         let mut progress = self.progress.lock().unwrap_or_else(PoisonError::into_inner);
         change(&mut progress);
-        write_json(&self.dir.join(PROGRESS), &*progress, Durable::No)
+        let path = self.dir.join(PROGRESS);
+        match write_json(&path, &*progress, Durable::No) {
+            Err(error) if error.is_spool_full() => write_in_place(&path, &*progress),
+            written => written,
+        }
     }
 
     pub(crate) fn make_epoch(&self, number: u32) -> Result<(), CaptureError> {
@@ -196,6 +203,17 @@ fn read_newest(dir: &Path, chain: &mut Chain) -> Result<Option<PathBuf>, Capture
         *last = scan.segment(&last.file, false);
     }
     Ok(is_more.then_some(path))
+}
+
+/// Makes a chain ours, if it is nobody else's: what is of two databases must not become one history.
+fn claim(chain: &mut Chain, capture: &Capture, dir: &Path) -> Result<(), CaptureError> {
+    let is_ours = chain.policy.is_empty() || chain.policy == capture.policy;
+    if !is_ours || chain.source != capture.source {
+        let owner = format!("{}/{}", chain.policy, chain.source);
+        return Err(CaptureError::Foreign { dir: dir.to_owned(), owner: owner.trim_start_matches('/').to_owned() });
+    }
+    chain.policy.clone_from(&capture.policy);
+    Ok(())
 }
 
 fn segment_path(dir: &Path, epoch: u32, name: &str) -> PathBuf {
@@ -265,9 +283,19 @@ fn write_json(path: &Path, value: &impl Serialize, durable: Durable) -> Result<(
     }
 }
 
+/// Writes over a file that is there, which takes no room: a full disk must be able to say that it is full. One that a crash tears
+/// tells nothing.
+fn write_in_place(path: &Path, value: &impl Serialize) -> Result<(), CaptureError> {
+    let fault = |error: io::Error| failed("write", path, error);
+    let text = serde_json::to_vec(value).map_err(|error| fault(error.into()))?;
+    let mut file = OpenOptions::new().write(true).open(path).map_err(fault)?;
+    file.write_all(&text).map_err(fault)?;
+    file.set_len(text.len() as u64).map_err(fault)
+}
+
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a test may panic")]
-mod tests {
+pub(crate) mod tests {
     use std::time::Duration;
 
     use super::*;
@@ -277,9 +305,10 @@ mod tests {
     use crate::mysql::binlog::{Kind, MAGIC};
     use crate::mysql::manifest::Product;
     use crate::mysql::server::Server;
-    use crate::policy::{CapturePlan, MysqlAddress, Network, Tls};
+    use crate::policy::{Ack, CapturePlan, MysqlAddress, Network, Tls};
 
-    fn capture(dir: &Path) -> Capture {
+    /// The capture of a server that nobody reaches.
+    pub(crate) fn capture(dir: &Path) -> Capture {
         let server = Server {
             address: MysqlAddress::Socket("/run/none.sock".into()),
             user: String::new(),
@@ -288,7 +317,7 @@ mod tests {
             network: Network::default(),
         };
         let (window, interval) = (Duration::from_hours(24), Duration::from_mins(1));
-        let plan = CapturePlan { window, interval, spool: dir.to_owned(), server_id: 7 };
+        let plan = CapturePlan { window, interval, spool: dir.to_owned(), server_id: 7, ack: Ack::Off };
         Capture { policy: "mall".to_owned(), source: "db1".to_owned(), server, plan }
     }
 
@@ -312,6 +341,29 @@ mod tests {
         let bytes = |chain: Chain| chain.epochs[0].segments[0].bytes;
         assert_eq!(bytes(Spool::open(&capture(dir.path())).unwrap().chain()), whole.len() as u64);
         assert_eq!(bytes(Spool::chain_at(dir.path(), "db1").unwrap().unwrap()), whole.len() as u64, "durably");
+    }
+
+    #[test]
+    fn a_spool_of_another_policy_or_source_is_refused_by_name() {
+        let dir = tempfile::tempdir().unwrap();
+        let mall = capture(dir.path());
+        let spool = Spool::open(&mall).unwrap();
+        spool.change(|_| ()).unwrap();
+        drop(spool);
+        let refused = |capture: &Capture| Spool::open(capture).map(drop).unwrap_err();
+        let other = Capture { policy: "shop".to_owned(), ..mall.clone() };
+        assert!(refused(&other).to_string().ends_with("it holds the binlog of `mall/db1`"), "{}", refused(&other));
+        assert!(refused(&other).hint().unwrap().contains("binlog.spool"));
+        fs::rename(dir.path().join("db1"), dir.path().join("db2")).unwrap();
+        let other = Capture { source: "db2".to_owned(), ..mall.clone() };
+        assert!(matches!(refused(&other), CaptureError::Foreign { .. }));
+        fs::rename(dir.path().join("db2"), dir.path().join("db1")).unwrap();
+        // One that an older program began names no policy.
+        let path = dir.path().join("db1").join(CHAIN);
+        let text = fs::read_to_string(&path).unwrap().replace("\"policy\":\"mall\",", "");
+        assert!(!text.contains("mall"), "{text}");
+        fs::write(&path, text).unwrap();
+        assert_eq!(Spool::open(&mall).unwrap().chain().policy, "mall");
     }
 
     #[test]

@@ -185,6 +185,12 @@ impl Tail {
         Ok(())
     }
 
+    /// Writes elsewhere from now on.
+    #[cfg(test)]
+    pub(crate) fn write_to(&mut self, file: File) {
+        self.file = file;
+    }
+
     fn flush(&mut self) -> Result<(), CaptureError> {
         let written = self.file.write_all_at(&self.pending, self.written);
         written.map_err(|error| failed("write", &self.path, error))?;

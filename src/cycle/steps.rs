@@ -131,14 +131,38 @@ pub async fn forget(
     catalog: &Catalog,
     run: &Run,
 ) -> Result<(ForgetPlan, Forgotten), Failure> {
+    forget_part(policy, repository, store, catalog, |plan| plan, run).await
+}
+
+/// Drops the snapshots of binlogs that newer ones hold, and no others: a dump that has not reached a copy yet waits for its turn.
+///
+/// # Errors
+/// Those of [`forget`].
+pub async fn forget_binlogs(
+    policy: &Policy,
+    repository: &Repository,
+    catalog: &Catalog,
+    run: &Run,
+) -> Result<(ForgetPlan, Forgotten), Failure> {
+    forget_part(policy, repository, REPOSITORY, catalog, ForgetPlan::of_binlogs, run).await
+}
+
+async fn forget_part(
+    policy: &Policy,
+    repository: &Repository,
+    store: &str,
+    catalog: &Catalog,
+    part: fn(ForgetPlan) -> ForgetPlan,
+    run: &Run,
+) -> Result<(ForgetPlan, Forgotten), Failure> {
     run.check()?;
-    let plan = plan_forget(policy, repository, store, catalog, run).await?;
+    let plan = part(plan_forget(policy, repository, store, catalog, run).await?);
     if plan.forgotten().next().is_none() {
         return Ok((plan, Forgotten::default()));
     }
     let lock = Alone::take(repository, run).await?;
     // Only now does nobody else add or drop snapshots.
-    let plan = plan_forget(policy, repository, store, catalog, run).await?;
+    let plan = part(plan_forget(policy, repository, store, catalog, run).await?);
     let snapshots: Vec<Key> = plan.forgotten().map(|it| Key::new(FileKind::Snapshot, it.id.to_string())).collect();
     strike(policy, store, repository, &snapshots)?;
     let forgotten = plan.apply(repository, &lock, run).await;

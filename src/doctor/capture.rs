@@ -1,15 +1,17 @@
 //! The assertions about a binlog that is to be captured: the rights, tried out, and what the server writes into it.
 
-use crate::capture::{Capture, CaptureError, Facts, probe};
+use crate::capture::{Capture, CaptureError, Facts, SemiSync, probe};
 use crate::doctor::{Finding, State};
 use crate::human;
-use crate::policy::Policy;
+use crate::policy::{Ack, Policy};
 use crate::run::Run;
 
 pub(super) async fn examine(name: &str, policy: &Policy, run: &Run) -> Vec<Finding> {
     let what = format!("{name}: its binlog can be captured");
+    let mut ack = Ack::Off;
     let probed = match Capture::of(policy, name) {
         Ok(Some(capture)) => {
+            ack = capture.plan.ack;
             let run = run.clone();
             tokio::task::spawn_blocking(move || probe(&capture, &run)).await
         }
@@ -20,6 +22,7 @@ pub(super) async fn examine(name: &str, policy: &Policy, run: &Run) -> Vec<Findi
         Ok(Ok(facts)) => {
             let mut findings = vec![Finding::ok(what, files(&facts))];
             findings.extend(manners(name, &facts));
+            findings.extend((ack == Ack::Spool).then(|| commits(name, &facts)));
             findings
         }
         Ok(Err(error)) => vec![Finding::new(State::Bad, what, human::chain(&error), error.hint())],
@@ -66,9 +69,29 @@ fn manners(name: &str, facts: &Facts) -> Vec<Finding> {
     findings
 }
 
+/// Tells whether commits wait until the spool has them, as the policy wants.
+fn commits(name: &str, facts: &Facts) -> Finding {
+    let what = format!("{name}: its commits wait for the spool");
+    match SemiSync::examine(facts.semi_sync().as_ref()) {
+        (detail, None) => Finding::ok(what, detail),
+        (detail, hint) => Finding::new(State::Warning, what, detail, hint),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_server_that_waits_for_nobody_is_named() {
+        let found = |told: &[(&str, &str)]| commits("db1", &Facts::with(told));
+        assert_eq!(found(&[]).state, State::Warning);
+        let well = [("enabled", "ON"), ("status", "ON"), ("clients", "1"), ("wait_point", "AFTER_SYNC")];
+        let well = well.map(|(name, value)| (format!("rpl_semi_sync_master_{name}"), value));
+        let well: Vec<(&str, &str)> = well.iter().map(|(name, value)| (name.as_str(), *value)).collect();
+        assert_eq!(found(&well).state, State::Ok, "{:?}", found(&well));
+        assert_eq!(found(&well[..1]).state, State::Warning, "it has fallen back");
+    }
 
     #[test]
     fn a_binlog_of_statements_is_doubtful_and_one_of_whole_rows_is_not() {

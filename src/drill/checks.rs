@@ -129,22 +129,14 @@ pub fn binlogs(source: &str, plan: &ReplayPlan, recovers: Option<DateTime<Utc>>,
     check
 }
 
-/// Fails where the policy captures binlogs and there are none to rehearse with.
+/// Fails where the policy captures binlogs and they do not come back: there are none, they do not lead on from the dump, or its
+/// server does not take them.
 #[must_use]
-pub fn no_binlogs(source: &str) -> CheckResult {
+pub fn not_replayed(source: &str, found: &str, why: Option<String>) -> CheckResult {
     let mut check = result(&format!("{source}: binlogs replayed"), BINLOGS, CheckState::Fail);
-    check.found = Some("nothing was captured".to_owned());
-    check.wanted = Some("those that the policy captures".to_owned());
-    check
-}
-
-/// Fails where what was captured does not lead on from the dump, or its server does not take it.
-#[must_use]
-pub fn not_replayed(source: &str, why: &str) -> CheckResult {
-    let mut check = result(&format!("{source}: binlogs replayed"), BINLOGS, CheckState::Fail);
-    check.found = Some("the dump alone".to_owned());
+    check.found = Some(found.to_owned());
     check.wanted = Some("those that were captured".to_owned());
-    check.detail = Some(why.to_owned());
+    check.detail = why;
     check
 }
 

@@ -27,7 +27,7 @@ impl Rehearsal<'_> {
         let is_captured = self.policy.mysql.get(source).is_some_and(|of| of.binlog.is_some());
         let newest = stored::newest(snapshots, &self.policy.name, source).filter(|_| is_captured);
         let Some(captured) = newest else {
-            self.outcome.checks.extend(is_captured.then(|| checks::no_binlogs(source)));
+            self.outcome.checks.extend(is_captured.then(|| checks::not_replayed(source, "nothing was captured", None)));
             return Ok(());
         };
         // Afterwards the rows are others than those of the dump. A recovery does not wait for this.
@@ -38,15 +38,16 @@ impl Rehearsal<'_> {
         let began = Instant::now();
         let replay = match self.plan_replay(repository, captured, database, dir).await {
             Ok(replay) => replay,
-            Err(error) => return self.find(source, error),
+            Err(error) => return self.find(source, "the dump alone", error),
         };
         let recovers = replay.recovers();
         let replayed = match replay.rehearse(&captured.id.to_string(), self.run).await {
             Ok(replayed) => replayed,
             Err(error) => {
-                // It holds neither the dump's state nor the other.
+                // It holds neither the dump's state nor the other: that is no recovery, and has no recovery point.
                 self.is_whole = false;
-                return self.find(source, error);
+                self.measure_loss();
+                return self.find(source, "a part of them", error);
             }
         };
         self.phase("replay", began, |phase| {
@@ -80,10 +81,10 @@ impl Rehearsal<'_> {
     }
 
     /// Notes what keeps the binlogs from being replayed; what keeps the drill from going on ends it.
-    fn find(&mut self, source: &str, error: RestoreError) -> Result<(), DrillError> {
+    fn find(&mut self, source: &str, found: &str, error: RestoreError) -> Result<(), DrillError> {
         match error {
             RestoreError::Replay(replay) if !matches!(*replay, ReplayError::Stopped(_)) => {
-                self.outcome.checks.push(checks::not_replayed(source, &human::chain(&replay)));
+                self.outcome.checks.push(checks::not_replayed(source, found, Some(human::chain(&replay))));
                 Ok(())
             }
             // What cannot be replayed at all says nothing of what was captured.

@@ -200,7 +200,7 @@ coded! {
         CaptureError::Server(error) => error.code(),
         CaptureError::Repository(error) => error.code(),
         CaptureError::Held(_) => Exit::Locked,
-        CaptureError::NotEmpty(_) | CaptureError::Nothing(_) => Exit::Usage,
+        CaptureError::NotEmpty(_) | CaptureError::Nothing(_) | CaptureError::Foreign { .. } => Exit::Usage,
         CaptureError::Event { .. }
         | CaptureError::Hole { .. }
         | CaptureError::Chain { .. }
@@ -215,6 +215,7 @@ coded! {
         | CaptureError::NoFile
         | CaptureError::Ended
         | CaptureError::OtherServer
+        | CaptureError::SemiSyncCame
         | CaptureError::Spool { .. }
         | CaptureError::Thread(_)
         | CaptureError::Stopped(_) => Exit::Failed,

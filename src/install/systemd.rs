@@ -1,4 +1,4 @@
-//! The service and its timer for systemd, with no more rights than a run needs.
+//! The service and its timer for systemd, and the daemon's service where a binlog is captured, with no more rights than they need.
 
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
@@ -11,53 +11,107 @@ const UNITS: &str = "/etc/systemd/system";
 
 pub(super) fn files(setup: &Setup<'_>) -> Result<Vec<(PathBuf, String)>, InstallError> {
     let unit = |kind: &str| setup.under_root(&format!("{UNITS}/bkp-{}.{kind}", setup.policy.name));
-    Ok(vec![(unit("service"), service(setup)?), (unit("timer"), timer(setup))])
+    let mut files = vec![(unit("service"), service(setup)?), (unit("timer"), timer(setup))];
+    if follows(setup) {
+        files.push((daemon_path(setup), daemon(setup)?));
+    }
+    Ok(files)
 }
 
-/// Adds what makes systemd read the files and start the timer, where it does not yet.
+/// Returns the daemon's unit where it is there and the policy captures no binlog any more.
+pub(super) fn stale(setup: &Setup<'_>) -> Option<PathBuf> {
+    Some(daemon_path(setup)).filter(|path| !follows(setup) && path.exists())
+}
+
+/// Tells whether a daemon has something to do.
+fn follows(setup: &Setup<'_>) -> bool {
+    setup.policy.mysql.values().any(|source| source.binlog.is_some())
+}
+
+fn daemon_path(setup: &Setup<'_>) -> PathBuf {
+    setup.under_root(&format!("{UNITS}/{}", daemon_name(setup)))
+}
+
+fn daemon_name(setup: &Setup<'_>) -> String {
+    format!("bkp-{}-daemon.service", setup.policy.name)
+}
+
+/// Adds what makes systemd read the files and start the units, where it does not yet.
 pub(super) fn add_enabling(setup: &Setup<'_>, steps: &mut Vec<Step>) {
-    let is_changed = steps.iter().any(|step| matches!(step, Step::Write { .. }));
-    if is_changed && setup.is_here() {
-        steps.push(systemctl(setup, &["daemon-reload"]));
+    let is_written = |path: &Path| steps.iter().any(|step| matches!(step, Step::Write { path: of, .. } if of == path));
+    // One that runs reads its policy and its unit anew.
+    let is_outdated = is_written(&daemon_path(setup)) && !daemon_link(setup).1.is_missing;
+    let is_changed = steps.iter().any(|step| matches!(step, Step::Write { .. } | Step::Remove(_)));
+    if stale(setup).is_some() && !daemon_link(setup).1.is_missing {
+        steps.insert(0, systemctl(setup, "disable", &[daemon_name(setup)]));
     }
-    if missing_link(setup).is_some() {
-        let now: &[&str] = if setup.is_here() { &["enable", "--now"] } else { &["enable"] };
-        steps.push(systemctl(setup, &[now, &[&timer_name(setup)]].concat()));
+    if is_changed && setup.is_here() {
+        steps.push(reload());
+    }
+    let missing: Vec<String> =
+        links(setup).into_iter().filter(|(_, link)| link.is_missing).map(|(unit, _)| unit).collect();
+    if !missing.is_empty() {
+        steps.push(systemctl(setup, "enable", &missing));
+    }
+    if is_outdated && setup.is_here() {
+        steps.push(Step::Run(vec!["systemctl".to_owned(), "try-restart".to_owned(), daemon_name(setup)]));
     }
 }
 
-/// Puts what stops the timer before the removal of its file, and what makes systemd forget it after.
+/// Puts what stops the units before the removal of their files, and what makes systemd forget them after.
 pub(super) fn add_disabling(setup: &Setup<'_>, steps: &mut Vec<Step>) {
     if steps.is_empty() {
         return;
     }
-    if missing_link(setup).is_none() {
-        let now: &[&str] = if setup.is_here() { &["disable", "--now"] } else { &["disable"] };
-        steps.insert(0, systemctl(setup, &[now, &[&timer_name(setup)]].concat()));
+    let all = [timer_link(setup), daemon_link(setup)];
+    let linked: Vec<String> = all.into_iter().filter(|(_, link)| !link.is_missing).map(|(unit, _)| unit).collect();
+    if !linked.is_empty() {
+        steps.insert(0, systemctl(setup, "disable", &linked));
     }
     if setup.is_here() {
-        steps.push(systemctl(setup, &["daemon-reload"]));
+        steps.push(reload());
     }
 }
 
-/// Returns the link that starts the timer at boot, where it is not there.
-pub(super) fn missing_link(setup: &Setup<'_>) -> Option<PathBuf> {
-    let link = setup.under_root(&format!("{UNITS}/timers.target.wants/{}", timer_name(setup)));
+/// Returns the links that start the units at boot, where they are not there.
+pub(super) fn missing_links(setup: &Setup<'_>) -> Vec<PathBuf> {
+    links(setup).into_iter().filter(|(_, link)| link.is_missing).map(|(_, link)| link.path).collect()
+}
+
+/// What starts a unit at boot.
+struct Link {
+    path: PathBuf,
+    is_missing: bool,
+}
+
+fn links(setup: &Setup<'_>) -> Vec<(String, Link)> {
+    [timer_link(setup)].into_iter().chain(follows(setup).then(|| daemon_link(setup))).collect()
+}
+
+fn timer_link(setup: &Setup<'_>) -> (String, Link) {
+    link(setup, "timers.target", format!("bkp-{}.timer", setup.policy.name))
+}
+
+fn daemon_link(setup: &Setup<'_>) -> (String, Link) {
+    link(setup, "multi-user.target", daemon_name(setup))
+}
+
+fn link(setup: &Setup<'_>, target: &str, unit: String) -> (String, Link) {
+    let path = setup.under_root(&format!("{UNITS}/{target}.wants/{unit}"));
     // The link points out of an image, so only its own existence counts.
-    link.symlink_metadata().is_err().then_some(link)
+    let is_missing = path.symlink_metadata().is_err();
+    (unit, Link { path, is_missing })
 }
 
-fn timer_name(setup: &Setup<'_>) -> String {
-    format!("bkp-{}.timer", setup.policy.name)
+fn reload() -> Step {
+    Step::Run(vec!["systemctl".to_owned(), "daemon-reload".to_owned()])
 }
 
-fn systemctl(setup: &Setup<'_>, arguments: &[&str]) -> Step {
-    let mut words = vec!["systemctl".to_owned()];
-    if !setup.is_here() {
-        words.push(format!("--root={}", setup.root.display()));
-    }
-    words.extend(arguments.iter().map(|word| (*word).to_owned()));
-    Step::Run(words)
+/// Enables or disables units, and starts or stops them where the running system is meant.
+fn systemctl(setup: &Setup<'_>, verb: &str, units: &[String]) -> Step {
+    let own = if setup.is_here() { "--now".to_owned() } else { format!("--root={}", setup.root.display()) };
+    let words = ["systemctl".to_owned(), verb.to_owned(), own];
+    Step::Run(words.into_iter().chain(units.iter().cloned()).collect())
 }
 
 fn timer(setup: &Setup<'_>) -> String {
@@ -77,24 +131,55 @@ fn timer(setup: &Setup<'_>) -> String {
 }
 
 fn service(setup: &Setup<'_>) -> Result<String, InstallError> {
-    let name = &setup.policy.name;
-    let mut text = format!("{MARK}; `bkp schedule remove {name} --with systemd` removes it.\n");
-    text.push_str("# Changes of your own belong into a drop-in: `systemctl edit ");
-    writeln!(text, "bkp-{name}.service`.").ok();
-    writeln!(text, "[Unit]\nDescription=Runs what is due of bkp's policy {name}").ok();
-    text.push_str(
-        "Wants=network-online.target\nAfter=network-online.target remote-fs.target mariadb.service mysql.service\n",
-    );
+    let mut text = head(setup, &format!("bkp-{}.service", setup.policy.name), "Runs what is due of");
     text.push_str("\n[Service]\nType=oneshot\n");
-    let (program, policy) =
-        (quoted(&setup.program)?.replace('$', "$$"), quoted(&setup.policy_file)?.replace('$', "$$"));
-    writeln!(text, "ExecStart={program} run --quiet {policy}").ok();
+    writeln!(text, "ExecStart={}", command(setup, "run --quiet")?).ok();
     text.push_str(MANNERS);
     add_credentials(setup, &mut text);
     add_places(setup, &mut text)?;
-    add_rights(setup, &mut text);
+    add_rights(&mut text);
+    if setup.policy.schedule.drill.is_some() {
+        text.push_str(DRILL_RIGHTS);
+    }
     text.push_str(WALLS);
+    text.push_str(LEFT_OUT);
     Ok(text)
+}
+
+fn daemon(setup: &Setup<'_>) -> Result<String, InstallError> {
+    let mut text = head(setup, &daemon_name(setup), "Follows the binlogs of");
+    text.push_str(
+        "# A server forgets its binlogs: it is started again for as long as it takes.\nStartLimitIntervalSec=0\n",
+    );
+    text.push_str("\n[Service]\nType=notify\n");
+    writeln!(text, "ExecStart={}", command(setup, "daemon")?).ok();
+    text.push_str(DAEMON_MANNERS);
+    add_credentials(setup, &mut text);
+    add_places(setup, &mut text)?;
+    add_rights(&mut text);
+    text.push_str(WALLS);
+    text.push_str("RestrictSUIDSGID=yes\n");
+    // A command that gives a secret may compile as it goes.
+    if !setup.secrets().any(|secret| matches!(secret, SecretSource::Command(_))) {
+        text.push_str("MemoryDenyWriteExecute=yes\n");
+    }
+    text.push_str("\n[Install]\nWantedBy=multi-user.target\n");
+    Ok(text)
+}
+
+fn head(setup: &Setup<'_>, unit: &str, does: &str) -> String {
+    let name = &setup.policy.name;
+    format!(
+        "{MARK}; `bkp schedule remove {name} --with systemd` removes it.\n\
+         # Changes of your own belong into a drop-in: `systemctl edit {unit}`.\n\
+         [Unit]\nDescription={does} bkp's policy {name}\n\
+         Wants=network-online.target\nAfter=network-online.target remote-fs.target mariadb.service mysql.service\n"
+    )
+}
+
+fn command(setup: &Setup<'_>, verb: &str) -> Result<String, InstallError> {
+    let (program, policy) = (quoted(&setup.program)?, quoted(&setup.policy_file)?);
+    Ok(format!("{} {verb} {}", program.replace('$', "$$"), policy.replace('$', "$$")))
 }
 
 const MANNERS: &str = "\
@@ -109,6 +194,30 @@ TimeoutStartSec=infinity
 # A run that is told to stop does so at a safe point.
 KillMode=mixed
 TimeoutStopSec=5min
+";
+
+const DAEMON_MANNERS: &str = "\
+# It says twice in a minute that it lives.
+WatchdogSec=60
+Restart=always
+RestartSec=10
+User=root
+UMask=0077
+# It opens the repository first where the spool is new.
+TimeoutStartSec=infinity
+# What came is in the spool when it ends.
+KillMode=mixed
+TimeoutStopSec=5min
+";
+
+const DRILL_RIGHTS: &str = "\
+# For drills: to restore files with their owners and modes, and to start the sandbox's server as its own user.
+CapabilityBoundingSet=CAP_CHOWN CAP_DAC_OVERRIDE CAP_FOWNER CAP_FSETID CAP_SETUID CAP_SETGID CAP_KILL
+";
+
+const LEFT_OUT: &str = "\
+# Left out on purpose: RestrictSUIDSGID (a drill restores files with their modes) and MemoryDenyWriteExecute (a drill's
+# database server compiles patterns).
 ";
 
 const WALLS: &str = "
@@ -129,8 +238,6 @@ RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6 AF_NETLINK
 SystemCallArchitectures=native
 SystemCallFilter=@system-service
 SystemCallErrorNumber=EPERM
-# Left out on purpose: RestrictSUIDSGID (a drill restores files with their modes) and MemoryDenyWriteExecute (a drill's
-# database server compiles patterns).
 ";
 
 /// systemd looks a credential up under its name in /etc/credstore and beside it.
@@ -195,14 +302,8 @@ fn uses_temp(setup: &Setup<'_>) -> bool {
     all.any(|path| path.starts_with("/tmp") || path.starts_with("/var/tmp"))
 }
 
-fn add_rights(setup: &Setup<'_>, text: &mut String) {
+fn add_rights(text: &mut String) {
     text.push_str("\n# Of root's rights: to read every file of a source.\nCapabilityBoundingSet=CAP_DAC_READ_SEARCH\n");
-    if setup.policy.schedule.drill.is_some() {
-        text.push_str(
-            "# For drills: to restore files with their owners and modes, and to start the sandbox's server as its own user.\n\
-             CapabilityBoundingSet=CAP_CHOWN CAP_DAC_OVERRIDE CAP_FOWNER CAP_FSETID CAP_SETUID CAP_SETGID CAP_KILL\n",
-        );
-    }
 }
 
 fn quoted(path: &Path) -> Result<String, InstallError> {

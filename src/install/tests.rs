@@ -25,6 +25,9 @@ drill = "0 6 1 * *"
 daily = 7
 "#;
 
+/// Of a binlog that is captured, as [`POLICY`] is not.
+const CAPTURE: &str = "[mysql.db1.binlog]\ncapture = true\n[schedule]";
+
 fn policy(text: &str) -> Policy {
     Policy::parse(text, Path::new("mall.toml")).unwrap()
 }
@@ -177,8 +180,73 @@ fn the_units_are_hardened_and_say_why() {
 
         [Install]
         WantedBy=timers.target
-    run systemctl --root=ROOT enable bkp-mall.timer
+    run systemctl enable --root=ROOT bkp-mall.timer
     ");
+}
+
+#[test]
+fn a_captured_binlog_has_a_daemon_that_systemd_watches() {
+    let (root, policy) = (root(), policy(&POLICY.replace("[schedule]", CAPTURE)));
+    let setup = setup(&policy, root.path());
+    let plan = install(&setup, With::Systemd).unwrap().to_string().replace(root.path().to_str().unwrap(), "ROOT");
+    let daemon = plan.split("write ").find(|part| part.contains("-daemon.service\n")).unwrap();
+    let (own, _) = daemon.split_once("NoNewPrivileges").unwrap();
+    assert_snapshot!(own, @r"
+    ROOT/etc/systemd/system/bkp-mall-daemon.service
+        # Written by `bkp schedule install`; `bkp schedule remove mall --with systemd` removes it.
+        # Changes of your own belong into a drop-in: `systemctl edit bkp-mall-daemon.service`.
+        [Unit]
+        Description=Follows the binlogs of bkp's policy mall
+        Wants=network-online.target
+        After=network-online.target remote-fs.target mariadb.service mysql.service
+        # A server forgets its binlogs: it is started again for as long as it takes.
+        StartLimitIntervalSec=0
+
+        [Service]
+        Type=notify
+        ExecStart=/usr/bin/true daemon /etc/bkp/policies/mall.toml
+        # It says twice in a minute that it lives.
+        WatchdogSec=60
+        Restart=always
+        RestartSec=10
+        User=root
+        UMask=0077
+        # It opens the repository first where the spool is new.
+        TimeoutStartSec=infinity
+        # What came is in the spool when it ends.
+        KillMode=mixed
+        TimeoutStopSec=5min
+
+        # All of the filesystem can be read and nothing written, but for these; `-`: it may be missing.
+        ProtectSystem=strict
+        ReadWritePaths=-/backup/mall
+        ReadWritePaths=-/var/lib/bkp/mall
+        PrivateTmp=yes
+
+        # Of root's rights: to read every file of a source.
+        CapabilityBoundingSet=CAP_DAC_READ_SEARCH
+    ");
+    assert!(daemon.contains("\n    WantedBy=multi-user.target\n"), "{daemon}");
+    let last = plan.trim_end().lines().last().unwrap();
+    assert_eq!(last, "run systemctl enable --root=ROOT bkp-mall.timer bkp-mall-daemon.service");
+}
+
+#[test]
+fn the_daemon_goes_where_nothing_is_captured_any_more() {
+    let root = root();
+    let captures = policy(&POLICY.replace("[schedule]", CAPTURE));
+    apply_files(&install(&setup(&captures, root.path()), With::Systemd).unwrap(), With::Systemd);
+    let unit = root.path().join("etc/systemd/system/bkp-mall-daemon.service");
+    assert!(unit.exists());
+    let policy = policy(POLICY);
+    let without = setup(&policy, root.path());
+    let State::Differs(paths) = status(&without, With::Systemd).unwrap() else { panic!("it is there still") };
+    assert!(paths.contains(&unit), "{paths:?}");
+    assert!(remove(&without, With::Systemd).unwrap().steps.contains(&Step::Remove(unit.clone())));
+    let plan = install(&without, With::Systemd).unwrap();
+    assert!(plan.steps.contains(&Step::Remove(unit.clone())), "{plan}");
+    apply_files(&plan, With::Systemd);
+    assert!(!unit.exists());
 }
 
 #[test]
@@ -335,9 +403,10 @@ fn a_machine_without_cron_says_so() {
 #[test]
 #[ignore = "needs systemd-analyze; scripts/test runs it"]
 fn systemd_finds_no_fault_in_the_units() {
-    let (root, policy) = (root(), policy(POLICY));
+    let (root, policy) = (root(), policy(&POLICY.replace("[schedule]", CAPTURE)));
     apply_files(&install(&setup(&policy, root.path()), With::Systemd).unwrap(), With::Systemd);
-    let units = ["service", "timer"].map(|kind| root.path().join(format!("etc/systemd/system/bkp-mall.{kind}")));
+    let units = ["mall.service", "mall.timer", "mall-daemon.service"];
+    let units = units.map(|unit| root.path().join(format!("etc/systemd/system/bkp-{unit}")));
     let output = Command::new("systemd-analyze")
         .args(["verify", "--man=no"])
         .args(&units)
@@ -354,7 +423,7 @@ fn systemd_finds_no_fault_in_the_units() {
 fn the_service_has_few_rights() {
     /// In tenths, as `--threshold` wants it: below 5.0 systemd itself says OK. With drills it is 3.4.
     const EXPOSURE_MAX: &str = "--threshold=40";
-    let (root, policy) = (root(), policy(POLICY));
+    let (root, policy) = (root(), policy(&POLICY.replace("[schedule]", CAPTURE)));
     apply_files(&install(&setup(&policy, root.path()), With::Systemd).unwrap(), With::Systemd);
     let service = root.path().join("etc/systemd/system/bkp-mall.service");
     let judged = |service: &Path| {
@@ -362,8 +431,10 @@ fn the_service_has_few_rights() {
         command.args(["security", "--offline=yes", EXPOSURE_MAX]).arg(service);
         command.output().expect("systemd-analyze is installed (Debian package systemd)")
     };
-    let output = judged(&service);
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+    for service in [&service, &service.with_file_name("bkp-mall-daemon.service")] {
+        let output = judged(service);
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+    }
     // Without its walls it would not pass.
     let text = fs::read_to_string(&service).unwrap();
     let open: Vec<&str> = text.lines().filter(|line| !line.starts_with("System") && !line.contains("=yes")).collect();
@@ -373,8 +444,8 @@ fn the_service_has_few_rights() {
 
 #[test]
 #[ignore = "needs systemctl; scripts/test runs it"]
-fn systemctl_enables_and_disables_the_timer_in_an_image() {
-    let (root, policy) = (root(), policy(POLICY));
+fn systemctl_enables_and_disables_the_units_in_an_image() {
+    let (root, policy) = (root(), policy(&POLICY.replace("[schedule]", CAPTURE)));
     let setup = setup(&policy, root.path());
     let before = listed(root.path());
     install(&setup, With::Systemd).unwrap().apply(With::Systemd).unwrap();

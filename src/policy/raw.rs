@@ -254,6 +254,9 @@ pub(super) struct RawBinlog {
     /// The number by which the server knows bkp as a replica, 1 to 4294967295; no other of its replicas may have it. Default: one
     /// above 2147483648 that comes from the names of policy and source.
     pub(super) server_id: Option<i64>,
+    /// `spool`: a commit waits until `bkp daemon` has it in its spool, where the server replicates semi-synchronously; `off`: it does
+    /// not. Default: `off`.
+    pub(super) ack: Option<String>,
 }
 
 /// How a dump makes way for the application: it pauses, or reads more slowly, and keeps its moment all the while.

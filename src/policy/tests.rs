@@ -9,8 +9,8 @@ use insta::assert_snapshot;
 use tempfile::TempDir;
 
 use crate::policy::{
-    Access, CopyTarget, Encryption, MysqlAddress, ObjectLock, Policy, PolicyError, RetainMode, Rights, TlsMode, Us,
-    all, find, judge,
+    Access, Ack, CopyTarget, Encryption, MysqlAddress, ObjectLock, Policy, PolicyError, RetainMode, Rights, TlsMode,
+    Us, all, find, judge,
 };
 
 /// A policy without a fault; each test below spoils it.
@@ -670,6 +670,8 @@ fn a_captured_binlog_meets_what_a_nightly_dump_cannot() {
     assert_eq!(plan.spool, Path::new("/var/lib/bkp/mall/binlog"));
     let rare = policy("interval = \"10m\"").unwrap_err();
     assert!(rare.contains("objectives.rpo"), "{rare}");
-    let wrong = policy("interval = \"2d\", server_id = 0").unwrap_err();
+    let wrong = policy("interval = \"2d\", server_id = 0, ack = \"copy\"").unwrap_err();
     assert!(wrong.contains("binlog.interval") && wrong.contains("binlog.server_id"), "{wrong}");
+    assert!(wrong.contains("binlog.ack") && wrong.contains("write \"off\" or \"spool\""), "{wrong}");
+    assert_eq!(policy("ack = \"spool\"").unwrap().mysql["db1"].binlog.as_ref().unwrap().ack, Ack::Spool);
 }

@@ -69,7 +69,7 @@ fn server(source: &Source, password: &str) -> Server {
 fn follow(source: &Source, product: Product, from: &FilePosition) -> Result<(Vec<FilePosition>, Vec<u8>), WireError> {
     let wire = server(source, &source.password).open_wire(&CancellationToken::new()).unwrap();
     let uuid = "3e11fa47-71ca-11e1-9e33-c80aa9429563".to_owned();
-    let replica = Replica { server_id: 5, uuid, heartbeat: Duration::from_secs(5) };
+    let replica = Replica { server_id: 5, uuid, heartbeat: Duration::from_secs(5), acknowledges: false };
     let mut stream = wire.stream_binlog(product, from, &replica, AtEnd::Stop)?;
     let (mut files, mut bytes) = (Vec::new(), Vec::new());
     loop {
@@ -170,7 +170,7 @@ fn a_replica_gets_what_comes_to_the_feed_and_one_that_lost_its_number_gets_nothi
     let stream = |server_id| {
         let wire = server(&source, &source.password).open_wire(&CancellationToken::new()).unwrap();
         let uuid = "3e11fa47-71ca-11e1-9e33-c80aa9429563".to_owned();
-        let replica = Replica { server_id, uuid, heartbeat: Duration::from_secs(5) };
+        let replica = Replica { server_id, uuid, heartbeat: Duration::from_secs(5), acknowledges: false };
         wire.stream_binlog(product, &at("b.000001", 4), &replica, AtEnd::Wait)
     };
     let refused = stream(6).and_then(|mut stream| stream.next());

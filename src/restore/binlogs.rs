@@ -17,6 +17,7 @@ use crate::repository::{Repository, StoredSnapshot};
 use crate::restore::replay::ReplayRequest;
 use crate::restore::{Request, RestoreError};
 use crate::run::Run;
+use crate::sandbox;
 
 /// Where binlogs are.
 #[derive(Debug)]
@@ -118,9 +119,8 @@ pub(crate) fn scratch(dir: &Path, run: &Run) -> Result<TempDir, RestoreError> {
 
 /// Refuses to fill a filesystem, on which the catalog may lie, too.
 pub(crate) fn refuse_full(dir: &Path, wanted: u64) -> Result<(), RestoreError> {
-    let asked = rustix::fs::statvfs(dir);
-    let system = asked.map_err(|error| Box::new(ReplayError::Dir { dir: dir.to_owned(), error: error.into() }))?;
-    let free = system.f_bavail.saturating_mul(system.f_frsize);
+    let asked = sandbox::free_bytes(dir);
+    let free = asked.map_err(|error| Box::new(ReplayError::Dir { dir: dir.to_owned(), error }))?;
     if free > wanted { Ok(()) } else { Err(Box::new(ReplayError::NoRoom { dir: dir.to_owned(), wanted, free }).into()) }
 }
 

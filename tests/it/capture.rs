@@ -1,5 +1,8 @@
 //! Capture: what is kept of a binlog is, byte for byte, what the server's own files hold, whatever happened meanwhile.
 
+mod loss;
+mod trouble;
+
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
@@ -25,7 +28,13 @@ struct Desk {
 
 impl Desk {
     fn new(product: Product) -> Self {
-        let desk = Self { dir: tempfile::tempdir().unwrap(), server: Server::start(product, &["--server-id=77"]) };
+        Self::with(product, &[], "")
+    }
+
+    /// With further options of the server, and keys of the capture in the policy.
+    fn with(product: Product, options: &[&str], keys: &str) -> Self {
+        let options = [&["--server-id=77"], options].concat();
+        let desk = Self { dir: tempfile::tempdir().unwrap(), server: Server::start(product, &options) };
         for (name, secret) in [("repo.key", "repo-pw"), ("db.pw", "db-pw")] {
             fs::write(desk.path(name), secret).unwrap();
             fs::set_permissions(desk.path(name), fs::Permissions::from_mode(0o600)).unwrap();
@@ -42,7 +51,11 @@ retention = {{ last = 3 }}
 socket = "{}"
 user = "capture"
 password_file = "{dir}/db.pw"
-binlog = {{ capture = true, interval = "1s" }}
+
+[mysql.db1.binlog]
+capture = true
+interval = "1s"
+{keys}
 "#,
             socket.display()
         );
@@ -358,6 +371,15 @@ fn caught_up(desk: &Desk) -> Duration {
         thread::sleep(Duration::from_millis(100));
     }
     panic!("the daemon does not catch up: {}", desk.chain());
+}
+
+/// Waits for what comes within seconds.
+fn until(what: &str, is_so: impl Fn() -> bool) {
+    let started = Instant::now();
+    while !is_so() {
+        assert!(started.elapsed() < Duration::from_secs(30), "not after 30 s: {what}");
+        thread::sleep(Duration::from_millis(100));
+    }
 }
 
 /// A daemon that ends with its test at the latest.

@@ -23,6 +23,7 @@ mod kit;
 mod layers;
 mod load;
 mod mall;
+mod moments;
 mod network;
 mod operator;
 mod outage;

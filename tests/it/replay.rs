@@ -173,14 +173,14 @@ fn moment(source: &Server, session_seconds: i64) -> String {
 }
 
 /// Makes a target forget what was restored.
-fn empty(target: &Server) {
+pub(crate) fn empty(target: &Server) {
     target.execute("DROP DATABASE IF EXISTS mall; DROP USER IF EXISTS dumper");
     if target.product() == Product::MySql {
         target.execute("RESET BINARY LOGS AND GTIDS");
     }
 }
 
-fn is_tidy(target: &Server) -> bool {
+pub(crate) fn is_tidy(target: &Server) -> bool {
     let schemas = "SELECT COUNT(*) FROM information_schema.schemata WHERE schema_name = 'bkp_restore'";
     let channels = if target.product() == Product::MySql { "SHOW REPLICA STATUS" } else { "SHOW ALL SLAVES STATUS" };
     target.value(schemas) == "0" && target.query(channels).is_empty()

@@ -67,6 +67,19 @@ async fn applied(plan: &ForgetPlan, repository: &Repository) -> Forgotten {
 }
 
 #[tokio::test]
+async fn what_concerns_binlogs_alone_drops_no_dump() {
+    const BINLOG: [&str; 3] = ["policy=mall", "source=db1", "kind=binlog"];
+    let repository = repository(memory()).await;
+    let (old_dump, old_binlog) = (save(&repository, 1, &DATABASE).await, save(&repository, 2, &BINLOG).await);
+    save(&repository, 3, &DATABASE).await;
+    save(&repository, 4, &BINLOG).await;
+    let plan = planned(&repository, None).await;
+    let gone = |plan: &ForgetPlan| plan.forgotten().map(|it| it.id).collect::<BTreeSet<_>>();
+    assert_eq!(gone(&plan), BTreeSet::from([old_dump, old_binlog]));
+    assert_eq!(gone(&plan.of_binlogs()), BTreeSet::from([old_binlog]));
+}
+
+#[tokio::test]
 async fn each_source_keeps_its_own_and_others_snapshots_are_not_touched() {
     let repository = repository(memory()).await;
     let foreign = save(&repository, 1, &["policy=other", "source=images"]).await;

@@ -6,7 +6,7 @@ use crate::clock::FixedClock;
 use crate::event::Events;
 use crate::mysql::manifest::Product;
 use crate::mysql::server::Server;
-use crate::policy::{CapturePlan, MysqlAddress, Network, Tls};
+use crate::policy::{Ack, CapturePlan, MysqlAddress, Network, Tls};
 use crate::repository::key::Cost;
 use crate::secret::Secret;
 use crate::store::memory::MemoryStore;
@@ -37,7 +37,7 @@ impl Desk {
             network: Network::default(),
         };
         let (window, interval) = (Duration::from_hours(24), Duration::from_mins(1));
-        let plan = CapturePlan { window, interval, spool: self.dir.path().join(spool), server_id: 7 };
+        let plan = CapturePlan { window, interval, spool: self.dir.path().join(spool), server_id: 7, ack: Ack::Off };
         Capture { policy, source, server, plan }
     }
 

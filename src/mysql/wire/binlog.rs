@@ -2,6 +2,9 @@
 //!
 //! What comes beside the file's own events (which file comes next, heartbeats, a format event made up for a start in mid-file) is
 //! told apart, so that what is left can be written down byte for byte. Events are handed over in parts: one may be 1 GiB.
+//!
+//! A server with semi-synchronous replication puts two bytes before each event for a replica that acknowledges: a mark, and whether
+//! commits wait for its word.
 
 use std::time::Duration;
 
@@ -21,6 +24,12 @@ const END_AT_END: u16 = 0x01;
 /// MariaDB's `BINLOG_SEND_ANNOTATE_ROWS_EVENT`; it leaves those events out otherwise.
 const WITH_ANNOTATIONS: u16 = 0x02;
 
+/// The mark of semi-synchronous replication: before each event from the server, and first in each acknowledgement.
+const SEMI_SYNC: u8 = 0xEF;
+
+/// A server numbers its packets from here on after each event whose acknowledgement it wants: answers come when they come.
+const NUMBER_AFTER_WANT: u8 = 1;
+
 /// Where a file's first event stands, behind its magic number.
 pub const FIRST_EVENT: u64 = MAGIC.len() as u64;
 
@@ -37,6 +46,8 @@ pub struct Replica {
     pub uuid: String,
     /// How often an idle server says that it is there.
     pub heartbeat: Duration,
+    /// Commits may wait until we say that we have them.
+    pub acknowledges: bool,
 }
 
 /// A place in a server's binlog.
@@ -81,6 +92,18 @@ pub struct BinlogStream {
     is_head_due: bool,
     /// The file goes on from its midst: its next format event is one that is made up.
     is_in_midst: bool,
+    semi_sync: SemiSync,
+    /// The server waits for us to say that we have the event named last.
+    wants_ack: bool,
+}
+
+/// Whether two bytes stand before each event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum SemiSync {
+    Off,
+    /// We asked for it; the server's first packet shows whether it can.
+    Asked,
+    On,
 }
 
 impl Wire {
@@ -104,28 +127,31 @@ impl Wire {
         self.command(COM_BINLOG_DUMP, &dump(product, from, replica, at_end)?)?;
         // From here on it answers nothing else, so that no leave is taken either.
         self.is_busy = true;
-        Ok(BinlogStream { wire: self, rest: None, head: [0; Header::BYTES], is_head_due: false, is_in_midst: false })
+        Ok(BinlogStream::new(self, replica.acknowledges))
     }
 }
 
 /// Returns what a replica tells before it asks.
 ///
 /// A replica that says it wants no checksums gets the file's events as they stand, with the checksums that they have: the server
-/// takes them away from none, and only what it makes up comes without.
+/// takes them away from none, and only what it makes up comes without. That it acknowledges, a server without semi-synchronous
+/// replication does not hear.
 fn greetings(product: Product, replica: &Replica) -> Vec<String> {
     let heartbeat = replica.heartbeat.as_nanos();
     let uuid = &replica.uuid;
-    match product {
-        Product::MySql => vec![format!(
+    let own = match product {
+        Product::MySql => format!(
             "SET @master_binlog_checksum = 'NONE', @source_binlog_checksum = 'NONE', \
              @master_heartbeat_period = {heartbeat}, @source_heartbeat_period = {heartbeat}, \
              @slave_uuid = '{uuid}', @replica_uuid = '{uuid}'"
-        )],
+        ),
         // 4: it knows GTIDs. To one that knows less, the server sends other events in their stead.
-        Product::MariaDb => vec![format!(
+        Product::MariaDb => format!(
             "SET @mariadb_slave_capability = 4, @master_binlog_checksum = 'NONE', @master_heartbeat_period = {heartbeat}"
-        )],
-    }
+        ),
+    };
+    let acknowledges = "SET @rpl_semi_sync_slave = 1, @rpl_semi_sync_replica = 1".to_owned();
+    [own].into_iter().chain(replica.acknowledges.then_some(acknowledges)).collect()
 }
 
 fn registration(replica: &Replica) -> Vec<u8> {
@@ -147,6 +173,27 @@ fn dump(product: Product, from: &FilePosition, replica: &Replica, at_end: AtEnd)
 }
 
 impl BinlogStream {
+    fn new(wire: Wire, acknowledges: bool) -> Self {
+        Self {
+            wire,
+            rest: None,
+            head: [0; Header::BYTES],
+            is_head_due: false,
+            is_in_midst: false,
+            semi_sync: if acknowledges { SemiSync::Asked } else { SemiSync::Off },
+            wants_ack: false,
+        }
+    }
+
+    /// Streams from whoever is at the other end of a socket.
+    #[cfg(test)]
+    pub(crate) fn over(socket: crate::mysql::wire::Socket) -> Self {
+        let cancel = tokio_util::sync::CancellationToken::new();
+        let stream = crate::mysql::wire::stream::PacketStream::new(socket, cancel, Duration::from_secs(9));
+        let wire = Wire { stream, version: String::new(), connection: 0, has_eof: false, is_busy: true };
+        Self::new(wire, true)
+    }
+
     /// Waits for what comes next. Of an event before, what was not taken is passed over.
     ///
     /// # Errors
@@ -158,6 +205,9 @@ impl BinlogStream {
     pub fn next(&mut self) -> Result<Next, WireError> {
         while self.part()?.is_some() {}
         let stream = &mut self.wire.stream;
+        if std::mem::take(&mut self.wants_ack) {
+            stream.number_from(NUMBER_AFTER_WANT);
+        }
         let mut rest = stream.begin()?;
         match stream.head(&mut rest, 1)? {
             [0x00] => {}
@@ -165,11 +215,42 @@ impl BinlogStream {
             [0xFF] => return Err(self.refusal(rest)),
             _ => return Err(WireError::Protocol { what: "a packet of the binlog is none" }),
         }
-        self.head.copy_from_slice(stream.head(&mut rest, Header::BYTES)?);
+        self.wants_ack = self.wants_ack_of(&mut rest)?;
+        self.head.copy_from_slice(self.wire.stream.head(&mut rest, Header::BYTES)?);
         (self.rest, self.is_head_due) = (Some(rest), true);
         let header =
             Header::parse(&self.head).map_err(|_| WireError::Protocol { what: "an event's header is none" })?;
         self.tell(header)
+    }
+
+    /// Reads what stands before an event. A server's first one is made up and has no time, so that its first byte is not the mark.
+    fn wants_ack_of(&mut self, rest: &mut Rest) -> Result<bool, WireError> {
+        let stream = &mut self.wire.stream;
+        if self.semi_sync == SemiSync::Asked {
+            self.semi_sync = if stream.look(*rest)? == SEMI_SYNC { SemiSync::On } else { SemiSync::Off };
+        }
+        if self.semi_sync == SemiSync::Off {
+            return Ok(false);
+        }
+        match stream.head(rest, 2)? {
+            [SEMI_SYNC, wants] => Ok(wants & 1 == 1),
+            _ => Err(WireError::Protocol { what: "an event of semi-synchronous replication has no mark" }),
+        }
+    }
+
+    /// Tells whether the server waits for us to say that we have the event named last.
+    #[must_use]
+    pub fn wants_ack(&self) -> bool {
+        self.wants_ack
+    }
+
+    /// Tells the server that we have all up to a place for good: commits up to there go on.
+    ///
+    /// # Errors
+    /// Those of the connection.
+    pub fn acknowledge(&mut self, at: &FilePosition) -> Result<(), WireError> {
+        let payload = [&[SEMI_SYNC][..], &at.offset.to_le_bytes(), at.file.as_bytes()].concat();
+        self.wire.stream.send_apart(&payload)
     }
 
     fn refusal(&mut self, rest: Rest) -> WireError {
@@ -276,7 +357,8 @@ mod tests {
 
     #[test]
     fn a_place_that_the_protocol_cannot_name_is_refused_and_not_cut() {
-        let replica = Replica { server_id: 7, uuid: String::new(), heartbeat: Duration::from_secs(1) };
+        let replica =
+            Replica { server_id: 7, uuid: String::new(), heartbeat: Duration::from_secs(1), acknowledges: false };
         let from = |offset| FilePosition { file: "binlog.000001".to_owned(), offset };
         let sent = dump(Product::MariaDb, &from(4), &replica, AtEnd::Stop).expect("a command");
         assert_eq!(sent, b"\x04\0\0\0\x03\0\x07\0\0\0binlog.000001");

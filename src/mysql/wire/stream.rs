@@ -170,6 +170,19 @@ impl PacketStream {
         self.write_all(&packet)
     }
 
+    /// Sends a packet that is no part of the exchange at hand, whose numbers go on as they were.
+    pub(crate) fn send_apart(&mut self, payload: &[u8]) -> Result<(), WireError> {
+        let sequence = std::mem::take(&mut self.sequence);
+        let sent = self.send(payload);
+        self.sequence = sequence;
+        sent
+    }
+
+    /// Reads on with packets of another number.
+    pub(crate) fn number_from(&mut self, sequence: u8) {
+        self.sequence = sequence;
+    }
+
     fn write_all(&mut self, mut bytes: &[u8]) -> Result<(), WireError> {
         let start = Instant::now();
         while !bytes.is_empty() {

@@ -7,7 +7,7 @@ use sha2::{Digest, Sha256};
 
 use crate::policy::check::fields::Checker;
 use crate::policy::raw::{RawBinlog, RawMysql};
-use crate::policy::{CapturePlan, Policy};
+use crate::policy::{Ack, CapturePlan, Policy};
 
 const WINDOW: Duration = Duration::from_hours(7 * 24);
 const INTERVAL: Duration = Duration::from_mins(1);
@@ -34,7 +34,8 @@ impl Checker<'_> {
         let spool = self.optional_path(&at("spool"), raw.spool.as_deref()).unwrap_or_default();
         // Zero stands for the default until the names are known.
         let server_id = self.number(&at("server_id"), raw.server_id, 0_u32, 1..=i64::from(u32::MAX));
-        raw.capture.then_some(CapturePlan { window, interval, spool, server_id })
+        let ack = self.word(&at("ack"), raw.ack.as_deref(), &[("off", Ack::Off), ("spool", Ack::Spool)]);
+        raw.capture.then_some(CapturePlan { window, interval, spool, server_id, ack: ack.unwrap_or_default() })
     }
 
     /// What a standby has not got yet must still be captured.

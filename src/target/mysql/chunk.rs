@@ -1,4 +1,5 @@
-//! One chunk: one transaction that holds its rows and its place in the table of progress.
+//! One chunk: one transaction that holds its rows and its place in the table of progress. Tables without transactions have none: a
+//! MySQL with GTIDs refuses to change them in one (1785).
 
 use std::sync::Mutex;
 
@@ -43,9 +44,22 @@ pub(super) async fn load(
         }
         Err(error) => return Err(at(error)),
     }
+    let loaded = load_loose(conn, dump, table, chunk, counted).await?;
+    conn.query_drop("COMMIT").await.map_err(at)?;
+    Ok(loaded)
+}
+
+/// Loads a chunk of a table without transactions. After an error the whole table is to be begun anew, and after a kill, too: how far it
+/// was is noted nowhere.
+pub(super) async fn load_loose(
+    conn: &mut Conn,
+    dump: &dyn DumpReader,
+    table: &TableEntry,
+    chunk: &Chunk,
+    counted: &Counted,
+) -> Result<Outcome, LoadError> {
     send(conn, dump, table, chunk, counted).await?;
     check(conn, dump, table, chunk).await?;
-    conn.query_drop("COMMIT").await.map_err(at)?;
     Ok(Outcome::Loaded)
 }
 

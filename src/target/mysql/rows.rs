@@ -236,7 +236,12 @@ impl Desk {
     ) -> Result<Outcome, LoadError> {
         let mut own = self.take(conn).await?;
         let entry = &step.table.chunks[chunk];
-        let outcome = chunk::load(&mut own, self.load.dump.as_ref(), &step.table, entry, counted).await;
+        let dump = self.load.dump.as_ref();
+        let outcome = if step.is_transactional {
+            chunk::load(&mut own, dump, &step.table, entry, counted).await
+        } else {
+            chunk::load_loose(&mut own, dump, &step.table, entry, counted).await
+        };
         match outcome {
             Ok(_) => *conn = Some(own),
             Err(_) => self.load.opener.abandon(own),

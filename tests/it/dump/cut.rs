@@ -62,6 +62,10 @@ impl Line {
         line
     }
 
+    pub(crate) fn port(&self) -> u16 {
+        self.port
+    }
+
     /// Returns how user `bkp` reaches the server by this line.
     pub(crate) fn address(&self, server: &Server) -> Address {
         let address = MysqlAddress::Tcp { host: "127.0.0.1".to_owned(), port: self.port };

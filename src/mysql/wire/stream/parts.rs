@@ -28,6 +28,15 @@ impl PacketStream {
         Ok(self.advance(rest, count))
     }
 
+    /// Looks at the next byte of a payload that has one, without taking it.
+    pub(crate) fn look(&mut self, rest: Rest) -> Result<u8, WireError> {
+        if rest.length == 0 {
+            return Err(WireError::Protocol { what: "a packet is too short" });
+        }
+        self.fill(1)?;
+        Ok(self.buffer[self.start])
+    }
+
     /// Takes what there is of the rest, and at least a byte; `None` after the last.
     pub(crate) fn part(&mut self, rest: &mut Rest) -> Result<Option<&[u8]>, WireError> {
         while rest.length == 0 {
