@@ -337,13 +337,13 @@ impl Session<'_> {
     fn send(&mut self, asked: Asked) -> Result<(), FeedError> {
         let mut feed = self.shared.feed();
         let server_id = self.shared.identity.server_id;
-        let mut sender: Sender<'_> = feed.sender(asked.start, server_id, &self.shared.sent)?;
+        let mut sender: Sender<'_> = feed.sender(asked.start, server_id, &self.shared.sent, &mut self.packets)?;
         loop {
             let served = sender.send(&feed, &mut self.packets)?;
             if asked.ends_at_end {
                 return Ok(self.packets.eof()?);
             }
-            match self.hold(served, &feed)? {
+            match self.hold(&served, &feed)? {
                 Some(grown) => feed = grown,
                 None => return Ok(()),
             }
