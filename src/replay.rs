@@ -38,6 +38,7 @@ mod wire;
 pub(crate) use bounded::Bounded;
 pub(crate) use feed::FIRST;
 pub use feed::Feed;
+pub(crate) use plan::head_of;
 pub use plan::{Mark, ReplayPlan, Start};
 pub use point::Point;
 pub use record::{Record, Standby};

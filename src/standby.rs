@@ -18,7 +18,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use chrono::TimeDelta;
+use chrono::{DateTime, TimeDelta, Utc};
 
 use crate::capture::Spool;
 use crate::mysql::manifest::{Manifest, Product};
@@ -69,13 +69,13 @@ impl Standby<'_> {
     ///
     /// # Errors
     /// [`StandbyError`]; the standby stays where it is, and the same call goes on.
-    pub async fn start(&self, from: Option<&str>, ready: &dyn Fn(), run: &Run) -> Result<Ended, StandbyError> {
+    pub async fn start(&self, from: Option<&str>, ready: &(dyn Fn() + Sync), run: &Run) -> Result<Ended, StandbyError> {
         let window = self.capture()?.window;
         if self.delay >= window {
             let source_name = self.source.to_owned();
             return Err(StandbyError::LongDelay { source_name, delay: self.delay, window });
         }
-        let target = self.target()?;
+        let target = self.target().await?;
         let record = target.record().await?;
         if record.as_ref().is_none_or(|record| record.standby.is_none()) {
             let repository = place::repository_in(self.policy, from, run).await?;
@@ -107,6 +107,10 @@ impl Standby<'_> {
         let [chosen] = chosen.as_slice() else { return Err(StandbyError::NotCaptured(self.source.to_owned())) };
         let manifest = crate::backup::mysql::manifest(repository, &chosen.stored, self.source).await;
         let manifest = manifest.map_err(|error| restore::RestoreError::from(Box::new(error)))?;
+        if manifest.product != target.product {
+            let (found, wanted) = (target.product, manifest.product);
+            return Err(StandbyError::OtherProduct { found, wanted, source_name: self.source.to_owned() });
+        }
         let epoch = self.epoch(&manifest)?;
         let request = self.request(&manifest, Moment::Snapshot(chosen.id().to_string()))?;
         let plan = restore::plan(self.policy, repository, &request, Rates::default(), run).await?;
@@ -137,6 +141,9 @@ impl Standby<'_> {
             source_name: self.source.to_owned(),
             executed: manifest.gtid.clone().unwrap_or_default(),
         })?;
+        if chain.epochs.iter().any(|later| later.number > epoch.number && !later.segments.is_empty()) {
+            return Err(StandbyError::Ended(self.source.to_owned()));
+        }
         Ok(epoch.number)
     }
 
@@ -163,18 +170,24 @@ impl Standby<'_> {
         })
     }
 
+    /// Returns up to when all is captured that the source had committed.
+    ///
+    /// # Errors
+    /// [`StandbyError::NoSpool`] where nothing was captured here.
+    pub fn captured_until(&self) -> Result<DateTime<Utc>, StandbyError> {
+        let dir = &self.capture()?.spool;
+        let until = Spool::chain_at(dir, self.source)?.and_then(|chain| chain.as_of);
+        until.ok_or_else(|| StandbyError::NoSpool { source_name: self.source.to_owned(), dir: dir.join(self.source) })
+    }
+
     fn capture(&self) -> Result<&crate::policy::CapturePlan, StandbyError> {
         let plan = self.policy.mysql.get(self.source).and_then(|place| place.binlog.as_ref());
         plan.ok_or_else(|| StandbyError::NotCaptured(self.source.to_owned()))
     }
 
-    /// Returns the server as one that replays; the capture tells its product.
-    fn target(&self) -> Result<Target, StandbyError> {
-        let chain = Spool::chain_at(&self.capture()?.spool, self.source)?;
-        let product = chain.and_then(|chain| chain.epochs.last().map(|epoch| epoch.server.product));
-        let dir = self.capture()?.spool.join(self.source);
-        let product = product.ok_or_else(|| StandbyError::NoSpool { source_name: self.source.to_owned(), dir })?;
-        Ok(self.target_of(product))
+    /// Returns the server as one that replays.
+    async fn target(&self) -> Result<Target, StandbyError> {
+        Ok(self.target_of(Target::product_of(&self.server).await?))
     }
 
     fn target_of(&self, product: Product) -> Target {

@@ -95,6 +95,10 @@ fn promote(global: &Global, args: &StandbyPromoteArgs) -> Answered {
     let point = restore::point(&args.point_in_time, policy.timezone)?;
     wait(global, |run| async move {
         if args.dry_run {
+            if standby.has_arrived().await? {
+                let text = "a promotion that was broken off has reached its point: what is left is to open the standby";
+                return Ok(Answer::new(text, json!({ "dry_run": true, "has_arrived": true })));
+            }
             let promotion = standby.plan_promotion(&point, args.up_to_gap, &run).await?;
             restore::refuse_many_later(promotion.plan.later)?;
             promotion.may_reach().await?;
@@ -125,6 +129,10 @@ async fn promote_to(
     began: Instant,
     run: &Run,
 ) -> Answered {
+    if let Some(promoted) = standby.end_promotion(began).await? {
+        let json = json!({ "promoted": render::promoted_json(&promoted), "exit": Exit::Ok.code() });
+        return Ok(Answer::new(render::promoted(policy, standby.source, &promoted), json));
+    }
     let promotion = standby.plan_promotion(point, up_to_gap, run).await?;
     render::promotion(policy, standby.source, &promotion, run.now()).lines().for_each(|line| run.events.note(line));
     restore::refuse_many_later(promotion.plan.later)?;

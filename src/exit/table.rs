@@ -329,14 +329,18 @@ coded! {
         | StandbyError::NoSpool { .. }
         | StandbyError::NoStandby
         | StandbyError::LongDelay { .. }
+        | StandbyError::OtherProduct { .. }
         | StandbyError::OtherSource { .. }
         | StandbyError::Passed { .. } => Exit::Usage,
         StandbyError::Promoting => Exit::Locked,
         StandbyError::NotWhole(_) => Exit::Incomplete,
         StandbyError::Segment { .. } | StandbyError::Gtid(_) => Exit::Damaged,
         StandbyError::NoWay { .. }
+        | StandbyError::Ended(_)
         | StandbyError::Lost(_)
         | StandbyError::Broken { .. }
+        | StandbyError::NotNext(_)
+        | StandbyError::Still { .. }
         | StandbyError::Io { .. }
         | StandbyError::Thread(_) => Exit::Failed,
         StandbyError::Capture(error) => error.code(),

@@ -8,7 +8,7 @@ use mysql_async::prelude::Queryable;
 use crate::mysql::gtid::{Executed, GtidSet};
 use crate::mysql::manifest::{Position, Product};
 use crate::replay::ReplayError;
-use crate::replay::ask::{LOCK, gtid_executed, slave_pos};
+use crate::replay::ask::{LOCK, gtid_executed, own_uuid, slave_pos};
 use crate::replay::channel;
 use crate::replay::plan::ReplayPlan;
 use crate::replay::record::Record;
@@ -169,7 +169,9 @@ pub(super) async fn check_further(conn: &mut Conn, plan: &ReplayPlan) -> Result<
         _ if !plan.has_gtids => false,
         Executed::MySql(_) => {
             let executed = gtid_executed(conn).await?;
-            plan.dumped.parse::<GtidSet>()?.is_subset(&executed) && !plan.is_exceeded_by(&Executed::MySql(executed))
+            let own = own_uuid(conn, Product::MySql).await?;
+            let is_behind = plan.dumped.parse::<GtidSet>()?.is_subset(&executed);
+            is_behind && !plan.is_exceeded_by(&Executed::MySql(executed), own)
         }
         Executed::MariaDb(_) => plan.feed.leads_on_from(&plan.of_source(&slave_pos(conn).await?.parse()?))?,
     };

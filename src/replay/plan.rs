@@ -336,7 +336,7 @@ fn bytes(segments: &[Segment], begin: u64, end: u64) -> u64 {
 }
 
 /// Returns what the head of a file says that its server had executed, from the event that says it.
-fn head_of(event: &Event<'_>) -> Result<Option<Executed>, Malformed> {
+pub(crate) fn head_of(event: &Event<'_>) -> Result<Option<Executed>, Malformed> {
     match event.header.kind {
         Kind::PREVIOUS_GTIDS => previous_gtids(event.body()).map(|set| Some(Executed::MySql(set))),
         Kind::MARIADB_GTID_LIST => mariadb_gtid_list(event.body()).map(|state| Some(Executed::MariaDb(state))),

@@ -7,6 +7,7 @@ use mysql_async::prelude::Queryable;
 
 use crate::mysql::gtid::Executed;
 use crate::mysql::manifest::{Position, Product};
+use crate::mysql::server::Server;
 use crate::replay::ask::{self, LOCK, gtid_executed, slave_pos};
 use crate::replay::channel::{self, From, Whom};
 use crate::replay::feed::Feed;
@@ -46,6 +47,17 @@ pub struct Seen {
 }
 
 impl Target {
+    /// Asks a server which product it is.
+    ///
+    /// # Errors
+    /// [`ReplayError`] where it cannot be asked.
+    pub async fn product_of(server: &Server) -> Result<Product, ReplayError> {
+        let mut conn = server.connect().await?;
+        let product = ask::product(&mut conn).await;
+        conn.disconnect().await.ok();
+        product
+    }
+
     /// Makes a target on which the plan's dump is loaded a standby, and tells it which transactions the dump holds. Done once; from
     /// then on the target itself knows how far it is.
     ///
@@ -276,14 +288,10 @@ impl Standing {
     pub async fn promote(mut self, plan: &ReplayPlan, run: &Run) -> Result<Replayed, ReplayError> {
         let record = record::read(&mut self.conn).await?.ok_or_else(no_record)?;
         let standby = record.standby.clone().ok_or_else(no_record)?;
-        if !record.is_over {
-            self.close(&standby).await?;
-        }
+        self.close(&standby).await?;
         settings::half_open(&mut self.conn, self.target.product).await?;
-        if !record.is_over {
-            let standby = Some(Standby { is_promoting: true, ..standby });
-            record::write(&mut self.conn, &Record { end: plan.end.clone(), standby, ..record }).await?;
-        }
+        let standby = Some(Standby { is_promoting: true, ..standby });
+        record::write(&mut self.conn, &Record { end: plan.end.clone(), standby, ..record }).await?;
         let replayed = self.target.replay_on(&mut self.conn, plan, run).await;
         // Before a point that leaves something out, who serves it would bring that: it waits for the next promotion. Where giving up
         // fails, as on a lost connection, so it does.
@@ -292,6 +300,19 @@ impl Standing {
         }
         self.conn.disconnect().await.ok();
         replayed
+    }
+
+    /// Does what is left of a promotion that had reached its point and proved it, and was broken off then: neither plan nor binlogs are
+    /// needed for that.
+    ///
+    /// # Errors
+    /// [`ReplayError`]; the next promotion goes on.
+    pub async fn end_promotion(mut self, record: &Record) -> Result<Replayed, ReplayError> {
+        settings::half_open(&mut self.conn, self.target.product).await?;
+        let mut replayed = Replayed { executed: self.executed().await?.to_string(), ..Replayed::default() };
+        self.target.finish(&mut self.conn, record, &mut replayed).await?;
+        self.conn.disconnect().await.ok();
+        Ok(replayed)
     }
 
     /// Makes it a standby again that whoever serves it may go on with, unless all of the promotion's transactions are applied.

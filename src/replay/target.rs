@@ -7,7 +7,7 @@ use mysql_async::Conn;
 use mysql_async::prelude::Queryable;
 
 use crate::event::Unit;
-use crate::mysql::gtid::Executed;
+use crate::mysql::gtid::{Executed, Uuid};
 use crate::mysql::manifest::{Position, Product};
 use crate::mysql::server::Server;
 use crate::mysql::sql;
@@ -82,12 +82,31 @@ impl Target {
         executed
     }
 
+    /// Returns the name under which the target numbers its own transactions; `None` on MariaDB.
+    ///
+    /// # Errors
+    /// [`ReplayError`] where the target cannot be asked.
+    pub async fn own_uuid(&self) -> Result<Option<Uuid>, ReplayError> {
+        let mut conn = self.connect().await?;
+        let own = ask::own_uuid(&mut conn, self.product).await;
+        conn.disconnect().await.ok();
+        own
+    }
+
+    /// Refuses a target that binlogs cannot be served to; changes nothing.
+    ///
+    /// # Errors
+    /// [`ReplayError::Unfit`] says why, and what to do.
+    pub async fn may_be_served(&self) -> Result<(), ReplayError> {
+        self.address().await.map(drop)
+    }
+
     /// Refuses a target on which the plan cannot be carried out; changes nothing.
     ///
     /// # Errors
     /// [`ReplayError::Unfit`] says why, and what to do.
     pub async fn check(&self, plan: &ReplayPlan, record: Option<&Record>, further: bool) -> Result<(), ReplayError> {
-        self.address().await?;
+        self.may_be_served().await?;
         let mut conn = self.connect().await?;
         let checked = fitness::check(&mut conn, plan, record, further).await;
         conn.disconnect().await.ok();
@@ -416,7 +435,8 @@ impl Target {
             Executed::MySql(planned) => {
                 let executed = gtid_executed(conn).await?;
                 let (text, is_whole) = (executed.to_string(), planned.is_subset(&executed));
-                let is_end = is_whole && !plan.is_exceeded_by(&Executed::MySql(executed));
+                let own = ask::own_uuid(conn, self.product).await?;
+                let is_end = is_whole && !plan.is_exceeded_by(&Executed::MySql(executed), own);
                 if is_end { Ok(text) } else { Err(mismatch(text)) }
             }
             Executed::MariaDb(_) => {
@@ -427,7 +447,12 @@ impl Target {
     }
 
     /// Leaves the target as it was: no channel, its own settings, no record.
-    async fn finish(&self, conn: &mut Conn, record: &Record, replayed: &mut Replayed) -> Result<(), ReplayError> {
+    pub(super) async fn finish(
+        &self,
+        conn: &mut Conn,
+        record: &Record,
+        replayed: &mut Replayed,
+    ) -> Result<(), ReplayError> {
         record::write(conn, &Record { is_over: true, has_begun: true, ..record.clone() }).await?;
         self.forget(conn).await?;
         replayed.prepared = ask::prepared(conn).await?;
@@ -445,7 +470,7 @@ impl Target {
 pub(super) fn no_record() -> ReplayError {
     ReplayError::Unfit {
         why: "keeps no record of the replay any more".to_owned(),
-        hint: "somebody has dropped the schema `bkp_restore`: restore anew".to_owned(),
+        hint: "somebody has dropped the schema `bkp_restore`, or a standby's `bkp_standby`: restore anew".to_owned(),
     }
 }
 

@@ -8,6 +8,8 @@ use crate::capture::CaptureError;
 use crate::human;
 use crate::mysql::binlog::BinlogError;
 use crate::mysql::gtid::GtidError;
+use crate::mysql::manifest::Product;
+use crate::mysql::product;
 use crate::place::PlaceError;
 use crate::replay::ReplayError;
 use crate::repository::RepositoryError;
@@ -30,6 +32,20 @@ pub enum StandbyError {
     NoWay { source_name: String, executed: String },
     #[error("go on with the standby of `{source_name}`: {why}; it has applied everything before, and stays there")]
     Broken { source_name: String, why: String },
+    #[error(
+        "make a standby of `{0}`: its newest dump that may go there lies before a reset or another server (a new epoch)"
+    )]
+    Ended(String),
+    #[error(
+        "make a standby of `{source_name}`: the server is {}, and the source {}",
+        product::name(*found),
+        product::name(*wanted)
+    )]
+    OtherProduct { source_name: String, found: Product, wanted: Product },
+    #[error("go on with the standby of `{source_name}`: it has come no nearer to the capture for {}", human::duration(*longest))]
+    Still { source_name: String, longest: Duration },
+    #[error("go on with the standby: `{0}` does not follow what came before it; the capture is looked at again")]
+    NotNext(String),
     #[error("make a standby: the dump did not come whole: {0}")]
     NotWhole(String),
     #[error("go on with the standby of `{0}`: its record is gone or another's, and nobody has promoted it")]
@@ -84,6 +100,8 @@ impl StandbyError {
                 | Self::NoWay { .. }
                 | Self::Broken { .. }
                 | Self::NotWhole(_)
+                | Self::Ended(_)
+                | Self::OtherProduct { .. }
                 | Self::Lost(_)
                 | Self::NoStandby
                 | Self::OtherSource { .. }
@@ -97,11 +115,20 @@ impl StandbyError {
         let hint = match self {
             Self::NotCaptured(_) => "set `binlog.capture` of the database to true, and run `bkp daemon`",
             Self::NoGtids(_) => "switch GTIDs on at the source (MySQL: gtid_mode = ON), and back it up anew",
+            Self::Ended(_) => {
+                "back the source up anew, and start again; with a delay, that dump counts once it is older than the delay"
+            }
+            Self::OtherProduct { .. } => "name an empty server of the source's product",
             Self::LongDelay { .. } => "make it shorter, or `binlog.window` longer",
-            Self::NoSpool { .. } => "run this on the machine of `bkp daemon`, and let that capture the source first",
+            Self::NoSpool { .. } => {
+                "run this on the machine of `bkp daemon`, and let that capture the source first. Where nothing of it is left, open the \
+                 standby by hand: RESET REPLICA ALL FOR CHANNEL 'bkp' (MariaDB: STOP SLAVE 'bkp', RESET SLAVE 'bkp' ALL), SET GLOBAL \
+                 read_only = OFF, DROP DATABASE bkp_standby"
+            }
             Self::NoWay { .. } => {
-                "the standby was away for longer than the capture's window: empty the server, drop its schema `bkp_standby`, and \
-                 start it anew"
+                "the standby was away for longer than the capture's window: empty the server, drop its schema `bkp_standby`, and start it \
+                 anew; or open it by hand with what it has: RESET REPLICA ALL FOR CHANNEL 'bkp' (MariaDB: RESET SLAVE 'bkp' ALL), SET \
+                 GLOBAL read_only = OFF, DROP DATABASE bkp_standby"
             }
             Self::Broken { .. } => {
                 "promote it as it is (`bkp standby promote --up-to-gap`); or back the source up, empty the server, drop its schema \
@@ -116,7 +143,9 @@ impl StandbyError {
                  or, to do with what it has applied: RESET REPLICA ALL FOR CHANNEL 'bkp' (MariaDB: RESET SLAVE 'bkp' ALL), \
                  SET GLOBAL read_only = OFF"
             }
-            Self::NoStandby => "it was promoted already, or `bkp standby start` was never begun there",
+            Self::NoStandby => {
+                "it was promoted already, or its restore is not over, or `bkp standby start` was never begun there"
+            }
             Self::OtherSource { .. } => "name the other source, or another server",
             Self::Promoting => "run `bkp standby promote` again: it goes on where it stopped",
             Self::Passed { .. } => {
@@ -129,7 +158,12 @@ impl StandbyError {
             Self::Restore(error) => return error.hint(),
             Self::Repository(error) => return error.hint(),
             Self::Place(error) => return error.hint(),
-            Self::Io { .. } | Self::Gtid(_) | Self::Thread(_) | Self::Stopped(_) => return None,
+            Self::Still { .. }
+            | Self::Io { .. }
+            | Self::Gtid(_)
+            | Self::NotNext(_)
+            | Self::Thread(_)
+            | Self::Stopped(_) => return None,
         };
         Some(hint.to_owned())
     }

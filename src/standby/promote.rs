@@ -7,11 +7,11 @@ use chrono::{DateTime, Utc};
 use crate::mysql::gtid::Executed;
 use crate::mysql::manifest::Product;
 use crate::replay::segments::{self, Segment};
-use crate::replay::{self, Mark, Point, Record, ReplayError, ReplayPlan, Start, Target};
+use crate::replay::{self, Mark, Point, ReplayError, ReplayPlan, Replayed, Start, Target};
 use crate::run::Run;
 use crate::standby::progress::Progress;
 use crate::standby::shelf::Shelf;
-use crate::standby::way::{Way, has};
+use crate::standby::way::{Way, has, is_as_far_as};
 use crate::standby::{Standby, StandbyError};
 
 /// What a promotion will do.
@@ -21,6 +21,8 @@ pub struct Promotion<'a> {
     pub executed: Executed,
     /// All that the source had committed by then is captured; `None`: nobody knows.
     pub as_of: Option<DateTime<Utc>>,
+    /// The standby holds more than what is left of the capture: it is the newest that there is, and opened as it is.
+    pub is_ahead: bool,
     target: Target,
     standby: replay::Standby,
     /// Holds the binlogs for as long as they are served.
@@ -50,7 +52,7 @@ impl Promotion<'_> {
     /// # Errors
     /// [`StandbyError::Replay`] where it does not.
     pub async fn may_reach(&self) -> Result<(), StandbyError> {
-        Ok(self.target.may_reach(&self.plan).await?)
+        if self.is_ahead { Ok(()) } else { Ok(self.target.may_reach(&self.plan).await?) }
     }
 }
 
@@ -67,8 +69,38 @@ impl<'a> Standby<'a> {
         began: Instant,
         run: &Run,
     ) -> Result<Promoted, StandbyError> {
+        if let Some(promoted) = self.end_promotion(began).await? {
+            return Ok(promoted);
+        }
         let promotion = self.plan_promotion(point, up_to_gap, run).await?;
         self.carry_out(promotion, point, up_to_gap, began, run).await
+    }
+
+    /// Tells whether a promotion was broken off when it had reached its point: what is left is to open the standby.
+    ///
+    /// # Errors
+    /// [`StandbyError`] where the server cannot be asked, or is no standby of the source.
+    pub async fn has_arrived(&self) -> Result<bool, StandbyError> {
+        let record = self.target().await?.record().await?;
+        self.own(record.as_ref())?;
+        Ok(record.is_some_and(|record| record.is_over))
+    }
+
+    /// Does what is left of a promotion that was broken off when it had reached its point; `None` where there is none.
+    ///
+    /// # Errors
+    /// [`StandbyError`] where the server refuses, or is no standby of the source.
+    pub async fn end_promotion(&self, began: Instant) -> Result<Option<Promoted>, StandbyError> {
+        if !self.has_arrived().await? {
+            return Ok(None);
+        }
+        let mut standing = self.target().await?.take_over().await?;
+        let record = standing.record().await?;
+        let standby = self.own(record.as_ref())?.clone();
+        let Some(record) = record.filter(|record| record.is_over) else { return Ok(None) };
+        let replayed = standing.end_promotion(&record).await?;
+        Progress::remove(self, &standby);
+        Ok(Some(Promoted::new(began, replayed)))
     }
 
     /// Plans a promotion. Changes nothing.
@@ -95,9 +127,10 @@ impl<'a> Standby<'a> {
         let chain = shelf.newest(run).await?;
         let product = chain.epochs.last().map_or(Product::MySql, |epoch| epoch.server.product);
         let target = self.target_of(product);
+        target.may_be_served().await?;
         let record = target.record().await?;
         let standby = self.own(record.as_ref())?.clone();
-        let executed = target.executed().await?;
+        let (executed, own) = (target.executed().await?, target.own_uuid().await?);
         let way = Way::new(&chain, standby.epoch, &executed)?;
         let known = way.known()?;
         let as_of = way.as_of;
@@ -109,17 +142,22 @@ impl<'a> Standby<'a> {
         }
         let before = way.segments.first().and_then(|first| first.before.as_deref()).unwrap_or_default();
         let before = Executed::parse(product, before)?;
-        let point = point_of(record.as_ref(), point);
         let plan = plan(product, before, found, point.clone(), up_to_gap, run).await;
         // A standby goes by GTIDs, also where none has come since.
         let plan = plan.map(|plan| ReplayPlan { has_gtids: true, known, ..plan });
         let passed = || StandbyError::Passed { point: point.to_string(), executed: executed.to_string() };
         match plan {
-            Ok(plan) if plan.is_exceeded_by(&executed) => Err(passed()),
-            Ok(plan) => Ok(Promotion { plan, executed, as_of, target, standby, shelf }),
+            Ok(plan) if !plan.is_exceeded_by(&executed, own) => {
+                Ok(Promotion { plan, executed, as_of, is_ahead: false, target, standby, shelf })
+            }
+            Ok(plan) if is_newest(point, &executed, &plan.executed) => {
+                let plan = ReplayPlan { executed: executed.clone(), ..plan };
+                Ok(Promotion { plan, executed, as_of: None, is_ahead: true, target, standby, shelf })
+            }
+            Ok(_) => Err(passed()),
             // It lies before all that is still needed.
             Err(StandbyError::Replay(ReplayError::NoSuchTransaction { .. } | ReplayError::NoBoundary { .. }))
-                if lies_within(&executed, &point) =>
+                if lies_within(&executed, point) =>
             {
                 Err(passed())
             }
@@ -141,28 +179,27 @@ impl<'a> Standby<'a> {
     ) -> Result<Promoted, StandbyError> {
         let mut standing = promotion.target.take_over().await?;
         // The stream and the capture went on until now.
-        let is_newest = *point == Point::Latest;
-        let promotion = if is_newest { self.plan_on(promotion.shelf, point, up_to_gap, run).await? } else { promotion };
-        let Promotion { plan, as_of, standby, shelf: _shelf, .. } = promotion;
+        let is_latest = *point == Point::Latest;
+        let promotion = if is_latest { self.plan_on(promotion.shelf, point, up_to_gap, run).await? } else { promotion };
+        let Promotion { plan, as_of, is_ahead, target, standby, shelf: _shelf, .. } = promotion;
         let executed = standing.executed().await?;
-        if plan.is_exceeded_by(&executed) {
+        if plan.is_exceeded_by(&executed, target.own_uuid().await?) {
             return Err(StandbyError::Passed { point: point.to_string(), executed: executed.to_string() });
         }
-        standing.may_reach(&plan).await?;
+        if !is_ahead {
+            standing.may_reach(&plan).await?;
+        }
         let replayed = standing.promote(&plan, run).await?;
-        let downtime = began.elapsed();
         Progress::remove(self, &standby);
-        let (prepared, events_off) = (replayed.prepared, replayed.events_off);
-        let as_of = as_of.filter(|_| is_newest && !plan.falls_short);
-        Ok(Promoted { downtime, last: plan.last, as_of, executed: replayed.executed, prepared, events_off })
+        let as_of = as_of.filter(|_| is_latest && !plan.falls_short);
+        Ok(Promoted { last: plan.last, as_of, ..Promoted::new(began, replayed) })
     }
 }
 
-/// Returns the point to go to. A promotion that has got there goes on with what it has applied.
-fn point_of(record: Option<&Record>, asked: &Point) -> Point {
-    match record.filter(|record| record.is_over) {
-        Some(record) => Point::Position(record.end.clone()),
-        None => asked.clone(),
+impl Promoted {
+    fn new(began: Instant, replayed: Replayed) -> Self {
+        let Replayed { executed, prepared, events_off, .. } = replayed;
+        Self { downtime: began.elapsed(), last: None, as_of: None, executed, prepared, events_off }
     }
 }
 
@@ -181,6 +218,12 @@ async fn plan(
         ReplayPlan::new(&start, &found, &point, up_to_gap, &run)
     });
     Ok(planned.await.map_err(|error| StandbyError::Thread(error.to_string()))??)
+}
+
+/// Tells whether a standby that holds more than is left of the capture is what is asked for: it has all of that, and nothing is to be
+/// left out.
+fn is_newest(point: &Point, executed: &Executed, planned: &Executed) -> bool {
+    *point == Point::Latest && is_as_far_as(executed, planned)
 }
 
 /// Tells whether a point names a transaction that is executed, or a place.
@@ -205,6 +248,19 @@ mod tests {
 
     fn mariadb(text: &str) -> Executed {
         Executed::parse(Product::MariaDb, text).unwrap()
+    }
+
+    #[test]
+    fn a_standby_that_holds_more_than_is_left_of_the_capture_is_the_newest_and_past_all_other_points() {
+        let (executed, planned) = (mysql(&format!("{SERVER}:1-9")), mysql(&format!("{SERVER}:1-7")));
+        assert!(is_newest(&Point::Latest, &executed, &planned));
+        assert!(!is_newest(&Point::Before(format!("{SERVER}:8").parse().unwrap()), &executed, &planned));
+        assert!(!is_newest(&Point::Latest, &mysql(&format!("{SERVER}:1-6:9")), &planned), "it lacks one");
+        assert!(is_newest(&Point::Latest, &mariadb("0-1-9,1-1-2"), &mariadb("0-1-7,1-1-2")));
+        assert!(
+            !is_newest(&Point::Latest, &mariadb("0-1-9,1-1-1"), &mariadb("0-1-7,1-1-2")),
+            "it lacks one of a domain"
+        );
     }
 
     #[test]

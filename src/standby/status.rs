@@ -47,9 +47,9 @@ impl Standby<'_> {
     /// # Errors
     /// [`StandbyError`] where the server cannot be asked, or is no standby of the source.
     pub async fn status(&self, run: &Run) -> Result<Status, StandbyError> {
-        let seen = self.target()?.look().await?;
+        let seen = self.target().await?.look().await?;
         let mark = self.own(seen.record.as_ref())?;
-        let told = Progress::read(self, mark)?.unwrap_or_default();
+        let told = Progress::read(self, mark)?.filter(|told| told.is_of(&seen.executed)).unwrap_or_default();
         let lag = told.as_of.map(|as_of| (run.now() - as_of).max(TimeDelta::zero()));
         let is_served = seen.is_held && !is_stale(told.told_at, run.now());
         let is_streaming = is_served && seen.is_receiving && seen.is_applying && !mark.is_promoting;

@@ -6,13 +6,13 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use tokio::time::Instant;
 
+use crate::capture::Chain;
 use crate::capture::chain::Segment as Captured;
-use crate::capture::{Chain, Spool};
 use crate::human;
 use crate::mysql::gtid::Executed;
 use crate::mysql::manifest::{Position, Product};
 use crate::replay::{Feed, Source, Standby as Mark, Standing, Target};
-use crate::run::Run;
+use crate::run::{Run, Stopped};
 use crate::standby::progress::Progress;
 use crate::standby::shelf::Shelf;
 use crate::standby::tide::Tide;
@@ -29,6 +29,9 @@ const ASK_EVERY: Duration = Duration::from_millis(500);
 const RETRY_MIN: Duration = Duration::from_secs(1);
 const RETRY_MAX: Duration = Duration::from_mins(1);
 
+/// A capture that runs brings what the spool lacks within seconds.
+const IDLE_MAX: Duration = Duration::from_secs(10);
+
 /// Segments that are served and not applied yet. What is brought from the repository takes their room on this machine's disk.
 const UNAPPLIED_MAX: usize = 16;
 
@@ -39,7 +42,7 @@ const WAITING_MAX: usize = 600;
 pub(super) async fn follow(
     standby: &Standby<'_>,
     target: &Target,
-    ready: &dyn Fn(),
+    ready: &(dyn Fn() + Sync),
     run: &Run,
 ) -> Result<Ended, StandbyError> {
     let (mut wait, mut has_stood) = (RETRY_MIN, false);
@@ -71,6 +74,37 @@ pub(super) async fn follow(
         }
         wait = (wait * 2).min(RETRY_MAX);
     }
+}
+
+/// Finds the way on from what a standby has executed. Of a domain of MariaDB that no segment knows, the source may have been told to
+/// forget it, or the spool has lost what it once held and was served: that shows once the capture has asked the source again.
+async fn way_from(
+    shelf: &mut Shelf<'_>,
+    epoch: u32,
+    executed: &Executed,
+    run: &Run,
+) -> Result<(Chain, Way), StandbyError> {
+    let began = run.now();
+    let mut has_told = false;
+    loop {
+        // All of what the standby was served must be known.
+        let chain = shelf.newest(run).await?;
+        let way = Way::new(&chain, epoch, executed)?;
+        if way.known_of(executed)? == *executed || chain.as_of.is_some_and(|as_of| as_of > began) {
+            return Ok((chain, way));
+        }
+        if !std::mem::replace(&mut has_told, true) {
+            tell_that_it_waits(&chain.source, run);
+        }
+        if run.cancel.run_until_cancelled(tokio::time::sleep(RETRY_MIN)).await.is_none() {
+            return Err(Stopped.into());
+        }
+    }
+}
+
+fn tell_that_it_waits(source: &str, run: &Run) {
+    run.events
+        .warn(format!("{source}: the standby has applied what the spool does not hold: it waits for the capture"));
 }
 
 /// Ends a stream whose record is gone: as promoted only where the server is left as a promotion leaves it.
@@ -116,7 +150,7 @@ impl<'a> Stream<'a> {
         standby: &'a Standby<'a>,
         target: &Target,
         stood: &mut Stood,
-        ready: &dyn Fn(),
+        ready: &(dyn Fn() + Sync),
         run: &Run,
     ) -> Result<Ended, StandbyError> {
         let mut standing = target.stand().await?;
@@ -130,7 +164,7 @@ impl<'a> Stream<'a> {
         standing.stop().await?;
         let executed = standing.executed().await?;
         let mut stream = Self::new(standby, mark, &executed, run).await?;
-        let feed = stream.first(run).await?;
+        let feed = stream.first(&executed, run).await?;
         let source = standing.serve(feed, &stream.mark, &stream.version, run).await?;
         standing.follow(&source, &stream.mark).await?;
         stood.is_standing = true;
@@ -141,9 +175,7 @@ impl<'a> Stream<'a> {
     async fn new(standby: &'a Standby<'a>, mark: Mark, executed: &Executed, run: &Run) -> Result<Self, StandbyError> {
         let mut shelf = Shelf::new(standby.policy, standby.source, run)?;
         shelf.spooled()?;
-        // All of what the standby was served must be known.
-        let chain = shelf.newest(run).await?;
-        let way = Way::new(&chain, mark.epoch, executed)?;
+        let (chain, way) = way_from(&mut shelf, mark.epoch, executed, run).await?;
         let before = Progress::read(standby, &mark)?.filter(|told| told.is_of(executed)).unwrap_or_default();
         let (arrivals, as_of) = (before.arrivals, before.as_of);
         let first = way.segments.first().and_then(|first| first.before.as_deref()).unwrap_or_default();
@@ -170,16 +202,20 @@ impl<'a> Stream<'a> {
             waiting: VecDeque::new(),
             progress,
         };
-        stream.take_up(&chain, way);
+        stream.take_up(&chain, way)?;
         Ok(stream)
     }
 
-    /// Takes up what is new of the chain.
-    fn take_up(&mut self, chain: &Chain, way: Way) {
-        let at_hand = self.tide.at_hand().and_then(|name| chain.segment(self.mark.epoch, name));
-        if let Some(at_hand) = at_hand.filter(|at_hand| at_hand.is_closed).cloned() {
-            self.tide.close(at_hand.bytes);
+    /// Takes up what is new of the chain. It may have named a file before it was known that this follows nothing.
+    fn take_up(&mut self, chain: &Chain, way: Way) -> Result<(), StandbyError> {
+        if let Some(name) = self.tide.at_hand() {
+            let at_hand = chain.segment(self.mark.epoch, name);
+            let at_hand = at_hand.ok_or_else(|| StandbyError::NotNext(name.to_owned()))?;
+            if at_hand.is_closed {
+                self.tide.close(at_hand.bytes)?;
+            }
         }
+        self.next.retain(|next| way.segments.iter().any(|segment| segment.file == next.file));
         let known = way.segments.iter().position(|segment| segment.file == self.last_known);
         for segment in &way.segments {
             if let Some(next) = self.next.iter_mut().find(|next| next.file == segment.file) {
@@ -195,10 +231,12 @@ impl<'a> Stream<'a> {
             self.last_known.clone_from(&last.file);
         }
         self.broken = way.end.map(|end| end.why);
+        Ok(())
     }
 
     /// Looks into the first segments, so that there is something to serve.
-    async fn first(&mut self, run: &Run) -> Result<Feed, StandbyError> {
+    async fn first(&mut self, executed: &Executed, run: &Run) -> Result<Feed, StandbyError> {
+        let (mut idle, mut has_told) = (Instant::now(), false);
         loop {
             run.check()?;
             // All that the standby has applied must be served, however much that is.
@@ -206,16 +244,27 @@ impl<'a> Stream<'a> {
             if let Some(feed) = self.feed().filter(|_| self.tide.has_applied()) {
                 return Ok(feed);
             }
-            if !has_risen {
-                tokio::time::sleep(POLL).await;
+            if has_risen {
+                idle = Instant::now();
+                continue;
             }
+            let chain = self.shelf.spooled()?;
+            let way = Way::new(&chain, self.mark.epoch, executed)?;
+            self.take_up(&chain, way)?;
+            if let Some(why) = self.broken.clone().filter(|_| self.next.is_empty() && self.tide.is_over()) {
+                return Err(self.broken_by(why));
+            }
+            if idle.elapsed() > IDLE_MAX && !std::mem::replace(&mut has_told, true) {
+                tell_that_it_waits(self.standby.source, run);
+            }
+            tokio::time::sleep(POLL).await;
         }
     }
 
     /// Lets through what has come; returns whether something has.
     async fn rise(&mut self, segments_max: usize, run: &Run) -> Result<bool, StandbyError> {
         if self.tide.has_room(segments_max)
-            && let Some(next) = self.next.pop_front()
+            && let Some(next) = self.next.pop_front_if(|next| self.shelf.is_there(self.mark.epoch, next))
         {
             let segment = self.shelf.segment(self.mark.epoch, &next, run).await?;
             self.tide.push(segment, next.is_closed.then_some(next.bytes))?;
@@ -275,32 +324,33 @@ impl<'a> Stream<'a> {
         let executed = standing.executed().await?;
         let chain = self.shelf.spooled()?;
         let way = Way::new(&chain, self.mark.epoch, &executed)?;
-        let gone = way.segments.first().map(|first| self.tide.drop_before(&first.file)).unwrap_or_default();
+        let gone = self.tide.drop_applied(&way.segments);
         if let Some(feed) = self.feed().filter(|_| !gone.is_empty()) {
             source.extend(feed);
             for gone in &gone {
                 self.shelf.let_go(gone);
             }
         }
-        self.take_up(&chain, way);
-        self.measure(&executed, run)?;
+        self.take_up(&chain, way)?;
+        self.measure(&executed, chain.as_of, run)?;
         let is_at_end = self.next.is_empty() && self.tide.is_over() && holds(&executed, &self.tide.executed);
         match self.broken.clone().filter(|_| is_at_end) {
             Some(why) => {
                 standing.stop().await?;
-                Err(StandbyError::Broken { source_name: self.standby.source.to_owned(), why })
+                Err(self.broken_by(why))
             }
             None => Ok(None),
         }
     }
 
+    fn broken_by(&self, why: String) -> StandbyError {
+        StandbyError::Broken { source_name: self.standby.source.to_owned(), why }
+    }
+
     /// Notes what has come by now, and up to when the standby has all that was committed.
-    fn measure(&mut self, executed: &Executed, run: &Run) -> Result<(), StandbyError> {
-        let Standby { policy, source, .. } = *self.standby;
-        let plan = policy.mysql.get(source).and_then(|place| place.binlog.as_ref());
-        let told = plan.map(|plan| Spool::progress(&plan.spool, source)).transpose()?.flatten();
-        let as_of = told.and_then(|told| told.as_of).filter(|_| self.broken.is_none());
-        // Its size is looked at after what was told, which it then holds.
+    fn measure(&mut self, executed: &Executed, as_of: Option<DateTime<Utc>>, run: &Run) -> Result<(), StandbyError> {
+        let as_of = as_of.filter(|_| self.broken.is_none());
+        // It was told before the chain was read, and that before the size: both hold it.
         let bytes = self.shelf.spooled_bytes(self.mark.epoch, &self.last_known);
         let newest = Position { file: self.last_known.clone(), offset: bytes };
         self.tide.arrivals.note(&newest, as_of, run.now(), self.standby.delay);

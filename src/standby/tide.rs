@@ -1,5 +1,6 @@
 //! How far a standby may be served: whole transactions that are durable here, and old enough.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt as _;
@@ -7,13 +8,14 @@ use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
 
+use crate::capture::chain::Segment as Captured;
 use crate::mysql::binlog::{Clock, Group, Groups, Header, MAGIC, Step};
-use crate::mysql::gtid::{Executed, Gtid};
-use crate::mysql::manifest::{Position, Product};
-use crate::replay::{Bounded, ReplayError, Segment};
+use crate::mysql::gtid::{Executed, Gtid, GtidSet, MariaDbGtid};
+use crate::mysql::manifest::Position;
+use crate::replay::{Bounded, ReplayError, Segment, head_of};
 use crate::standby::StandbyError;
 use crate::standby::arrivals::Arrivals;
-use crate::standby::way::{has, is_as_far_as};
+use crate::standby::way::holds;
 
 /// What is looked through at once, so that a standby far behind is served meanwhile.
 const STEP_BYTES_MAX: u64 = 64 << 20;
@@ -35,6 +37,44 @@ struct Local {
     whole: u64,
 }
 
+/// What the standby had applied as this began: a delay that is longer than before takes none of it back.
+#[derive(Debug)]
+enum Applied {
+    MySql(GtidSet),
+    /// Of each domain, the last that it has, until that is let through: it has whatever comes before, for numbers may go back.
+    MariaDb(BTreeMap<u32, MariaDbGtid>),
+}
+
+impl Applied {
+    fn new(applied: Executed, before: &Executed) -> Self {
+        match applied {
+            Executed::MySql(set) => Self::MySql(set),
+            Executed::MariaDb(state) => {
+                let last = state.position();
+                let to_come = last.iter().filter(|last| !before.contains(&Gtid::MariaDb(*last)));
+                Self::MariaDb(to_come.map(|last| (last.domain, last)).collect())
+            }
+        }
+    }
+
+    fn has(&self, gtid: &Gtid) -> bool {
+        match (self, gtid) {
+            (Self::MySql(set), Gtid::MySql(gtid)) => set.contains(gtid),
+            (Self::MariaDb(last), Gtid::MariaDb(gtid)) => last.contains_key(&gtid.domain),
+            _ => false,
+        }
+    }
+
+    /// Notes that a transaction was let through.
+    fn pass(&mut self, gtid: &Gtid) {
+        if let (Self::MariaDb(last), Gtid::MariaDb(gtid)) = (self, gtid)
+            && last.get(&gtid.domain) == Some(gtid)
+        {
+            last.remove(&gtid.domain);
+        }
+    }
+}
+
 /// Lets transactions through, in the order of the segments.
 #[derive(Debug)]
 pub(super) struct Tide {
@@ -42,9 +82,7 @@ pub(super) struct Tide {
     pub(super) arrivals: Arrivals,
     /// What the standby has executed once it has applied all that was let through.
     pub(super) executed: Executed,
-    /// What it had applied as this began: a delay that is longer than before takes none of it back, and what it is served must reach
-    /// to there.
-    applied: Executed,
+    applied: Applied,
     /// Those that are let through whole, and behind them the one at hand.
     segments: Vec<Local>,
     reader: Option<Bounded>,
@@ -62,6 +100,7 @@ impl Tide {
     pub(super) fn new(delay: Duration, arrivals: Arrivals, executed: Executed, applied: Executed) -> Self {
         let delay = Some(delay).filter(|delay| !delay.is_zero());
         let (segments, groups) = (Vec::new(), Groups::default());
+        let applied = Applied::new(applied, &executed);
         Self { delay, arrivals, executed, applied, segments, reader: None, groups, held: None, read: 0, end: 0 }
     }
 
@@ -84,17 +123,23 @@ impl Tide {
         self.segments.iter().any(|local| local.segment.name == name)
     }
 
-    /// Notes that nothing more comes to the segment at hand.
-    pub(super) fn close(&mut self, bytes: u64) {
-        if let Some(last) = self.segments.last_mut() {
-            last.closed = Some(bytes);
+    /// Notes that nothing more comes to the segment at hand. Its file must hold all of it: one that the capture has made anew is
+    /// another.
+    pub(super) fn close(&mut self, bytes: u64) -> Result<(), StandbyError> {
+        let Some(last) = self.segments.last_mut() else { return Ok(()) };
+        let held = last.file.metadata().map_err(|error| failed("read", &last.segment, error))?.len();
+        if held < bytes {
+            return Err(StandbyError::NotNext(last.segment.name.clone()));
         }
+        last.closed = Some(bytes);
+        Ok(())
     }
 
-    /// Drops segments that the standby has applied: all before the named one, but the last of them, at whose end a replica may stand.
-    /// Returns them.
-    pub(super) fn drop_before(&mut self, name: &str) -> Vec<Segment> {
-        let place = self.segments.iter().position(|local| local.segment.name == name).unwrap_or(0);
+    /// Drops segments that the standby has applied: all before the first of those that it needs, but the last of them, at whose end a
+    /// replica may stand. It may need none that is here. Returns them.
+    pub(super) fn drop_applied(&mut self, needed: &[Captured]) -> Vec<Segment> {
+        let is_needed = |local: &Local| needed.iter().any(|captured| captured.file == local.segment.name);
+        let place = self.segments.iter().position(is_needed).unwrap_or(self.segments.len());
         self.segments.drain(..place.saturating_sub(1)).map(|local| local.segment).collect()
     }
 
@@ -112,13 +157,15 @@ impl Tide {
         let last = self.segments[..count].last()?;
         let offset = if count == self.segments.len() { self.end } else { last.whole };
         let place = Position { file: last.segment.name.clone(), offset };
-        Some((self.segments[..count].iter().map(|local| local.segment.clone()).collect(), place))
+        // It may have been pushed before its head was there.
+        let whole = |local: &Local| Segment { bytes: local.whole, ..local.segment.clone() };
+        Some((self.segments[..count].iter().map(whole).collect(), place))
     }
 
     /// Tells whether all is let through that the standby had applied. On MariaDB a source that is asked for what comes behind a
     /// transaction must know that one.
     pub(super) fn has_applied(&self) -> bool {
-        self.executed.product() == Product::MySql || is_as_far_as(&self.executed, &self.applied)
+        matches!(&self.applied, Applied::MySql(_)) || matches!(&self.applied, Applied::MariaDb(last) if last.is_empty())
     }
 
     /// Tells whether all of the segment at hand is let through, and nothing more comes to it.
@@ -153,6 +200,10 @@ impl Tide {
             let Some(event) = reader.next(whole).map_err(damaged)? else { break };
             self.read = event.end();
             let offset = event.offset;
+            let head = head_of(&event).map_err(|malformed| damaged(malformed.at(offset)))?;
+            if head.is_some_and(|before| !holds(&self.executed, &before)) {
+                return Err(StandbyError::NotNext(segment.name.clone()));
+            }
             let step = self.groups.push(&event).map_err(|malformed| damaged(malformed.at(offset)))?;
             reader.finish().map_err(damaged)?;
             match step {
@@ -175,23 +226,15 @@ impl Tide {
         Ok(self.end > began)
     }
 
-    /// Tells whether a transaction of MariaDB comes behind the last that the standby had applied of its domain: its number may be a
-    /// lower one.
-    fn is_behind_applied(&self, gtid: &Gtid) -> bool {
-        let (Executed::MariaDb(applied), Gtid::MariaDb(gtid)) = (&self.applied, gtid) else { return false };
-        let last = applied.position().get(gtid.domain);
-        last.is_some_and(|last| self.executed.contains(&Gtid::MariaDb(last)))
-    }
-
     /// Lets a transaction through, or holds it.
     fn let_through(&mut self, file: &str, group: Group, now: DateTime<Utc>) {
         let place = Position { file: file.to_owned(), offset: group.end };
-        let is_applied =
-            group.gtid.as_ref().is_some_and(|gtid| has(&self.applied, gtid) && !self.is_behind_applied(gtid));
+        let is_applied = group.gtid.as_ref().is_some_and(|gtid| self.applied.has(gtid));
         if is_applied || is_old_enough(self.delay, &group, self.arrivals.of(&place), now) {
             self.end = group.end;
             if let Some(gtid) = &group.gtid {
                 self.executed.add(gtid);
+                self.applied.pass(gtid);
             }
         } else {
             self.held = Some(group);
@@ -214,7 +257,7 @@ impl Local {
 }
 
 /// Returns where the last event ends that the first `length` bytes of a file hold whole.
-fn whole_end(file: &File, from: u64, length: u64) -> io::Result<u64> {
+pub(super) fn whole_end(file: &File, from: u64, length: u64) -> io::Result<u64> {
     let header = Header::BYTES as u64;
     let (mut at, mut window, mut start, mut filled) = (from, vec![0; WINDOW_BYTES], from, 0);
     while at + header <= length {

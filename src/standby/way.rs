@@ -41,7 +41,10 @@ impl Way {
                 break;
             }
         }
-        let first = first.ok_or_else(no_way)?;
+        let first = first.ok_or_else(|| match epoch.segments.last() {
+            Some(last) if last.before.is_none() => StandbyError::NotNext(last.file.clone()),
+            _ => no_way(),
+        })?;
         let (segments, end) = up_to_gap(chain, epoch, first);
         let as_of = chain.as_of.filter(|_| end.is_none());
         Ok(Self { product, version: epoch.server.version.clone(), segments, end, as_of })
@@ -174,6 +177,10 @@ mod tests {
         assert_eq!(files(&Way::new(&chain, 1, &mysql(30)).unwrap()), ["b.000003"]);
         assert!(matches!(Way::new(&chain, 1, &mysql(9)), Err(StandbyError::NoWay { .. })), "the window has passed it");
         assert!(matches!(Way::new(&chain, 2, &mysql(25)), Err(StandbyError::NoWay { .. })));
+        let mut young = chain;
+        young.epochs[0].segments.truncate(1);
+        young.epochs[0].segments[0].before = None;
+        assert!(matches!(Way::new(&young, 1, &mysql(25)), Err(StandbyError::NotNext(_))), "its head comes yet");
     }
 
     #[test]

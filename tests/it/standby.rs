@@ -222,6 +222,11 @@ fn killed_in_mid_stream(scene: &mut Scene) {
         is_over.store(true, Ordering::Relaxed);
         writer.join().unwrap();
     });
+    // More files than are served at once, and small enough to be applied before the standby is asked again.
+    for n in 0..24 {
+        scene.world.order(2, 15_000 + n, 1);
+        scene.world.source.execute("FLUSH BINARY LOGS");
+    }
     let standby = scene.start(&[]);
     scene.wait_until("streaming", |scene| scene.status()["is_streaming"] == true);
     scene.target.kill();
@@ -265,7 +270,14 @@ fn a_new_epoch_ends_the_stream(scene: &Scene) {
     assert_eq!(state(target), before);
     let refused = scene.promote("latest", &[]).expect(2);
     assert!(refused.err.contains("gap"), "{refused:?}");
-    scene.promote("latest", &["--up-to-gap"]).expect(0);
+    // Where a promotion was killed behind its point, neither a plan nor the capture is needed any more.
+    let arrived = target.product() == Product::MySql;
+    if arrived {
+        let record = "UPDATE bkp_standby.bkp_standby SET record = JSON_SET(record, '$.is_over', TRUE)";
+        target.execute(&format!("SET GLOBAL super_read_only = OFF; SET sql_log_bin = 0; {record}"));
+        std::fs::rename(world.path("state"), world.path("aside")).unwrap();
+    }
+    scene.promote("latest", if arrived { &[] } else { &["--up-to-gap"] }).expect(0);
     assert_eq!(state(target), before);
     assert!(!scene.is_closed());
 }

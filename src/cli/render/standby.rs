@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::{Value, json};
 
 use crate::cli::render::{replay, shown};
@@ -54,9 +54,21 @@ pub(in crate::cli) fn promotion(
     line!(text, "      first excluded: {}", marked(policy, plan.first_excluded.as_ref()));
     let captured = captured(policy, promotion.as_of, now);
     line!(text, "      captured:       {captured}");
+    if promotion.is_ahead {
+        line!(
+            text,
+            "      note: the standby holds more than is left of the capture, and is opened with all that it has"
+        );
+    }
+    if promotion.as_of.is_some_and(|as_of| now - as_of < ALIVE_MAX) {
+        line!(text, "      note: the source answered moments ago: what it commits from now on is lost");
+    }
     replay::notes(&mut text, plan);
     text
 }
+
+/// A capture asks its source every five seconds.
+const ALIVE_MAX: TimeDelta = TimeDelta::seconds(15);
 
 /// Tells how far the capture has come: where it stands still, what is committed meanwhile does not come with the newest point.
 fn captured(policy: &Policy, as_of: Option<DateTime<Utc>>, now: DateTime<Utc>) -> String {
@@ -80,6 +92,7 @@ pub(in crate::cli) fn promotion_json(promotion: &Promotion<'_>) -> Value {
         "planned": plan.executed.to_string(),
         "falls_short": plan.falls_short,
         "as_of": promotion.as_of,
+        "is_ahead": promotion.is_ahead,
     })
 }
 
@@ -113,8 +126,6 @@ pub(in crate::cli) fn promoted_json(promoted: &Promoted) -> Value {
 #[allow(clippy::unwrap_used, reason = "a test may panic")]
 mod tests {
     use std::path::Path;
-
-    use chrono::TimeDelta;
 
     use super::*;
 

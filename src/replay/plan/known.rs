@@ -1,6 +1,6 @@
 //! Where a target stands beside a plan: short of its end, at it, or past it. Pure.
 
-use crate::mysql::gtid::{Executed, GtidSet, Position};
+use crate::mysql::gtid::{Executed, GtidSet, Position, Uuid};
 use crate::replay::plan::ReplayPlan;
 
 impl ReplayPlan {
@@ -12,10 +12,11 @@ impl ReplayPlan {
         found.is_some_and(|found| self.of_source(&found) == state.position())
     }
 
-    /// Tells whether a target has executed more than is planned of what the binlogs are known to hold.
+    /// Tells whether a target, which writes under a name of its own, has executed more than is planned of what the binlogs are known
+    /// to hold.
     #[must_use]
-    pub fn is_exceeded_by(&self, executed: &Executed) -> bool {
-        is_exceeded(executed, &self.executed, &self.known)
+    pub fn is_exceeded_by(&self, executed: &Executed, own: Option<Uuid>) -> bool {
+        is_exceeded(executed, &self.executed, &self.known, own)
     }
 
     /// Leaves out the domains that neither the plan nor the binlogs know: the source has been told to forget them.
@@ -28,12 +29,13 @@ impl ReplayPlan {
 }
 
 /// What the source never did is a target's own, whatever name it bears.
-fn is_exceeded(executed: &Executed, planned: &Executed, known: &Executed) -> bool {
+fn is_exceeded(executed: &Executed, planned: &Executed, known: &Executed, own: Option<Uuid>) -> bool {
     match (executed, planned, known) {
         (Executed::MySql(executed), Executed::MySql(planned), Executed::MySql(known)) => {
             let more = executed.subtract(planned);
-            // Where an origin is the source's, so is a number that no binlog holds yet.
-            has_origin_of(&more, planned) || more.subtract(known) != more
+            // Where an origin is the source's, so is a number that no binlog holds yet: but for a former primary, which goes on
+            // counting under the name that it had.
+            has_origin_of(&more, planned, own) || more.subtract(known) != more
         }
         (Executed::MariaDb(executed), Executed::MariaDb(planned), _) => {
             let planned = planned.position();
@@ -46,8 +48,9 @@ fn is_exceeded(executed: &Executed, planned: &Executed, known: &Executed) -> boo
     }
 }
 
-fn has_origin_of(set: &GtidSet, other: &GtidSet) -> bool {
-    set.iter().any(|(origin, _)| other.iter().any(|(other, _)| origin == other))
+fn has_origin_of(set: &GtidSet, other: &GtidSet, own: Option<Uuid>) -> bool {
+    let mut origins = set.iter().map(|(origin, _)| origin).filter(|origin| Some(origin.uuid()) != own);
+    origins.any(|origin| other.iter().any(|(other, _)| origin == other))
 }
 
 fn has_domain(executed: &Executed, domain: u32) -> bool {
@@ -75,7 +78,7 @@ mod tests {
     fn a_target_is_past_a_point_only_by_transactions_of_the_source() {
         let set = |last: u64| mysql(&format!("{SERVER}:1-{last}"));
         let own = mysql(&format!("{SERVER}:1-7,{OTHER}:1-3"));
-        let is_past = |executed: &Executed, planned: &Executed| is_exceeded(executed, planned, planned);
+        let is_past = |executed: &Executed, planned: &Executed| is_exceeded(executed, planned, planned, None);
         assert!(!is_past(&set(7), &set(7)) && !is_past(&set(7), &set(9)) && !is_past(&own, &set(7)));
         assert!(is_past(&set(8), &set(7)) && is_past(&own, &set(6)));
         assert!(!is_past(&mariadb("0-1-7"), &mariadb("0-1-7,3-1-2")) && !is_past(&mariadb("0-1-7"), &mariadb("0-2-9")));
@@ -85,16 +88,25 @@ mod tests {
     #[test]
     fn the_first_transaction_of_a_new_origin_is_past_the_point_before_it() {
         let (planned, known) = (mysql(&format!("{SERVER}:1-7")), mysql(&format!("{SERVER}:1-9,{OTHER}:1-2")));
-        assert!(is_exceeded(&mysql(&format!("{SERVER}:1-7,{OTHER}:1")), &planned, &known));
-        assert!(!is_exceeded(&mysql(&format!("{SERVER}:1-7,{OTHER}:3")), &planned, &known), "the target's own");
+        assert!(is_exceeded(&mysql(&format!("{SERVER}:1-7,{OTHER}:1")), &planned, &known, None));
+        assert!(!is_exceeded(&mysql(&format!("{SERVER}:1-7,{OTHER}:3")), &planned, &known, None), "the target's own");
         let tagged = mysql(&format!("{SERVER}:1-7:app:1"));
-        assert!(is_exceeded(&tagged, &planned, &tagged) && !is_exceeded(&tagged, &planned, &planned));
+        assert!(is_exceeded(&tagged, &planned, &tagged, None) && !is_exceeded(&tagged, &planned, &planned, None));
+    }
+
+    #[test]
+    fn what_a_former_primary_writes_as_a_target_is_not_past_the_point() {
+        let (planned, own) = (mysql(&format!("{SERVER}:1-7,{OTHER}:1-3")), OTHER.parse().ok());
+        let known = mysql(&format!("{SERVER}:1-9,{OTHER}:1-4"));
+        assert!(!is_exceeded(&mysql(&format!("{SERVER}:1-7,{OTHER}:1-3:5-6")), &planned, &known, own));
+        assert!(is_exceeded(&mysql(&format!("{SERVER}:1-7,{OTHER}:1-4")), &planned, &known, own), "the source has it");
+        assert!(is_exceeded(&mysql(&format!("{SERVER}:1-10,{OTHER}:1-3")), &planned, &known, own));
     }
 
     #[test]
     fn a_domain_that_the_source_has_forgotten_is_not_past_the_point_and_a_new_one_is() {
         let (executed, planned) = (mariadb("0-1-7,3-1-3"), mariadb("0-1-7"));
-        assert!(is_exceeded(&executed, &planned, &mariadb("0-1-9,3-1-3")));
-        assert!(!is_exceeded(&executed, &planned, &mariadb("0-1-9")));
+        assert!(is_exceeded(&executed, &planned, &mariadb("0-1-9,3-1-3"), None));
+        assert!(!is_exceeded(&executed, &planned, &mariadb("0-1-9"), None));
     }
 }

@@ -123,6 +123,6 @@ fn a_target_that_has_the_first_transaction_of_its_origin_is_past_the_point_befor
     let segments = run(vec![file(dir.path(), 1, 0, &[(1, 10), (2, 11)], End::Cut)]);
     let plan = plan(&segments, &Point::Before(format!("{UUID}:1").parse().unwrap())).unwrap();
     let executed = |text: &str| Executed::parse(Product::MySql, text).unwrap();
-    assert!(plan.executed.is_empty() && plan.is_exceeded_by(&executed(&format!("{UUID}:1"))));
-    assert!(!plan.is_exceeded_by(&executed("aaaaaaaa-71ca-11e1-9e33-c80aa9429562:1")), "its own");
+    assert!(plan.executed.is_empty() && plan.is_exceeded_by(&executed(&format!("{UUID}:1")), None));
+    assert!(!plan.is_exceeded_by(&executed("aaaaaaaa-71ca-11e1-9e33-c80aa9429562:1"), None), "its own");
 }

@@ -2,6 +2,7 @@ use std::path::Path;
 
 use super::*;
 use crate::mysql::binlog::{Checksum, Kind};
+use crate::mysql::manifest::Product;
 
 const SERVER: [u8; 16] = [0x3e; 16];
 
@@ -26,12 +27,16 @@ impl Growing {
     }
 
     fn push(&mut self, kind: Kind, body: &[u8]) {
+        self.push_by(1, kind, body);
+    }
+
+    fn push_by(&mut self, server: u32, kind: Kind, body: &[u8]) {
         let start = self.bytes.len();
         let length = Header::BYTES + body.len() + Checksum::Crc32.bytes();
         let number = |number: usize| u32::try_from(number).unwrap().to_le_bytes();
         self.bytes.extend_from_slice(&7_u32.to_le_bytes());
         self.bytes.push(kind.0);
-        self.bytes.extend_from_slice(&1_u32.to_le_bytes());
+        self.bytes.extend_from_slice(&server.to_le_bytes());
         self.bytes.extend_from_slice(&number(length));
         self.bytes.extend_from_slice(&number(start + length));
         self.bytes.extend_from_slice(&[0; 2]);
@@ -42,10 +47,21 @@ impl Growing {
 
     /// Adds a transaction of MariaDB, whose time is any session's.
     fn mariadb(&mut self, sequence: u64) -> u64 {
+        self.of(1, sequence)
+    }
+
+    /// Adds one that a server wrote.
+    fn of(&mut self, server: u32, sequence: u64) -> u64 {
         let body = [&sequence.to_le_bytes()[..], &0_u32.to_le_bytes(), &[0; 7]].concat();
-        self.push(Kind::MARIADB_GTID, &body);
-        self.push(Kind::XID, &[0; 8]);
+        self.push_by(server, Kind::MARIADB_GTID, &body);
+        self.push_by(server, Kind::XID, &[0; 8]);
         self.bytes.len() as u64
+    }
+
+    /// Adds the list at a head: what a server of domain 0 had written before.
+    fn list(&mut self, server: u32, sequence: u64) {
+        let body = [&1_u32.to_le_bytes()[..], &0_u32.to_le_bytes(), &server.to_le_bytes(), &sequence.to_le_bytes()];
+        self.push(Kind::MARIADB_GTID_LIST, &body.concat());
     }
 
     /// Adds a transaction of MySQL that was committed then.
@@ -60,6 +76,21 @@ impl Growing {
     /// Lets the file hold so many of the bytes.
     fn write(&self, bytes: u64) {
         std::fs::write(&self.segment.path, &self.bytes[..usize::try_from(bytes).unwrap()]).unwrap();
+    }
+}
+
+fn captured(file: &str) -> Captured {
+    Captured {
+        file: file.to_owned(),
+        bytes: 0,
+        sha256: String::new(),
+        created: 0,
+        first: None,
+        last: None,
+        transactions: 0,
+        before: None,
+        after: String::new(),
+        is_closed: true,
     }
 }
 
@@ -111,7 +142,7 @@ fn a_segment_follows_once_the_one_before_is_closed_and_let_through() {
     assert!(tide.is_over());
     tide.push(first.segment.clone(), None).unwrap();
     assert!(tide.rise(at(0)).unwrap() && !tide.is_over());
-    tide.close(first_end);
+    tide.close(first_end).unwrap();
     assert!(tide.is_over());
     tide.push(second.segment.clone(), None).unwrap();
     tide.rise(at(0)).unwrap();
@@ -120,10 +151,13 @@ fn a_segment_follows_once_the_one_before_is_closed_and_let_through() {
     tide.rise(at(0)).unwrap();
     assert_eq!(end(&tide), ("b.000002".to_owned(), second.bytes.len() as u64));
     assert!(!tide.has_room(3), "the second is not over");
-    tide.close(second.bytes.len() as u64);
+    tide.close(second.bytes.len() as u64).unwrap();
     assert!(tide.has_room(3) && !tide.has_room(2));
-    assert_eq!(tide.drop_before("b.000002"), [], "a replica may stand at its end");
+    assert_eq!(tide.drop_applied(&[captured("b.000002")]), [], "a replica may stand at its end");
     assert_eq!(tide.served().unwrap().0.len(), 2);
+    // It was quick, and has applied all that is here.
+    assert_eq!(tide.drop_applied(&[captured("b.000003"), captured("b.000004")]), [first.segment]);
+    assert!(tide.has_room(2));
 }
 
 #[test]
@@ -196,6 +230,52 @@ fn a_delay_holds_a_lower_number_behind_what_the_standby_has_applied() {
 }
 
 #[test]
+fn what_the_standby_has_must_be_served_to_its_last_transaction_whatever_the_numbers() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut file = Growing::new(dir.path(), "b.000001");
+    let ends: Vec<u64> = [(1, 50), (2, 9), (1, 51), (2, 8)].map(|(server, sequence)| file.of(server, sequence)).into();
+    file.write(ends[0]);
+    let applied = Executed::parse(Product::MariaDb, "0-2-9").unwrap();
+    let before = Executed::parse(Product::MariaDb, "0-1-49").unwrap();
+    let mut tide = Tide::new(Duration::ZERO, Arrivals::default(), before, applied);
+    tide.push(file.segment.clone(), None).unwrap();
+    tide.rise(at(100)).unwrap();
+    assert_eq!((end(&tide).1, tide.has_applied()), (ends[0], false), "50 is more than 9, and another's");
+    file.write(ends[3]);
+    tide.rise(at(100)).unwrap();
+    assert_eq!((end(&tide).1, tide.has_applied()), (ends[3], true), "a number that went back since");
+}
+
+#[test]
+fn a_segment_behind_a_gap_that_nobody_has_named_yet_is_not_let_through() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut first, mut second) = (Growing::new(dir.path(), "b.000001"), Growing::new(dir.path(), "b.000002"));
+    let first_end = first.mariadb(1);
+    second.list(1, 2);
+    second.mariadb(3);
+    first.write(first_end);
+    second.write(second.bytes.len() as u64);
+    let mut tide = tide(Product::MariaDb, 0);
+    tide.push(first.segment.clone(), Some(first_end)).unwrap();
+    tide.rise(at(0)).unwrap();
+    tide.push(second.segment.clone(), None).unwrap();
+    let refused = tide.rise(at(0));
+    assert!(matches!(&refused, Err(StandbyError::NotNext(name)) if name == "b.000002"), "{refused:?}");
+}
+
+#[test]
+fn a_segment_that_the_capture_has_made_anew_is_another() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut file = Growing::new(dir.path(), "b.000001");
+    let end = file.mariadb(1);
+    file.write(end);
+    let mut tide = tide(Product::MariaDb, 0);
+    tide.push(file.segment.clone(), None).unwrap();
+    assert!(matches!(tide.close(end + 1), Err(StandbyError::NotNext(_))));
+    tide.close(end).unwrap();
+}
+
+#[test]
 fn a_transaction_that_a_crash_left_without_its_end_holds_nothing_up() {
     let dir = tempfile::tempdir().unwrap();
     let mut file = Growing::new(dir.path(), "b.000001");
@@ -207,7 +287,7 @@ fn a_transaction_that_a_crash_left_without_its_end_holds_nothing_up() {
     tide.push(file.segment.clone(), None).unwrap();
     tide.rise(at(0)).unwrap();
     assert_eq!((end(&tide).1, tide.is_over()), (whole, false));
-    tide.close(bytes);
+    tide.close(bytes).unwrap();
     tide.rise(at(0)).unwrap();
     assert_eq!((end(&tide).1, tide.is_over(), tide.executed.to_string().as_str()), (bytes, true, "0-1-1"));
 }
