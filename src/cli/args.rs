@@ -550,6 +550,11 @@ pub struct DrillArgs {
     /// In the policy's time zone unless it names another. Databases whose binlogs are captured come back to the transaction.
     #[arg(long, value_name = "TIME")]
     pub point_in_time: Option<String>,
+    /// Makes a standby of each captured database as well, promotes it, and sets its downtime beside the restore's
+    ///
+    /// On the machine of `bkp daemon`, whose spool the standby follows. It is restored once more, in a second sandbox.
+    #[arg(long, conflicts_with = "point_in_time")]
+    pub standby: bool,
     /// Leaves the restored files for a look; the sandbox's databases go
     #[arg(long)]
     pub keep: bool,

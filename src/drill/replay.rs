@@ -73,7 +73,7 @@ impl Rehearsal<'_> {
     ) -> Result<DatabaseReplay, RestoreError> {
         let Recovered { source, server, manifest, .. } = database;
         let point = match self.outcome.scenario {
-            Scenario::Lost => Point::Latest,
+            Scenario::Lost | Scenario::Standby => Point::Latest,
             Scenario::Mistake { at } => Point::At(at),
         };
         let rehearsed = Rehearsed { source, manifest, server, point };
