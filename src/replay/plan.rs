@@ -1,6 +1,7 @@
 //! The way from a dump to a recovery point: which binlogs, from where to where, and what that brings.
 
 mod known;
+mod prepared;
 
 use std::collections::BTreeSet;
 
@@ -8,12 +9,15 @@ use chrono::{DateTime, Utc};
 use serde::Serialize;
 
 use crate::event::Unit;
-use crate::mysql::binlog::{Clock, Event, Group, Groups, Kind, Malformed, Step, mariadb_gtid_list, previous_gtids};
+use crate::mysql::binlog::{
+    Clock, Ending, Event, Group, Groups, Kind, Malformed, Step, mariadb_gtid_list, previous_gtids,
+};
 use crate::mysql::gtid::{Executed, Gtid};
 use crate::mysql::manifest::{Manifest, Position, Product};
 use crate::replay::ReplayError;
 use crate::replay::choose::{Chooser, Chosen};
 use crate::replay::feed::{Feed, FeedError};
+use crate::replay::plan::prepared::Prepared;
 use crate::replay::point::Point;
 use crate::replay::segments::{self, Segment, reaches};
 use crate::run::Run;
@@ -46,6 +50,8 @@ pub struct Start {
     pub position: Position,
     /// What the server had executed (MySQL), or the last transaction of each domain (MariaDB).
     pub gtid: Option<String>,
+    /// What was prepared before (XA) is there, too: a dump leaves it out, and a replica has it.
+    pub has_prepared: bool,
 }
 
 /// What is replayed.
@@ -84,7 +90,7 @@ impl Start {
     /// [`ReplayError::NoPosition`] where its server wrote no binlog.
     pub fn of(manifest: &Manifest) -> Result<Self, ReplayError> {
         let position = manifest.position.clone().ok_or(ReplayError::NoPosition)?;
-        Ok(Self { product: manifest.product, position, gtid: manifest.gtid.clone() })
+        Ok(Self { product: manifest.product, position, gtid: manifest.gtid.clone(), has_prepared: false })
     }
 }
 
@@ -138,6 +144,7 @@ struct Search<'a> {
     /// Its server ended it: nothing more was to come.
     is_closed: bool,
     gap: Option<ReplayError>,
+    prepared: Prepared,
 }
 
 impl<'a> Search<'a> {
@@ -159,6 +166,7 @@ impl<'a> Search<'a> {
             is_torn: false,
             is_closed: true,
             gap: None,
+            prepared: Prepared::default(),
         })
     }
 
@@ -198,7 +206,7 @@ impl<'a> Search<'a> {
                 break;
             }
             if let Step::End(group) = step {
-                self.transaction(Mark::of(group, &segment.name), is_first);
+                self.transaction(group, &segment.name, is_first);
             }
             self.end.offset = end;
         }
@@ -250,7 +258,9 @@ impl<'a> Search<'a> {
         if is_same { Ok(()) } else { Err(other_server(segment, format!("at {wanted} it has other transactions"))) }
     }
 
-    fn transaction(&mut self, mark: Mark, is_first: bool) {
+    fn transaction(&mut self, group: Group, file: &str, is_first: bool) {
+        let (xid, is_prepared) = (group.xid.clone(), group.ending == Ending::Prepare);
+        let mark = Mark::of(group, file);
         if let (Some(running), Some(gtid)) = (&mut self.running, &mark.gtid) {
             running.add(gtid);
         }
@@ -259,6 +269,7 @@ impl<'a> Search<'a> {
         }
         self.has_names |= mark.gtid.is_some();
         self.has_nameless |= mark.gtid.is_none();
+        self.prepared.see(xid, is_prepared, &mark);
         self.chooser.see(&mark);
         self.last = Some(mark);
     }
@@ -291,6 +302,9 @@ impl<'a> Search<'a> {
             }
             Point::Position(place) => boundary(place, &self.start.position, &chosen, self.point)?,
             _ => {}
+        }
+        if let Some(last) = chosen.last.as_ref().filter(|_| !self.start.has_prepared) {
+            self.prepared.refuse_split(&self.start.position, &segments.segments, last)?;
         }
         let begin = self.start.position.clone();
         let end = chosen.last.as_ref().map_or_else(|| begin.clone(), |mark| mark.end.clone());

@@ -182,7 +182,8 @@ impl Start {
             Executed::MySql(set) => set.to_string(),
             Executed::MariaDb(state) => state.position().to_string(),
         };
-        Ok(Self { product, position: Position { file: segment.name.clone(), offset }, gtid: Some(gtid) })
+        let position = Position { file: segment.name.clone(), offset };
+        Ok(Self { product, position, gtid: Some(gtid), has_prepared: true })
     }
 }
 

@@ -63,7 +63,7 @@ fn second(second: i64) -> DateTime<Utc> {
 fn plan(segments: &segments::Run, point: &Point) -> Result<ReplayPlan, ReplayError> {
     let offset = (MAGIC.len() + format().len() + EMPTY_HEAD) as u64;
     let position = Position { file: "b.000001".to_owned(), offset };
-    let start = Start { product: Product::MySql, position, gtid: Some(String::new()) };
+    let start = Start { product: Product::MySql, position, gtid: Some(String::new()), has_prepared: false };
     ReplayPlan::new(&start, segments, point, false, &Run::silent())
 }
 
