@@ -258,7 +258,7 @@ impl<'a> Rehearsal<'a> {
         }
         if self.outcome.scenario == Scenario::Standby {
             for (source, plan) in servers {
-                self.promote_standby(&source, &plan, dir).await?;
+                Box::pin(self.promote_standby(&source, &plan, dir)).await?;
             }
         }
         Ok(())

@@ -58,7 +58,7 @@ impl Rehearsal<'_> {
             listen: None,
             skip_binlog: true,
         };
-        let promoted = make_and_promote(&standby, copy.as_deref(), began, self.run).await;
+        let promoted = Box::pin(make_and_promote(&standby, copy.as_deref(), began, self.run)).await;
         sandbox.stop()?;
         match promoted {
             Err(StandbyError::Stopped(stopped)) => return Err(stopped.into()),

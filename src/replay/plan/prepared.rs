@@ -39,7 +39,7 @@ impl Prepared {
     /// [`ReplayError::Split`], and those of reading the segments again.
     pub(super) fn refuse_split(&self, dump: &Position, segments: &[Segment], last: &Mark) -> Result<(), ReplayError> {
         let comes = |(_, end): &&(String, Mark)| reaches(&last.end, &end.end);
-        if self.split.as_ref().filter(comes).is_none() {
+        if self.split.as_ref().is_none_or(|split| !comes(&split)) {
             return Ok(());
         }
         // It may have been prepared within a compressed transaction, whose head does not tell.
