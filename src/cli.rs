@@ -17,6 +17,7 @@ mod progress;
 mod render;
 mod restore;
 mod setup;
+mod standby;
 mod table;
 mod work;
 
@@ -59,6 +60,7 @@ fn dispatch(cli: &Cli) -> Answered {
         Command::Restore(args) => restore::restore(global, args),
         Command::Export(args) => export::export(global, args),
         Command::Binlog(command) => binlog::binlog(global, command),
+        Command::Standby(command) => standby::standby(global, command),
         Command::Daemon(args) => daemon::daemon(global, args),
         Command::Key(command) => key::key(global, command),
         Command::Kit(command) => kit::kit(global, command),

@@ -3,7 +3,7 @@
 //! Each source has a thread that follows it into its spool; each policy has a task that seals. What breaks one is told, and tried
 //! again: a capture that gives up loses what its server forgets meanwhile.
 
-mod notify;
+pub(crate) mod notify;
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -64,7 +64,7 @@ pub async fn run(policies: &[Policy], run: &Run) -> Result<(), Failure> {
     let notifier = Notifier::from_environment();
     notifier.ready();
     let broken = tokio::select! {
-        () = notifier.watch() => false,
+        never = notifier.watch() => match never {},
         () = run.cancel.cancelled() => false,
         // None of them ends by itself: what follows nobody must not look alive.
         _ = tasks.join_next() => !run.cancel.is_cancelled(),

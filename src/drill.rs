@@ -8,6 +8,7 @@ pub mod checks;
 pub mod outcome;
 mod proof;
 mod replay;
+mod standby;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -29,7 +30,7 @@ use crate::drill::outcome::SandboxServer;
 use crate::drill::outcome::Scenario;
 use crate::drill::outcome::Verdict;
 use crate::human;
-use crate::mysql::manifest::Product;
+use crate::mysql::manifest::{Manifest, Product};
 use crate::mysql::server::Server;
 use crate::policy;
 use crate::policy::Policy;
@@ -210,6 +211,7 @@ impl<'a> Rehearsal<'a> {
             rta_ms: None,
             rpa_ms: None,
             first_order: None,
+            standbys: Vec::new(),
             objectives,
             verdict: Verdict::judge(objectives, None, None, &[]),
             error: None,
@@ -249,8 +251,15 @@ impl<'a> Rehearsal<'a> {
             Scope::Proof => self.compare_trees(from.repository, trees).await?,
         }
         self.compare_rows(&databases).await?;
+        let mut servers = Vec::new();
         for database in databases {
+            servers.push((database.source, self.sandbox_plan(database.dump.manifest())));
             database.sandbox.stop()?;
+        }
+        if self.outcome.scenario == Scenario::Standby {
+            for (source, plan) in servers {
+                Box::pin(self.promote_standby(&source, &plan, dir)).await?;
+            }
         }
         Ok(())
     }
@@ -263,7 +272,7 @@ impl<'a> Rehearsal<'a> {
         repository.load_index(self.run).await?;
         let (policy, sources) = (&self.policy.name, self.policy.sources());
         let until = match self.outcome.scenario {
-            Scenario::Lost => None,
+            Scenario::Lost | Scenario::Standby => None,
             Scenario::Mistake { at } => Some(at),
         };
         let Newest { chosen, absent } = choose::newest(snapshots, policy, &sources, until, self.outcome.started);
@@ -290,7 +299,7 @@ impl<'a> Rehearsal<'a> {
     /// Measures what is lost, as far as is known by now. A source that does not come back at all has no recovery point.
     fn measure_loss(&mut self) {
         let failed = match self.outcome.scenario {
-            Scenario::Lost => self.outcome.started,
+            Scenario::Lost | Scenario::Standby => self.outcome.started,
             Scenario::Mistake { at } => at,
         };
         let oldest = self.recovered.values().min().filter(|_| self.is_whole);
@@ -306,14 +315,7 @@ impl<'a> Rehearsal<'a> {
         let dump: Arc<dyn DumpReader> = Arc::new(crate::restore::open_dump(repository, chosen).await?);
         let manifest = dump.manifest();
         let began = Instant::now();
-        let plan = SandboxPlan {
-            program: match manifest.product {
-                Product::MariaDb => self.policy.drill.mariadbd.clone(),
-                Product::MySql => self.policy.drill.mysqld.clone(),
-            },
-            dir: self.policy.drill.work_dir.clone(),
-            ..SandboxPlan::for_dump(manifest)
-        };
+        let plan = self.sandbox_plan(manifest);
         let sandbox = Sandbox::start(&plan, self.run).await?;
         let server = SandboxServer {
             source: chosen.source.clone(),
@@ -343,6 +345,17 @@ impl<'a> Rehearsal<'a> {
         self.note_first(&load, loaded.first_took.map(|took| (until + took).saturating_sub(self.aside)));
         self.outcome.checks.push(checks::objects(&chosen.source, &loaded));
         Ok(Recovered { source: chosen.source.clone(), server, dump, load, is_compared: false, sandbox })
+    }
+
+    fn sandbox_plan(&self, manifest: &Manifest) -> SandboxPlan {
+        SandboxPlan {
+            program: match manifest.product {
+                Product::MariaDb => self.policy.drill.mariadbd.clone(),
+                Product::MySql => self.policy.drill.mysqld.clone(),
+            },
+            dir: self.policy.drill.work_dir.clone(),
+            ..SandboxPlan::for_dump(manifest)
+        }
     }
 
     /// Notes when the tables that come before all others could be read: the last of several databases that hold some ends it.

@@ -10,7 +10,7 @@
 //! chunk seal                          bytes -> chunks -> sealed blobs
 //! store repository place              what is kept, in restic's format, version 2; the stores that a policy names
 //! target replay sandbox               where a restore writes, and binlogs after it; a server that is thrown away
-//! verify backup capture copy heal retention forget keys prune restore export drill against the verbs, no printing
+//! verify backup capture copy heal retention forget keys prune restore standby export drill against the verbs, no printing
 //! catalog status report kit doctor    account
 //! install exit cycle daemon cli       edge: what is due, what never ends, and the envelope round every verb
 //! ```
@@ -54,6 +54,7 @@ pub mod forget;
 pub mod keys;
 pub mod prune;
 pub mod restore;
+pub mod standby;
 pub mod export;
 pub mod drill;
 pub mod against;

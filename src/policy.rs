@@ -364,6 +364,8 @@ pub struct MysqlSource {
     pub binlog: Option<CapturePlan>,
     /// How rows tell whose they are; `None`: they do not.
     pub tenant: Option<Tenant>,
+    /// How old a transaction must be before a warm standby gets it.
+    pub standby_delay: Duration,
 }
 
 /// The column by which rows tell whose they are.

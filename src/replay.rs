@@ -18,6 +18,7 @@ use crate::run::Stopped;
 
 mod answers;
 mod ask;
+mod bounded;
 mod channel;
 mod choose;
 mod cover;
@@ -34,18 +35,23 @@ mod record;
 pub mod segments;
 mod serve;
 mod settings;
+mod stand;
 mod status;
 mod target;
 mod wire;
 
+pub(crate) use bounded::Bounded;
+pub(crate) use feed::FIRST;
 pub use feed::Feed;
 pub use filter::Filter;
 pub use guard::{Guard, GuardError};
+pub(crate) use plan::head_of;
 pub use plan::{Mark, ReplayPlan, Start};
 pub use point::Point;
-pub use record::Record;
+pub use record::{Record, Standby};
 pub use segments::Segment;
 pub use serve::{Face, Source};
+pub use stand::{Seen, Standing};
 pub use target::{Replayed, Target};
 
 #[derive(Debug, thiserror::Error)]
@@ -179,6 +185,7 @@ impl ReplayError {
                 mysql_async::Error::Server(error) if matches!(error.code, 1044 | 1045 | 1142 | 1227 | 1401 | 3879) => {
                     GRANTS
                 }
+                mysql_async::Error::Server(error) if error.code == 1290 => READ_ONLY,
                 _ => return None,
             },
             Self::Unfit { hint, .. } => return Some(hint.clone()),
@@ -209,6 +216,10 @@ impl ReplayError {
         Some(hint.to_owned())
     }
 }
+
+/// The target can be written to by few.
+const READ_ONLY: &str = "the target is read-only: give the account that restores CONNECTION_ADMIN (MySQL) or READ ONLY ADMIN (MariaDB), \
+     as one of a standby needs";
 
 /// What the account of a replay must be allowed, on each product.
 const GRANTS: &str = "give the account that restores, on MySQL: REPLICATION CLIENT, RELOAD, REPLICATION_SLAVE_ADMIN, SYSTEM_VARIABLES_ADMIN, \

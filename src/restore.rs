@@ -26,6 +26,7 @@ use crate::replay::Replayed;
 use crate::repository::Repository;
 use crate::repository::StoredSnapshot;
 use crate::restore::binlogs::Binlogs;
+pub(crate) use crate::restore::binlogs::{epoch_of, refuse_full, scratch};
 use crate::restore::choose::Chosen;
 use crate::restore::choose::Moment;
 pub use crate::restore::error::RestoreError;

@@ -7,10 +7,12 @@ use std::time::Duration;
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 
 mod binlog;
+mod standby;
 
 pub use binlog::{
     BinlogCaptureArgs, BinlogCommand, BinlogExportArgs, BinlogFindArgs, BinlogListArgs, ChangeArg, DaemonArgs,
 };
+pub use standby::{StandbyArgs, StandbyCommand, StandbyPromoteArgs, StandbyStartArgs, StandbyStatusArgs};
 
 /// Exit codes, for the end of `--help` and the manual.
 pub const EXIT_CODES: &str = "\
@@ -190,6 +192,9 @@ What a copy's store keeps by its own lock is listed with its date (exit 18); a l
     /// Captures, lists, searches or exports the binlogs of databases
     #[command(subcommand)]
     Binlog(BinlogCommand),
+    /// Keeps a server that follows the capture and can take over in seconds: starts, shows, promotes it
+    #[command(subcommand)]
+    Standby(Box<StandbyCommand>),
     /// Follows the binlogs of all policies until it is told to stop, and seals what is new each interval
     #[command(after_help = "\
 Examples:
@@ -560,6 +565,11 @@ pub struct DrillArgs {
     /// In the policy's time zone unless it names another. Databases whose binlogs are captured come back to the transaction.
     #[arg(long, value_name = "TIME")]
     pub point_in_time: Option<String>,
+    /// Makes a standby of each captured database as well, promotes it, and sets its downtime beside the restore's
+    ///
+    /// On the machine of `bkp daemon`, whose spool the standby follows. It is restored once more, in a second sandbox.
+    #[arg(long, conflicts_with = "point_in_time")]
+    pub standby: bool,
     /// Leaves the restored files for a look; the sandbox's databases go
     #[arg(long)]
     pub keep: bool,

@@ -17,6 +17,7 @@ mod part;
 mod prune;
 mod replay;
 mod restore;
+mod standby;
 mod verify;
 
 use std::fmt::{Display, Write as _};
@@ -46,6 +47,7 @@ pub(super) use prune::{prune_plan, prune_plan_json};
 use prune::{pruned, pruned_json};
 pub(super) use replay::mark;
 pub(super) use restore::{Proofs, restore_plan, restore_plan_json, restored, restored_json, targets};
+pub(super) use standby::{promoted, promoted_json, promotion, promotion_json, standby};
 pub(super) use verify::heal_plan;
 use verify::{heal, offer_heal, proof, verified};
 

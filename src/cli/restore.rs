@@ -1,6 +1,6 @@
 //! The command that restores: the request from the arguments, the plan on the screen, the consent, the work.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use chrono::{DateTime, NaiveDate, NaiveDateTime, Utc};
@@ -147,8 +147,11 @@ async fn plan_and_apply_in(
 
 /// Refuses to take in unasked what bears a later time than the point.
 fn refuse_later(plan: &restore::Plan) -> Result<(), Failure> {
-    let later: u64 =
-        plan.databases.iter().filter_map(|database| database.replay.as_ref()).map(|it| it.plan.later).sum();
+    let replays = plan.databases.iter().filter_map(|database| database.replay.as_ref());
+    refuse_many_later(replays.map(|replay| replay.plan.later).sum())
+}
+
+pub(super) fn refuse_many_later(later: u64) -> Result<(), Failure> {
     if later == 0 {
         return Ok(());
     }
@@ -226,7 +229,7 @@ fn request(policy: &Policy, args: &RestoreArgs) -> Result<Request, Failure> {
         moment,
         replay: point.map(replay),
         sources: args.sources.clone(),
-        to_mysql: args.to_mysql.as_deref().map(|url| server(policy, url, args)).transpose()?,
+        to_mysql: args.to_mysql.as_deref().map(|url| server(policy, url, Access::of(args))).transpose()?,
         to_dir: args.to_dir.as_deref().map(absolute).transpose()?,
         tables: args.tables.iter().map(|name| table(name)).collect::<Result<_, _>>()?,
         names: names(args)?,
@@ -280,7 +283,7 @@ fn names(args: &RestoreArgs) -> Result<Names, Failure> {
 }
 
 /// Reads a recovery point: a moment, or what names a transaction or a place in the binlog.
-fn point(text: &str, zone: Tz) -> Result<Point, Failure> {
+pub(super) fn point(text: &str, zone: Tz) -> Result<Point, Failure> {
     let wrong = |error: &dyn std::fmt::Display| Failure::new(Exit::Usage, format!("`{text}` is no point: {error}"));
     if let Some(name) = text.strip_prefix("gtid:") {
         return name.parse().map(Point::Gtid).map_err(|error| wrong(&error));
@@ -322,8 +325,23 @@ pub(super) fn moment(text: &str, zone: Tz) -> Result<Moment, Failure> {
     }
 }
 
+/// How an account gets into a server.
+#[derive(Clone, Copy)]
+pub(super) struct Access<'a> {
+    pub(super) password_file: Option<&'a Path>,
+    pub(super) ca: Option<&'a Path>,
+    pub(super) plain: bool,
+}
+
+impl<'a> Access<'a> {
+    fn of(args: &'a RestoreArgs) -> Self {
+        let (password_file, ca) = (args.to_mysql_password_file.as_deref(), args.to_mysql_ca.as_deref());
+        Self { password_file, ca, plain: args.to_mysql_plain }
+    }
+}
+
 /// Reads `mysql://USER@HOST[:PORT]` or `mysql://USER@localhost?socket=PATH`. A password in it is refused: others can read it.
-fn server(policy: &Policy, url: &str, args: &RestoreArgs) -> Result<Server, Failure> {
+pub(super) fn server(policy: &Policy, url: &str, access: Access<'_>) -> Result<Server, Failure> {
     let refusal = |reason: &str| {
         Failure::new(Exit::Usage, format!("`--to-mysql` is no server's URL: {reason}"))
             .hinting("write `mysql://USER@HOST:PORT` or `mysql://USER@localhost?socket=PATH`")
@@ -351,15 +369,13 @@ fn server(policy: &Policy, url: &str, args: &RestoreArgs) -> Result<Server, Fail
         MysqlAddress::Socket(_) => true,
         MysqlAddress::Tcp { host, .. } => matches!(host.as_str(), "localhost" | "127.0.0.1" | "::1"),
     };
-    let mode =
-        if args.to_mysql_ca.is_none() && (is_here || args.to_mysql_plain) { TlsMode::Off } else { TlsMode::Verify };
-    let password =
-        args.to_mysql_password_file.as_ref().map(|file| SecretSource::File(file.clone()).read()).transpose()?;
+    let mode = if access.ca.is_none() && (is_here || access.plain) { TlsMode::Off } else { TlsMode::Verify };
+    let password = access.password_file.map(|file| SecretSource::File(file.to_owned()).read()).transpose()?;
     Ok(Server {
         address,
         user: user.to_owned(),
         password,
-        tls: Tls { mode, ca_file: args.to_mysql_ca.clone() },
+        tls: Tls { mode, ca_file: access.ca.map(Path::to_owned) },
         network: policy.network.clone(),
     })
 }

@@ -287,7 +287,7 @@ async fn plan_prune(policy: &Policy, args: &PruneArgs, run: &Run) -> Answered {
 
 pub(super) fn drill(global: &Global, args: &DrillArgs) -> Answered {
     let policy = policies::one(global, &args.policy.policy)?;
-    let scenario = scenario(&policy, args.point_in_time.as_deref())?;
+    let scenario = if args.standby { Scenario::Standby } else { scenario(&policy, args.point_in_time.as_deref())? };
     let task = Task::Drill { from: meant(&policy, args.from.as_deref()), scenario, keep: args.keep };
     wait(global, |run| async move { step(&policy, &task, Duration::ZERO, &run).await })
 }

@@ -372,6 +372,7 @@ mod tests {
             rta_ms: None,
             rpa_ms: None,
             first_order: None,
+            standbys: Vec::new(),
             objectives: ObjectivesMs::default(),
             verdict: Verdict::judge(ObjectivesMs::default(), None, None, &checks),
             checks,

@@ -1,12 +1,13 @@
 //! Tells systemd that the daemon is ready, alive and stopping (`sd_notify(3)`): datagrams to a socket that it names.
 
+use std::convert::Infallible;
 use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::time::Duration;
 
 /// Whom to tell, and how often.
 #[derive(Debug)]
-pub(super) struct Notifier {
+pub(crate) struct Notifier {
     socket: Option<(UnixDatagram, SocketAddr)>,
     /// How long we may be silent before we are taken for dead.
     watchdog: Option<Duration>,
@@ -14,7 +15,7 @@ pub(super) struct Notifier {
 
 impl Notifier {
     /// Reads who started us; where nobody wants to be told, nothing is.
-    pub(super) fn from_environment() -> Self {
+    pub(crate) fn from_environment() -> Self {
         let variable = |name| std::env::var(name).ok();
         let micros = variable("WATCHDOG_USEC").and_then(|micros| micros.parse().ok()).map(Duration::from_micros);
         let is_ours = variable("WATCHDOG_PID").is_none_or(|pid| pid == std::process::id().to_string());
@@ -29,16 +30,16 @@ impl Notifier {
         Self { socket: address.and_then(|address| Some((UnixDatagram::unbound().ok()?, address))), watchdog }
     }
 
-    pub(super) fn ready(&self) {
+    pub(crate) fn ready(&self) {
         self.tell("READY=1");
     }
 
-    pub(super) fn stopping(&self) {
+    pub(crate) fn stopping(&self) {
         self.tell("STOPPING=1");
     }
 
     /// Says that we live, twice in each time that we may be silent for. Never ends.
-    pub(super) async fn watch(&self) {
+    pub(crate) async fn watch(&self) -> Infallible {
         let Some(watchdog) = self.watchdog else { return std::future::pending().await };
         loop {
             self.tell("WATCHDOG=1");

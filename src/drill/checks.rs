@@ -24,6 +24,7 @@ use rustix::io::Errno;
 
 use crate::drill::outcome::CheckResult;
 use crate::drill::outcome::CheckState;
+use crate::drill::outcome::DrilledStandby;
 use crate::human;
 use crate::mysql::manifest::Manifest;
 use crate::mysql::server::Server;
@@ -47,6 +48,7 @@ const CHECK_MAX: Duration = Duration::from_mins(30);
 pub const ROWS: &str = "rows";
 pub const CONTENT: &str = "content";
 const BINLOGS: &str = "binlogs";
+const STANDBY: &str = "standby";
 /// The kind of check that asks what is in a snapshot, not what came back of it.
 pub const SNAPSHOT: &str = "snapshot";
 
@@ -144,6 +146,33 @@ pub fn not_replayed(source: &str, found: &str, why: Option<String>) -> CheckResu
 #[must_use]
 pub fn cannot_replay(source: &str, why: &str) -> CheckResult {
     not_run(&format!("{source}: binlogs replayed"), BINLOGS, why)
+}
+
+/// Says that a standby followed the capture and was promoted.
+#[must_use]
+pub fn standby(standby: &DrilledStandby, took: Duration) -> CheckResult {
+    let mut check = result(&standby_of(&standby.source), STANDBY, CheckState::Pass);
+    check.found = Some(format!("promoted in {}", human::millis(standby.downtime_ms)));
+    check.duration_ms = crate::backup::millis(took);
+    check
+}
+
+/// Fails where a standby could not be made, did not come to where the capture is, or was not promoted.
+#[must_use]
+pub fn standby_failed(source: &str, why: String) -> CheckResult {
+    let mut check = result(&standby_of(source), STANDBY, CheckState::Fail);
+    check.detail = Some(why);
+    check
+}
+
+/// Says that no standby can be made of a database here.
+#[must_use]
+pub fn no_standby(source: &str, why: &str) -> CheckResult {
+    not_run(&standby_of(source), STANDBY, why)
+}
+
+fn standby_of(source: &str) -> String {
+    format!("{source}: a standby follows and takes over")
 }
 
 /// Judges what the server made: tables, views, routines, triggers, events, accounts.

@@ -34,6 +34,9 @@ pub struct DrillOutcome {
     /// What the policy wants back before all else; `None` where it wants nothing first.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub first_order: Option<FirstOrder>,
+    /// What the other way to recover took.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub standbys: Vec<DrilledStandby>,
     pub objectives: ObjectivesMs,
     pub verdict: Verdict,
     /// Why the drill came to no end, as `bkp` prints it.
@@ -47,6 +50,18 @@ pub struct FirstOrder {
     /// Time to first order: from the drill's start until all of them could be read, with their indexes; `None` where one did not
     /// come.
     pub ms: Option<u64>,
+}
+
+/// A standby that followed the capture and was promoted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DrilledStandby {
+    pub source: String,
+    /// From the start of its server until it held all that was captured.
+    pub ready_ms: u64,
+    /// From the begin of its promotion until everybody could write to it.
+    pub downtime_ms: u64,
+    /// From the newest moment of which it held everything to the promotion; `None`: nobody knows.
+    pub rpa_ms: Option<u64>,
 }
 
 /// Where the drill ran.
@@ -73,6 +88,8 @@ pub enum Scenario {
     /// The sources are lost at the drill's start: all that was captured until then is to come back.
     #[default]
     Lost,
+    /// As `Lost`; and each database whose binlog is captured is recovered by a standby, too, that is promoted.
+    Standby,
     /// A mistake was made: what there was just before it is to come back.
     Mistake { at: DateTime<Utc> },
 }

@@ -73,7 +73,7 @@ impl Rehearsal<'_> {
     ) -> Result<DatabaseReplay, RestoreError> {
         let Recovered { source, server, dump, .. } = database;
         let point = match self.outcome.scenario {
-            Scenario::Lost => Point::Latest,
+            Scenario::Lost | Scenario::Standby => Point::Latest,
             Scenario::Mistake { at } => Point::At(at),
         };
         let rehearsed = Rehearsed { source, dump: dump.as_ref(), server, point };
@@ -88,7 +88,7 @@ impl Rehearsal<'_> {
                 Ok(())
             }
             // What cannot be replayed at all says nothing of what was captured.
-            RestoreError::PartialReplay(_) => {
+            RestoreError::PartialReplay(_) | RestoreError::LeftOut(_) => {
                 self.outcome.checks.push(checks::cannot_replay(source, &human::chain(&error)));
                 Ok(())
             }

@@ -33,6 +33,7 @@ use crate::schedule::{LockError, StampError};
 use crate::secret::SecretError;
 use crate::source::files::FilesError;
 use crate::source::mysql::MysqlSourceError;
+use crate::standby::StandbyError;
 use crate::store::StoreError;
 use crate::target::mysql::{DumpReadError, LoadError};
 use crate::verify::VerifyError;
@@ -315,8 +316,9 @@ coded! {
         | RestoreError::NoBinlogs(_)
         | RestoreError::NoTime { .. }
         | RestoreError::PartialReplay(_)
+        | RestoreError::LeftOut(_)
         | RestoreError::NoTable(_) => Exit::Usage,
-        RestoreError::InReplay(_) => Exit::Locked,
+        RestoreError::InReplay(_) | RestoreError::Standby(_) => Exit::Locked,
         RestoreError::Captured(error) => error.code(),
         RestoreError::Replay(error) => error.code(),
         RestoreError::Manifest(error) => error.code(),
@@ -365,6 +367,33 @@ coded! {
         | ChangesError::Unknown(_)
         | ChangesError::Thread(_) => Exit::Failed,
         ChangesError::Stopped(_) => Exit::Interrupted,
+    };
+    StandbyError: |error| match error {
+        StandbyError::NotCaptured(_)
+        | StandbyError::NoGtids(_)
+        | StandbyError::NoSpool { .. }
+        | StandbyError::NoStandby
+        | StandbyError::LongDelay { .. }
+        | StandbyError::OtherProduct { .. }
+        | StandbyError::OtherSource { .. }
+        | StandbyError::Passed { .. } => Exit::Usage,
+        StandbyError::Promoting => Exit::Locked,
+        StandbyError::NotWhole(_) => Exit::Incomplete,
+        StandbyError::Segment { .. } | StandbyError::Gtid(_) => Exit::Damaged,
+        StandbyError::NoWay { .. }
+        | StandbyError::Ended(_)
+        | StandbyError::Lost(_)
+        | StandbyError::Broken { .. }
+        | StandbyError::NotNext(_)
+        | StandbyError::Still { .. }
+        | StandbyError::Io { .. }
+        | StandbyError::Thread(_) => Exit::Failed,
+        StandbyError::Capture(error) => error.code(),
+        StandbyError::Replay(error) => error.code(),
+        StandbyError::Restore(error) => error.code(),
+        StandbyError::Repository(error) => error.code(),
+        StandbyError::Place(error) => error.code(),
+        StandbyError::Stopped(_) => Exit::Interrupted,
     };
     ExportError: |error| match error {
         ExportError::Restore(error) => error.code(),

@@ -103,6 +103,15 @@ impl Executed {
         }
     }
 
+    /// Adds all that another holds, as what came last. One of the other product changes nothing.
+    pub fn add_all(&mut self, other: &Self) {
+        match (self, other) {
+            (Self::MySql(set), Self::MySql(other)) => *set = set.union(other),
+            (Self::MariaDb(state), Self::MariaDb(other)) => other.iter().for_each(|gtid| state.add(gtid)),
+            _ => {}
+        }
+    }
+
     #[must_use]
     pub fn contains(&self, gtid: &Gtid) -> bool {
         match (self, gtid) {

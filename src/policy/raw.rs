@@ -226,6 +226,9 @@ pub(super) struct RawMysql {
     pub(super) binlog: RawBinlog,
     /// How rows tell which shop they are of, so that one shop's alone can come back. Default: they do not.
     pub(super) tenant: Option<RawTenant>,
+    /// How a warm standby follows the capture.
+    #[serde(default)]
+    pub(super) standby: RawStandby,
 }
 
 /// The column by which each table tells whose a row is, for `bkp restore --where`.
@@ -237,6 +240,15 @@ pub(super) struct RawTenant {
     /// Tables that call it otherwise: `"schema.table" = "column"`.
     #[serde(default)]
     pub(super) tables: BTreeMap<String, String>,
+}
+
+/// A warm standby, which `bkp standby start` restores and keeps.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, expecting = "a table")]
+pub(super) struct RawStandby {
+    /// How old a transaction must be before the standby gets it, so that a mistake can be stopped; less than `binlog.window`.
+    /// Default: `0s`.
+    pub(super) delay: Option<String>,
 }
 
 /// The capture of a binlog: with a dump before, it brings back every moment since.

@@ -8,7 +8,7 @@ use mysql_async::prelude::Queryable;
 use crate::mysql::gtid::{Executed, GtidSet};
 use crate::mysql::manifest::{Position, Product};
 use crate::replay::ReplayError;
-use crate::replay::ask::{LOCK, gtid_executed, slave_pos};
+use crate::replay::ask::{LOCK, gtid_executed, own_uuid, slave_pos};
 use crate::replay::channel;
 use crate::replay::filter::Filter;
 use crate::replay::plan::ReplayPlan;
@@ -166,16 +166,16 @@ async fn check_gtids(
 }
 
 /// Refuses a target that is not on the way from the dump to the point: where it stands must be served.
-async fn check_further(conn: &mut Conn, plan: &ReplayPlan) -> Result<(), ReplayError> {
+pub(super) async fn check_further(conn: &mut Conn, plan: &ReplayPlan) -> Result<(), ReplayError> {
     let is_on_the_way = match &plan.executed {
         _ if !plan.has_gtids => false,
-        Executed::MySql(planned) => {
+        Executed::MySql(_) => {
             let executed = gtid_executed(conn).await?;
-            let beyond = executed.subtract(planned);
-            let is_beyond = beyond.iter().any(|(origin, _)| planned.iter().any(|(other, _)| origin == other));
-            !is_beyond && plan.dumped.parse::<GtidSet>()?.is_subset(&executed)
+            let own = own_uuid(conn, Product::MySql).await?;
+            let is_behind = plan.dumped.parse::<GtidSet>()?.is_subset(&executed);
+            is_behind && !plan.is_exceeded_by(&Executed::MySql(executed), own)
         }
-        Executed::MariaDb(_) => plan.feed.leads_on_from(&slave_pos(conn).await?.parse()?)?,
+        Executed::MariaDb(_) => plan.feed.leads_on_from(&plan.of_source(&slave_pos(conn).await?.parse()?))?,
     };
     if is_on_the_way {
         return Ok(());

@@ -1,5 +1,6 @@
 //! The way from a dump to a recovery point: which binlogs, from where to where, and what that brings.
 
+mod known;
 mod prepared;
 
 use std::collections::BTreeSet;
@@ -11,7 +12,7 @@ use crate::event::Unit;
 use crate::mysql::binlog::{
     Clock, Ending, Event, Group, Groups, Kind, Malformed, Step, mariadb_gtid_list, previous_gtids,
 };
-use crate::mysql::gtid::{self, Executed, Gtid};
+use crate::mysql::gtid::{Executed, Gtid};
 use crate::mysql::manifest::{Manifest, Position, Product};
 use crate::replay::ReplayError;
 use crate::replay::choose::{Chooser, Chosen};
@@ -50,6 +51,8 @@ pub struct Start {
     pub position: Position,
     /// What the server had executed (MySQL), or the last transaction of each domain (MariaDB).
     pub gtid: Option<String>,
+    /// What was prepared before (XA) is there, too: a dump leaves it out, and a replica has it.
+    pub has_prepared: bool,
 }
 
 /// What is replayed.
@@ -69,6 +72,8 @@ pub struct ReplayPlan {
     pub has_gtids: bool,
     /// What the target will have executed, the dump included.
     pub executed: Executed,
+    /// What the binlogs are known to hold, and what came before them, whatever the point: the rest is a target's own.
+    pub known: Executed,
     /// What it has executed once the dump is loaded, in the words of its product.
     pub dumped: String,
     /// The servers that wrote the transactions: a replica leaves out what bears its own number.
@@ -87,7 +92,7 @@ impl Start {
     /// [`ReplayError::NoPosition`] where its server wrote no binlog.
     pub fn of(manifest: &Manifest) -> Result<Self, ReplayError> {
         let position = manifest.position.clone().ok_or(ReplayError::NoPosition)?;
-        Ok(Self { product: manifest.product, position, gtid: manifest.gtid.clone() })
+        Ok(Self { product: manifest.product, position, gtid: manifest.gtid.clone(), has_prepared: false })
     }
 }
 
@@ -116,13 +121,6 @@ impl ReplayPlan {
             }
         }
         search.finish(segments, falls_short)
-    }
-
-    /// Tells whether a position of MariaDB is the plan's end, in every domain.
-    #[must_use]
-    pub fn is_end(&self, position: &str) -> bool {
-        let found: Option<gtid::Position> = position.parse().ok();
-        matches!(&self.executed, Executed::MariaDb(state) if found == Some(state.position()))
     }
 }
 
@@ -307,7 +305,7 @@ impl<'a> Search<'a> {
             Point::Position(place) => boundary(place, &self.start.position, &chosen, self.point)?,
             _ => {}
         }
-        if let Some(last) = &chosen.last {
+        if let Some(last) = chosen.last.as_ref().filter(|_| !self.start.has_prepared) {
             self.prepared.refuse_split(&self.start.position, &segments.segments, last)?;
         }
         let begin = self.start.position.clone();
@@ -326,6 +324,7 @@ impl<'a> Search<'a> {
             first_excluded: chosen.first_excluded,
             later: chosen.later,
             has_gtids: self.has_names && !self.has_nameless,
+            known: self.running.unwrap_or_else(|| chosen.executed.clone()),
             executed: chosen.executed,
             dumped: self.dumped,
             server_ids: self.server_ids,
@@ -354,7 +353,7 @@ fn bytes(segments: &[Segment], begin: u64, end: u64) -> u64 {
 }
 
 /// Returns what the head of a file says that its server had executed, from the event that says it.
-fn head_of(event: &Event<'_>) -> Result<Option<Executed>, Malformed> {
+pub(crate) fn head_of(event: &Event<'_>) -> Result<Option<Executed>, Malformed> {
     match event.header.kind {
         Kind::PREVIOUS_GTIDS => previous_gtids(event.body()).map(|set| Some(Executed::MySql(set))),
         Kind::MARIADB_GTID_LIST => mariadb_gtid_list(event.body()).map(|state| Some(Executed::MariaDb(state))),
@@ -363,7 +362,7 @@ fn head_of(event: &Event<'_>) -> Result<Option<Executed>, Malformed> {
 }
 
 /// Tells whether events of a kind stand at the head of every file.
-fn is_head(kind: Kind) -> bool {
+pub(super) fn is_head(kind: Kind) -> bool {
     matches!(kind, Kind::FORMAT_DESCRIPTION | Kind::PREVIOUS_GTIDS | Kind::MARIADB_GTID_LIST)
 }
 

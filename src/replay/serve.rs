@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
 
@@ -16,13 +16,13 @@ use crate::mysql::binlog::{Checksum, previous_gtids};
 use crate::mysql::wire::cursor::Cursor;
 use crate::replay::answers::{Answer, Identity, answer};
 use crate::replay::door::Door;
-use crate::replay::feed::{Feed, FeedError, Served, Start, send_made};
+use crate::replay::feed::{Feed, FeedError, Sender, Served, Start, send_made};
 use crate::replay::guard::Guard;
 use crate::replay::line::Line;
 use crate::replay::made;
 use crate::replay::wire::{Packets, Patient};
 
-/// How often the listener looks whether the replay has ended.
+/// How often the listener looks whether the replay has ended, and a connection whether the feed has grown.
 const POLL: Duration = Duration::from_millis(50);
 
 /// A replica has one connection, and a second while it gives the first up. Others are strangers.
@@ -58,7 +58,10 @@ pub struct Source {
 /// What all connections of a source have in common.
 #[derive(Debug)]
 struct Shared {
-    feed: Feed,
+    /// May be replaced by one that holds more.
+    feed: Mutex<Arc<Feed>>,
+    /// The number of the one replica that is served; `None`: any.
+    replica: Option<u32>,
     door: Door,
     identity: Identity,
     sent: AtomicU64,
@@ -79,6 +82,9 @@ pub struct Face {
     pub server_uuid: String,
     pub version: String,
     pub has_gtids: bool,
+    /// The number that the replica was given. One that comes by another has been started anew without its settings: it might leave
+    /// out what bears its own. `None`: whoever knows the password is served.
+    pub replica: Option<u32>,
 }
 
 impl Source {
@@ -117,7 +123,8 @@ impl Source {
         };
         let cancel = cancel.child_token();
         let shared = Arc::new(Shared {
-            feed,
+            feed: Mutex::new(Arc::new(feed)),
+            replica: face.replica,
             door,
             identity,
             sent: AtomicU64::new(0),
@@ -140,6 +147,11 @@ impl Source {
         self.shared.sent.load(Ordering::Relaxed)
     }
 
+    /// Serves on by a feed that holds more than the one before; what the replica has applied need not be in it any more.
+    pub fn extend(&self, feed: Feed) {
+        *self.shared.feed.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(feed);
+    }
+
     /// Returns why the source cannot go on, where it cannot.
     #[must_use]
     pub fn failure(&self) -> Option<String> {
@@ -150,6 +162,12 @@ impl Source {
     #[must_use]
     pub fn insecure(&self) -> Option<String> {
         self.shared.insecure.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+impl Shared {
+    fn feed(&self) -> Arc<Feed> {
+        Arc::clone(&self.feed.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
@@ -246,8 +264,15 @@ impl Session<'_> {
         match word {
             COM_QUERY => Ok(self.query(&String::from_utf8_lossy(rest))?),
             COM_PING | COM_INIT_DB | COM_REGISTER_SLAVE => Ok(self.packets.ok()?),
-            COM_BINLOG_DUMP | COM_BINLOG_DUMP_GTID => match self.start(word, rest) {
-                Some((start, flags)) => self.dump(start, flags & END_AT_END != 0),
+            COM_BINLOG_DUMP | COM_BINLOG_DUMP_GTID => match self.asked(word, rest) {
+                Some(asked) if self.shared.replica.is_some_and(|replica| asked.replica != replica) => {
+                    // It tries again, and is let in once it has its number back.
+                    let text =
+                        format!("a replica comes by the number {}, which is not the one it was given", asked.replica);
+                    self.shared.events.detail(text);
+                    Err(FeedError::Gone(ErrorKind::ConnectionRefused.into()))
+                }
+                Some(asked) => self.dump(asked),
                 None => Ok(self.packets.error(FATAL, "bkp cannot read where the dump is to begin")?),
             },
             _ => Ok(self.packets.error(1047, "Unknown command")?),
@@ -265,34 +290,31 @@ impl Session<'_> {
         }
     }
 
-    /// Reads where a dump is to begin, and its flags.
-    fn start(&self, word: u8, rest: &[u8]) -> Option<(Start, u16)> {
+    /// Reads where a dump is to begin, for whom, and whether it ends.
+    fn asked(&self, word: u8, rest: &[u8]) -> Option<Asked> {
         let mut cursor = Cursor::new(rest);
         if word == COM_BINLOG_DUMP_GTID {
-            let (flags, _server_id) = (cursor.u16().ok()?, cursor.u32().ok()?);
+            let (flags, replica) = (cursor.u16().ok()?, cursor.u32().ok()?);
             let name = cursor.u32().ok()?;
             cursor.take(name as usize).ok()?;
             let (_offset, length) = (cursor.u64().ok()?, cursor.u32().ok()?);
             let executed = previous_gtids(cursor.take(length as usize).ok()?).ok()?;
-            return Some((Start::Without(executed), flags));
+            return Some(Asked { start: Start::Without(executed), replica, ends_at_end: flags & END_AT_END != 0 });
         }
-        let (offset, flags, _server_id) = (cursor.u32().ok()?, cursor.u16().ok()?, cursor.u32().ok()?);
+        let (offset, flags, replica) = (cursor.u32().ok()?, cursor.u16().ok()?, cursor.u32().ok()?);
         let start = match self.set.get("SLAVE_CONNECT_STATE") {
             Some(position) => Start::After(position.parse().ok()?),
             None => Start::At { file: String::from_utf8(cursor.rest().to_vec()).ok()?, offset: u64::from(offset) },
         };
-        Some((start, flags))
+        Some(Asked { start, replica, ends_at_end: flags & END_AT_END != 0 })
     }
 
-    fn dump(&mut self, start: Start, ends_at_end: bool) -> Result<(), FeedError> {
+    fn dump(&mut self, asked: Asked) -> Result<(), FeedError> {
         let mut current = self.shared.dump.lock().unwrap_or_else(PoisonError::into_inner);
         std::mem::replace(&mut *current, self.cancel.clone()).cancel();
         drop(current);
         self.shared.sent.store(0, Ordering::Relaxed);
-        let server_id = self.shared.identity.server_id;
-        match self.shared.feed.send(&mut self.packets, start, server_id, &self.shared.sent) {
-            Ok(_) if ends_at_end => Ok(self.packets.eof()?),
-            Ok(served) => self.hold(&served),
+        match self.send(asked) {
             Err(FeedError::Gone(error)) => Err(FeedError::Gone(error)),
             Err(error) => {
                 let text = human::chain(&error);
@@ -304,11 +326,29 @@ impl Session<'_> {
                 }
                 Err(error)
             }
+            done => done,
         }
     }
 
-    /// Keeps a replica that has been sent everything, until it hangs up or the replay ends.
-    fn hold(&mut self, served: &Served) -> Result<(), FeedError> {
+    /// Sends what there is, and what comes to it, until the replica hangs up or the replay ends.
+    fn send(&mut self, asked: Asked) -> Result<(), FeedError> {
+        let mut feed = self.shared.feed();
+        let server_id = self.shared.identity.server_id;
+        let mut sender: Sender<'_> = feed.sender(asked.start, server_id, &self.shared.sent, &mut self.packets)?;
+        loop {
+            let served = sender.send(&feed, &mut self.packets)?;
+            if asked.ends_at_end {
+                return Ok(self.packets.eof()?);
+            }
+            match self.hold(&served, &feed)? {
+                Some(grown) => feed = grown,
+                None => return Ok(()),
+            }
+        }
+    }
+
+    /// Keeps a replica that has been sent everything, until there is more; `None`: it has hung up, or the replay has ended.
+    fn hold(&mut self, served: &Served, feed: &Arc<Feed>) -> Result<Option<Arc<Feed>>, FeedError> {
         let asked =
             ["SOURCE_HEARTBEAT_PERIOD", "MASTER_HEARTBEAT_PERIOD"].into_iter().find_map(|name| self.set.get(name));
         let asked = asked.and_then(|text| text.parse().ok()).filter(|nanos| *nanos > 0).map(Duration::from_nanos);
@@ -318,9 +358,24 @@ impl Session<'_> {
                 send_made(&mut self.packets, &beat)?;
             }
             self.packets.stream.flush()?;
-            if self.patient.wait(period)? {
-                return Ok(());
+            let beat_at = Instant::now() + period;
+            while Instant::now() < beat_at {
+                let now = self.shared.feed();
+                if !Arc::ptr_eq(&now, feed) {
+                    return Ok(Some(now));
+                }
+                if self.patient.wait(POLL)? {
+                    return Ok(None);
+                }
             }
         }
     }
+}
+
+/// What a replica asks for.
+struct Asked {
+    start: Start,
+    replica: u32,
+    /// It does not wait for more.
+    ends_at_end: bool,
 }

@@ -33,6 +33,39 @@ pub(super) fn wanted(product: Product, threads: usize, server_id: u32) -> Vec<(&
     wanted
 }
 
+/// Lets nobody write to the target but its replication, and, on MariaDB, accounts that may write wherever they want.
+pub(super) async fn close(conn: &mut Conn, product: Product) -> Result<(), ReplayError> {
+    // On MySQL the one switches the other on, too.
+    set(conn, if product == Product::MySql { "super_read_only" } else { "read_only" }, "ON").await
+}
+
+/// Lets accounts with the right to it write, and nobody else.
+pub(super) async fn half_open(conn: &mut Conn, product: Product) -> Result<(), ReplayError> {
+    if product == Product::MySql { set(conn, "super_read_only", "OFF").await } else { Ok(()) }
+}
+
+/// Lets everybody write, whatever the target was set to before: that is what a promotion is for.
+pub(super) async fn open(conn: &mut Conn) -> Result<(), ReplayError> {
+    set(conn, "read_only", "OFF").await
+}
+
+/// Tells whether the target is as [`close`] leaves it.
+pub(super) async fn is_closed(conn: &mut Conn, product: Product) -> Result<bool, ReplayError> {
+    is_on(conn, if product == Product::MySql { "super_read_only" } else { "read_only" }).await
+}
+
+/// Tells whether everybody may write to the target.
+pub(super) async fn is_open(conn: &mut Conn) -> Result<bool, ReplayError> {
+    Ok(!is_on(conn, "read_only").await?)
+}
+
+async fn is_on(conn: &mut Conn, name: &str) -> Result<bool, ReplayError> {
+    let asked = format!("SELECT CAST(@@GLOBAL.{name} AS CHAR)");
+    let value: Option<String> =
+        conn.query_first(asked).await.map_err(ReplayError::at("ask the target whether it can be written to"))?;
+    Ok(value.is_some_and(|value| !matches!(value.as_str(), "0" | "OFF")))
+}
+
 /// Reads what the variables are set to.
 pub(super) async fn read(conn: &mut Conn, wanted: &[(&'static str, String)]) -> Result<Vec<Setting>, ReplayError> {
     let mut settings = Vec::new();

@@ -53,6 +53,11 @@ impl Status {
         self.error("Last_SQL_Errno", "Last_SQL_Error")
     }
 
+    /// Tells whether it is connected to its source.
+    pub(super) fn is_receiving(&self) -> bool {
+        self.get(["Replica_IO_Running", "Slave_IO_Running"]) == "Yes"
+    }
+
     /// Tells whether nothing applies any more.
     pub(super) fn has_stopped(&self) -> bool {
         self.get(["Replica_SQL_Running", "Slave_SQL_Running"]) == "No"

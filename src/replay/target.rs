@@ -7,7 +7,7 @@ use mysql_async::Conn;
 use mysql_async::prelude::Queryable;
 
 use crate::event::Unit;
-use crate::mysql::gtid::Executed;
+use crate::mysql::gtid::{Executed, Uuid};
 use crate::mysql::manifest::{Position, Product};
 use crate::mysql::server::Server;
 use crate::mysql::sql;
@@ -17,9 +17,11 @@ use crate::replay::ReplayError;
 use crate::replay::ask::{self, gtid_executed, slave_pos};
 use crate::replay::channel::{self, From, Whom};
 use crate::replay::cover::Cover;
+use crate::replay::feed::Feed;
+use crate::replay::filter::Filter;
 use crate::replay::fitness;
 use crate::replay::plan::ReplayPlan;
-use crate::replay::record::{self, Record};
+use crate::replay::record::{self, Record, Standby};
 use crate::replay::segments::reaches;
 use crate::replay::serve::{Face, Source};
 use crate::replay::settings;
@@ -80,12 +82,28 @@ impl Target {
     /// [`ReplayError`] where the target cannot be asked.
     pub async fn executed(&self) -> Result<Executed, ReplayError> {
         let mut conn = self.connect().await?;
-        let executed = match self.product {
-            Product::MySql => gtid_executed(&mut conn).await.map(Executed::MySql),
-            Product::MariaDb => Ok(Executed::parse(self.product, &slave_pos(&mut conn).await?)?),
-        };
+        let executed = self.executed_on(&mut conn).await;
         conn.disconnect().await.ok();
         executed
+    }
+
+    /// Returns the name under which the target numbers its own transactions; `None` on MariaDB.
+    ///
+    /// # Errors
+    /// [`ReplayError`] where the target cannot be asked.
+    pub async fn own_uuid(&self) -> Result<Option<Uuid>, ReplayError> {
+        let mut conn = self.connect().await?;
+        let own = ask::own_uuid(&mut conn, self.product).await;
+        conn.disconnect().await.ok();
+        own
+    }
+
+    /// Refuses a target that binlogs cannot be served to; changes nothing.
+    ///
+    /// # Errors
+    /// [`ReplayError::Unfit`] says why, and what to do.
+    pub async fn may_be_served(&self) -> Result<(), ReplayError> {
+        self.address().await.map(drop)
     }
 
     /// Refuses a target on which the plan cannot be carried out; changes nothing.
@@ -124,7 +142,20 @@ impl Target {
             // What an earlier recovery has told the target of its dump holds.
             let (is_loaded, has_begun, started) = (further, further, 0);
             let (snapshot, is_over) = (snapshot.to_owned(), false);
-            Record { snapshot, begin, end, is_loaded, was_empty, has_begun, is_over, started, settings }
+            let (standby, lacking) = (None, Vec::new());
+            Record {
+                snapshot,
+                begin,
+                end,
+                is_loaded,
+                lacking,
+                was_empty,
+                has_begun,
+                is_over,
+                started,
+                settings,
+                standby,
+            }
         };
         record::write(&mut conn, &record).await?;
         self.stop(&mut conn).await?;
@@ -133,14 +164,14 @@ impl Target {
         Ok(())
     }
 
-    /// Notes that the dump is loaded whole.
+    /// Notes that the dump is loaded: all tables of it, and the rest but for `lacking`.
     ///
     /// # Errors
     /// [`ReplayError`] where the record cannot be written.
-    pub async fn note_loaded(&self) -> Result<(), ReplayError> {
+    pub async fn note_loaded(&self, lacking: Vec<String>) -> Result<(), ReplayError> {
         let mut conn = self.connect().await?;
         let record = record::read(&mut conn).await?.ok_or_else(no_record)?;
-        record::write(&mut conn, &Record { is_loaded: true, ..record }).await?;
+        record::write(&mut conn, &Record { is_loaded: true, lacking, ..record }).await?;
         conn.disconnect().await.ok();
         Ok(())
     }
@@ -150,28 +181,41 @@ impl Target {
     /// # Errors
     /// [`ReplayError`]; the target then keeps the record and what has been applied.
     pub async fn replay(&self, plan: &ReplayPlan, run: &Run) -> Result<Replayed, ReplayError> {
-        let began = run.clock.instant();
         let mut conn = self.connect().await?;
         ask::lock(&mut conn).await?;
-        let record = record::read(&mut conn).await?.ok_or_else(no_record)?;
+        let replayed = self.replay_on(&mut conn, plan, run).await;
+        conn.disconnect().await.ok();
+        replayed
+    }
+
+    /// Replays on a connection that has the lock.
+    pub(super) async fn replay_on(
+        &self,
+        conn: &mut Conn,
+        plan: &ReplayPlan,
+        run: &Run,
+    ) -> Result<Replayed, ReplayError> {
+        let began = run.clock.instant();
+        let record = record::read(conn).await?.ok_or_else(no_record)?;
         let mut replayed = Replayed { transactions: plan.transactions, bytes: plan.bytes, ..Replayed::default() };
         if record.is_over {
             run.events.note("the replay is over already: what is left is to tidy up");
+        } else if record.standby.is_some() && self.is_done(conn, plan, &Status::default()).await? {
+            run.events.detail("the standby has applied all of it already");
         } else if plan.transactions > 0 {
-            let source = self.open_source(plan, run).await?;
-            self.follow(&mut conn, plan, &source, record.clone()).await?;
-            self.wait(&mut conn, plan, &source, run).await?;
+            let source = self.open_source(plan, record.standby.as_ref(), run).await?;
+            self.follow(conn, plan, &source, record.clone()).await?;
+            self.wait(conn, plan, &source, run).await?;
         } else if !record.has_begun {
-            self.say_dumped(&mut conn, plan).await?;
+            self.say_dumped(conn, plan).await?;
         }
-        replayed.executed = self.compare(&mut conn, plan).await?;
-        self.finish(&mut conn, plan, &record, &mut replayed).await?;
-        conn.disconnect().await.ok();
+        replayed.executed = self.compare(conn, plan).await?;
+        self.finish(conn, &plan.filter, &record, &mut replayed).await?;
         replayed.took = run.clock.instant().duration_since(began);
         Ok(replayed)
     }
 
-    async fn connect(&self) -> Result<Conn, ReplayError> {
+    pub(super) async fn connect(&self) -> Result<Conn, ReplayError> {
         let mut conn = self.server.connect().await?;
         if self.skip_binlog {
             // Who may not keeps the record in the binlog, as the load keeps its rows there.
@@ -195,16 +239,27 @@ impl Target {
         Ok(SocketAddr::new(local.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST)), 0))
     }
 
-    async fn open_source(&self, plan: &ReplayPlan, run: &Run) -> Result<Source, ReplayError> {
-        let listen = self.address().await?;
-        let guard = Cover::of(&self.server, listen.ip()).guard(listen.ip())?;
+    async fn open_source(
+        &self,
+        plan: &ReplayPlan,
+        standby: Option<&Standby>,
+        run: &Run,
+    ) -> Result<Source, ReplayError> {
         let face = Face {
             server_id: plan.server_ids.first().copied().unwrap_or(1),
             server_uuid: random_uuid()?,
             version: plan.version.clone(),
             has_gtids: plan.has_gtids,
+            replica: standby.map(|standby| standby.server_id),
         };
-        let (feed, events, cancel) = (plan.feed.clone(), run.events.clone(), run.cancel.clone());
+        self.serve(plan.feed.clone(), face, run).await
+    }
+
+    /// Serves a feed where the target can reach it.
+    pub(super) async fn serve(&self, feed: Feed, face: Face, run: &Run) -> Result<Source, ReplayError> {
+        let listen = self.address().await?;
+        let guard = Cover::of(&self.server, listen.ip()).guard(listen.ip())?;
+        let (events, cancel) = (run.events.clone(), run.cancel.clone());
         let opened = tokio::task::spawn_blocking(move || Source::open(feed, face, listen, guard, events, &cancel));
         let opened = opened.await.map_err(|error| ReplayError::Thread(error.to_string()))?;
         opened.map_err(|error| ReplayError::Serve { address: listen.to_string(), error })
@@ -255,7 +310,7 @@ impl Target {
     }
 
     /// Tells the target which transactions the dump holds.
-    async fn say_dumped(&self, conn: &mut Conn, plan: &ReplayPlan) -> Result<(), ReplayError> {
+    pub(super) async fn say_dumped(&self, conn: &mut Conn, plan: &ReplayPlan) -> Result<(), ReplayError> {
         if !plan.has_gtids {
             return Ok(());
         }
@@ -280,14 +335,14 @@ impl Target {
         }
     }
 
-    async fn stop(&self, conn: &mut Conn) -> Result<(), ReplayError> {
+    pub(super) async fn stop(&self, conn: &mut Conn) -> Result<(), ReplayError> {
         match conn.query_drop(channel::stop(self.product)).await {
             Err(mysql_async::Error::Server(error)) if channel::is_absent(error.code) => Ok(()),
             done => done.map_err(ReplayError::at("stop the replay on the target")),
         }
     }
 
-    async fn forget(&self, conn: &mut Conn) -> Result<(), ReplayError> {
+    pub(super) async fn forget(&self, conn: &mut Conn) -> Result<(), ReplayError> {
         self.stop(conn).await?;
         match conn.query_drop(channel::forget(self.product)).await {
             Err(mysql_async::Error::Server(error)) if channel::is_absent(error.code) => Ok(()),
@@ -296,10 +351,10 @@ impl Target {
     }
 
     /// Takes the filter back: a MariaDB keeps that of a name for whoever comes by the name again.
-    async fn unfilter(&self, conn: &mut Conn, plan: &ReplayPlan) -> Result<(), ReplayError> {
+    async fn unfilter(&self, conn: &mut Conn, filter: &Filter) -> Result<(), ReplayError> {
         if self.status(conn).await?.is_some() {
             self.stop(conn).await?;
-            for statement in channel::unfilter(self.product, &plan.filter) {
+            for statement in channel::unfilter(self.product, filter) {
                 conn.query_drop(statement)
                     .await
                     .map_err(ReplayError::at("take the target's replication filter back"))?;
@@ -309,7 +364,7 @@ impl Target {
     }
 
     /// Returns the status of our channel.
-    async fn status(&self, conn: &mut Conn) -> Result<Option<Status>, ReplayError> {
+    pub(super) async fn status(&self, conn: &mut Conn) -> Result<Option<Status>, ReplayError> {
         let all = status::read(conn, self.product).await?;
         Ok(all.into_iter().find(|(name, _)| channel::is_ours(name)).map(|(_, status)| status))
     }
@@ -351,7 +406,7 @@ impl Target {
         }
     }
 
-    async fn refuse_failure(
+    pub(super) async fn refuse_failure(
         &self,
         conn: &mut Conn,
         status: &Status,
@@ -395,10 +450,10 @@ impl Target {
         match &plan.executed {
             Executed::MySql(planned) => {
                 let executed = gtid_executed(conn).await?;
-                let more = executed.subtract(planned);
-                let is_foreign = more.iter().any(|(origin, _)| planned.iter().any(|(other, _)| origin == other));
-                let is_whole = planned.is_subset(&executed) && !is_foreign;
-                if is_whole { Ok(executed.to_string()) } else { Err(mismatch(executed.to_string())) }
+                let (text, is_whole) = (executed.to_string(), planned.is_subset(&executed));
+                let own = ask::own_uuid(conn, self.product).await?;
+                let is_end = is_whole && !plan.is_exceeded_by(&Executed::MySql(executed), own);
+                if is_end { Ok(text) } else { Err(mismatch(text)) }
             }
             Executed::MariaDb(_) => {
                 let position = slave_pos(conn).await?;
@@ -408,34 +463,37 @@ impl Target {
     }
 
     /// Leaves the target as it was: no channel, its own settings, no record.
-    async fn finish(
+    pub(super) async fn finish(
         &self,
         conn: &mut Conn,
-        plan: &ReplayPlan,
+        filter: &Filter,
         record: &Record,
         replayed: &mut Replayed,
     ) -> Result<(), ReplayError> {
         record::write(conn, &Record { is_over: true, has_begun: true, ..record.clone() }).await?;
-        self.unfilter(conn, plan).await?;
+        self.unfilter(conn, filter).await?;
         self.forget(conn).await?;
         replayed.prepared = ask::prepared(conn).await?;
         let off = "SELECT CONCAT(event_schema, '.', event_name) FROM information_schema.events \
             WHERE status IN ('SLAVESIDE_DISABLED', 'REPLICA_SIDE_DISABLED')";
         replayed.events_off = conn.query(off).await.map_err(ReplayError::at("list the target's events"))?;
         settings::put_back(conn, &record.settings).await?;
-        record::remove(conn).await
+        if record.standby.is_some() {
+            settings::open(conn).await?;
+        }
+        record::remove(conn, record).await
     }
 }
 
-fn no_record() -> ReplayError {
+pub(super) fn no_record() -> ReplayError {
     ReplayError::Unfit {
         why: "keeps no record of the replay any more".to_owned(),
-        hint: "somebody has dropped the schema `bkp_restore`: restore anew".to_owned(),
+        hint: "somebody has dropped the schema `bkp_restore`, or a standby's `bkp_standby`: restore anew".to_owned(),
     }
 }
 
 /// Returns a number for the target that no transaction's server bears.
-fn server_id(plan: &ReplayPlan) -> Result<u32, ReplayError> {
+pub(super) fn server_id(plan: &ReplayPlan) -> Result<u32, ReplayError> {
     loop {
         let mut random = [0; 4];
         getrandom::fill(&mut random).map_err(|error| ReplayError::Thread(error.to_string()))?;
@@ -446,7 +504,7 @@ fn server_id(plan: &ReplayPlan) -> Result<u32, ReplayError> {
     }
 }
 
-fn random_uuid() -> Result<String, ReplayError> {
+pub(super) fn random_uuid() -> Result<String, ReplayError> {
     let mut random = [0; 16];
     getrandom::fill(&mut random).map_err(|error| ReplayError::Thread(error.to_string()))?;
     Ok(crate::mysql::gtid::Uuid::from_bytes(random).to_string())

@@ -55,7 +55,7 @@ fn source(feed: Feed) -> Source {
 /// Opens a source that talks under TLS alone where it has a guard.
 pub(super) fn guarded(feed: Feed, guard: Option<Guard>) -> Source {
     let (server_uuid, version) = ("3e11fa47-71ca-11e1-9e33-c80aa9429562".to_owned(), "9.7.0".to_owned());
-    let face = Face { server_id: 77, server_uuid, version, has_gtids: true };
+    let face = Face { server_id: 77, server_uuid, version, has_gtids: true, replica: None };
     let here = SocketAddr::from(([127, 0, 0, 1], 0));
     Source::open(feed, face, here, guard, Events::silent(), &CancellationToken::new()).unwrap()
 }
@@ -165,4 +165,51 @@ fn a_damaged_event_ends_the_stream_with_an_error() {
         assert_eq!(broken.code(), (length < LARGE).then_some(1236), "{broken:?}");
         assert!(source.failure().is_some_and(|text| text.contains("damaged")), "{:?}", source.failure());
     }
+}
+
+#[test]
+fn a_replica_gets_what_comes_to_the_feed_and_one_that_lost_its_number_gets_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let (product, here) = (Product::MySql, SocketAddr::from(([127, 0, 0, 1], 0)));
+    let (first, ends) = segment(dir.path(), "b.000001", &[10, LARGE, 30]);
+    let (second, second_ends) = segment(dir.path(), "b.000002", &[20, 30]);
+    let feed = |segments: &[&Segment], end| {
+        let segments = segments.iter().map(|segment| (*segment).clone()).collect();
+        Feed { product, segments, begin: 4, end, dumped: None }
+    };
+    let (server_uuid, version) = ("3e11fa47-71ca-11e1-9e33-c80aa9429562".to_owned(), "9.7.0".to_owned());
+    let face = Face { server_id: 77, server_uuid, version, has_gtids: true, replica: Some(5) };
+    let source =
+        Source::open(feed(&[&first], ends[1]), face, here, None, Events::silent(), &CancellationToken::new()).unwrap();
+    let stream = |server_id| {
+        let wire = server(&source, &source.password).open_wire(&CancellationToken::new()).unwrap();
+        let uuid = "3e11fa47-71ca-11e1-9e33-c80aa9429563".to_owned();
+        let replica = Replica { server_id, uuid, heartbeat: Duration::from_secs(5), acknowledges: false };
+        wire.stream_binlog(product, &at("b.000001", 4), &replica, AtEnd::Wait)
+    };
+    let refused = stream(6).and_then(|mut stream| stream.next());
+    assert!(refused.is_err(), "{refused:?}");
+
+    let mut stream = stream(5).unwrap();
+    let (mut bytes, mut files) = (Vec::new(), 0);
+    let grown = [
+        feed(&[&first], ends[2]),
+        feed(&[&first], ends[3]),
+        feed(&[&first, &second], second_ends[1]),
+        feed(&[&second], second_ends[2]),
+    ];
+    let mut grown = grown.into_iter();
+    let wanted = [&first, &second].map(|segment| std::fs::read(&segment.path).unwrap()[4..].to_vec()).concat();
+    while bytes.len() < wanted.len() {
+        match stream.next().unwrap() {
+            Next::File(_) => files += 1,
+            Next::Event(_) => take(&mut stream, &mut bytes).unwrap(),
+            Next::Format(_) => take(&mut stream, &mut Vec::new()).unwrap(),
+            // It has all that there was: only what comes to it now can come.
+            Next::Heartbeat => source.extend(grown.next().expect("more than the feed holds")),
+            Next::End => panic!("the stream ended"),
+        }
+    }
+    assert!(bytes == wanted, "{} bytes of {}", bytes.len(), wanted.len());
+    assert_eq!((files, source.failure()), (2, None));
 }

@@ -88,7 +88,8 @@ impl Report {
             format!("recovery point (RPA): {}, {}", words::span(outcome.rpa_ms), words::judgement(outcome.verdict.rpo));
         let first = words::first_order(outcome);
         let checks = format!("checks: {}", words::checks(outcome));
-        [self.result.clone(), time, point].into_iter().chain(first).chain([checks]).collect()
+        let standbys = words::standbys(outcome);
+        [self.result.clone(), time, point].into_iter().chain(first).chain(standbys).chain([checks]).collect()
     }
 
     fn finding_count(&self) -> String {

@@ -47,6 +47,9 @@ impl Screen<'_> {
         if let Some(first) = words::first_order(outcome) {
             _ = writeln!(text, "  {}", human::wrap(&human::printable(&first), WIDTH - 4).join("\n    "));
         }
+        for standby in words::standbys(outcome) {
+            _ = writeln!(text, "  {}", human::wrap(&human::printable(&standby), WIDTH - 4).join("\n    "));
+        }
         text
     }
 

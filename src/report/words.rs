@@ -45,6 +45,7 @@ pub(super) fn summary(outcome: &DrillOutcome) -> String {
         sentences.push(format!("That is {apart} {side} the RTO of {}.", human::millis(rto)));
     }
     sentences.extend(first_order(outcome).map(|text| format!("The {text}.")));
+    sentences.extend(standbys(outcome).map(|text| format!("{}.", sentence(&text))));
     if let Some(rpa) = outcome.rpa_ms {
         let allowed = match outcome.objectives.rpo_ms {
             Some(rpo) if rpa <= rpo => format!("; the RPO allows {}", human::millis(rpo)),
@@ -60,7 +61,7 @@ pub(super) fn summary(outcome: &DrillOutcome) -> String {
 /// Tells what the drill assumed, where that is not the loss of everything at its start.
 pub(super) fn scenario(outcome: &DrillOutcome) -> Option<String> {
     match outcome.scenario {
-        Scenario::Lost => None,
+        Scenario::Lost | Scenario::Standby => None,
         Scenario::Mistake { at } => Some(format!("rehearsed: a mistake at {}", at.format("%Y-%m-%d %H:%M:%S UTC"))),
     }
 }
@@ -73,6 +74,16 @@ pub(super) fn first_order(outcome: &DrillOutcome) -> Option<String> {
     let rest = if more == 0 { String::new() } else { format!(" and {more} more") };
     let took = first.ms.map_or_else(|| "was not measured".to_owned(), |ms| format!("was {}", human::millis(ms)));
     Some(format!("time to first order ({}{rest}) {took}", named.join(", ")))
+}
+
+/// Sets the promotion of each standby beside the restore.
+pub(super) fn standbys(outcome: &DrillOutcome) -> impl Iterator<Item = String> {
+    outcome.standbys.iter().map(|standby| {
+        let [downtime, ready] = [standby.downtime_ms, standby.ready_ms].map(human::millis);
+        let source = &standby.source;
+        let rpa = standby.rpa_ms.map_or_else(|| "not known".to_owned(), human::millis);
+        format!("standby of {source}: promoted in {downtime}, RPA {rpa}; it was ready after {ready}")
+    })
 }
 
 /// At most this many tables stand in a sentence.

@@ -6,10 +6,10 @@ use std::sync::Arc;
 use tempfile::TempDir;
 
 use crate::capture::CaptureError;
-use crate::capture::chain::{Epoch, Segment as Captured};
+use crate::capture::chain::{Chain, Epoch, Segment as Captured};
 use crate::capture::stored::{self, Stored};
 use crate::event::Unit;
-use crate::mysql::manifest::{Manifest, Product};
+use crate::mysql::manifest::{Manifest, Position, Product};
 use crate::policy::Policy;
 use crate::replay::segments::{self, Segment};
 use crate::replay::{Point, ReplayError};
@@ -101,7 +101,7 @@ fn not_captured(stored: &Stored, manifest: &Manifest) -> ReplayError {
 const SCRATCH: &str = "replay-";
 
 /// Makes a directory of our own: binlogs hold rows. Those of runs that were killed go.
-fn scratch(dir: &Path, run: &Run) -> Result<TempDir, RestoreError> {
+pub(crate) fn scratch(dir: &Path, run: &Run) -> Result<TempDir, RestoreError> {
     let fault = |error| RestoreError::from(Box::new(ReplayError::Dir { dir: dir.to_owned(), error }));
     std::fs::create_dir_all(dir).map_err(fault)?;
     for entry in std::fs::read_dir(dir).map_err(fault)? {
@@ -118,7 +118,7 @@ fn scratch(dir: &Path, run: &Run) -> Result<TempDir, RestoreError> {
 }
 
 /// Refuses to fill a filesystem, on which the catalog may lie, too.
-fn refuse_full(dir: &Path, wanted: u64) -> Result<(), RestoreError> {
+pub(crate) fn refuse_full(dir: &Path, wanted: u64) -> Result<(), RestoreError> {
     let asked = sandbox::free_bytes(dir);
     let free = asked.map_err(|error| Box::new(ReplayError::Dir { dir: dir.to_owned(), error }))?;
     if free > wanted { Ok(()) } else { Err(Box::new(ReplayError::NoRoom { dir: dir.to_owned(), wanted, free }).into()) }
@@ -128,6 +128,21 @@ fn refuse_full(dir: &Path, wanted: u64) -> Result<(), RestoreError> {
 fn is_left(name: &str) -> bool {
     let process = name.strip_prefix(SCRATCH).and_then(|rest| rest.split_once('-')?.0.parse::<u32>().ok());
     process.is_some_and(|process| !Path::new(&format!("/proc/{process}")).exists())
+}
+
+/// Finds the epoch that goes on from a dump: the newest of its server whose file had been begun by then.
+pub(crate) fn epoch_of<'a>(chain: &'a Chain, manifest: &Manifest) -> Option<&'a Epoch> {
+    let is_it = |epoch: &&Epoch| {
+        epoch.server.server == manifest.server && epoch.segments.iter().any(|segment| holds(segment, manifest))
+    };
+    chain.epochs.iter().rev().find(is_it)
+}
+
+/// Tells whether a segment of its server's holds a dump's position.
+fn holds(segment: &Captured, manifest: &Manifest) -> bool {
+    let was_begun = i64::from(segment.created) <= manifest.taken_at.timestamp();
+    let is_there = |place: &Position| segment.file == place.file && segment.bytes >= place.offset;
+    was_begun && manifest.position.as_ref().is_some_and(is_there)
 }
 
 /// The captured segments from a dump's position on.
@@ -141,14 +156,9 @@ struct Way<'a> {
 impl<'a> Way<'a> {
     /// Finds the stretch that holds a dump's position: of the newest epoch of its server whose file had been begun by then.
     fn from(stored: &'a Stored, manifest: &Manifest) -> Option<Self> {
-        let position = manifest.position.as_ref()?;
+        let epoch = epoch_of(&stored.chain, manifest)?;
         let epochs = &stored.chain.epochs;
-        let holds = |segment: &Captured| {
-            let was_begun = i64::from(segment.created) <= manifest.taken_at.timestamp();
-            segment.file == position.file && segment.bytes >= position.offset && was_begun
-        };
-        let is_it = |epoch: &&Epoch| epoch.server.server == manifest.server && epoch.segments.iter().any(holds);
-        let epoch = epochs.iter().rev().find(is_it)?;
+        let holds = |segment: &Captured| holds(segment, manifest);
         let stretch = epoch.stretches().into_iter().find(|stretch| stretch.segments.iter().any(holds))?;
         let first = stretch.segments.iter().position(holds)?;
         let segments = &stretch.segments[first..];

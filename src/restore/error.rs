@@ -52,8 +52,12 @@ pub enum RestoreError {
     NoTime { source_name: String, point: String },
     #[error("plan the replay: binlogs are replayed whole, and {0}")]
     PartialReplay(String),
+    #[error("plan the replay: {0}")]
+    LeftOut(String),
     #[error("load into a target that is in the middle of a replay after snapshot {0}")]
     InReplay(String),
+    #[error("load into a target that is a standby of `{0}`")]
+    Standby(String),
     #[error(transparent)]
     Captured(#[from] Box<CaptureError>),
     #[error(transparent)]
@@ -102,9 +106,13 @@ impl RestoreError {
             Self::PartialReplay(_) => {
                 "restore the whole database into a server of its own, and take from there what you need"
             }
+            Self::LeftOut(_) => {
+                "go to a point before that, or let the policy dump the source whole (its `schemas` and `exclude`) from now on"
+            }
             Self::InReplay(_) => {
                 "go on with it: the same command with its `--point-in-time` and `--binlogs`; or give it up: RESET REPLICA ALL FOR CHANNEL 'bkp' (MariaDB: RESET SLAVE 'bkp' ALL), then drop what was restored and the schema `bkp_restore`"
             }
+            Self::Standby(_) => "`bkp standby promote` ends that and opens it to everybody's writes",
             Self::Captured(error) => return error.hint(),
             Self::Replay(error) => return error.hint(),
             Self::Manifest(error) => return error.hint(),

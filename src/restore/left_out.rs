@@ -31,7 +31,7 @@ pub(super) fn refuse_unsaid(policy: &Policy, source: &str, manifest: &Manifest) 
     let leaves_out = |of: &MysqlSource| !of.schemas.is_empty() || !of.exclude.is_empty();
     if manifest.extent.is_everything() && policy.mysql.get(source).is_some_and(leaves_out) {
         let why = format!("the policy leaves some of `{source}` out, but the dump, which is older, does not say what");
-        return Err(RestoreError::PartialReplay(why));
+        return Err(RestoreError::LeftOut(why));
     }
     Ok(())
 }
@@ -39,7 +39,7 @@ pub(super) fn refuse_unsaid(policy: &Policy, source: &str, manifest: &Manifest) 
 /// Returns the filter that passes over what a dump has not and the binlogs of a plan change.
 ///
 /// # Errors
-/// [`RestoreError::PartialReplay`] where what the dump has cannot be followed without the rest.
+/// [`RestoreError::LeftOut`] where what the dump has cannot be followed without the rest.
 pub(super) async fn filter(dump: &dyn DumpReader, plan: &ReplayPlan, run: &Run) -> Result<Filter, RestoreError> {
     let manifest = dump.manifest();
     if manifest.extent.is_everything() {
@@ -53,7 +53,7 @@ pub(super) async fn filter(dump: &dyn DumpReader, plan: &ReplayPlan, run: &Run) 
     refuse_acting(dump, &passed).await?;
     if let Some((schema, table)) = passed.keys().find(|(schema, table)| schema.contains(',') || table.contains(',')) {
         let name = sql::qualified(schema, table);
-        return Err(RestoreError::PartialReplay(format!("the name of {name}, which the dump has not, holds a comma")));
+        return Err(RestoreError::LeftOut(format!("the name of {name}, which the dump has not, holds a comma")));
     }
     let places: Vec<_> = passed.into_keys().collect();
     Ok(if places.is_empty() { Filter::Everything } else { Filter::AllBut(places) })
@@ -80,7 +80,7 @@ fn scan(plan: &ReplayPlan, extent: &Extent, run: &Run) -> Result<Passed, Restore
                 take(&mut passed, &changes, extent).map_err(|why| {
                     let gtid = group.gtid.map(|gtid| format!(" ({gtid})")).unwrap_or_default();
                     let place = format!("{}:{}", segment.name, group.begin);
-                    RestoreError::PartialReplay(format!("the transaction at {place}{gtid} {why}"))
+                    RestoreError::LeftOut(format!("the transaction at {place}{gtid} {why}"))
                 })?;
             }
         }
@@ -131,7 +131,7 @@ async fn refuse_acting(dump: &dyn DumpReader, passed: &Passed) -> Result<(), Res
         let create = dump.read(&entry.create).await.map_err(|error| Box::new(LoadError::from(error)))?;
         let parents = family::parents(&String::from_utf8_lossy(&create), &entry.schema);
         if let Some((schema, table)) = parents.iter().find(|parent| changes(parent)) {
-            return Err(RestoreError::PartialReplay(format!(
+            return Err(RestoreError::LeftOut(format!(
                 "rows of `{}.{}` go or change with those of `{schema}.{table}`, which the dump has not, by a foreign key",
                 entry.schema, entry.name
             )));

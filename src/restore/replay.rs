@@ -79,6 +79,7 @@ impl Found {
         // Of a load that is under way, the first rows are in.
         let is_empty = state.holdings.is_empty() || (state.progress.is_some() && !request.overwrite);
         match (&record, &request.replay) {
+            (Some(Record { standby: Some(standby), .. }), _) => Err(RestoreError::Standby(standby.source.clone())),
             (Some(record), None) => Err(RestoreError::InReplay(record.snapshot.clone())),
             _ => Ok(Self { target, record, is_loaded, is_empty }),
         }
@@ -305,7 +306,11 @@ impl DatabaseReplay {
 
     /// Notes on the target that the dump is loaded. Where a table is missing, it is not.
     pub(super) async fn note_loaded(&self, loaded: &Loaded) -> Result<(), RestoreError> {
-        if is_whole(loaded) { Ok(self.target.note_loaded().await.map_err(Box::new)?) } else { Ok(()) }
+        if !is_whole(loaded) {
+            return Ok(());
+        }
+        let lacking = loaded.failed.iter().map(|failed| failed.error.to_string()).collect();
+        Ok(self.target.note_loaded(lacking).await.map_err(Box::new)?)
     }
 
     /// Replays on the server of a rehearsal, which holds the dump.
@@ -314,7 +319,7 @@ impl DatabaseReplay {
     /// [`RestoreError::Replay`] where the server does not apply all of it.
     pub async fn rehearse(&self, snapshot: &str, run: &Run) -> Result<Replayed, RestoreError> {
         self.prepare(snapshot).await?;
-        self.target.note_loaded().await.map_err(Box::new)?;
+        self.target.note_loaded(Vec::new()).await.map_err(Box::new)?;
         Ok(self.target.replay(&self.plan, run).await.map_err(Box::new)?)
     }
 

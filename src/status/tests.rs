@@ -80,6 +80,7 @@ fn drill() -> DrillOutcome {
         rta_ms: Some(843_000),
         rpa_ms: Some(11_500_000),
         first_order: None,
+        standbys: Vec::new(),
         objectives,
         verdict: DrillVerdict::judge(objectives, Some(843_000), Some(11_500_000), &checks),
         checks,

@@ -75,6 +75,7 @@ fn drill(time: &str) -> DrillOutcome {
         rta_ms: Some(40_000),
         rpa_ms: None,
         first_order: None,
+        standbys: Vec::new(),
         objectives,
         verdict: Verdict::judge(objectives, Some(40_000), None, &[]),
         error: None,

@@ -66,8 +66,29 @@ fn a_drill_brings_back_what_came_after_the_dump(product: Product) {
     assert_eq!(outcome["rpa_ms"].as_i64().unwrap(), since.num_milliseconds(), "{mistake}");
     let told = world.bkp(&["report", "mall"]).expect(0);
     assert!(told.out.contains("a mistake at") && told.out.contains("2 transactions"), "{told:?}");
+    if product == Product::MariaDb {
+        a_standby_is_set_beside_the_restore(&world);
+    }
     let late = world.bkp(&["drill", "mall", "--point-in-time", "2099-01-01"]).expect(2);
     assert!(late.err.contains("has not come yet"), "{late:?}");
+}
+
+fn a_standby_is_set_beside_the_restore(world: &World) {
+    let drilled = world.bkp(&["drill", "mall", "--standby", "--json"]).expect(3).json();
+    let outcome = &drilled["steps"][0]["result"]["outcome"];
+    assert_eq!(outcome["scenario"]["what"], "standby", "{drilled}");
+    assert_eq!(check(&drilled, "db1: a standby follows and takes over")["result"], "pass", "{drilled}");
+    let standby = &outcome["standbys"][0];
+    let [ready, downtime, rpa] = ["ready_ms", "downtime_ms", "rpa_ms"].map(|name| standby[name].as_u64().unwrap());
+    assert!(downtime < 10_000 && downtime < ready, "{drilled}");
+    // The capture was last asked before the drill began.
+    assert!(rpa > ready, "{drilled}");
+    assert_eq!(phase(&drilled, "replay")["transactions"], 3, "the restore is measured as ever");
+    let told = world.bkp(&["report", "mall"]).expect(0);
+    assert!(told.out.contains("standby of db1: promoted in"), "{told:?}");
+    std::fs::remove_dir_all(world.path("state/binlog")).unwrap();
+    let absent = world.bkp(&["drill", "mall", "--standby", "--json"]).expect(3).json();
+    assert_eq!(check(&absent, "db1: a standby follows and takes over")["result"], "not-run", "{absent}");
 }
 
 #[test]

@@ -104,6 +104,7 @@ fn drill(started: &str, rta_ms: Option<u64>) -> DrillOutcome {
         rta_ms,
         rpa_ms: lost_ms,
         first_order: rta_ms.map(first_order),
+        standbys: Vec::new(),
         objectives,
         verdict: Verdict::judge(objectives, rta_ms, lost_ms, &checks),
         checks,

@@ -38,7 +38,7 @@ pub(super) fn of(text: &mut String, policy: &Policy, plan: &ReplayPlan) {
     notes(text, plan);
 }
 
-fn notes(text: &mut String, plan: &ReplayPlan) {
+pub(super) fn notes(text: &mut String, plan: &ReplayPlan) {
     if plan.later > 0 {
         let count = human::counted(plan.later, "transaction that comes bears", "transactions that come bear");
         line!(
@@ -78,7 +78,6 @@ fn place(place: &Position) -> String {
     format!("{}:{}", shown(&place.file), place.offset)
 }
 
-/// Writes a transaction: when, which, where it ends.
 /// Names a transaction: when it was committed, its GTID and its place.
 pub(in crate::cli) fn mark(policy: &Policy, mark: &Mark) -> String {
     let gtid = mark.gtid.as_ref().map_or_else(|| "no GTID".to_owned(), ToString::to_string);
@@ -112,11 +111,16 @@ pub(super) fn done(
     if let Some(last) = &replay.plan.last {
         line!(text, "{:<10} last transaction: {}", "", mark(policy, last));
     }
-    if replayed.prepared > 0 {
-        let count = human::counted(replayed.prepared, "transaction is", "transactions are");
+    left(text, replayed.prepared, &replayed.events_off);
+}
+
+/// Names what a replica leaves to the operator.
+pub(super) fn left(text: &mut String, prepared: u64, events_off: &[String]) {
+    if prepared > 0 {
+        let count = human::counted(prepared, "transaction is", "transactions are");
         line!(text, "{:<10} {count} prepared and waiting for XA COMMIT or XA ROLLBACK: see XA RECOVER", "");
     }
-    for event in &replayed.events_off {
+    for event in events_off {
         line!(text, "{:<10} event {} is off, as on any replica: ALTER EVENT … ENABLE", "", shown(event));
     }
 }

@@ -151,7 +151,8 @@ impl<R: Read> SegmentReader<R> {
         self.torn
     }
 
-    /// Returns the offset after the last whole event, once [`SegmentReader::next`] has returned none.
+    /// Returns the offset after the last whole event, once [`SegmentReader::next`] has returned none, or after
+    /// [`SegmentReader::finish`].
     #[must_use]
     pub fn offset(&self) -> u64 {
         self.offset

@@ -6,7 +6,7 @@ use std::time::Duration;
 use sha2::{Digest, Sha256};
 
 use crate::policy::check::fields::Checker;
-use crate::policy::raw::RawBinlog;
+use crate::policy::raw::{RawBinlog, RawMysql};
 use crate::policy::{Ack, CapturePlan, Policy};
 
 const WINDOW: Duration = Duration::from_hours(7 * 24);
@@ -36,6 +36,19 @@ impl Checker<'_> {
         let server_id = self.number(&at("server_id"), raw.server_id, 0_u32, 1..=i64::from(u32::MAX));
         let ack = self.word(&at("ack"), raw.ack.as_deref(), &[("off", Ack::Off), ("spool", Ack::Spool)]);
         raw.capture.then_some(CapturePlan { window, interval, spool, server_id, ack: ack.unwrap_or_default() })
+    }
+
+    /// What a standby has not got yet must still be captured.
+    pub(super) fn standby_delay(&mut self, key: &str, raw: &RawMysql) -> Duration {
+        let at = format!("{key}.standby.delay");
+        let delay = self.span(&at, raw.standby.delay.as_deref()).unwrap_or_default();
+        let window = self.span(&format!("{key}.binlog.window"), raw.binlog.window.as_deref()).unwrap_or(WINDOW);
+        if delay >= window {
+            let what =
+                format!("is not within the capture's window: {:?}", raw.standby.delay.as_deref().unwrap_or_default());
+            self.fault(&at, what, "make it shorter, or `binlog.window` longer");
+        }
+        delay
     }
 }
 

@@ -22,6 +22,7 @@ impl Checker<'_> {
         self.name(&key, name);
         self.not_empty(&at("user"), &raw.user);
         let address = self.address(&key, &raw);
+        let standby_delay = self.standby_delay(&key, &raw);
         let secret =
             RawSecret { file: raw.password_file, command: raw.password_command, credential: raw.password_credential };
         let lock_wait = self.lock_wait(&at("lock_wait"), raw.lock_wait.as_deref());
@@ -41,6 +42,7 @@ impl Checker<'_> {
             throttle: self.throttle(&at("throttle"), &raw.throttle),
             binlog: self.binlog(&at("binlog"), &raw.binlog),
             tenant: raw.tenant.map(|raw| self.tenant(&at("tenant"), raw)),
+            standby_delay,
         }
     }
 

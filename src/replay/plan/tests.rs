@@ -63,7 +63,7 @@ fn second(second: i64) -> DateTime<Utc> {
 fn plan(segments: &segments::Run, point: &Point) -> Result<ReplayPlan, ReplayError> {
     let offset = (MAGIC.len() + format().len() + EMPTY_HEAD) as u64;
     let position = Position { file: "b.000001".to_owned(), offset };
-    let start = Start { product: Product::MySql, position, gtid: Some(String::new()) };
+    let start = Start { product: Product::MySql, position, gtid: Some(String::new()), has_prepared: false };
     ReplayPlan::new(&start, segments, point, false, &Run::silent())
 }
 
@@ -115,4 +115,14 @@ fn a_replica_is_not_led_again_through_files_that_it_has() {
     assert_eq!(place(&format!("{UUID}:1")), (1, feed::FIRST));
     assert_eq!(place(&format!("{UUID}:1-2")), (2, feed::FIRST));
     assert_eq!(place(&format!("{UUID}:2")), (0, feed.begin));
+}
+
+#[test]
+fn a_target_that_has_the_first_transaction_of_its_origin_is_past_the_point_before_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let segments = run(vec![file(dir.path(), 1, 0, &[(1, 10), (2, 11)], End::Cut)]);
+    let plan = plan(&segments, &Point::Before(format!("{UUID}:1").parse().unwrap())).unwrap();
+    let executed = |text: &str| Executed::parse(Product::MySql, text).unwrap();
+    assert!(plan.executed.is_empty() && plan.is_exceeded_by(&executed(&format!("{UUID}:1")), None));
+    assert!(!plan.is_exceeded_by(&executed("aaaaaaaa-71ca-11e1-9e33-c80aa9429562:1"), None), "its own");
 }

@@ -90,6 +90,7 @@ impl PartPlan {
             throttle: Throttle::default(),
             binlog: None,
             tenant: None,
+            standby_delay: std::time::Duration::ZERO,
         }
     }
 }

@@ -80,7 +80,7 @@ impl PartPlan {
         target.check(&self.replay, None, false).await.map_err(failed)?;
         let snapshot = self.chosen.id().to_string();
         target.prepare(&self.replay, &snapshot, true, false).await.map_err(failed)?;
-        target.note_loaded().await.map_err(failed)?;
+        target.note_loaded(Vec::new()).await.map_err(failed)?;
         target.replay(&self.replay, run).await.map_err(|error| PartError::Follow(RestoreError::from(Box::new(error))))
     }
 

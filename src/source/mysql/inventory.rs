@@ -10,8 +10,9 @@ use crate::source::mysql::error::MysqlSourceError;
 use crate::source::mysql::key::{Direction, IndexPart, Key};
 use crate::source::mysql::session::{Capabilities, TextRow, each_row, in_list, rows};
 
-/// Schemas that belong to the server.
-pub(crate) const SYSTEM_SCHEMAS: [&str; 4] = ["information_schema", "mysql", "performance_schema", "sys"];
+/// Schemas that belong to the server, and one of ours: `bkp_standby` tells a server what it is, and would tell so whatever it is restored to.
+pub(crate) const SYSTEM_SCHEMAS: [&str; 5] =
+    ["information_schema", "mysql", "performance_schema", "sys", "bkp_standby"];
 
 /// Engines with read views that a consistent snapshot opens.
 pub(crate) const TRANSACTIONAL: [&str; 3] = ["INNODB", "ROCKSDB", "TOKUDB"];

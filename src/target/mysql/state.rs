@@ -76,7 +76,8 @@ pub struct TargetState {
 }
 
 /// Schemas that belong to the server (and ours).
-const OWN_SCHEMAS: [&str; 5] = ["mysql", "information_schema", "performance_schema", "sys", progress::SCHEMA];
+const OWN_SCHEMAS: [&str; 6] =
+    ["mysql", "information_schema", "performance_schema", "sys", progress::SCHEMA, "bkp_standby"];
 
 /// Tells whether a schema belongs to the server (or us), in whatever case it is written.
 pub(super) fn is_own(schema: &str) -> bool {

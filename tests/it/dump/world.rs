@@ -144,6 +144,7 @@ pub(crate) fn source(connections: usize) -> MysqlSource {
         throttle: Throttle::default(),
         binlog: None,
         tenant: None,
+        standby_delay: Duration::ZERO,
     }
 }
 
