@@ -13,8 +13,8 @@ pub enum StandbyCommand {
     /// Restores a server and keeps it following the capture, until it is told to stop
     #[command(after_help = "\
 Examples:
-  bkp standby start mall --source db1 --to-mysql mysql://bkp@10.0.30.21 --to-mysql-plain --to-mysql-password-file /etc/bkp/standby.pw
-  bkp standby start mall --source db1 --to-mysql mysql://bkp@10.0.30.21 --to-mysql-plain --to-mysql-password-file /etc/bkp/standby.pw --delay 1h
+  bkp standby start mall --source db1 --to-mysql mysql://bkp@10.0.30.21 --to-mysql-ca /etc/bkp/db-ca.pem --to-mysql-password-file /etc/bkp/standby.pw
+  bkp standby start mall --source db1 --to-mysql mysql://bkp@10.0.30.21 --to-mysql-ca /etc/bkp/db-ca.pem --to-mysql-password-file /etc/bkp/standby.pw --delay 1h
 
 Runs in the foreground, on the machine of `bkp daemon`: as a service, with a unit as the operator's guide shows it. An empty server
 is restored first; one that was begun goes on from what it has applied, whatever was killed meanwhile. Nobody else can
@@ -24,14 +24,14 @@ transaction before it. Exit code 0 once it was promoted.")]
     /// Shows what the standby has applied, how far it lags, and whether its stream stands
     #[command(after_help = "\
 Example:
-  bkp standby status mall --source db1 --to-mysql mysql://bkp@10.0.30.21 --to-mysql-plain --to-mysql-password-file /etc/bkp/standby.pw --json
+  bkp standby status mall --source db1 --to-mysql mysql://bkp@10.0.30.21 --to-mysql-ca /etc/bkp/db-ca.pem --to-mysql-password-file /etc/bkp/standby.pw --json
 
 Exit code 1 where the stream does not stand, or nobody knows its lag yet and the policy has an RPO; 14 where it lags by more than the policy's RPO, the delay not counted.")]
     Status(StandbyStatusArgs),
     /// Ends the stream at a point, proves that the standby is there, and opens it to everybody's writes
     #[command(after_help = "\
 Examples:
-  bkp standby promote mall --source db1 --to-mysql mysql://bkp@10.0.30.21 --to-mysql-plain --to-mysql-password-file /etc/bkp/standby.pw
+  bkp standby promote mall --source db1 --to-mysql mysql://bkp@10.0.30.21 --to-mysql-ca /etc/bkp/db-ca.pem --to-mysql-password-file /etc/bkp/standby.pw
   bkp standby promote mall … --point-in-time before:3e11fa47-71ca-11e1-9e33-c80aa9429562:8123 --dry-run
 
 First see to it that nobody writes to the source any more: what it commits afterwards is lost. Killed in the middle, the same
