@@ -263,8 +263,9 @@ fn what_cannot_be_followed_is_refused(shop: &Shop) {
     let source = &shop.world.source;
     let refused = |table: &str, why: &str| {
         let args = ["--source", "db1", "--binlogs", &shop.binlogs, "--point-in-time", "latest", "--yes"];
-        let copied = ["--tables", table, "--as", "copy_1403"];
-        let told = shop.world.restore_into(source, &[&args[..], &copied].concat()).expect(2);
+        let file = shop.path("followed.sql");
+        let told = shop.world.restore_into(source, &[&args[..], &["--tables", table, "--changes", &file]].concat());
+        let told = told.expect(2);
         assert!(told.err.contains(why), "{told:?}");
     };
     source.execute("RENAME TABLE mall.orders NOWAIT TO mall.spare; RENAME TABLE mall.spare WAIT 5 TO mall.orders");

@@ -45,11 +45,11 @@ impl Statement<'_> {
             }
         }
         // Whether a backslash in a text hides the text's end, only the session's `sql_mode` tells.
-        let is_hidden = self.text.contains('\\') && {
+        if self.text.contains('\\') {
             let text = self.text.to_ascii_uppercase();
-            ["RENAME", "EXCHANGE", "CONVERT", "DEFAULT"].iter().any(|word| text.contains(word))
-        };
-        self.is_unsure |= is_hidden;
+            self.is_unsure |= ["RENAME", "EXCHANGE", "CONVERT"].iter().any(|word| text.contains(word));
+            self.is_varying |= text.contains("DEFAULT");
+        }
     }
 
     /// Reads, behind `CREATE TABLE t`, whether the statement brings rows of its own: `AS SELECT …`.

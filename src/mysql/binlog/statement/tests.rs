@@ -41,6 +41,7 @@ fn a_default_that_is_another_value_each_time_is_told() {
             assert!(read(&text, "s").is_varying, "{text}");
         }
     }
+    assert!(read(r"ALTER TABLE a COMMENT 'c:\', ADD c INT DEFAULT (f())", "s").is_varying, "by sql_mode");
     for value in [
         "0",
         "-1",
