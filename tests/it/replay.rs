@@ -313,7 +313,7 @@ fn refused(world: &World, target: &Server, ended: &dyn Fn(&str, &[&str]) -> Ende
     };
     refused("2035-01-01", &[], "the binlogs end at");
     refused("2001-01-01", &[], "none is at or before");
-    refused("latest", &["--tables", "mall.orders"], "a statement instead of the rows");
+    refused("latest", &["--tables", "mall.orders"], "restore the whole database to the point");
     let foreign = match first {
         Gtid::MySql(_) => "gtid:3e11fa47-71ca-11e1-9e33-c80aa9429562:7",
         Gtid::MariaDb(_) => "gtid:77-1-7",
