@@ -22,8 +22,11 @@ use crate::mysql::wire::binlog::{AtEnd, BinlogStream, FIRST_EVENT, FilePosition,
 use crate::policy::Ack;
 use crate::run::Run;
 
-/// Events that come without a pause are made durable together, and no later than this.
+/// A sync costs as much as thousands of small events: those that come within so long are made durable together.
 const SYNC_EVERY: Duration = Duration::from_millis(200);
+
+/// Nor is each of them waited for by itself: so long they come together in the socket.
+const GATHER: Duration = Duration::from_millis(20);
 
 /// How often it is told how far the capture has come.
 const TELL_EVERY: Duration = Duration::from_secs(1);
@@ -81,7 +84,8 @@ struct Follower<'a> {
     is_same: bool,
     /// Where the stream stands in its file. Behind the tail's end only where a file had to be asked for from its beginning.
     offset: u64,
-    synced: Instant,
+    /// When the first came of what is not durable yet.
+    unsettled_since: Option<Instant>,
     /// The last place for which the server waits to hear that we have it for good.
     owed: Option<FilePosition>,
     /// How long it waits for more to come beside that.
@@ -104,7 +108,7 @@ impl<'a> Follower<'a> {
             tail: None,
             is_same: false,
             offset: 0,
-            synced: Instant::now(),
+            unsettled_since: None,
             owed: None,
             ack_wait: ACK_EVERY,
             watch: None,
@@ -184,7 +188,7 @@ impl<'a> Follower<'a> {
         let path = self.spool.file(number, &from.file);
         let tail = if path.exists() {
             let durable = self.spool.chain().segment(number, &from.file).map_or(0, |segment| segment.bytes);
-            Tail::resume(&path, &from.file, carried, durable)?
+            Tail::resume(&path, &from.file, self.spool.scan(number, &from.file, carried)?, durable)?
         } else {
             self.spool.make_epoch(number)?;
             Tail::create(&path, &from.file, carried)?
@@ -211,12 +215,13 @@ impl<'a> Follower<'a> {
 
     fn take_all(&mut self, mut stream: BinlogStream, until: Until) -> Result<(), Broken> {
         loop {
-            let wait = if self.owed.is_some() { self.ack_wait } else { SYNC_EVERY };
-            if self.is_unsettled() && (stream.is_drained() || self.synced.elapsed() >= wait) {
+            // Read once for each event: it would else cost as much as the event.
+            let now = Instant::now();
+            if self.is_unsettled() && self.is_due(now, &mut stream)? {
                 self.acknowledge(&mut stream)?;
             }
             if until == Until::Stopped
-                && let Some(told) = self.asker.turn(&self.capture.server, self.run)
+                && let Some(told) = self.asker.turn(now, &self.capture.server, self.run)
             {
                 self.learn(told)?;
             }
@@ -228,7 +233,7 @@ impl<'a> Follower<'a> {
                     return Ok(());
                 }
             }
-            self.tell()?;
+            self.tell(now)?;
             match stream.next().map_err(CaptureError::Stream)? {
                 Next::File(at) if self.is_enough(&at, until) => {
                     self.followed.has_more = true;
@@ -382,9 +387,22 @@ impl<'a> Follower<'a> {
         self.owed.is_some() || self.tail.as_ref().is_some_and(|tail| tail.is_dirty)
     }
 
+    /// Tells whether what came is to be made durable before more is read. A commit that waits for that is kept waiting for nothing.
+    fn is_due(&mut self, now: Instant, stream: &mut BinlogStream) -> Result<bool, CaptureError> {
+        let since = now.duration_since(*self.unsettled_since.get_or_insert(now));
+        let wait = if self.owed.is_some() { self.ack_wait } else { SYNC_EVERY };
+        if since >= wait || !stream.is_drained() {
+            return Ok(since >= wait);
+        }
+        if stream.is_semi_sync() {
+            return Ok(true);
+        }
+        stream.gather(GATHER).map(|is_more| !is_more).map_err(CaptureError::Stream)
+    }
+
     /// Makes what came durable, and says so in the chain.
     fn settle(&mut self) -> Result<(), CaptureError> {
-        self.synced = Instant::now();
+        self.unsettled_since = None;
         let Some(tail) = &mut self.tail else { return Ok(()) };
         tail.sync()?;
         let segment = tail.scan.segment(tail.name(), false);
@@ -403,17 +421,20 @@ impl<'a> Follower<'a> {
             tail.cut()?;
             self.settle()?;
         }
+        if let Some(tail) = &self.tail {
+            self.spool.remember(tail.name(), tail.scan.clone());
+        }
         self.spool.change(|_| ())?;
         self.followed.as_of = self.spool.chain().as_of;
         self.told = None;
-        self.tell()
+        self.tell(Instant::now())
     }
 
-    fn tell(&mut self) -> Result<(), CaptureError> {
-        if self.told.is_some_and(|told| told.elapsed() < TELL_EVERY) {
+    fn tell(&mut self, now: Instant) -> Result<(), CaptureError> {
+        if self.told.is_some_and(|told| now.duration_since(told) < TELL_EVERY) {
             return Ok(());
         }
-        self.told = Some(Instant::now());
+        self.told = Some(now);
         let (file, offset) =
             self.tail.as_ref().map_or((String::new(), 0), |tail| (tail.name().to_owned(), tail.scan.bytes));
         let as_of = self.spool.chain().as_of;

@@ -27,6 +27,9 @@ const PAYLOAD_BYTES_MAX: usize = 1 << 30;
 /// What a connection holds of bytes read ahead: a few thousand rows at each system call.
 const BUFFER_BYTES: usize = 256 * 1024;
 
+/// A stream that brings so much with each read needs no time to come together: a socket holds little more, and its server would wait.
+const GATHERED_BYTES: usize = 64 * 1024;
+
 /// Buffers that a large row has grown past this are given back.
 const BUFFER_BYTES_KEPT: usize = 4 * 1024 * 1024;
 
@@ -47,6 +50,15 @@ impl Socket {
                 socket.set_read_timeout(Some(SLICE))?;
                 socket.set_write_timeout(Some(SLICE))
             }
+        }
+    }
+}
+
+impl Socket {
+    fn set_nonblocking(&self, is_so: bool) -> io::Result<()> {
+        match self {
+            Self::Tcp(socket) => socket.set_nonblocking(is_so),
+            Self::Unix(socket) => socket.set_nonblocking(is_so),
         }
     }
 }
@@ -87,6 +99,22 @@ impl Channel {
             Self::Plain(socket) => socket.read(buffer),
             Self::Tls(stream) => stream.read(buffer),
             Self::None => Ok(0),
+        }
+    }
+
+    /// Reads what is there, and waits for nothing.
+    fn read_ready(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.set_nonblocking(true)?;
+        let read = self.read(buffer);
+        self.set_nonblocking(false)?;
+        read
+    }
+
+    fn set_nonblocking(&self, is_so: bool) -> io::Result<()> {
+        match self {
+            Self::Plain(socket) => socket.set_nonblocking(is_so),
+            Self::Tls(stream) => stream.sock.set_nonblocking(is_so),
+            Self::None => Ok(()),
         }
     }
 

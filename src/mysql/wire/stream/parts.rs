@@ -1,7 +1,9 @@
 //! A payload that is taken in parts: an event of a binlog may be 1 GiB, and nobody has to hold it.
 
+use std::time::{Duration, Instant};
+
 use crate::mysql::wire::error::WireError;
-use crate::mysql::wire::stream::{CONTINUED, PacketStream};
+use crate::mysql::wire::stream::{CONTINUED, GATHERED_BYTES, PacketStream};
 
 /// What is still to be read of a payload. It is of the stream that began it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,6 +57,23 @@ impl PacketStream {
         self.start == self.end
     }
 
+    /// Gives what comes in small pieces a while to come together, and takes in what is there then. Returns false where nothing is.
+    /// To be called where the stream is drained.
+    pub(crate) fn gather(&mut self, wait: Duration) -> Result<bool, WireError> {
+        if self.end < GATHERED_BYTES {
+            std::thread::sleep(wait);
+        }
+        self.make_room(0);
+        match self.channel.read_ready(&mut self.buffer[self.end..]) {
+            Ok(0) => Err(WireError::Closed),
+            Ok(count) => {
+                self.end += count;
+                Ok(true)
+            }
+            Err(error) => self.wait_on(error, Instant::now()).map(|()| false),
+        }
+    }
+
     fn advance(&mut self, rest: &mut Rest, count: usize) -> &[u8] {
         rest.length -= count;
         self.start += count;
@@ -74,7 +93,6 @@ impl Rest {
 mod tests {
     use std::io::Write as _;
     use std::os::unix::net::UnixStream;
-    use std::time::Duration;
 
     use tokio_util::sync::CancellationToken;
 
@@ -124,5 +142,23 @@ mod tests {
         theirs.write_all(&packet(4, b"ab")).expect("written");
         let mut rest = stream.begin().expect("a payload");
         assert!(matches!(stream.head(&mut rest, 3), Err(WireError::Protocol { .. })));
+    }
+
+    #[test]
+    fn what_came_in_pieces_is_taken_in_together_and_nothing_is_waited_for() {
+        let (mut theirs, ours) = UnixStream::pair().expect("a pair of sockets");
+        let mut stream = PacketStream::new(Socket::Unix(ours), CancellationToken::new(), Duration::from_secs(2));
+        assert!(!stream.gather(Duration::ZERO).expect("a look"), "nothing came yet");
+        for sequence in 0..3 {
+            theirs.write_all(&packet(sequence, b"piece")).expect("written");
+        }
+        assert!(stream.gather(Duration::ZERO).expect("a look"));
+        for _ in 0..3 {
+            assert!(!stream.is_drained());
+            assert_eq!(read_all(&mut stream).0, b"pie");
+        }
+        assert!(stream.is_drained());
+        drop(theirs);
+        assert!(matches!(stream.gather(Duration::ZERO), Err(WireError::Closed)));
     }
 }
