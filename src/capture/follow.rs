@@ -7,6 +7,7 @@ use chrono::{DateTime, Utc};
 use crate::capture::asker::{Asker, Told};
 use crate::capture::begin::{Start, first_file, missing, start, went_back};
 use crate::capture::chain::{Beginning, Epoch, Gap, Origin, Segment, is_next};
+use crate::capture::due::Due;
 use crate::capture::facts::{Facts, facts};
 use crate::capture::followed::{Followed, Until};
 use crate::capture::goal::Goal;
@@ -22,19 +23,10 @@ use crate::mysql::wire::binlog::{AtEnd, BinlogStream, FIRST_EVENT, FilePosition,
 use crate::policy::Ack;
 use crate::run::Run;
 
-/// A sync costs as much as thousands of small events: those that come within so long are made durable together.
-const SYNC_EVERY: Duration = Duration::from_millis(200);
-
-/// Nor is each of them waited for by itself: so long they come together in the socket.
-const GATHER: Duration = Duration::from_millis(20);
-
 /// How often it is told how far the capture has come.
 const TELL_EVERY: Duration = Duration::from_secs(1);
 
-/// Where a commit waits to hear that we have it, it does not wait for more to come than this.
-const ACK_EVERY: Duration = Duration::from_millis(5);
-
-/// Nor for an event of so many bytes.
+/// A commit that waits to hear that we have it does not wait for an event of so many bytes.
 const ACK_BEFORE_BYTES: u32 = 1 << 20;
 
 /// Follows a source's server into its spool. Blocks.
@@ -84,12 +76,9 @@ struct Follower<'a> {
     is_same: bool,
     /// Where the stream stands in its file. Behind the tail's end only where a file had to be asked for from its beginning.
     offset: u64,
-    /// When the first came of what is not durable yet.
-    unsettled_since: Option<Instant>,
+    due: Due,
     /// The last place for which the server waits to hear that we have it for good.
     owed: Option<FilePosition>,
-    /// How long it waits for more to come beside that.
-    ack_wait: Duration,
     /// Whether commits wait for us, where the policy wants that.
     watch: Option<Watch>,
     told: Option<Instant>,
@@ -108,9 +97,8 @@ impl<'a> Follower<'a> {
             tail: None,
             is_same: false,
             offset: 0,
-            unsettled_since: None,
+            due: Due::new(),
             owed: None,
-            ack_wait: ACK_EVERY,
             watch: None,
             told: None,
             followed: Followed::default(),
@@ -387,22 +375,13 @@ impl<'a> Follower<'a> {
         self.owed.is_some() || self.tail.as_ref().is_some_and(|tail| tail.is_dirty)
     }
 
-    /// Tells whether what came is to be made durable before more is read. A commit that waits for that is kept waiting for nothing.
     fn is_due(&mut self, now: Instant, stream: &mut BinlogStream) -> Result<bool, CaptureError> {
-        let since = now.duration_since(*self.unsettled_since.get_or_insert(now));
-        let wait = if self.owed.is_some() { self.ack_wait } else { SYNC_EVERY };
-        if since >= wait || !stream.is_drained() {
-            return Ok(since >= wait);
-        }
-        if stream.is_semi_sync() {
-            return Ok(true);
-        }
-        stream.gather(GATHER).map(|is_more| !is_more).map_err(CaptureError::Stream)
+        self.due.is_now(now, self.owed.is_some(), stream).map_err(CaptureError::Stream)
     }
 
     /// Makes what came durable, and says so in the chain.
     fn settle(&mut self) -> Result<(), CaptureError> {
-        self.unsettled_since = None;
+        self.due.settled();
         let Some(tail) = &mut self.tail else { return Ok(()) };
         tail.sync()?;
         let segment = tail.scan.segment(tail.name(), false);
@@ -419,11 +398,9 @@ impl<'a> Follower<'a> {
     fn keep(&mut self) -> Result<(), CaptureError> {
         if let Some(tail) = &mut self.tail {
             tail.cut()?;
-            self.settle()?;
         }
-        if let Some(tail) = &self.tail {
-            self.spool.remember(tail.name(), tail.scan.clone());
-        }
+        self.settle()?;
+        self.tail.iter().for_each(|tail| self.spool.remember(tail.name(), tail.scan.clone()));
         self.spool.change(|_| ())?;
         self.followed.as_of = self.spool.chain().as_of;
         self.told = None;

@@ -9,6 +9,7 @@ use std::thread;
 use std::time::Duration;
 
 use super::*;
+use crate::capture::due::{GATHER, SYNC_EVERY};
 use crate::capture::spool::tests::capture;
 use crate::capture::tail::tests::{event, format};
 use crate::mysql::binlog::{Kind, MAGIC, flag};
@@ -112,7 +113,7 @@ fn what_came_together_is_made_durable_together_and_acknowledged_in_one_word() {
         peer.rest()
     });
     // However slow this machine is.
-    let patient = |follower: &mut Follower<'_>, _: &Spool| follower.ack_wait = Duration::MAX;
+    let patient = |follower: &mut Follower<'_>, _: &Spool| follower.due.ack_wait = Duration::MAX;
     let (ended, _) = followed(stream, Until::Stopped, patient, dir.path());
     assert!(matches!(ended, Err(Broken::Error(CaptureError::Stream(_)))), "the server went");
     assert_eq!(listener.join().unwrap(), b"", "no other word");

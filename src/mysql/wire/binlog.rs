@@ -318,10 +318,11 @@ impl BinlogStream {
         self.semi_sync != SemiSync::Off
     }
 
-    /// Gives small events a while to come together, where [`BinlogStream::is_drained`]. Returns whether some came.
+    /// Gives small events a while to come together, where [`BinlogStream::is_drained`]. Returns whether some came; that the stream
+    /// ended or is broken, [`BinlogStream::next`] tells.
     ///
     /// # Errors
-    /// Those of the connection.
+    /// Where the connection cannot be asked.
     pub fn gather(&mut self, wait: Duration) -> Result<bool, WireError> {
         self.wire.stream.gather(wait)
     }

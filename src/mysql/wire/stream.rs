@@ -27,8 +27,9 @@ const PAYLOAD_BYTES_MAX: usize = 1 << 30;
 /// What a connection holds of bytes read ahead: a few thousand rows at each system call.
 const BUFFER_BYTES: usize = 256 * 1024;
 
-/// A stream that brings so much with each read needs no time to come together: a socket holds little more, and its server would wait.
-const GATHERED_BYTES: usize = 64 * 1024;
+/// A stream that brought so much at once needs no time to come together: a socket holds little, and the server would wait for us.
+/// A server that is behind writes so much at once.
+const GATHERED_BYTES: usize = 16 * 1024;
 
 /// Buffers that a large row has grown past this are given back.
 const BUFFER_BYTES_KEPT: usize = 4 * 1024 * 1024;
@@ -102,12 +103,16 @@ impl Channel {
         }
     }
 
-    /// Reads what is there, and waits for nothing.
+    /// Reads what is there and has room, and waits for nothing. An end or an error is told by the next read.
     fn read_ready(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         self.set_nonblocking(true)?;
-        let read = self.read(buffer);
+        let mut count = 0;
+        // TLS hands out a record at a time.
+        while let Ok(more @ 1..) = self.read(&mut buffer[count..]) {
+            count += more;
+        }
         self.set_nonblocking(false)?;
-        read
+        Ok(count)
     }
 
     fn set_nonblocking(&self, is_so: bool) -> io::Result<()> {
@@ -140,6 +145,8 @@ pub(crate) struct PacketStream {
     buffer: Vec<u8>,
     start: usize,
     end: usize,
+    /// What came together when the stream was last left time for that.
+    gathered: usize,
     /// A payload of several packets.
     joined: Vec<u8>,
     sequence: u8,
@@ -154,6 +161,7 @@ impl PacketStream {
             buffer: vec![0; BUFFER_BYTES],
             start: 0,
             end: 0,
+            gathered: 0,
             joined: Vec::new(),
             sequence: 0,
             cancel,

@@ -1,6 +1,6 @@
 //! A payload that is taken in parts: an event of a binlog may be 1 GiB, and nobody has to hold it.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::mysql::wire::error::WireError;
 use crate::mysql::wire::stream::{CONTINUED, GATHERED_BYTES, PacketStream};
@@ -57,21 +57,17 @@ impl PacketStream {
         self.start == self.end
     }
 
-    /// Gives what comes in small pieces a while to come together, and takes in what is there then. Returns false where nothing is.
-    /// To be called where the stream is drained.
+    /// Gives what comes in small pieces a while to come together, and takes in what is there then. Returns false where nothing is; that
+    /// the stream is broken, the next read tells. To be called where the stream is drained.
     pub(crate) fn gather(&mut self, wait: Duration) -> Result<bool, WireError> {
-        if self.end < GATHERED_BYTES {
+        if self.gathered < GATHERED_BYTES {
             std::thread::sleep(wait);
         }
         self.make_room(0);
-        match self.channel.read_ready(&mut self.buffer[self.end..]) {
-            Ok(0) => Err(WireError::Closed),
-            Ok(count) => {
-                self.end += count;
-                Ok(true)
-            }
-            Err(error) => self.wait_on(error, Instant::now()).map(|()| false),
-        }
+        let read = self.channel.read_ready(&mut self.buffer[self.end..]);
+        self.gathered = read.map_err(|error| WireError::Lost { error })?;
+        self.end += self.gathered;
+        Ok(self.gathered > 0)
     }
 
     fn advance(&mut self, rest: &mut Rest, count: usize) -> &[u8] {
@@ -148,17 +144,30 @@ mod tests {
     fn what_came_in_pieces_is_taken_in_together_and_nothing_is_waited_for() {
         let (mut theirs, ours) = UnixStream::pair().expect("a pair of sockets");
         let mut stream = PacketStream::new(Socket::Unix(ours), CancellationToken::new(), Duration::from_secs(2));
-        assert!(!stream.gather(Duration::ZERO).expect("a look"), "nothing came yet");
+        let gather = |stream: &mut PacketStream| stream.gather(Duration::ZERO).expect("a look");
+        assert!(!gather(&mut stream), "nothing came yet");
         for sequence in 0..3 {
             theirs.write_all(&packet(sequence, b"piece")).expect("written");
         }
-        assert!(stream.gather(Duration::ZERO).expect("a look"));
+        assert!(gather(&mut stream));
         for _ in 0..3 {
             assert!(!stream.is_drained());
             assert_eq!(read_all(&mut stream).0, b"pie");
         }
         assert!(stream.is_drained());
         drop(theirs);
-        assert!(matches!(stream.gather(Duration::ZERO), Err(WireError::Closed)));
+        assert!(!gather(&mut stream), "nor will anything come");
+        assert!(matches!(stream.begin(), Err(WireError::Closed)));
+    }
+
+    #[test]
+    fn a_stream_that_brings_much_at_once_is_not_left_waiting() {
+        let (mut theirs, ours) = UnixStream::pair().expect("a pair of sockets");
+        let mut stream = PacketStream::new(Socket::Unix(ours), CancellationToken::new(), Duration::from_secs(2));
+        for (sequence, wait) in [(0, Duration::ZERO), (1, Duration::from_hours(1))] {
+            theirs.write_all(&packet(sequence, &[7; GATHERED_BYTES])).expect("written");
+            assert!(stream.gather(wait).expect("a look"));
+            read_all(&mut stream);
+        }
     }
 }
