@@ -118,17 +118,14 @@ fn killed_without_waiting(desk: &mut Desk) {
 fn killed_while_commits_wait(desk: &mut Desk, daemon: Daemon) {
     desk.server.start_again();
     desk.server.execute(&format!("SET GLOBAL {} = ON", desk.semi_sync("enabled")));
-    let told =
-        |name: &str| desk.server.query(&format!("SHOW GLOBAL STATUS LIKE '{}'", desk.semi_sync(name)))[0][1].clone();
-    until("the daemon follows again", || told("clients") == "1");
-    let not_waited = || told("no_tx");
+    until("commits wait for the spool", || desk.binlog_status()["commits_wait"]["is_on"] == true);
+    let not_waited =
+        || desk.server.query(&format!("SHOW GLOBAL STATUS LIKE '{}'", desk.semi_sync("no_tx")))[0][1].clone();
     let before = not_waited();
+    let doctor = desk.bkp(&["doctor", "mall"]).out;
+    assert!(doctor.contains("ok      db1: its commits wait for the spool"), "{doctor}");
     let (server, mut after) = (desk.server.pid(), None);
-    let acknowledged = desk.load("w", Duration::ZERO, || {
-        // The daemon asks the server how it goes, in the midst of commits: they must not stand because of that.
-        until("commits wait for the spool", || desk.binlog_status()["commits_wait"]["is_on"] == true);
-        let doctor = desk.bkp(&["doctor", "mall"]).out;
-        assert!(doctor.contains("ok      db1: its commits wait for the spool"), "{doctor}");
+    let acknowledged = desk.load("w", Duration::from_secs(2), || {
         after = Some(not_waited());
         drop(daemon);
         thread::sleep(Duration::from_millis(100));
