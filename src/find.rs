@@ -330,7 +330,16 @@ mod tests {
 
     fn group() -> Group {
         let committed = "2026-05-01T03:00:00Z".parse().unwrap();
-        Group { gtid: None, begin: 4, end: 9, committed, clock: Clock::Server, ending: Ending::Commit, server_id: 1 }
+        Group {
+            gtid: None,
+            begin: 4,
+            end: 9,
+            committed,
+            clock: Clock::Server,
+            ending: Ending::Commit,
+            xid: None,
+            server_id: 1,
+        }
     }
 
     /// A transaction that deletes rows of `mall.orders`, drops `mall` and does what names no table.

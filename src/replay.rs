@@ -12,7 +12,7 @@ use chrono::{DateTime, Utc};
 
 use crate::human;
 use crate::mysql::binlog::BinlogError;
-use crate::mysql::gtid::GtidError;
+use crate::mysql::gtid::{Gtid, GtidError};
 use crate::mysql::server::ServerError;
 use crate::run::Stopped;
 
@@ -85,6 +85,8 @@ pub enum ReplayError {
     NoSuchTransaction { point: String },
     #[error("find the recovery point {point}: it lies before the dump, or within a transaction")]
     NoBoundary { point: String },
+    #[error("replay binlogs: the XA transaction {xid} was prepared before the dump and ended behind it, at {at}{}: it is in neither", named(gtid.as_ref()))]
+    Split { xid: String, at: String, gtid: Option<Gtid> },
     #[error(transparent)]
     Gtid(#[from] GtidError),
     #[error("connect to the target")]
@@ -119,6 +121,10 @@ pub enum ReplayError {
     Stopped(#[from] Stopped),
 }
 
+fn named(gtid: Option<&Gtid>) -> String {
+    gtid.map(|gtid| format!(" ({gtid})")).unwrap_or_default()
+}
+
 fn end_of(end: Option<DateTime<Utc>>, last: &str) -> String {
     end.map_or_else(|| last.to_owned(), |end| format!("{} ({last})", end.format("%Y-%m-%d %H:%M:%S%.6f UTC")))
 }
@@ -150,6 +156,12 @@ impl ReplayError {
             Self::OtherServer { .. } => "name the binlogs of the server that the snapshot is of",
             Self::NoSuchTransaction { .. } | Self::NoBoundary { .. } => {
                 "look at the binlogs with `mysqlbinlog`: GTIDs and the places between transactions stand there"
+            }
+            Self::Split { gtid, at, .. } => {
+                let point = gtid.as_ref().map_or_else(|| format!("position:{at}"), |gtid| format!("before:{gtid}"));
+                return Some(format!(
+                    "begin with a dump from before it was prepared (`--snapshot ID`; `bkp snapshots` lists them), or go to `{point}` at most"
+                ));
             }
             Self::Server(error) => return error.hint(),
             Self::Sql { source, .. } => match &**source {

@@ -277,6 +277,7 @@ coded! {
         | ReplayError::Beyond { .. }
         | ReplayError::NoSuchTransaction { .. }
         | ReplayError::NoBoundary { .. }
+        | ReplayError::Split { .. }
         | ReplayError::Gtid(_)
         | ReplayError::Unfit { .. } => Exit::Usage,
         ReplayError::Busy => Exit::Locked,

@@ -23,6 +23,7 @@ mod start;
 pub mod statement;
 mod table;
 mod transaction;
+mod xa;
 
 pub use format::{Checksum, Format};
 pub use group::{Clock, Ending, Group, Groups, Step};

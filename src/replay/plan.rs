@@ -1,17 +1,22 @@
 //! The way from a dump to a recovery point: which binlogs, from where to where, and what that brings.
 
+mod prepared;
+
 use std::collections::BTreeSet;
 
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 
 use crate::event::Unit;
-use crate::mysql::binlog::{Clock, Event, Group, Groups, Kind, Malformed, Step, mariadb_gtid_list, previous_gtids};
+use crate::mysql::binlog::{
+    Clock, Ending, Event, Group, Groups, Kind, Malformed, Step, mariadb_gtid_list, previous_gtids,
+};
 use crate::mysql::gtid::{self, Executed, Gtid};
 use crate::mysql::manifest::{Manifest, Position, Product};
 use crate::replay::ReplayError;
 use crate::replay::choose::{Chooser, Chosen};
 use crate::replay::feed::{Feed, FeedError};
+use crate::replay::plan::prepared::Prepared;
 use crate::replay::point::Point;
 use crate::replay::segments::{self, Segment, reaches};
 use crate::run::Run;
@@ -141,6 +146,7 @@ struct Search<'a> {
     /// Its server ended it: nothing more was to come.
     is_closed: bool,
     gap: Option<ReplayError>,
+    prepared: Prepared,
 }
 
 impl<'a> Search<'a> {
@@ -162,6 +168,7 @@ impl<'a> Search<'a> {
             is_torn: false,
             is_closed: true,
             gap: None,
+            prepared: Prepared::default(),
         })
     }
 
@@ -201,7 +208,7 @@ impl<'a> Search<'a> {
                 break;
             }
             if let Step::End(group) = step {
-                self.transaction(Mark::of(group, &segment.name), is_first);
+                self.transaction(group, &segment.name, is_first);
             }
             self.end.offset = end;
         }
@@ -253,7 +260,9 @@ impl<'a> Search<'a> {
         if is_same { Ok(()) } else { Err(other_server(segment, format!("at {wanted} it has other transactions"))) }
     }
 
-    fn transaction(&mut self, mark: Mark, is_first: bool) {
+    fn transaction(&mut self, group: Group, file: &str, is_first: bool) {
+        let (xid, is_prepared) = (group.xid.clone(), group.ending == Ending::Prepare);
+        let mark = Mark::of(group, file);
         if let (Some(running), Some(gtid)) = (&mut self.running, &mark.gtid) {
             running.add(gtid);
         }
@@ -262,6 +271,7 @@ impl<'a> Search<'a> {
         }
         self.has_names |= mark.gtid.is_some();
         self.has_nameless |= mark.gtid.is_none();
+        self.prepared.see(xid, is_prepared, &mark);
         self.chooser.see(&mark);
         self.last = Some(mark);
     }
@@ -294,6 +304,9 @@ impl<'a> Search<'a> {
             }
             Point::Position(place) => boundary(place, &self.start.position, &chosen, self.point)?,
             _ => {}
+        }
+        if let Some(last) = &chosen.last {
+            self.prepared.refuse_split(&self.start.position, &segments.segments, last)?;
         }
         let begin = self.start.position.clone();
         let end = chosen.last.as_ref().map_or_else(|| begin.clone(), |mark| mark.end.clone());

@@ -191,6 +191,9 @@ fn a_shop_comes_back_to_each_point(product: Product) {
     let world = World::ready(product);
     world.write_policy("\n[mysql.db1.binlog]\ncapture = true\n");
     let source = &world.source;
+    source.execute(
+        "CREATE TABLE mall.promised (id INT PRIMARY KEY); XA START 'kept'; INSERT INTO mall.promised VALUES (1); XA END 'kept'; XA PREPARE 'kept'",
+    );
     // The dump is taken while the shop works.
     std::thread::scope(|scope| {
         let shop = scope.spawn(|| (1..=20).for_each(|nth| world.order(1, 1_000 + nth * 10, 10)));
@@ -257,6 +260,23 @@ fn a_shop_comes_back_to_each_point(product: Product) {
 
     refused(&world, &target, &ended, &first);
     captured(&world, &target, &format!("gtid:{first}"), &first_state);
+    split(&world, &target);
+}
+
+/// What was prepared before the dump and committed behind it is in neither: that is told before anything is loaded.
+fn split(world: &World, target: &Server) {
+    empty(target);
+    let wanted = state(&world.source);
+    world.source.execute("XA COMMIT 'kept'; INSERT INTO mall.shops (id, name) VALUES (10, 'later')");
+    world.bkp(&["binlog", "capture", "mall"]).expect(0);
+    let restore =
+        |point: &str| world.restore_into(target, &["--source", "db1", "--yes", "--verify", "--point-in-time", point]);
+    let told = restore("latest").expect(2).err;
+    assert!(told.contains("was prepared before the dump"), "{told}");
+    assert_eq!(target.value("SELECT COUNT(*) FROM information_schema.schemata WHERE schema_name = 'mall'"), "0");
+    let (_, point) = told.split_once("go to `").unwrap();
+    restore(point.split_once('`').unwrap().0).expect(0);
+    assert_eq!(state(target), wanted);
 }
 
 /// What was captured is replayed where nothing else is named.
@@ -314,6 +334,11 @@ fn refused(world: &World, target: &Server, ended: &dyn Fn(&str, &[&str]) -> Ende
 fn work_more(source: &Server, at: &str) {
     source.execute(&format!("{at} ALTER TABLE mall.shops ADD COLUMN picture LONGBLOB; UPDATE mall.shops SET picture = REPEAT('\\0b', 300000)"));
     source.execute(&format!("{at} CREATE TABLE mall.pause (slept INT); CREATE TABLE mall.gone (id INT PRIMARY KEY); INSERT INTO mall.gone VALUES (1)"));
+    // One that is prepared within a compressed transaction is known as well.
+    let packed = if source.product() == Product::MySql { "SET binlog_transaction_compression = ON;" } else { "" };
+    source.execute(&format!(
+        "{at} {packed} XA START 'paid'; INSERT INTO mall.shops (id, name) VALUES (55, 'paid'); XA END 'paid'; XA PREPARE 'paid'; XA COMMIT 'paid'"
+    ));
     source.execute(&format!(
         "{at} BEGIN; INSERT INTO mall.shops (id, name) VALUES (6, 'six'); SAVEPOINT s; DELETE FROM mall.shops WHERE id = 1; \
          ROLLBACK TO SAVEPOINT s; INSERT INTO mall.page_views VALUES ('2026-01-03', '/'); COMMIT; DROP TABLE mall.gone"

@@ -5,6 +5,7 @@ use chrono::{DateTime, Utc};
 use crate::mysql::binlog::gtid_event::GtidEvent;
 use crate::mysql::binlog::query::{Bounds, Query};
 use crate::mysql::binlog::rows::{Layout, STATEMENT_END};
+use crate::mysql::binlog::xa::Xa;
 use crate::mysql::binlog::{Event, Kind, Malformed};
 use crate::mysql::gtid::Gtid;
 
@@ -46,6 +47,9 @@ pub struct Group {
     pub committed: DateTime<Utc>,
     pub clock: Clock,
     pub ending: Ending,
+    /// The XA name of one that was prepared, or of the prepared one that it commits or rolls back. What is compressed tells it only
+    /// to [`Transactions`](super::Transactions), as it does that it was prepared.
+    pub xid: Option<String>,
     pub server_id: u32,
 }
 
@@ -73,6 +77,7 @@ struct Open {
     name: GtidEvent,
     server_id: u32,
     form: Form,
+    xa: Xa,
 }
 
 /// How a transaction will end.
@@ -126,7 +131,7 @@ impl Groups {
             Kind::MARIADB_GTID => Form::Explicit,
             _ => Form::Unknown,
         };
-        self.open = Some(Open { begin: event.offset, name, server_id: event.header.server_id, form });
+        self.open = Some(Open { form, ..Open::new(event, name) });
         Ok(Step::Within)
     }
 }
@@ -140,16 +145,19 @@ fn begins_unnamed(kind: Kind) -> bool {
 impl Open {
     fn unnamed(event: &Event<'_>) -> Self {
         let name = GtidEvent { gtid: None, committed: None, transaction_bytes: None, is_standalone: false };
-        Self { begin: event.offset, name, server_id: event.header.server_id, form: Form::Unknown }
+        Self::new(event, name)
+    }
+
+    fn new(event: &Event<'_>, name: GtidEvent) -> Self {
+        Self { begin: event.offset, name, server_id: event.header.server_id, form: Form::Unknown, xa: Xa::default() }
     }
 
     /// Tells how the transaction ends with this event, if it does.
     fn ending(&mut self, event: &Event<'_>, query: Option<&Query<'_>>) -> Option<Ending> {
+        self.xa.see(event, query);
         match event.header.kind {
-            Kind::XID | Kind::TRANSACTION_PAYLOAD => return Some(Ending::Commit),
-            // The first byte says that nothing more will come: `XA COMMIT … ONE PHASE`.
-            Kind::XA_PREPARE if event.body().first() == Some(&1) => return Some(Ending::Commit),
-            Kind::XA_PREPARE => return Some(Ending::Prepare),
+            Kind::XA_PREPARE if self.xa.is_prepared => return Some(Ending::Prepare),
+            Kind::XID | Kind::TRANSACTION_PAYLOAD | Kind::XA_PREPARE => return Some(Ending::Commit),
             Kind::INCIDENT => return Some(Ending::Incident),
             _ => {}
         }
@@ -175,6 +183,7 @@ impl Open {
             committed: self.name.committed.unwrap_or(second),
             clock,
             ending,
+            xid: self.xa.xid.clone(),
             server_id: self.server_id,
         }
     }

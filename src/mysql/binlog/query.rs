@@ -12,6 +12,9 @@ const TEXT_BYTES_MAX: u64 = 64 * 1024;
 /// What follows a Query event's fixed fields in one that loads a file: its number, two offsets and what to do with duplicates.
 const LOAD_FIELDS_BYTES: usize = 4 + 4 + 4 + 1;
 
+const XA_START: &str = "XA START ";
+const XA_END: &str = "XA END ";
+
 /// A statement, as far as its event has been read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Query<'a> {
@@ -63,12 +66,19 @@ impl<'a> Query<'a> {
             "BEGIN" => Bounds::Begin,
             "COMMIT" => Bounds::Commit,
             "ROLLBACK" => Bounds::Rollback,
-            text if text.starts_with("XA START ") => Bounds::Begin,
-            text if text.starts_with("XA END ") => Bounds::Inner,
+            text if text.starts_with(XA_START) => Bounds::Begin,
+            text if text.starts_with(XA_END) => Bounds::Inner,
             text if text.starts_with("SAVEPOINT ") || text.starts_with("ROLLBACK TO ") => Bounds::Inner,
             text if text.starts_with("RELEASE SAVEPOINT ") => Bounds::Inner,
             _ => Bounds::Statement,
         }
+    }
+
+    /// Returns the name of the XA transaction that it belongs to. Servers write it in one form, however the client did; MariaDB has no
+    /// statement that begins one.
+    pub(super) fn xid(&self) -> Option<&str> {
+        let text = self.text.trim_ascii();
+        [XA_START, XA_END, "XA COMMIT ", "XA ROLLBACK "].iter().find_map(|verb| text.strip_prefix(verb))
     }
 }
 

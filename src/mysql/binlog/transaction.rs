@@ -9,7 +9,8 @@ use crate::mysql::binlog::rows::{self, Change, Layout};
 use crate::mysql::binlog::segment::{SegmentReader, Torn};
 use crate::mysql::binlog::statement::{self, Verb};
 use crate::mysql::binlog::table::{TableMap, TableName};
-use crate::mysql::binlog::{BinlogError, Event, Format, Group, Groups, Kind, Malformed, Step, payload};
+use crate::mysql::binlog::xa::Xa;
+use crate::mysql::binlog::{BinlogError, Ending, Event, Format, Group, Groups, Kind, Malformed, Step, payload};
 
 /// What is noted of one transaction at most.
 const TABLES_MAX: usize = 10_000;
@@ -127,7 +128,7 @@ impl<R: Read> Transactions<R> {
             }
             body.map_err(|_| Malformed("its compressed events are damaged").at(offset))?;
             if let Step::End(group) = step {
-                return Ok(Some(Transaction { group, changes: self.collector.end() }));
+                return Ok(Some(self.collector.end(group)));
             }
         }
         Ok(None)
@@ -152,12 +153,14 @@ impl<R: Read> Iterator for Transactions<R> {
 struct Collector {
     changes: Changes,
     maps: HashMap<u64, TableMap>,
+    xa: Xa,
 }
 
 impl Collector {
-    fn end(&mut self) -> Changes {
-        self.maps.clear();
-        std::mem::take(&mut self.changes)
+    fn end(&mut self, group: Group) -> Transaction {
+        let Self { changes, xa, .. } = std::mem::take(self);
+        let ending = if xa.is_prepared { Ending::Prepare } else { group.ending };
+        Transaction { group: Group { xid: xa.xid, ending, ..group }, changes }
     }
 
     /// Takes what an event's head says: statements. (One that makes no sense has been refused by [`Groups`].)
@@ -165,7 +168,9 @@ impl Collector {
         if let Some(text) = Query::note(event) {
             self.text(&text);
         }
-        let Ok(Some(query)) = Query::parse(event) else { return };
+        let query = Query::parse(event).ok().flatten();
+        self.xa.see(event, query.as_ref());
+        let Some(query) = query else { return };
         if query.bounds() != Bounds::Statement {
             return;
         }
