@@ -8,6 +8,7 @@ mod asker;
 mod begin;
 mod bytes;
 pub mod chain;
+mod due;
 mod error;
 mod expire;
 mod facts;

@@ -55,7 +55,7 @@ binlog_bytes() {
 }
 
 # While the shop sells: how many milliseconds pass from when the source says that it has written a byte until the spool's file has it.
-# It is synced with the next pause of the stream, and 200 ms later at the latest.
+# Small events come together for up to 200 ms, and are synced as they are written.
 sample_lag() {
   local until=$((SECONDS + PITR_SECONDS - 5)) began file place
   sleep 2

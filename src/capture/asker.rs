@@ -41,8 +41,8 @@ impl Asker {
     }
 
     /// Asks where it is time to, and returns an answer that is there.
-    pub(super) fn turn(&mut self, server: &Server, run: &Run) -> Option<Told> {
-        if self.asking.is_none() && self.last.elapsed() >= ASK_EVERY {
+    pub(super) fn turn(&mut self, now: Instant, server: &Server, run: &Run) -> Option<Told> {
+        if self.asking.is_none() && now.duration_since(self.last) >= ASK_EVERY {
             self.ask(server.clone(), run.clone());
             return self.answer(ANSWER_WAIT);
         }

@@ -7,6 +7,7 @@ use chrono::{DateTime, Utc};
 use crate::capture::asker::{Asker, Told};
 use crate::capture::begin::{Start, first_file, missing, start, went_back};
 use crate::capture::chain::{Beginning, Epoch, Gap, Origin, Segment, is_next};
+use crate::capture::due::Due;
 use crate::capture::facts::{Facts, facts};
 use crate::capture::followed::{Followed, Until};
 use crate::capture::goal::Goal;
@@ -22,16 +23,10 @@ use crate::mysql::wire::binlog::{AtEnd, BinlogStream, FIRST_EVENT, FilePosition,
 use crate::policy::Ack;
 use crate::run::Run;
 
-/// Events that come without a pause are made durable together, and no later than this.
-const SYNC_EVERY: Duration = Duration::from_millis(200);
-
 /// How often it is told how far the capture has come.
 const TELL_EVERY: Duration = Duration::from_secs(1);
 
-/// Where a commit waits to hear that we have it, it does not wait for more to come than this.
-const ACK_EVERY: Duration = Duration::from_millis(5);
-
-/// Nor for an event of so many bytes.
+/// A commit that waits to hear that we have it does not wait for an event of so many bytes.
 const ACK_BEFORE_BYTES: u32 = 1 << 20;
 
 /// Follows a source's server into its spool. Blocks.
@@ -81,11 +76,9 @@ struct Follower<'a> {
     is_same: bool,
     /// Where the stream stands in its file. Behind the tail's end only where a file had to be asked for from its beginning.
     offset: u64,
-    synced: Instant,
+    due: Due,
     /// The last place for which the server waits to hear that we have it for good.
     owed: Option<FilePosition>,
-    /// How long it waits for more to come beside that.
-    ack_wait: Duration,
     /// Whether commits wait for us, where the policy wants that.
     watch: Option<Watch>,
     told: Option<Instant>,
@@ -104,9 +97,8 @@ impl<'a> Follower<'a> {
             tail: None,
             is_same: false,
             offset: 0,
-            synced: Instant::now(),
+            due: Due::new(),
             owed: None,
-            ack_wait: ACK_EVERY,
             watch: None,
             told: None,
             followed: Followed::default(),
@@ -184,7 +176,7 @@ impl<'a> Follower<'a> {
         let path = self.spool.file(number, &from.file);
         let tail = if path.exists() {
             let durable = self.spool.chain().segment(number, &from.file).map_or(0, |segment| segment.bytes);
-            Tail::resume(&path, &from.file, carried, durable)?
+            Tail::resume(&path, &from.file, self.spool.scan(number, &from.file, carried)?, durable)?
         } else {
             self.spool.make_epoch(number)?;
             Tail::create(&path, &from.file, carried)?
@@ -211,12 +203,13 @@ impl<'a> Follower<'a> {
 
     fn take_all(&mut self, mut stream: BinlogStream, until: Until) -> Result<(), Broken> {
         loop {
-            let wait = if self.owed.is_some() { self.ack_wait } else { SYNC_EVERY };
-            if self.is_unsettled() && (stream.is_drained() || self.synced.elapsed() >= wait) {
+            // Read once for each event: it would else cost as much as the event.
+            let now = Instant::now();
+            if self.is_unsettled() && self.is_due(now, &mut stream)? {
                 self.acknowledge(&mut stream)?;
             }
             if until == Until::Stopped
-                && let Some(told) = self.asker.turn(&self.capture.server, self.run)
+                && let Some(told) = self.asker.turn(now, &self.capture.server, self.run)
             {
                 self.learn(told)?;
             }
@@ -228,7 +221,7 @@ impl<'a> Follower<'a> {
                     return Ok(());
                 }
             }
-            self.tell()?;
+            self.tell(now)?;
             match stream.next().map_err(CaptureError::Stream)? {
                 Next::File(at) if self.is_enough(&at, until) => {
                     self.followed.has_more = true;
@@ -382,9 +375,13 @@ impl<'a> Follower<'a> {
         self.owed.is_some() || self.tail.as_ref().is_some_and(|tail| tail.is_dirty)
     }
 
+    fn is_due(&mut self, now: Instant, stream: &mut BinlogStream) -> Result<bool, CaptureError> {
+        self.due.is_now(now, self.owed.is_some(), stream).map_err(CaptureError::Stream)
+    }
+
     /// Makes what came durable, and says so in the chain.
     fn settle(&mut self) -> Result<(), CaptureError> {
-        self.synced = Instant::now();
+        self.due.settled();
         let Some(tail) = &mut self.tail else { return Ok(()) };
         tail.sync()?;
         let segment = tail.scan.segment(tail.name(), false);
@@ -401,19 +398,20 @@ impl<'a> Follower<'a> {
     fn keep(&mut self) -> Result<(), CaptureError> {
         if let Some(tail) = &mut self.tail {
             tail.cut()?;
-            self.settle()?;
         }
+        self.settle()?;
+        self.tail.iter().for_each(|tail| self.spool.remember(tail.name(), tail.scan.clone()));
         self.spool.change(|_| ())?;
         self.followed.as_of = self.spool.chain().as_of;
         self.told = None;
-        self.tell()
+        self.tell(Instant::now())
     }
 
-    fn tell(&mut self) -> Result<(), CaptureError> {
-        if self.told.is_some_and(|told| told.elapsed() < TELL_EVERY) {
+    fn tell(&mut self, now: Instant) -> Result<(), CaptureError> {
+        if self.told.is_some_and(|told| now.duration_since(told) < TELL_EVERY) {
             return Ok(());
         }
-        self.told = Some(Instant::now());
+        self.told = Some(now);
         let (file, offset) =
             self.tail.as_ref().map_or((String::new(), 0), |tail| (tail.name().to_owned(), tail.scan.bytes));
         let as_of = self.spool.chain().as_of;

@@ -23,8 +23,10 @@ impl Goal {
     /// Tells whether a segment is as far as the server was.
     pub(super) fn is_reached(&self, tail: Option<&Tail>) -> bool {
         let Some(tail) = tail else { return false };
+        if tail.name() == self.file {
+            return tail.scan.bytes >= self.bytes;
+        }
         let numbers = number_of(tail.name()).zip(number_of(&self.file));
-        let is_past = numbers.is_some_and(|(own, end)| own.0 == end.0 && own.1 > end.1);
-        is_past || (tail.name() == self.file && tail.scan.bytes >= self.bytes)
+        numbers.is_some_and(|(own, end)| own.0 == end.0 && own.1 > end.1)
     }
 }

@@ -4,7 +4,7 @@ use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
@@ -25,8 +25,18 @@ pub struct Spool {
     dir: PathBuf,
     chain: Mutex<Chain>,
     progress: Mutex<Progress>,
+    /// The newest segment as far as its file was written or read by us.
+    newest: Mutex<Option<Newest>>,
     /// The kernel drops it when the process ends, however it ends.
     _lock: File,
+}
+
+/// What is known of a segment's file, which nobody else writes.
+#[derive(Debug)]
+struct Newest {
+    epoch: u32,
+    file: String,
+    scan: Scan,
 }
 
 /// How far a capture has come: for `bkp status`, beside a capture that goes on.
@@ -64,14 +74,17 @@ impl Spool {
         let mut chain = read_chain(&dir)?.unwrap_or_else(|| Chain::new(&capture.source));
         claim(&mut chain, capture, &dir)?;
         // The chain is written at a file's begin and end: after an unclean death the file itself tells of what came since.
-        if let Some(path) = read_newest(&dir, &mut chain)? {
+        let newest = read_newest(&dir, &mut chain)?;
+        if let Some(Newest { epoch, file, .. }) = &newest {
+            let path = segment_path(&dir, *epoch, file);
             let synced = File::open(&path).and_then(|file| file.sync_data());
             synced.map_err(|error| failed("sync", &path, error))?;
             write_json(&dir.join(CHAIN), &chain, Durable::Yes)?;
         }
         // What an earlier run told of itself; where it is unreadable, this one tells anew.
         let progress = read_json(&dir.join(PROGRESS)).ok().flatten().unwrap_or_default();
-        Ok(Self { dir, chain: Mutex::new(chain), progress: Mutex::new(progress), _lock: file })
+        let (chain, progress, newest) = (Mutex::new(chain), Mutex::new(progress), Mutex::new(newest));
+        Ok(Self { dir, chain, progress, newest, _lock: file })
     }
 
     /// Reads the chain of a source's spool beside whoever captures; `None` where nothing was captured. What came into the newest
@@ -148,6 +161,24 @@ impl Spool {
         note(&mut self.lock_chain());
     }
 
+    /// Remembers the newest segment as it was written, so that whoever goes on with it need not read it again.
+    pub(crate) fn remember(&self, file: &str, scan: Scan) {
+        let epoch = self.lock_chain().epochs.last().map(|epoch| epoch.number);
+        *self.lock_newest() = epoch.map(|epoch| Newest { epoch, file: file.to_owned(), scan });
+    }
+
+    /// Returns the state of a segment's file after its last whole event: as it is remembered, if nothing has happened to the file, or
+    /// as the file tells.
+    pub(crate) fn scan(&self, epoch: u32, file: &str, carried: Executed) -> Result<Scan, CaptureError> {
+        let path = self.file(epoch, file);
+        let bytes = fs::metadata(&path).map_or(0, |metadata| metadata.len());
+        let newest = self.lock_newest().take();
+        match newest.filter(|newest| newest.epoch == epoch && newest.file == file && newest.scan.bytes == bytes) {
+            Some(newest) => Ok(newest.scan),
+            None => scan(&path, file, carried),
+        }
+    }
+
     /// Tells whoever looks how far the capture has come.
     ///
     /// # Errors
@@ -180,14 +211,18 @@ impl Spool {
         }
     }
 
-    fn lock_chain(&self) -> std::sync::MutexGuard<'_, Chain> {
+    fn lock_chain(&self) -> MutexGuard<'_, Chain> {
         self.chain.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn lock_newest(&self) -> MutexGuard<'_, Option<Newest>> {
+        self.newest.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Reads the newest segment's file again, where it is open and holds more than the chain says. Returns the file if it
+/// Reads the newest segment's file again, where it is open and holds more than the chain says. Returns what it tells if it
 /// does.
-fn read_newest(dir: &Path, chain: &mut Chain) -> Result<Option<PathBuf>, CaptureError> {
+fn read_newest(dir: &Path, chain: &mut Chain) -> Result<Option<Newest>, CaptureError> {
     let Some(epoch) = chain.epochs.last_mut() else { return Ok(None) };
     let (number, product) = (epoch.number, epoch.server.product);
     let before = epoch.segments.iter().rev().nth(1).map(|before| before.executed(product)).transpose()?;
@@ -196,13 +231,16 @@ fn read_newest(dir: &Path, chain: &mut Chain) -> Result<Option<PathBuf>, Capture
     if fs::metadata(&path).map_or(0, |metadata| metadata.len()) <= last.bytes {
         return Ok(None);
     }
-    let scan = Scan::again(&path, before.unwrap_or_else(|| Executed::new(product)));
-    let scan = scan.map_err(|error| CaptureError::Event { file: last.file.clone(), error })?;
-    let is_more = scan.bytes > last.bytes;
-    if is_more {
-        *last = scan.segment(&last.file, false);
+    let scan = scan(&path, &last.file, before.unwrap_or_else(|| Executed::new(product)))?;
+    if scan.bytes <= last.bytes {
+        return Ok(None);
     }
-    Ok(is_more.then_some(path))
+    *last = scan.segment(&last.file, false);
+    Ok(Some(Newest { epoch: number, file: last.file.clone(), scan }))
+}
+
+fn scan(path: &Path, file: &str, carried: Executed) -> Result<Scan, CaptureError> {
+    Scan::again(path, carried).map_err(|error| CaptureError::Event { file: file.to_owned(), error })
 }
 
 /// Makes a chain ours, if it is nobody else's: what is of two databases must not become one history.
@@ -321,20 +359,43 @@ pub(crate) mod tests {
         Capture { policy: "mall".to_owned(), source: "db1".to_owned(), server, plan }
     }
 
+    /// Begins a chain with a segment of which nothing came yet, and returns its file.
+    fn begin(spool: &Spool) -> PathBuf {
+        let server = Origin { product: Product::MySql, version: String::new(), server: "a".to_owned() };
+        let mut epoch = Epoch::new(1, DateTime::UNIX_EPOCH, Beginning::FirstCapture, server);
+        let path = spool.file(1, "b.000001");
+        spool.make_epoch(1).unwrap();
+        let begun = Tail::create(&path, "b.000001", Executed::new(Product::MySql)).unwrap();
+        epoch.segments.push(begun.scan.segment("b.000001", false));
+        spool.change(|chain| chain.epochs.push(epoch)).unwrap();
+        path
+    }
+
+    #[test]
+    fn what_we_know_of_the_newest_file_is_not_read_again_unless_the_file_has_changed() {
+        let dir = tempfile::tempdir().unwrap();
+        let spool = Spool::open(&capture(dir.path())).unwrap();
+        let path = begin(&spool);
+        let whole = [&MAGIC[..], &format()].concat();
+        fs::write(&path, &whole).unwrap();
+        let scan = |file: &str| spool.scan(1, file, Executed::new(Product::MySql));
+        let known = scan("b.000001").unwrap();
+        assert_eq!(known.bytes, whole.len() as u64);
+        spool.remember("b.000001", known.clone());
+        // It would be no binlog.
+        fs::write(&path, vec![7; whole.len()]).unwrap();
+        assert_eq!(scan("b.000001").unwrap().bytes, known.bytes);
+        for (file, bytes) in [("b.000002", whole.len()), ("b.000001", whole.len() - 1), ("b.000001", whole.len() + 1)] {
+            spool.remember("b.000001", known.clone());
+            fs::write(spool.file(1, file), vec![7; bytes]).unwrap();
+            assert!(scan(file).is_err(), "{file} of {bytes} bytes");
+        }
+    }
+
     #[test]
     fn after_an_unclean_death_the_chain_knows_what_was_durable() {
         let dir = tempfile::tempdir().unwrap();
-        let file = {
-            let spool = Spool::open(&capture(dir.path())).unwrap();
-            let server = Origin { product: Product::MySql, version: String::new(), server: "a".to_owned() };
-            let mut epoch = Epoch::new(1, DateTime::UNIX_EPOCH, Beginning::FirstCapture, server);
-            let path = spool.file(1, "b.000001");
-            spool.make_epoch(1).unwrap();
-            let begun = Tail::create(&path, "b.000001", Executed::new(Product::MySql)).unwrap();
-            epoch.segments.push(begun.scan.segment("b.000001", false));
-            spool.change(|chain| chain.epochs.push(epoch)).unwrap();
-            path
-        };
+        let file = begin(&Spool::open(&capture(dir.path())).unwrap());
         let head = [&MAGIC[..], &format()].concat();
         let whole = [&head[..], &event(Kind::QUERY, b"durable", head.len() as u64)].concat();
         fs::write(file, [&whole[..], b"a piece of the next"].concat()).unwrap();

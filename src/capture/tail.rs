@@ -74,10 +74,9 @@ impl Tail {
         })
     }
 
-    /// Goes on with a file that an earlier run left, after its last whole event.
+    /// Goes on with a file that is there, after its last whole event, up to which `scan` has it.
     /// Up to `durable`, its bytes are known to be on the disk.
-    pub(crate) fn resume(path: &Path, name: &str, carried: Executed, durable: u64) -> Result<Self, CaptureError> {
-        let scan = Scan::again(path, carried).map_err(|error| CaptureError::Event { file: name.to_owned(), error })?;
+    pub(crate) fn resume(path: &Path, name: &str, scan: Scan, durable: u64) -> Result<Self, CaptureError> {
         let opened = OpenOptions::new().write(true).open(path);
         let file = opened.map_err(|error| failed("write", path, error))?;
         let (path, name) = (path.to_owned(), name.to_owned());
@@ -312,7 +311,8 @@ pub(crate) mod tests {
         let first = event(Kind::QUERY, b"the first", head.len() as u64);
         let second = event(Kind::QUERY, b"the second", (head.len() + first.len()) as u64);
         let whole = [&head[..], &first].concat();
-        let resume = || Tail::resume(&path, "b.000001", Executed::new(Product::MySql), 0).unwrap();
+        let scan = || Scan::again(&path, Executed::new(Product::MySql)).unwrap();
+        let resume = || Tail::resume(&path, "b.000001", scan(), 0).unwrap();
         for kept in 0..second.len() {
             std::fs::write(&path, [&whole[..], &second[..kept]].concat()).unwrap();
             let mut tail = resume();

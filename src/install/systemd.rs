@@ -1,5 +1,6 @@
 //! The service and its timer for systemd, and the daemon's service where a binlog is captured, with no more rights than they need.
 
+use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
@@ -151,6 +152,10 @@ fn daemon(setup: &Setup<'_>) -> Result<String, InstallError> {
     text.push_str(
         "# A server forgets its binlogs: it is started again for as long as it takes.\nStartLimitIntervalSec=0\n",
     );
+    text.push_str("# Nothing is spooled beneath a mount that is not there. The repository may be missing meanwhile.\n");
+    for path in kept_places(setup) {
+        writeln!(text, "RequiresMountsFor={}", quoted(&path)?).ok();
+    }
     text.push_str("\n[Service]\nType=notify\n");
     writeln!(text, "ExecStart={}", command(setup, "daemon")?).ok();
     text.push_str(DAEMON_MANNERS);
@@ -269,9 +274,10 @@ fn add_places(setup: &Setup<'_>, text: &mut String) -> Result<(), InstallError> 
 
 fn written_places(setup: &Setup<'_>) -> Vec<PathBuf> {
     let policy = setup.policy;
-    let mut places = vec![policy.repository.path.clone(), policy.state_dir.clone(), policy.report_dir()];
+    let mut places = vec![policy.repository.path.clone()];
+    places.extend(kept_places(setup));
+    places.push(policy.report_dir());
     places.extend(policy.drill.work_dir.clone());
-    places.extend(policy.mysql.values().filter_map(|source| source.binlog.as_ref()).map(|plan| plan.spool.clone()));
     places.extend(policy.copies.iter().filter_map(|copy| match &copy.place {
         CopyTarget::Dir(dir) => Some(dir.clone()),
         CopyTarget::S3(_) => None,
@@ -280,12 +286,17 @@ fn written_places(setup: &Setup<'_>) -> Vec<PathBuf> {
     let outer = |path: &PathBuf| !places.iter().any(|other| other != path && path.starts_with(other));
     let mut outermost: Vec<PathBuf> = Vec::new();
     for place in places.iter().filter(|path| outer(path)) {
-        // Several databases may have one spool.
         if !outermost.contains(place) {
             outermost.push(place.clone());
         }
     }
     outermost
+}
+
+/// Returns where is kept what a run leaves to the next: the state, and the spools. Several databases may have one.
+fn kept_places(setup: &Setup<'_>) -> BTreeSet<PathBuf> {
+    let plans = setup.policy.mysql.values().filter_map(|source| source.binlog.as_ref());
+    [setup.policy.state_dir.clone()].into_iter().chain(plans.map(|plan| plan.spool.clone())).collect()
 }
 
 /// Tells whether the policy needs the machine's own /tmp or /var/tmp: a server's socket, a tree, a place.

@@ -201,6 +201,9 @@ fn a_captured_binlog_has_a_daemon_that_systemd_watches() {
         After=network-online.target remote-fs.target mariadb.service mysql.service
         # A server forgets its binlogs: it is started again for as long as it takes.
         StartLimitIntervalSec=0
+        # Nothing is spooled beneath a mount that is not there. The repository may be missing meanwhile.
+        RequiresMountsFor=/var/lib/bkp/mall
+        RequiresMountsFor=/var/lib/bkp/mall/binlog
 
         [Service]
         Type=notify

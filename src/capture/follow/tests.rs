@@ -1,5 +1,6 @@
 //! A server's part is played by hand: packets over a pair of sockets.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{Read as _, Write as _};
 use std::net::Shutdown;
@@ -8,6 +9,7 @@ use std::thread;
 use std::time::Duration;
 
 use super::*;
+use crate::capture::due::{GATHER, SYNC_EVERY};
 use crate::capture::spool::tests::capture;
 use crate::capture::tail::tests::{event, format};
 use crate::mysql::binlog::{Kind, MAGIC, flag};
@@ -34,7 +36,7 @@ impl Peer {
         let payload = [&[0x00], mark, event].concat();
         let length = u32::try_from(payload.len()).unwrap().to_le_bytes();
         self.packets.extend([&length[..3], &[self.sequence], &payload].concat());
-        self.sequence = if wants_ack { 1 } else { self.sequence + 1 };
+        self.sequence = if wants_ack { 1 } else { self.sequence.wrapping_add(1) };
     }
 
     /// A file begins: a rotate event that is made up, and the file's own first one. Returns what the file holds then.
@@ -111,10 +113,38 @@ fn what_came_together_is_made_durable_together_and_acknowledged_in_one_word() {
         peer.rest()
     });
     // However slow this machine is.
-    let patient = |follower: &mut Follower<'_>, _: &Spool| follower.ack_wait = Duration::MAX;
+    let patient = |follower: &mut Follower<'_>, _: &Spool| follower.due.ack_wait = Duration::MAX;
     let (ended, _) = followed(stream, Until::Stopped, patient, dir.path());
     assert!(matches!(ended, Err(Broken::Error(CaptureError::Stream(_)))), "the server went");
     assert_eq!(listener.join().unwrap(), b"", "no other word");
+}
+
+#[test]
+fn small_events_that_nobody_waits_for_are_made_durable_together_and_soon() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut peer, stream) = Peer::pair(false);
+    let mut file = peer.begin("b.000001");
+    peer.send();
+    let path = dir.path().join("db1/1/b.000001");
+    let server = thread::spawn(move || {
+        let (began, mut sizes) = (Instant::now(), BTreeSet::new());
+        // It never pauses.
+        while began.elapsed() < SYNC_EVERY * 3 {
+            peer.packets.clear();
+            peer.grow(&mut file, false);
+            peer.send();
+            thread::sleep(Duration::from_millis(1));
+            sizes.insert(fs::metadata(&path).map_or(0, |metadata| metadata.len()));
+        }
+        (sizes, began.elapsed())
+    });
+    let (ended, _) = followed(stream, Until::Stopped, |_, _| (), dir.path());
+    assert!(matches!(ended, Err(Broken::Error(CaptureError::Stream(_)))), "the server went");
+    let (sizes, time) = server.join().unwrap();
+    // Those of a file that is not there yet, that has begun, and that has the first events.
+    assert!(sizes.len() > 3, "nothing more was durable after {time:?}: {sizes:?}");
+    let most = time.as_millis() / GATHER.as_millis() + 3;
+    assert!(sizes.len() as u128 <= most, "{} syncs in {time:?}", sizes.len());
 }
 
 #[test]

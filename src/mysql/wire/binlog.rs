@@ -312,6 +312,21 @@ impl BinlogStream {
         }
     }
 
+    /// Tells whether the server may wait for us to say that we have an event.
+    #[must_use]
+    pub fn is_semi_sync(&self) -> bool {
+        self.semi_sync != SemiSync::Off
+    }
+
+    /// Gives small events a while to come together, where [`BinlogStream::is_drained`]. Returns whether some came; that the stream
+    /// ended or is broken, [`BinlogStream::next`] tells.
+    ///
+    /// # Errors
+    /// Where the connection cannot be asked.
+    pub fn gather(&mut self, wait: Duration) -> Result<bool, WireError> {
+        self.wire.stream.gather(wait)
+    }
+
     /// Tells whether [`BinlogStream::next`] has to wait for the server.
     #[must_use]
     pub fn is_drained(&self) -> bool {

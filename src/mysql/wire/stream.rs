@@ -27,6 +27,10 @@ const PAYLOAD_BYTES_MAX: usize = 1 << 30;
 /// What a connection holds of bytes read ahead: a few thousand rows at each system call.
 const BUFFER_BYTES: usize = 256 * 1024;
 
+/// A stream that brought so much at once needs no time to come together: a socket holds little, and the server would wait for us.
+/// A server that is behind writes so much at once.
+const GATHERED_BYTES: usize = 16 * 1024;
+
 /// Buffers that a large row has grown past this are given back.
 const BUFFER_BYTES_KEPT: usize = 4 * 1024 * 1024;
 
@@ -47,6 +51,15 @@ impl Socket {
                 socket.set_read_timeout(Some(SLICE))?;
                 socket.set_write_timeout(Some(SLICE))
             }
+        }
+    }
+}
+
+impl Socket {
+    fn set_nonblocking(&self, is_so: bool) -> io::Result<()> {
+        match self {
+            Self::Tcp(socket) => socket.set_nonblocking(is_so),
+            Self::Unix(socket) => socket.set_nonblocking(is_so),
         }
     }
 }
@@ -90,6 +103,26 @@ impl Channel {
         }
     }
 
+    /// Reads what is there and has room, and waits for nothing. An end or an error is told by the next read.
+    fn read_ready(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.set_nonblocking(true)?;
+        let mut count = 0;
+        // TLS hands out a record at a time.
+        while let Ok(more @ 1..) = self.read(&mut buffer[count..]) {
+            count += more;
+        }
+        self.set_nonblocking(false)?;
+        Ok(count)
+    }
+
+    fn set_nonblocking(&self, is_so: bool) -> io::Result<()> {
+        match self {
+            Self::Plain(socket) => socket.set_nonblocking(is_so),
+            Self::Tls(stream) => stream.sock.set_nonblocking(is_so),
+            Self::None => Ok(()),
+        }
+    }
+
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         match self {
             Self::Plain(socket) => socket.write(bytes),
@@ -112,6 +145,8 @@ pub(crate) struct PacketStream {
     buffer: Vec<u8>,
     start: usize,
     end: usize,
+    /// What came together when the stream was last left time for that.
+    gathered: usize,
     /// A payload of several packets.
     joined: Vec<u8>,
     sequence: u8,
@@ -126,6 +161,7 @@ impl PacketStream {
             buffer: vec![0; BUFFER_BYTES],
             start: 0,
             end: 0,
+            gathered: 0,
             joined: Vec::new(),
             sequence: 0,
             cancel,

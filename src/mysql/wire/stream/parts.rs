@@ -1,7 +1,9 @@
 //! A payload that is taken in parts: an event of a binlog may be 1 GiB, and nobody has to hold it.
 
+use std::time::Duration;
+
 use crate::mysql::wire::error::WireError;
-use crate::mysql::wire::stream::{CONTINUED, PacketStream};
+use crate::mysql::wire::stream::{CONTINUED, GATHERED_BYTES, PacketStream};
 
 /// What is still to be read of a payload. It is of the stream that began it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,6 +57,19 @@ impl PacketStream {
         self.start == self.end
     }
 
+    /// Gives what comes in small pieces a while to come together, and takes in what is there then. Returns false where nothing is; that
+    /// the stream is broken, the next read tells. To be called where the stream is drained.
+    pub(crate) fn gather(&mut self, wait: Duration) -> Result<bool, WireError> {
+        if self.gathered < GATHERED_BYTES {
+            std::thread::sleep(wait);
+        }
+        self.make_room(0);
+        let read = self.channel.read_ready(&mut self.buffer[self.end..]);
+        self.gathered = read.map_err(|error| WireError::Lost { error })?;
+        self.end += self.gathered;
+        Ok(self.gathered > 0)
+    }
+
     fn advance(&mut self, rest: &mut Rest, count: usize) -> &[u8] {
         rest.length -= count;
         self.start += count;
@@ -74,7 +89,6 @@ impl Rest {
 mod tests {
     use std::io::Write as _;
     use std::os::unix::net::UnixStream;
-    use std::time::Duration;
 
     use tokio_util::sync::CancellationToken;
 
@@ -124,5 +138,36 @@ mod tests {
         theirs.write_all(&packet(4, b"ab")).expect("written");
         let mut rest = stream.begin().expect("a payload");
         assert!(matches!(stream.head(&mut rest, 3), Err(WireError::Protocol { .. })));
+    }
+
+    #[test]
+    fn what_came_in_pieces_is_taken_in_together_and_nothing_is_waited_for() {
+        let (mut theirs, ours) = UnixStream::pair().expect("a pair of sockets");
+        let mut stream = PacketStream::new(Socket::Unix(ours), CancellationToken::new(), Duration::from_secs(2));
+        let gather = |stream: &mut PacketStream| stream.gather(Duration::ZERO).expect("a look");
+        assert!(!gather(&mut stream), "nothing came yet");
+        for sequence in 0..3 {
+            theirs.write_all(&packet(sequence, b"piece")).expect("written");
+        }
+        assert!(gather(&mut stream));
+        for _ in 0..3 {
+            assert!(!stream.is_drained());
+            assert_eq!(read_all(&mut stream).0, b"pie");
+        }
+        assert!(stream.is_drained());
+        drop(theirs);
+        assert!(!gather(&mut stream), "nor will anything come");
+        assert!(matches!(stream.begin(), Err(WireError::Closed)));
+    }
+
+    #[test]
+    fn a_stream_that_brings_much_at_once_is_not_left_waiting() {
+        let (mut theirs, ours) = UnixStream::pair().expect("a pair of sockets");
+        let mut stream = PacketStream::new(Socket::Unix(ours), CancellationToken::new(), Duration::from_secs(2));
+        for (sequence, wait) in [(0, Duration::ZERO), (1, Duration::from_hours(1))] {
+            theirs.write_all(&packet(sequence, &[7; GATHERED_BYTES])).expect("written");
+            assert!(stream.gather(wait).expect("a look"));
+            read_all(&mut stream);
+        }
     }
 }
