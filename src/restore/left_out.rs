@@ -190,7 +190,7 @@ mod tests {
         let extent = Extent { schemas: Vec::new(), exclude: vec!["mall.logs".to_owned()] };
         for verb in [Verb::Rename, Verb::Drop, Verb::Alter, Verb::Update] {
             let told = taken(&extent, &[("mall", "logs", statement(verb)), ("mall", "orders", statement(verb))]);
-            assert!(told.unwrap_err().contains("both `mall.orders` and `mall.logs`"), "{verb}");
+            assert!(told.unwrap_err().contains("both `mall`.`orders` and `mall`.`logs`"), "{verb}");
         }
         let both = [("mall", "logs", statement(Verb::Alter)), ("mall", "orders", rows())];
         assert_eq!(taken(&extent, &both).unwrap(), places(&[("mall", "logs")]));

@@ -71,7 +71,7 @@ pub(super) fn notes(text: &mut String, plan: &ReplayPlan) {
 
 /// Writes a table, or all of a schema.
 fn name((schema, table): &(String, String)) -> String {
-    shown(&format!("{schema}.{}", if table.is_empty() { "*" } else { table })).to_string()
+    shown(format!("{schema}.{}", if table.is_empty() { "*" } else { table }))
 }
 
 fn place(place: &Position) -> String {
