@@ -427,7 +427,10 @@ impl Target {
             return Err(ReplayError::Served(text));
         }
         match (status.receive_error(), source.insecure()) {
-            (Some((text, _)), Some(heard)) if reached.elapsed() > INSECURE_MAX => {
+            (Some((text, _)), heard)
+                if reached.elapsed() > INSECURE_MAX && (heard.is_some() || text.contains("SSL connection error")) =>
+            {
+                let heard = heard.unwrap_or_else(|| "it was let in, and hung up".to_owned());
                 Err(ReplayError::Insecure { text: text.to_owned(), heard })
             }
             (Some((text, has_stopped)), _) if has_stopped || reached.elapsed() > UNREACHED_MAX => {
