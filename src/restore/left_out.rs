@@ -8,8 +8,8 @@ use std::fs::File;
 use std::io::BufReader;
 
 use crate::event::Unit;
-use crate::mysql::binlog::{Changes, TableName as Named, Touched, Transaction, Transactions, Verb};
-use crate::mysql::manifest::{Extent, Manifest};
+use crate::mysql::binlog::{Changes, Ending, Group, TableName as Named, Touched, Transaction, Transactions, Verb};
+use crate::mysql::manifest::{Extent, Manifest, Product};
 use crate::mysql::sql;
 use crate::policy::{MysqlSource, Policy};
 use crate::replay::{Filter, ReplayError, ReplayPlan};
@@ -77,7 +77,9 @@ fn scan(plan: &ReplayPlan, extent: &Extent, run: &Run) -> Result<Passed, Restore
                 break;
             }
             if group.begin >= from {
-                take(&mut passed, &changes, extent).map_err(|why| {
+                let taken = take(&mut passed, &changes, extent);
+                let gone_by = taken.and_then(|()| passes_xa(&group, &changes, extent, plan.feed.product));
+                gone_by.map_err(|why| {
                     let gtid = group.gtid.map(|gtid| format!(" ({gtid})")).unwrap_or_default();
                     let place = format!("{}:{}", segment.name, group.begin);
                     RestoreError::LeftOut(format!("the transaction at {place}{gtid} {why}"))
@@ -89,15 +91,28 @@ fn scan(plan: &ReplayPlan, extent: &Extent, run: &Run) -> Result<Passed, Restore
     Ok(passed)
 }
 
+/// Refuses an XA transaction of which nothing is left: a MySQL stops at the end of it.
+fn passes_xa(group: &Group, changes: &Changes, extent: &Extent, product: Product) -> Result<(), String> {
+    let is_prepared = group.ending == Ending::Prepare && product == Product::MySql;
+    if is_prepared && !changes.tables.is_empty() && changes.tables.keys().all(|name| is_left_out(extent, name)) {
+        return Err(
+            "is an XA transaction of what was left out of the dump alone, which MySQL does not pass over".to_owned()
+        );
+    }
+    Ok(())
+}
+
+fn is_left_out(extent: &Extent, name: &Named) -> bool {
+    let is_own = SYSTEM_SCHEMAS.iter().any(|own| name.schema.eq_ignore_ascii_case(own));
+    !is_own && extent.leaves_out(&name.schema, &name.table)
+}
+
 /// Notes what a transaction changes of what was left out.
 fn take(passed: &mut Passed, changes: &Changes, extent: &Extent) -> Result<(), String> {
     if changes.are_tables_more {
         return Err("changes tables that cannot be told, or more than can be".to_owned());
     }
-    let is_left_out = |name: &Named| {
-        let is_own = SYSTEM_SCHEMAS.iter().any(|own| name.schema.eq_ignore_ascii_case(own));
-        !is_own && extent.leaves_out(&name.schema, &name.table)
-    };
+    let is_left_out = |name: &Named| is_left_out(extent, name);
     let by_statement = || changes.tables.iter().filter(|(_, touched)| !touched.verbs.is_empty()).map(|(name, _)| name);
     let mixed = (by_statement().find(|name| is_left_out(name)), by_statement().find(|name| !is_left_out(name)));
     if let (Some(left), Some(kept)) = mixed {
@@ -144,6 +159,7 @@ async fn refuse_acting(dump: &dyn DumpReader, passed: &Passed) -> Result<(), Res
 #[allow(clippy::unwrap_used, reason = "a test may panic")]
 mod tests {
     use super::*;
+    use crate::mysql::binlog::Clock;
 
     fn changes(touched: &[(&str, &str, Touched)]) -> Changes {
         let name = |schema: &str, table: &str| Named { schema: schema.to_owned(), table: table.to_owned() };
@@ -183,6 +199,28 @@ mod tests {
         assert_eq!(taken(&extent, &[("mall", "", statement(Verb::Drop))]).unwrap(), places(&[]));
         let tmp = Extent { schemas: Vec::new(), exclude: vec!["tmp.*".to_owned()] };
         assert_eq!(taken(&tmp, &[("tmp", "a", rows()), ("blog", "posts", rows())]).unwrap(), places(&[("tmp", "")]));
+    }
+
+    #[test]
+    fn an_xa_transaction_of_nothing_else_is_refused_on_mysql() {
+        let extent = Extent { schemas: Vec::new(), exclude: vec!["mall.logs".to_owned()] };
+        let committed = "2026-05-01T03:00:00Z".parse().unwrap();
+        let group = |ending| Group {
+            gtid: None,
+            begin: 4,
+            end: 9,
+            committed,
+            clock: Clock::Server,
+            ending,
+            xid: None,
+            server_id: 1,
+        };
+        let logs = changes(&[("mall", "logs", rows())]);
+        let both = changes(&[("mall", "logs", rows()), ("mall", "orders", rows())]);
+        let told = |ending, changes: &Changes, product| passes_xa(&group(ending), changes, &extent, product).is_err();
+        assert!(told(Ending::Prepare, &logs, Product::MySql));
+        assert!(!told(Ending::Prepare, &both, Product::MySql) && !told(Ending::Commit, &logs, Product::MySql));
+        assert!(!told(Ending::Prepare, &logs, Product::MariaDb));
     }
 
     #[test]
