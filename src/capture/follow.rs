@@ -230,7 +230,7 @@ impl<'a> Follower<'a> {
                 Next::File(at) => self.enter(&at)?,
                 Next::Format(header) => self.check_same(header)?,
                 Next::Event(header) => {
-                    if self.owed.is_some() && header.length >= ACK_BEFORE_BYTES {
+                    if self.is_unsettled() && header.length >= ACK_BEFORE_BYTES {
                         self.acknowledge(&mut stream)?;
                     }
                     self.event(header, &mut stream)?;
@@ -412,9 +412,11 @@ impl<'a> Follower<'a> {
             return Ok(());
         }
         self.told = Some(now);
-        let (file, offset) =
-            self.tail.as_ref().map_or((String::new(), 0), |tail| (tail.name().to_owned(), tail.scan.bytes));
-        let as_of = self.spool.chain().as_of;
+        // As far as it is durable.
+        let chain = self.spool.chain();
+        let newest = chain.epochs.last().and_then(|epoch| epoch.segments.last());
+        let (file, offset) = newest.map_or((String::new(), 0), |segment| (segment.file.clone(), segment.bytes));
+        let as_of = chain.as_of;
         self.spool.tell(|progress| {
             (progress.as_of, progress.file, progress.offset, progress.error) = (as_of, file, offset, None);
             progress.commits_wait = self.watch.as_ref().map(|watch| watch.told().clone());

@@ -96,9 +96,9 @@ pub(super) fn filter(product: Product, filter: &Filter) -> Vec<String> {
     filter.statements(product, NAME)
 }
 
-/// Returns the statements that take a filter back before our channel goes.
-pub(super) fn unfilter(product: Product, filter: &Filter) -> Vec<String> {
-    filter.undo(product, NAME)
+/// Returns the statements that leave no filter behind, before our channel goes.
+pub(super) fn unfilter(product: Product) -> Vec<String> {
+    Filter::undo(product, NAME)
 }
 
 pub(super) fn start(product: Product) -> String {

@@ -31,7 +31,7 @@ impl Filter {
     /// Returns the statements that set it for a channel whose applier stands still.
     pub(super) fn statements(&self, product: Product, channel: &str) -> Vec<String> {
         let lists = match (self, product) {
-            (Self::Everything, _) => return Vec::new(),
+            (Self::Everything, _) => return Self::undo(product, channel),
             (Self::Only(tables), Product::MySql) => {
                 tables.iter().map(|(schema, table)| sql::qualified(schema, table)).collect::<Vec<_>>()
             }
@@ -55,12 +55,15 @@ impl Filter {
         }
     }
 
-    /// Returns the statements that take it back, as long as the channel is there. A MySQL forgets it with the channel.
-    pub(super) fn undo(&self, product: Product, channel: &str) -> Vec<String> {
-        match (self, product) {
-            (Self::Everything, _) | (_, Product::MySql) => Vec::new(),
-            (Self::Only(_), Product::MariaDb) => of_connection(channel, "replicate_do_table", ""),
-            (Self::AllBut(_), Product::MariaDb) => of_connection(channel, "replicate_wild_ignore_table", ""),
+    /// Returns the statements that leave no filter, as long as the channel is there. A MySQL forgets them with the channel, a MariaDB
+    /// keeps those of a name.
+    pub(super) fn undo(product: Product, channel: &str) -> Vec<String> {
+        match product {
+            Product::MySql => Vec::new(),
+            Product::MariaDb => {
+                let of = |name| of_connection(channel, name, "");
+                [of("replicate_do_table"), of("replicate_wild_ignore_table")].concat()
+            }
         }
     }
 }
@@ -114,7 +117,7 @@ mod tests {
             filter.statements(Product::MariaDb, "bkp")[1],
             "SET GLOBAL replicate_do_table = 'mall.orders,mall.it`s'"
         );
-        assert_eq!(filter.undo(Product::MariaDb, "bkp")[1], "SET GLOBAL replicate_do_table = ''");
+        assert_eq!(Filter::undo(Product::MariaDb, "bkp")[1], "SET GLOBAL replicate_do_table = ''");
         assert_eq!(Filter::Everything.statements(Product::MySql, "bkp"), [""; 0]);
     }
 }

@@ -315,7 +315,7 @@ impl Standing {
     pub async fn end_promotion(mut self, record: &Record) -> Result<Replayed, ReplayError> {
         settings::half_open(&mut self.conn, self.target.product).await?;
         let mut replayed = Replayed { executed: self.executed().await?.to_string(), ..Replayed::default() };
-        self.target.finish(&mut self.conn, &Filter::Everything, record, &mut replayed).await?;
+        self.target.finish(&mut self.conn, record, &mut replayed).await?;
         self.conn.disconnect().await.ok();
         Ok(replayed)
     }

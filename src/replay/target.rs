@@ -18,7 +18,6 @@ use crate::replay::ask::{self, gtid_executed, slave_pos};
 use crate::replay::channel::{self, From, Whom};
 use crate::replay::cover::Cover;
 use crate::replay::feed::Feed;
-use crate::replay::filter::Filter;
 use crate::replay::fitness;
 use crate::replay::plan::ReplayPlan;
 use crate::replay::record::{self, Record, Standby};
@@ -210,7 +209,7 @@ impl Target {
             self.say_dumped(conn, plan).await?;
         }
         replayed.executed = self.compare(conn, plan).await?;
-        self.finish(conn, &plan.filter, &record, &mut replayed).await?;
+        self.finish(conn, &record, &mut replayed).await?;
         replayed.took = run.clock.instant().duration_since(began);
         Ok(replayed)
     }
@@ -351,10 +350,10 @@ impl Target {
     }
 
     /// Takes the filter back: a MariaDB keeps that of a name for whoever comes by the name again.
-    async fn unfilter(&self, conn: &mut Conn, filter: &Filter) -> Result<(), ReplayError> {
+    async fn unfilter(&self, conn: &mut Conn) -> Result<(), ReplayError> {
         if self.status(conn).await?.is_some() {
             self.stop(conn).await?;
-            for statement in channel::unfilter(self.product, filter) {
+            for statement in channel::unfilter(self.product) {
                 conn.query_drop(statement)
                     .await
                     .map_err(ReplayError::at("take the target's replication filter back"))?;
@@ -469,12 +468,11 @@ impl Target {
     pub(super) async fn finish(
         &self,
         conn: &mut Conn,
-        filter: &Filter,
         record: &Record,
         replayed: &mut Replayed,
     ) -> Result<(), ReplayError> {
         record::write(conn, &Record { is_over: true, has_begun: true, ..record.clone() }).await?;
-        self.unfilter(conn, filter).await?;
+        self.unfilter(conn).await?;
         self.forget(conn).await?;
         replayed.prepared = ask::prepared(conn).await?;
         let off = "SELECT CONCAT(event_schema, '.', event_name) FROM information_schema.events \

@@ -3,7 +3,7 @@
 //! Rows name their table, so those of what was left out are passed over one by one. A statement is applied whole or not at all: one that
 //! changes some of both cannot be followed.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::BufReader;
 
@@ -19,12 +19,21 @@ use crate::run::Run;
 use crate::source::mysql::SYSTEM_SCHEMAS;
 use crate::target::mysql::{DumpReader, LoadError};
 
+/// What changes rows, and lets triggers and routines change others.
+const ROWS: [Verb; 3] = [Verb::Insert, Verb::Update, Verb::Delete];
+
 /// Read ahead of a file.
 const BUFFER_BYTES: usize = 256 * 1024;
 
-/// What the binlogs change of what the dump has not: a schema and a table in it, or all of a schema. Whether rows that were there
-/// are changed, is told of each.
-type Passed = BTreeMap<(String, String), bool>;
+/// A schema and a table in it, or all of a schema.
+type Place = (String, String);
+
+/// What the binlogs change: of what the dump has not, and of the rest.
+#[derive(Debug, Default)]
+struct Seen {
+    passed: BTreeSet<Place>,
+    kept: BTreeSet<Place>,
+}
 
 /// Refuses a dump that does not say what it lacks, as those of older versions, where the policy leaves something out.
 pub(super) fn refuse_unsaid(policy: &Policy, source: &str, manifest: &Manifest) -> Result<(), RestoreError> {
@@ -36,32 +45,75 @@ pub(super) fn refuse_unsaid(policy: &Policy, source: &str, manifest: &Manifest) 
     Ok(())
 }
 
-/// Returns the filter that passes over what a dump has not and the binlogs of a plan change.
+/// Returns the filter that passes over what a dump has not and the binlogs of a plan change. `has`: the target goes on from an earlier
+/// recovery, and holds these tables.
 ///
 /// # Errors
-/// [`RestoreError::LeftOut`] where what the dump has cannot be followed without the rest.
-pub(super) async fn filter(dump: &dyn DumpReader, plan: &ReplayPlan, run: &Run) -> Result<Filter, RestoreError> {
+/// [`RestoreError::LeftOut`] where what the dump has cannot be followed without the rest, or the target has more than the dump.
+pub(super) async fn filter(
+    dump: &dyn DumpReader,
+    plan: &ReplayPlan,
+    has: &BTreeSet<Place>,
+    run: &Run,
+) -> Result<Filter, RestoreError> {
     let manifest = dump.manifest();
-    if manifest.extent.is_everything() {
+    if manifest.extent.is_everything() || plan.transactions == 0 {
         return Ok(Filter::Everything);
     }
-    let passed = {
+    refuse_keys(dump).await?;
+    let Seen { mut passed, mut kept } = {
         let (plan, extent, run) = (plan.clone(), manifest.extent.clone(), run.clone());
         let scanned = tokio::task::spawn_blocking(move || scan(&plan, &extent, &run));
         scanned.await.map_err(|error| RestoreError::Thread(error.to_string()))??
     };
-    refuse_acting(dump, &passed).await?;
-    if let Some((schema, table)) = passed.keys().find(|(schema, table)| schema.contains(',') || table.contains(',')) {
-        let name = sql::qualified(schema, table);
-        return Err(RestoreError::LeftOut(format!("the name of {name}, which the dump has not, holds a comma")));
+    // Statements that no table is read from may concern them as well: of triggers, and of rights.
+    let excluded = manifest.extent.exclude.iter().filter_map(|pattern| pattern.split_once('.'));
+    passed
+        .extend(excluded.map(|(schema, table)| (schema.to_owned(), if table == "*" { "" } else { table }.to_owned())));
+    kept.extend(manifest.tables.iter().map(|entry| (entry.schema.clone(), entry.name.clone())));
+    for place in &passed {
+        if let Some(other) = kept.iter().find(|other| takes_in(place, other)) {
+            return Err(RestoreError::LeftOut(format!(
+                "the server cannot pass over {} and not {}",
+                named(place),
+                named(other)
+            )));
+        }
+        if let Some(table) = has.iter().find(|table| *table == place || (place.1.is_empty() && table.0 == place.0)) {
+            let why =
+                format!("the target has {}, which was left out of the newer dumps: it would fall behind", named(table));
+            return Err(RestoreError::LeftOut(why));
+        }
+        if place.0.contains(',') || place.1.contains(',') {
+            return Err(RestoreError::LeftOut(format!(
+                "{}, which the dump has not, has a comma in its name",
+                named(place)
+            )));
+        }
     }
-    let places: Vec<_> = passed.into_keys().collect();
+    let places: Vec<_> = passed.into_iter().collect();
     Ok(if places.is_empty() { Filter::Everything } else { Filter::AllBut(places) })
 }
 
+fn named((schema, table): &Place) -> String {
+    if table.is_empty() { sql::ident(schema) } else { sql::qualified(schema, table) }
+}
+
+/// Tells whether the pattern of a place matches a table, too. The servers set it beside `schema.table` as one text, a MariaDB without
+/// regard to case and accents.
+fn takes_in((schema, table): &Place, (other_schema, other): &Place) -> bool {
+    // Which letters count as one, depends on the server: of those with accents, any may be any.
+    let is_vague = |letter: char| !letter.is_ascii() && letter < '\u{590}';
+    let is_same =
+        |(one, other): (char, char)| one.to_lowercase().eq(other.to_lowercase()) || is_vague(one) || is_vague(other);
+    let (pattern, text) = (format!("{schema}.{table}"), format!("{other_schema}.{other}"));
+    let starts = pattern.chars().count() <= text.chars().count() && pattern.chars().zip(text.chars()).all(is_same);
+    starts && (table.is_empty() || pattern.chars().count() == text.chars().count())
+}
+
 /// Reads the transactions that a plan replays. Blocks.
-fn scan(plan: &ReplayPlan, extent: &Extent, run: &Run) -> Result<Passed, RestoreError> {
-    let mut passed = Passed::new();
+fn scan(plan: &ReplayPlan, extent: &Extent, run: &Run) -> Result<Seen, RestoreError> {
+    let mut seen = Seen::default();
     let task = run.events.task("look for what the dump has not", Unit::Bytes, plan.bytes);
     let segments = &plan.feed.segments;
     for (nth, segment) in segments.iter().enumerate() {
@@ -77,7 +129,7 @@ fn scan(plan: &ReplayPlan, extent: &Extent, run: &Run) -> Result<Passed, Restore
                 break;
             }
             if group.begin >= from {
-                let taken = take(&mut passed, &changes, extent);
+                let taken = seen.take(&changes, extent);
                 let gone_by = taken.and_then(|()| passes_xa(&group, &changes, extent, plan.feed.product));
                 gone_by.map_err(|why| {
                     let gtid = group.gtid.map(|gtid| format!(" ({gtid})")).unwrap_or_default();
@@ -88,7 +140,7 @@ fn scan(plan: &ReplayPlan, extent: &Extent, run: &Run) -> Result<Passed, Restore
         }
         task.add(segment.bytes);
     }
-    Ok(passed)
+    Ok(seen)
 }
 
 /// Refuses an XA transaction of which nothing is left: a MySQL stops at the end of it.
@@ -107,49 +159,49 @@ fn is_left_out(extent: &Extent, name: &Named) -> bool {
     !is_own && extent.leaves_out(&name.schema, &name.table)
 }
 
-/// Notes what a transaction changes of what was left out.
-fn take(passed: &mut Passed, changes: &Changes, extent: &Extent) -> Result<(), String> {
-    if changes.are_tables_more {
-        return Err("changes tables that cannot be told, or more than can be".to_owned());
+impl Seen {
+    /// Notes what a transaction changes.
+    fn take(&mut self, changes: &Changes, extent: &Extent) -> Result<(), String> {
+        if changes.are_tables_more {
+            return Err("changes tables that cannot be told, or more than can be".to_owned());
+        }
+        let (left, kept): (Vec<_>, Vec<_>) = changes.tables.iter().partition(|(name, _)| is_left_out(extent, name));
+        let by_statement = |(_, touched): &&(&Named, &Touched)| !touched.verbs.is_empty();
+        let quoted = |name: &Named| sql::qualified(&name.schema, &name.table);
+        if let (Some((left, _)), Some((kept, _))) = (left.iter().find(by_statement), kept.iter().find(by_statement)) {
+            let (left, kept) = (quoted(left), quoted(kept));
+            return Err(format!("changes by statement both {kept} and {left}, which was left out of the dump"));
+        }
+        let has_rows = |(_, touched): &&(&Named, &Touched)| ROWS.iter().any(|verb| touched.verbs.contains(verb));
+        if let Some((name, _)) = left.iter().find(has_rows) {
+            let why = "whose triggers may change others: binlog_format is not ROW";
+            return Err(format!(
+                "changes rows of {}, which was left out of the dump, by statement, {why}",
+                quoted(name)
+            ));
+        }
+        for (name, _) in left {
+            let is_whole = extent.leaves_out(&name.schema, "");
+            let table = if is_whole { String::new() } else { name.table.clone() };
+            self.passed.insert((name.schema.clone(), table));
+        }
+        self.kept.extend(kept.into_iter().map(|(name, _)| (name.schema.clone(), name.table.clone())));
+        Ok(())
     }
-    let is_left_out = |name: &Named| is_left_out(extent, name);
-    let by_statement = || changes.tables.iter().filter(|(_, touched)| !touched.verbs.is_empty()).map(|(name, _)| name);
-    let mixed = (by_statement().find(|name| is_left_out(name)), by_statement().find(|name| !is_left_out(name)));
-    if let (Some(left), Some(kept)) = mixed {
-        let [left, kept] = [left, kept].map(|name| sql::qualified(&name.schema, &name.table));
-        return Err(format!("changes by statement both {kept} and {left}, which was left out of the dump"));
-    }
-    for (name, touched) in changes.tables.iter().filter(|(name, _)| is_left_out(name)) {
-        let is_whole = extent.leaves_out(&name.schema, "");
-        let table = if is_whole { String::new() } else { name.table.clone() };
-        *passed.entry((name.schema.clone(), table)).or_default() |= may_cascade(touched);
-    }
-    Ok(())
 }
 
-/// Tells whether rows that point to a table may have changed with it.
-fn may_cascade(touched: &Touched) -> bool {
-    touched.is_any(&[Verb::Update, Verb::Delete])
-}
-
-/// Refuses where rows of the dump change by foreign keys alone when those change that it has not: on most servers the binlog says
-/// nothing of it.
-async fn refuse_acting(dump: &dyn DumpReader, passed: &Passed) -> Result<(), RestoreError> {
-    if !passed.values().any(|may_cascade| *may_cascade) {
-        return Ok(());
-    }
-    let changes = |(schema, table): &(String, String)| {
-        let is_changed = |table: &str| passed.get(&(schema.clone(), table.to_owned())).is_some_and(|changed| *changed);
-        is_changed(table) || is_changed("")
-    };
-    for entry in &dump.manifest().tables {
+/// Refuses where a table of the dump points to one that it has not. The parent's rows are missing on the target, so that no row can
+/// come; and rows that go or change with the parent's do so without a word in the binlogs of most servers.
+async fn refuse_keys(dump: &dyn DumpReader) -> Result<(), RestoreError> {
+    let Manifest { extent, tables, .. } = dump.manifest();
+    for entry in tables {
         let create = dump.read(&entry.create).await.map_err(|error| Box::new(LoadError::from(error)))?;
-        let parents = family::parents(&String::from_utf8_lossy(&create), &entry.schema);
-        if let Some((schema, table)) = parents.iter().find(|parent| changes(parent)) {
-            return Err(RestoreError::LeftOut(format!(
-                "rows of `{}.{}` go or change with those of `{schema}.{table}`, which the dump has not, by a foreign key",
-                entry.schema, entry.name
-            )));
+        let create = String::from_utf8_lossy(&create);
+        let parent = family::keys(&create, &entry.schema).find(|((schema, table), _)| extent.leaves_out(schema, table));
+        if let Some((parent, _)) = parent {
+            let child = sql::qualified(&entry.schema, &entry.name);
+            let why = format!("{child} points by a foreign key to {}, which was left out of the dump", named(&parent));
+            return Err(RestoreError::LeftOut(why));
         }
     }
     Ok(())
@@ -176,8 +228,8 @@ mod tests {
     }
 
     fn taken(extent: &Extent, touched: &[(&str, &str, Touched)]) -> Result<Vec<(String, String)>, String> {
-        let mut passed = Passed::new();
-        take(&mut passed, &changes(touched), extent).map(|()| passed.into_keys().collect())
+        let mut seen = Seen::default();
+        seen.take(&changes(touched), extent).map(|()| seen.passed.into_iter().collect())
     }
 
     fn places(places: &[(&str, &str)]) -> Vec<(String, String)> {
@@ -199,6 +251,29 @@ mod tests {
         assert_eq!(taken(&extent, &[("mall", "", statement(Verb::Drop))]).unwrap(), places(&[]));
         let tmp = Extent { schemas: Vec::new(), exclude: vec!["tmp.*".to_owned()] };
         assert_eq!(taken(&tmp, &[("tmp", "a", rows()), ("blog", "posts", rows())]).unwrap(), places(&[("tmp", "")]));
+    }
+
+    #[test]
+    fn rows_by_statement_are_refused_whatever_their_triggers_do() {
+        let extent = Extent { schemas: Vec::new(), exclude: vec!["mall.logs".to_owned()] };
+        for verb in [Verb::Insert, Verb::Update, Verb::Delete] {
+            assert!(taken(&extent, &[("mall", "logs", statement(verb))]).unwrap_err().contains("triggers"), "{verb}");
+            assert!(taken(&extent, &[("mall", "orders", statement(verb))]).unwrap().is_empty(), "{verb}");
+        }
+        assert_eq!(
+            taken(&extent, &[("mall", "logs", statement(Verb::Truncate))]).unwrap(),
+            places(&[("mall", "logs")])
+        );
+    }
+
+    #[test]
+    fn a_pattern_that_matches_what_the_dump_has_is_told() {
+        let place = |schema: &str, table: &str| (schema.to_owned(), table.to_owned());
+        let takes = |one: (&str, &str), other: (&str, &str)| takes_in(&place(one.0, one.1), &place(other.0, other.1));
+        assert!(takes(("mall", "Logs"), ("mall", "logs")) && takes(("mall", "cafe"), ("mall", "caf\u{e9}")));
+        assert!(takes(("shop", ""), ("shop.eu", "orders")) && takes(("Shop", ""), ("shop", "orders")));
+        assert!(!takes(("mall", "logs"), ("mall", "logs2")) && !takes(("mall", "logs2"), ("mall", "logs")));
+        assert!(!takes(("shop", ""), ("shops", "orders")) && !takes(("mall", "\u{b85c}"), ("mall", "\u{adf8}")));
     }
 
     #[test]
@@ -233,6 +308,6 @@ mod tests {
         let both = [("mall", "logs", statement(Verb::Alter)), ("mall", "orders", rows())];
         assert_eq!(taken(&extent, &both).unwrap(), places(&[("mall", "logs")]));
         let unsure = Changes { are_tables_more: true, ..Changes::default() };
-        assert!(take(&mut Passed::new(), &unsure, &extent).is_err());
+        assert!(Seen::default().take(&unsure, &extent).is_err());
     }
 }

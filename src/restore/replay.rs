@@ -1,5 +1,6 @@
 //! The part of a restore that comes after the dump: binlogs, up to a recovery point.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -66,6 +67,8 @@ pub(super) struct Found {
     pub(super) is_loaded: bool,
     /// Whatever it holds once the load is over comes from the dump.
     is_empty: bool,
+    /// What an earlier recovery has brought, where it is to go on from there.
+    has: BTreeSet<(String, String)>,
 }
 
 impl Found {
@@ -76,12 +79,14 @@ impl Found {
         let further = request.replay.as_ref().is_some_and(|replay| replay.further);
         let holds_whole = state.progress.is_none() && !state.holdings.is_empty();
         let is_loaded = is_loaded(record.as_ref(), further, holds_whole);
+        let held = state.holdings.iter().filter(|_| further);
+        let has = held.map(|(schema, name, _)| (schema.clone(), name.clone())).collect();
         // Of a load that is under way, the first rows are in.
         let is_empty = state.holdings.is_empty() || (state.progress.is_some() && !request.overwrite);
         match (&record, &request.replay) {
             (Some(Record { standby: Some(standby), .. }), _) => Err(RestoreError::Standby(standby.source.clone())),
             (Some(record), None) => Err(RestoreError::InReplay(record.snapshot.clone())),
-            _ => Ok(Self { target, record, is_loaded, is_empty }),
+            _ => Ok(Self { target, record, is_loaded, is_empty, has }),
         }
     }
 
@@ -173,7 +178,7 @@ pub async fn rehearse(
     let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get).max(THREADS_MIN);
     let target =
         Target { server: server.clone(), product: manifest.product, threads, listen: None, skip_binlog: false };
-    let found = Found { target, record: None, is_loaded: true, is_empty: false };
+    let found = Found { target, record: None, is_loaded: true, is_empty: false, has: BTreeSet::new() };
     DatabaseReplay::plan(dump, &found, &asked, fetched, run).await
 }
 
@@ -279,7 +284,7 @@ impl DatabaseReplay {
         let planned =
             tokio::task::spawn_blocking(move || ReplayPlan::new(&start, &segments, &point, falls_short, &of_thread));
         let mut plan = planned.await.map_err(|error| RestoreError::Thread(error.to_string()))?.map_err(Box::new)?;
-        plan.filter = left_out::filter(dump, &plan, run).await?;
+        plan.filter = left_out::filter(dump, &plan, &found.has, run).await?;
         let target = found.target.clone();
         let further = asked.further && found.record.is_none();
         target.check(&plan, found.record.as_ref(), further).await.map_err(Box::new)?;

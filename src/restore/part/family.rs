@@ -33,13 +33,19 @@ pub(super) async fn of(dump: &dyn DumpReader, tables: &[TableName]) -> Result<Ve
     Ok(family)
 }
 
-/// Returns the tables that a `CREATE TABLE` statement's acting foreign keys point to. The server prints one definition a line.
-pub(in crate::restore) fn parents(create: &str, schema: &str) -> Vec<TableName> {
-    let keys = create.lines().filter(|line| line.starts_with("  CONSTRAINT ") && line.contains(" FOREIGN KEY ("));
-    keys.filter_map(|line| acting_parent(line, schema)).collect()
+/// Returns the tables that a `CREATE TABLE` statement's acting foreign keys point to.
+fn parents(create: &str, schema: &str) -> Vec<TableName> {
+    keys(create, schema).filter_map(|(parent, acts)| acts.then_some(parent)).collect()
 }
 
-fn acting_parent(line: &str, schema: &str) -> Option<TableName> {
+/// Returns the tables that a `CREATE TABLE` statement's foreign keys point to, and whether the keys act. The server prints one
+/// definition a line.
+pub(in crate::restore) fn keys(create: &str, schema: &str) -> impl Iterator<Item = (TableName, bool)> {
+    let lines = create.lines().filter(|line| line.starts_with("  CONSTRAINT ") && line.contains(" FOREIGN KEY ("));
+    lines.filter_map(move |line| key(line, schema))
+}
+
+fn key(line: &str, schema: &str) -> Option<(TableName, bool)> {
     let (_, rest) = line.split_once(" REFERENCES ")?;
     let (first, rest) = quoted_name(rest)?;
     let (parent, rest) = match rest.strip_prefix('.') {
@@ -50,7 +56,7 @@ fn acting_parent(line: &str, schema: &str) -> Option<TableName> {
         None => ((schema.to_owned(), first), rest),
     };
     let acts = |on: &str| ACTS.iter().any(|act| rest.contains(&format!(" ON {on} {act}")));
-    (acts("DELETE") || acts("UPDATE")).then_some(parent)
+    Some((parent, acts("DELETE") || acts("UPDATE")))
 }
 
 #[cfg(test)]

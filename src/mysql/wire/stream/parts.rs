@@ -60,6 +60,10 @@ impl PacketStream {
     /// Gives what comes in small pieces a while to come together, and takes in what is there then. Returns false where nothing is; that
     /// the stream is broken, the next read tells. To be called where the stream is drained.
     pub(crate) fn gather(&mut self, wait: Duration) -> Result<bool, WireError> {
+        // Where something always comes, no read waits, and none would hear it.
+        if self.cancel.is_cancelled() {
+            return Err(WireError::Stopped);
+        }
         if self.gathered < GATHERED_BYTES {
             std::thread::sleep(wait);
         }
