@@ -165,6 +165,16 @@ mod tests {
     }
 
     #[test]
+    fn a_stop_is_heard_where_something_always_comes() {
+        let (mut theirs, ours) = UnixStream::pair().expect("a pair of sockets");
+        let cancel = CancellationToken::new();
+        let mut stream = PacketStream::new(Socket::Unix(ours), cancel.clone(), Duration::from_secs(2));
+        theirs.write_all(&packet(0, b"piece")).expect("written");
+        cancel.cancel();
+        assert!(matches!(stream.gather(Duration::ZERO), Err(WireError::Stopped)));
+    }
+
+    #[test]
     fn a_stream_that_brings_much_at_once_is_not_left_waiting() {
         let (mut theirs, ours) = UnixStream::pair().expect("a pair of sockets");
         let mut stream = PacketStream::new(Socket::Unix(ours), CancellationToken::new(), Duration::from_secs(2));
