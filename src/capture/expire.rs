@@ -22,6 +22,10 @@ pub(crate) fn expired(chain: &Chain, dumps: &[DateTime<Utc>], window_start: Date
 /// Returns by when a segment had ended: the server began the next one. A transaction's own time proves nothing, for a session may
 /// set its clock; and the clock of an epoch's server may be another's than that of the epoch before.
 fn ended(epoch: &Epoch, (next_epoch, next): (&Epoch, &Segment)) -> DateTime<Utc> {
+    // A file of which nothing has come yet says nothing of when it was begun.
+    if next.created == 0 {
+        return DateTime::<Utc>::MAX_UTC;
+    }
     if next_epoch.number == epoch.number {
         DateTime::from_timestamp(next.created.into(), 0).unwrap_or_default() + CLOCKS_APART
     } else {
@@ -100,6 +104,15 @@ mod tests {
         chain.epochs[0].segments[1].is_closed = false;
         let gone: Vec<_> = expired(&chain, &[], at(5)).into_iter().map(|(_, file)| file).collect();
         assert_eq!(gone, ["b.000001", "b.000002", "b.000003"]);
+    }
+
+    #[test]
+    fn a_file_of_which_nothing_has_come_lets_the_one_before_it_not_go() {
+        let mut chain = chain();
+        chain.epochs.remove(0);
+        chain.epochs[0].segments.truncate(2);
+        chain.epochs[0].segments[1].created = 0;
+        assert_eq!(expired(&chain, &[], at(90)), []);
     }
 
     #[test]

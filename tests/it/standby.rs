@@ -196,6 +196,15 @@ fn the_guides_right_opens_and_closes(target: &Server) {
     target.execute("SET sql_log_bin = 0; DROP USER closer@'%'");
 }
 
+/// Tells a thread to end, also where its test fails.
+struct Over<'a>(&'a AtomicBool);
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 /// The standby is killed while orders come, and its server restarts: nothing is lost.
 fn killed_in_mid_stream(scene: &mut Scene) {
     let is_over = AtomicBool::new(false);
@@ -212,6 +221,7 @@ fn killed_in_mid_stream(scene: &mut Scene) {
                 thread::sleep(Duration::from_millis(5));
             }
         });
+        let over = Over(is_over);
         let mut last = 0;
         for _ in 0..2 {
             let standby = scene.start(&[]);
@@ -219,7 +229,7 @@ fn killed_in_mid_stream(scene: &mut Scene) {
             standby.kill();
             last = scene.orders();
         }
-        is_over.store(true, Ordering::Relaxed);
+        drop(over);
         writer.join().unwrap();
     });
     // More files than are served at once, and small enough to be applied before the standby is asked again.
