@@ -305,11 +305,11 @@ pub struct StatusArgs {
 pub struct RestoreArgs {
     #[command(flatten)]
     pub policy: PolicyArg,
-    /// The moment to go back to: the newest snapshot at or before it, and with --binlogs every transaction from then on
+    /// The moment to go back to: the newest snapshot at or before it, and where binlogs were captured every transaction from then on
     ///
     /// `latest`, RFC 3339 (`2026-05-01T03:00:00+09:00`), or without an offset in the policy's time zone (`2026-05-01 03:00`): what was
-    /// committed until then. With --binlogs also `gtid:GTID` (that transaction is the last), `before:GTID` (it is the first that does not
-    /// come) or `position:FILE:OFFSET`.
+    /// committed until then. With captured binlogs, or those of --binlogs, also `gtid:GTID` (that transaction is the last), `before:GTID` (it
+    /// is the first that does not come) or `position:FILE:OFFSET`.
     #[arg(long, value_name = "POINT", conflicts_with = "snapshot")]
     pub point_in_time: Option<String>,
     /// This snapshot (an id or the beginning of one)
