@@ -254,14 +254,17 @@ fn a_file_that_never_stands_still_is_marked_and_read_again_next_time() {
     let (saved, snapshot) = std::thread::scope(|scope| {
         let _stopper = StopAtEnd(&stop);
         let (begun, begins) = std::sync::mpsc::channel();
-        scope.spawn(|| {
-            let board = fs::OpenOptions::new().write(true).open(world.path("board")).unwrap();
-            let begun = begun;
-            while !stop.load(Ordering::Relaxed) {
-                board.write_all_at(b"!", 0).unwrap();
-                begun.send(()).ok();
-            }
-        });
+        // One of them has a turn while it is read, however busy the machine is.
+        for _ in 0..4 {
+            let (begun, board, stop) = (begun.clone(), world.path("board"), &stop);
+            scope.spawn(move || {
+                let board = fs::OpenOptions::new().write(true).open(board).unwrap();
+                while !stop.load(Ordering::Relaxed) {
+                    board.write_all_at(b"!", 0).unwrap();
+                    begun.send(()).ok();
+                }
+            });
+        }
         begins.recv().unwrap();
         drop(begins);
         world.backup(None)
