@@ -14,6 +14,7 @@ mod pause;
 mod part;
 mod policies;
 mod progress;
+mod recorded;
 mod render;
 mod restore;
 mod setup;

@@ -38,6 +38,7 @@ mod settings;
 mod stand;
 mod status;
 mod target;
+mod walk;
 mod wire;
 
 pub(crate) use bounded::Bounded;

@@ -4,8 +4,8 @@ use serde_json::json;
 
 use crate::cli::args::{ExportArgs, FormArg, Global};
 use crate::cli::envelope::{Answer, Answered, wait};
+use crate::cli::recorded::recorded;
 use crate::cli::{policies, render, restore};
-use crate::cycle::journal::Journal;
 use crate::exit::Failure;
 use crate::export;
 use crate::export::{Form, Request};
@@ -17,7 +17,9 @@ use crate::run::Run;
 pub(super) fn export(global: &Global, args: &ExportArgs) -> Answered {
     let policy = policies::one(global, &args.policy.policy)?;
     let request = request(&policy, args)?;
-    wait(global, |run| async move { recorded(&policy, args.from.as_deref(), &request, &run).await })
+    wait(global, |run| async move {
+        recorded(&policy, "export", &run, work(&policy, args.from.as_deref(), &request, &run)).await
+    })
 }
 
 fn request(policy: &Policy, args: &ExportArgs) -> Result<Request, Failure> {
@@ -39,23 +41,7 @@ fn request(policy: &Policy, args: &ExportArgs) -> Result<Request, Failure> {
     })
 }
 
-/// Exports, and lets the catalog know that rows left the repository in plaintext.
-async fn recorded(policy: &Policy, from: Option<&str>, request: &Request, run: &Run) -> Answered {
-    // No state of the catalog stands between an operator and the rows.
-    let unrecorded =
-        |failure: Failure| run.events.warn(format!("the catalog will not know of it: {}", failure.message));
-    let journal = Journal::begin(policy, "export", Vec::new(), run).map_err(unrecorded);
-    let result = work(policy, from, request, run).await;
-    if let Ok(journal) = journal {
-        let (exit, error) = match &result {
-            Ok(answer) => (answer.exit, None),
-            Err(failure) => (failure.exit, Some(failure.message.clone())),
-        };
-        journal.end(exit, error).unwrap_or_else(unrecorded);
-    }
-    result
-}
-
+/// Exports. The catalog is to know that rows left the repository in plaintext.
 async fn work(policy: &Policy, from: Option<&str>, request: &Request, run: &Run) -> Answered {
     let repository = place::repository_in(policy, from, run).await?;
     let lock = place::lock_to_read(&repository, run).await?;

@@ -9,6 +9,7 @@ use serde_json::json;
 
 use crate::cli::args::RestoreArgs;
 use crate::cli::envelope::{Answer, Answered};
+use crate::cli::restore::refuse_many_later;
 use crate::cli::{ask, render};
 use crate::exit::{Exit, Failure};
 use crate::human;
@@ -109,15 +110,8 @@ impl Part<'_> {
         text.lines().for_each(|line| run.events.note(line));
         if asks {
             ask::consent("restore", question, run).await?;
-        } else if plan.replay.later > 0 {
-            let count = human::counted(
-                plan.replay.later,
-                "transaction that would come bears",
-                "transactions that would come bear",
-            );
-            let message = format!("restore: {count} a later time than the point, and nobody is asked");
-            return Err(Failure::new(Exit::Usage, message)
-                .hinting("look at the plan (`--dry-run`), and name its last transaction"));
+        } else {
+            refuse_many_later(plan.replay.later)?;
         }
         let recovered = plan.recover(run).await?;
         if let Some(file) = self.changes {

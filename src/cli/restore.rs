@@ -11,9 +11,9 @@ use crate::catalog::Catalog;
 use crate::cli::args::{Global, RestoreArgs};
 use crate::cli::envelope::{Answer, Answered, wait};
 use crate::cli::part;
+use crate::cli::recorded::recorded;
 use crate::cli::render::Proofs;
 use crate::cli::{ask, policies, render};
-use crate::cycle::journal::Journal;
 use crate::drill::outcome::rate;
 use crate::exit::{Exit, Failure};
 use crate::human;
@@ -45,19 +45,7 @@ async fn work(policy: &Policy, args: &RestoreArgs, request: &Request, asks: bool
     if args.dry_run {
         return plan_and_apply(policy, args, request, asks, run).await;
     }
-    // No state of the catalog stands between an operator and a restore.
-    let unrecorded =
-        |failure: Failure| run.events.warn(format!("the catalog will not know of it: {}", failure.message));
-    let journal = Journal::begin(policy, "restore", Vec::new(), run).map_err(unrecorded);
-    let result = plan_and_apply(policy, args, request, asks, run).await;
-    let (exit, error) = match &result {
-        Ok(answer) => (answer.exit, None),
-        Err(failure) => (failure.exit, Some(failure.message.clone())),
-    };
-    if let Ok(journal) = journal {
-        journal.end(exit, error).unwrap_or_else(unrecorded);
-    }
-    result
+    recorded(policy, "restore", run, Box::pin(plan_and_apply(policy, args, request, asks, run))).await
 }
 
 async fn plan_and_apply(policy: &Policy, args: &RestoreArgs, request: &Request, asks: bool, run: &Run) -> Answered {

@@ -6,9 +6,9 @@ use serde_json::json;
 
 use crate::cli::args::{Global, StandbyArgs, StandbyCommand, StandbyPromoteArgs, StandbyStartArgs, StandbyStatusArgs};
 use crate::cli::envelope::{Answer, Answered, wait};
+use crate::cli::recorded::recorded;
 use crate::cli::restore::{self, Access};
 use crate::cli::{policies, render};
-use crate::cycle::journal::Journal;
 use crate::daemon::notify::Notifier;
 use crate::exit::{Exit, Failure};
 use crate::policy::Policy;
@@ -105,19 +105,8 @@ fn promote(global: &Global, args: &StandbyPromoteArgs) -> Answered {
             let text = render::promotion(policy, standby.source, &promotion, run.now());
             return Ok(Answer::new(text, json!({ "dry_run": true, "plan": render::promotion_json(&promotion) })));
         }
-        // No state of the catalog stands between an operator and a promotion.
-        let unrecorded =
-            |failure: Failure| run.events.warn(format!("the catalog will not know of it: {}", failure.message));
-        let journal = Journal::begin(policy, "promote", Vec::new(), &run).map_err(unrecorded);
-        let result = promote_to(policy, &standby, &point, args.up_to_gap, began, &run).await;
-        let (exit, error) = match &result {
-            Ok(answer) => (answer.exit, None),
-            Err(failure) => (failure.exit, Some(failure.message.clone())),
-        };
-        if let Ok(journal) = journal {
-            journal.end(exit, error).unwrap_or_else(unrecorded);
-        }
-        result
+        let promoted = Box::pin(promote_to(policy, &standby, &point, args.up_to_gap, began, &run));
+        recorded(policy, "promote", &run, promoted).await
     })
 }
 

@@ -14,11 +14,6 @@ pub enum Filter {
 }
 
 impl Filter {
-    #[must_use]
-    pub fn is_everything(&self) -> bool {
-        *self == Self::Everything
-    }
-
     /// Returns the column of a channel's status that shows it, and how many places stand there.
     pub(super) fn shown(&self) -> Option<(&'static str, usize)> {
         match self {

@@ -120,7 +120,7 @@ impl ReplayPlan {
                 break;
             }
         }
-        search.finish(segments, falls_short)
+        search.finish(segments, falls_short, run)
     }
 }
 
@@ -276,7 +276,7 @@ impl<'a> Search<'a> {
         self.last = Some(mark);
     }
 
-    fn finish(self, segments: &segments::Run, falls_short: bool) -> Result<ReplayPlan, ReplayError> {
+    fn finish(self, segments: &segments::Run, falls_short: bool, run: &Run) -> Result<ReplayPlan, ReplayError> {
         let is_over = self.chooser.is_over();
         let (chosen, is_found) = self.chooser.finish();
         // A gap behind the point was not reached.
@@ -306,7 +306,7 @@ impl<'a> Search<'a> {
             _ => {}
         }
         if let Some(last) = chosen.last.as_ref().filter(|_| !self.start.has_prepared) {
-            self.prepared.refuse_split(&self.start.position, &segments.segments, last)?;
+            self.prepared.refuse_split(&self.start.position, &segments.segments, last, run)?;
         }
         let begin = self.start.position.clone();
         let end = chosen.last.as_ref().map_or_else(|| begin.clone(), |mark| mark.end.clone());

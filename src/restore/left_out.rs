@@ -4,15 +4,12 @@
 //! changes some of both cannot be followed.
 
 use std::collections::BTreeSet;
-use std::fs::File;
-use std::io::BufReader;
 
-use crate::event::Unit;
-use crate::mysql::binlog::{Changes, Ending, Group, TableName as Named, Touched, Transaction, Transactions, Verb};
+use crate::mysql::binlog::{Changes, Ending, Group, TableName as Named, Touched, Transaction, Verb};
 use crate::mysql::manifest::{Extent, Manifest, Product};
 use crate::mysql::sql;
 use crate::policy::{MysqlSource, Policy};
-use crate::replay::{Filter, ReplayError, ReplayPlan};
+use crate::replay::{Filter, ReplayPlan};
 use crate::restore::RestoreError;
 use crate::restore::part::family;
 use crate::run::Run;
@@ -21,9 +18,6 @@ use crate::target::mysql::{DumpReader, LoadError};
 
 /// What changes rows, and lets triggers and routines change others.
 const ROWS: [Verb; 3] = [Verb::Insert, Verb::Update, Verb::Delete];
-
-/// Read ahead of a file.
-const BUFFER_BYTES: usize = 256 * 1024;
 
 /// A schema and a table in it, or all of a schema.
 type Place = (String, String);
@@ -114,32 +108,14 @@ fn takes_in((schema, table): &Place, (other_schema, other): &Place) -> bool {
 /// Reads the transactions that a plan replays. Blocks.
 fn scan(plan: &ReplayPlan, extent: &Extent, run: &Run) -> Result<Seen, RestoreError> {
     let mut seen = Seen::default();
-    let task = run.events.task("look for what the dump has not", Unit::Bytes, plan.bytes);
-    let segments = &plan.feed.segments;
-    for (nth, segment) in segments.iter().enumerate() {
-        let damaged = |error| Box::new(ReplayError::Binlog { name: segment.name.clone(), error: Box::new(error) });
-        let file = File::open(&segment.path);
-        let file = file.map_err(|error| Box::new(ReplayError::Open { name: segment.name.clone(), error }))?;
-        let from = if nth == 0 { plan.feed.begin } else { 0 };
-        let until = if nth + 1 == segments.len() { plan.feed.end } else { u64::MAX };
-        for transaction in Transactions::new(BufReader::with_capacity(BUFFER_BYTES, file)).map_err(damaged)? {
-            run.check()?;
-            let Transaction { group, changes } = transaction.map_err(damaged)?;
-            if group.begin >= until {
-                break;
-            }
-            if group.begin >= from {
-                let taken = seen.take(&changes, extent);
-                let gone_by = taken.and_then(|()| passes_xa(&group, &changes, extent, plan.feed.product));
-                gone_by.map_err(|why| {
-                    let gtid = group.gtid.map(|gtid| format!(" ({gtid})")).unwrap_or_default();
-                    let place = format!("{}:{}", segment.name, group.begin);
-                    RestoreError::LeftOut(format!("the transaction at {place}{gtid} {why}"))
-                })?;
-            }
-        }
-        task.add(segment.bytes);
-    }
+    plan.each("look for what the dump has not", run, |Transaction { group, changes }, file| {
+        let taken = seen.take(&changes, extent);
+        let gone_by = taken.and_then(|()| passes_xa(&group, &changes, extent, plan.feed.product));
+        gone_by.map_err(|why| {
+            let gtid = group.gtid.map(|gtid| format!(" ({gtid})")).unwrap_or_default();
+            RestoreError::LeftOut(format!("the transaction at {file}:{}{gtid} {why}", group.begin))
+        })
+    })?;
     Ok(seen)
 }
 

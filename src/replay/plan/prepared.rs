@@ -4,14 +4,14 @@
 //! and the binlogs behind the dump have nothing but its end.
 
 use std::collections::BTreeSet;
-use std::fs::File;
-use std::io::BufReader;
 
-use crate::mysql::binlog::{BinlogError, Ending, Transactions};
+use crate::mysql::binlog::{Ending, Transaction};
 use crate::mysql::manifest::Position;
 use crate::replay::ReplayError;
 use crate::replay::plan::Mark;
 use crate::replay::segments::{Segment, reaches};
+use crate::replay::walk::each;
+use crate::run::Run;
 
 /// What a walk from a dump on has seen of them.
 #[derive(Debug, Default)]
@@ -37,13 +37,19 @@ impl Prepared {
     ///
     /// # Errors
     /// [`ReplayError::Split`], and those of reading the segments again.
-    pub(super) fn refuse_split(&self, dump: &Position, segments: &[Segment], last: &Mark) -> Result<(), ReplayError> {
+    pub(super) fn refuse_split(
+        &self,
+        dump: &Position,
+        segments: &[Segment],
+        last: &Mark,
+        run: &Run,
+    ) -> Result<(), ReplayError> {
         let comes = |(_, end): &&(String, Mark)| reaches(&last.end, &end.end);
         if !self.split.as_ref().is_some_and(|split| comes(&split)) {
             return Ok(());
         }
         // It may have been prepared within a compressed transaction, whose head does not tell.
-        let looked = look_inside(dump, segments, last)?;
+        let looked = look_inside(dump, segments, last, run)?;
         let Some((xid, end)) = looked.split.filter(|split| comes(&split)) else { return Ok(()) };
         let Position { file, offset } = end.begin;
         Err(ReplayError::Split { xid, at: format!("{file}:{offset}"), gtid: end.gtid })
@@ -51,23 +57,15 @@ impl Prepared {
 }
 
 /// Walks from a dump to a transaction once more, through compressed ones as well.
-fn look_inside(dump: &Position, segments: &[Segment], last: &Mark) -> Result<Prepared, ReplayError> {
+fn look_inside(dump: &Position, segments: &[Segment], last: &Mark, run: &Run) -> Result<Prepared, ReplayError> {
     let mut prepared = Prepared::default();
-    for segment in segments {
-        let damaged = |error: BinlogError| ReplayError::Binlog { name: segment.name.clone(), error: Box::new(error) };
-        let file = File::open(&segment.path);
-        let file = file.map_err(|error| ReplayError::Open { name: segment.name.clone(), error })?;
-        for transaction in Transactions::new(BufReader::new(file)).map_err(damaged)? {
-            let group = transaction.map_err(damaged)?.group;
+    let served = segments.iter().position(|segment| segment.name == last.end.file).map_or(0, |at| at + 1);
+    let doing = "look for prepared transactions";
+    let walked =
+        each(&segments[..served], dump.offset, last.end.offset, doing, run, |Transaction { group, .. }, file| {
             let (xid, is_prepared) = (group.xid.clone(), group.ending == Ending::Prepare);
-            let mark = Mark::of(group, &segment.name);
-            if reaches(&mark.begin, dump) {
-                prepared.see(xid, is_prepared, &mark);
-            }
-            if mark == *last {
-                return Ok(prepared);
-            }
-        }
-    }
-    Ok(prepared)
+            prepared.see(xid, is_prepared, &Mark::of(group, file));
+            Ok::<(), Box<ReplayError>>(())
+        });
+    walked.map(|()| prepared).map_err(|error| *error)
 }

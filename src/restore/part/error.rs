@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use chrono::{DateTime, Utc};
 
 use crate::mysql::server::ServerError;
+use crate::replay::ReplayError;
 use crate::restore::RestoreError;
 use crate::restore::part::changes::ChangesError;
 use crate::sandbox::SandboxError;
@@ -53,6 +54,12 @@ pub enum PartError {
     Sql { act: String, source: Box<mysql_async::Error> },
     #[error(transparent)]
     Changes(#[from] ChangesError),
+}
+
+impl From<Box<ReplayError>> for PartError {
+    fn from(error: Box<ReplayError>) -> Self {
+        RestoreError::from(error).into()
+    }
 }
 
 impl PartError {

@@ -1,24 +1,15 @@
 //! What the binlogs say of some tables between a dump and a point, and whether following them makes exact rows of them.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::File;
-use std::io::BufReader;
 
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 
-use crate::event::Unit;
-use crate::mysql::binlog::{
-    Changes, Ending, Group, TEXT_CHARS_MAX, TableName as Named, Touched, Transaction, Transactions, Verb,
-};
-use crate::replay::{ReplayError, ReplayPlan};
-use crate::restore::RestoreError;
+use crate::mysql::binlog::{Changes, Ending, Group, TEXT_CHARS_MAX, TableName as Named, Touched, Transaction, Verb};
+use crate::replay::ReplayPlan;
 use crate::restore::part::PartError;
 use crate::run::Run;
 use crate::target::mysql::plan::TableName;
-
-/// Read ahead of a file.
-const BUFFER_BYTES: usize = 256 * 1024;
 
 /// Definitions that are kept to be told.
 const DEFINITIONS_MAX: usize = 100;
@@ -63,28 +54,7 @@ pub(super) struct Followed {
 /// [`PartError`] names the first transaction that leaves the rows in doubt.
 pub(super) fn scan(plan: &ReplayPlan, tables: &Followed, run: &Run) -> Result<Scan, PartError> {
     let mut scan = Scan::default();
-    let task = run.events.task("look for these tables in the binlogs", Unit::Bytes, plan.bytes);
-    let segments = &plan.feed.segments;
-    for (nth, segment) in segments.iter().enumerate() {
-        let damaged = |error| {
-            RestoreError::from(Box::new(ReplayError::Binlog { name: segment.name.clone(), error: Box::new(error) }))
-        };
-        let file = File::open(&segment.path)
-            .map_err(|error| RestoreError::from(Box::new(ReplayError::Open { name: segment.name.clone(), error })))?;
-        let from = if nth == 0 { plan.feed.begin } else { 0 };
-        let until = if nth + 1 == segments.len() { plan.feed.end } else { u64::MAX };
-        for transaction in Transactions::new(BufReader::with_capacity(BUFFER_BYTES, file)).map_err(damaged)? {
-            run.check().map_err(RestoreError::from)?;
-            let transaction = transaction.map_err(damaged)?;
-            if transaction.group.begin >= until {
-                break;
-            }
-            if transaction.group.begin >= from {
-                scan.take(&transaction, tables, &segment.name)?;
-            }
-        }
-        task.add(segment.bytes);
-    }
+    plan.each("look for these tables in the binlogs", run, |transaction, file| scan.take(&transaction, tables, file))?;
     Ok(scan)
 }
 
