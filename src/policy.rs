@@ -297,8 +297,13 @@ impl S3Place {
             None => rest.split(':').next(),
         };
         let host = host.unwrap_or_default();
-        host == "localhost" || host.parse().is_ok_and(|address: IpAddr| address.is_loopback())
+        is_loopback(host)
     }
+}
+
+/// Tells whether what goes to a host, by this name or address, stays on this machine.
+fn is_loopback(host: &str) -> bool {
+    host == "localhost" || host.parse().is_ok_and(|address: IpAddr| address.is_loopback())
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -411,6 +416,17 @@ pub enum Ack {
 pub enum MysqlAddress {
     Socket(PathBuf),
     Tcp { host: String, port: u16 },
+}
+
+impl MysqlAddress {
+    /// Tells whether what goes there stays on this machine.
+    #[must_use]
+    pub fn is_local(&self) -> bool {
+        match self {
+            Self::Socket(_) => true,
+            Self::Tcp { host, .. } => is_loopback(host),
+        }
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Default)]

@@ -353,11 +353,7 @@ pub(super) fn server(policy: &Policy, url: &str, access: Access<'_>) -> Result<S
         Some(path) => MysqlAddress::Socket(path),
         None => tcp(host).ok_or_else(|| refusal("its host or port cannot be read"))?,
     };
-    let is_here = match &address {
-        MysqlAddress::Socket(_) => true,
-        MysqlAddress::Tcp { host, .. } => matches!(host.as_str(), "localhost" | "127.0.0.1" | "::1"),
-    };
-    let mode = if access.ca.is_none() && (is_here || access.plain) { TlsMode::Off } else { TlsMode::Verify };
+    let mode = if access.ca.is_none() && (address.is_local() || access.plain) { TlsMode::Off } else { TlsMode::Verify };
     let password = access.password_file.map(|file| SecretSource::File(file.to_owned()).read()).transpose()?;
     Ok(Server {
         address,

@@ -31,7 +31,7 @@ impl<'a> Cover<'a> {
         match (&server.address, server.tls.mode) {
             (MysqlAddress::Tcp { host, .. }, TlsMode::Verify) => Self::Known { host, tls: &server.tls },
             // That it goes without TLS to another machine, the operator has said.
-            (MysqlAddress::Tcp { host, .. }, TlsMode::Off) if !is_here(host) => Self::Clear,
+            (address, TlsMode::Off) if !address.is_local() => Self::Clear,
             _ if listen.is_loopback() => Self::Clear,
             // By a tunnel, or from one address of ours to another.
             _ => Self::Encrypted,
@@ -62,10 +62,6 @@ impl<'a> Cover<'a> {
         let verifies = product == Product::MariaDb && numbers(&version.unwrap_or_default()) >= VOUCHED;
         Ok(Some(Secure { certificate, verifies }))
     }
-}
-
-fn is_here(host: &str) -> bool {
-    host == "localhost" || host.parse().is_ok_and(|address: IpAddr| address.is_loopback())
 }
 
 fn nothing_to_show(host: &str) -> ReplayError {

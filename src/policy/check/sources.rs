@@ -109,7 +109,7 @@ impl Checker<'_> {
         if is_socket && said == Some(TlsMode::Verify) {
             self.fault(&tls_key, "has no meaning for a socket", "remove it: bytes do not leave the machine");
         }
-        let default = if is_local(address) && ca_file.is_none() { TlsMode::Off } else { TlsMode::Verify };
+        let default = if address.is_local() && ca_file.is_none() { TlsMode::Off } else { TlsMode::Verify };
         let mode = said.unwrap_or(default);
         if ca_file.is_some() && (mode == TlsMode::Off || is_socket) {
             self.fault(&ca_key, "is set, but TLS is off", "remove it, or write `tls = \"verify\"`");
@@ -185,16 +185,6 @@ impl Checker<'_> {
             bytes_drop: share("bytes_drop", raw.bytes_drop),
             files_min: self.number(&format!("{key}.files_min"), raw.files_min, 0, 0..=i64::from(u32::MAX)),
             sentinel: raw.sentinel.map(PathBuf::from),
-        }
-    }
-}
-
-/// Tells whether bytes to this address stay on the machine.
-fn is_local(address: &MysqlAddress) -> bool {
-    match address {
-        MysqlAddress::Socket(_) => true,
-        MysqlAddress::Tcp { host, .. } => {
-            host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
         }
     }
 }

@@ -1,9 +1,9 @@
 //! A change set: the row changes that would make a living server's rows those of the sandbox, in a file to be reviewed, and applied
 //! by a second step.
 //!
-//! The file is SQL, a statement a line and a row a statement, with a remark before it that people can read. Each UPDATE and DELETE names every value that the row had when the set
-//! was made, so that a row that has changed since is not found, and each DELETE of a row that a cascade would follow demands that
-//! nothing points to it any more. [`ChangeSet::apply`] runs the statements in one transaction and demands that each changes one row:
+//! The file is SQL, a statement a line and a row a statement, with a remark before it that people can read. Each UPDATE and DELETE
+//! names every value that the row had when the set was made, so that a row that has changed since is not found, and each DELETE of
+//! a row that a cascade would follow demands that nothing points to it any more. [`ChangeSet::apply`] runs the statements in one transaction and demands that each changes one row:
 //! what is done is what was reviewed, all of it, or nothing.
 //!
 //! Rows go before rows come, children before their parents, and come the other way round, within a table in the order of its key; a
