@@ -30,6 +30,9 @@ use crate::policy::Policy;
 /// The version of the JSON form; a field may be added under the same number.
 const FORMAT: u32 = 1;
 
+/// What the catalog calls a run that set a snapshot beside its living source (`verify --against-source`).
+pub const COMPARE: &str = "compare";
+
 /// All that a status is drawn from.
 #[derive(Debug, Clone, Copy)]
 pub struct Inputs<'a> {
@@ -106,6 +109,8 @@ pub struct Status {
     pub retention_freeze: Option<String>,
     pub last_backup: Option<RunStatus>,
     pub last_verify: Option<RunStatus>,
+    /// The last that set a snapshot beside its living source.
+    pub last_compare: Option<RunStatus>,
     pub running: Vec<RunStatus>,
     pub next_runs: Vec<NextRun>,
 }
@@ -229,6 +234,7 @@ impl Status {
             retention_freeze: inputs.freeze.map(ToString::to_string),
             last_backup: facts::last_run(inputs, &facts::BACKUP_VERBS),
             last_verify: facts::last_run(inputs, &["verify"]),
+            last_compare: facts::last_run(inputs, &[COMPARE]),
             running: facts::running(inputs),
             next_runs: inputs.next_runs.to_vec(),
         };

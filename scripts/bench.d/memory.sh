@@ -15,6 +15,29 @@ bench_memory() {
   backup_and_restore_files "2 x $images"
 }
 
+# Peak memory and time of a dump and a load of many small tables, and how much memory the servers have taken by the end.
+bench_tables() {
+  local server
+  end_server source
+  end_server target
+  # One tablespace for all: a file for each would make the filesystem what is measured.
+  eval "$(start_server mariadb source --innodb-file-per-table=0 --table-open-cache=2000 --table-definition-cache=2000)"
+  eval "$(start_server mariadb target --innodb-file-per-table=0 --table-open-cache=2000 --table-definition-cache=2000)"
+  echo "bench: making $tables tables" >&2
+  mariadb --no-defaults -uroot -S "$source_socket" -e "CREATE DATABASE mall; USE mall; SET sql_log_bin = 0; DELIMITER //
+    FOR n IN 1..$tables DO
+      EXECUTE IMMEDIATE CONCAT('CREATE TABLE shop', n, ' (id INT PRIMARY KEY, name VARCHAR(40), KEY (name))');
+      EXECUTE IMMEDIATE CONCAT('INSERT INTO shop', n, ' VALUES (1, ''one''), (2, ''two'')');
+    END FOR //"
+  fresh_policy db "$(mysql_source)"
+  measure "$tables tables, dump" bkp "$bin/bkp" backup "$work/db/policy.toml" --quiet
+  measure "$tables tables, load" bkp "$bin/bkp" restore "$work/db/policy.toml" --to-mysql \
+    "mysql://root@localhost?socket=$target_socket" --no-users --no-binlog --connections "$connections" --yes --quiet
+  for server in source target; do
+    echo "  peak of the $server's server: $(awk '/^VmHWM/ { printf "%.0f MiB", $2 / 1024 }' "/proc/$(cat "$work/$server/server.pid")/status")" >&2
+  done
+}
+
 backup_and_restore() {
   fresh_policy db "$(mysql_source)"
   measure "memory: database $1, backup" bkp "$bin/bkp" backup "$work/db/policy.toml" --quiet

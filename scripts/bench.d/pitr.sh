@@ -1,7 +1,7 @@
 # shellcheck shell=bash
 # Sourced by scripts/bench: binlogs, captured while a shop sells and replayed after its dump.
 
-# How long the shop sells, and how much it had before.
+# How long the shop sells (--seconds), and how much it had before.
 PITR_SECONDS=90
 PITR_SIZE=200MB
 

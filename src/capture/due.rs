@@ -10,7 +10,7 @@ use crate::mysql::wire::binlog::BinlogStream;
 pub(super) const SYNC_EVERY: Duration = Duration::from_millis(200);
 
 /// So long they come together in the socket before they are read.
-pub(super) const GATHER: Duration = Duration::from_millis(20);
+pub(super) const GATHER: Duration = Duration::from_millis(50);
 
 /// Where a commit waits to hear that we have it, it does not wait for more to come than this.
 const ACK_EVERY: Duration = Duration::from_millis(5);

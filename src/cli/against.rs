@@ -6,6 +6,7 @@ use crate::against;
 use crate::against::{Compared, Request};
 use crate::cli::args::{Global, VerifyArgs};
 use crate::cli::envelope::{Answer, Answered, wait};
+use crate::cli::recorded::recorded;
 use crate::cli::render;
 use crate::cli::render::Told;
 use crate::exit::{Exit, Failure};
@@ -13,13 +14,16 @@ use crate::place;
 use crate::policy::Policy;
 use crate::restore::choose::Moment;
 use crate::run::Run;
+use crate::status::COMPARE;
 
 pub(super) fn against_source(global: &Global, policy: &Policy, args: &VerifyArgs) -> Answered {
     let request = Request {
         moment: args.snapshot.clone().map_or(Moment::Latest, Moment::Snapshot),
         sources: args.sources.clone(),
     };
-    wait(global, |run| async move { work(policy, args.copy.as_deref(), &request, &run).await })
+    wait(global, |run| async move {
+        recorded(policy, COMPARE, &run, work(policy, args.copy.as_deref(), &request, &run)).await
+    })
 }
 
 async fn work(policy: &Policy, copy: Option<&str>, request: &Request, run: &Run) -> Answered {

@@ -32,6 +32,7 @@ pub(super) fn of(status: &Status, inputs: &Inputs<'_>) -> Vec<Reason> {
     }
     reasons.extend(status.last_backup.as_ref().and_then(of_backup));
     reasons.extend(status.last_verify.as_ref().and_then(of_verify));
+    reasons.extend(status.last_compare.as_ref().and_then(of_compare));
     for copy in &status.copies {
         reasons.extend(of_copy(status, copy));
     }
@@ -135,6 +136,12 @@ fn of_verify(run: &RunStatus) -> Option<Reason> {
         (Outcome::Failed, Some(EXIT_DAMAGED)) => Some(bad(format!("the last verify found damage{}", because(run)))),
         _ => of_ended("verify", run),
     }
+}
+
+/// That rows have changed since the snapshot, which ends it as incomplete, is nothing to worry about.
+fn of_compare(run: &RunStatus) -> Option<Reason> {
+    let is_damage = run.outcome == Outcome::Failed && run.exit_code == Some(EXIT_DAMAGED);
+    is_damage.then(|| bad(format!("a snapshot held against its source showed damage{}", because(run))))
 }
 
 fn of_ended(verb: &str, run: &RunStatus) -> Option<Reason> {

@@ -284,6 +284,15 @@ fn damage_found_by_verify_is_bad() {
 }
 
 #[test]
+fn damage_found_beside_the_source_is_bad_and_change_is_not() {
+    let mut mall = Mall::well();
+    mall.runs.push(run(COMPARE, Outcome::Incomplete, Some(3)));
+    assert_eq!(mall.said().0, Verdict::Ok);
+    mall.runs = vec![run(COMPARE, Outcome::Failed, Some(13))];
+    assert_said(&mall, Verdict::Bad, "held against its source showed damage");
+}
+
+#[test]
 fn a_mall_without_a_drill_warns() {
     let mut mall = Mall::well();
     mall.drills.clear();

@@ -31,6 +31,9 @@ fn a_source_is_set_beside_its_backup_and_its_backup_restored_and_compared() {
         assert!(damaged.out.contains("DAMAGED") && damaged.out.contains("3 tables equal"), "{}", damaged.out);
         assert!(damaged.out.contains("changed: 1,500 rows of mall.orders, now 1,500"), "{}", damaged.out);
 
+        let status = world.bkp(&["status", "mall", "--json"]).expect(1).json();
+        assert!(status.to_string().contains("held against its source showed damage"), "{status}");
+
         world.order(5, 300, 1);
         world.source.execute("CREATE TABLE mall.fresh (id INT PRIMARY KEY); DROP TABLE mall.page_views");
         let moved = world.bkp(&against).expect(3);

@@ -217,6 +217,10 @@ impl Pipeline {
                 return Err(fault.clone());
             }
             self.run.check()?;
+            // Only a thread of our own can wait on past that: the last writer is gone.
+            if state.is_closed {
+                return Err(Stopped.into());
+            }
             if is_ready(&state) {
                 return Ok(state);
             }

@@ -61,7 +61,8 @@ fn prologue(capabilities: &Capabilities) -> Vec<String> {
         "SET NAMES utf8mb4".to_owned(),
         format!("SET SESSION sql_mode = '{SQL_MODE}'"),
         "SET SESSION time_zone = '+00:00'".to_owned(),
-        "SET SESSION foreign_key_checks = 0, unique_checks = 0".to_owned(),
+        // With "off" MariaDB 10.6 and newer sort rows that come sorted, which costs more than it spares.
+        format!("SET SESSION foreign_key_checks = 0, unique_checks = {}", u8::from(capabilities.is_mariadb())),
     ];
     for (name, value) in [
         ("check_constraint_checks", "0"),

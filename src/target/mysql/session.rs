@@ -8,6 +8,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use mysql_async::Conn;
 use mysql_async::prelude::Queryable;
 
+use crate::mysql::manifest::Product;
 use crate::mysql::server::Server;
 use crate::mysql::sql;
 use crate::target::mysql::LoadError;
@@ -22,8 +23,19 @@ pub struct Session {
 }
 
 /// What a load cannot do without, on every product.
-const NEEDED: [(&str, &str); 4] =
-    [("foreign_key_checks", "0"), ("unique_checks", "0"), ("time_zone", "'+00:00'"), ("autocommit", "1")];
+const NEEDED: [(&str, &str); 3] = [("foreign_key_checks", "0"), ("time_zone", "'+00:00'"), ("autocommit", "1")];
+
+/// Returns how keys are looked at while rows come in. A unique key is checked either way; without the checks MySQL may do it later.
+///
+/// MariaDB 10.6 and newer take "off" for leave to load an empty table in bulk: they sort its rows, which come sorted, through a file. A
+/// load of 1 GB costs 10.11 less CPU without that (46.8 s against 55, `restore.sql` in one session), and 10.11.19 hangs for ever
+/// where somebody reads the table meanwhile.
+const fn unique_checks(product: Product) -> (&'static str, &'static str) {
+    match product {
+        Product::MySql => ("unique_checks", "0"),
+        Product::MariaDb => ("unique_checks", "1"),
+    }
+}
 
 /// What helps where it exists and is allowed. Some need a privilege on MySQL.
 const WANTED: [(&str, &str); 19] = [
@@ -70,9 +82,13 @@ fn load_mode(dumped: &str, ignores_dirs: bool) -> String {
 }
 
 /// Finds out which settings a target has and lets this account change. The connection keeps them.
-pub(super) async fn probe(conn: &mut Conn, variables: &BTreeMap<String, String>) -> Result<Session, LoadError> {
+pub(super) async fn probe(
+    conn: &mut Conn,
+    product: Product,
+    variables: &BTreeMap<String, String>,
+) -> Result<Session, LoadError> {
     let mut assignments = Vec::new();
-    for (name, value) in NEEDED {
+    for (name, value) in NEEDED.into_iter().chain([unique_checks(product)]) {
         set(conn, name, value).await.map_err(LoadError::at("prepare a loading session"))?;
         assignments.push(format!("{name} = {value}"));
     }

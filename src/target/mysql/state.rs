@@ -116,7 +116,7 @@ async fn look(conn: &mut Conn) -> Result<TargetState, LoadError> {
         holdings: holdings(conn).await?,
         accounts: accounts(conn, product).await,
         progress: progress::read(conn).await?,
-        session: session::probe(conn, &variables).await?,
+        session: session::probe(conn, product, &variables).await?,
     })
 }
 
