@@ -6,8 +6,10 @@
 
 mod arrivals;
 mod error;
+mod planned;
 mod progress;
 mod promote;
+mod reached;
 mod shelf;
 mod status;
 mod stream;

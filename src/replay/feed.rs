@@ -1,7 +1,6 @@
 //! The events of some segments as a replica wants them: bytes as they are, each file announced, what it has left out.
 
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::io::{self, BufReader, Read, Write};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -9,7 +8,7 @@ use std::time::{Duration, Instant};
 use crate::mysql::binlog::{BinlogError, Checksum, Event, GtidEvent, Kind, SegmentReader, previous_gtids};
 use crate::mysql::gtid::{Gtid, GtidSet, MariaDbGtid, Position};
 use crate::mysql::manifest::{self, Product};
-use crate::replay::bounded::{BUFFER_BYTES, Bounded};
+use crate::replay::bounded::{self, Bounded, UpTo};
 use crate::replay::made;
 use crate::replay::segments::Segment;
 use crate::replay::wire::Packets;
@@ -89,11 +88,8 @@ pub(super) struct Served {
 
 impl Feed {
     /// Opens a segment at its beginning; what came to the file since it was listed is not read.
-    pub(super) fn open(segment: &Segment) -> Result<SegmentReader<impl Read + use<>>, FeedError> {
-        let file = File::open(&segment.path);
-        let file = file.map_err(|error| FeedError::Open { name: segment.name.clone(), error })?;
-        SegmentReader::new(BufReader::with_capacity(BUFFER_BYTES, file.take(segment.bytes)))
-            .map_err(|error| read_error(segment, error))
+    pub(super) fn open(segment: &Segment) -> Result<SegmentReader<BufReader<UpTo>>, FeedError> {
+        bounded::open_whole(segment)
     }
 
     /// Prepares to send all events from `start` on. A replica that waits while the feed is looked through is told that we are there.
@@ -108,8 +104,9 @@ impl Feed {
         let first = &self.segments[index];
         let served = Served { file: first.name.clone(), offset: from, checksum: Self::checksum_of(first)? };
         let (skip, told, is_skipped, is_behind) = (Skip::Nothing, Instant::now(), false, false);
+        let (next, reader, is_proved) = (None, None, index == 0 && from == self.begin);
         let mut sender =
-            Sender { skip, server_id, sent, served, next: None, from, reader: None, is_skipped, is_behind, told };
+            Sender { skip, server_id, sent, served, next, from, is_proved, reader, is_skipped, is_behind, told };
         sender.skip = self.skip(start, &mut || sender.hold_on(packets))?;
         Ok(sender)
     }
@@ -203,8 +200,11 @@ impl Feed {
                 next_gtid(&mut reader, until).map_err(|error| read_error(segment, error))?
             {
                 meanwhile()?;
+                if offset < from {
+                    reader.leap_to(from).map_err(|error| read_error(segment, error))?;
+                    continue;
+                }
                 if let Some(Gtid::MariaDb(gtid)) = gtid
-                    && offset >= from
                     && position.get(gtid.domain) == Some(gtid)
                 {
                     found.insert(gtid.domain, gtid);
@@ -272,6 +272,8 @@ pub(super) struct Sender<'a> {
     next: Option<String>,
     /// Where the first event stands that is sent of the segment at hand.
     from: u64,
+    /// An event begins there: the plan has found that, and not the replica said it.
+    is_proved: bool,
     /// Of the segment at hand.
     reader: Option<Bounded>,
     /// The event before was left out.
@@ -291,7 +293,7 @@ impl Sender<'_> {
         let index = feed.segments.iter().position(|segment| segment.name == *file).ok_or_else(not_served)?;
         for (nth, segment) in feed.segments.iter().enumerate().skip(index) {
             if nth > index {
-                (self.reader, self.from) = (None, FIRST);
+                (self.reader, self.from, self.is_proved) = (None, FIRST, false);
             }
             let until = if nth + 1 == feed.segments.len() { feed.end } else { u64::MAX };
             let mut reader = match self.reader.take() {
@@ -331,6 +333,9 @@ impl Sender<'_> {
                 continue;
             }
             if offset < self.from {
+                if self.is_proved {
+                    reader.leap_to(self.from).map_err(|error| read_error(segment, error))?;
+                }
                 continue;
             }
             self.is_skipped = self.is_left_out(&event).map_err(|error| read_error(segment, error))?;
@@ -488,6 +493,28 @@ mod tests {
         feed.end = end;
         let behind = sender.send(&feed, &mut packets).unwrap();
         assert_eq!((behind.file.as_str(), behind.offset), ("b.000002", FIRST));
+    }
+
+    #[test]
+    fn what_lies_before_the_begin_of_a_plan_is_not_read_for_a_replica() {
+        let (dir, sent) = (tempfile::tempdir().unwrap(), AtomicU64::new(0));
+        let file = segment(dir.path(), &[(Kind::ROWS_QUERY, b"x"), (Kind::ROWS_QUERY, b"y"), (Kind::ROWS_QUERY, b"z")]);
+        let end = file.bytes;
+        let begin = end - u64::try_from(Header::BYTES).unwrap() - 1 - 4;
+        let mut bytes = std::fs::read(&file.path).unwrap();
+        bytes[usize::try_from(begin).unwrap() - 2] ^= 1;
+        std::fs::write(&file.path, bytes).unwrap();
+        let feed = Feed { product: Product::MySql, segments: vec![file], begin, end, dumped: None };
+        let send = |start| {
+            let mut packets = Packets::new(Cursor::new(Vec::new()));
+            let mut sender = feed.sender(start, 1, &sent, &mut packets)?;
+            sender.send(&feed, &mut packets).map(|served| served.offset)
+        };
+        assert_eq!(send(Start::Without(GtidSet::default())).unwrap(), end);
+        assert!(feed.served_of(&"0-1-7".parse().unwrap(), &mut || Ok(())).unwrap().is_empty());
+        // A place that the replica names is believed only as far as events are read that lead there.
+        let named = Start::At { file: "b.000001".to_owned(), offset: end };
+        assert!(matches!(send(named), Err(FeedError::Read { .. })));
     }
 
     #[test]

@@ -1,19 +1,21 @@
 //! The way from a dump to a recovery point: which binlogs, from where to where, and what that brings.
 
+mod joined;
 mod known;
 mod prepared;
+mod start;
 
 use std::collections::BTreeSet;
 
 use chrono::{DateTime, Utc};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::event::Unit;
 use crate::mysql::binlog::{
     Clock, Ending, Event, Group, Groups, Kind, Malformed, Step, mariadb_gtid_list, previous_gtids,
 };
 use crate::mysql::gtid::{Executed, Gtid};
-use crate::mysql::manifest::{Manifest, Position, Product};
+use crate::mysql::manifest::{Position, Product};
 use crate::replay::ReplayError;
 use crate::replay::choose::{Chooser, Chosen};
 use crate::replay::feed::{Feed, FeedError};
@@ -23,8 +25,10 @@ use crate::replay::point::Point;
 use crate::replay::segments::{self, Segment, reaches};
 use crate::run::Run;
 
+pub use start::Start;
+
 /// A transaction, as far as a plan tells of it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Mark {
     /// `None` where its server has no GTIDs.
     pub gtid: Option<Gtid>,
@@ -37,22 +41,11 @@ pub struct Mark {
 }
 
 impl Mark {
-    fn of(group: Group, file: &str) -> Self {
+    pub(crate) fn of(group: Group, file: &str) -> Self {
         let place = |offset| Position { file: file.to_owned(), offset };
         let Group { gtid, committed, clock, begin, end, .. } = group;
         Self { gtid, time: committed, clock, begin: place(begin), end: place(end) }
     }
-}
-
-/// Where a replay starts: the moment that a dump is true of.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Start {
-    pub product: Product,
-    pub position: Position,
-    /// What the server had executed (MySQL), or the last transaction of each domain (MariaDB).
-    pub gtid: Option<String>,
-    /// What was prepared before (XA) is there, too: a dump leaves it out, and a replica has it.
-    pub has_prepared: bool,
 }
 
 /// What is replayed.
@@ -83,17 +76,6 @@ pub struct ReplayPlan {
     /// The binlogs end before the point, or at a gap before it, and the operator takes that.
     pub falls_short: bool,
     pub filter: Filter,
-}
-
-impl Start {
-    /// Takes a dump's position.
-    ///
-    /// # Errors
-    /// [`ReplayError::NoPosition`] where its server wrote no binlog.
-    pub fn of(manifest: &Manifest) -> Result<Self, ReplayError> {
-        let position = manifest.position.clone().ok_or(ReplayError::NoPosition)?;
-        Ok(Self { product: manifest.product, position, gtid: manifest.gtid.clone(), has_prepared: false })
-    }
 }
 
 impl ReplayPlan {
@@ -193,6 +175,12 @@ impl<'a> Search<'a> {
             if self.is_over() {
                 return Ok(());
             }
+            if !is_head(event.header.kind)
+                && let Some(place) = self.leap(segment, event.offset)?
+            {
+                reader.leap_to(place).map_err(damaged)?;
+                continue;
+            }
             if !is_head(event.header.kind) {
                 self.reach(segment, event.offset)?;
                 self.server_ids.insert(event.header.server_id);
@@ -223,6 +211,22 @@ impl<'a> Search<'a> {
     /// Tells whether no transaction so far bears a GTID, before the dump or behind it.
     fn is_nameless(&self) -> bool {
         !self.has_names && self.running.as_ref().is_none_or(Executed::is_empty)
+    }
+
+    /// Returns where to go on where what lies before that was read and proved already. The head of its file must agree.
+    fn leap(&mut self, segment: &Segment, offset: u64) -> Result<Option<u64>, ReplayError> {
+        let (Some(reached), wanted) = (&self.start.reached, self.start.position.offset) else { return Ok(None) };
+        if self.is_at_dump {
+            return Ok(None);
+        }
+        if self.running.as_ref().is_none_or(|listed| !listed.is_subset(reached)) {
+            return Err(other_server(segment, format!("its head lists more than had been executed at {wanted}")));
+        }
+        if segment.bytes < wanted {
+            return Err(other_server(segment, format!("it ends at {} already", segment.bytes)));
+        }
+        (self.is_at_dump, self.running) = (true, Some(reached.clone()));
+        Ok((offset < wanted).then_some(wanted))
     }
 
     /// Sets what the head of a file says beside what came before: it says more where transactions are in neither, and less where

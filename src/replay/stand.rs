@@ -14,9 +14,8 @@ use crate::replay::cover::Cover;
 use crate::replay::feed::Feed;
 use crate::replay::filter::Filter;
 use crate::replay::fitness;
-use crate::replay::plan::{ReplayPlan, Start, is_head};
+use crate::replay::plan::ReplayPlan;
 use crate::replay::record::{self, Record, Standby};
-use crate::replay::segments::Segment;
 use crate::replay::serve::Source;
 use crate::replay::settings;
 use crate::replay::status::Status;
@@ -161,31 +160,6 @@ impl Target {
             Product::MySql => gtid_executed(conn).await.map(Executed::MySql),
             Product::MariaDb => Ok(Executed::parse(self.product, &slave_pos(conn).await?)?),
         }
-    }
-}
-
-impl Start {
-    /// Starts at the beginning of a segment, before which this had been executed.
-    ///
-    /// # Errors
-    /// [`ReplayError`] where the segment cannot be read.
-    pub fn at_head(product: Product, segment: &Segment, before: &Executed) -> Result<Self, ReplayError> {
-        let damaged = |error| ReplayError::Binlog { name: segment.name.clone(), error: Box::new(error) };
-        let mut reader = Feed::open(segment)?;
-        let mut offset = None;
-        while let Some(event) = reader.next().map_err(damaged)? {
-            if !is_head(event.header.kind) {
-                offset = Some(event.offset);
-                break;
-            }
-        }
-        let offset = offset.unwrap_or_else(|| reader.offset());
-        let gtid = match before {
-            Executed::MySql(set) => set.to_string(),
-            Executed::MariaDb(state) => state.position().to_string(),
-        };
-        let position = Position { file: segment.name.clone(), offset };
-        Ok(Self { product, position, gtid: Some(gtid), has_prepared: true })
     }
 }
 

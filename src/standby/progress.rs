@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::mysql::gtid::Executed;
 use crate::replay::Standby as Mark;
 use crate::standby::arrivals::Arrivals;
+use crate::standby::reached::Reached;
 use crate::standby::way::is_as_far_as;
 use crate::standby::{Standby, StandbyError};
 
@@ -31,6 +32,8 @@ pub struct Progress {
     /// What keeps the stream from going on.
     pub error: Option<String>,
     pub(super) arrivals: Arrivals,
+    /// All before it is applied.
+    pub(super) reached: Option<Reached>,
 }
 
 impl Progress {

@@ -5,13 +5,13 @@ use std::time::{Duration, Instant};
 use chrono::{DateTime, Utc};
 
 use crate::mysql::gtid::Executed;
-use crate::mysql::manifest::Product;
-use crate::replay::segments::{self, Segment};
-use crate::replay::{self, Mark, Point, ReplayError, ReplayPlan, Replayed, Start, Target};
+use crate::replay::{self, Mark, Point, ReplayError, ReplayPlan, Replayed, Target};
 use crate::run::Run;
+use crate::standby::planned::{Asked, Earlier, Planned};
 use crate::standby::progress::Progress;
+use crate::standby::reached::Reached;
 use crate::standby::shelf::Shelf;
-use crate::standby::way::{Way, has, is_as_far_as};
+use crate::standby::way::{has, is_as_far_as};
 use crate::standby::{Standby, StandbyError};
 
 /// What a promotion will do.
@@ -23,6 +23,8 @@ pub struct Promotion<'a> {
     pub as_of: Option<DateTime<Utc>>,
     /// The standby holds more than what is left of the capture: it is the newest that there is, and opened as it is.
     pub is_ahead: bool,
+    /// Up to where this has read.
+    reached: Reached,
     target: Target,
     standby: replay::Standby,
     /// Holds the binlogs for as long as they are served.
@@ -113,46 +115,46 @@ impl<'a> Standby<'a> {
         up_to_gap: bool,
         run: &Run,
     ) -> Result<Promotion<'a>, StandbyError> {
-        self.plan_on(Shelf::new(self.policy, self.source, run)?, point, up_to_gap, run).await
+        self.plan_on(Shelf::new(self.policy, self.source, run)?, point, up_to_gap, None, run).await
     }
 
-    /// Plans a promotion with what is on a shelf.
+    /// Plans a promotion with what is on a shelf; `earlier`: as far as it was planned before.
     async fn plan_on(
         &self,
         mut shelf: Shelf<'a>,
         point: &Point,
         up_to_gap: bool,
+        earlier: Option<Earlier>,
         run: &Run,
     ) -> Result<Promotion<'a>, StandbyError> {
-        let chain = shelf.newest(run).await?;
-        let product = chain.epochs.last().map_or(Product::MySql, |epoch| epoch.server.product);
-        let target = self.target_of(product);
+        let target = self.target().await?;
         target.may_be_served().await?;
         let record = target.record().await?;
         let standby = self.own(record.as_ref())?.clone();
         let (executed, own) = (target.executed().await?, target.own_uuid().await?);
-        let way = Way::new(&chain, standby.epoch, &executed)?;
-        let known = way.known()?;
-        let as_of = way.as_of;
-        let mut found = segments::Run { gap: way.end.map(|end| end.between), as_of, ..Default::default() };
-        for captured in &way.segments {
-            let segment = shelf.segment(standby.epoch, captured, run).await?;
-            // Behind it an event may stand that is not whole.
-            found.segments.push(Segment { bytes: captured.bytes, ..segment });
-        }
-        let before = way.segments.first().and_then(|first| first.before.as_deref()).unwrap_or_default();
-        let before = Executed::parse(product, before)?;
-        let plan = plan(product, before, found, point.clone(), up_to_gap, run).await;
-        // A standby goes by GTIDs, also where none has come since.
-        let plan = plan.map(|plan| ReplayPlan { has_gtids: true, known, ..plan });
+        let asked = Asked { epoch: standby.epoch, executed: &executed, point, up_to_gap };
+        let (earlier, reached) = match earlier {
+            Some((plan, reached)) => (Some(plan), Some(reached)),
+            // A point may lie before what is applied: then that must be looked through.
+            None if *point == Point::Latest => (None, self.reached(&standby, &executed)?),
+            None => (None, None),
+        };
+        let behind = self.plan_behind(&mut shelf, &asked, earlier, reached, run).await;
+        let planned = if let Ok(Some(planned)) = behind {
+            Ok(planned)
+        } else {
+            // What does not lead on from there is looked at from the beginning, which says why.
+            run.check()?;
+            self.plan_whole(&mut shelf, &asked, run).await
+        };
         let passed = || StandbyError::Passed { point: point.to_string(), executed: executed.to_string() };
-        match plan {
-            Ok(plan) if !plan.is_exceeded_by(&executed, own) => {
-                Ok(Promotion { plan, executed, as_of, is_ahead: false, target, standby, shelf })
+        match planned {
+            Ok(Planned { plan, reached, as_of }) if !plan.is_exceeded_by(&executed, own) => {
+                Ok(Promotion { plan, executed, as_of, is_ahead: false, reached, target, standby, shelf })
             }
-            Ok(plan) if is_newest(point, &executed, &plan.executed) => {
+            Ok(Planned { plan, reached, .. }) if is_newest(point, &executed, &plan.executed) => {
                 let plan = ReplayPlan { executed: executed.clone(), ..plan };
-                Ok(Promotion { plan, executed, as_of: None, is_ahead: true, target, standby, shelf })
+                Ok(Promotion { plan, executed, as_of: None, is_ahead: true, reached, target, standby, shelf })
             }
             Ok(_) => Err(passed()),
             // It lies before all that is still needed.
@@ -180,7 +182,13 @@ impl<'a> Standby<'a> {
         let mut standing = promotion.target.take_over().await?;
         // The stream and the capture went on until now.
         let is_latest = *point == Point::Latest;
-        let promotion = if is_latest { self.plan_on(promotion.shelf, point, up_to_gap, run).await? } else { promotion };
+        let promotion = if is_latest {
+            let Promotion { plan, reached, is_ahead, shelf, .. } = promotion;
+            let earlier = Some((plan, reached)).filter(|(plan, _)| !is_ahead && !plan.falls_short);
+            self.plan_on(shelf, point, up_to_gap, earlier, run).await?
+        } else {
+            promotion
+        };
         let Promotion { plan, as_of, is_ahead, target, standby, shelf: _shelf, .. } = promotion;
         let executed = standing.executed().await?;
         if plan.is_exceeded_by(&executed, target.own_uuid().await?) {
@@ -203,23 +211,6 @@ impl Promoted {
     }
 }
 
-async fn plan(
-    product: Product,
-    before: Executed,
-    found: segments::Run,
-    point: Point,
-    up_to_gap: bool,
-    run: &Run,
-) -> Result<ReplayPlan, StandbyError> {
-    let run = run.clone();
-    let planned = tokio::task::spawn_blocking(move || {
-        let first = found.segments.first().ok_or(ReplayError::NoPosition)?;
-        let start = Start::at_head(product, first, &before)?;
-        ReplayPlan::new(&start, &found, &point, up_to_gap, &run)
-    });
-    Ok(planned.await.map_err(|error| StandbyError::Thread(error.to_string()))??)
-}
-
 /// Tells whether a standby that holds more than is left of the capture is what is asked for: it has all of that, and nothing is to be
 /// left out.
 fn is_newest(point: &Point, executed: &Executed, planned: &Executed) -> bool {
@@ -239,6 +230,7 @@ fn lies_within(executed: &Executed, point: &Point) -> bool {
 #[allow(clippy::unwrap_used, reason = "a test may panic")]
 mod tests {
     use super::*;
+    use crate::mysql::manifest::Product;
 
     const SERVER: &str = "3e11fa47-71ca-11e1-9e33-c80aa9429562";
 

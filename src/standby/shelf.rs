@@ -9,7 +9,7 @@ use tempfile::TempDir;
 use crate::capture::chain::Segment as Captured;
 use crate::capture::stored::{self, Stored};
 use crate::capture::{Chain, Spool};
-use crate::mysql::binlog::MAGIC;
+use crate::mysql::binlog::{BinlogError, MAGIC};
 use crate::place;
 use crate::policy::Policy;
 use crate::replay::{Bounded, ReplayError, Segment, head_of};
@@ -153,6 +153,25 @@ impl<'a> Shelf<'a> {
     fn no_spool(&self) -> StandbyError {
         StandbyError::NoSpool { source_name: self.source.to_owned(), dir: self.spool.join(self.source) }
     }
+}
+
+/// Returns where the last whole event of a segment ends; one begins at `from`, and all before it is known to be whole. What a crash has
+/// left behind it is no event, whatever it seems. Blocks.
+pub(super) fn whole_behind(segment: &Segment, from: u64) -> Result<u64, StandbyError> {
+    let damaged = |error| StandbyError::Segment { name: segment.name.clone(), error };
+    let mut reader = Bounded::open(segment).map_err(ReplayError::from)?;
+    loop {
+        let is_known = match reader.next(segment.bytes) {
+            Ok(None) | Err(BinlogError::Damaged { .. } | BinlogError::Malformed { .. }) => break,
+            Ok(Some(event)) => event.offset < from,
+            Err(error) => return Err(damaged(error)),
+        };
+        match if is_known { reader.leap_to(from) } else { reader.finish() } {
+            Err(BinlogError::Damaged { .. } | BinlogError::Malformed { .. }) => break,
+            done => done.map_err(damaged)?,
+        }
+    }
+    Ok(reader.offset())
 }
 
 /// Returns what the head of a segment lists; `None` where it is not there yet.

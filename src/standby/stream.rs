@@ -14,6 +14,7 @@ use crate::mysql::manifest::{Position, Product};
 use crate::replay::{Feed, Source, Standby as Mark, Standing, Target};
 use crate::run::{Run, Stopped};
 use crate::standby::progress::Progress;
+use crate::standby::reached::Reached;
 use crate::standby::shelf::Shelf;
 use crate::standby::tide::Tide;
 use crate::standby::way::{Way, holds};
@@ -142,6 +143,8 @@ struct Stream<'a> {
     broken: Option<String>,
     /// What the standby has executed once all was applied that had been committed by a moment.
     waiting: VecDeque<(Executed, DateTime<Utc>)>,
+    /// How far it is served, which the standby has not been seen to have applied yet.
+    served: Option<(Executed, Reached)>,
     progress: Progress,
 }
 
@@ -177,7 +180,7 @@ impl<'a> Stream<'a> {
         shelf.spooled()?;
         let (chain, way) = way_from(&mut shelf, mark.epoch, executed, run).await?;
         let before = Progress::read(standby, &mark)?.filter(|told| told.is_of(executed)).unwrap_or_default();
-        let (arrivals, as_of) = (before.arrivals, before.as_of);
+        let (arrivals, as_of, reached) = (before.arrivals, before.as_of, before.reached);
         let first = way.segments.first().and_then(|first| first.before.as_deref()).unwrap_or_default();
         let tide = Tide::new(standby.delay, arrivals, Executed::parse(way.product, first)?, way.known_of(executed)?);
         let progress = Progress {
@@ -186,6 +189,7 @@ impl<'a> Stream<'a> {
             delay: standby.delay,
             as_of,
             executed: executed.to_string(),
+            reached,
             ..Progress::default()
         };
         let (product, version) = (way.product, way.version.clone());
@@ -200,6 +204,7 @@ impl<'a> Stream<'a> {
             last_known: String::new(),
             broken: None,
             waiting: VecDeque::new(),
+            served: None,
             progress,
         };
         stream.take_up(&chain, way)?;
@@ -364,10 +369,25 @@ impl<'a> Stream<'a> {
         while self.waiting.front().is_some_and(|(awaited, _)| holds(executed, awaited)) {
             self.progress.as_of = self.waiting.pop_front().map(|(_, as_of)| as_of).max(self.progress.as_of);
         }
+        self.note_reached(executed);
         self.progress.executed = executed.to_string();
         self.progress.arrivals.clone_from(&self.tide.arrivals);
         self.progress.told_at = Some(run.now());
         self.progress.write(self.standby, &self.mark)
+    }
+
+    /// Notes up to where the standby has applied all that it was served: a promotion reads on from there.
+    fn note_reached(&mut self, executed: &Executed) {
+        if let Some((_, reached)) = self.served.take_if(|(awaited, _)| holds(executed, awaited)) {
+            self.progress.reached = Some(reached);
+        }
+        if self.served.is_none()
+            && let Some((_, place)) = self.tide.served()
+            && self.progress.reached.as_ref().is_none_or(|reached| reached.place != place)
+        {
+            let reached = Reached::new(place, &self.tide.executed, self.tide.last.clone());
+            self.served = Some((self.tide.executed.clone(), reached));
+        }
     }
 
     fn await_applied(&mut self, as_of: Option<DateTime<Utc>>) {

@@ -12,7 +12,7 @@ use crate::capture::chain::Segment as Captured;
 use crate::mysql::binlog::{Clock, Group, Groups, Header, MAGIC, Step};
 use crate::mysql::gtid::{Executed, Gtid, GtidSet, MariaDbGtid};
 use crate::mysql::manifest::Position;
-use crate::replay::{Bounded, ReplayError, Segment, head_of};
+use crate::replay::{Bounded, Mark, ReplayError, Segment, head_of};
 use crate::standby::StandbyError;
 use crate::standby::arrivals::Arrivals;
 use crate::standby::way::holds;
@@ -82,6 +82,8 @@ pub(super) struct Tide {
     pub(super) arrivals: Arrivals,
     /// What the standby has executed once it has applied all that was let through.
     pub(super) executed: Executed,
+    /// The last transaction that was let through.
+    pub(super) last: Option<Mark>,
     applied: Applied,
     /// Those that are let through whole, and behind them the one at hand.
     segments: Vec<Local>,
@@ -101,7 +103,8 @@ impl Tide {
         let delay = Some(delay).filter(|delay| !delay.is_zero());
         let (segments, groups) = (Vec::new(), Groups::default());
         let applied = Applied::new(applied, &executed);
-        Self { delay, arrivals, executed, applied, segments, reader: None, groups, held: None, read: 0, end: 0 }
+        let (last, reader, held, read, end) = (None, None, None, 0, 0);
+        Self { delay, arrivals, executed, last, applied, segments, reader, groups, held, read, end }
     }
 
     /// Takes the segment that comes next. The one at hand must be [over](Self::is_over).
@@ -236,6 +239,7 @@ impl Tide {
                 self.executed.add(gtid);
                 self.applied.pass(gtid);
             }
+            self.last = Some(Mark::of(group, file));
         } else {
             self.held = Some(group);
         }

@@ -35,7 +35,7 @@ pub(crate) fn here(server: &Server) -> Start {
         Product::MySql => server.value("SELECT @@gtid_executed"),
     };
     let position = Position { file: text(0), offset: text(1).parse().unwrap() };
-    Start { product: of(server.product()), position, gtid: Some(gtid), has_prepared: false }
+    Start { product: of(server.product()), position, gtid: Some(gtid), has_prepared: false, reached: None }
 }
 
 /// What every table of `mall` holds, by its checksum.

@@ -26,7 +26,7 @@ pub enum Ending {
 }
 
 /// By which clock a commit time is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Clock {
     /// The server's at the commit, to the microsecond: MySQL from 8.0 on.

@@ -8,6 +8,7 @@ use crate::mysql::binlog::{
 };
 
 mod body;
+mod leap;
 
 use body::Body;
 

@@ -63,7 +63,8 @@ fn second(second: i64) -> DateTime<Utc> {
 fn plan(segments: &segments::Run, point: &Point) -> Result<ReplayPlan, ReplayError> {
     let offset = (MAGIC.len() + format().len() + EMPTY_HEAD) as u64;
     let position = Position { file: "b.000001".to_owned(), offset };
-    let start = Start { product: Product::MySql, position, gtid: Some(String::new()), has_prepared: false };
+    let gtid = Some(String::new());
+    let start = Start { product: Product::MySql, position, gtid, has_prepared: false, reached: None };
     ReplayPlan::new(&start, segments, point, false, &Run::silent())
 }
 
@@ -125,4 +126,55 @@ fn a_target_that_has_the_first_transaction_of_its_origin_is_past_the_point_befor
     let executed = |text: &str| Executed::parse(Product::MySql, text).unwrap();
     assert!(plan.executed.is_empty() && plan.is_exceeded_by(&executed(&format!("{UUID}:1")), None));
     assert!(!plan.is_exceeded_by(&executed("aaaaaaaa-71ca-11e1-9e33-c80aa9429562:1"), None), "its own");
+}
+
+/// Changes a byte of a file.
+fn flip(segment: &Segment, at: u64) {
+    let mut bytes = std::fs::read(&segment.path).unwrap();
+    bytes[usize::try_from(at).unwrap()] ^= 1;
+    std::fs::write(&segment.path, bytes).unwrap();
+}
+
+fn behind(plan: &ReplayPlan, segments: &segments::Run, executed: &str) -> Result<ReplayPlan, ReplayError> {
+    let reached = Executed::parse(Product::MySql, executed).unwrap();
+    let start = Start::behind(plan.end.clone(), reached);
+    ReplayPlan::new(&start, segments, &Point::Latest, false, &Run::silent())
+}
+
+#[test]
+fn what_was_read_before_a_place_is_not_read_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let early = run(vec![file(dir.path(), 1, 0, &[(1, 10), (2, 11)], End::Cut)]);
+    let first = plan(&early, &Point::Latest).unwrap();
+    let grown = file(dir.path(), 1, 0, &[(1, 10), (2, 11), (3, 12)], End::Rotate);
+    let whole = run(vec![grown.clone(), file(dir.path(), 2, 3, &[(4, 20)], End::Cut)]);
+    let at_once = plan(&whole, &Point::Latest).unwrap();
+    // The last event before the place.
+    flip(&grown, first.end.offset - 6);
+    assert!(matches!(plan(&whole, &Point::Latest), Err(ReplayError::Binlog { .. })));
+    let reached = format!("{UUID}:1-2");
+    let next = behind(&first, &whole, &reached).unwrap();
+    assert_eq!((next.transactions, next.begin.clone()), (2, first.end.clone()));
+    assert_eq!((&next.executed, &next.known), (&at_once.executed, &at_once.known));
+    // What comes behind it is read as ever.
+    flip(&grown, first.end.offset + 30);
+    assert!(matches!(behind(&first, &whole, &reached), Err(ReplayError::Binlog { .. })));
+    let begin = at_once.begin.clone();
+    let joined = first.followed_by(next);
+    assert_eq!((joined.transactions, joined.bytes, joined.begin), (4, at_once.bytes, begin));
+    assert_eq!((joined.end, joined.last, joined.executed), (at_once.end, at_once.last, at_once.executed));
+    assert_eq!(joined.feed.segments, at_once.feed.segments);
+    assert_eq!((joined.feed.begin, joined.feed.end), (at_once.feed.begin, at_once.feed.end));
+}
+
+#[test]
+fn a_place_in_a_file_of_another_history_is_no_place_to_go_on_from() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut first = plan(&run(vec![file(dir.path(), 1, 0, &[(1, 10)], End::Cut)]), &Point::Latest).unwrap();
+    let segments = run(vec![file(dir.path(), 1, 5, &[(6, 10), (7, 11)], End::Cut)]);
+    let refused = behind(&first, &segments, &format!("{UUID}:1-2"));
+    assert!(matches!(refused, Err(ReplayError::OtherServer { .. })), "{refused:?}");
+    first.end.offset = 9_999;
+    let refused = behind(&first, &segments, &format!("{UUID}:1-7"));
+    assert!(matches!(refused, Err(ReplayError::OtherServer { .. })), "{refused:?}");
 }

@@ -3,6 +3,7 @@ use std::path::Path;
 use super::*;
 use crate::mysql::binlog::{Checksum, Kind};
 use crate::mysql::manifest::Product;
+use crate::standby::shelf::whole_behind;
 
 const SERVER: [u8; 16] = [0x3e; 16];
 
@@ -290,4 +291,26 @@ fn a_transaction_that_a_crash_left_without_its_end_holds_nothing_up() {
     tide.close(bytes).unwrap();
     tide.rise(at(0)).unwrap();
     assert_eq!((end(&tide).1, tide.is_over(), tide.executed.to_string().as_str()), (bytes, true, "0-1-1"));
+}
+
+#[test]
+fn a_promotion_reads_a_growing_segment_from_what_the_standby_has_to_the_last_whole_event() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut file = Growing::new(dir.path(), "b.000001");
+    let ends: Vec<u64> = (1..=3).map(|sequence| file.mariadb(sequence)).collect();
+    let whole = |bytes: &[u8], from: u64| {
+        std::fs::write(&file.segment.path, bytes).unwrap();
+        whole_behind(&Segment { bytes: bytes.len() as u64, ..file.segment.clone() }, from).unwrap()
+    };
+    let mut bytes = file.bytes.clone();
+    assert_eq!((whole(&bytes, 4), whole(&bytes, ends[2])), (ends[2], ends[2]));
+    assert!((ends[1]..ends[2]).contains(&whole(&bytes[..bytes.len() - 1], ends[0])));
+    assert_eq!(whole(&[&bytes[..], &[0; 40]].concat(), ends[0]), ends[2]);
+    let event = (Header::BYTES + 8 + 4) as u64;
+    // A crash has left the place of its bytes without them.
+    bytes[usize::try_from(ends[2]).unwrap() - 6] ^= 1;
+    assert_eq!(whole(&bytes, ends[0]), ends[2] - event);
+    bytes[usize::try_from(ends[0]).unwrap() - 6] ^= 1;
+    assert_eq!(whole(&bytes, ends[0]), ends[2] - event, "before the place nothing is read");
+    assert_eq!(whole(&bytes, 4), ends[0] - event);
 }
