@@ -251,7 +251,19 @@ fn dir(copy: &CopyPlace, path: &Path) -> Result<SharedStore, PlaceError> {
 /// # Errors
 /// [`RepositoryError::Locked`] while another works alone on the repository, [`RepositoryError::Stopped`] after a signal.
 pub async fn lock_to_read(repository: &Repository, run: &Run) -> Result<Option<LockGuard>, RepositoryError> {
-    match repository.lock(LockMode::Shared, LOCK_WAIT, run).await {
+    lock_to_read_within(repository, LOCK_WAIT, run).await
+}
+
+/// As [`lock_to_read`], and waits so long for who works alone on the repository.
+///
+/// # Errors
+/// Those of [`lock_to_read`].
+pub async fn lock_to_read_within(
+    repository: &Repository,
+    wait: Duration,
+    run: &Run,
+) -> Result<Option<LockGuard>, RepositoryError> {
+    match repository.lock(LockMode::Shared, wait, run).await {
         Ok(lock) => Ok(Some(lock)),
         Err(error @ (RepositoryError::Locked { .. } | RepositoryError::Stopped(_))) => Err(error),
         Err(error) => {

@@ -7,6 +7,7 @@
 
 use std::io;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 
@@ -37,6 +38,7 @@ mod serve;
 mod settings;
 mod stand;
 mod status;
+mod stop;
 mod target;
 mod walk;
 mod wire;
@@ -131,6 +133,8 @@ pub enum ReplayError {
     Insecure { text: String, heard: String },
     #[error("replay binlogs on the target: it has stopped at {at}: {text}")]
     Apply { at: String, text: String },
+    #[error("stop the replay on the target: after {} it still waits for {awaited}", human::duration(*longest))]
+    StillApplying { longest: Duration, awaited: String },
     #[error("replay binlogs: the target has {found} where the plan has {planned}")]
     Mismatch { found: String, planned: String },
     #[error("a thread of the replay broke down: {0}")]
@@ -187,6 +191,7 @@ impl ReplayError {
                     GRANTS
                 }
                 mysql_async::Error::Server(error) if error.code == 1290 => READ_ONLY,
+                mysql_async::Error::Server(error) if error.code == 1205 => LOCKED,
                 _ => return None,
             },
             Self::Unfit { hint, .. } => return Some(hint.clone()),
@@ -203,6 +208,10 @@ impl ReplayError {
             }
             Self::Guard(GuardError::Tls(_)) => "see to the file of `--to-mysql-ca`, or to the system's certificates",
             Self::Apply { .. } => "see to the cause on the target, then start it again: it goes on where it stopped",
+            Self::StillApplying { .. } => {
+                "it stops once that is over: see who holds a lock there (SHOW FULL PROCESSLIST), or let a long transaction end; then the \
+                 same command goes on"
+            }
             Self::Mismatch { .. } => "somebody else writes to the target: drop what is there and restore anew",
             Self::NoNumber { .. }
             | Self::Open { .. }
@@ -221,6 +230,10 @@ impl ReplayError {
 /// The target can be written to by few.
 const READ_ONLY: &str = "the target is read-only: give the account that restores CONNECTION_ADMIN (MySQL) or READ ONLY ADMIN (MariaDB), \
      as one of a standby needs";
+
+/// Somebody holds a lock on the target for longer than we wait.
+const LOCKED: &str = "a session on the target holds a lock (LOCK TABLES, FLUSH TABLES WITH READ LOCK, an open transaction): end it (SHOW FULL \
+     PROCESSLIST), and start again";
 
 /// What the account of a replay must be allowed, on each product.
 const GRANTS: &str = "give the account that restores, on MySQL: REPLICATION CLIENT, RELOAD, REPLICATION_SLAVE_ADMIN, SYSTEM_VARIABLES_ADMIN, \

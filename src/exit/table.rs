@@ -295,6 +295,7 @@ coded! {
         | ReplayError::Follow { .. }
         | ReplayError::Insecure { .. }
         | ReplayError::Apply { .. }
+        | ReplayError::StillApplying { .. }
         | ReplayError::Mismatch { .. }
         | ReplayError::Thread(_) => Exit::Failed,
         ReplayError::Stopped(_) => Exit::Interrupted,

@@ -19,6 +19,7 @@ use crate::replay::record::{self, Record, Standby};
 use crate::replay::serve::Source;
 use crate::replay::settings;
 use crate::replay::status::Status;
+use crate::replay::stop::STOP_AT_END_MAX;
 use crate::replay::target::{Replayed, Target, no_record, random_uuid, server_id};
 use crate::replay::{Face, ReplayError};
 use crate::run::Run;
@@ -111,7 +112,7 @@ impl Target {
             }
         }
         ask::lock_within(&mut conn, TAKE_OVER_S_MAX).await?;
-        self.stop(&mut conn).await?;
+        self.stop().await?;
         Ok(Standing { target: self.clone(), conn, reached: Instant::now() })
     }
 
@@ -248,7 +249,15 @@ impl Standing {
     /// # Errors
     /// [`ReplayError`] where the target refuses.
     pub async fn stop(&mut self) -> Result<(), ReplayError> {
-        self.target.stop(&mut self.conn).await
+        self.target.stop().await
+    }
+
+    /// As [`Standing::stop`], for who is told to end: a standby that goes on for longer stops by itself once nobody serves it.
+    ///
+    /// # Errors
+    /// [`ReplayError`] where the target refuses, or goes on.
+    pub async fn stop_at_end(&mut self) -> Result<(), ReplayError> {
+        self.target.stop_within(STOP_AT_END_MAX).await
     }
 
     /// Tells whether it stands on the way to the plan's end, and not past it.

@@ -1,9 +1,11 @@
 //! What a target says of the channels that it follows.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, Row, Value};
+use tokio::time::timeout;
 
 use crate::mysql::manifest::{Position, Product};
 use crate::replay::ReplayError;
@@ -14,10 +16,16 @@ use crate::replay::filter::Filter;
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(super) struct Status(BTreeMap<String, String>);
 
+/// A server whose replication is being stopped answers once that is over.
+const STATUS_MAX: Duration = Duration::from_mins(1);
+
 /// Reads the status of every channel, by name.
 pub(super) async fn read(conn: &mut Conn, product: Product) -> Result<BTreeMap<String, Status>, ReplayError> {
-    let rows: Vec<Row> =
-        conn.query(channel::status(product)).await.map_err(ReplayError::at("ask the target for its replication"))?;
+    let asked = timeout(STATUS_MAX, conn.query(channel::status(product))).await.map_err(|_elapsed| {
+        let awaited = "an answer to its status: a stop may be under way there".to_owned();
+        ReplayError::StillApplying { longest: STATUS_MAX, awaited }
+    })?;
+    let rows: Vec<Row> = asked.map_err(ReplayError::at("ask the target for its replication"))?;
     Ok(rows.into_iter().map(of_row).collect())
 }
 

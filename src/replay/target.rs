@@ -25,6 +25,7 @@ use crate::replay::segments::reaches;
 use crate::replay::serve::{Face, Source};
 use crate::replay::settings;
 use crate::replay::status::{self, Status};
+use crate::replay::stop::{STOP_AT_END_MAX, STOP_MAX};
 use crate::run::Run;
 
 /// How often the target is asked how far it is.
@@ -35,6 +36,9 @@ const UNREACHED_MAX: Duration = Duration::from_secs(30);
 
 /// Two that do not agree on TLS in so long never will.
 const INSECURE_MAX: Duration = Duration::from_secs(3);
+
+/// What keeps a table or the whole target locked for as long (`LOCK TABLES`, `FLUSH TABLES WITH READ LOCK`) is a person's to see to.
+const LOCK_MAX: Duration = Duration::from_mins(1);
 
 /// A server to replay on.
 #[derive(Debug, Clone)]
@@ -157,7 +161,7 @@ impl Target {
             }
         };
         record::write(&mut conn, &record).await?;
-        self.stop(&mut conn).await?;
+        self.stop().await?;
         settings::apply(&mut conn, &wanted).await?;
         conn.disconnect().await.ok();
         Ok(())
@@ -220,6 +224,8 @@ impl Target {
             // Who may not keeps the record in the binlog, as the load keeps its rows there.
             conn.query_drop("SET SESSION sql_log_bin = 0").await.ok();
         }
+        let bound = format!("SET SESSION lock_wait_timeout = {}", LOCK_MAX.as_secs());
+        conn.query_drop(bound).await.map_err(ReplayError::at("set how long the target waits for locks"))?;
         Ok(conn)
     }
 
@@ -281,12 +287,12 @@ impl Target {
                 plan.begin.clone()
             }
             (true, true) => {
-                self.stop(conn).await?;
+                self.stop().await?;
                 plan.begin.clone()
             }
             (true, false) => {
                 fitness::same_process(&record, started)?;
-                self.stop(conn).await?;
+                self.stop().await?;
                 self.status(conn).await?.ok_or_else(no_record)?.applied()
             }
         };
@@ -334,15 +340,12 @@ impl Target {
         }
     }
 
-    pub(super) async fn stop(&self, conn: &mut Conn) -> Result<(), ReplayError> {
-        match conn.query_drop(channel::stop(self.product)).await {
-            Err(mysql_async::Error::Server(error)) if channel::is_absent(error.code) => Ok(()),
-            done => done.map_err(ReplayError::at("stop the replay on the target")),
-        }
+    pub(super) async fn stop(&self) -> Result<(), ReplayError> {
+        self.stop_within(STOP_MAX).await
     }
 
     pub(super) async fn forget(&self, conn: &mut Conn) -> Result<(), ReplayError> {
-        self.stop(conn).await?;
+        self.stop().await?;
         match conn.query_drop(channel::forget(self.product)).await {
             Err(mysql_async::Error::Server(error)) if channel::is_absent(error.code) => Ok(()),
             done => done.map_err(ReplayError::at("let the target forget the replay")),
@@ -352,7 +355,7 @@ impl Target {
     /// Takes the filter back: a MariaDB keeps that of a name for whoever comes by the name again.
     async fn unfilter(&self, conn: &mut Conn) -> Result<(), ReplayError> {
         if self.status(conn).await?.is_some() {
-            self.stop(conn).await?;
+            self.stop().await?;
             for statement in channel::unfilter(self.product) {
                 conn.query_drop(statement)
                     .await
@@ -380,20 +383,20 @@ impl Target {
                 return Ok(());
             }
             if let Some((name, value)) = status.filter(&plan.filter) {
-                self.stop(conn).await?;
+                self.stop().await?;
                 return Err(fitness::filtered(name, value));
             }
             self.refuse_failure(conn, &status, source, &mut reached).await?;
             tokio::select! {
-                () = run.cancel.cancelled() => return Err(self.interrupted(conn).await),
+                () = run.cancel.cancelled() => return Err(self.interrupted().await),
                 () = tokio::time::sleep(POLL) => {}
             }
         }
     }
 
-    async fn interrupted(&self, conn: &mut Conn) -> ReplayError {
+    async fn interrupted(&self) -> ReplayError {
         // Where that fails the target stops by itself once we are gone.
-        self.stop(conn).await.ok();
+        self.stop_within(STOP_AT_END_MAX).await.ok();
         ReplayError::Stopped(crate::run::Stopped)
     }
 

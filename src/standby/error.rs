@@ -109,6 +109,20 @@ impl StandbyError {
         )
     }
 
+    /// Tells whether this is what a promotion looks like to whoever serves the standby: the connection is cut, and the standby another's.
+    pub(super) fn may_be_a_promotion(&self) -> bool {
+        match self {
+            Self::Promoting | Self::Replay(ReplayError::Busy) => true,
+            Self::Replay(ReplayError::Sql { source, .. }) => match &**source {
+                mysql_async::Error::Io(_) | mysql_async::Error::Driver(_) => true,
+                // ER_QUERY_INTERRUPTED, MariaDB's ER_CONNECTION_KILLED, and MySQL's ER_SESSION_WAS_KILLED.
+                mysql_async::Error::Server(error) => matches!(error.code, 1317 | 1927 | 3169),
+                _ => false,
+            },
+            _ => false,
+        }
+    }
+
     /// Returns the next step for the operator.
     #[must_use]
     pub fn hint(&self) -> Option<String> {

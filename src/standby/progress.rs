@@ -3,7 +3,7 @@
 use std::fs;
 use std::io::{self, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
@@ -66,22 +66,42 @@ impl Progress {
         written().map_err(|error| StandbyError::Io { act: "write", path: path.clone(), error })
     }
 
-    pub(super) fn remove(standby: &Standby<'_>, mark: &Mark) {
-        // What stays tells of a standby that is none any more, and its target says so.
-        fs::remove_file(path(standby, mark)).ok();
+    /// Removes what was told of this server as a standby that it is no more: all but `mark`. Another machine may have promoted it.
+    pub(super) fn remove_former(standby: &Standby<'_>, mark: Option<&Mark>) {
+        let Ok(entries) = fs::read_dir(dir(standby)) else { return };
+        for path in entries.filter_map(|entry| Some(entry.ok()?.path())) {
+            let is_current = mark.is_some_and(|mark| path == self::path(standby, mark));
+            if !is_current && is_of_source(&path, standby.source) && target_of(&path) == Some(standby.server.name()) {
+                // What stays tells of a standby that is none any more, and its target says so.
+                fs::remove_file(&path).ok();
+            }
+        }
     }
+}
+
+fn dir(standby: &Standby<'_>) -> PathBuf {
+    standby.policy.state_dir.join("standby")
+}
+
+fn is_of_source(path: &Path, source: &str) -> bool {
+    let name = path.file_name().and_then(|name| name.to_str()).and_then(|name| name.strip_suffix(".json"));
+    let number = name.and_then(|name| name.strip_prefix(source)?.strip_prefix('-'));
+    number.is_some_and(|number| number.parse::<u32>().is_ok())
+}
+
+fn target_of(path: &Path) -> Option<String> {
+    let told: Progress = serde_json::from_slice(&fs::read(path).ok()?).ok()?;
+    Some(told.target)
 }
 
 /// A source may have several standbys, and one that is made anew is another.
 fn path(standby: &Standby<'_>, mark: &Mark) -> PathBuf {
-    standby.policy.state_dir.join("standby").join(format!("{}-{}.json", standby.source, mark.server_id))
+    dir(standby).join(format!("{}-{}.json", standby.source, mark.server_id))
 }
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a test may panic")]
 mod tests {
-    use std::path::Path;
-
     use super::*;
     use crate::mysql::manifest::Product;
     use crate::mysql::server::Server;
@@ -122,8 +142,31 @@ mod tests {
         assert_eq!(read(&far, mark(2)), Some("0-1-9".to_owned()));
         assert_eq!((read(&near, mark(3)), read(&far, mark(1))), (None, None), "made anew, and a copy of the other");
         assert_eq!(read(&near, Mark { epoch: 2, ..mark(1) }), None);
-        Progress::remove(&near, &mark(1));
+        Progress::remove_former(&near, None);
         assert_eq!((read(&near, mark(1)), read(&far, mark(2)).is_some()), (None, true));
+    }
+
+    #[test]
+    fn what_was_told_of_a_former_standby_goes_and_that_of_others_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut policy = Policy::parse(include_str!("../../policies/full.toml"), Path::new("full.toml")).unwrap();
+        policy.state_dir = dir.path().to_owned();
+        let (near, far) = (standby(&policy, "10.0.30.21"), standby(&policy, "10.0.30.22"));
+        let other = Standby { source: "db1-2", ..near.clone() };
+        let told = |standby: &Standby<'_>| Progress { target: standby.server.name(), epoch: 1, ..Progress::default() };
+        for (standby, number) in [(&near, 1), (&near, 2), (&far, 3), (&other, 4)] {
+            told(standby).write(standby, &mark(number)).unwrap();
+        }
+        let left = || {
+            let names = fs::read_dir(dir.path().join("standby")).unwrap();
+            let mut names: Vec<_> = names.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+            names.sort();
+            names
+        };
+        Progress::remove_former(&near, Some(&mark(2)));
+        assert_eq!(left(), ["db1-2-4.json", "db1-2.json", "db1-3.json"]);
+        Progress::remove_former(&near, None);
+        assert_eq!(left(), ["db1-2-4.json", "db1-3.json"]);
     }
 
     #[test]

@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 use chrono::{DateTime, Utc};
 
 use crate::mysql::gtid::Executed;
-use crate::replay::{self, Mark, Point, ReplayError, ReplayPlan, Replayed, Target};
-use crate::run::Run;
+use crate::replay::{Mark, Point, ReplayError, ReplayPlan, Replayed, Target};
+use crate::run::{Run, Stopped};
 use crate::standby::planned::{Asked, Earlier, Planned};
 use crate::standby::progress::Progress;
 use crate::standby::reached::Reached;
@@ -26,7 +26,6 @@ pub struct Promotion<'a> {
     /// Up to where this has read.
     reached: Reached,
     target: Target,
-    standby: replay::Standby,
     /// Holds the binlogs for as long as they are served.
     shelf: Shelf<'a>,
 }
@@ -98,10 +97,10 @@ impl<'a> Standby<'a> {
         }
         let mut standing = self.target().await?.take_over().await?;
         let record = standing.record().await?;
-        let standby = self.own(record.as_ref())?.clone();
+        self.own(record.as_ref())?;
         let Some(record) = record.filter(|record| record.is_over) else { return Ok(None) };
         let replayed = standing.end_promotion(&record).await?;
-        Progress::remove(self, &standby);
+        Progress::remove_former(self, None);
         Ok(Some(Promoted::new(began, replayed)))
     }
 
@@ -150,11 +149,11 @@ impl<'a> Standby<'a> {
         let passed = || StandbyError::Passed { point: point.to_string(), executed: executed.to_string() };
         match planned {
             Ok(Planned { plan, reached, as_of }) if !plan.is_exceeded_by(&executed, own) => {
-                Ok(Promotion { plan, executed, as_of, is_ahead: false, reached, target, standby, shelf })
+                Ok(Promotion { plan, executed, as_of, is_ahead: false, reached, target, shelf })
             }
             Ok(Planned { plan, reached, .. }) if is_newest(point, &executed, &plan.executed) => {
                 let plan = ReplayPlan { executed: executed.clone(), ..plan };
-                Ok(Promotion { plan, executed, as_of: None, is_ahead: true, reached, target, standby, shelf })
+                Ok(Promotion { plan, executed, as_of: None, is_ahead: true, reached, target, shelf })
             }
             Ok(_) => Err(passed()),
             // It lies before all that is still needed.
@@ -179,7 +178,8 @@ impl<'a> Standby<'a> {
         began: Instant,
         run: &Run,
     ) -> Result<Promoted, StandbyError> {
-        let mut standing = promotion.target.take_over().await?;
+        let taken = run.cancel.run_until_cancelled(promotion.target.take_over()).await;
+        let mut standing = taken.ok_or(Stopped)??;
         // The stream and the capture went on until now.
         let is_latest = *point == Point::Latest;
         let promotion = if is_latest {
@@ -189,7 +189,7 @@ impl<'a> Standby<'a> {
         } else {
             promotion
         };
-        let Promotion { plan, as_of, is_ahead, target, standby, shelf: _shelf, .. } = promotion;
+        let Promotion { plan, as_of, is_ahead, target, shelf: _shelf, .. } = promotion;
         let executed = standing.executed().await?;
         if plan.is_exceeded_by(&executed, target.own_uuid().await?) {
             return Err(StandbyError::Passed { point: point.to_string(), executed: executed.to_string() });
@@ -198,7 +198,7 @@ impl<'a> Standby<'a> {
             standing.may_reach(&plan).await?;
         }
         let replayed = standing.promote(&plan, run).await?;
-        Progress::remove(self, &standby);
+        Progress::remove_former(self, None);
         let as_of = as_of.filter(|_| is_latest && !plan.falls_short);
         Ok(Promoted { last: plan.last, as_of, ..Promoted::new(began, replayed) })
     }

@@ -3,17 +3,19 @@
 use std::fs;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tempfile::TempDir;
 
 use crate::capture::chain::Segment as Captured;
 use crate::capture::stored::{self, Stored};
 use crate::capture::{Chain, Spool};
+use crate::human;
 use crate::mysql::binlog::{BinlogError, MAGIC};
 use crate::place;
 use crate::policy::Policy;
 use crate::replay::{Bounded, ReplayError, Segment, head_of};
-use crate::repository::Repository;
+use crate::repository::{Repository, RepositoryError};
 use crate::restore;
 use crate::run::Run;
 use crate::standby::StandbyError;
@@ -21,6 +23,9 @@ use crate::standby::tide::whole_end;
 
 /// What is left of a disk that the spool lies on as a rule: the capture goes first.
 const SPARE_BYTES: u64 = 256 << 20;
+
+/// Between two tries to read beside who prunes.
+const BESIDE_WAIT: Duration = Duration::from_secs(10);
 
 /// No head is longer: a GTID set of half a million intervals.
 const HEAD_BYTES_MAX: u64 = 16 << 20;
@@ -118,18 +123,49 @@ impl<'a> Shelf<'a> {
     async fn fetch(&mut self, epoch: u32, captured: &Captured, run: &Run) -> Result<Segment, StandbyError> {
         restore::refuse_full(self.scratch.path(), captured.bytes.saturating_add(SPARE_BYTES))?;
         let repository = self.repository(run).await?;
-        let lock = place::lock_to_read(&repository, run).await?;
+        let mut wait = Duration::ZERO;
+        loop {
+            let (lock, holder) = match place::lock_to_read_within(&repository, wait, run).await {
+                Err(RepositoryError::Locked { holder, .. }) => (None, Some(holder)),
+                locked => (locked?, None),
+            };
+            let fetched = self.fetch_from(&repository, epoch, captured, run).await;
+            place::unlock(lock, run).await;
+            match (fetched, holder) {
+                // Whoever prunes takes away only what is also elsewhere: a promotion does not wait for that, and the bytes prove
+                // themselves. What has gone to another place meanwhile, a new look at the index finds.
+                (Err(error), Some(holder)) if !run.cancel.is_cancelled() => {
+                    let (source, file, text) = (self.source, &captured.file, human::chain(&error));
+                    run.events.warn(format!(
+                        "{source}: `{file}` is read beside {holder}, who works alone on the repository: {text}; again"
+                    ));
+                    wait = BESIDE_WAIT;
+                }
+                (Ok(segment), Some(holder)) => {
+                    let (source, file) = (self.source, &captured.file);
+                    run.events.note(format!(
+                        "{source}: `{file}` was read beside {holder}, who works alone on the repository"
+                    ));
+                    return Ok(segment);
+                }
+                (fetched, _) => return fetched,
+            }
+        }
+    }
+
+    async fn fetch_from(
+        &mut self,
+        repository: &Repository,
+        epoch: u32,
+        captured: &Captured,
+        run: &Run,
+    ) -> Result<Segment, StandbyError> {
         let path = self.scratch.path().join(&captured.file);
-        let fetched = async {
-            let (_, stored) = self.stored(run).await?;
-            let held = stored.chain.segment(epoch, &captured.file);
-            let held = held.filter(|held| held.bytes >= captured.bytes).ok_or_else(|| self.no_spool())?;
-            stored.fetch(&repository, epoch, held, &path, run).await?;
-            Ok(Segment { name: captured.file.clone(), path: path.clone(), bytes: held.bytes })
-        };
-        let fetched = fetched.await;
-        place::unlock(lock, run).await;
-        fetched
+        let (_, stored) = self.stored(run).await?;
+        let held = stored.chain.segment(epoch, &captured.file);
+        let held = held.filter(|held| held.bytes >= captured.bytes).ok_or_else(|| self.no_spool())?;
+        stored.fetch(repository, epoch, held, &path, run).await?;
+        Ok(Segment { name: captured.file.clone(), path, bytes: held.bytes })
     }
 
     async fn repository(&mut self, run: &Run) -> Result<Arc<Repository>, StandbyError> {

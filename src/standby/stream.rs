@@ -30,6 +30,9 @@ const ASK_EVERY: Duration = Duration::from_millis(500);
 const RETRY_MIN: Duration = Duration::from_secs(1);
 const RETRY_MAX: Duration = Duration::from_mins(1);
 
+/// Whoever promotes the standby takes it away without a word, and most are done by then.
+const PROMOTION_MAX: Duration = Duration::from_mins(1);
+
 /// A capture that runs brings what the spool lacks within seconds.
 const IDLE_MAX: Duration = Duration::from_secs(10);
 
@@ -46,7 +49,7 @@ pub(super) async fn follow(
     ready: &(dyn Fn() + Sync),
     run: &Run,
 ) -> Result<Ended, StandbyError> {
-    let (mut wait, mut has_stood) = (RETRY_MIN, false);
+    let (mut wait, mut has_stood, mut broken) = (RETRY_MIN, false, None);
     let mut stood = Stood::default();
     loop {
         stood.is_standing = false;
@@ -69,7 +72,13 @@ pub(super) async fn follow(
         if stood.is_standing || matches!(error, StandbyError::Promoting) {
             wait = RETRY_MIN;
         }
-        run.events.warn(format!("{}: {text}; again in {}", standby.source, human::duration(wait)));
+        let told = format!("{}: {text}; again in {}", standby.source, human::duration(wait));
+        broken = broken.filter(|_| !stood.is_standing).or_else(|| Some(Instant::now()));
+        if error.may_be_a_promotion() && broken.is_some_and(|since| since.elapsed() < PROMOTION_MAX) {
+            run.events.detail(told);
+        } else {
+            run.events.warn(told);
+        }
         if run.cancel.run_until_cancelled(tokio::time::sleep(wait)).await.is_none() {
             return Ok(Ended::Stopped);
         }
@@ -110,7 +119,12 @@ fn tell_that_it_waits(source: &str, run: &Run) {
 
 /// Ends a stream whose record is gone: as promoted only where the server is left as a promotion leaves it.
 async fn promoted(standby: &Standby<'_>, standing: &mut Standing) -> Result<Ended, StandbyError> {
-    if standing.is_let_go().await? { Ok(Ended::Promoted) } else { Err(StandbyError::Lost(standby.source.to_owned())) }
+    if !standing.is_let_go().await? {
+        return Err(StandbyError::Lost(standby.source.to_owned()));
+    }
+    // Whoever has promoted it may have done so on another machine.
+    Progress::remove_former(standby, None);
+    Ok(Ended::Promoted)
 }
 
 fn tell_error(standby: &Standby<'_>, mark: &Mark, text: &str) {
@@ -159,12 +173,13 @@ impl<'a> Stream<'a> {
         let mut standing = target.stand().await?;
         let Some(record) = standing.record().await? else { return promoted(standby, &mut standing).await };
         let mark = standby.own(Some(&record))?.clone();
+        Progress::remove_former(standby, Some(&mark));
         stood.mark = Some(mark.clone());
         if mark.is_promoting {
             return Err(StandbyError::Promoting);
         }
         // What it had received it may still be applying.
-        standing.stop().await?;
+        run.cancel.run_until_cancelled(standing.stop()).await.ok_or(Stopped)??;
         let executed = standing.executed().await?;
         let mut stream = Self::new(standby, mark, &executed, run).await?;
         let feed = stream.first(&executed, run).await?;
@@ -304,7 +319,9 @@ impl<'a> Stream<'a> {
             }
             let pause = if has_risen { Duration::ZERO } else { POLL };
             if run.cancel.run_until_cancelled(tokio::time::sleep(pause)).await.is_none() {
-                standing.stop().await?;
+                if let Err(error) = standing.stop_at_end().await {
+                    run.events.warn(format!("{}: {}", self.standby.source, human::chain(&error)));
+                }
                 return Ok(Ended::Stopped);
             }
         }

@@ -1,11 +1,16 @@
 //! A standby follows the capture whatever is killed, keeps a mistake back, and takes over with the rows of its point.
 
+use std::io::Write as _;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use bkp::mysql::server::Server as Address;
+use bkp::place;
+use bkp::policy::Policy;
+use bkp::repository::LockMode;
+use bkp::run::Run;
 use bkp::secret::Secret;
 use mysql_async::prelude::Queryable as _;
 use rand::{Rng as _, SeedableRng as _};
@@ -129,10 +134,11 @@ fn a_standby_takes_over(product: Product) {
     scene.wait_until("all there", Scene::has_rows_of_source);
     scene.wait_until("measured", |scene| scene.status()["lag_ms"].as_u64().is_some_and(|lag| lag < 15_000));
     assert!(scene.is_closed());
+    a_promotion_reads_on_from_where_the_standby_is(&scene, &daemon);
     let back = scene.promote(&format!("before:{}", last_gtid(&scene.world.source)), &[]).expect(2);
     assert!(back.err.contains("past that already"), "{back:?}");
     scene.wait_until("streaming on", |scene| scene.status()["is_streaming"] == true);
-    standby.kill();
+    a_stop_does_not_wait_for_a_stranger(&scene, standby);
 
     // With a delay, a mistake can be stopped.
     let standby = scene.start(&["--delay", "1h"]);
@@ -175,9 +181,76 @@ fn a_standby_takes_over(product: Product) {
     standby.signal("CONT");
     let (code, told) = standby.end();
     assert_eq!(code, Some(0), "{told}");
+    assert!(!told.contains("again in"), "a promotion is no fault: {told}");
+    assert_eq!(std::fs::read_dir(scene.world.path("state/standby")).unwrap().count(), 0, "it is no standby any more");
     the_guides_right_opens_and_closes(&scene.target);
     a_new_epoch_ends_the_stream(&scene);
     drop(daemon);
+}
+
+/// What the standby has applied was read and proved for it: a promotion does not read a file of any size from its beginning.
+fn a_promotion_reads_on_from_where_the_standby_is(scene: &Scene, daemon: &Process) {
+    let told = || {
+        let of = |entry: std::io::Result<std::fs::DirEntry>| std::fs::read(entry.unwrap().path()).unwrap();
+        let mut all = std::fs::read_dir(scene.world.path("state/standby")).unwrap().map(of);
+        all.find_map(|text| serde_json::from_slice::<Value>(&text).ok()).unwrap()
+    };
+    scene.wait_until("known to be at the end", |_| told()["reached"]["place"]["offset"].as_u64() > Some(1_000));
+    let place = told()["reached"]["place"].clone();
+    let file = place["file"].as_str().unwrap().to_owned();
+    daemon.signal("STOP");
+    let find = Command::new("find").arg(scene.world.path("")).args(["-name", &file, "-path", "*/binlog/*"]).output();
+    let path = String::from_utf8(find.unwrap().stdout).unwrap().trim().to_owned();
+    let flip = || {
+        let mut bytes = std::fs::read(&path).unwrap();
+        bytes[usize::try_from(place["offset"].as_u64().unwrap()).unwrap() - 6] ^= 1;
+        std::fs::File::options().write(true).open(&path).and_then(|mut file| file.write_all(&bytes)).unwrap();
+    };
+    flip();
+    let planned = scene.promote("latest", &["--dry-run"]);
+    flip();
+    daemon.signal("CONT");
+    let planned = planned.expect(0).json();
+    a_prune_keeps_no_promotion_waiting(scene, daemon);
+    let last = last_gtid(&scene.world.source).to_string();
+    assert_eq!(planned["plan"]["last_included"]["gtid"], last, "{planned}");
+}
+
+/// What the spool has let go of is read beside whoever works alone on the repository.
+fn a_prune_keeps_no_promotion_waiting(scene: &Scene, daemon: &Process) {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let lock = runtime.block_on(async {
+        let policy = Policy::load(&scene.world.path("policies/mall.toml")).unwrap();
+        let repository = place::repository(&policy, &Run::silent()).await.unwrap();
+        repository.lock(LockMode::Exclusive, Duration::from_secs(30), &Run::silent()).await.unwrap()
+    });
+    daemon.signal("STOP");
+    let (spool, aside) = (scene.world.path("state/binlog"), scene.world.path("aside"));
+    std::fs::rename(&spool, &aside).unwrap();
+    let planned = scene.promote("latest", &["--dry-run"]);
+    std::fs::rename(&aside, &spool).unwrap();
+    daemon.signal("CONT");
+    runtime.block_on(lock.release()).unwrap();
+    let planned = planned.expect(0);
+    assert!(planned.err.contains("who works alone on the repository"), "{planned:?}");
+}
+
+/// A session on the standby that holds a lock holds the applier up, and whoever waits for that.
+fn a_stop_does_not_wait_for_a_stranger(scene: &Scene, standby: Process) {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let stranger = runtime.block_on(async {
+        let mut conn = address(&scene.target).connect().await.unwrap();
+        conn.query_drop("LOCK TABLES mall.orders READ").await.unwrap();
+        conn
+    });
+    scene.world.order(3, 31_000, 5);
+    let held_up = "SELECT COUNT(*) FROM information_schema.processlist WHERE user = 'system user' AND state LIKE '%metadata lock%'";
+    scene.wait_until("held up", |scene| scene.target.value(held_up) != "0");
+    standby.signal("TERM");
+    let (code, told) = standby.end();
+    assert_eq!(code, Some(0), "{told}");
+    assert!(told.contains("it still waits for its thread") && told.contains("metadata lock"), "{told}");
+    runtime.block_on(stranger.disconnect()).unwrap();
 }
 
 fn the_guides_right_opens_and_closes(target: &Server) {
