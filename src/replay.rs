@@ -40,6 +40,7 @@ mod stand;
 mod status;
 mod stop;
 mod target;
+mod trial;
 mod walk;
 mod wire;
 

@@ -509,7 +509,7 @@ pub async fn apply(
 
 async fn load_database(database: &DatabasePlan, request: &Request, run: &Run) -> Result<Loaded, RestoreError> {
     if let Some(replay) = &database.replay {
-        replay.prepare(&database.chosen.id().to_string()).await?;
+        replay.prepare(&database.chosen.id().to_string(), run).await?;
         if replay.is_loaded {
             return Ok(Loaded::default());
         }

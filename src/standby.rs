@@ -120,7 +120,11 @@ impl Standby<'_> {
         }
         let epoch = self.epoch(&manifest)?;
         let request = self.request(&manifest, Moment::Snapshot(chosen.id().to_string()))?;
-        let plan = restore::plan(self.policy, repository, &request, Rates::default(), run).await?;
+        let mut plan = restore::plan(self.policy, repository, &request, Rates::default(), run).await?;
+        plan.databases
+            .iter_mut()
+            .filter_map(|database| database.replay.as_mut())
+            .for_each(|replay| replay.is_streamed = true);
         let replay = plan.databases.first().and_then(|database| database.replay.as_ref());
         let replay = replay.ok_or_else(|| StandbyError::NotCaptured(self.source.to_owned()))?;
         // No transaction of it is replayed here that would tell.

@@ -108,6 +108,14 @@ pub(super) fn start(product: Product) -> String {
     }
 }
 
+/// Starts to receive alone: nothing is applied.
+pub(super) fn start_receiving(product: Product) -> String {
+    match product {
+        Product::MySql => format!("START REPLICA IO_THREAD FOR CHANNEL '{NAME}'"),
+        Product::MariaDb => format!("START SLAVE '{NAME}' IO_THREAD"),
+    }
+}
+
 pub(super) fn stop(product: Product) -> String {
     match product {
         Product::MySql => format!("STOP REPLICA FOR CHANNEL '{NAME}'"),

@@ -57,7 +57,9 @@ impl Door {
             if !asks_for_tls(&answer) {
                 packets.error(3159, "bkp serves these binlogs under TLS alone")?;
                 packets.stream.flush()?;
-                return Err(FeedError::Tls("it does without".to_owned()));
+                // Nobody else has been told the name.
+                let is_ours = Login::parse(&answer).is_ok_and(|login| login.user == self.user.as_bytes());
+                return if is_ours { Err(FeedError::Tls("it does without".to_owned())) } else { Ok(false) };
             }
             packets.stream.secure(guard.connection()?).map_err(tls_error)?;
             answer = packets.packet()?;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::io::{self, ErrorKind, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -70,7 +70,9 @@ struct Shared {
     /// Ends the dump that was asked for last: a replica that asks again has given it up.
     dump: Mutex<CancellationToken>,
     failure: Mutex<Option<String>>,
-    /// Why the last who came was not let in for want of TLS.
+    /// Somebody has come in who knows the password: our replica.
+    has_let_in: AtomicBool,
+    /// Why one who came before that was not let in for want of TLS.
     insecure: Mutex<Option<String>>,
     events: Events,
 }
@@ -132,6 +134,7 @@ impl Source {
             dump: Mutex::new(cancel.child_token()),
             cancel,
             failure: Mutex::new(None),
+            has_let_in: AtomicBool::new(false),
             insecure: Mutex::new(None),
             events,
         });
@@ -158,7 +161,14 @@ impl Source {
         self.shared.failure.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Returns why the last who came was not let in, where it was for want of TLS.
+    /// Tells whether the replica has come in, at any time.
+    #[must_use]
+    pub fn has_let_in(&self) -> bool {
+        self.shared.has_let_in.load(Ordering::Relaxed)
+    }
+
+    /// Returns why one who came was not let in, where it was for want of TLS. Nobody who fails at that can prove to be our replica: once
+    /// that has come in, any other is a stranger.
     #[must_use]
     pub fn insecure(&self) -> Option<String> {
         self.shared.insecure.lock().unwrap_or_else(PoisonError::into_inner).clone()
@@ -166,6 +176,19 @@ impl Source {
 }
 
 impl Shared {
+    /// Notes whether somebody has come in.
+    fn note(&self, admitted: &Result<bool, FeedError>) {
+        let mut insecure = self.insecure.lock().unwrap_or_else(PoisonError::into_inner);
+        match admitted {
+            Ok(true) => {
+                self.has_let_in.store(true, Ordering::Relaxed);
+                *insecure = None;
+            }
+            Err(FeedError::Tls(why)) if !self.has_let_in.load(Ordering::Relaxed) => *insecure = Some(why.clone()),
+            _ => {}
+        }
+    }
+
     fn feed(&self) -> Arc<Feed> {
         Arc::clone(&self.feed.lock().unwrap_or_else(PoisonError::into_inner))
     }
@@ -223,8 +246,7 @@ fn serve(socket: TcpStream, peer: IpAddr, shared: &Shared) -> Result<(), FeedErr
     let patient = Patient::new(socket, cancel.clone())?;
     let mut packets = Packets::new(Line::new(&patient));
     let admitted = shared.door.admit(&mut packets, &nonce()?);
-    let insecure = if let Err(FeedError::Tls(why)) = &admitted { Some(why.clone()) } else { None };
-    *shared.insecure.lock().unwrap_or_else(PoisonError::into_inner) = insecure;
+    shared.note(&admitted);
     if !admitted? {
         return Ok(packets.stream.flush()?);
     }

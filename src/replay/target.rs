@@ -26,16 +26,11 @@ use crate::replay::serve::{Face, Source};
 use crate::replay::settings;
 use crate::replay::status::{self, Status};
 use crate::replay::stop::{STOP_AT_END_MAX, STOP_MAX};
+use crate::replay::trial;
 use crate::run::Run;
 
 /// How often the target is asked how far it is.
-const POLL: Duration = Duration::from_millis(100);
-
-/// A target that has not found its way to us after this long will not.
-const UNREACHED_MAX: Duration = Duration::from_secs(30);
-
-/// Two that do not agree on TLS in so long never will.
-const INSECURE_MAX: Duration = Duration::from_secs(3);
+pub(super) const POLL: Duration = Duration::from_millis(100);
 
 /// What keeps a table or the whole target locked for as long (`LOCK TABLES`, `FLUSH TABLES WITH READ LOCK`) is a person's to see to.
 const LOCK_MAX: Duration = Duration::from_mins(1);
@@ -106,7 +101,7 @@ impl Target {
     /// # Errors
     /// [`ReplayError::Unfit`] says why, and what to do.
     pub async fn may_be_served(&self) -> Result<(), ReplayError> {
-        self.address().await.map(drop)
+        self.serves_at().await.map(drop)
     }
 
     /// Refuses a target on which the plan cannot be carried out; changes nothing.
@@ -114,7 +109,7 @@ impl Target {
     /// # Errors
     /// [`ReplayError::Unfit`] says why, and what to do.
     pub async fn check(&self, plan: &ReplayPlan, record: Option<&Record>, further: bool) -> Result<(), ReplayError> {
-        let listen = self.address().await?;
+        let listen = self.serves_at().await?;
         let mut conn = self.connect().await?;
         Cover::of(&self.server, listen.ip()).secure(&mut conn, self.product).await?;
         let checked = fitness::check(&mut conn, plan, record, further).await;
@@ -122,7 +117,8 @@ impl Target {
         checked
     }
 
-    /// Makes the target fit, before anything is loaded: no event may fire between. `was_empty`: it holds nothing yet.
+    /// Makes the target fit, before anything is loaded: no event may fire between. `was_empty`: it holds nothing yet. Returns whether
+    /// this is the begin of it.
     ///
     /// # Errors
     /// [`ReplayError`] where a setting cannot be made.
@@ -132,11 +128,13 @@ impl Target {
         snapshot: &str,
         was_empty: bool,
         further: bool,
-    ) -> Result<(), ReplayError> {
+    ) -> Result<bool, ReplayError> {
         let mut conn = self.connect().await?;
         let wanted = settings::wanted(self.product, self.threads, server_id(plan)?);
         let (begin, end) = (plan.begin.clone(), plan.end.clone());
-        let record = if let Some(record) = record::read(&mut conn).await? {
+        let begun = record::read(&mut conn).await?;
+        let is_new = begun.is_none();
+        let record = if let Some(record) = begun {
             // What the settings were before stands in the record.
             let is_over = record.is_over && record.end == end;
             Record { end, is_over, ..record }
@@ -164,7 +162,7 @@ impl Target {
         self.stop().await?;
         settings::apply(&mut conn, &wanted).await?;
         conn.disconnect().await.ok();
-        Ok(())
+        Ok(is_new)
     }
 
     /// Notes that the dump is loaded: all tables of it, and the rest but for `lacking`.
@@ -229,8 +227,11 @@ impl Target {
         Ok(conn)
     }
 
-    /// Returns where to listen: on this machine's side of the way to the target.
-    async fn address(&self) -> Result<SocketAddr, ReplayError> {
+    /// Returns where to listen: on this machine's side of the way to the target. Port 0: any that is free.
+    ///
+    /// # Errors
+    /// [`ReplayError`] where nobody can say.
+    pub async fn serves_at(&self) -> Result<SocketAddr, ReplayError> {
         let (host, port) = match (&self.listen, &self.server.address) {
             (Some(listen), _) => return Ok(*listen),
             (None, MysqlAddress::Socket(_)) => return Ok(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))),
@@ -244,7 +245,7 @@ impl Target {
         Ok(SocketAddr::new(local.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST)), 0))
     }
 
-    async fn open_source(
+    pub(super) async fn open_source(
         &self,
         plan: &ReplayPlan,
         standby: Option<&Standby>,
@@ -262,7 +263,7 @@ impl Target {
 
     /// Serves a feed where the target can reach it.
     pub(super) async fn serve(&self, feed: Feed, face: Face, run: &Run) -> Result<Source, ReplayError> {
-        let listen = self.address().await?;
+        let listen = self.serves_at().await?;
         let guard = Cover::of(&self.server, listen.ip()).guard(listen.ip())?;
         let (events, cancel) = (run.events.clone(), run.cancel.clone());
         let opened = tokio::task::spawn_blocking(move || Source::open(feed, face, listen, guard, events, &cancel));
@@ -428,22 +429,7 @@ impl Target {
         if let Some(text) = source.failure() {
             return Err(ReplayError::Served(text));
         }
-        match (status.receive_error(), source.insecure()) {
-            (Some((text, _)), heard)
-                if reached.elapsed() > INSECURE_MAX && (heard.is_some() || text.contains("SSL connection error")) =>
-            {
-                let heard = heard.unwrap_or_else(|| "it was let in, and hung up".to_owned());
-                Err(ReplayError::Insecure { text: text.to_owned(), heard })
-            }
-            (Some((text, has_stopped)), _) if has_stopped || reached.elapsed() > UNREACHED_MAX => {
-                Err(ReplayError::Follow { text: text.to_owned(), address: source.address.to_string() })
-            }
-            (Some(_), _) => Ok(()),
-            (None, _) => {
-                *reached = Instant::now();
-                Ok(())
-            }
-        }
+        trial::refuse_unreached(status, source, reached)
     }
 
     /// Sets what the target has executed beside the plan, and returns it.

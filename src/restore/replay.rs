@@ -50,6 +50,10 @@ pub struct DatabaseReplay {
     pub point: Point,
     /// An earlier run has loaded the dump; it may have applied a part of the binlogs, too.
     pub is_loaded: bool,
+    /// Where the target will come for the binlogs.
+    pub serves_at: SocketAddr,
+    /// A stream follows, also where no transaction is planned.
+    pub is_streamed: bool,
     /// The target goes on from an earlier recovery that was over.
     further: bool,
     /// The target held nothing when this was planned.
@@ -289,7 +293,20 @@ impl DatabaseReplay {
         let further = asked.further && found.record.is_none();
         target.check(&plan, found.record.as_ref(), further).await.map_err(Box::new)?;
         let (point, is_loaded, was_empty) = (asked.point.clone(), found.is_loaded, found.is_empty);
-        Ok(Self { target, plan, point, is_loaded, further, was_empty, as_of, _scratch: scratch })
+        let serves_at = target.serves_at().await.map_err(Box::new)?;
+        let is_streamed = plan.transactions > 0;
+        Ok(Self {
+            target,
+            plan,
+            point,
+            is_loaded,
+            serves_at,
+            is_streamed,
+            further,
+            was_empty,
+            as_of,
+            _scratch: scratch,
+        })
     }
 
     /// Returns the moment whose state comes back: all that the source had committed by then. `None` where that is not known, as of
@@ -304,9 +321,14 @@ impl DatabaseReplay {
         }
     }
 
-    /// Makes the target fit before the dump is loaded.
-    pub(super) async fn prepare(&self, snapshot: &str) -> Result<(), RestoreError> {
-        Ok(self.target.prepare(&self.plan, snapshot, self.was_empty, self.further).await.map_err(Box::new)?)
+    /// Makes the target fit before the dump is loaded, and tries whether it finds its way to us: the load takes hours.
+    pub(super) async fn prepare(&self, snapshot: &str, run: &Run) -> Result<(), RestoreError> {
+        let prepared = self.target.prepare(&self.plan, snapshot, self.was_empty, self.further).await;
+        let is_new = prepared.map_err(Box::new)?;
+        if self.is_streamed && !self.is_loaded && !self.further {
+            self.target.try_way(&self.plan, is_new, run).await.map_err(Box::new)?;
+        }
+        Ok(())
     }
 
     /// Notes on the target that the dump is loaded. Where a table is missing, it is not.
@@ -323,7 +345,7 @@ impl DatabaseReplay {
     /// # Errors
     /// [`RestoreError::Replay`] where the server does not apply all of it.
     pub async fn rehearse(&self, snapshot: &str, run: &Run) -> Result<Replayed, RestoreError> {
-        self.prepare(snapshot).await?;
+        self.prepare(snapshot, run).await?;
         self.target.note_loaded(Vec::new()).await.map_err(Box::new)?;
         Ok(self.target.replay(&self.plan, run).await.map_err(Box::new)?)
     }

@@ -18,6 +18,15 @@ const NAMES_SHOWN: usize = 5;
 /// Tells which transactions come, before they do.
 pub(super) fn plan(text: &mut String, policy: &Policy, replay: &DatabaseReplay) {
     of(text, policy, &replay.plan);
+    let at = replay.serves_at;
+    if replay.is_streamed && !at.ip().is_loopback() {
+        let port = if at.port() == 0 { "any port".to_owned() } else { format!("port {}", at.port()) };
+        line!(
+            text,
+            "      note: the target must reach this machine at {}, {port}; it is tried before anything is loaded",
+            at.ip()
+        );
+    }
 }
 
 /// Tells which transactions a plan brings.
@@ -141,6 +150,7 @@ pub(super) fn plan_json(replay: &DatabaseReplay) -> Value {
         "falls_short": plan.falls_short,
         "passed_over": passed_over(plan),
         "loaded_already": replay.is_loaded,
+        "serves_at": replay.serves_at,
     })
 }
 

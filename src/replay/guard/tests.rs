@@ -125,10 +125,10 @@ fn nobody_is_let_in_but_who_shows_the_targets_own_certificate() {
     let (ours, others, dir) = (Authority::new("ours"), Authority::new("others"), tempfile::tempdir().unwrap());
     let (only, ends) = segment(dir.path(), "b.000001", &[10, LARGE, 30]);
     for product in [Product::MySql, Product::MariaDb] {
-        let guard = Guard::new([127, 0, 0, 1].into(), Some(("db1", &ours.tls()))).unwrap();
-        let feed = Feed { product, segments: vec![only.clone()], begin: 4, end: ends[3], dumped: None };
-        let source = guarded(feed, Some(guard));
         for version in [&TLS12, &TLS13] {
+            let guard = Guard::new([127, 0, 0, 1].into(), Some(("db1", &ours.tls()))).unwrap();
+            let feed = Feed { product, segments: vec![only.clone()], begin: 4, end: ends[3], dumped: None };
+            let source = guarded(feed, Some(guard));
             for (shown, why) in [
                 (None, "no certificates"),
                 (Some(others.sign("db1")), "UnknownIssuer"),
@@ -142,7 +142,7 @@ fn nobody_is_let_in_but_who_shows_the_targets_own_certificate() {
             let wrong = log_in(&source, "guessed", Some(known.clone())).unwrap_err();
             assert_eq!(wrong.code(), Some(1045));
             let mut wire = log_in(&source, &source.password, Some(known.clone())).unwrap();
-            assert_eq!(source.insecure(), None);
+            assert_eq!((source.insecure(), source.has_let_in()), (None, true));
             assert_eq!(wire.query("SELECT @@GLOBAL.server_id").unwrap(), [[Some(b"77".to_vec())]]);
             let (_, bytes) = follow_by(wire, product, &at("b.000001", 4)).unwrap();
             assert!(bytes == std::fs::read(&only.path).unwrap()[4..], "{version:?}: {} bytes", bytes.len());
@@ -155,18 +155,36 @@ fn whoever_comes_in_the_clear_is_sent_away() {
     let dir = tempfile::tempdir().unwrap();
     let (only, ends) = segment(dir.path(), "b.000001", &[10]);
     let feed = Feed { product: Product::MySql, segments: vec![only], begin: 4, end: ends[1], dumped: None };
-    let source = guarded(feed, Some(Guard::new([127, 0, 0, 1].into(), None).unwrap()));
-    let plain = log_in(&source, &source.password, None).unwrap_err();
+    let source = || guarded(feed.clone(), Some(Guard::new([127, 0, 0, 1].into(), None).unwrap()));
+    let (first, second) = (source(), source());
+    let plain = log_in(&first, &first.password, None).unwrap_err();
     assert_eq!(plain.code(), Some(3159));
-    assert_sent_away(&source, "it does without");
-    log_in(&source, &source.password, Some(client(None, &TLS13))).unwrap();
-    assert_eq!(source.insecure(), None);
+    assert_sent_away(&first, "it does without");
+    log_in(&first, &first.password, Some(client(None, &TLS13))).unwrap();
+    assert_eq!(first.insecure(), None);
 
     // What comes in the clear behind the request for TLS is no login.
-    let mut socket = TcpStream::connect(source.address).unwrap();
-    let mut greeting = [0; 512];
-    assert!(socket.read(&mut greeting).unwrap() > 0);
     let request = [&[32, 0, 0, 1, 0, 0x8A, 0, 0][..], &[0; 28]].concat();
-    socket.write_all(&[&request[..], b"a login in the clear"].concat()).unwrap();
-    assert_sent_away(&source, "corrupt message");
+    let come = |source: &Source, bytes: &[u8]| {
+        let mut socket = TcpStream::connect(source.address).unwrap();
+        let mut greeting = [0; 512];
+        assert!(socket.read(&mut greeting).unwrap() > 0);
+        socket.write_all(bytes).unwrap();
+        // It is hung up on.
+        socket.read_to_end(&mut Vec::new()).ok();
+    };
+    let in_the_clear = [&request[..], b"a login in the clear"].concat();
+    come(&second, &in_the_clear);
+    assert_sent_away(&second, "corrupt message");
+
+    // Once the replica has come in, whoever else comes is a stranger: what goes on does not end for one who looks at all ports.
+    come(&first, &in_the_clear);
+    assert_eq!(first.insecure(), None);
+    let third = source();
+    let other = Credentials { user: "root", password: "x", tls: None, is_socket: false, is_loopback: true };
+    let socket = Socket::Tcp(TcpStream::connect(third.address).unwrap());
+    assert_eq!(Wire::login(socket, &other, CancellationToken::new()).unwrap_err().code(), Some(3159));
+    come(&third, b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nAccept: */*\r\n\r\n");
+    assert_eq!(third.insecure(), None);
+    log_in(&third, &third.password, Some(client(None, &TLS13))).unwrap();
 }

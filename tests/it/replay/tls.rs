@@ -11,7 +11,7 @@ use bkp::run::Run;
 use mysql_async::Row;
 use mysql_async::prelude::Queryable as _;
 
-use super::{empty, here, last_gtid, state, target};
+use super::{empty, here, is_tidy, last_gtid, state, target};
 use crate::dump::world::Certificates;
 use crate::servers::{Product, Server, Suite};
 
@@ -67,18 +67,29 @@ async fn by_tls(product: Product, suite: Suite) {
     let files = segments::in_dir(dir.path(), &start.position.file).unwrap();
     let plan = ReplayPlan::new(&start, &files, &point, false, &run).unwrap();
     target.check(&plan, None, false).await.unwrap();
-    target.prepare(&plan, "test", true, false).await.unwrap();
+    let settings = "SELECT @@GLOBAL.server_id, @@GLOBAL.event_scheduler";
+    let before = server.query(settings);
+    assert!(target.prepare(&plan, "test", true, false).await.unwrap(), "it has begun just now");
     if product == Product::MySql {
         // One who shows another's certificate is not let in, though it knows the password.
         let others = Certificates::make();
         let [_, certificate, key] = others.options().map(|option| option.split_once('=').unwrap().1.to_owned());
         let shown = [server.value("SELECT @@ssl_cert"), server.value("SELECT @@ssl_key")];
         server.execute(&format!("SET GLOBAL ssl_cert = '{certificate}'; SET GLOBAL ssl_key = '{key}'"));
+        // That shows before anything is loaded, and leaves the target as it was.
+        let tried = target.try_way(&plan, true, &run).await.unwrap_err();
+        assert!(matches!(&tried, ReplayError::Insecure { .. }), "{tried:?}");
+        assert!(is_tidy(&server));
+        assert_eq!(server.query(settings), before);
+        target.prepare(&plan, "test", true, false).await.unwrap();
         let refused = target.replay(&plan, &run).await.unwrap_err();
         assert!(refused.to_string().contains("invalid peer certificate"), "{refused:?}");
         assert!(refused.hint().is_some_and(|hint| hint.contains("--to-mysql-plain")));
         server.execute(&format!("SET GLOBAL ssl_cert = '{}'; SET GLOBAL ssl_key = '{}'", shown[0], shown[1]));
     }
+    target.try_way(&plan, false, &run).await.unwrap();
+    let channels = if product == Product::MySql { "SHOW REPLICA STATUS" } else { "SHOW ALL SLAVES STATUS" };
+    assert!(server.query(channels).is_empty() && !is_tidy(&server), "the channel goes, and the record stays");
     let stopped = target.replay(&plan, &run).await.unwrap_err();
     assert!(matches!(&stopped, ReplayError::Apply { .. }), "{stopped:?}");
     let [is_allowed, shown, verifies] = channel(&server).await;
