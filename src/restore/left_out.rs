@@ -57,7 +57,8 @@ pub(super) async fn filter(
     refuse_keys(dump).await?;
     let Seen { mut passed, mut kept } = {
         let (plan, extent, run) = (plan.clone(), manifest.extent.clone(), run.clone());
-        let scanned = tokio::task::spawn_blocking(move || scan(&plan, &extent, &run));
+        let folds = manifest.variables.get("lower_case_table_names").is_some_and(|value| value != "0");
+        let scanned = tokio::task::spawn_blocking(move || scan(&plan, &extent, folds, &run));
         scanned.await.map_err(|error| RestoreError::Thread(error.to_string()))??
     };
     // Statements that no table is read from may concern them as well: of triggers, and of rights.
@@ -105,10 +106,12 @@ fn takes_in((schema, table): &Place, (other_schema, other): &Place) -> bool {
     starts && (table.is_empty() || pattern.chars().count() == text.chars().count())
 }
 
-/// Reads the transactions that a plan replays. Blocks.
-fn scan(plan: &ReplayPlan, extent: &Extent, run: &Run) -> Result<Seen, RestoreError> {
+/// Reads the transactions that a plan replays. `folds`: the source's names are the same in whatever case. Blocks.
+fn scan(plan: &ReplayPlan, extent: &Extent, folds: bool, run: &Run) -> Result<Seen, RestoreError> {
     let mut seen = Seen::default();
+    let extent = &if folds { folded(extent) } else { extent.clone() };
     plan.each("look for what the dump has not", run, |Transaction { group, changes }, file| {
+        let changes = if folds { fold(changes) } else { changes };
         let taken = seen.take(&changes, extent);
         let gone_by = taken.and_then(|()| passes_xa(&group, &changes, extent, plan.feed.product));
         gone_by.map_err(|why| {
@@ -117,6 +120,26 @@ fn scan(plan: &ReplayPlan, extent: &Extent, run: &Run) -> Result<Seen, RestoreEr
         })
     })?;
     Ok(seen)
+}
+
+fn folded(Extent { schemas, exclude }: &Extent) -> Extent {
+    let lower = |names: &[String]| names.iter().map(|name| name.to_lowercase()).collect();
+    Extent { schemas: lower(schemas), exclude: lower(exclude) }
+}
+
+/// Writes all names small. Such a server keeps them so, and its rows' events have them so; a statement has them as somebody wrote them.
+fn fold(mut changes: Changes) -> Changes {
+    for (Named { schema, table }, touched) in std::mem::take(&mut changes.tables) {
+        let name = Named { schema: schema.to_lowercase(), table: table.to_lowercase() };
+        let all = changes.tables.entry(name).or_default();
+        all.verbs.extend(touched.verbs);
+        all.inserted += touched.inserted;
+        all.updated += touched.updated;
+        all.deleted += touched.deleted;
+        all.is_least |= touched.is_least;
+        all.is_varying |= touched.is_varying;
+    }
+    changes
 }
 
 /// Refuses an XA transaction of which nothing is left: a MySQL stops at the end of it.
@@ -227,6 +250,22 @@ mod tests {
         assert_eq!(taken(&extent, &[("mall", "", statement(Verb::Drop))]).unwrap(), places(&[]));
         let tmp = Extent { schemas: Vec::new(), exclude: vec!["tmp.*".to_owned()] };
         assert_eq!(taken(&tmp, &[("tmp", "a", rows()), ("blog", "posts", rows())]).unwrap(), places(&[("tmp", "")]));
+    }
+
+    #[test]
+    fn where_case_counts_for_nothing_a_name_is_known_in_any() {
+        let extent = Extent { schemas: Vec::new(), exclude: vec!["mall.logs".to_owned()] };
+        let typed = [("Mall", "LOGS", statement(Verb::Alter)), ("mall", "logs", rows()), ("MALL", "Orders", rows())];
+        let folded = fold(changes(&typed));
+        let mut seen = Seen::default();
+        seen.take(&folded, &super::folded(&extent)).unwrap();
+        assert_eq!(seen.passed.into_iter().collect::<Vec<_>>(), places(&[("mall", "logs")]));
+        assert_eq!(seen.kept.into_iter().collect::<Vec<_>>(), places(&[("mall", "orders")]));
+        let both = folded.tables.values().find(|touched| touched.deleted == 1 && touched.verbs.contains(&Verb::Alter));
+        assert!(both.is_some(), "rows and statements of a table under two names are counted together: {folded:?}");
+        let upper = Extent { schemas: vec!["Mall".to_owned()], exclude: vec!["MALL.Logs".to_owned()] };
+        let upper = super::folded(&upper);
+        assert!(upper.leaves_out("mall", "logs") && !upper.leaves_out("mall", "orders"));
     }
 
     #[test]
