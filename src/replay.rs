@@ -50,7 +50,7 @@ pub use feed::Feed;
 pub use filter::Filter;
 pub use guard::{Guard, GuardError};
 pub(crate) use plan::head_of;
-pub use plan::{Mark, ReplayPlan, Start};
+pub use plan::{Mark, ReplayPlan, Start, Varying};
 pub use point::Point;
 pub use record::{Record, Standby};
 pub use segments::Segment;

@@ -4,6 +4,7 @@ mod joined;
 mod known;
 mod prepared;
 mod start;
+mod varying;
 
 use std::collections::BTreeSet;
 
@@ -21,11 +22,13 @@ use crate::replay::choose::{Chooser, Chosen};
 use crate::replay::feed::{Feed, FeedError};
 use crate::replay::filter::Filter;
 use crate::replay::plan::prepared::Prepared;
+use crate::replay::plan::varying::Definitions;
 use crate::replay::point::Point;
 use crate::replay::segments::{self, Segment, reaches};
 use crate::run::Run;
 
 pub use start::Start;
+pub use varying::Varying;
 
 /// A transaction, as far as a plan tells of it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -75,6 +78,8 @@ pub struct ReplayPlan {
     pub version: String,
     /// The binlogs end before the point, or at a gap before it, and the operator takes that.
     pub falls_short: bool,
+    /// Transactions that may leave rows with other values than the source has, the first hundred.
+    pub varying: Vec<Varying>,
     pub filter: Filter,
 }
 
@@ -129,6 +134,7 @@ struct Search<'a> {
     is_closed: bool,
     gap: Option<ReplayError>,
     prepared: Prepared,
+    definitions: Definitions,
 }
 
 impl<'a> Search<'a> {
@@ -151,6 +157,7 @@ impl<'a> Search<'a> {
             is_closed: true,
             gap: None,
             prepared: Prepared::default(),
+            definitions: Definitions::default(),
         })
     }
 
@@ -188,6 +195,7 @@ impl<'a> Search<'a> {
             let (offset, end) = (event.offset, event.end());
             self.is_closed = matches!(event.header.kind, Kind::ROTATE | Kind::STOP);
             let step = groups.push(&event).map_err(|malformed| damaged(malformed.at(offset)))?;
+            self.definitions.see(&event).map_err(|malformed| damaged(malformed.at(offset)))?;
             reader.finish().map_err(damaged)?;
             if self.version.is_empty() {
                 self.version = reader.format().map(|format| format.server_version.clone()).unwrap_or_default();
@@ -267,10 +275,12 @@ impl<'a> Search<'a> {
     fn transaction(&mut self, group: Group, file: &str, is_first: bool) {
         let (xid, is_prepared) = (group.xid.clone(), group.ending == Ending::Prepare);
         let mark = Mark::of(group, file);
+        let is_before = is_first && mark.begin.offset < self.start.position.offset;
+        self.definitions.end((!is_before).then_some(&mark));
         if let (Some(running), Some(gtid)) = (&mut self.running, &mark.gtid) {
             running.add(gtid);
         }
-        if is_first && mark.begin.offset < self.start.position.offset {
+        if is_before {
             return;
         }
         self.has_names |= mark.gtid.is_some();
@@ -324,6 +334,7 @@ impl<'a> Search<'a> {
             end,
             bytes,
             transactions: chosen.transactions,
+            varying: self.definitions.up_to(chosen.last.as_ref()),
             last: chosen.last,
             first_excluded: chosen.first_excluded,
             later: chosen.later,

@@ -64,6 +64,19 @@ pub(super) fn notes(text: &mut String, plan: &ReplayPlan) {
             "      note: the binlogs do not lead to the point; what is lost behind their end, they cannot tell"
         );
     }
+    for varying in plan.varying.iter().take(NAMES_SHOWN) {
+        let (tables, at) = (varying.tables.join(", "), &varying.transaction);
+        let gtid = at.gtid.as_ref().map(|gtid| format!(", {gtid}")).unwrap_or_default();
+        line!(
+            text,
+            "      note: rows of {} get a default that each server works out for itself ({}{gtid}): other values than on the source",
+            shown(tables),
+            place(&at.begin)
+        );
+    }
+    if plan.varying.len() > NAMES_SHOWN {
+        line!(text, "      note: and {} more such transactions", plan.varying.len() - NAMES_SHOWN);
+    }
     if let Filter::AllBut(places) = &plan.filter {
         let names: Vec<String> = places.iter().take(NAMES_SHOWN).map(name).collect();
         let more = if places.len() > NAMES_SHOWN {
@@ -148,6 +161,7 @@ pub(super) fn plan_json(replay: &DatabaseReplay) -> Value {
         "later": plan.later,
         "executed": plan.executed.to_string(),
         "falls_short": plan.falls_short,
+        "varying": plan.varying,
         "passed_over": passed_over(plan),
         "loaded_already": replay.is_loaded,
         "serves_at": replay.serves_at,

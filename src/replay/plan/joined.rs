@@ -23,6 +23,7 @@ impl ReplayPlan {
             dumped: self.dumped,
             version: self.version,
             filter: self.filter,
+            varying: [self.varying, next.varying].concat(),
             end: next.end,
             first_excluded: next.first_excluded,
             has_gtids: next.has_gtids,

@@ -178,3 +178,36 @@ fn a_place_in_a_file_of_another_history_is_no_place_to_go_on_from() {
     let refused = behind(&first, &segments, &format!("{UUID}:1-7"));
     assert!(matches!(refused, Err(ReplayError::OtherServer { .. })), "{refused:?}");
 }
+
+/// Adds a transaction that is a statement.
+fn define(segment: &Segment, number: u64, text: &str) -> Segment {
+    let mut bytes = std::fs::read(&segment.path).unwrap();
+    let gtid = [&[1][..], &[7; 16], &number.to_le_bytes(), &[2], &[0; 16], &[0; 7]].concat();
+    let query = [&[0; 8][..], &[1, 0, 0, 0, 0], b"s\0", text.as_bytes()].concat();
+    for (kind, body) in [(Kind::GTID, gtid), (Kind::QUERY, query)] {
+        let end = u32::try_from(bytes.len() + Header::BYTES + body.len() + 4).unwrap();
+        bytes.extend_from_slice(&event(kind, 77, end, 0, &body, Checksum::Crc32));
+    }
+    std::fs::write(&segment.path, &bytes).unwrap();
+    Segment { bytes: bytes.len() as u64, ..segment.clone() }
+}
+
+#[test]
+fn a_default_that_each_server_works_out_for_itself_is_told_with_its_transaction() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut only = file(dir.path(), 1, 0, &[(1, 10)], End::Cut);
+    only = define(&only, 2, "ALTER TABLE orders ADD COLUMN token CHAR(36) DEFAULT (uuid())");
+    only = define(&only, 3, "alter table mall.carts add column n int default 7");
+    only = define(&only, 4, "alter table mall.carts add column token char(36) default uuid()");
+    let told = |point: &Point| {
+        let plan = plan(&run(vec![only.clone()]), point).unwrap();
+        let told = plan.varying.into_iter().map(|one| (one.tables.concat(), one.transaction.gtid.unwrap().to_string()));
+        told.collect::<Vec<_>>()
+    };
+    let first = ("`s`.`orders`".to_owned(), format!("{UUID}:2"));
+    assert_eq!(told(&Point::Latest), [first.clone(), ("`mall`.`carts`".to_owned(), format!("{UUID}:4"))]);
+    // What is not replayed is not told of.
+    assert_eq!(told(&Point::Gtid(format!("{UUID}:3").parse().unwrap())), [first]);
+    let start = plan(&run(vec![only.clone()]), &Point::Gtid(format!("{UUID}:3").parse().unwrap())).unwrap();
+    assert_eq!(behind(&start, &run(vec![only]), &format!("{UUID}:1-3")).unwrap().varying.len(), 1);
+}
