@@ -52,6 +52,8 @@ pub enum CaptureError {
         #[source]
         error: io::Error,
     },
+    #[error("use the spool below `{}`: there is no such directory", .0.display())]
+    NoDir(PathBuf),
     #[error("use the spool `{}`: another capture does", .0.display())]
     Held(PathBuf),
     #[error("read the chain of segments in {place}: {reason}")]
@@ -99,6 +101,9 @@ impl CaptureError {
                 "free space for the spool; the capture goes on where it stopped, while the server keeps its binlogs"
             }
             Self::Spool { .. } => "check the rights on the directory, or set `binlog.spool` in the policy",
+            Self::NoDir(dir) => {
+                return Some(format!("mount its disk, or make the directory once: `mkdir {}`", dir.display()));
+            }
             Self::Held(_) => "a `bkp daemon` or another run captures this source already",
             Self::Foreign { .. } => {
                 "name another directory in `binlog.spool`; what this one holds behind the last seal may be nowhere else: a `bkp run` of \

@@ -88,8 +88,16 @@ impl Sealer {
         if !lacks(&own, &stored.chain) {
             return Ok(());
         }
-        run.events
-            .note(format!("{}: the repository knows more than the spool, and its chain is taken up", capture.source));
+        if own.epochs.is_empty() {
+            let (source, spool) = (&capture.source, capture.plan.spool.display());
+            run.events.warn(format!(
+                "{source}: its spool below `{spool}` is empty, and the repository knows the binlog, which is taken up; if a disk should be \
+                 mounted there, stop bkp and mount it"
+            ));
+        } else {
+            let source = &capture.source;
+            run.events.note(format!("{source}: the repository knows more than the spool, and its chain is taken up"));
+        }
         spool.adopt(union(own, &stored.chain)?)
     }
 

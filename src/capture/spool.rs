@@ -62,6 +62,7 @@ impl Spool {
     /// [`CaptureError::Held`] where another capture has it, [`CaptureError::Foreign`] where it is of another policy or source.
     pub fn open(capture: &Capture) -> Result<Self, CaptureError> {
         let dir = dir_of(capture);
+        refuse_missing(&capture.plan.spool)?;
         make_dir(&dir)?;
         let lock = dir.join(LOCK);
         let opened = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(&lock);
@@ -262,6 +263,15 @@ fn dir_of(capture: &Capture) -> PathBuf {
     capture.plan.spool.join(&capture.source)
 }
 
+/// Refuses a spool whose directory is not there. Its own we make below it: where its disk is not mounted, segments would fill the one
+/// below.
+fn refuse_missing(spool: &Path) -> Result<(), CaptureError> {
+    match spool.parent() {
+        Some(above) if !above.is_dir() => Err(CaptureError::NoDir(above.to_owned())),
+        _ => Ok(()),
+    }
+}
+
 fn make_dir(dir: &Path) -> Result<(), CaptureError> {
     let made = DirBuilder::new().recursive(true).mode(0o700).create(dir);
     made.map_err(|error| failed("make", dir, error))?;
@@ -369,6 +379,19 @@ pub(crate) mod tests {
         epoch.segments.push(begun.scan.segment("b.000001", false));
         spool.change(|chain| chain.epochs.push(epoch)).unwrap();
         path
+    }
+
+    #[test]
+    fn where_the_disk_of_a_spool_is_not_mounted_nothing_is_made_below_it() {
+        let dir = tempfile::tempdir().unwrap();
+        // The policy's own directory in the one that it names.
+        let of = capture(&dir.path().join("disk/mall"));
+        let refused = Spool::open(&of).unwrap_err();
+        assert!(matches!(&refused, CaptureError::NoDir(named) if *named == dir.path().join("disk")), "{refused:?}");
+        assert!(refused.hint().is_some_and(|hint| hint.contains("mount its disk")));
+        assert!(!dir.path().join("disk").exists());
+        fs::create_dir(dir.path().join("disk")).unwrap();
+        Spool::open(&of).unwrap();
     }
 
     #[test]

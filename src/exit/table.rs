@@ -219,6 +219,7 @@ coded! {
         | CaptureError::OtherServer
         | CaptureError::SemiSyncCame
         | CaptureError::Spool { .. }
+        | CaptureError::NoDir(_)
         | CaptureError::Thread(_)
         | CaptureError::Stopped(_) => Exit::Failed,
     };
