@@ -293,7 +293,11 @@ pub async fn lock(policy: &Policy, wait: Duration, run: &Run) -> Result<RunLock,
     Ok(RunLock::take(&policy.state_dir.join("run.lock"), wait, run).await?)
 }
 
-fn make_state_dir(policy: &Policy) -> Result<(), Failure> {
+/// Makes the directory in which a policy keeps its state.
+///
+/// # Errors
+/// [`Failure`] where that is not allowed.
+pub fn make_state_dir(policy: &Policy) -> Result<(), Failure> {
     let dir = &policy.state_dir;
     let refusal = |error: std::io::Error| {
         let failure = Failure::new(Exit::Failed, format!("make the state directory `{}`: {error}", dir.display()));

@@ -101,6 +101,8 @@ async fn follow_source(policy: &Policy, capture: Capture, spools: &Spools, run: 
 
 /// Opens a spool. One that is new here or was lost goes on from what the repository has; any other waits for no repository.
 async fn open(policy: &Policy, capture: &Capture, run: &Run) -> Result<Spool, Failure> {
+    // The spool lies in it by default, and asks for the directory above it to be there.
+    cycle::make_state_dir(policy)?;
     let spool = Spool::open(capture)?;
     if spool.chain().epochs.is_empty() {
         restore_chain(policy, capture, &spool, run).await?;

@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
-use mysql_async::Row;
+use mysql_async::{Conn, Row};
 use mysql_async::prelude::Queryable;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
+use crate::mysql::sql;
 use crate::replay::ReplayError;
 use crate::replay::channel;
 use crate::replay::target::Target;
@@ -15,6 +16,9 @@ pub(super) const STOP_MAX: Duration = Duration::from_mins(1);
 
 /// Whoever is told to end is killed before long.
 pub(super) const STOP_AT_END_MAX: Duration = Duration::from_secs(10);
+
+/// How often is looked whether a stop that was given up is over.
+const POLL: Duration = Duration::from_millis(500);
 
 /// What is asked of a target beside one that hangs is answered at once, or not at all.
 const LOOK_MAX: Duration = Duration::from_secs(5);
@@ -37,7 +41,15 @@ impl Target {
     pub(super) async fn stop_within(&self, longest: Duration) -> Result<(), ReplayError> {
         // On a connection of its own: one that waits for the stop holds whatever it has until that is over, the lock as well.
         let mut conn = self.connect().await?;
-        let stopped = timeout(longest, conn.query_drop(channel::stop(self.product))).await;
+        let stop = channel::stop(self.product);
+        let stopped = timeout(longest, async {
+            // One that was given up goes on there, and each more would take one of the server's connections for as long.
+            while is_under_way(&mut conn, &stop).await? {
+                sleep(POLL).await;
+            }
+            conn.query_drop(&stop).await
+        })
+        .await;
         let Ok(stopped) = stopped else { return Err(self.still_at(longest).await) };
         conn.disconnect().await.ok();
         match stopped {
@@ -60,6 +72,15 @@ impl Target {
         let awaited = asked.await.ok().flatten();
         ReplayError::StillApplying { longest, awaited: awaited.unwrap_or_else(|| "a transaction".to_owned()) }
     }
+}
+
+/// Tells whether another connection waits for the same.
+async fn is_under_way(conn: &mut Conn, stop: &str) -> mysql_async::Result<bool> {
+    let asked = format!(
+        "SELECT COUNT(*) FROM information_schema.processlist WHERE info = {} AND id <> CONNECTION_ID()",
+        sql::string(stop)
+    );
+    Ok(conn.query_first::<u64, _>(asked).await?.is_some_and(|count| count > 0))
 }
 
 /// Its number, its state, and for how many seconds it is in that.

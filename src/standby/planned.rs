@@ -62,7 +62,12 @@ impl Standby<'_> {
             let bytes = shelf.spooled_bytes(asked.epoch, &newest.name).max(newest.bytes);
             let segment = Segment { bytes, ..newest.clone() };
             let whole = tokio::task::spawn_blocking(move || whole_behind(&segment, from));
-            newest.bytes = whole.await.map_err(|error| StandbyError::Thread(error.to_string()))??;
+            let whole = whole.await.map_err(|error| StandbyError::Thread(error.to_string()))??;
+            // What the chain vouches for is no remainder of a crash: it is damaged, and whoever looks at all of it says so.
+            if bytes < from || whole < newest.bytes {
+                return Ok(None);
+            }
+            newest.bytes = whole;
         }
         let executed = reached.executed(way.product)?;
         let mut known = way.known()?;

@@ -135,7 +135,8 @@ impl<'a> Standby<'a> {
         let (earlier, reached) = match earlier {
             Some((plan, reached)) => (Some(plan), Some(reached)),
             // A point may lie before what is applied: then that must be looked through.
-            None if *point == Point::Latest => (None, self.reached(&standby, &executed)?),
+            // What is noted of it spares time, and no more.
+            None if *point == Point::Latest => (None, self.reached(&standby, &executed).ok().flatten()),
             None => (None, None),
         };
         let behind = self.plan_behind(&mut shelf, &asked, earlier, reached, run).await;

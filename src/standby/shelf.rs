@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
@@ -23,6 +23,9 @@ use crate::standby::tide::whole_end;
 
 /// What is left of a disk that the spool lies on as a rule: the capture goes first.
 const SPARE_BYTES: u64 = 256 << 20;
+
+/// So long what cannot be read beside who prunes is tried again: a pack that has gone to another place is found by then.
+const BESIDE_MAX: Duration = Duration::from_mins(1);
 
 /// Between two tries to read beside who prunes.
 const BESIDE_WAIT: Duration = Duration::from_secs(10);
@@ -123,7 +126,7 @@ impl<'a> Shelf<'a> {
     async fn fetch(&mut self, epoch: u32, captured: &Captured, run: &Run) -> Result<Segment, StandbyError> {
         restore::refuse_full(self.scratch.path(), captured.bytes.saturating_add(SPARE_BYTES))?;
         let repository = self.repository(run).await?;
-        let mut wait = Duration::ZERO;
+        let (mut wait, began) = (Duration::ZERO, Instant::now());
         loop {
             let (lock, holder) = match place::lock_to_read_within(&repository, wait, run).await {
                 Err(RepositoryError::Locked { holder, .. }) => (None, Some(holder)),
@@ -134,7 +137,7 @@ impl<'a> Shelf<'a> {
             match (fetched, holder) {
                 // Whoever prunes takes away only what is also elsewhere: a promotion does not wait for that, and the bytes prove
                 // themselves. What has gone to another place meanwhile, a new look at the index finds.
-                (Err(error), Some(holder)) if !run.cancel.is_cancelled() => {
+                (Err(error), Some(holder)) if !run.cancel.is_cancelled() && began.elapsed() < BESIDE_MAX => {
                     let (source, file, text) = (self.source, &captured.file, human::chain(&error));
                     run.events.warn(format!(
                         "{source}: `{file}` is read beside {holder}, who works alone on the repository: {text}; again"

@@ -19,7 +19,7 @@ const NAMES_SHOWN: usize = 5;
 pub(super) fn plan(text: &mut String, policy: &Policy, replay: &DatabaseReplay) {
     of(text, policy, &replay.plan);
     let at = replay.serves_at;
-    if replay.is_streamed && !at.ip().is_loopback() {
+    if replay.is_streamed && !replay.is_loaded && !at.ip().is_loopback() {
         let port = if at.port() == 0 { "any port".to_owned() } else { format!("port {}", at.port()) };
         line!(
             text,
