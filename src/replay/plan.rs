@@ -21,6 +21,7 @@ use crate::replay::filter::Filter;
 use crate::replay::plan::prepared::Prepared;
 use crate::replay::point::Point;
 use crate::replay::segments::{self, Segment, reaches};
+use crate::replay::way::Way;
 use crate::run::Run;
 
 /// A transaction, as far as a plan tells of it.
@@ -83,6 +84,11 @@ pub struct ReplayPlan {
     /// The binlogs end before the point, or at a gap before it, and the operator takes that.
     pub falls_short: bool,
     pub filter: Filter,
+    pub way: Way,
+    /// Why it is not the usual one.
+    pub way_why: Option<String>,
+    /// The target's events go on meanwhile: nobody may stop them.
+    pub events_fire: bool,
 }
 
 impl Start {
@@ -331,6 +337,9 @@ impl<'a> Search<'a> {
             version: self.version,
             falls_short: is_cut,
             filter: Filter::Everything,
+            way: Way::Replica,
+            way_why: None,
+            events_fire: false,
         })
     }
 }

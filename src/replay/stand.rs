@@ -8,7 +8,7 @@ use mysql_async::prelude::Queryable;
 use crate::mysql::gtid::Executed;
 use crate::mysql::manifest::{Position, Product};
 use crate::mysql::server::Server;
-use crate::replay::ask::{self, LOCK, gtid_executed, slave_pos};
+use crate::replay::ask::{self, LOCK, gtid_executed};
 use crate::replay::channel::{self, From, Whom};
 use crate::replay::cover::Cover;
 use crate::replay::feed::Feed;
@@ -18,6 +18,7 @@ use crate::replay::plan::{ReplayPlan, Start, is_head};
 use crate::replay::record::{self, Record, Standby};
 use crate::replay::segments::Segment;
 use crate::replay::serve::Source;
+use crate::replay::session::reached;
 use crate::replay::settings;
 use crate::replay::status::Status;
 use crate::replay::target::{Replayed, Target, no_record, random_uuid, server_id};
@@ -159,7 +160,7 @@ impl Target {
     pub(super) async fn executed_on(&self, conn: &mut Conn) -> Result<Executed, ReplayError> {
         match self.product {
             Product::MySql => gtid_executed(conn).await.map(Executed::MySql),
-            Product::MariaDb => Ok(Executed::parse(self.product, &slave_pos(conn).await?)?),
+            Product::MariaDb => Ok(Executed::parse(self.product, &reached::position(conn).await?)?),
         }
     }
 }

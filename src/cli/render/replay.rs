@@ -9,7 +9,7 @@ use crate::human;
 use crate::mysql::binlog::Clock;
 use crate::mysql::manifest::Position;
 use crate::policy::Policy;
-use crate::replay::{Filter, Mark, ReplayPlan, Replayed};
+use crate::replay::{Filter, Mark, ReplayPlan, Replayed, Way};
 use crate::restore::replay::DatabaseReplay;
 
 /// Names of what is passed over that are printed; JSON has them all.
@@ -35,6 +35,13 @@ pub(super) fn of(text: &mut String, policy: &Policy, plan: &ReplayPlan) {
     let none = || "none".to_owned();
     line!(text, "      last included:  {}", last.as_ref().map_or_else(none, |last| mark(policy, last)));
     line!(text, "      first excluded: {}", first_excluded.as_ref().map_or_else(none, |first| mark(policy, first)));
+    if plan.way == Way::Session {
+        let why = plan.way_why.as_deref().unwrap_or_default();
+        line!(text, "      by one session, slower than as a replica: {}", shown(why));
+        if plan.events_fire {
+            line!(text, "      note: the account may not stop the target's event scheduler: its events fire meanwhile");
+        }
+    }
     notes(text, plan);
 }
 
@@ -140,6 +147,9 @@ pub(super) fn plan_json(replay: &DatabaseReplay) -> Value {
         "executed": plan.executed.to_string(),
         "falls_short": plan.falls_short,
         "passed_over": passed_over(plan),
+        "by": plan.way,
+        "by_why": plan.way_why,
+        "events_fire": plan.events_fire,
         "loaded_already": replay.is_loaded,
     })
 }
