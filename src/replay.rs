@@ -14,6 +14,7 @@ use chrono::{DateTime, Utc};
 use crate::human;
 use crate::mysql::binlog::BinlogError;
 use crate::mysql::gtid::{Gtid, GtidError};
+use crate::mysql::manifest::Product;
 use crate::mysql::server::ServerError;
 use crate::run::Stopped;
 
@@ -35,6 +36,7 @@ mod point;
 mod record;
 pub mod segments;
 mod serve;
+mod session;
 mod settings;
 mod stand;
 mod status;
@@ -42,6 +44,7 @@ mod stop;
 mod target;
 mod trial;
 mod walk;
+mod way;
 mod wire;
 
 pub(crate) use bounded::Bounded;
@@ -57,6 +60,7 @@ pub use segments::Segment;
 pub use serve::{Face, Source};
 pub use stand::{Seen, Standing};
 pub use target::{Replayed, Target};
+pub use way::Way;
 
 #[derive(Debug, thiserror::Error)]
 pub enum ReplayError {
@@ -116,6 +120,10 @@ pub enum ReplayError {
     },
     #[error("replay binlogs into a target that {why}")]
     Unfit { why: String, hint: String },
+    #[error("replay binlogs in one session: the transaction at {at}{} {why}", named(gtid.as_ref()))]
+    Unreplayable { at: String, gtid: Option<Gtid>, why: String, hint: String },
+    #[error("replay binlogs in one session: {act}: {text}")]
+    Denied { act: &'static str, product: Product, text: String },
     #[error("replay binlogs into a target that another `bkp` is loading into")]
     Busy,
     #[error("serve the binlogs to the target at {address}")]
@@ -158,6 +166,16 @@ impl ReplayError {
         move |source| Self::Sql { act, source: Box::new(source) }
     }
 
+    /// Tells whether the account lacks a right, and nothing else.
+    pub(crate) fn is_denied(&self) -> bool {
+        match self {
+            Self::Sql { source, .. } => {
+                matches!(&**source, mysql_async::Error::Server(error) if fitness::is_denial(error.code))
+            }
+            _ => false,
+        }
+    }
+
     /// Returns the next step for the operator.
     #[must_use]
     pub fn hint(&self) -> Option<String> {
@@ -188,19 +206,24 @@ impl ReplayError {
             }
             Self::Server(error) => return error.hint(),
             Self::Sql { source, .. } => match &**source {
-                mysql_async::Error::Server(error) if matches!(error.code, 1044 | 1045 | 1142 | 1227 | 1401 | 3879) => {
-                    GRANTS
-                }
+                mysql_async::Error::Server(error) if fitness::is_denial(error.code) => GRANTS,
                 mysql_async::Error::Server(error) if error.code == 1290 => READ_ONLY,
                 mysql_async::Error::Server(error) if error.code == 1205 => LOCKED,
                 _ => return None,
             },
-            Self::Unfit { hint, .. } => return Some(hint.clone()),
+            Self::Unfit { hint, .. } | Self::Unreplayable { hint, .. } => return Some(hint.clone()),
+            Self::Denied { product: Product::MySql, .. } => {
+                "give the account that restores: GRANT REPLICATION_APPLIER, SYSTEM_VARIABLES_ADMIN ON *.* TO …"
+            }
+            Self::Denied { product: Product::MariaDb, .. } => {
+                "give the account that restores: GRANT BINLOG REPLAY, BINLOG ADMIN ON *.* TO …"
+            }
             Self::Busy => "wait for it, or stop it: a new start goes on from there",
             Self::Serve { .. } => "name an address of this machine with `--replay-listen ADDRESS[:PORT]`",
             Self::Follow { address, .. } => {
                 return Some(format!(
-                    "the target must reach this machine at {address}: see its firewall, or name another address with `--replay-listen`"
+                    "the target must reach this machine at {address}: see its firewall, or name another address with `--replay-listen`; \
+                     where it never will, a restore replays with `--replay-by session`"
                 ));
             }
             Self::Insecure { .. } => {

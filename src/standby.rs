@@ -27,7 +27,7 @@ use crate::mysql::manifest::{Manifest, Product};
 use crate::mysql::server::Server;
 use crate::place;
 use crate::policy::Policy;
-use crate::replay::{Point, Record, ReplayPlan, Standby as Mark, Target};
+use crate::replay::{Point, Record, ReplayPlan, Standby as Mark, Target, Way};
 use crate::repository::Repository;
 use crate::restore::RestoreError;
 use crate::restore::choose::{self, Moment};
@@ -162,7 +162,8 @@ impl Standby<'_> {
     fn request(&self, manifest: &Manifest, moment: Moment) -> Result<Request, StandbyError> {
         let place = manifest.position.clone().ok_or_else(|| StandbyError::NoGtids(self.source.to_owned()))?;
         let point = Point::Position(place);
-        let replay = ReplayRequest { point, binlogs: None, up_to_gap: false, further: false, listen: self.listen };
+        let (way, listen) = (Some(Way::Replica), self.listen);
+        let replay = ReplayRequest { point, binlogs: None, up_to_gap: false, further: false, way, listen };
         Ok(Request {
             moment,
             replay: Some(replay),

@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 
+use crate::replay::Way;
+
 mod binlog;
 mod standby;
 
@@ -301,6 +303,25 @@ pub struct StatusArgs {
     pub rebuild: bool,
 }
 
+/// How binlogs come to a target.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ReplayBy {
+    Auto,
+    Replica,
+    Session,
+}
+
+impl ReplayBy {
+    /// Returns the way that is asked for, if one is.
+    pub(super) fn way(self) -> Option<Way> {
+        match self {
+            Self::Auto => None,
+            Self::Replica => Some(Way::Replica),
+            Self::Session => Some(Way::Session),
+        }
+    }
+}
+
 #[derive(Debug, Args)]
 pub struct RestoreArgs {
     #[command(flatten)]
@@ -329,6 +350,13 @@ pub struct RestoreArgs {
     /// By GTIDs alone. Nobody may have written to the target since.
     #[arg(long, requires_all = ["point_in_time", "to_mysql"], conflicts_with_all = ["overwrite", "verify"])]
     pub go_further: bool,
+    /// How the binlogs come to the target
+    ///
+    /// `replica`: it follows this machine, with its own parallel threads. `session`: bkp applies them one after the other in a session of the
+    /// account, which is slower, and wants fewer rights and no way from the target to this machine. `auto`: as a replica, or in a session where
+    /// the account lacks the rights for that.
+    #[arg(long, value_name = "WAY", requires_all = ["point_in_time", "to_mysql"], value_enum, default_value_t = ReplayBy::Auto)]
+    pub replay_by: ReplayBy,
     /// Where to serve the binlogs to the target, if not at this machine's address on the way to it
     #[arg(long, value_name = "ADDRESS[:PORT]", requires = "point_in_time", value_parser = listen)]
     pub replay_listen: Option<SocketAddr>,
@@ -369,7 +397,7 @@ pub struct RestoreArgs {
     #[arg(long, value_name = "FILE", requires = "to_mysql", conflicts_with_all = ["as_name", "rename_schemas", "overwrite", "to_dir"])]
     pub changes: Option<PathBuf>,
     /// Applies the reviewed file of --changes in one transaction: each statement changes one row as it was, or nothing is changed
-    #[arg(long, requires = "changes", conflicts_with_all = ["point_in_time", "snapshot", "tables", "of", "binlogs", "up_to_gap", "replay_listen", "verify"])]
+    #[arg(long, requires = "changes", conflicts_with_all = ["point_in_time", "snapshot", "tables", "of", "binlogs", "up_to_gap", "replay_listen", "replay_by", "verify"])]
     pub apply: bool,
     /// Brings the one table of --tables back under this name (`table` or `schema.table`), beside the one that is there
     ///

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use chrono::SecondsFormat;
 use serde_json::json;
 
-use crate::cli::args::RestoreArgs;
+use crate::cli::args::{ReplayBy, RestoreArgs};
 use crate::cli::envelope::{Answer, Answered};
 use crate::cli::restore::refuse_many_later;
 use crate::cli::{ask, render};
@@ -66,6 +66,11 @@ pub(super) async fn meant<'a>(
     if args.go_further || args.to_dir.is_some() || args.check_foreign_keys {
         let message = "some tables go to a moment without `--to-dir`, `--go-further` and `--check-foreign-keys`";
         return Err(Failure::new(Exit::Usage, message).hinting("leave these out, or restore the whole database"));
+    }
+    if args.replay_by != ReplayBy::Auto {
+        let message =
+            "some tables go to a moment without `--replay-by`: they are replayed in a throwaway server of bkp's own";
+        return Err(Failure::new(Exit::Usage, message).hinting("leave it out, or restore the whole database"));
     }
     if args.overwrite {
         let message = "some tables go to a moment without `--overwrite`: nothing that is there is dropped for them";

@@ -211,7 +211,7 @@ fn request(policy: &Policy, args: &RestoreArgs) -> Result<Request, Failure> {
     let binlogs = args.binlogs.as_deref().map(absolute).transpose()?;
     let replay = |point| {
         let (up_to_gap, further, listen) = (args.up_to_gap, args.go_further, args.replay_listen);
-        ReplayRequest { point, binlogs, up_to_gap, further, listen }
+        ReplayRequest { point, binlogs, up_to_gap, further, way: args.replay_by.way(), listen }
     };
     Ok(Request {
         moment,

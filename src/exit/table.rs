@@ -283,7 +283,9 @@ coded! {
         | ReplayError::NoBoundary { .. }
         | ReplayError::Split { .. }
         | ReplayError::Gtid(_)
-        | ReplayError::Unfit { .. } => Exit::Usage,
+        | ReplayError::Unfit { .. }
+        | ReplayError::Unreplayable { .. }
+        | ReplayError::Denied { .. } => Exit::Usage,
         ReplayError::Busy => Exit::Locked,
         ReplayError::Binlog { .. } => Exit::Damaged,
         ReplayError::Server(error) => error.code(),

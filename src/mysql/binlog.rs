@@ -6,6 +6,7 @@
 
 use std::io;
 
+mod context;
 mod fields;
 mod format;
 #[cfg(any(test, fuzzing))]
@@ -15,6 +16,7 @@ mod gtid_event;
 mod header;
 mod kind;
 mod payload;
+mod plain;
 mod query;
 mod rotate;
 mod rows;
@@ -25,12 +27,14 @@ mod table;
 mod transaction;
 mod xa;
 
+pub use context::{Context, Said};
 pub use format::{Checksum, Format};
 pub use group::{Clock, Ending, Group, Groups, Step};
 pub use gtid_event::GtidEvent;
 pub use header::{Header, flag};
 pub use kind::Kind;
-pub use query::Query;
+pub use plain::plain;
+pub use query::{Bounds, Query};
 pub use rotate::Rotate;
 pub use segment::{Event, SegmentReader, Torn};
 pub use start::{mariadb_gtid_list, previous_gtids};

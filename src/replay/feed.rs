@@ -36,7 +36,7 @@ pub struct Feed {
 }
 
 /// What is done again and again while a feed is looked through, which takes minutes; an error ends that.
-type Meanwhile<'a> = &'a mut dyn FnMut() -> Result<(), FeedError>;
+pub(super) type Meanwhile<'a> = &'a mut dyn FnMut() -> Result<(), FeedError>;
 
 /// What a replica has already, or where it wants to go on.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -164,7 +164,8 @@ impl Feed {
         Ok(reader.format().map_or(Checksum::None, |format| format.checksum))
     }
 
-    fn skip(&self, start: Start, meanwhile: Meanwhile<'_>) -> Result<Skip, FeedError> {
+    /// Returns what of the feed a replica has that wants to go on so.
+    pub(super) fn skip(&self, start: Start, meanwhile: Meanwhile<'_>) -> Result<Skip, FeedError> {
         match start {
             Start::At { .. } => Ok(Skip::Nothing),
             Start::Without(set) => Ok(Skip::MySql(set)),
@@ -240,7 +241,7 @@ fn named_by(event: &Event<'_>) -> Option<String> {
 
 /// What a replica has already.
 #[derive(Debug)]
-enum Skip {
+pub(super) enum Skip {
     Nothing,
     MySql(GtidSet),
     /// In these domains, everything up to this transaction.
@@ -249,7 +250,7 @@ enum Skip {
 
 impl Skip {
     /// Tells whether the replica has a transaction.
-    fn has(&mut self, gtid: &Gtid) -> bool {
+    pub(super) fn has(&mut self, gtid: &Gtid) -> bool {
         match (self, gtid) {
             (Self::MySql(set), Gtid::MySql(gtid)) => set.contains(gtid),
             (Self::MariaDb(last), Gtid::MariaDb(gtid)) => match last.get(&gtid.domain) {

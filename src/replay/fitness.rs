@@ -26,7 +26,7 @@ const GTID_MODE: &str = "on the target: SET GLOBAL enforce_gtid_consistency = ON
 const FORGET: &str = "if nothing follows the target, let it forget them: RESET BINARY LOGS AND GTIDS. That deletes its binlogs: where it is \
      the source itself, first `bkp binlog capture`, or copy the files away, or what was written last is lost";
 
-fn unfit(why: impl Into<String>, hint: impl Into<String>) -> ReplayError {
+pub(super) fn unfit(why: impl Into<String>, hint: impl Into<String>) -> ReplayError {
     ReplayError::Unfit { why: why.into(), hint: hint.into() }
 }
 
@@ -41,32 +41,13 @@ pub(super) async fn check(
     record: Option<&Record>,
     further: bool,
 ) -> Result<(), ReplayError> {
-    if let Some(record) = record {
-        same_begin(record, &plan.begin)?;
-    }
-    let begun = record.filter(|record| record.has_begun);
-    if let Some(record) = begun.filter(|record| !reaches(&plan.end, &record.end)) {
-        return Err(unfit(
-            format!("is on its way to a later point ({}:{})", record.end.file, record.end.offset),
-            "go on to that one or a later one, or drop what was restored and the schema `bkp_restore`",
-        ));
-    }
-    let is_free: Option<u8> = conn
-        .query_first(format!("SELECT IS_FREE_LOCK('{LOCK}')"))
-        .await
-        .map_err(ReplayError::at("ask the target for other replays"))?;
-    if is_free != Some(1) {
-        return Err(ReplayError::Busy);
-    }
+    refuse_others(conn, plan, record).await?;
     let product = plan.feed.product;
     let variables = variables(conn).await?;
     let get = |name: &str| variables.get(name).map_or("", String::as_str);
     let channels = status::read(conn, product).await?;
     if let Some((name, _)) = channels.iter().find(|(name, _)| !channel::is_ours(name)) {
-        return Err(unfit(
-            format!("follows a source itself (channel `{name}`)"),
-            "choose a server that is no replica, or let it forget its source (RESET REPLICA ALL)",
-        ));
+        return Err(follows(name));
     }
     refuse_filters(conn, product, &variables).await?;
     may_replicate(conn, product, channels.is_empty()).await?;
@@ -90,6 +71,45 @@ pub(super) async fn check(
         )),
         Product::MariaDb => Ok(()),
     }
+}
+
+/// Refuses a target on which another replay has begun, or is under way.
+pub(super) async fn refuse_others(
+    conn: &mut Conn,
+    plan: &ReplayPlan,
+    record: Option<&Record>,
+) -> Result<(), ReplayError> {
+    if let Some(record) = record {
+        same_begin(record, &plan.begin)?;
+    }
+    let begun = record.filter(|record| record.has_begun);
+    if let Some(record) = begun.filter(|record| !reaches(&plan.end, &record.end)) {
+        return Err(unfit(
+            format!("is on its way to a later point ({}:{})", record.end.file, record.end.offset),
+            "go on to that one or a later one, or drop what was restored and the schema `bkp_restore`",
+        ));
+    }
+    let is_free: Option<u8> = conn
+        .query_first(format!("SELECT IS_FREE_LOCK('{LOCK}')"))
+        .await
+        .map_err(ReplayError::at("ask the target for other replays"))?;
+    if is_free != Some(1) {
+        return Err(ReplayError::Busy);
+    }
+    Ok(())
+}
+
+/// Refuses one that follows another source.
+pub(super) fn follows(name: &str) -> ReplayError {
+    unfit(
+        format!("follows a source itself (channel `{name}`)"),
+        "choose a server that is no replica, or let it forget its source (RESET REPLICA ALL)",
+    )
+}
+
+/// Tells whether an account lacks a right, from the error that a server gives it.
+pub(super) fn is_denial(code: u16) -> bool {
+    matches!(code, 1044 | 1045 | 1142 | 1227 | 1401 | 3879)
 }
 
 /// Returns what a target has executed of the transactions between the dump and the point.
@@ -144,7 +164,7 @@ fn filter(variables: &BTreeMap<String, String>) -> Option<(&str, &str)> {
     filters.map(|(name, value)| (name.as_str(), value.as_str())).find(|(_, value)| status::is_set(value))
 }
 
-async fn check_gtids(
+pub(super) async fn check_gtids(
     conn: &mut Conn,
     plan: &ReplayPlan,
     mode: &str,
@@ -167,6 +187,12 @@ async fn check_gtids(
 
 /// Refuses a target that is not on the way from the dump to the point: where it stands must be served.
 pub(super) async fn check_further(conn: &mut Conn, plan: &ReplayPlan) -> Result<(), ReplayError> {
+    let position = if plan.feed.product == Product::MariaDb { slave_pos(conn).await? } else { String::new() };
+    check_further_from(conn, plan, &position).await
+}
+
+/// As [`check_further`], of a MariaDB that stands at a position.
+pub(super) async fn check_further_from(conn: &mut Conn, plan: &ReplayPlan, position: &str) -> Result<(), ReplayError> {
     let is_on_the_way = match &plan.executed {
         _ if !plan.has_gtids => false,
         Executed::MySql(_) => {
@@ -175,7 +201,7 @@ pub(super) async fn check_further(conn: &mut Conn, plan: &ReplayPlan) -> Result<
             let is_behind = plan.dumped.parse::<GtidSet>()?.is_subset(&executed);
             is_behind && !plan.is_exceeded_by(&Executed::MySql(executed), own)
         }
-        Executed::MariaDb(_) => plan.feed.leads_on_from(&plan.of_source(&slave_pos(conn).await?.parse()?))?,
+        Executed::MariaDb(_) => plan.feed.leads_on_from(&plan.of_source(&position.parse()?))?,
     };
     if is_on_the_way {
         return Ok(());
@@ -200,7 +226,7 @@ async fn may_replicate(conn: &mut Conn, product: Product, is_unbegun: bool) -> R
     settings::put_back(conn, &settings).await
 }
 
-async fn variables(conn: &mut Conn) -> Result<BTreeMap<String, String>, ReplayError> {
+pub(super) async fn variables(conn: &mut Conn) -> Result<BTreeMap<String, String>, ReplayError> {
     let asked = "SHOW GLOBAL VARIABLES WHERE Variable_name IN \
         ('gtid_mode', 'gtid_strict_mode', 'gtid_binlog_pos', 'replica_skip_errors', 'slave_skip_errors') \
         OR Variable_name LIKE 'replicate\\_%'";

@@ -25,6 +25,7 @@ use crate::replay::plan::prepared::Prepared;
 use crate::replay::plan::varying::Definitions;
 use crate::replay::point::Point;
 use crate::replay::segments::{self, Segment, reaches};
+use crate::replay::way::Way;
 use crate::run::Run;
 
 pub use start::Start;
@@ -81,6 +82,11 @@ pub struct ReplayPlan {
     /// Transactions that may leave rows with other values than the source has, the first hundred.
     pub varying: Vec<Varying>,
     pub filter: Filter,
+    pub way: Way,
+    /// Why it is not the usual one.
+    pub way_why: Option<String>,
+    /// The target's events go on meanwhile: nobody may stop them.
+    pub events_fire: bool,
 }
 
 impl ReplayPlan {
@@ -346,6 +352,9 @@ impl<'a> Search<'a> {
             version: self.version,
             falls_short: is_cut,
             filter: Filter::Everything,
+            way: Way::Replica,
+            way_why: None,
+            events_fire: false,
         })
     }
 }

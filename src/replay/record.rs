@@ -8,6 +8,7 @@ use crate::mysql::manifest::Position;
 use crate::mysql::sql;
 use crate::replay::ReplayError;
 use crate::replay::settings::Setting;
+use crate::replay::way::Way;
 
 /// Where a record lies.
 struct Place {
@@ -28,6 +29,8 @@ pub struct Record {
     pub snapshot: String,
     pub begin: Position,
     pub end: Position,
+    #[serde(default)]
+    pub way: Way,
     pub is_loaded: bool,
     /// What did not come of the dump, beside tables: views, routines, users.
     #[serde(default)]

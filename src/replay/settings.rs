@@ -33,6 +33,34 @@ pub(super) fn wanted(product: Product, threads: usize, server_id: u32) -> Vec<(&
     wanted
 }
 
+/// What becomes of the target's events while a session replays.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Scheduler {
+    Rests,
+    /// It goes on, and the account may stop it.
+    May,
+    /// It goes on, and the account may not stop it.
+    Fires,
+}
+
+/// Asks whether events go on, and may be stopped. Changes nothing.
+pub(super) async fn scheduler(conn: &mut Conn) -> Result<Scheduler, ReplayError> {
+    let asked = "SELECT CAST(@@GLOBAL.event_scheduler AS CHAR)";
+    let value: Option<String> =
+        conn.query_first(asked).await.map_err(ReplayError::at("read `event_scheduler` of the target"))?;
+    if !value.is_some_and(|value| matches!(value.as_str(), "ON" | "1")) {
+        return Ok(Scheduler::Rests);
+    }
+    let may = conn.query_drop("SET GLOBAL event_scheduler = ON").await.is_ok();
+    Ok(if may { Scheduler::May } else { Scheduler::Fires })
+}
+
+/// Returns what a replay in a session sets, and to what.
+pub(super) async fn wanted_in_session(conn: &mut Conn) -> Result<Vec<(&'static str, String)>, ReplayError> {
+    let may = scheduler(conn).await? == Scheduler::May;
+    Ok(may.then(|| ("event_scheduler", "OFF".to_owned())).into_iter().collect())
+}
+
 /// Lets nobody write to the target but its replication, and, on MariaDB, accounts that may write wherever they want.
 pub(super) async fn close(conn: &mut Conn, product: Product) -> Result<(), ReplayError> {
     // On MySQL the one switches the other on, too.

@@ -8,7 +8,7 @@ use mysql_async::prelude::Queryable;
 use crate::mysql::gtid::Executed;
 use crate::mysql::manifest::{Position, Product};
 use crate::mysql::server::Server;
-use crate::replay::ask::{self, LOCK, gtid_executed, slave_pos};
+use crate::replay::ask::{self, LOCK, gtid_executed};
 use crate::replay::channel::{self, From, Whom};
 use crate::replay::cover::Cover;
 use crate::replay::feed::Feed;
@@ -17,6 +17,7 @@ use crate::replay::fitness;
 use crate::replay::plan::ReplayPlan;
 use crate::replay::record::{self, Record, Standby};
 use crate::replay::serve::Source;
+use crate::replay::session::reached;
 use crate::replay::settings;
 use crate::replay::status::Status;
 use crate::replay::stop::STOP_AT_END_MAX;
@@ -159,7 +160,7 @@ impl Target {
     pub(super) async fn executed_on(&self, conn: &mut Conn) -> Result<Executed, ReplayError> {
         match self.product {
             Product::MySql => gtid_executed(conn).await.map(Executed::MySql),
-            Product::MariaDb => Ok(Executed::parse(self.product, &slave_pos(conn).await?)?),
+            Product::MariaDb => Ok(Executed::parse(self.product, &reached::position(conn).await?)?),
         }
     }
 }

@@ -23,10 +23,12 @@ use crate::replay::plan::ReplayPlan;
 use crate::replay::record::{self, Record, Standby};
 use crate::replay::segments::reaches;
 use crate::replay::serve::{Face, Source};
+use crate::replay::session::reached;
 use crate::replay::settings;
 use crate::replay::status::{self, Status};
 use crate::replay::stop::{STOP_AT_END_MAX, STOP_MAX};
 use crate::replay::trial;
+use crate::replay::way::Way;
 use crate::run::Run;
 
 /// How often the target is asked how far it is.
@@ -130,8 +132,14 @@ impl Target {
         further: bool,
     ) -> Result<bool, ReplayError> {
         let mut conn = self.connect().await?;
-        let wanted = settings::wanted(self.product, self.threads, server_id(plan)?);
-        let (begin, end) = (plan.begin.clone(), plan.end.clone());
+        let wanted = match plan.way {
+            Way::Replica => settings::wanted(self.product, self.threads, server_id(plan)?),
+            Way::Session => settings::wanted_in_session(&mut conn).await?,
+        };
+        if !further {
+            reached::forget(&mut conn).await?;
+        }
+        let (begin, end, way) = (plan.begin.clone(), plan.end.clone(), plan.way);
         let begun = record::read(&mut conn).await?;
         let is_new = begun.is_none();
         let record = if let Some(record) = begun {
@@ -148,6 +156,7 @@ impl Target {
                 snapshot,
                 begin,
                 end,
+                way,
                 is_loaded,
                 lacking,
                 was_empty,
@@ -159,7 +168,9 @@ impl Target {
             }
         };
         record::write(&mut conn, &record).await?;
-        self.stop().await?;
+        if plan.way == Way::Replica {
+            self.stop().await?;
+        }
         settings::apply(&mut conn, &wanted).await?;
         conn.disconnect().await.ok();
         Ok(is_new)
@@ -184,7 +195,10 @@ impl Target {
     pub async fn replay(&self, plan: &ReplayPlan, run: &Run) -> Result<Replayed, ReplayError> {
         let mut conn = self.connect().await?;
         ask::lock(&mut conn).await?;
-        let replayed = self.replay_on(&mut conn, plan, run).await;
+        let replayed = match plan.way {
+            Way::Replica => self.replay_on(&mut conn, plan, run).await,
+            Way::Session => self.replay_in_session(&mut conn, plan, run).await,
+        };
         conn.disconnect().await.ok();
         replayed
     }
@@ -433,7 +447,7 @@ impl Target {
     }
 
     /// Sets what the target has executed beside the plan, and returns it.
-    async fn compare(&self, conn: &mut Conn, plan: &ReplayPlan) -> Result<String, ReplayError> {
+    pub(super) async fn compare(&self, conn: &mut Conn, plan: &ReplayPlan) -> Result<String, ReplayError> {
         let mismatch = |found: String| ReplayError::Mismatch { found, planned: plan.executed.to_string() };
         if !plan.has_gtids {
             return Ok(format!("{}:{}", plan.end.file, plan.end.offset));

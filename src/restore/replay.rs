@@ -13,7 +13,7 @@ use crate::mysql::manifest::{Manifest, Product};
 use crate::mysql::server::Server;
 use crate::policy::Policy;
 use crate::replay::segments::is_before;
-use crate::replay::{Point, Record, ReplayError, ReplayPlan, Replayed, Start, Target};
+use crate::replay::{Point, Record, ReplayError, ReplayPlan, Replayed, Start, Target, Way};
 use crate::repository::{Repository, StoredSnapshot};
 use crate::restore::binlogs::{Binlogs, Fetched};
 use crate::restore::choose::Chosen;
@@ -32,6 +32,8 @@ pub struct ReplayRequest {
     pub up_to_gap: bool,
     /// The target holds an earlier recovery, from which it goes on without a load.
     pub further: bool,
+    /// In which way they come to the target; `None`: as a replica, or where the account may not, in a session.
+    pub way: Option<Way>,
     /// Where to serve them to the target.
     pub listen: Option<SocketAddr>,
 }
@@ -51,7 +53,7 @@ pub struct DatabaseReplay {
     /// An earlier run has loaded the dump; it may have applied a part of the binlogs, too.
     pub is_loaded: bool,
     /// Where the target will come for the binlogs.
-    pub serves_at: SocketAddr,
+    pub serves_at: Option<SocketAddr>,
     /// A stream follows, also where no transaction is planned.
     pub is_streamed: bool,
     /// The target goes on from an earlier recovery that was over.
@@ -176,7 +178,9 @@ pub async fn rehearse(
     let Rehearsed { source, dump, server, point } = rehearsed;
     let manifest = dump.manifest();
     left_out::refuse_unsaid(policy, source, manifest)?;
-    let asked = ReplayRequest { point, binlogs: None, up_to_gap: false, further: false, listen: None };
+    // Its server is its own: nothing is missing there.
+    let way = Some(Way::Replica);
+    let asked = ReplayRequest { point, binlogs: None, up_to_gap: false, further: false, way, listen: None };
     let binlogs = Binlogs::captured(repository, captured, dir).await?;
     let fetched = binlogs.fetch(repository, manifest, &asked, run).await?;
     let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get).max(THREADS_MIN);
@@ -291,10 +295,13 @@ impl DatabaseReplay {
         plan.filter = left_out::filter(dump, &plan, &found.has, run).await?;
         let target = found.target.clone();
         let further = asked.further && found.record.is_none();
-        target.check(&plan, found.record.as_ref(), further).await.map_err(Box::new)?;
+        target.settle(&mut plan, asked.way, found.record.as_ref(), further, run).await.map_err(Box::new)?;
         let (point, is_loaded, was_empty) = (asked.point.clone(), found.is_loaded, found.is_empty);
-        let serves_at = target.serves_at().await.map_err(Box::new)?;
-        let is_streamed = plan.transactions > 0;
+        let serves_at = match plan.way {
+            Way::Replica => Some(target.serves_at().await.map_err(Box::new)?),
+            Way::Session => None,
+        };
+        let is_streamed = plan.transactions > 0 && plan.way == Way::Replica;
         Ok(Self {
             target,
             plan,
@@ -380,7 +387,7 @@ mod tests {
     }
 
     fn asked(further: bool) -> ReplayRequest {
-        ReplayRequest { point: Point::Latest, binlogs: None, up_to_gap: false, further, listen: None }
+        ReplayRequest { point: Point::Latest, binlogs: None, up_to_gap: false, further, way: None, listen: None }
     }
 
     #[test]

@@ -40,6 +40,7 @@ mod s3;
 mod sandbox;
 mod schedule;
 mod servers;
+mod session;
 mod standby;
 mod stores;
 mod world;

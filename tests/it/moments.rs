@@ -91,7 +91,8 @@ fn seed() -> u64 {
     seed
 }
 
-fn a_history_comes_back_at_each_of_its_moments(product: Product) {
+/// `by`: the way in which the binlogs come; no session can bring what is prepared.
+fn a_history_comes_back_at_each_of_its_moments(product: Product, by: &str) {
     let seed = seed();
     let mut random = SmallRng::seed_from_u64(seed);
     let world = World::ready(product);
@@ -100,7 +101,7 @@ fn a_history_comes_back_at_each_of_its_moments(product: Product) {
     let text = std::fs::read_to_string(&policy).unwrap();
     std::fs::write(&policy, text.replace("connections = 3", "connections = 3\nnon_transactional = \"lock\"")).unwrap();
     let source = &world.source;
-    let mut history = History::begin(source, random.random());
+    let mut history = History::begin(source, random.random(), by == "replica");
     history.go_on();
     // A transaction that is prepared while the dump is taken is in neither.
     history.end_prepared();
@@ -131,7 +132,7 @@ fn a_history_comes_back_at_each_of_its_moments(product: Product) {
             forget(&target);
         }
         let point = &moment.points[random.random_range(0..2)];
-        let mut args = vec!["--source", "db1", "--yes", "--point-in-time", point];
+        let mut args = vec!["--source", "db1", "--yes", "--replay-by", by, "--point-in-time", point];
         args.extend((!begins).then_some("--go-further"));
         world.restore_into(&target, &args).expect(0);
         let told = format!("BKP_TEST_SEED={seed}, moment {nth}, {point}");
@@ -153,11 +154,23 @@ fn forget(target: &Server) {
 #[test]
 #[ignore = "needs the servers of scripts/lab; scripts/test runs it"]
 fn a_history_on_mysql_comes_back_at_each_of_its_moments() {
-    a_history_comes_back_at_each_of_its_moments(Product::MySql);
+    a_history_comes_back_at_each_of_its_moments(Product::MySql, "replica");
 }
 
 #[test]
 #[ignore = "needs the servers of scripts/lab; scripts/test runs it"]
 fn a_history_on_mariadb_comes_back_at_each_of_its_moments() {
-    a_history_comes_back_at_each_of_its_moments(Product::MariaDb);
+    a_history_comes_back_at_each_of_its_moments(Product::MariaDb, "replica");
+}
+
+#[test]
+#[ignore = "needs the servers of scripts/lab; scripts/test runs it"]
+fn a_history_on_mysql_comes_back_by_one_session() {
+    a_history_comes_back_at_each_of_its_moments(Product::MySql, "session");
+}
+
+#[test]
+#[ignore = "needs the servers of scripts/lab; scripts/test runs it"]
+fn a_history_on_mariadb_comes_back_by_one_session() {
+    a_history_comes_back_at_each_of_its_moments(Product::MariaDb, "session");
 }

@@ -9,7 +9,7 @@ use crate::human;
 use crate::mysql::binlog::Clock;
 use crate::mysql::manifest::Position;
 use crate::policy::Policy;
-use crate::replay::{Filter, Mark, ReplayPlan, Replayed};
+use crate::replay::{Filter, Mark, ReplayPlan, Replayed, Way};
 use crate::restore::replay::DatabaseReplay;
 
 /// Names of what is passed over that are printed; JSON has them all.
@@ -18,8 +18,7 @@ const NAMES_SHOWN: usize = 5;
 /// Tells which transactions come, before they do.
 pub(super) fn plan(text: &mut String, policy: &Policy, replay: &DatabaseReplay) {
     of(text, policy, &replay.plan);
-    let at = replay.serves_at;
-    if replay.is_streamed && !replay.is_loaded && !at.ip().is_loopback() {
+    if let Some(at) = replay.serves_at.filter(|at| replay.is_streamed && !replay.is_loaded && !at.ip().is_loopback()) {
         let port = if at.port() == 0 { "any port".to_owned() } else { format!("port {}", at.port()) };
         line!(
             text,
@@ -44,6 +43,13 @@ pub(super) fn of(text: &mut String, policy: &Policy, plan: &ReplayPlan) {
     let none = || "none".to_owned();
     line!(text, "      last included:  {}", last.as_ref().map_or_else(none, |last| mark(policy, last)));
     line!(text, "      first excluded: {}", first_excluded.as_ref().map_or_else(none, |first| mark(policy, first)));
+    if plan.way == Way::Session {
+        let why = plan.way_why.as_deref().unwrap_or_default();
+        line!(text, "      by one session, slower than as a replica: {}", shown(why));
+        if plan.events_fire {
+            line!(text, "      note: the account may not stop the target's event scheduler: its events fire meanwhile");
+        }
+    }
     notes(text, plan);
 }
 
@@ -163,6 +169,9 @@ pub(super) fn plan_json(replay: &DatabaseReplay) -> Value {
         "falls_short": plan.falls_short,
         "varying": plan.varying,
         "passed_over": passed_over(plan),
+        "by": plan.way,
+        "by_why": plan.way_why,
+        "events_fire": plan.events_fire,
         "loaded_already": replay.is_loaded,
         "serves_at": replay.serves_at,
     })

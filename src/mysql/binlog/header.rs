@@ -7,10 +7,14 @@ use crate::mysql::wire::cursor::Cursor;
 pub mod flag {
     /// In a format description: the file is being written, or was not closed.
     pub const IN_USE: u16 = 0x01;
+    /// A statement that needs no schema to be chosen before it.
+    pub const SUPPRESS_USE: u16 = 0x08;
     /// The server made it up for a replica: it stands in no file.
     pub const ARTIFICIAL: u16 = 0x20;
     /// In a format description: a replica keeps here what its source sent.
     pub const RELAY_LOG: u16 = 0x40;
+    /// Who does not know it may go past it.
+    pub const IGNORABLE: u16 = 0x80;
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

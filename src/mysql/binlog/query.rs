@@ -65,7 +65,9 @@ impl<'a> Query<'a> {
         Some(String::from_utf8_lossy(text))
     }
 
-    pub(super) fn bounds(&self) -> Bounds {
+    /// Tells what it is to the transaction around it.
+    #[must_use]
+    pub fn bounds(&self) -> Bounds {
         match self.text.trim_ascii() {
             "BEGIN" => Bounds::Begin,
             "COMMIT" => Bounds::Commit,
@@ -88,7 +90,7 @@ impl<'a> Query<'a> {
 
 /// What a statement is to the transaction around it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Bounds {
+pub enum Bounds {
     Begin,
     Commit,
     Rollback,

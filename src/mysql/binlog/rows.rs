@@ -4,9 +4,9 @@ use std::io::{self, Read};
 
 use flate2::read::ZlibDecoder;
 
-use crate::mysql::binlog::Kind;
 use crate::mysql::binlog::fields::Fields;
 use crate::mysql::binlog::table::{Present, TableMap};
+use crate::mysql::binlog::{EVENT_BYTES_MAX, Kind};
 
 /// How an event changes rows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,8 +21,8 @@ pub(super) enum Change {
 pub(super) struct Layout {
     pub(super) change: Change,
     /// Version 2 has extra data before its columns.
-    has_extra: bool,
-    is_compressed: bool,
+    pub(super) has_extra: bool,
+    pub(super) is_compressed: bool,
     is_partial: bool,
 }
 
@@ -46,6 +46,13 @@ impl Layout {
             Kind::DELETE_ROWS_COMPRESSED => layout(Change::Delete, true, true),
             _ => return None,
         })
+    }
+}
+
+impl Layout {
+    /// Tells whether each row comes as it was and as it is.
+    pub(super) fn has_two_images(self) -> bool {
+        self.change == Change::Update
     }
 }
 
@@ -125,4 +132,12 @@ pub(super) fn unsqueeze(mut squeezed: &[u8], bytes_max: u64) -> io::Result<Vec<u
         Err(error) if plain.is_empty() => Err(error),
         _ => Ok(plain),
     }
+}
+
+/// Returns all that MariaDB has compressed.
+pub(super) fn unsqueeze_whole(mut squeezed: &[u8]) -> io::Result<Vec<u8>> {
+    skip_squeezed_head(&mut Fields(&mut squeezed))?;
+    let mut plain = Vec::new();
+    ZlibDecoder::new(squeezed).take(EVENT_BYTES_MAX.into()).read_to_end(&mut plain)?;
+    Ok(plain)
 }

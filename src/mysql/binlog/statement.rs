@@ -58,6 +58,8 @@ pub struct Reading {
     pub verbs: Vec<Verb>,
     /// The tables that it names as changed.
     pub tables: Vec<TableName>,
+    /// The temporary tables that it makes or drops by this name.
+    pub temporary: Vec<TableName>,
     /// A definition may name more tables than these.
     pub is_unsure: bool,
     /// A definition may give rows values that are others each time (`DEFAULT uuid()`).
@@ -87,6 +89,7 @@ struct Statement<'a> {
     /// What a name without a schema means.
     schema: &'a str,
     tables: Vec<TableName>,
+    temporary: Vec<TableName>,
     /// What it does beside its first verb.
     more: Vec<Verb>,
     is_unsure: bool,
@@ -96,7 +99,8 @@ struct Statement<'a> {
 impl<'a> Statement<'a> {
     fn new(text: &'a str, schema: &'a str) -> Self {
         let tokens = Tokens::new(text).peekable();
-        Self { text, tokens, schema, tables: Vec::new(), more: Vec::new(), is_unsure: false, is_varying: false }
+        let (tables, temporary, more) = (Vec::new(), Vec::new(), Vec::new());
+        Self { text, tokens, schema, tables, temporary, more, is_unsure: false, is_varying: false }
     }
 }
 
@@ -104,8 +108,8 @@ impl Statement<'_> {
     fn read(mut self) -> Reading {
         let mut verbs = vec![self.verb()];
         verbs.append(&mut self.more);
-        let Self { tables, is_unsure, is_varying, .. } = self;
-        Reading { verbs, tables, is_unsure, is_varying }
+        let Self { tables, temporary, is_unsure, is_varying, .. } = self;
+        Reading { verbs, tables, temporary, is_unsure, is_varying }
     }
 
     /// Takes the first word. MariaDB's `SET STATEMENT … FOR` stands before the statement that it is of.
@@ -224,7 +228,7 @@ impl Statement<'_> {
             }
         }
         if is_temporary {
-            self.tables.clear();
+            self.temporary = std::mem::take(&mut self.tables);
         }
         verb
     }

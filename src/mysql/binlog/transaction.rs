@@ -182,7 +182,7 @@ impl Collector {
         }
         self.text(&query.text);
         self.changes.has_calls |= statement::calls(&query.text);
-        let Reading { verbs, tables, is_unsure, is_varying } = statement::read(&query.text, &query.schema);
+        let Reading { verbs, tables, is_unsure, is_varying, .. } = statement::read(&query.text, &query.schema);
         if tables.is_empty() {
             self.changes.verbs.extend(&verbs);
         }

@@ -16,17 +16,19 @@ pub(crate) struct History<'a> {
     /// Prepared transactions that wait for their end.
     prepared: Vec<String>,
     names: u64,
+    prepares: bool,
     /// The kinds of action that the source has taken.
     taken: BTreeSet<u32>,
 }
 
 impl<'a> History<'a> {
-    pub(crate) fn begin(source: &'a Server, seed: u64) -> Self {
+    pub(crate) fn begin(source: &'a Server, seed: u64, prepares: bool) -> Self {
         source.execute("CREATE DATABASE IF NOT EXISTS mall CHARACTER SET utf8mb4");
         for definition in DEFINITIONS {
             source.execute(definition);
         }
-        Self { source, random: SmallRng::seed_from_u64(seed), prepared: Vec::new(), names: 0, taken: BTreeSet::new() }
+        let (random, prepared) = (SmallRng::seed_from_u64(seed), Vec::new());
+        Self { source, random, prepared, names: 0, prepares, taken: BTreeSet::new() }
     }
 
     /// Goes on for some dozens of transactions.
@@ -85,6 +87,9 @@ impl<'a> History<'a> {
 
     /// Prepares a transaction in one session, and ends one of before in another.
     fn prepare(&mut self) {
+        if !self.prepares {
+            return;
+        }
         if self.random.random_bool(0.5)
             && let Some(name) = self.prepared.pop()
         {

@@ -107,10 +107,22 @@ fn a_statement_tells_what_it_does_and_to_which_tables() {
         ("`", "other"),
         ("DROP TABLE 'x", "drop"),
     ] {
-        let Reading { verbs, tables, is_unsure, is_varying } = read(text, "s");
+        let Reading { verbs, tables, is_unsure, is_varying, .. } = read(text, "s");
         assert!(!is_unsure && !is_varying, "{text}");
         let mut told: Vec<_> = verbs.iter().map(Verb::to_string).collect();
         told.extend(tables.iter().map(|name| format!("{}.{}", name.schema, name.table)));
         assert_eq!(told.join(" "), expected, "{text}");
     }
+}
+
+#[test]
+fn temporary_tables_are_told_apart_from_others() {
+    let told = |text: &str| {
+        let reading = read(text, "s");
+        let names = |tables: &[TableName]| tables.iter().map(|name| name.table.clone()).collect::<Vec<_>>().join(" ");
+        format!("{} | {}", names(&reading.temporary), names(&reading.tables))
+    };
+    assert_eq!(told("CREATE TEMPORARY TABLE a (id INT)"), "a | ");
+    assert_eq!(told("DROP /*!40005 TEMPORARY */ TABLE IF EXISTS `a`,`b`"), "a b | ");
+    assert_eq!(told("CREATE TABLE a (id INT)"), " | a");
 }
