@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use mysql_async::{Conn, Row};
 use mysql_async::prelude::Queryable;
+use mysql_async::{Conn, Row};
 use tokio::time::{sleep, timeout};
 
 use crate::mysql::sql;

@@ -47,8 +47,8 @@ struct Open {
     flags: u8,
     /// It has been begun on the target.
     is_begun: bool,
-    /// It changes rows.
-    has_rows: bool,
+    /// How many `BINLOG` statements bring its rows.
+    rows_sent: usize,
     /// It has been committed or rolled back there.
     is_ended: bool,
     /// A definition in it has committed what came before: what follows is another transaction to the target.
@@ -56,6 +56,15 @@ struct Open {
     /// What it is about to do stands in the progress.
     is_noted: bool,
 }
+
+impl Open {
+    /// Tells whether all of it can be taken back; what follows a definition in it is a transaction of the target's own.
+    fn is_safe(&self) -> bool {
+        self.is_split || self.flags & TRANSACTIONAL != 0
+    }
+}
+
+const UNSAFE: &str = "changes rows of tables without transactions (as MyISAM)";
 
 type Done = Result<(), Box<ReplayError>>;
 
@@ -122,8 +131,8 @@ impl<'a> Script<'a> {
         self.of.push(named.clone());
         self.place = named.begin.clone();
         let flags = flags.copied().unwrap_or(TRANSACTIONAL);
-        let (is_begun, has_rows, is_ended, is_split, is_noted) = (false, false, false, false, false);
-        self.open = Some(Open { named, flags, is_begun, has_rows, is_ended, is_split, is_noted });
+        let (is_begun, rows_sent, is_ended, is_split, is_noted) = (false, 0, false, false, false);
+        self.open = Some(Open { named, flags, is_begun, rows_sent, is_ended, is_split, is_noted });
         self.name()
     }
 
@@ -174,11 +183,11 @@ impl<'a> Script<'a> {
         }
     }
 
-    /// Refuses rows that stay where their transaction is taken back: their server ends one that has no others by a statement. How far the
-    /// target is would not be written together with them, and each part of them would take a GTID of its own.
+    /// Refuses a MySQL's rows that stay where their transaction is taken back: it ends one that has no others by a statement. How far the
+    /// target is could not be written together with them.
     fn refuse_untransactional(&self) -> Done {
-        let has_rows = !self.rows.is_empty() || self.open.as_ref().is_some_and(|open| open.has_rows);
-        if has_rows { Err(self.refused("changes rows of tables without transactions (as MyISAM)")) } else { Ok(()) }
+        let has_rows = self.open.as_ref().is_some_and(|open| open.rows_sent > 0) || !self.rows.is_empty();
+        if has_rows && self.dialect.product == Product::MySql { Err(self.refused(UNSAFE)) } else { Ok(()) }
     }
 
     fn statement(&mut self, said: Said, text: &str, end: &Position) -> Done {
@@ -256,9 +265,6 @@ impl<'a> Script<'a> {
         if !self.rows.is_empty() && self.rows.len() + row.len() > ROWS_BYTES.min(self.dialect.text_bytes_max / 2) {
             self.send_rows()?;
         }
-        if let Some(open) = &mut self.open {
-            open.has_rows = true;
-        }
         let is_end = row.get(ROWS_FLAGS_AT).is_some_and(|flags| flags & STATEMENT_END != 0);
         self.last_row_at = self.rows.len();
         self.rows.extend(row);
@@ -275,6 +281,13 @@ impl<'a> Script<'a> {
             return Ok(());
         }
         self.start()?;
+        if let Some(open) = &mut self.open {
+            open.rows_sent += 1;
+            // Each part of such a statement would take a GTID of its own.
+            if !open.is_safe() && open.rows_sent > 1 {
+                return Err(self.refused(UNSAFE));
+            }
+        }
         if let Some(flags) = self.rows.get_mut(self.last_row_at + ROWS_FLAGS_AT) {
             *flags |= STATEMENT_END;
         }
@@ -295,11 +308,11 @@ impl<'a> Script<'a> {
         if std::mem::replace(&mut open.is_begun, true) {
             return Ok(());
         }
-        let (is_split, is_safe) = (open.is_split, open.flags & TRANSACTIONAL != 0);
+        let (is_split, is_safe) = (open.is_split, open.is_safe());
         if is_split && self.dialect.names {
             let (domain, server) = self.dialect.own;
             self.identity(domain, server, 0)?;
-        } else if !is_split && !is_safe {
+        } else if !is_safe {
             self.note_doing(None)?;
         }
         self.own("START TRANSACTION")
@@ -308,11 +321,19 @@ impl<'a> Script<'a> {
     fn commit(&mut self, end: &Position) -> Done {
         self.send_rows()?;
         self.start()?;
-        if !self.dialect.goes_by_names() {
-            self.own(&progress::reach(end))?;
+        if self.dialect.goes_by_names() {
+            self.ended();
+            return self.own("COMMIT");
         }
+        if self.open.as_ref().is_none_or(Open::is_safe) {
+            self.own(&progress::reach(end))?;
+            self.ended();
+            return self.own("COMMIT");
+        }
+        // What stays has its GTID: progress beside it would take the next. Until it is noted, that it was begun is.
         self.ended();
-        self.own("COMMIT")
+        self.own("COMMIT")?;
+        self.note(&progress::reach(end))
     }
 
     fn roll_back(&mut self, end: &Position) -> Done {

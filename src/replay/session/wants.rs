@@ -98,7 +98,9 @@ pub(super) fn wanted(context: &Context, dialect: &Dialect) -> Result<Vec<(&'stat
     match (context.encrypts, dialect.encrypts) {
         (Some(is_on), None) => wanted.push(("default_table_encryption", bit(is_on))),
         (Some(is_on), Some(encrypts)) if is_on != encrypts => {
-            return Err("wants another `default_table_encryption` than the target's, which the account may not set".to_owned());
+            return Err(
+                "wants another `default_table_encryption` than the target's, which the account may not set".to_owned()
+            );
         }
         _ => {}
     }
