@@ -13,6 +13,7 @@ bench_pitr() {
     mall_bytes=0
     capture_of
     replay_of
+    capture_of_a_fill
     end_server source
     end_server target
   done
@@ -20,7 +21,6 @@ bench_pitr() {
 
 # Fills a mall, dumps it, and lets it sell as fast as it can while the daemon captures.
 capture_of() {
-  local daemon bytes
   # As a new server of either product is: each commit is on the disk before it is answered.
   eval "$(start_server "$product" source --innodb-flush-log-at-trx-commit=1 --sync-binlog=1)"
   "$bin/examples/mall" fill --socket "$source_socket" --user root --size "$PITR_SIZE" >&2
@@ -29,23 +29,40 @@ capture_of() {
 capture = true"
   "$bin/bkp" backup "$work/pitr/policy.toml" --quiet
   "$bin/bkp" binlog capture "$work/pitr/policy.toml" --quiet
+  captured_while "a shop that sells" "$bin/examples/mall" busy --socket "$source_socket" --user root --connections "$connections" \
+    --seconds "$PITR_SECONDS"
+}
+
+# Captures what a shop's first rows write: as fast as this machine fills tables.
+capture_of_a_fill() {
+  captured_while "a shop that is filled" "$bin/examples/mall" fill --socket "$source_socket" --user root --size "$PITR_SIZE" --schema mall2 --seed 2
+}
+
+# Lets a program write while the daemon captures, and tells what that costs and how far it lags.
+#
+#   captured_while WHAT PROGRAM ARGUMENT...
+captured_while() {
+  local what=$1 daemon sampling bytes began=$SECONDS
+  shift
   bytes=$(binlog_bytes)
   /usr/bin/time -o "$work/daemon.txt" -f '%U %S %M' "${contestants_on[@]}" "$bin/bkp" daemon "$work/pitr/policy.toml" >"$work/daemon.log" 2>&1 &
   daemon=$!
+  touch "$work/writes"
   sample_lag "$work/pitr/state/binlog/db1" >"$work/lag.txt" &
-  "$bin/examples/mall" busy --socket "$source_socket" --user root --connections "$connections" --seconds "$PITR_SECONDS" |
-    sed -n 's/^committed/  the mall committed/p' >&2
-  wait $!
+  sampling=$!
+  "$@" | sed -n 's/^committed/  the mall committed/p' >&2
+  rm "$work/writes"
+  wait "$sampling"
   # The program that measures is the daemon's parent.
   kill -TERM "$(pgrep -P "$daemon")"
   wait "$daemon" || { cat "$work/daemon.log" >&2; exit 1; }
   bytes=$(($(binlog_bytes) - bytes))
-  sort -n "$work/lag.txt" | awk -v product="$product" -v bytes="$bytes" -v seconds="$PITR_SECONDS" -v used="$(cat "$work/daemon.txt")" '
+  sort -n "$work/lag.txt" | awk -v what="$product, $what" -v bytes="$bytes" -v seconds=$((SECONDS - began)) -v used="$(cat "$work/daemon.txt")" '
     { lag[NR] = $1 }
     END {
       split(used, of)
       printf "  capture of %s: %.1f MB/s, %.2f %% of a core for each 10 MB/s, peak %.0f MiB, lag p50 %.0f ms, p99 %.0f ms (%d samples)\n",
-        product, bytes / seconds / 1e6, 100 * (of[1] + of[2]) / (bytes / 1e7), of[3] / 1024, lag[int(NR / 2) + 1], lag[int(NR * 0.99) + 1], NR
+        what, bytes / seconds / 1e6, 100 * (of[1] + of[2]) / (bytes / 1e7), of[3] / 1024, lag[int(NR / 2) + 1], lag[int(NR * 0.99) + 1], NR
     }' >&2
 }
 
@@ -54,12 +71,12 @@ binlog_bytes() {
   client source -BNe 'SHOW BINARY LOGS' | awk '{ sum += $2 } END { print sum }'
 }
 
-# While the shop sells: how many milliseconds pass from when the source says that it has written a byte until the spool's file has it.
+# While something writes: how many milliseconds pass from when the source says that it has written a byte until the spool's file has it.
 # Small events come together for up to 200 ms, and are synced as they are written.
 sample_lag() {
-  local until=$((SECONDS + PITR_SECONDS - 5)) began file place
+  local began file place
   sleep 2
-  while [ $SECONDS -lt $until ]; do
+  while [ -e "$work/writes" ]; do
     read -r file place _ < <(client source -BNe "$(binlog_status)")
     began=$(date +%s%N)
     while [ "$(stat -c %s "$1"/*/"$file" 2>/dev/null || echo 0)" -lt "$place" ]; do sleep 0.01; done
