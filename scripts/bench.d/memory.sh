@@ -24,11 +24,10 @@ bench_tables() {
   eval "$(start_server mariadb source --innodb-file-per-table=0 --table-open-cache=2000 --table-definition-cache=2000)"
   eval "$(start_server mariadb target --innodb-file-per-table=0 --table-open-cache=2000 --table-definition-cache=2000)"
   echo "bench: making $tables tables" >&2
-  mariadb --no-defaults -uroot -S "$source_socket" -e "CREATE DATABASE mall; USE mall; SET sql_log_bin = 0; DELIMITER //
-    FOR n IN 1..$tables DO
-      EXECUTE IMMEDIATE CONCAT('CREATE TABLE shop', n, ' (id INT PRIMARY KEY, name VARCHAR(40), KEY (name))');
-      EXECUTE IMMEDIATE CONCAT('INSERT INTO shop', n, ' VALUES (1, ''one''), (2, ''two'')');
-    END FOR //"
+  {
+    echo 'CREATE DATABASE mall; USE mall; SET sql_log_bin = 0;'
+    seq "$tables" | sed "s/.*/CREATE TABLE shop& (id INT PRIMARY KEY, name VARCHAR(40), KEY (name)); INSERT INTO shop& VALUES (1, 'one'), (2, 'two');/"
+  } | mariadb --no-defaults -uroot -S "$source_socket"
   fresh_policy db "$(mysql_source)"
   measure "$tables tables, dump" bkp "$bin/bkp" backup "$work/db/policy.toml" --quiet
   measure "$tables tables, load" bkp "$bin/bkp" restore "$work/db/policy.toml" --to-mysql \
