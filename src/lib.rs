@@ -70,3 +70,6 @@ pub mod exit;
 pub mod cycle;
 pub mod daemon;
 pub mod cli;
+
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;

@@ -28,6 +28,8 @@ mod door;
 mod feed;
 mod filter;
 mod fitness;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 mod guard;
 mod line;
 mod made;

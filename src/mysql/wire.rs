@@ -25,7 +25,10 @@ pub mod binlog;
 mod column;
 pub mod cursor;
 mod error;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 mod handshake;
+mod key;
 mod stream;
 
 pub use column::ColumnDefinition;

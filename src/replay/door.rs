@@ -154,14 +154,15 @@ fn tls_error(error: io::Error) -> FeedError {
 }
 
 /// The client's answer to the greeting.
-struct Login<'a> {
+#[derive(Debug)]
+pub(super) struct Login<'a> {
     user: &'a [u8],
     proof: &'a [u8],
     plugin: &'a [u8],
 }
 
 impl<'a> Login<'a> {
-    fn parse(packet: &'a [u8]) -> Result<Self, WireError> {
+    pub(super) fn parse(packet: &'a [u8]) -> Result<Self, WireError> {
         let mut cursor = Cursor::new(packet);
         let capabilities = cursor.u32()?;
         cursor.take(REQUEST_BYTES - 4)?;

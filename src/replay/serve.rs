@@ -33,11 +33,11 @@ const HEARTBEAT_MAX: Duration = Duration::from_secs(10);
 
 const COM_QUIT: u8 = 0x01;
 const COM_INIT_DB: u8 = 0x02;
-const COM_QUERY: u8 = 0x03;
+pub(super) const COM_QUERY: u8 = 0x03;
 const COM_PING: u8 = 0x0E;
-const COM_BINLOG_DUMP: u8 = 0x12;
+pub(super) const COM_BINLOG_DUMP: u8 = 0x12;
 const COM_REGISTER_SLAVE: u8 = 0x15;
-const COM_BINLOG_DUMP_GTID: u8 = 0x1E;
+pub(super) const COM_BINLOG_DUMP_GTID: u8 = 0x1E;
 
 /// `BINLOG_DUMP_NON_BLOCK`: the client does not wait for more.
 const END_AT_END: u16 = 0x01;
@@ -286,7 +286,7 @@ impl Session<'_> {
         match word {
             COM_QUERY => Ok(self.query(&String::from_utf8_lossy(rest))?),
             COM_PING | COM_INIT_DB | COM_REGISTER_SLAVE => Ok(self.packets.ok()?),
-            COM_BINLOG_DUMP | COM_BINLOG_DUMP_GTID => match self.asked(word, rest) {
+            COM_BINLOG_DUMP | COM_BINLOG_DUMP_GTID => match Asked::parse(word, rest, &self.set) {
                 Some(asked) if self.shared.replica.is_some_and(|replica| asked.replica != replica) => {
                     // It tries again, and is let in once it has its number back.
                     let text =
@@ -310,25 +310,6 @@ impl Session<'_> {
                 self.packets.error(1193, &format!("Unknown system variable or statement: {what}"))
             }
         }
-    }
-
-    /// Reads where a dump is to begin, for whom, and whether it ends.
-    fn asked(&self, word: u8, rest: &[u8]) -> Option<Asked> {
-        let mut cursor = Cursor::new(rest);
-        if word == COM_BINLOG_DUMP_GTID {
-            let (flags, replica) = (cursor.u16().ok()?, cursor.u32().ok()?);
-            let name = cursor.u32().ok()?;
-            cursor.take(name as usize).ok()?;
-            let (_offset, length) = (cursor.u64().ok()?, cursor.u32().ok()?);
-            let executed = previous_gtids(cursor.take(length as usize).ok()?).ok()?;
-            return Some(Asked { start: Start::Without(executed), replica, ends_at_end: flags & END_AT_END != 0 });
-        }
-        let (offset, flags, replica) = (cursor.u32().ok()?, cursor.u16().ok()?, cursor.u32().ok()?);
-        let start = match self.set.get("SLAVE_CONNECT_STATE") {
-            Some(position) => Start::After(position.parse().ok()?),
-            None => Start::At { file: String::from_utf8(cursor.rest().to_vec()).ok()?, offset: u64::from(offset) },
-        };
-        Some(Asked { start, replica, ends_at_end: flags & END_AT_END != 0 })
     }
 
     fn dump(&mut self, asked: Asked) -> Result<(), FeedError> {
@@ -395,9 +376,31 @@ impl Session<'_> {
 }
 
 /// What a replica asks for.
-struct Asked {
+#[derive(Debug)]
+pub(super) struct Asked {
     start: Start,
     replica: u32,
     /// It does not wait for more.
     ends_at_end: bool,
+}
+
+impl Asked {
+    /// Reads where a dump is to begin, for whom, and whether it ends. `set` holds what the replica has said of itself.
+    pub(super) fn parse(word: u8, rest: &[u8], set: &BTreeMap<String, String>) -> Option<Self> {
+        let mut cursor = Cursor::new(rest);
+        if word == COM_BINLOG_DUMP_GTID {
+            let (flags, replica) = (cursor.u16().ok()?, cursor.u32().ok()?);
+            let name = cursor.u32().ok()?;
+            cursor.take(name as usize).ok()?;
+            let (_offset, length) = (cursor.u64().ok()?, cursor.u32().ok()?);
+            let executed = previous_gtids(cursor.take(length as usize).ok()?).ok()?;
+            return Some(Self { start: Start::Without(executed), replica, ends_at_end: flags & END_AT_END != 0 });
+        }
+        let (offset, flags, replica) = (cursor.u32().ok()?, cursor.u16().ok()?, cursor.u32().ok()?);
+        let start = match set.get("SLAVE_CONNECT_STATE") {
+            Some(position) => Start::After(position.parse().ok()?),
+            None => Start::At { file: String::from_utf8(cursor.rest().to_vec()).ok()?, offset: u64::from(offset) },
+        };
+        Some(Self { start, replica, ends_at_end: flags & END_AT_END != 0 })
+    }
 }

@@ -22,6 +22,8 @@ use crate::run::Run;
 mod apply;
 mod dialect;
 mod fit;
+#[cfg(any(test, fuzzing))]
+pub(super) mod fuzz;
 mod parcel;
 mod check;
 mod progress;

@@ -19,6 +19,8 @@ mod chunk;
 mod compare;
 mod control;
 mod dialect;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 mod enums;
 mod error;
 mod fault;
@@ -31,6 +33,7 @@ mod progress;
 mod queue;
 mod rows;
 mod session;
+mod silence;
 mod tables;
 
 use std::sync::Arc;

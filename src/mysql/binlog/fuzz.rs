@@ -4,6 +4,7 @@
 
 use crate::mysql::binlog::{Kind, MAGIC, SegmentReader, Transactions, mariadb_gtid_list, previous_gtids};
 use crate::mysql::gtid::{BinlogState, Gtid, GtidSet, Position};
+use crate::mysql::manifest::Product;
 
 /// How many kinds of events each product's format description counts.
 const KINDS: [usize; 2] = [42, 171];
@@ -28,12 +29,18 @@ fn file_of(kinds: usize, events: &[u8]) -> Vec<u8> {
     [&MAGIC[..], &event, events].concat()
 }
 
+/// Makes the file of an input: a byte that says whose it is, and its events after the format description.
+pub(crate) fn file(bytes: &[u8]) -> Option<(Product, Vec<u8>)> {
+    let (product, events) = bytes.split_first()?;
+    let product = usize::from(product % 2);
+    let events = &events[..events.len().min(SEGMENT_BYTES_MAX)];
+    Some(([Product::MySql, Product::MariaDb][product], file_of(KINDS[product], events)))
+}
+
 /// A file: a byte that says whose, and its events after the format description. Returns how many transactions were read.
 #[must_use]
 pub fn segment(bytes: &[u8]) -> usize {
-    let Some((product, events)) = bytes.split_first() else { return 0 };
-    let events = &events[..events.len().min(SEGMENT_BYTES_MAX)];
-    let file = file_of(KINDS[usize::from(product % 2)], events);
+    let Some((_, file)) = file(bytes) else { return 0 };
     let (mut end, mut count) = (0, 0);
     for transaction in Transactions::new(&file[..]).unwrap_or_else(|error| panic!("{error}")) {
         let Ok(transaction) = transaction else { break };

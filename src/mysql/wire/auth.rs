@@ -3,6 +3,7 @@
 use mysql_common::scramble::{create_response_for_ed25519, scramble_native, scramble_sha256};
 
 use crate::mysql::wire::error::WireError;
+use crate::mysql::wire::key;
 use crate::mysql::wire::stream::PacketStream;
 
 /// Whether what we send can be read on the way.
@@ -103,7 +104,7 @@ impl Login<'_> {
             Privacy::Private => self.stream.send(&password),
             Privacy::Open => Err(WireError::Insecure),
             Privacy::Loopback => {
-                let key = self.fetch_key()?;
+                let key = self.fetch_key(password.len())?;
                 let nonce = &self.nonce[..self.nonce.len().min(20)];
                 for (byte, mask) in password.iter_mut().zip(nonce.iter().cycle()) {
                     *byte ^= mask;
@@ -113,12 +114,14 @@ impl Login<'_> {
         }
     }
 
-    fn fetch_key(&mut self) -> Result<Vec<u8>, WireError> {
+    /// Asks for a key that so many bytes can be sealed with.
+    fn fetch_key(&mut self, bytes: usize) -> Result<Vec<u8>, WireError> {
+        const NO_KEY: WireError = WireError::Protocol { what: "the server sent no key that the password fits into" };
         self.stream.send(&[0x02])?;
         match self.stream.packet()? {
-            [0x01, key @ ..] if key.starts_with(b"-----BEGIN PUBLIC KEY-----") => Ok(key.to_vec()),
+            [0x01, pem @ ..] => key::sealing(pem, bytes).ok_or(NO_KEY),
             [0xFF, rest @ ..] => Err(server_error(rest)),
-            _ => Err(WireError::Protocol { what: "the server sent no key" }),
+            _ => Err(NO_KEY),
         }
     }
 }

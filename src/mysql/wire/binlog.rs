@@ -186,7 +186,7 @@ impl BinlogStream {
     }
 
     /// Streams from whoever is at the other end of a socket.
-    #[cfg(test)]
+    #[cfg(any(test, fuzzing))]
     pub(crate) fn over(socket: crate::mysql::wire::Socket) -> Self {
         let cancel = tokio_util::sync::CancellationToken::new();
         let stream = crate::mysql::wire::stream::PacketStream::new(socket, cancel, Duration::from_secs(9));

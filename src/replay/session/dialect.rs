@@ -94,7 +94,7 @@ impl Dialect {
     }
 
     /// One for tests, which knows one collation.
-    #[cfg(test)]
+    #[cfg(any(test, fuzzing))]
     pub(super) fn plain(product: Product) -> Self {
         let unicode = ("utf8mb4".to_owned(), "utf8mb4_unicode_ci".to_owned());
         Self {

@@ -137,11 +137,22 @@ struct Walk<'a> {
 impl Walk<'_> {
     fn segment(&mut self, segment: &Segment, from: u64, until: u64) -> Result<(), Fault> {
         let mut reader = Feed::open(segment).map_err(|error| Box::new(ReplayError::from(error)))?;
+        self.events(&mut reader, &segment.name, from, until)
+    }
+
+    /// Takes what begins in a file from one place on, and before another.
+    fn events<R: std::io::Read>(
+        &mut self,
+        reader: &mut SegmentReader<R>,
+        file: &str,
+        from: u64,
+        until: u64,
+    ) -> Result<(), Fault> {
         let mut groups = Groups::default();
         let mut is_wanted = false;
         while let Some(event) = reader.next()?.filter(|event| event.offset < until) {
             let offset = event.offset;
-            let place = |offset| Position { file: segment.name.clone(), offset };
+            let place = |offset| Position { file: file.to_owned(), offset };
             if event.header.kind == Kind::FORMAT_DESCRIPTION {
                 self.script.format(&event)?;
             }
@@ -169,7 +180,7 @@ impl Walk<'_> {
                 continue;
             }
             let (kind, end) = (event.header.kind, place(event.end()));
-            self.event(&mut reader, kind, &end)?;
+            self.event(reader, kind, &end)?;
             if let Step::End(_) = step {
                 self.script.end(&end)?;
             }
@@ -207,6 +218,19 @@ impl Walk<'_> {
             fault => fault,
         })
     }
+}
+
+/// Writes the script of all that a file holds, as far as it can be read, for the fuzz target.
+#[cfg(any(test, fuzzing))]
+pub(super) fn write_file(file: &[u8], dialect: &Dialect, out: &mut dyn FnMut(Parcel) -> Result<(), Box<ReplayError>>) {
+    let Ok(mut reader) = SegmentReader::new(file) else { return };
+    let place = Position { file: "b.000001".to_owned(), offset: 0 };
+    let (have, script) = (Have::Before(place.clone()), Script::new(dialect, place, out));
+    let (temporary, run) = (Temporary::default(), Run::silent());
+    let (bytes_max, goes_by_names) = (u32::MAX, dialect.goes_by_names());
+    let mut walk = Walk { have, script, temporary, bytes_max, goes_by_names, has_begun: false, run: &run };
+    let is_whole = walk.events(&mut reader, "b.000001", 0, u64::MAX).is_ok();
+    let _finished = is_whole && walk.script.finish().is_ok();
 }
 
 #[cfg(test)]

@@ -43,7 +43,7 @@ impl Counted {
         Self { task, bytes: Arc::default() }
     }
 
-    fn add(&self, count: usize) {
+    pub(super) fn add(&self, count: usize) {
         self.task.add(count as u64);
         self.bytes.fetch_add(count as u64, Ordering::Relaxed);
     }
@@ -52,7 +52,7 @@ impl Counted {
         self.task.take_back(self.bytes.swap(0, Ordering::Relaxed));
     }
 
-    fn bytes(&self) -> u64 {
+    pub(super) fn bytes(&self) -> u64 {
         self.bytes.load(Ordering::Relaxed)
     }
 }

@@ -4,8 +4,8 @@
 //! is untouched, a free connection takes the back half of the longest run that another still has before it: each
 //! connection thus writes in key order, which is what the storage engine is fastest at.
 //!
-//! Tables with a rank go before all that, in its order, and every connection that can help works on them: it sets aside what it
-//! had of other tables. One that cannot help loads others meanwhile.
+//! Tables with a rank go before all that, in its order, and every connection that can help works on them. One that cannot help loads
+//! others meanwhile.
 
 use std::cmp::Reverse;
 use std::collections::VecDeque;
@@ -19,9 +19,6 @@ pub(super) struct TableWork {
     pub(super) bytes: Vec<u64>,
     /// Rows come back in the order they were in: one connection at a time (tables without a key, or without transactions).
     pub(super) sequential: bool,
-    /// The table holds no row yet. Its first chunk goes alone: where a session lets MariaDB load an empty table in bulk, it locks the
-    /// table. Ours does not any more, and what is gained without this rule is not measured yet.
-    pub(super) is_empty: bool,
     /// Its place among the tables that come before all others.
     pub(super) rank: Option<usize>,
 }
@@ -48,8 +45,6 @@ struct Table {
     work: TableWork,
     /// Chunks not yet loaded, those in flight included.
     left: usize,
-    /// Chunks may be loaded beside each other.
-    is_open: bool,
 }
 
 /// A connection's own stretch of one table.
@@ -69,8 +64,6 @@ pub(super) struct Queue {
     /// Those of them that have a rank.
     full_first: Vec<usize>,
     lanes: Vec<Lane>,
-    /// Stretches that a connection has left for a table with a rank.
-    aside: Vec<Lane>,
 }
 
 impl Queue {
@@ -82,9 +75,9 @@ impl Queue {
             let work = &work[*index];
             (work.rank.map(Reverse), size(&work.bytes, &work.pending))
         });
-        let tables = work.into_iter().map(Table::new).collect();
+        let tables = work.into_iter().map(|work| Table { left: work.pending.len(), work }).collect();
         let lanes = (0..workers).map(|_| Lane::default()).collect();
-        Self { tables, untouched, full, full_first, lanes, aside: Vec::new() }
+        Self { tables, untouched, full, full_first, lanes }
     }
 
     /// Returns what a worker does next. A chunk that is given out must be reported by [`Queue::done`].
@@ -110,7 +103,6 @@ impl Queue {
     pub(super) fn done(&mut self, index: usize) {
         let table = &mut self.tables[index];
         table.left -= 1;
-        table.is_open = true;
         if table.left == 0 {
             let full = if table.work.rank.is_some() { &mut self.full_first } else { &mut self.full };
             full.push(index);
@@ -122,24 +114,14 @@ impl Queue {
         for tables in [&mut self.untouched, &mut self.full, &mut self.full_first] {
             tables.retain(|other| *other != index);
         }
-        self.aside.retain(|lane| lane.table != index);
         // A chunk that another connection is at still ends; the failed one never does, so the table is never full.
         self.lanes.iter_mut().filter(|lane| lane.table == index).for_each(|lane| lane.chunks.clear());
     }
 
-    /// Gives a worker a stretch of a table with a rank, if there is one that it can help with. What it had is set aside.
+    /// Gives a worker a stretch of a table with a rank, if there is one that it can help with. None comes while it has one of another
+    /// table: those with a rank only ever grow shorter.
     fn helps_first(&mut self, worker: usize) -> bool {
-        if self.has_chunks(worker) && self.is_first(&self.lanes[worker]) {
-            return true;
-        }
-        let had = std::mem::take(&mut self.lanes[worker]);
-        let is_helping = self.take_first(worker);
-        if !is_helping {
-            self.lanes[worker] = had;
-        } else if !had.chunks.is_empty() {
-            self.aside.push(had);
-        }
-        is_helping
+        if self.has_chunks(worker) { self.is_first(&self.lanes[worker]) } else { self.take_first(worker) }
     }
 
     fn take_first(&mut self, worker: usize) -> bool {
@@ -150,15 +132,7 @@ impl Queue {
     }
 
     fn take_any(&mut self, worker: usize) -> bool {
-        self.take_aside(worker) || self.take_table(worker) || self.take_half(worker, |_, _| true)
-    }
-
-    fn take_aside(&mut self, worker: usize) -> bool {
-        let Some(lane) = self.aside.pop() else {
-            return false;
-        };
-        self.lanes[worker] = lane;
-        true
+        self.take_table(worker) || self.take_half(worker, |_, _| true)
     }
 
     fn take_table(&mut self, worker: usize) -> bool {
@@ -192,20 +166,13 @@ impl Queue {
 
     fn may_share(&self, worker: usize) -> bool {
         let lane = &self.lanes[worker];
-        let may_share = |table: &Table| table.is_open && !table.work.sequential;
+        let may_share = |table: &Table| !table.work.sequential;
         !lane.chunks.is_empty() && self.tables.get(lane.table).is_some_and(may_share)
     }
 
     fn lane_bytes(&self, worker: usize) -> u64 {
         let lane = &self.lanes[worker];
         size(&self.tables[lane.table].work.bytes, &lane.chunks)
-    }
-}
-
-impl Table {
-    fn new(work: TableWork) -> Self {
-        let (left, is_open) = (work.pending.len(), !work.is_empty);
-        Self { work, left, is_open }
     }
 }
 

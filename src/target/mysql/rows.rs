@@ -22,6 +22,7 @@ use crate::target::mysql::progress;
 use crate::target::mysql::progress::Step;
 use crate::target::mysql::queue::{Next, Queue, TableWork};
 use crate::target::mysql::session::OwnConn;
+use crate::target::mysql::silence;
 use crate::target::mysql::tables::Created;
 use crate::target::mysql::{Load, LoadError};
 
@@ -109,7 +110,6 @@ fn work_of(step: &TableStep) -> TableWork {
         pending: step.pending.clone(),
         bytes: step.table.chunks.iter().map(|chunk| chunk.bytes).collect(),
         sequential: step.table.key.is_empty() || !step.is_transactional,
-        is_empty: step.pending.len() == step.table.chunks.len(),
         rank: step.rank,
     }
 }
@@ -237,11 +237,17 @@ impl Desk {
         let mut own = self.take(conn).await?;
         let entry = &step.table.chunks[chunk];
         let dump = self.load.dump.as_ref();
-        let outcome = if step.is_transactional {
-            chunk::load(&mut own, dump, &step.table, entry, counted).await
-        } else {
-            chunk::load_loose(&mut own, dump, &step.table, entry, counted).await
+        let connection = own.id();
+        let loading = async {
+            if step.is_transactional {
+                chunk::load(&mut own, dump, &step.table, entry, counted).await
+            } else {
+                chunk::load_loose(&mut own, dump, &step.table, entry, counted).await
+            }
         };
+        let table = sql::qualified(&step.table.schema, &step.table.name);
+        let tell = |silence| silence::warn(self.load.clone(), table.clone(), connection, silence);
+        let outcome = silence::watched(counted, loading, tell).await;
         match outcome {
             Ok(_) => *conn = Some(own),
             Err(_) => self.load.opener.abandon(own),

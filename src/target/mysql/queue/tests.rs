@@ -1,7 +1,7 @@
 use super::*;
 
 fn table(chunks: usize, sequential: bool) -> TableWork {
-    TableWork { pending: (0..chunks).collect(), bytes: vec![10; chunks], sequential, is_empty: true, rank: None }
+    TableWork { pending: (0..chunks).collect(), bytes: vec![10; chunks], sequential, rank: None }
 }
 
 fn chunk(table: usize, chunk: usize) -> Next {
@@ -17,11 +17,9 @@ fn distinct_tables_come_first_and_the_largest_before_all() {
 }
 
 #[test]
-fn the_first_chunk_of_an_empty_table_goes_alone_and_then_the_back_half_is_shared() {
+fn a_free_connection_takes_the_back_half_of_what_another_has_before_it() {
     let mut queue = Queue::new(vec![table(5, false)], 2);
     assert_eq!(queue.next(0), chunk(0, 0));
-    assert_eq!(queue.next(1), Next::Wait);
-    queue.done(0);
     assert_eq!(queue.next(1), chunk(0, 3));
     assert_eq!(queue.next(0), chunk(0, 1));
 }
@@ -38,26 +36,26 @@ fn tables_with_a_rank_come_before_larger_ones_in_its_order() {
 }
 
 #[test]
-fn a_connection_leaves_what_it_has_for_a_table_with_a_rank_as_soon_as_it_can_help() {
-    let mut queue = Queue::new(vec![table(4, false), ranked(6, 0)], 2);
-    assert_eq!(queue.next(0), chunk(1, 0));
-    // The first chunk of an empty table goes alone: who cannot help does something else.
-    assert_eq!(queue.next(1), chunk(0, 0));
-    queue.done(0);
-    assert_eq!(queue.next(1), chunk(0, 1));
+fn every_connection_helps_with_a_table_with_a_rank_before_it_takes_another() {
+    let mut queue = Queue::new(vec![table(4, false), ranked(4, 0)], 3);
+    assert_eq!((queue.next(0), queue.next(1), queue.next(2)), (chunk(1, 0), chunk(1, 2), chunk(1, 3)));
     queue.done(1);
-    queue.done(0);
-    assert_eq!((queue.next(1), queue.next(0)), (chunk(1, 3), chunk(1, 1)));
-    for (worker, at) in [(1, 4), (0, 2), (1, 5)] {
-        queue.done(1);
-        assert_eq!(queue.next(worker), chunk(1, at));
-    }
-    // Nothing of it is left to give out, and what was set aside goes on.
-    assert_eq!(queue.next(0), chunk(0, 2));
+    assert_eq!(queue.next(1), chunk(1, 1));
+    // Nothing of it is left to give out.
+    queue.done(1);
+    assert_eq!(queue.next(2), chunk(0, 0));
     queue.done(1);
     queue.done(1);
-    assert_eq!(queue.next(1), Next::Finish { table: 1 });
-    assert_eq!(queue.next(1), chunk(0, 3));
+    assert_eq!(queue.next(2), Next::Finish { table: 1 });
+}
+
+#[test]
+fn a_connection_that_cannot_help_with_a_table_with_a_rank_loads_another() {
+    let rank = Some(0);
+    let mut queue = Queue::new(vec![table(2, false), TableWork { rank, ..table(3, true) }], 2);
+    assert_eq!((queue.next(0), queue.next(1)), (chunk(1, 0), chunk(0, 0)));
+    queue.done(1);
+    assert_eq!((queue.next(0), queue.next(1)), (chunk(1, 1), chunk(0, 1)));
 }
 
 #[test]
@@ -69,18 +67,6 @@ fn a_table_with_a_rank_is_finished_before_the_rows_of_others_go_on() {
     assert_eq!(queue.next(0), Next::Finish { table: 2 });
     assert_eq!((queue.next(0), queue.next(0)), (Next::Finish { table: 1 }, Next::Finish { table: 0 }));
     assert_eq!(queue.next(0), Next::Nothing);
-}
-
-#[test]
-fn a_stretch_that_was_set_aside_goes_with_its_table() {
-    let mut queue = Queue::new(vec![table(4, false), ranked(2, 0)], 2);
-    assert_eq!((queue.next(0), queue.next(1)), (chunk(1, 0), chunk(0, 0)));
-    queue.done(0);
-    queue.done(1);
-    assert_eq!(queue.next(1), chunk(1, 1));
-    queue.fail(0);
-    queue.done(1);
-    assert_eq!((queue.next(0), queue.next(1)), (Next::Finish { table: 1 }, Next::Nothing));
 }
 
 #[test]
@@ -97,8 +83,8 @@ fn a_table_is_finished_once_after_its_last_chunk() {
     let mut queue = Queue::new(vec![table(2, false), table(0, false)], 2);
     assert_eq!(queue.next(1), Next::Finish { table: 1 });
     assert_eq!(queue.next(0), chunk(0, 0));
-    queue.done(0);
     assert_eq!(queue.next(1), chunk(0, 1));
+    queue.done(0);
     assert_eq!(queue.next(0), Next::Nothing);
     queue.done(0);
     assert_eq!(queue.next(1), Next::Finish { table: 0 });
