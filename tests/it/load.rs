@@ -400,7 +400,9 @@ async fn a_row_that_comes_twice_is_an_error() {
             matches!(error, LoadError::Warnings { .. } | LoadError::Rows { .. } | LoadError::RowCount { .. }),
             "{error:?}"
         );
-        dumps::assert_numbers(&server, "plain", 10);
+        // Two connections load one chunk each: the first to come stays whole, and of the other nothing.
+        let rows = server.value("SELECT CONCAT(COUNT(*), ' of which again: ', SUM(word = 'again')) FROM shop.plain");
+        assert!(["10 of which again: 0", "1 of which again: 1"].contains(&rows.as_str()), "{rows}");
     }
 }
 
