@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mysql_async::prelude::Queryable;
+use tokio::time::Instant;
 
 use crate::human;
 use crate::target::mysql::Load;
@@ -14,6 +15,9 @@ use crate::target::mysql::session::answered;
 /// A target takes 64 MiB in seconds, and a chunk is one at a time.
 const SILENCE: Duration = Duration::from_mins(1);
 
+/// How often it is looked at.
+const LOOK: Duration = Duration::from_secs(5);
+
 /// Waits for work. While none of its bytes move, `tell` is called once with how long that has been so.
 pub(super) async fn watched<T, F: Future<Output = ()>>(
     counted: &Counted,
@@ -21,21 +25,22 @@ pub(super) async fn watched<T, F: Future<Output = ()>>(
     tell: impl Fn(Duration) -> F,
 ) -> T {
     let mut work = pin!(work);
-    let (mut seen, mut is_told) = (counted.bytes(), false);
+    let (mut seen, mut since, mut is_told) = (counted.bytes(), Instant::now(), false);
     loop {
         let watch = async {
-            tokio::time::sleep(SILENCE).await;
+            tokio::time::sleep(LOOK).await;
             let now = counted.bytes();
-            let is_silent = now == seen;
-            if is_silent && !is_told {
-                tell(SILENCE).await;
+            if now != seen {
+                (seen, since, is_told) = (now, Instant::now(), false);
+            } else if !is_told && since.elapsed() >= SILENCE {
+                is_told = true;
+                tell(since.elapsed()).await;
             }
-            (now, is_silent)
         };
         tokio::select! {
             biased;
             done = &mut work => return done,
-            (now, is_silent) = watch => (seen, is_told) = (now, is_silent),
+            () = watch => {}
         }
     }
 }
@@ -74,22 +79,21 @@ mod tests {
     async fn silence_is_told_once_until_something_moves() {
         let counted = Counted::new(Events::silent().task("rows", Unit::Bytes, 0).clone());
         let told = RefCell::new(Vec::new());
-        let began = tokio::time::Instant::now();
+        let began = Instant::now();
         let work = async {
             tokio::time::sleep(SILENCE / 2).await;
             counted.add(7);
-            // Silent for four minutes, then for two.
             tokio::time::sleep(SILENCE * 4).await;
             counted.add(7);
             tokio::time::sleep(SILENCE * 2).await;
             "done"
         };
-        let tell = |_| {
-            told.borrow_mut().push(began.elapsed().as_secs() / SILENCE.as_secs());
+        let tell = |silence: Duration| {
+            told.borrow_mut().push((began.elapsed().as_secs(), silence.as_secs()));
             std::future::ready(())
         };
         assert_eq!(watched(&counted, work, tell).await, "done");
-        assert_eq!(*told.borrow(), [2, 6]);
+        assert_eq!(*told.borrow(), [(90, 60), (330, 60)]);
     }
 
     #[tokio::test(start_paused = true)]
