@@ -156,18 +156,18 @@ impl Setup<'_> {
     /// those that a disk has to be mounted for or that `bkp init` makes.
     fn missing_places(&self) -> (Vec<PathBuf>, Vec<PathBuf>) {
         let policy = self.policy;
+        // What lies in the state directory is made with it.
+        let is_elsewhere = |dir: &PathBuf| !dir.starts_with(&policy.state_dir);
         let mut ours = vec![policy.state_dir.clone()];
-        // A report directory in the state directory is made with it, and so is a spool.
+        ours.extend(Some(policy.report_dir()).filter(is_elsewhere));
         let spools = policy.mysql.values().filter_map(|source| source.binlog.as_ref()).map(|plan| plan.spool.clone());
-        let own = std::iter::once(policy.report_dir()).chain(spools);
-        ours.extend(own.filter(|dir| !dir.starts_with(&policy.state_dir)));
-        ours.dedup();
         let copies = policy.copies.iter().filter_map(|copy| match &copy.place {
             CopyTarget::Dir(dir) => Some(dir.clone()),
             CopyTarget::S3(_) => None,
         });
         let mut theirs = vec![policy.repository.path.clone()];
-        theirs.extend(policy.drill.work_dir.clone().into_iter().chain(copies));
+        theirs.extend(policy.drill.work_dir.clone().into_iter().chain(copies).chain(spools.filter(is_elsewhere)));
+        theirs.dedup();
         for places in [&mut ours, &mut theirs] {
             places.retain(|dir| self.is_here() && !dir.exists());
         }

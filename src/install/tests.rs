@@ -320,6 +320,7 @@ fn what_the_unit_writes_is_made_or_asked_for() {
     let text = POLICY
         .replace("name = \"mall\"", &format!("name = \"bkp-test-mall\"\nstate_dir = {:?}", at("state")))
         .replace("/backup/mall", &at("repository"))
+        .replace("[schedule]", &CAPTURE.replace("true", &format!("true\nspool = {:?}", at("spool"))))
         .replace("[retention]", &format!("[[copy]]\nname = \"usb\"\npath = {:?}\n[retention]", at("usb/mall")));
     let drill = format!("[drill]\nreport_dir = {:?}\n[drill.sandbox]\nwork_dir = {:?}\n", at("reports"), at("work"));
     let policy = policy(&format!("{text}{drill}"));
@@ -341,12 +342,13 @@ fn what_the_unit_writes_is_made_or_asked_for() {
     `DIR/repository` is not there: run `bkp init` before the first run
     `DIR/work` is not there: make it, or mount its disk, before the first run
     `DIR/usb/mall` is not there: make it, or mount its disk, before the first run
+    `DIR/spool` is not there: make it, or mount its disk, before the first run
     ");
     assert_snapshot!(planned(With::Cron), @r"
     make DIR/state
     make DIR/reports
     ");
-    for name in ["state", "reports", "repository", "work", "usb/mall"] {
+    for name in ["state", "reports", "repository", "work", "usb/mall", "spool"] {
         fs::create_dir_all(dir.path().join(name)).unwrap();
     }
     assert_eq!(planned(With::Systemd), "");
