@@ -137,17 +137,28 @@ pub(super) async fn remove_replay(conn: &mut Conn) -> Result<(), ReplayError> {
     remove_at(conn, &REPLAY).await
 }
 
-/// Removes a record, and the schema if it holds nothing else.
+/// Tells whether the replay that made a standby has left its record beside the standby's: whoever made it was killed before the end. A
+/// record of another replay is one that came from the source.
+pub(super) async fn is_replay_left(conn: &mut Conn) -> Result<bool, ReplayError> {
+    let (Some(standby), Some(replay)) = (read_at(conn, &STANDBY).await?, read_at(conn, &REPLAY).await?) else {
+        return Ok(false);
+    };
+    Ok(standby.started == replay.started && standby.snapshot == replay.snapshot && standby.begin == replay.begin)
+}
+
+/// Removes a record, with the schema if that holds nothing else: in one statement, so that no empty schema is left by one who is killed.
 async fn remove_at(conn: &mut Conn, place: &Place) -> Result<(), ReplayError> {
     let at = || ReplayError::at("remove the replay's record from the target");
-    conn.query_drop(format!("DROP TABLE IF EXISTS {}", place.name())).await.map_err(at())?;
-    let schema = sql::string(place.schema);
-    let asked = format!("SELECT COUNT(*) FROM information_schema.tables WHERE table_schema = {schema}");
+    let (schema, table) = (sql::string(place.schema), sql::string(place.table));
+    let asked = format!(
+        "SELECT COUNT(*) FROM information_schema.tables WHERE table_schema = {schema} AND table_name <> {table}"
+    );
     let others: Option<u64> = conn.query_first(asked).await.map_err(at())?;
-    if others == Some(0) {
-        conn.query_drop(format!("DROP DATABASE IF EXISTS {}", sql::ident(place.schema))).await.map_err(at())?;
-    }
-    Ok(())
+    let statement = match others {
+        Some(0) => format!("DROP DATABASE IF EXISTS {}", sql::ident(place.schema)),
+        _ => format!("DROP TABLE IF EXISTS {}", place.name()),
+    };
+    conn.query_drop(statement).await.map_err(at())
 }
 
 #[cfg(test)]

@@ -78,11 +78,16 @@ impl Target {
         let standby = Standby { source: source.to_owned(), epoch, server_id: server_id(plan)?, is_promoting: false };
         let record = Record { has_begun: true, standby: Some(standby), ..record };
         record::write(&mut conn, &record).await?;
-        // In the binlog, where its beginning is there: a standby's record is not.
+        self.remove_replay().await?;
+        conn.disconnect().await.ok();
+        Ok(())
+    }
+
+    /// Removes the record of the replay that made a standby: in the binlog, where its beginning is there. A standby's record is not.
+    async fn remove_replay(&self) -> Result<(), ReplayError> {
         let mut logged = self.connect().await?;
         record::remove_replay(&mut logged).await?;
         logged.disconnect().await.ok();
-        conn.disconnect().await.ok();
         Ok(())
     }
 
@@ -93,6 +98,10 @@ impl Target {
     pub async fn stand(&self) -> Result<Standing, ReplayError> {
         let mut conn = self.connect().await?;
         ask::lock(&mut conn).await?;
+        // A load into the source that comes by the binlog makes the schema anew, and would stop at this one.
+        if record::is_replay_left(&mut conn).await? {
+            self.remove_replay().await?;
+        }
         Ok(Standing { target: self.clone(), conn, reached: Instant::now() })
     }
 

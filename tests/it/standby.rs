@@ -127,8 +127,11 @@ fn a_standby_takes_over(product: Product) {
     let before = scene.target.query("SELECT @@server_id, @@event_scheduler");
 
     killed_in_mid_stream(&mut scene);
+    killed_while_it_became_one(&scene);
     let standby = scene.start(&[]);
-    // As a load into the source does, which comes by the binlog.
+    // As a load into the source does, which comes by the binlog. A load or replay that is at work has its own schema of that name.
+    let own = "SELECT COUNT(*) FROM information_schema.schemata WHERE schema_name = 'bkp_restore'";
+    scene.wait_until("following", |scene| scene.orders() > 0 && scene.target.value(own) == "0");
     scene.world.source.execute("CREATE DATABASE bkp_restore; DROP DATABASE bkp_restore");
     scene.world.order(3, 30_000, 10);
     scene.wait_until("all there", Scene::has_rows_of_source);
@@ -320,9 +323,23 @@ fn killed_in_mid_stream(scene: &mut Scene) {
     standby.kill();
 }
 
+/// Leaves the record of the replay beside that of the standby, as one who is killed between the two does.
+fn killed_while_it_became_one(scene: &Scene) {
+    scene.target.execute(&format!(
+        "SET sql_log_bin = 0; {}CREATE DATABASE bkp_restore; CREATE TABLE bkp_restore.bkp_replay LIKE bkp_standby.bkp_standby; \
+         INSERT INTO bkp_restore.bkp_replay SELECT id, JSON_REMOVE(record, '$.standby') FROM bkp_standby.bkp_standby",
+        open_for_root(&scene.target)
+    ));
+}
+
+/// Returns what lets root write to a standby.
+fn open_for_root(target: &Server) -> &'static str {
+    if target.product() == Product::MySql { "SET GLOBAL super_read_only = OFF; " } else { "" }
+}
+
 fn a_lost_record_is_no_promotion(scene: &Scene, standby: Process) -> Process {
     let target = &scene.target;
-    let open = if target.product() == Product::MySql { "SET GLOBAL super_read_only = OFF; " } else { "" };
+    let open = open_for_root(target);
     let record = "bkp_standby.bkp_standby";
     target.execute(&format!("SET sql_log_bin = 0; {open}CREATE DATABASE aside; RENAME TABLE {record} TO aside.record"));
     let (code, told) = standby.end();

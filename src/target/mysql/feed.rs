@@ -43,7 +43,7 @@ impl Counted {
         Self { task, bytes: Arc::default() }
     }
 
-    pub(super) fn add(&self, count: usize) {
+    fn add(&self, count: usize) {
         self.task.add(count as u64);
         self.bytes.fetch_add(count as u64, Ordering::Relaxed);
     }

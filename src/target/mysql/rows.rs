@@ -246,8 +246,8 @@ impl Desk {
             }
         };
         let table = sql::qualified(&step.table.schema, &step.table.name);
-        let tell = |silence| silence::warn(self.load.clone(), table.clone(), connection, silence);
-        let outcome = silence::watched(counted, loading, tell).await;
+        let tell = |silence| silence::of_rows(self.load.clone(), table.clone(), connection, silence);
+        let outcome = silence::watched(|| counted.bytes(), loading, tell).await;
         match outcome {
             Ok(_) => *conn = Some(own),
             Err(_) => self.load.opener.abandon(own),
@@ -292,11 +292,13 @@ impl Desk {
         let mut own = self.take(conn).await?;
         let step = &self.load.plan.tables[table];
         let (schema, name) = (step.table.schema.as_str(), step.table.name.as_str());
-        let built = self.build(&mut own, schema, name, &self.late[table]).await;
-        let noted = match built {
-            Ok(()) => progress::note(&mut own, Step::Finished { schema, name }).await,
-            Err(error) => Err(error),
+        let (connection, of) = (own.id(), sql::qualified(schema, name));
+        let finishing = async {
+            self.build(&mut own, schema, name, &self.late[table]).await?;
+            progress::note(&mut own, Step::Finished { schema, name }).await
         };
+        let tell = |silence| silence::of_indexes(self.load.clone(), of.clone(), connection, silence);
+        let noted = silence::watched(|| 0, finishing, tell).await;
         match noted {
             Ok(()) => *conn = Some(own),
             Err(_) => self.load.opener.abandon(own),

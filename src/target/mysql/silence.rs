@@ -1,4 +1,4 @@
-//! Tells when a chunk does not move: a lock, a full disk or a store may be waited for, for hours.
+//! Tells when a load stands still: a lock, a full disk or a store may be waited for, for hours.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -9,7 +9,6 @@ use tokio::time::Instant;
 
 use crate::human;
 use crate::target::mysql::Load;
-use crate::target::mysql::feed::Counted;
 use crate::target::mysql::session::answered;
 
 /// A target takes 64 MiB in seconds, and a chunk is one at a time.
@@ -18,23 +17,24 @@ const SILENCE: Duration = Duration::from_mins(1);
 /// How often it is looked at.
 const LOOK: Duration = Duration::from_secs(5);
 
-/// Waits for work. While none of its bytes move, `tell` is called once with how long that has been so.
-pub(super) async fn watched<T, F: Future<Output = ()>>(
-    counted: &Counted,
+/// Waits for work. While what `moved` counts stays the same, `tell` is called with how long that has been so, until it says that
+/// something was told.
+pub(super) async fn watched<T, F: Future<Output = bool>>(
+    moved: impl Fn() -> u64,
     work: impl Future<Output = T>,
     tell: impl Fn(Duration) -> F,
 ) -> T {
     let mut work = pin!(work);
-    let (mut seen, mut since, mut is_told) = (counted.bytes(), Instant::now(), false);
+    let (mut seen, mut since, mut asked, mut is_told) = (moved(), Instant::now(), Instant::now(), false);
     loop {
         let watch = async {
             tokio::time::sleep(LOOK).await;
-            let now = counted.bytes();
+            let now = moved();
             if now != seen {
-                (seen, since, is_told) = (now, Instant::now(), false);
-            } else if !is_told && since.elapsed() >= SILENCE {
-                is_told = true;
-                tell(since.elapsed()).await;
+                (seen, since, asked, is_told) = (now, Instant::now(), Instant::now(), false);
+            } else if !is_told && asked.elapsed() >= SILENCE {
+                asked = Instant::now();
+                is_told = tell(since.elapsed()).await;
             }
         };
         tokio::select! {
@@ -45,61 +45,80 @@ pub(super) async fn watched<T, F: Future<Output = ()>>(
     }
 }
 
-/// Warns that a connection of the load says nothing, with what the target says that it does.
-pub(super) async fn warn(load: Arc<Load>, table: String, connection: u32, silence: Duration) {
-    let doing = doing(&load, connection).await.unwrap_or_else(|| "does not say what it waits for".to_owned());
+/// Warns that no row moves on a connection of the load, with what the target says that it does.
+pub(super) async fn of_rows(load: Arc<Load>, table: String, connection: u32, silence: Duration) -> bool {
+    let doing = match state(&load, connection).await {
+        Some(state) => format!("says `{state}`"),
+        None => "does not say what it waits for".to_owned(),
+    };
     let silence = human::duration(silence);
-    load.run
-        .events
-        .warn(format!("no row of {table} has moved for {silence}: connection {connection} of the target {doing}"));
+    let text = format!("no row of {table} has moved for {silence}: connection {connection} of the target {doing}");
+    load.run.events.warn(text);
+    true
+}
+
+/// Warns where a connection that builds indexes waits for somebody else. Building them takes as long as it takes.
+pub(super) async fn of_indexes(load: Arc<Load>, table: String, connection: u32, silence: Duration) -> bool {
+    let state = state(&load, connection).await.filter(|state| state.to_ascii_lowercase().starts_with("waiting for"));
+    let Some(state) = state else { return false };
+    let silence = human::duration(silence);
+    let text = format!(
+        "the indexes of {table} are not there after {silence}: connection {connection} of the target says `{state}`"
+    );
+    load.run.events.warn(text);
+    true
 }
 
 /// Asks the target, over another connection, what one of ours is at.
-async fn doing(load: &Load, connection: u32) -> Option<String> {
+async fn state(load: &Load, connection: u32) -> Option<String> {
     let mut conn = load.opener.open().await.ok()?;
     let list = "SELECT state FROM information_schema.processlist WHERE id =";
     let asked = conn.query_first(format!("{list} {connection}"));
     let state: Option<Option<String>> = answered("ask what the target does", asked).await.ok()?.ok()?;
     load.opener.close(conn).await;
-    match state {
-        Some(Some(state)) if !state.is_empty() => Some(format!("says `{state}`")),
-        Some(_) => None,
-        None => Some("is gone".to_owned()),
-    }
+    state.flatten().filter(|state| !state.is_empty())
 }
 
 #[cfg(test)]
 mod tests {
-    use std::cell::RefCell;
+    use std::cell::{Cell, RefCell};
 
     use super::*;
-    use crate::event::{Events, Unit};
+
+    const MINUTE: Duration = SILENCE;
 
     #[tokio::test(start_paused = true)]
     async fn silence_is_told_once_until_something_moves() {
-        let counted = Counted::new(Events::silent().task("rows", Unit::Bytes, 0).clone());
-        let told = RefCell::new(Vec::new());
-        let began = Instant::now();
+        let (moved, told, began) = (Cell::new(0), RefCell::new(Vec::new()), Instant::now());
         let work = async {
-            tokio::time::sleep(SILENCE / 2).await;
-            counted.add(7);
-            tokio::time::sleep(SILENCE * 4).await;
-            counted.add(7);
-            tokio::time::sleep(SILENCE * 2).await;
+            tokio::time::sleep(MINUTE / 2).await;
+            moved.set(7);
+            tokio::time::sleep(MINUTE * 4).await;
+            moved.set(14);
+            tokio::time::sleep(MINUTE * 2).await;
             "done"
         };
         let tell = |silence: Duration| {
             told.borrow_mut().push((began.elapsed().as_secs(), silence.as_secs()));
-            std::future::ready(())
+            std::future::ready(true)
         };
-        assert_eq!(watched(&counted, work, tell).await, "done");
+        assert_eq!(watched(|| moved.get(), work, tell).await, "done");
         assert_eq!(*told.borrow(), [(90, 60), (330, 60)]);
     }
 
     #[tokio::test(start_paused = true)]
+    async fn what_was_not_told_is_asked_for_again_each_minute() {
+        let asked = RefCell::new(Vec::new());
+        let tell = |silence: Duration| {
+            asked.borrow_mut().push(silence.as_secs());
+            std::future::ready(silence >= MINUTE * 3)
+        };
+        watched(|| 0, tokio::time::sleep(MINUTE * 7), tell).await;
+        assert_eq!(*asked.borrow(), [60, 120, 180]);
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn work_goes_on_while_it_is_told() {
-        let counted = Counted::new(Events::silent().task("rows", Unit::Bytes, 0).clone());
-        let tell = |_| std::future::pending();
-        watched(&counted, tokio::time::sleep(SILENCE * 3), tell).await;
+        watched(|| 0, tokio::time::sleep(MINUTE * 3), |_| std::future::pending()).await;
     }
 }
