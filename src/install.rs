@@ -161,12 +161,17 @@ impl Setup<'_> {
         let mut ours = vec![policy.state_dir.clone()];
         ours.extend(Some(policy.report_dir()).filter(is_elsewhere));
         let spools = policy.mysql.values().filter_map(|source| source.binlog.as_ref()).map(|plan| plan.spool.clone());
+        // The policy's own within a directory that is there: beneath a mount that is not, none is made.
+        let is_within = |dir: &PathBuf| dir.parent().is_some_and(Path::is_dir);
+        let (within, nowhere): (Vec<_>, Vec<_>) = spools.filter(is_elsewhere).partition(is_within);
+        ours.extend(within);
+        ours.dedup();
         let copies = policy.copies.iter().filter_map(|copy| match &copy.place {
             CopyTarget::Dir(dir) => Some(dir.clone()),
             CopyTarget::S3(_) => None,
         });
         let mut theirs = vec![policy.repository.path.clone()];
-        theirs.extend(policy.drill.work_dir.clone().into_iter().chain(copies).chain(spools.filter(is_elsewhere)));
+        theirs.extend(policy.drill.work_dir.clone().into_iter().chain(copies).chain(nowhere));
         theirs.dedup();
         for places in [&mut ours, &mut theirs] {
             places.retain(|dir| self.is_here() && !dir.exists());

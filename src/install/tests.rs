@@ -342,7 +342,7 @@ fn what_the_unit_writes_is_made_or_asked_for() {
     `DIR/repository` is not there: run `bkp init` before the first run
     `DIR/work` is not there: make it, or mount its disk, before the first run
     `DIR/usb/mall` is not there: make it, or mount its disk, before the first run
-    `DIR/spool` is not there: make it, or mount its disk, before the first run
+    `DIR/spool/bkp-test-mall` is not there: make it, or mount its disk, before the first run
     ");
     assert_snapshot!(planned(With::Cron), @r"
     make DIR/state
@@ -351,6 +351,8 @@ fn what_the_unit_writes_is_made_or_asked_for() {
     for name in ["state", "reports", "repository", "work", "usb/mall", "spool"] {
         fs::create_dir_all(dir.path().join(name)).unwrap();
     }
+    assert_eq!(planned(With::Systemd), "make DIR/spool/bkp-test-mall");
+    fs::create_dir(dir.path().join("spool/bkp-test-mall")).unwrap();
     assert_eq!(planned(With::Systemd), "");
 }
 
