@@ -1,5 +1,6 @@
 //! The parsers of what other programs send, beside those of stored bytes in [`crate::repository::fuzz`], for the fuzz targets in
-//! `tests/fuzz`. No bytes of a server, of a replica or of a binlog make bkp panic or take memory out of proportion.
+//! `tests/fuzz`. No bytes of a server, of a replica or of a binlog make these parsers panic or take memory out of
+//! proportion.
 
 use crate::mysql::wire::fuzz as wire;
 use crate::replay::fuzz as replay;

@@ -10,7 +10,7 @@ use crate::mysql::binlog::fuzz as binlog;
 use crate::mysql::gtid::Uuid;
 use crate::replay::answers::{Answer, Identity, answer};
 use crate::replay::door::Login;
-use crate::replay::serve::{Asked, COM_QUERY};
+use crate::replay::serve::{Asked, COM_BINLOG_DUMP, COM_BINLOG_DUMP_GTID, COM_QUERY};
 use crate::replay::session;
 use crate::replay::wire::Packets;
 
@@ -53,8 +53,8 @@ pub fn replica(bytes: &[u8]) -> usize {
             Some((&COM_QUERY, text)) => {
                 !matches!(answer(&String::from_utf8_lossy(text), &identity, &mut set), Answer::Unknown(_))
             }
-            Some((&word, body)) => Asked::parse(word, body, &set).is_some(),
-            None => false,
+            Some((&word @ (COM_BINLOG_DUMP | COM_BINLOG_DUMP_GTID), body)) => Asked::parse(word, body, &set).is_some(),
+            _ => false,
         };
         count += usize::from(is_understood);
     }

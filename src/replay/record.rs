@@ -137,13 +137,12 @@ pub(super) async fn remove_replay(conn: &mut Conn) -> Result<(), ReplayError> {
     remove_at(conn, &REPLAY).await
 }
 
-/// Tells whether the replay that made a standby has left its record beside the standby's: whoever made it was killed before the end. A
-/// record of another replay is one that came from the source.
+/// Tells whether the replay that made a standby has left its record beside the standby's: whoever made it was killed before the end. Any
+/// other record there is one of the source, which comes by the binlog, and so is one that cannot be read.
 pub(super) async fn is_replay_left(conn: &mut Conn) -> Result<bool, ReplayError> {
-    let (Some(standby), Some(replay)) = (read_at(conn, &STANDBY).await?, read_at(conn, &REPLAY).await?) else {
-        return Ok(false);
-    };
-    Ok(standby.started == replay.started && standby.snapshot == replay.snapshot && standby.begin == replay.begin)
+    let Some(standby) = read_at(conn, &STANDBY).await? else { return Ok(false) };
+    let Ok(Some(replay)) = read_at(conn, &REPLAY).await else { return Ok(false) };
+    Ok(Record { standby: None, has_begun: replay.has_begun, ..standby } == replay)
 }
 
 /// Removes a record, with the schema if that holds nothing else: in one statement, so that no empty schema is left by one who is killed.

@@ -98,10 +98,6 @@ impl Target {
     pub async fn stand(&self) -> Result<Standing, ReplayError> {
         let mut conn = self.connect().await?;
         ask::lock(&mut conn).await?;
-        // A load into the source that comes by the binlog makes the schema anew, and would stop at this one.
-        if record::is_replay_left(&mut conn).await? {
-            self.remove_replay().await?;
-        }
         Ok(Standing { target: self.clone(), conn, reached: Instant::now() })
     }
 
@@ -241,6 +237,11 @@ impl Standing {
         let (product, threads) = (self.target.product, self.target.threads);
         self.stop().await?;
         settings::apply(&mut self.conn, &settings::wanted(product, threads, standby.server_id)).await?;
+        // The record of a replay into the source comes by the binlog, and would meet this one.
+        if record::is_replay_left(&mut self.conn).await? {
+            settings::half_open(&mut self.conn, product).await?;
+            self.target.remove_replay().await?;
+        }
         settings::close(&mut self.conn, product).await
     }
 

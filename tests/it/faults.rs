@@ -113,7 +113,6 @@ fn a_killed_restore_goes_on_with_the_snapshot_it_began(product: Product) {
     });
     kill(child.id(), "-KILL");
     assert_eq!(child.wait().unwrap().signal(), Some(9), "the restore was over before the kill");
-    // A MariaDB that is asked for the rows of a table while its first ones go in may stand still for ever.
     wait_until("the server to hear of it", || target.value(loading) == "0");
     assert_eq!(target.value("SELECT COUNT(*) FROM mall.orders"), "0");
 

@@ -99,8 +99,7 @@ impl Scene {
         state(&self.target) == state(&self.world.source)
     }
 
-    /// Counts the orders of a standby that follows. A MariaDB that is asked for the rows of a table while its first ones are loaded may
-    /// stand still for ever.
+    /// Counts the orders of a standby that follows: none until it does.
     fn orders(&self) -> u32 {
         let follows = "SELECT COUNT(*) FROM information_schema.tables WHERE table_schema = 'bkp_standby'";
         if self.target.value(follows) == "0" {
@@ -129,10 +128,12 @@ fn a_standby_takes_over(product: Product) {
     killed_in_mid_stream(&mut scene);
     killed_while_it_became_one(&scene);
     let standby = scene.start(&[]);
-    // As a load into the source does, which comes by the binlog. A load or replay that is at work has its own schema of that name.
-    let own = "SELECT COUNT(*) FROM information_schema.schemata WHERE schema_name = 'bkp_restore'";
-    scene.wait_until("following", |scene| scene.orders() > 0 && scene.target.value(own) == "0");
-    scene.world.source.execute("CREATE DATABASE bkp_restore; DROP DATABASE bkp_restore");
+    // As a restore to a point in time does in the source, which comes by the binlog.
+    scene.world.source.execute(
+        "CREATE DATABASE IF NOT EXISTS bkp_restore; \
+         CREATE TABLE IF NOT EXISTS bkp_restore.bkp_replay (id INT PRIMARY KEY, record LONGTEXT CHARACTER SET utf8mb4 NOT NULL) ENGINE=InnoDB; \
+         REPLACE INTO bkp_restore.bkp_replay VALUES (1, '{}'); DROP DATABASE bkp_restore",
+    );
     scene.world.order(3, 30_000, 10);
     scene.wait_until("all there", Scene::has_rows_of_source);
     scene.wait_until("measured", |scene| scene.status()["lag_ms"].as_u64().is_some_and(|lag| lag < 15_000));
@@ -325,11 +326,14 @@ fn killed_in_mid_stream(scene: &mut Scene) {
 
 /// Leaves the record of the replay beside that of the standby, as one who is killed between the two does.
 fn killed_while_it_became_one(scene: &Scene) {
+    let is_mysql = scene.target.product() == Product::MySql;
     scene.target.execute(&format!(
         "SET sql_log_bin = 0; {}CREATE DATABASE bkp_restore; CREATE TABLE bkp_restore.bkp_replay LIKE bkp_standby.bkp_standby; \
-         INSERT INTO bkp_restore.bkp_replay SELECT id, JSON_REMOVE(record, '$.standby') FROM bkp_standby.bkp_standby",
-        open_for_root(&scene.target)
+         INSERT INTO bkp_restore.bkp_replay SELECT id, JSON_REMOVE(record, '$.standby') FROM bkp_standby.bkp_standby; {}",
+        open_for_root(&scene.target),
+        if is_mysql { "SET GLOBAL super_read_only = ON" } else { "" }
     ));
+    assert!(scene.is_closed());
 }
 
 /// Returns what lets root write to a standby.

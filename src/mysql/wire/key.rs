@@ -21,6 +21,9 @@ const PADDING_BYTES: usize = 2 * 20 + 2;
 /// OpenSSL's own limit: a longer modulus only costs time.
 const MODULUS_BYTES_MAX: usize = 16384 / 8;
 
+/// OpenSSL's limit where the modulus is long; servers' keys have three bytes (65537).
+const EXPONENT_BYTES_MAX: usize = 8;
+
 /// Returns a public key (RFC 5280's `SubjectPublicKeyInfo` as PEM) written anew, where it is one of RSA that so many bytes can be
 /// sealed with.
 pub(super) fn sealing(pem: &[u8], bytes: usize) -> Option<Vec<u8>> {
@@ -44,8 +47,13 @@ fn modulus(der: &[u8]) -> Option<&[u8]> {
     let mut numbers = Cursor::new(element(&mut Cursor::new(key), kind::SEQUENCE)?);
     let modulus = element(&mut numbers, kind::INTEGER)?;
     let exponent = element(&mut numbers, kind::INTEGER)?;
-    let zeros = modulus.iter().take_while(|byte| **byte == 0).count();
-    (*unused == 0 && exponent.iter().any(|byte| *byte != 0)).then_some(&modulus[zeros..])
+    let is_exponent = (1..=EXPONENT_BYTES_MAX).contains(&significant(exponent).len());
+    (*unused == 0 && is_exponent).then_some(significant(modulus))
+}
+
+/// Returns a number without the zeros before it.
+fn significant(number: &[u8]) -> &[u8] {
+    &number[number.iter().take_while(|byte| **byte == 0).count()..]
 }
 
 /// Reads an element of a kind.
@@ -69,13 +77,17 @@ mod tests {
 
     /// A key as a server sends it; its numbers are none of RSA's, which nobody looks at here.
     fn pem(modulus_bytes: u16) -> String {
+        pem_with(modulus_bytes, &[1, 0, 1])
+    }
+
+    fn pem_with(modulus_bytes: u16, exponent: &[u8]) -> String {
         let long = |kind: u8, body: &[u8]| {
             let length = u16::try_from(body.len()).expect("a length").to_be_bytes();
             [&[kind, 0x82], &length[..], body].concat()
         };
         let mut modulus = vec![0xC3; usize::from(modulus_bytes)];
         modulus.insert(0, 0);
-        let numbers = [long(kind::INTEGER, &modulus), vec![kind::INTEGER, 3, 1, 0, 1]].concat();
+        let numbers = [long(kind::INTEGER, &modulus), long(kind::INTEGER, exponent)].concat();
         let key = [&[0][..], &long(kind::SEQUENCE, &numbers)].concat();
         let info = [&[kind::SEQUENCE, 2, 5, 0][..], &long(kind::BIT_STRING, &key)].concat();
         format!("{BEGIN}\n{}\n{END}\n", STANDARD.encode(long(kind::SEQUENCE, &info)))
@@ -91,6 +103,9 @@ mod tests {
         assert_eq!(sealing(pem(256).as_bytes(), longest + 1), None);
         assert_eq!(sealing(pem(40).as_bytes(), 1), None);
         assert_eq!(sealing(pem(4096).as_bytes(), 1), None);
+        for exponent in [&[0, 0][..], &[1; 9]] {
+            assert_eq!(sealing(pem_with(256, exponent).as_bytes(), 1), None, "{exponent:?}");
+        }
     }
 
     #[test]

@@ -194,6 +194,11 @@ impl Opener {
         Ok(own)
     }
 
+    /// Opens a connection that only asks something: it holds no lock, and nothing has to end it.
+    pub(super) async fn open_to_ask(&self) -> Result<Conn, LoadError> {
+        Ok(self.server.connect().await?)
+    }
+
     /// Gives a connection its settings again, after statements of the dump have changed them.
     pub(super) async fn prepare(&self, conn: &mut Conn) -> Result<(), LoadError> {
         let act = "prepare a loading session";

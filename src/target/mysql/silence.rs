@@ -59,8 +59,7 @@ pub(super) async fn of_rows(load: Arc<Load>, table: String, connection: u32, sil
 
 /// Warns where a connection that builds indexes waits for somebody else. Building them takes as long as it takes.
 pub(super) async fn of_indexes(load: Arc<Load>, table: String, connection: u32, silence: Duration) -> bool {
-    let state = state(&load, connection).await.filter(|state| state.to_ascii_lowercase().starts_with("waiting for"));
-    let Some(state) = state else { return false };
+    let Some(state) = state(&load, connection).await.filter(|state| waits_for_a_lock(state)) else { return false };
     let silence = human::duration(silence);
     let text = format!(
         "the indexes of {table} are not there after {silence}: connection {connection} of the target says `{state}`"
@@ -69,13 +68,19 @@ pub(super) async fn of_indexes(load: Arc<Load>, table: String, connection: u32, 
     true
 }
 
+/// MySQL's `waiting for handler commit` is a session's own work.
+fn waits_for_a_lock(state: &str) -> bool {
+    let state = state.to_ascii_lowercase();
+    state.starts_with("waiting for") && state.contains("lock")
+}
+
 /// Asks the target, over another connection, what one of ours is at.
 async fn state(load: &Load, connection: u32) -> Option<String> {
-    let mut conn = load.opener.open().await.ok()?;
+    let mut conn = load.opener.open_to_ask().await.ok()?;
     let list = "SELECT state FROM information_schema.processlist WHERE id =";
     let asked = conn.query_first(format!("{list} {connection}"));
     let state: Option<Option<String>> = answered("ask what the target does", asked).await.ok()?.ok()?;
-    load.opener.close(conn).await;
+    conn.disconnect().await.ok();
     state.flatten().filter(|state| !state.is_empty())
 }
 
@@ -115,6 +120,16 @@ mod tests {
         };
         watched(|| 0, tokio::time::sleep(MINUTE * 7), tell).await;
         assert_eq!(*asked.borrow(), [60, 120, 180]);
+    }
+
+    #[test]
+    fn an_index_build_waits_for_a_lock_and_not_for_itself() {
+        for state in ["Waiting for table metadata lock", "Waiting for backup lock", "waiting for global read lock"] {
+            assert!(waits_for_a_lock(state), "{state}");
+        }
+        for state in ["altering table", "waiting for handler commit", "copy to tmp table", "Unlocking tables"] {
+            assert!(!waits_for_a_lock(state), "{state}");
+        }
     }
 
     #[tokio::test(start_paused = true)]
