@@ -44,7 +44,7 @@ mod tests {
 
     #[test]
     fn every_input_of_the_corpus_is_read_without_harm() {
-        for (name, parser) in PARSERS {
+        for (name, parser) in PARSERS.iter().chain(fuzz::PARSERS) {
             let inputs = corpus(name);
             assert!(!inputs.is_empty(), "{name} has no corpus");
             for bytes in &inputs {
