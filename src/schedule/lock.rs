@@ -43,7 +43,7 @@ impl LockError {
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::Held { .. } => {
-                Some("wait for it with `--lock-wait 1h`, or see what it does with `bkp status`".to_owned())
+                Some("try again once it has ended: `bkp status` says what it does. `bkp run`, `backup` and `prune` wait with `--lock-wait 1h`".to_owned())
             }
             Self::Io { .. } => Some("check that state_dir exists and can be written".to_owned()),
             Self::Stopped(_) => None,
