@@ -226,11 +226,17 @@ fn open(path: &Path, head: &str) -> io::Result<(HashMap<Key, Sent>, File)> {
     let turn = file_at(&path.with_extension("lock"))?;
     // For milliseconds: one opens it after the other.
     turn.lock()?;
-    let text = read(path)?;
-    let sent = parse(&text, head);
+    let mut text = read(path)?;
+    let mut sent = parse(&text, head);
+    let is_shared = !is_tidy(&text, head, sent.len()) && is_under(&text, head) && is_held(path)?;
+    if !is_shared && !is_tidy(&text, head, sent.len()) {
+        // A line that was being written looks torn. Nobody has it open any more: now all that was noted stands there.
+        text = read(path)?;
+        sent = parse(&text, head);
+    }
     let out = if is_tidy(&text, head, sent.len()) {
         file_at(path)?
-    } else if is_under(&text, head) && is_held(path)? {
+    } else if is_shared {
         let mut out = file_at(path)?;
         // Nothing may be glued to a line that a kill has torn.
         out.write_all(if text.ends_with('\n') { b"" } else { b"\n" })?;
