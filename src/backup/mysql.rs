@@ -61,44 +61,62 @@ pub(super) async fn save(job: &Job<'_>, name: &str) -> Result<Backed, BackupErro
             check_way_back(&mut window, &server)?;
             let (sink, throttle) = (TreeSink::new(writer, lost), window.throttle());
             let manifest = window.dump(&sink, previous.as_ref(), &run)?;
-            Ok::<_, BackupError>((manifest, sink, throttle.pauses()))
+            Ok::<_, BackupError>((Dumped::of(&manifest), sink, throttle.pauses()))
         })
     };
-    let (manifest, sink, pauses) = joined(dumped, STOP_GRACE, run).await?;
+    let (dumped, sink, pauses) = joined(dumped, STOP_GRACE, run).await?;
     let root = format!("mysql/{name}");
-    let tree = sink.into_tree(&writer, &root, manifest.taken_at)?;
+    let tree = sink.into_tree(&writer, &root, dumped.taken_at)?;
     let written = writer.finish().await?;
     let draft = Draft {
         source: name,
         kind: Kind::Mysql,
-        time: manifest.taken_at,
+        time: dumped.taken_at,
         tree,
         path: format!("/{root}"),
         is_incomplete: false,
-        is_inconsistent: manifest.consistency == Consistency::Inconsistent,
-        summary: job.summary(
-            started,
-            &written,
-            u64::try_from(manifest.tables.len()).unwrap_or(u64::MAX),
-            manifest.bytes(),
-        ),
+        is_inconsistent: dumped.consistency == Consistency::Inconsistent,
+        summary: job.summary(started, &written, dumped.tables, dumped.bytes),
     };
     let id = job.repository.save_snapshot(&job.snapshot(draft)).await?;
     Ok(Backed {
         source: name.to_owned(),
         kind: Kind::Mysql,
         id,
-        time: manifest.taken_at,
-        bytes: manifest.bytes(),
-        bytes_read: manifest.bytes(),
+        time: dumped.taken_at,
+        bytes: dumped.bytes,
+        bytes_read: dumped.bytes,
         bytes_stored: written.added.stored,
-        items: manifest.rows(),
-        items_changed: manifest.rows(),
+        items: dumped.rows,
+        items_changed: dumped.rows,
         millis: crate::backup::millis(began.elapsed()),
-        write_stall_ms: Some(manifest.write_stall_ms),
+        write_stall_ms: Some(dumped.write_stall_ms),
         pauses,
         incomplete: Vec::new(),
     })
+}
+
+/// What is told of a dump once it is written; its manifest, which may be large, is not kept for that.
+struct Dumped {
+    taken_at: DateTime<Utc>,
+    consistency: Consistency,
+    write_stall_ms: f64,
+    tables: u64,
+    rows: u64,
+    bytes: u64,
+}
+
+impl Dumped {
+    fn of(manifest: &Manifest) -> Self {
+        Self {
+            taken_at: manifest.taken_at,
+            consistency: manifest.consistency,
+            write_stall_ms: manifest.write_stall_ms,
+            tables: u64::try_from(manifest.tables.len()).unwrap_or(u64::MAX),
+            rows: manifest.rows(),
+            bytes: manifest.bytes(),
+        }
+    }
 }
 
 /// Returns the source as the policy and the operator of this run want it dumped.
@@ -194,11 +212,11 @@ impl TreeSink {
 
     /// Saves the trees from the leaves up and returns the root's id.
     fn into_tree(self, writer: &Writer, root: &str, time: DateTime<Utc>) -> Result<BlobId, RepositoryError> {
-        let mut dir = Dir::default();
+        let mut trees = TreeStack { writer, time, root: Vec::new(), open: Vec::new() };
         for (path, content) in self.files.into_inner().unwrap_or_else(PoisonError::into_inner) {
-            dir.add(&format!("{root}/{path}"), content);
+            trees.add(&format!("{root}/{path}"), content)?;
         }
-        dir.save(writer, time)
+        trees.finish()
     }
 }
 
@@ -246,39 +264,57 @@ impl FileSink for TreeFile<'_> {
     }
 }
 
-#[derive(Default)]
-struct Dir {
-    dirs: BTreeMap<OsString, Dir>,
-    files: BTreeMap<OsString, Content>,
+/// Saves the trees of files that come in the order of their paths, where those of a directory come one after the other: only the
+/// entries of directories that are open are held.
+struct TreeStack<'a> {
+    writer: &'a Writer,
+    time: DateTime<Utc>,
+    root: Vec<Node>,
+    /// Below the root, from the outermost in.
+    open: Vec<(OsString, Vec<Node>)>,
 }
 
-impl Dir {
-    fn add(&mut self, path: &str, content: Content) {
-        match path.split_once('/') {
-            Some((dir, rest)) => self.dirs.entry(dir.into()).or_default().add(rest, content),
-            None => {
-                self.files.insert(path.into(), content);
-            }
+impl TreeStack<'_> {
+    fn add(&mut self, path: &str, content: Content) -> Result<(), RepositoryError> {
+        let (dirs, name) = path.rsplit_once('/').unwrap_or(("", path));
+        let dirs: Vec<&str> = dirs.split('/').filter(|dir| !dir.is_empty()).collect();
+        let common = self.open.iter().zip(&dirs).take_while(|((open, _), dir)| open.as_os_str() == **dir).count();
+        while self.open.len() > common {
+            self.close()?;
         }
+        self.open.extend(dirs[common..].iter().map(|dir| (dir.into(), Vec::new())));
+        let metadata = made(entry::Kind::File, content.size, self.time);
+        self.push(Node { name: name.into(), metadata, content: content.blobs, subtree: None });
+        Ok(())
     }
 
-    fn save(self, writer: &Writer, time: DateTime<Utc>) -> Result<BlobId, RepositoryError> {
-        let mut nodes = Vec::with_capacity(self.dirs.len() + self.files.len());
-        for (name, dir) in self.dirs {
-            let subtree = dir.save(writer, time)?;
-            nodes.push(Node {
-                name,
-                metadata: made(entry::Kind::Dir, 0, time),
-                content: Vec::new(),
-                subtree: Some(subtree),
-            });
+    /// Notes an entry in the innermost directory.
+    fn push(&mut self, node: Node) {
+        self.open.last_mut().map_or(&mut self.root, |(_, nodes)| nodes).push(node);
+    }
+
+    /// Saves the innermost directory and notes it in the one around it.
+    fn close(&mut self) -> Result<(), RepositoryError> {
+        if let Some((name, nodes)) = self.open.pop() {
+            let subtree = Some(self.save(nodes)?);
+            let metadata = made(entry::Kind::Dir, 0, self.time);
+            self.push(Node { name, metadata, content: Vec::new(), subtree });
         }
-        for (name, content) in self.files {
-            let metadata = made(entry::Kind::File, content.size, time);
-            nodes.push(Node { name, metadata, content: content.blobs, subtree: None });
-        }
+        Ok(())
+    }
+
+    fn save(&self, mut nodes: Vec<Node>) -> Result<BlobId, RepositoryError> {
         nodes.sort_by(|a, b| a.name.as_encoded_bytes().cmp(b.name.as_encoded_bytes()));
-        writer.save_tree(&Tree { nodes })
+        self.writer.save_tree(&Tree { nodes })
+    }
+
+    /// Saves what is open and returns the root's id.
+    fn finish(mut self) -> Result<BlobId, RepositoryError> {
+        while !self.open.is_empty() {
+            self.close()?;
+        }
+        let root = std::mem::take(&mut self.root);
+        self.save(root)
     }
 }
 

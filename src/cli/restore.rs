@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use chrono::{DateTime, NaiveDate, NaiveDateTime, Utc};
 use chrono_tz::Tz;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::catalog::Catalog;
 use crate::cli::args::{Global, RestoreArgs};
@@ -38,24 +38,33 @@ pub(super) fn restore(global: &Global, args: &RestoreArgs) -> Answered {
     if global.json && !args.yes && !args.dry_run {
         return Err(ask::unconfirmed("restore: with `--json` nobody is asked to confirm the plan"));
     }
-    wait(global, |run| async move { work(&policy, args, &request, !args.yes, &run).await })
+    let way = Way { asks: !args.yes, is_json: global.json };
+    wait(global, |run| async move { work(&policy, args, &request, way, &run).await })
 }
 
-async fn work(policy: &Policy, args: &RestoreArgs, request: &Request, asks: bool, run: &Run) -> Answered {
+/// How a restore talks with its operator.
+#[derive(Clone, Copy)]
+struct Way {
+    asks: bool,
+    /// The answer is JSON, with the whole plan in it; made for nobody, the plan of 100,000 tables would take a gigabyte.
+    is_json: bool,
+}
+
+async fn work(policy: &Policy, args: &RestoreArgs, request: &Request, way: Way, run: &Run) -> Answered {
     if args.dry_run {
-        return plan_and_apply(policy, args, request, asks, run).await;
+        return plan_and_apply(policy, args, request, way, run).await;
     }
-    recorded(policy, "restore", run, Box::pin(plan_and_apply(policy, args, request, asks, run))).await
+    recorded(policy, "restore", run, Box::pin(plan_and_apply(policy, args, request, way, run))).await
 }
 
-async fn plan_and_apply(policy: &Policy, args: &RestoreArgs, request: &Request, asks: bool, run: &Run) -> Answered {
+async fn plan_and_apply(policy: &Policy, args: &RestoreArgs, request: &Request, way: Way, run: &Run) -> Answered {
     if args.apply {
-        return part::apply(policy, args, request, asks, run).await;
+        return part::apply(policy, args, request, way.asks, run).await;
     }
     let repository = place::repository_in(policy, args.from.as_deref(), run).await?;
     // A plan needs no lock: what is gone when it is carried out is found then.
     let lock = if args.dry_run { None } else { place::lock_to_read(&repository, run).await? };
-    let answered = plan_and_apply_in(policy, &repository, args, request, asks, run).await;
+    let answered = plan_and_apply_in(policy, &repository, args, request, way, run).await;
     place::unlock(lock, run).await;
     answered
 }
@@ -65,24 +74,26 @@ async fn plan_and_apply_in(
     repository: &Arc<Repository>,
     args: &RestoreArgs,
     request: &Request,
-    asks: bool,
+    way: Way,
     run: &Run,
 ) -> Answered {
     if let Some(part) = part::meant(policy, repository, args, request).await? {
-        return part.restore(run, asks).await;
+        return part.restore(run, way.asks).await;
     }
     let rates = rates(policy, run);
     let plan = restore::plan(policy, repository, request, rates, run).await?;
     let text = render::restore_plan(policy, &plan, place::copy_meant(policy, args.from.as_deref()));
-    let json = render::restore_plan_json(&plan);
+    let planned = if way.is_json { render::restore_plan_json(&plan) } else { Value::Null };
     if args.dry_run {
-        return Ok(Answer::new(text, json!({ "dry_run": true, "plan": json })));
+        let mut json = json!({ "dry_run": true });
+        json["plan"] = planned;
+        return Ok(Answer::new(text, json));
     }
     text.lines().for_each(|line| run.events.note(line));
-    if !asks {
+    if !way.asks {
         refuse_later(&plan)?;
     }
-    if asks {
+    if way.asks {
         ask::consent("restore", format!("Restore into {}?", render::targets(&plan)), run).await?;
     }
     let began = run.clock.instant();
@@ -118,8 +129,7 @@ async fn plan_and_apply_in(
     }
     let proofs = Proofs { snapshot: proof.as_ref(), foreign_keys: keys.as_ref() };
     let text = render::restored(policy, &plan, &restored, proofs, began.elapsed());
-    let json = json!({
-        "plan": json,
+    let mut json = json!({
         "restored": render::restored_json(&restored),
         "verified": proof.as_ref().is_some_and(Proof::is_whole),
         "uncompared": proof.as_ref().map_or(&[][..], |proof| &proof.uncompared),
@@ -130,6 +140,7 @@ async fn plan_and_apply_in(
         "millis": crate::backup::millis(began.elapsed()),
         "exit": exit.code(),
     });
+    json["plan"] = planned;
     Ok(Answer::new(text, json).telling(errors).with(exit))
 }
 

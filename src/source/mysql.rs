@@ -15,6 +15,7 @@ pub mod changes;
 mod dump;
 mod error;
 mod grants;
+mod grip;
 mod hash;
 mod hold;
 mod inventory;
@@ -140,6 +141,7 @@ impl Snapshot {
         grants.check(&inventory, &source.schemas)?;
         inventory.check_readable()?;
         warn_of_gaps(holds.has_definitions(), &capabilities, &grants, run);
+        grants.slowness(inventory.tables.len(), &capabilities).into_iter().for_each(|slow| run.events.warn(slow));
         inventory.warn_of_losses(&run.events);
         let mut opening = Opening {
             control: &mut control,
@@ -248,6 +250,7 @@ fn connect_readers(
         let mut reader = connect(server, run)?;
         settle(&mut reader, capabilities)?;
         want_raw_bytes(&mut reader)?;
+        grip::settle(&mut reader, capabilities)?;
         readers.push(reader);
     }
     Ok(readers)

@@ -183,12 +183,14 @@ pub(in crate::cli) fn restore_plan_json(plan: &Plan) -> Value {
             })
         })
         .collect();
-    json!({
-        "databases": databases,
+    let mut planned = json!({
         "trees": trees,
         "predicted_seconds": plan.predicted.map(|span| span.as_secs()),
         "predicted_first_order_seconds": plan.predicted_first.map(|span| span.as_secs()),
-    })
+    });
+    // Moved and not copied, as the macro would: it may be large.
+    planned["databases"] = databases.into();
+    planned
 }
 
 /// What was looked at after a restore, where that was asked for.

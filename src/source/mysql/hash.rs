@@ -13,6 +13,7 @@ use crate::mysql::server::Server;
 use crate::mysql::wire::Wire;
 use crate::run::Run;
 use crate::source::mysql::error::MysqlSourceError;
+use crate::source::mysql::grip::Grip;
 use crate::source::mysql::inventory::{Inventory, Table, is_hollow};
 use crate::source::mysql::layout;
 use crate::source::mysql::range::Range;
@@ -103,11 +104,12 @@ impl Snapshot {
         let is_locked = |entry: &&TableEntry| unprotected.contains(&place_of(entry));
         let (locked, others): (Vec<&TableEntry>, Vec<&TableEntry>) = entries.into_iter().partition(is_locked);
         // Writers of locked tables wait: those come first, and nothing holds them back.
-        let hasher = Hasher::new(pieces(&locked, &self.inventory)?, &progress, None, &cancel, run);
+        let hasher = Hasher::new(pieces(&locked, &self.inventory)?, &progress, None, &cancel, run).within_views();
         standing.hashes.extend(hasher.hash_all(&mut self.readers)?);
         self.holds.free_tables()?;
         let passage = Passage { throttle: &self.throttle, cancel: &cancel };
-        let hasher = Hasher::new(pieces(&others, &self.inventory)?, &progress, Some(passage), &cancel, run);
+        let hasher =
+            Hasher::new(pieces(&others, &self.inventory)?, &progress, Some(passage), &cancel, run).within_views();
         let own: Vec<u32> = self.readers.iter().chain([&self.control]).map(Wire::id).collect();
         let (control, readers) = (&mut self.control, &mut self.readers);
         standing.hashes.extend(passage.watching(control, &own, &progress, || hasher.hash_all(readers))?);
@@ -158,6 +160,8 @@ fn is_cut_alike(table: &Table, entry: &TableEntry) -> bool {
 struct Piece<'a> {
     /// For the order of results.
     number: usize,
+    /// The table's place among those that are hashed.
+    at: usize,
     table: Table,
     chunks: &'a [Chunk],
     range: Range,
@@ -166,7 +170,7 @@ struct Piece<'a> {
 fn pieces<'a>(entries: &[&'a TableEntry], inventory: &Inventory) -> Result<Vec<Piece<'a>>, MysqlSourceError> {
     let mut pieces = Vec::new();
     let tables = by_place(inventory);
-    for entry in entries {
+    for (at, entry) in entries.iter().enumerate() {
         let Some(found) = tables.get(&place_of(entry)) else {
             continue;
         };
@@ -179,7 +183,7 @@ fn pieces<'a>(entries: &[&'a TableEntry], inventory: &Inventory) -> Result<Vec<P
                 [chunk] if keyed => Range { lower: chunk.lower.clone(), upper: chunk.upper.clone() },
                 _ => Range::default(),
             };
-            pieces.push(Piece { number: pieces.len(), table: table.clone(), chunks, range });
+            pieces.push(Piece { number: pieces.len(), at, table: table.clone(), chunks, range });
         }
     }
     // The last is taken first.
@@ -211,6 +215,8 @@ struct Hasher<'a> {
     progress: &'a Progress,
     /// `None`: nothing may keep it waiting.
     passage: Option<Passage<'a>>,
+    /// The readers are within a transaction each, which holds what they have read.
+    has_views: bool,
     run: &'a Run,
 }
 
@@ -228,8 +234,13 @@ impl<'a> Hasher<'a> {
             found: Mutex::new(Vec::new()),
             progress,
             passage,
+            has_views: false,
             run,
         }
+    }
+
+    fn within_views(self) -> Self {
+        Self { has_views: true, ..self }
     }
 
     fn hash_all(self, readers: &mut [Wire]) -> Result<Vec<ChunkHash>, MysqlSourceError> {
@@ -250,9 +261,17 @@ impl<'a> Hasher<'a> {
     }
 
     fn hash_some(&self, wire: &mut Wire) -> Result<(), MysqlSourceError> {
+        self.hash_pieces(wire).inspect_err(|_| self.give_up())
+    }
+
+    fn hash_pieces(&self, wire: &mut Wire) -> Result<(), MysqlSourceError> {
+        let mut grip = if self.has_views { Some(Grip::new(wire)?) } else { None };
         while let Some(piece) = self.next() {
             self.run.check().map_err(|_| MysqlSourceError::Stopped)?;
-            let hashes = piece.hash(wire, self).inspect_err(|_| self.give_up())?;
+            if let Some(grip) = &mut grip {
+                grip.reach_for(wire, piece.at)?;
+            }
+            let hashes = piece.hash(wire, self)?;
             self.found.lock().unwrap_or_else(PoisonError::into_inner).push((piece.number, hashes));
         }
         Ok(())

@@ -83,6 +83,12 @@ impl Capabilities {
         })
     }
 
+    #[cfg(test)]
+    pub(crate) fn of(product: Product, variables: &[(&str, &str)]) -> Self {
+        let variables = variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        Self { product, version: String::new(), variables }
+    }
+
     pub(crate) fn is_mariadb(&self) -> bool {
         self.product == Product::MariaDb
     }
@@ -149,7 +155,7 @@ const MANIFEST_VARIABLES: [&str; 12] = [
 
 /// Settings of every connection of a dump, by the server's name for them; those it does not know are left out.
 /// Times in UTC, no limit on how long a statement may take or a connection stand still while another works.
-const SESSION: [(&str, &str); 15] = [
+const SESSION: [(&str, &str); 16] = [
     ("sql_mode", "''"),
     ("time_zone", "'+00:00'"),
     ("wait_timeout", "2147483"),
@@ -168,6 +174,8 @@ const SESSION: [(&str, &str); 15] = [
     // Estimates as the engine has them, not as a cache of yesterday's.
     ("information_schema_stats_expiry", "0"),
     ("optimizer_switch", "'mrr=off'"),
+    // Each statement says which index it takes; MariaDB would look for statistics of each table that it opens.
+    ("use_stat_tables", "NEVER"),
 ];
 
 /// Opens a connection and logs in; its settings are the server's own until [`settle`].
@@ -211,8 +219,7 @@ mod tests {
     fn two_servers_of_one_number_are_two() {
         let server = |host: &str, datadir: &str| {
             let variables = [("server_id", "1"), ("hostname", host), ("port", "3306"), ("datadir", datadir)];
-            let variables = variables.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
-            Capabilities { product: Product::MariaDb, version: String::new(), variables }
+            Capabilities::of(Product::MariaDb, &variables)
         };
         let one = server("db1", "/var/lib/mysql/");
         assert_eq!(one.server(), server("db2", "/var/lib/mysql/").server());

@@ -9,6 +9,7 @@ use crate::mysql::manifest::{Chunk, Manifest};
 use crate::mysql::wire::Wire;
 use crate::source::Sink;
 use crate::source::mysql::error::MysqlSourceError;
+use crate::source::mysql::grip::Grip;
 use crate::source::mysql::hold::Holds;
 use crate::source::mysql::inventory::Table;
 use crate::source::mysql::queue::{Queue, Task};
@@ -97,11 +98,18 @@ impl<'a> Work<'a> {
     /// Empties the queue.
     fn read(&self, wire: &mut Wire) {
         let _watch = Watch(&self.failure);
-        while let Some(task) = self.queue.pop() {
-            if let Err(error) = self.read_range(wire, &task) {
-                return self.failure.note(error);
-            }
+        if let Err(error) = self.read_ranges(wire) {
+            self.failure.note(error);
         }
+    }
+
+    fn read_ranges(&self, wire: &mut Wire) -> Result<(), MysqlSourceError> {
+        let mut grip = Grip::new(wire)?;
+        while let Some(task) = self.queue.pop() {
+            grip.reach_for(wire, task.table)?;
+            self.read_range(wire, &task)?;
+        }
+        Ok(())
     }
 
     fn read_range(&self, wire: &mut Wire, task: &Task) -> Result<(), MysqlSourceError> {

@@ -1,6 +1,7 @@
 //! Live: a dump gives way to whoever is in the way of its locks, and what it locks is of one moment, whatever the engine.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::time::{Duration, Instant};
 
@@ -9,6 +10,8 @@ use bkp::mysql::server::Server as Address;
 use bkp::mysql::wire::Wire;
 use bkp::policy::{MysqlSource, NonTransactional};
 use bkp::run::Run;
+use bkp::source::mysql::{Snapshot, Unheld};
+use bkp::source::{FileSink, Sink, SinkError};
 use tokio_util::sync::CancellationToken;
 
 use super::world::{DirSink, by_socket, dump_by, noted, source};
@@ -189,5 +192,62 @@ fn tables_of_several_engines_are_dumped_of_one_moment() {
                 assert!(is_of_one_moment && first[0] > 20, "{product:?}, dump {trial}: {first:?} and {second:?}");
             }
         });
+    }
+}
+
+/// So many tables that a reader lets go of the first of them before it has read the last.
+const MANY: usize = 300;
+
+/// A sink that, near the end of many tables, looks at what the reader holds, and changes every table.
+struct Meddling<'a> {
+    dir: DirSink,
+    server: &'a Server,
+    product: Product,
+    files: AtomicUsize,
+    held: Mutex<Option<usize>>,
+}
+
+impl Sink for Meddling<'_> {
+    fn file(&self, path: &str) -> Result<Box<dyn FileSink + '_>, SinkError> {
+        if path.contains(".tsv") && self.files.fetch_add(1, Ordering::Relaxed) == MANY - 20 {
+            let held = match self.product {
+                Product::MariaDb => {
+                    "SELECT COUNT(*) FROM information_schema.METADATA_LOCK_INFO WHERE TABLE_SCHEMA = 'shop'"
+                }
+                Product::MySql => {
+                    "SELECT COUNT(*) FROM performance_schema.metadata_locks WHERE OBJECT_SCHEMA = 'shop' AND OBJECT_TYPE = 'TABLE'"
+                }
+            };
+            *self.held.lock().unwrap() = Some(self.server.value(held).parse().unwrap());
+            let changes: Vec<String> = (0..MANY).map(|n| format!("UPDATE shop.t{n:03} SET a = 2;")).collect();
+            self.server.execute(&changes.concat());
+        }
+        self.dir.file(path)
+    }
+}
+
+#[test]
+#[ignore = "needs the servers of scripts/lab; scripts/test runs it"]
+fn of_many_tables_few_are_held_at_once_and_all_are_of_one_moment() {
+    for product in BOTH {
+        let server = match product {
+            Product::MariaDb => Server::start(product, &["--plugin-load-add=metadata_lock_info"]),
+            Product::MySql => Server::start(product, &["--performance-schema=ON"]),
+        };
+        let table =
+            |n: usize| format!("CREATE TABLE shop.t{n:03} (a INT PRIMARY KEY); INSERT INTO shop.t{n:03} VALUES (1);");
+        server.execute(&format!("CREATE DATABASE shop; {}", (0..MANY).map(table).collect::<Vec<_>>().concat()));
+        let (files, held) = (AtomicUsize::new(0), Mutex::new(None));
+        let sink = Meddling { dir: DirSink::new(), server: &server, product, files, held };
+        let snapshot = Snapshot::open(&by_socket(&server), &source(1), Unheld::Refuse, &Run::silent()).unwrap();
+        let manifest = snapshot.dump(&sink, None, &Run::silent()).unwrap();
+
+        let held = sink.held.lock().unwrap().unwrap();
+        assert!((1..=MANY - 256).contains(&held), "{product:?}: {held} of {MANY} tables are held");
+        assert_eq!((manifest.tables.len(), manifest.rows()), (MANY, MANY as u64));
+        for chunk in manifest.tables.iter().flat_map(|table| &table.chunks) {
+            let rows = std::fs::read_to_string(sink.dir.path().join(&chunk.path)).unwrap();
+            assert_eq!(rows, "1\n", "{product:?}: {} is of another moment", chunk.path);
+        }
     }
 }
