@@ -85,7 +85,7 @@ async fn plan_and_apply_in(
     let text = render::restore_plan(policy, &plan, place::copy_meant(policy, args.from.as_deref()));
     let planned = if way.is_json { render::restore_plan_json(&plan) } else { Value::Null };
     if args.dry_run {
-        let mut json = json!({ "dry_run": true });
+        let mut json = json!({ "dry_run": true, "plan": null });
         json["plan"] = planned;
         return Ok(Answer::new(text, json));
     }
@@ -130,6 +130,7 @@ async fn plan_and_apply_in(
     let proofs = Proofs { snapshot: proof.as_ref(), foreign_keys: keys.as_ref() };
     let text = render::restored(policy, &plan, &restored, proofs, began.elapsed());
     let mut json = json!({
+        "plan": null,
         "restored": render::restored_json(&restored),
         "verified": proof.as_ref().is_some_and(Proof::is_whole),
         "uncompared": proof.as_ref().map_or(&[][..], |proof| &proof.uncompared),

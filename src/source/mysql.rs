@@ -130,6 +130,7 @@ impl Snapshot {
         throttle.wait_to_begin(&mut control)?;
         let grants = Grants::read(&mut control, capabilities.product)?;
         let mut readers = connect_readers(server, source.connections.max(1) + 1, &capabilities, run)?;
+        readers.iter_mut().try_for_each(|reader| grip::settle(reader, &capabilities))?;
         let [mut definitions, mut tables] = [connect(server, run)?, connect(server, run)?];
         settle(&mut definitions, &capabilities)?;
         settle(&mut tables, &capabilities)?;
@@ -141,7 +142,9 @@ impl Snapshot {
         grants.check(&inventory, &source.schemas)?;
         inventory.check_readable()?;
         warn_of_gaps(holds.has_definitions(), &capabilities, &grants, run);
-        grants.slowness(inventory.tables.len(), &capabilities).into_iter().for_each(|slow| run.events.warn(slow));
+        if let Some(slow) = grip::slowness(&mut readers[0], inventory.tables.len(), &capabilities)? {
+            run.events.note(slow);
+        }
         inventory.warn_of_losses(&run.events);
         let mut opening = Opening {
             control: &mut control,
@@ -250,7 +253,6 @@ fn connect_readers(
         let mut reader = connect(server, run)?;
         settle(&mut reader, capabilities)?;
         want_raw_bytes(&mut reader)?;
-        grip::settle(&mut reader, capabilities)?;
         readers.push(reader);
     }
     Ok(readers)

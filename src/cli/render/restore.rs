@@ -184,6 +184,7 @@ pub(in crate::cli) fn restore_plan_json(plan: &Plan) -> Value {
         })
         .collect();
     let mut planned = json!({
+        "databases": null,
         "trees": trees,
         "predicted_seconds": plan.predicted.map(|span| span.as_secs()),
         "predicted_first_order_seconds": plan.predicted_first.map(|span| span.as_secs()),

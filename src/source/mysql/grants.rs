@@ -7,7 +7,6 @@ use crate::mysql::manifest::Product;
 use crate::mysql::sql::ident;
 use crate::mysql::wire::Wire;
 use crate::source::mysql::error::MysqlSourceError;
-use crate::source::mysql::grip;
 use crate::source::mysql::inventory::Inventory;
 use crate::source::mysql::session::{Capabilities, rows};
 
@@ -19,9 +18,6 @@ const SHOW_TIES: [&str; 2] = ["SELECT", "TRIGGER"];
 
 /// The table in which MariaDB keeps its routines: whoever may read it, sees them all.
 const ROUTINES: &str = "`mysql`.`proc`";
-
-/// From here on, it takes longer to find a table among those that are held than to read it.
-const MANY_TABLES: usize = 30_000;
 
 type Privileges = BTreeSet<String>;
 
@@ -204,18 +200,6 @@ impl Grants {
         gaps
     }
 
-    /// Returns why a dump of so many tables takes longer than it need, for people.
-    pub(crate) fn slowness(&self, tables: usize, capabilities: &Capabilities) -> Option<String> {
-        let may = ["BINLOG ADMIN", "SUPER"].iter().any(|privilege| self.has(privilege));
-        let is_slow = tables >= MANY_TABLES && grip::is_held_by_binlog(capabilities) && !may;
-        is_slow.then(|| {
-            format!(
-                "the account lacks BINLOG ADMIN: MariaDB opens each of {tables} tables the slower the more the dump has read (README.md, \
-                 \"Rights on the source\")"
-            )
-        })
-    }
-
     /// Tells whether the account may read the binlog's position.
     pub(crate) fn sees_position(&self) -> bool {
         let by_name = self.product == Product::MariaDb && self.has("BINLOG MONITOR");
@@ -337,20 +321,5 @@ mod tests {
             Some("run `GRANT SELECT, TRIGGER ON `audit`.* TO `bkp`@`%`` on the server as an administrator")
         );
         assert!(grants(Product::MySql, &["GRANT SELECT ON *.* TO `bkp`@`%`"]).check_sees_ties().is_err());
-    }
-
-    #[test]
-    fn slowness_is_told_where_so_many_tables_are_that_it_counts() {
-        let rights = "GRANT SELECT, SHOW VIEW, TRIGGER, EVENT ON *.* TO `bkp`@`%`";
-        let with = |more: &str| grants(Product::MariaDb, &[rights, &format!("GRANT {more} ON *.* TO `bkp`@`%`")]);
-        let (mariadb, mysql) = (Product::MariaDb, Product::MySql);
-        let server = |product, log_bin| Capabilities::of(product, &[("log_bin", log_bin)]);
-        let told = |grants: &Grants, tables, server: &Capabilities| grants.slowness(tables, server).is_some();
-        assert!(told(&with("RELOAD"), 100_000, &server(mariadb, "ON")));
-        assert!(!told(&with("RELOAD"), 5_000, &server(mariadb, "ON")));
-        assert!(!told(&with("RELOAD"), 100_000, &server(mariadb, "OFF")));
-        assert!(!told(&with("RELOAD"), 100_000, &server(mysql, "ON")));
-        assert!(!told(&with("BINLOG ADMIN"), 100_000, &server(mariadb, "ON")));
-        assert!(!told(&with("SUPER"), 100_000, &server(mariadb, "ON")));
     }
 }

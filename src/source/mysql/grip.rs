@@ -2,60 +2,73 @@
 //!
 //! MariaDB keeps a transaction's locks in a list and goes through all of it at each table that is opened: at 100,000 tables nine
 //! tenths of its time went there. A rollback to a savepoint lets the locks go and leaves the read view as it is
-//! (mysqldump --single-transaction does so after each table).
+//! (mysqldump --single-transaction does so after each table). Where no other lock holds definitions still, these are what keeps
+//! migrations from the tables of a dump, and are held to its end.
 
 use crate::mysql::wire::Wire;
 use crate::source::mysql::error::MysqlSourceError;
-use crate::source::mysql::session::{Capabilities, run_sql};
+use crate::source::mysql::session::{Capabilities, rows, run_sql};
 
-/// So many tables are held before they are let go: a short list, and next to no statements more.
-const TABLES_HELD_MAX: usize = 256;
+/// After so many ranges, the tables are let go: a short list, and next to no statements more.
+const RANGES_HELD_MAX: usize = 256;
+
+/// From here on, it takes longer to find a table among those that are held than to read it.
+const MANY_TABLES: usize = 30_000;
 
 const ACT: &str = "let go of tables that are read";
 
-/// Makes a connection ready, before its read view is opened. Where there is a binlog, MariaDB lets tables go in sessions only that keep
-/// out of it; an account that may not say so holds all that it reads to the end.
+/// Makes a connection ready, before its read view is opened. With a binlog, MariaDB was seen to let tables go in sessions only that
+/// keep out of it; one that may not say so holds all that it reads to the end, and is slower.
 pub(crate) fn settle(wire: &mut Wire, capabilities: &Capabilities) -> Result<(), MysqlSourceError> {
-    if !is_held_by_binlog(capabilities) {
+    if !capabilities.is_mariadb() {
         return Ok(());
     }
     match wire.run("SET SESSION sql_log_bin = 0") {
-        Err(error) if !error.is_denied() => Err(MysqlSourceError::query(ACT)(error)),
+        Err(error) if error.code().is_none() => Err(MysqlSourceError::query(ACT)(error)),
         _ => Ok(()),
     }
 }
 
-/// Tells whether a session must keep out of the binlog to let tables go. (MySQL lets them go, and finds them by a hash besides.)
-pub(crate) fn is_held_by_binlog(capabilities: &Capabilities) -> bool {
-    capabilities.is_mariadb() && capabilities.has_binlog()
+/// Returns why a dump of so many tables takes longer than it need, for people.
+pub(crate) fn slowness(
+    reader: &mut Wire,
+    tables: usize,
+    capabilities: &Capabilities,
+) -> Result<Option<String>, MysqlSourceError> {
+    let has_binlog = capabilities.has_binlog() || capabilities.is_on("wsrep_on");
+    if tables < MANY_TABLES || !capabilities.is_mariadb() || !has_binlog {
+        return Ok(None);
+    }
+    let asked = rows(reader, ACT, "SELECT @@SESSION.sql_log_bin")?;
+    let is_slow = asked.first().is_some_and(|row| row.text(0) == "1");
+    Ok(is_slow.then(|| {
+        format!(
+            "the account lacks BINLOG ADMIN: MariaDB opens each of {tables} tables the slower the more the dump has read (README.md, \
+             \"Rights on the source\")"
+        )
+    }))
 }
 
-/// Counts the tables that one reader holds, and lets them go.
+/// Counts what one reader has read, and lets its tables go.
 #[derive(Debug)]
 pub(crate) struct Grip {
-    held: usize,
-    /// The place of the last table in its list.
-    last: Option<usize>,
+    ranges: usize,
 }
 
 impl Grip {
-    /// Begins on a connection whose read view is open, and which holds no table yet.
+    /// Begins on a connection whose read view is open. What it holds by then stays held.
     pub(crate) fn new(wire: &mut Wire) -> Result<Self, MysqlSourceError> {
         run_sql(wire, ACT, "SAVEPOINT bkp_view")?;
-        Ok(Self { held: 0, last: None })
+        Ok(Self { ranges: 0 })
     }
 
-    /// Makes room for the next table. Tables of many ranges are read one after the other, so none is let go between two of its ranges:
-    /// where no other lock holds definitions still, its own is what keeps a migration from breaking it in two.
-    pub(crate) fn reach_for(&mut self, wire: &mut Wire, table: usize) -> Result<(), MysqlSourceError> {
-        if self.last.replace(table) == Some(table) {
-            return Ok(());
-        }
-        if self.held == TABLES_HELD_MAX {
+    /// Makes room for the next range.
+    pub(crate) fn make_room(&mut self, wire: &mut Wire) -> Result<(), MysqlSourceError> {
+        if self.ranges == RANGES_HELD_MAX {
             run_sql(wire, ACT, "ROLLBACK TO SAVEPOINT bkp_view")?;
-            self.held = 0;
+            self.ranges = 0;
         }
-        self.held += 1;
+        self.ranges += 1;
         Ok(())
     }
 }

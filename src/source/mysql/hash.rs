@@ -104,12 +104,13 @@ impl Snapshot {
         let is_locked = |entry: &&TableEntry| unprotected.contains(&place_of(entry));
         let (locked, others): (Vec<&TableEntry>, Vec<&TableEntry>) = entries.into_iter().partition(is_locked);
         // Writers of locked tables wait: those come first, and nothing holds them back.
-        let hasher = Hasher::new(pieces(&locked, &self.inventory)?, &progress, None, &cancel, run).within_views();
+        let lets_go = self.holds.has_definitions();
+        let hasher = Hasher::new(pieces(&locked, &self.inventory)?, &progress, None, &cancel, run).letting_go(lets_go);
         standing.hashes.extend(hasher.hash_all(&mut self.readers)?);
         self.holds.free_tables()?;
         let passage = Passage { throttle: &self.throttle, cancel: &cancel };
         let hasher =
-            Hasher::new(pieces(&others, &self.inventory)?, &progress, Some(passage), &cancel, run).within_views();
+            Hasher::new(pieces(&others, &self.inventory)?, &progress, Some(passage), &cancel, run).letting_go(lets_go);
         let own: Vec<u32> = self.readers.iter().chain([&self.control]).map(Wire::id).collect();
         let (control, readers) = (&mut self.control, &mut self.readers);
         standing.hashes.extend(passage.watching(control, &own, &progress, || hasher.hash_all(readers))?);
@@ -160,8 +161,6 @@ fn is_cut_alike(table: &Table, entry: &TableEntry) -> bool {
 struct Piece<'a> {
     /// For the order of results.
     number: usize,
-    /// The table's place among those that are hashed.
-    at: usize,
     table: Table,
     chunks: &'a [Chunk],
     range: Range,
@@ -170,7 +169,7 @@ struct Piece<'a> {
 fn pieces<'a>(entries: &[&'a TableEntry], inventory: &Inventory) -> Result<Vec<Piece<'a>>, MysqlSourceError> {
     let mut pieces = Vec::new();
     let tables = by_place(inventory);
-    for (at, entry) in entries.iter().enumerate() {
+    for entry in entries {
         let Some(found) = tables.get(&place_of(entry)) else {
             continue;
         };
@@ -183,7 +182,7 @@ fn pieces<'a>(entries: &[&'a TableEntry], inventory: &Inventory) -> Result<Vec<P
                 [chunk] if keyed => Range { lower: chunk.lower.clone(), upper: chunk.upper.clone() },
                 _ => Range::default(),
             };
-            pieces.push(Piece { number: pieces.len(), at, table: table.clone(), chunks, range });
+            pieces.push(Piece { number: pieces.len(), table: table.clone(), chunks, range });
         }
     }
     // The last is taken first.
@@ -215,8 +214,8 @@ struct Hasher<'a> {
     progress: &'a Progress,
     /// `None`: nothing may keep it waiting.
     passage: Option<Passage<'a>>,
-    /// The readers are within a transaction each, which holds what they have read.
-    has_views: bool,
+    /// The readers hold what they have read, and need not.
+    lets_go: bool,
     run: &'a Run,
 }
 
@@ -234,13 +233,13 @@ impl<'a> Hasher<'a> {
             found: Mutex::new(Vec::new()),
             progress,
             passage,
-            has_views: false,
+            lets_go: false,
             run,
         }
     }
 
-    fn within_views(self) -> Self {
-        Self { has_views: true, ..self }
+    fn letting_go(self, lets_go: bool) -> Self {
+        Self { lets_go, ..self }
     }
 
     fn hash_all(self, readers: &mut [Wire]) -> Result<Vec<ChunkHash>, MysqlSourceError> {
@@ -265,11 +264,11 @@ impl<'a> Hasher<'a> {
     }
 
     fn hash_pieces(&self, wire: &mut Wire) -> Result<(), MysqlSourceError> {
-        let mut grip = if self.has_views { Some(Grip::new(wire)?) } else { None };
+        let mut grip = if self.lets_go { Some(Grip::new(wire)?) } else { None };
         while let Some(piece) = self.next() {
             self.run.check().map_err(|_| MysqlSourceError::Stopped)?;
             if let Some(grip) = &mut grip {
-                grip.reach_for(wire, piece.at)?;
+                grip.make_room(wire)?;
             }
             let hashes = piece.hash(wire, self)?;
             self.found.lock().unwrap_or_else(PoisonError::into_inner).push((piece.number, hashes));

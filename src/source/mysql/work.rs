@@ -104,9 +104,11 @@ impl<'a> Work<'a> {
     }
 
     fn read_ranges(&self, wire: &mut Wire) -> Result<(), MysqlSourceError> {
-        let mut grip = Grip::new(wire)?;
+        let mut grip = if self.holds.has_definitions() { Some(Grip::new(wire)?) } else { None };
         while let Some(task) = self.queue.pop() {
-            grip.reach_for(wire, task.table)?;
+            if let Some(grip) = &mut grip {
+                grip.make_room(wire)?;
+            }
             self.read_range(wire, &task)?;
         }
         Ok(())

@@ -198,7 +198,7 @@ fn tables_of_several_engines_are_dumped_of_one_moment() {
 /// So many tables that a reader lets go of the first of them before it has read the last.
 const MANY: usize = 300;
 
-/// A sink that, near the end of many tables, looks at what the reader holds, and changes every table.
+/// A sink that changes every table while the reader is at the first of them, and near the last looks at what it holds.
 struct Meddling<'a> {
     dir: DirSink,
     server: &'a Server,
@@ -209,7 +209,13 @@ struct Meddling<'a> {
 
 impl Sink for Meddling<'_> {
     fn file(&self, path: &str) -> Result<Box<dyn FileSink + '_>, SinkError> {
-        if path.contains(".tsv") && self.files.fetch_add(1, Ordering::Relaxed) == MANY - 20 {
+        let files = if path.contains(".tsv") { self.files.fetch_add(1, Ordering::Relaxed) } else { 0 };
+        // Before any is let go: a view that went with the tables, and was opened anew, would show the changes.
+        if files == 100 {
+            let changes: Vec<String> = (0..MANY).map(|n| format!("UPDATE shop.t{n:03} SET a = 2;")).collect();
+            self.server.execute(&changes.concat());
+        }
+        if files == MANY - 20 {
             let held = match self.product {
                 Product::MariaDb => {
                     "SELECT COUNT(*) FROM information_schema.METADATA_LOCK_INFO WHERE TABLE_SCHEMA = 'shop'"
@@ -219,8 +225,6 @@ impl Sink for Meddling<'_> {
                 }
             };
             *self.held.lock().unwrap() = Some(self.server.value(held).parse().unwrap());
-            let changes: Vec<String> = (0..MANY).map(|n| format!("UPDATE shop.t{n:03} SET a = 2;")).collect();
-            self.server.execute(&changes.concat());
         }
         self.dir.file(path)
     }
