@@ -83,12 +83,6 @@ impl Capabilities {
         })
     }
 
-    #[cfg(test)]
-    pub(crate) fn of(product: Product, variables: &[(&str, &str)]) -> Self {
-        let variables = variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-        Self { product, version: String::new(), variables }
-    }
-
     pub(crate) fn is_mariadb(&self) -> bool {
         self.product == Product::MariaDb
     }
@@ -219,7 +213,8 @@ mod tests {
     fn two_servers_of_one_number_are_two() {
         let server = |host: &str, datadir: &str| {
             let variables = [("server_id", "1"), ("hostname", host), ("port", "3306"), ("datadir", datadir)];
-            Capabilities::of(Product::MariaDb, &variables)
+            let variables = variables.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+            Capabilities { product: Product::MariaDb, version: String::new(), variables }
         };
         let one = server("db1", "/var/lib/mysql/");
         assert_eq!(one.server(), server("db2", "/var/lib/mysql/").server());
