@@ -6,21 +6,19 @@ mod binlogs;
 pub mod choose;
 mod error;
 pub mod files;
+mod guard;
 mod left_out;
 pub mod mysql;
 pub mod part;
+mod proof;
 pub mod replay;
 
-use std::collections::BTreeSet;
-use std::path::Path;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::mysql::manifest::{Manifest, TableEntry};
 use crate::mysql::server::Server;
-use crate::mysql::sql;
-use crate::policy::MysqlAddress;
 use crate::policy::Policy;
 use crate::replay::Replayed;
 use crate::repository::Repository;
@@ -30,21 +28,19 @@ pub(crate) use crate::restore::binlogs::{epoch_of, refuse_full, scratch};
 use crate::restore::choose::Chosen;
 use crate::restore::choose::Moment;
 pub use crate::restore::error::RestoreError;
+use crate::restore::guard::{confirm, refuse_source_as_target};
 use crate::restore::mysql::RepositoryDump;
+pub use crate::restore::proof::{Proof, check_foreign_keys, compare, row_differences};
 use crate::restore::replay::DatabaseReplay;
 use crate::restore::replay::Found;
 use crate::restore::replay::ReplayRequest;
 use crate::run::Run;
-use crate::source::mysql::MysqlSourceError;
 use crate::target::mysql::DumpReader;
-use crate::target::mysql::KeyCheck;
 use crate::target::mysql::LoadOptions;
 use crate::target::mysql::LoadPlan;
 use crate::target::mysql::Loaded;
-use crate::target::mysql::Mismatch;
 use crate::target::mysql::Selection;
 use crate::target::mysql::TargetState;
-use crate::target::mysql::identity;
 use crate::target::mysql::plan::{Names, TableName, TableStep};
 
 /// What an operator asks of a restore.
@@ -223,91 +219,6 @@ fn refuse_misfits(chosen: &[Chosen], request: &Request) -> Result<(), RestoreErr
             Err(RestoreError::ManyDatabases(names.len(), names.join(", ")))
         }
         _ => Ok(()),
-    }
-}
-
-/// Refuses to write over a source unless the operator typed the name of each host whose data is overwritten.
-async fn refuse_source_as_target(policy: &Policy, request: &Request, run: &Run) -> Result<(), RestoreError> {
-    if let Some(server) = &request.to_mysql
-        && is_source(policy, server, run).await
-    {
-        confirm(request, server.name(), Some(server))?;
-    }
-    if let Some(dir) = &request.to_dir
-        && policy.files.values().any(|source| overlaps(dir, &source.path))
-    {
-        confirm(request, dir.display().to_string(), None)?;
-    }
-    Ok(())
-}
-
-/// Tells whether a server is one of the policy's sources, by whatever name it was given.
-async fn is_source(policy: &Policy, server: &Server, run: &Run) -> bool {
-    if policy.mysql.values().any(|source| same_address(&source.address, &server.address)) {
-        return true;
-    }
-    for (name, source) in &policy.mysql {
-        let same = match Server::of(source, &policy.network) {
-            Ok(source) => identity::is_same(&source, server).await,
-            Err(_) => None,
-        };
-        if same == Some(true) {
-            return true;
-        }
-        if same.is_none() {
-            // After a disaster that is the rule: it is what was lost.
-            run.events.detail(format!("`{name}` cannot be asked whether it is the target: their addresses differ"));
-        }
-    }
-    false
-}
-
-/// Lets a restore go on over the source itself if the operator typed the name of its host: a server's, or this one's.
-fn confirm(request: &Request, target: String, server: Option<&Server>) -> Result<(), RestoreError> {
-    let Some(typed) = &request.in_place else { return Err(RestoreError::InPlace(target)) };
-    let this_host = rustix::system::uname().nodename().to_string_lossy().into_owned();
-    let hosts = server.map_or_else(|| vec![this_host.clone()], |server| hosts_of(&server.address, &this_host));
-    if hosts.iter().any(|host| typed.contains(host)) {
-        return Ok(());
-    }
-    Err(RestoreError::WrongHost { target, typed: typed.clone(), hosts })
-}
-
-/// Returns the names that the host of a server goes by: the address's, and on this machine the machine's own.
-fn hosts_of(address: &MysqlAddress, this_host: &str) -> Vec<String> {
-    match address {
-        MysqlAddress::Socket(_) => vec![this_host.to_owned()],
-        MysqlAddress::Tcp { host, .. } if is_loopback(host) => vec![this_host.to_owned(), host.clone()],
-        MysqlAddress::Tcp { host, .. } => vec![host.clone()],
-    }
-}
-
-fn is_loopback(host: &str) -> bool {
-    matches!(host, "localhost" | "127.0.0.1" | "::1")
-}
-
-/// Compares two addresses; every loopback name of one port is the same server.
-fn same_address(a: &MysqlAddress, b: &MysqlAddress) -> bool {
-    match (a, b) {
-        (MysqlAddress::Tcp { host: a, port: p }, MysqlAddress::Tcp { host: b, port: q }) => {
-            p == q && (a == b || (is_loopback(a) && is_loopback(b)))
-        }
-        (a, b) => a == b,
-    }
-}
-
-/// Tells whether one directory is the other or in it, wherever links lead.
-fn overlaps(a: &Path, b: &Path) -> bool {
-    let (a, b) = (resolved(a), resolved(b));
-    a.starts_with(&b) || b.starts_with(&a)
-}
-
-/// Returns where a path leads; of one that is not there yet, where it would be made.
-fn resolved(path: &Path) -> PathBuf {
-    let there = path.ancestors().find_map(|dir| Some((dir, std::fs::canonicalize(dir).ok()?)));
-    match there {
-        Some((dir, canonical)) => canonical.join(path.strip_prefix(dir).unwrap_or(Path::new(""))),
-        None => path.to_owned(),
     }
 }
 
@@ -548,147 +459,4 @@ async fn restore_tree(
     let (plan, repository, run) = (tree.files.clone(), repository.clone(), run.clone());
     let applied = tokio::task::spawn_blocking(move || files::apply(&plan, &repository, &run));
     Ok(applied.await.map_err(|error| RestoreError::Thread(error.to_string()))??)
-}
-
-/// In what that which was restored differs from the snapshots.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Proof {
-    /// A line for each difference, up to some thousands a tree; `differing` counts them all.
-    pub lines: Vec<String>,
-    pub differing: u64,
-    /// How many are of rows or of content, rather than of an owner, a mode or a time.
-    pub damaged: u64,
-    /// Tables that were not compared, each with the reason.
-    pub uncompared: Vec<(String, &'static str)>,
-}
-
-impl Proof {
-    /// Tells whether all that was to be restored was compared and found equal.
-    #[must_use]
-    pub fn is_whole(&self) -> bool {
-        self.differing == 0 && self.uncompared.is_empty()
-    }
-}
-
-/// Reads everything that was restored back and compares it with the snapshots. What is known not to have come is not compared.
-///
-/// # Errors
-/// [`RestoreError`] where a target cannot be read back at all.
-pub async fn compare(
-    plan: &Plan,
-    restored: &Restored,
-    repository: &Arc<Repository>,
-    run: &Run,
-) -> Result<Proof, RestoreError> {
-    let mut proof = Proof::default();
-    for (database, (_, loaded)) in plan.databases.iter().zip(&restored.databases) {
-        let (tables, uncompared) = comparable(database, loaded);
-        proof.uncompared.extend(uncompared);
-        let found = row_differences(&database.server, database.manifest(), Some(tables), run).await?;
-        proof.lines.extend(found.iter().map(ToString::to_string));
-        proof.differing += found.len() as u64;
-        proof.damaged += found.len() as u64;
-    }
-    for tree in &plan.trees {
-        let (place, dir, options) = (tree.files.place.clone(), tree.dir.clone(), tree.files.options.clone());
-        let (repository, run) = (repository.clone(), run.clone());
-        let compared = tokio::task::spawn_blocking(move || {
-            files::compare(&repository, &place, &options.selection, &dir, options.threads, &run)
-        });
-        let mut compared = compared.await.map_err(|error| RestoreError::Thread(error.to_string()))??;
-        if tree.files.options.overwrite {
-            compared.leave_out_extra();
-        }
-        let line = |difference: &files::Difference| format!("{}: {difference}", tree.chosen.source);
-        proof.lines.extend(compared.differences.iter().map(line));
-        proof.differing += compared.differing;
-        proof.damaged += compared.damaged;
-    }
-    Ok(proof)
-}
-
-/// Returns the tables whose rows can be set beside the snapshot, and the others with the reason.
-fn comparable(database: &DatabasePlan, loaded: &Loaded) -> (BTreeSet<TableName>, Vec<(String, &'static str)>) {
-    let (mut tables, mut others) = (BTreeSet::new(), Vec::new());
-    if database.replay.as_ref().is_some_and(|replay| replay.is_loaded) {
-        others.push(("the dump".to_owned(), "an earlier run has loaded it, and a replay may have changed it since"));
-    }
-    for step in database.load.comparable() {
-        let TableEntry { schema, name, .. } = &step.table;
-        if loaded.lacks(&(schema.clone(), name.clone())) {
-            others.push((sql::qualified(schema, name), "it did not come whole"));
-        } else {
-            tables.insert(database.listed(step));
-        }
-    }
-    others.extend(database.load.uncompared());
-    (tables, others)
-}
-
-/// Looks for restored rows whose foreign keys point to no row: the snapshot held them so, or what they point to was not restored.
-/// Tables that did not come whole are not looked at.
-///
-/// # Errors
-/// [`RestoreError::Load`] where the target cannot be asked.
-pub async fn check_foreign_keys(plan: &Plan, restored: &Restored, run: &Run) -> Result<KeyCheck, RestoreError> {
-    let mut check = KeyCheck::default();
-    for (database, (_, loaded)) in plan.databases.iter().zip(&restored.databases) {
-        let is_whole = |step: &&TableStep| !loaded.lacks(&(step.table.schema.clone(), step.table.name.clone()));
-        let tables = database.load.tables.iter().filter(is_whole).map(|step| database.listed(step)).collect();
-        let of_it = crate::target::mysql::check_foreign_keys(&database.server, &tables, run).await.map_err(Box::new)?;
-        check.keys += of_it.keys;
-        check.orphans.extend(of_it.orphans);
-    }
-    Ok(check)
-}
-
-/// Reads restored rows back through the dump's own encoder and compares each chunk's hash with the manifest. `tables` of `None`
-/// means all.
-///
-/// # Errors
-/// [`RestoreError::ReadBack`] where the server cannot be read.
-pub async fn row_differences(
-    server: &Server,
-    manifest: &Manifest,
-    tables: Option<BTreeSet<(String, String)>>,
-    run: &Run,
-) -> Result<Vec<Mismatch>, RestoreError> {
-    let (server, of, run) = (server.clone(), manifest.clone(), run.clone());
-    let hashed = tokio::task::spawn_blocking(move || {
-        let hashes = crate::source::mysql::hash_chunks(&server, &of, tables.as_ref(), CONNECTIONS_READ_BACK, &run);
-        hashes.map(|hashes| crate::target::mysql::compare(&of, tables.as_ref(), &hashes))
-    });
-    let compared = hashed.await.map_err(|error| RestoreError::Thread(error.to_string()))?;
-    compared.map_err(|error| match error {
-        MysqlSourceError::TableChanged { table } => RestoreError::Altered(table),
-        error => RestoreError::ReadBack(error),
-    })
-}
-
-/// Connections that read restored rows back: as many as a small server's cores.
-const CONNECTIONS_READ_BACK: usize = 4;
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_directory_below_a_link_into_the_source_is_the_source() -> std::io::Result<()> {
-        let dir = tempfile::tempdir()?;
-        let source = dir.path().join("images");
-        std::fs::create_dir(&source)?;
-        std::os::unix::fs::symlink(&source, dir.path().join("link"))?;
-        assert!(overlaps(&dir.path().join("link/not/there/yet"), &source));
-        assert!(overlaps(dir.path(), &source));
-        assert!(!overlaps(&dir.path().join("images2/new"), &source));
-        Ok(())
-    }
-
-    #[test]
-    fn a_host_is_called_by_its_address_and_this_one_by_its_name_too() {
-        let tcp = |host: &str| MysqlAddress::Tcp { host: host.to_owned(), port: 3306 };
-        assert_eq!(hosts_of(&tcp("db1"), "backup"), ["db1"]);
-        assert_eq!(hosts_of(&tcp("127.0.0.1"), "backup"), ["backup", "127.0.0.1"]);
-        assert_eq!(hosts_of(&MysqlAddress::Socket("/run/s.sock".into()), "backup"), ["backup"]);
-    }
 }

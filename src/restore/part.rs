@@ -153,7 +153,7 @@ pub fn confirm_apply(policy: &Policy, request: &Request, server: &Server, about:
         let (wanted, of) = (about.policy.clone(), about.source.clone());
         return Err(ChangesError::OtherPolicy { wanted, of }.into());
     }
-    crate::restore::confirm(request, server.name(), Some(server)).map_err(|error| match error {
+    crate::restore::guard::confirm(request, server.name(), Some(server)).map_err(|error| match error {
         RestoreError::InPlace(target) => ChangesError::Unconfirmed(target).into(),
         error => error.into(),
     })

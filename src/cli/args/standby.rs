@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand};
 
-use crate::cli::args::{PolicyArg, listen, span};
+use crate::cli::args::restore::listen;
+use crate::cli::args::{PolicyArg, span};
 
 #[derive(Debug, Subcommand)]
 pub enum StandbyCommand {

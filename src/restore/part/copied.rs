@@ -57,7 +57,7 @@ impl PartPlan {
         let failed = |error| PartError::from(RestoreError::from(Box::new(error)));
         let state = crate::target::mysql::inspect(server, &run.cancel).await.map_err(failed)?;
         if state.server_uuid.as_ref() == Some(&self.dump.manifest().server) {
-            crate::restore::confirm(request, server.name(), Some(server))?;
+            crate::restore::guard::confirm(request, server.name(), Some(server))?;
         }
         plan_load(self.dump.as_ref(), &self.tables, &state, request).await
     }
