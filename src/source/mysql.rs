@@ -142,7 +142,9 @@ impl Snapshot {
         grants.check(&inventory, &source.schemas)?;
         inventory.check_readable()?;
         warn_of_gaps(holds.has_definitions(), &capabilities, &grants, run);
-        if let Some(slow) = grip::slowness(&mut readers[0], inventory.tables.len(), &capabilities)? {
+        if let Some(slow) =
+            grip::slowness(&mut readers[0], inventory.tables.len(), holds.has_definitions(), &capabilities)?
+        {
             run.events.note(slow);
         }
         inventory.warn_of_losses(&run.events);
@@ -289,8 +291,12 @@ pub fn survey(server: &Server, source: &MysqlSource, run: &Run) -> Result<Survey
         return Err(grants.may_not_lock());
     }
     let unprotected = inventory.unprotected();
+    grip::settle(&mut control, &capabilities)?;
+    let has_definitions = grants.may_lock_definitions();
+    let slow = grip::slowness(&mut control, inventory.tables.len(), has_definitions, &capabilities)?;
+    let gaps = grants.gaps(has_definitions, &capabilities);
     Ok(Survey {
-        gaps: grants.gaps(grants.may_lock_definitions(), &capabilities),
+        gaps: gaps.into_iter().chain(slow).collect(),
         non_transactional: unprotected.map(|table| format!("{} ({})", table.title(), table.engine)).collect(),
     })
 }

@@ -29,14 +29,16 @@ pub(crate) fn settle(wire: &mut Wire, capabilities: &Capabilities) -> Result<(),
     }
 }
 
-/// Returns why a dump of so many tables takes longer than it need, for people.
+/// Returns why a dump of so many tables takes longer than it need, for people. Where no lock holds definitions nothing is let go, and
+/// it takes as long as it takes.
 pub(crate) fn slowness(
     reader: &mut Wire,
     tables: usize,
+    has_definitions: bool,
     capabilities: &Capabilities,
 ) -> Result<Option<String>, MysqlSourceError> {
     let has_binlog = capabilities.has_binlog() || capabilities.is_on("wsrep_on");
-    if tables < MANY_TABLES || !capabilities.is_mariadb() || !has_binlog {
+    if tables < MANY_TABLES || !has_definitions || !capabilities.is_mariadb() || !has_binlog {
         return Ok(None);
     }
     let asked = rows(reader, ACT, "SELECT @@SESSION.sql_log_bin")?;

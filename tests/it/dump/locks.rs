@@ -12,6 +12,7 @@ use bkp::policy::{MysqlSource, NonTransactional};
 use bkp::run::Run;
 use bkp::source::mysql::{Snapshot, Unheld};
 use bkp::source::{FileSink, Sink, SinkError};
+use bkp::target::mysql::compare;
 use tokio_util::sync::CancellationToken;
 
 use super::world::{DirSink, by_socket, dump_by, noted, source};
@@ -212,8 +213,7 @@ impl Sink for Meddling<'_> {
         let files = if path.contains(".tsv") { self.files.fetch_add(1, Ordering::Relaxed) } else { 0 };
         // Before any is let go: a view that went with the tables, and was opened anew, would show the changes.
         if files == 100 {
-            let changes: Vec<String> = (0..MANY).map(|n| format!("UPDATE shop.t{n:03} SET a = 2;")).collect();
-            self.server.execute(&changes.concat());
+            self.server.execute(&change_all(2));
         }
         if files == MANY - 20 {
             let held = match self.product {
@@ -228,6 +228,10 @@ impl Sink for Meddling<'_> {
         }
         self.dir.file(path)
     }
+}
+
+fn change_all(to: u8) -> String {
+    (0..MANY).map(|n| format!("UPDATE shop.t{n:03} SET a = {to};")).collect::<Vec<_>>().concat()
 }
 
 #[test]
@@ -253,5 +257,14 @@ fn of_many_tables_few_are_held_at_once_and_all_are_of_one_moment() {
             let rows = std::fs::read_to_string(sink.dir.path().join(&chunk.path)).unwrap();
             assert_eq!(rows, "1\n", "{product:?}: {} is of another moment", chunk.path);
         }
+
+        // Who compares them lets go of them in the same way, and sees what was there when the views were opened.
+        let address = by_socket(&server);
+        let now = dump_by(&address, &source(1), &DirSink::new(), CHUNK_BYTES, None, &Run::silent()).unwrap();
+        let snapshot = Snapshot::open(&address, &source(1), Unheld::Refuse, &Run::silent()).unwrap();
+        server.execute(&change_all(3));
+        let standing = snapshot.hash(&now, &Run::silent()).unwrap();
+        assert_eq!(standing.hashes.len(), MANY);
+        assert_eq!(compare(&now, None, &standing.hashes), [], "{product:?}");
     }
 }
