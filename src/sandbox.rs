@@ -7,10 +7,12 @@ mod dir;
 mod error;
 mod process;
 mod program;
+mod zones;
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use mysql_async::Conn;
 use mysql_async::prelude::Queryable;
 
 use crate::mysql::manifest::{Manifest, Product};
@@ -123,10 +125,21 @@ impl Sandbox {
         check_room(&parent, plan.room_bytes)?;
         let dir = Dir::make(&parent)?;
         let deadline = Instant::now() + plan.start_max;
+        let finding = tokio::task::spawn_blocking(zones::prepare);
         initialise(&program, plan, &dir, run, deadline).await?;
         let command = program.command(&dir, &options(plan, &dir));
         let mut process = Process::spawn(command, dir.path())?;
-        let version = answer(&mut process, &dir, run, deadline).await?;
+        let (conn, version) = answer(&mut process, &dir, run, deadline).await?;
+        let settling = async {
+            // Where that panicked, what wants it does as well.
+            finding.await.ok();
+            settle(conn, run).await;
+        };
+        tokio::select! {
+            () = settling => {}
+            () = run.cancel.cancelled() => return Err(SandboxError::Stopped),
+            () = tokio::time::sleep_until(deadline.into()) => return Err(SandboxError::NoAnswer { log: dir.logs() }),
+        }
         Ok(Self { process, dir, version })
     }
 
@@ -217,8 +230,13 @@ const SETTLING: [&str; 2] = [
     "INSTALL SONAME 'auth_ed25519'",
 ];
 
-/// Waits until the server answers, and returns its version.
-async fn answer(process: &mut Process, dir: &Dir, run: &Run, deadline: Instant) -> Result<String, SandboxError> {
+/// Waits until the server answers, and returns a connection and its version.
+async fn answer(
+    process: &mut Process,
+    dir: &Dir,
+    run: &Run,
+    deadline: Instant,
+) -> Result<(Conn, String), SandboxError> {
     let server = server_at(dir);
     loop {
         if let Some(status) = process.ended()? {
@@ -228,15 +246,22 @@ async fn answer(process: &mut Process, dir: &Dir, run: &Run, deadline: Instant) 
         if let Ok(mut conn) = server.connect().await
             && let Ok(Some(version)) = conn.query_first("SELECT VERSION()").await
         {
-            for statement in SETTLING {
-                // The other product, an older version or a leaner package does not know it, and does without.
-                conn.query_drop(statement).await.ok();
-            }
-            conn.disconnect().await.ok();
-            return Ok(version);
+            return Ok((conn, version));
         }
         pause(dir, run, deadline).await?;
     }
+}
+
+async fn settle(mut conn: Conn, run: &Run) {
+    for statement in SETTLING {
+        // The other product, an older version or a leaner package does not know it, and does without.
+        conn.query_drop(statement).await.ok();
+    }
+    // Most databases name no zone.
+    if let Err(error) = zones::fill(&mut conn).await {
+        run.events.warn(format!("the sandbox knows no time zone by name: {error}"));
+    }
+    conn.disconnect().await.ok();
 }
 
 async fn pause(dir: &Dir, run: &Run, deadline: Instant) -> Result<(), SandboxError> {

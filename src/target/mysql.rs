@@ -68,11 +68,18 @@ pub struct LoadOptions {
     pub skip_binlog: bool,
     /// Tables with at least so many plain bytes get their plain secondary indexes after their rows.
     pub defer_index_bytes_min: u64,
+    /// A load that stands still for longer says what the target is at. More than nothing.
+    pub silence_max: Duration,
 }
 
 impl Default for LoadOptions {
     fn default() -> Self {
-        Self { connections: 4, skip_binlog: false, defer_index_bytes_min: index::DEFER_BYTES_MIN }
+        Self {
+            connections: 4,
+            skip_binlog: false,
+            defer_index_bytes_min: index::DEFER_BYTES_MIN,
+            silence_max: silence::SILENCE_MAX,
+        }
     }
 }
 

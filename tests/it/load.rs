@@ -8,6 +8,7 @@ mod foreign;
 mod full;
 mod names;
 mod readers;
+mod silence;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -57,7 +58,7 @@ async fn bring(server: &Server, dump: Arc<dyn DumpReader>, run: &Run) -> Result<
 }
 
 fn options() -> LoadOptions {
-    LoadOptions { connections: 3, skip_binlog: true, defer_index_bytes_min: 0 }
+    LoadOptions { connections: 3, skip_binlog: true, defer_index_bytes_min: 0, ..LoadOptions::default() }
 }
 
 /// Asserts that a server holds nothing of ours beside what was loaded.

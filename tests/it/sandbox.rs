@@ -76,6 +76,36 @@ async fn a_sandbox_of_each_product_answers_and_leaves_nothing_behind() {
     }
 }
 
+/// What a source may have been asked in by name; the hours are those of the IANA's database.
+#[tokio::test]
+#[ignore = "needs the servers of scripts/lab; scripts/test runs it"]
+async fn a_sandbox_knows_the_zones_by_name() {
+    let hours = [
+        ("'2024-07-01 12:00:00', 'UTC', 'Asia/Seoul'", "2024-07-01 21:00:00"),
+        // Summer time, which Seoul last had in 1988.
+        ("'1988-07-01 12:00:00', 'UTC', 'Asia/Seoul'", "1988-07-01 22:00:00"),
+        ("'2024-03-31 00:59:59', '+00:00', 'Europe/Berlin'", "2024-03-31 01:59:59"),
+        ("'2024-03-31 01:00:00', '+00:00', 'Europe/Berlin'", "2024-03-31 03:00:00"),
+        ("'2024-11-03 06:00:00', '+00:00', 'America/New_York'", "2024-11-03 01:00:00"),
+        ("'2030-01-15 00:00:00', 'Australia/Sydney', '+00:00'", "2030-01-14 13:00:00"),
+        ("'1970-01-02 00:00:00', '+00:00', 'Australia/Lord_Howe'", "1970-01-02 10:00:00"),
+        ("'2037-12-31 00:00:00', '+00:00', 'Asia/Kathmandu'", "2037-12-31 05:45:00"),
+    ];
+    for product in [Product::MariaDb, Product::MySql] {
+        let parent = tempfile::tempdir().unwrap();
+        let sandbox = Sandbox::start(&plan(product, parent.path()), &Run::silent()).await.unwrap();
+        let mut conn = sandbox.server().connect().await.unwrap();
+        for (asked, expected) in hours {
+            let told: Option<Option<String>> = conn.query_first(format!("SELECT CONVERT_TZ({asked})")).await.unwrap();
+            assert_eq!(told.flatten().as_deref(), Some(expected), "{product:?}: {asked}");
+        }
+        conn.query_drop("SET time_zone = 'Asia/Seoul'; CREATE DATABASE shop").await.unwrap();
+        conn.query_drop("CREATE EVENT shop.nightly ON SCHEDULE EVERY 1 DAY DO DO 1").await.unwrap();
+        conn.disconnect().await.unwrap();
+        sandbox.stop().unwrap();
+    }
+}
+
 #[tokio::test]
 #[ignore = "needs the servers of scripts/lab; scripts/test runs it"]
 async fn a_sandbox_has_the_pages_of_the_source_and_does_not_last() {

@@ -1,4 +1,4 @@
-//! Asks a target which collations, engines and types it has.
+//! Asks a target which collations, engines, types and time zones it has.
 
 use std::collections::BTreeSet;
 
@@ -14,6 +14,7 @@ pub(super) async fn ask(conn: &mut Conn, product: Product, series: (u32, u32)) -
         collations: collations(conn).await?,
         engines: engines(conn).await?,
         types: types(conn, product, series).await?,
+        zones: zones(conn).await,
     })
 }
 
@@ -42,6 +43,11 @@ async fn types(conn: &mut Conn, product: Product, series: (u32, u32)) -> Result<
     };
     types.extend((series >= vectors_since).then(|| "vector".to_owned()));
     Ok(types)
+}
+
+async fn zones(conn: &mut Conn) -> Option<BTreeSet<String>> {
+    let names: Vec<String> = conn.query("SELECT LOWER(Name) FROM mysql.time_zone_name").await.ok()?;
+    Some(names.into_iter().collect())
 }
 
 async fn list(conn: &mut Conn, asked: &str, act: &str) -> Result<BTreeSet<String>, LoadError> {

@@ -29,6 +29,8 @@ pub struct Abilities {
     pub engines: BTreeSet<String>,
     /// Of the types that not every server has, those that it has, in small letters.
     pub types: BTreeSet<String>,
+    /// Time zones that it knows by name, in small letters; `None` where we may not look.
+    pub zones: Option<BTreeSet<String>>,
 }
 
 /// Types that not every server has.

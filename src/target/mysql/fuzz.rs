@@ -10,7 +10,7 @@ use crate::target::mysql::index;
 
 fn abilities(collations: &[&str], engines: &[&str], types: &[&str]) -> Abilities {
     let set = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect();
-    Abilities { collations: set(collations), engines: set(engines), types: set(types) }
+    Abilities { collations: set(collations), engines: set(engines), types: set(types), zones: None }
 }
 
 /// Between which servers a definition goes.

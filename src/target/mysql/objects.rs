@@ -9,7 +9,7 @@ use crate::event::Unit;
 use crate::mysql::manifest::{ObjectEntry, ObjectKind};
 use crate::mysql::sql;
 use crate::target::mysql::account;
-use crate::target::mysql::dump::DumpReadError;
+use crate::target::mysql::dump::{DumpReadError, DumpReader};
 use crate::target::mysql::fault;
 use crate::target::mysql::plan::{Making, ObjectStep, describe};
 use crate::target::mysql::progress;
@@ -112,11 +112,15 @@ async fn make_account(conn: &mut Conn, object: &ObjectEntry, statements: &[Strin
     }
 }
 
+/// Reads the statements that make an object, in the words of the dump.
+pub(super) async fn dumped(dump: &dyn DumpReader, path: String) -> Result<Vec<String>, LoadError> {
+    let text = dump.read(&path).await?;
+    let statements = serde_json::from_slice(&text);
+    Ok(statements.map_err(|source| DumpReadError::Malformed { path, source: source.into() })?)
+}
+
 async fn statements(load: &Load, object: &ObjectEntry) -> Result<Vec<String>, LoadError> {
-    let path = &object.statements;
-    let text = load.dump.read(path).await?;
-    let statements: Vec<String> = serde_json::from_slice(&text)
-        .map_err(|source| DumpReadError::Malformed { path: path.clone(), source: source.into() })?;
+    let statements = dumped(load.dump.as_ref(), object.statements.clone()).await?;
     Ok(match &load.plan.dialect {
         Some(dialect) => {
             let lost: BTreeSet<&str> = statements.iter().flat_map(|statement| dialect.lost_modes(statement)).collect();

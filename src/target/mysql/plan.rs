@@ -5,6 +5,7 @@ mod first;
 mod fit;
 mod names;
 mod objects;
+mod zones;
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};

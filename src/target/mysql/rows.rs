@@ -247,7 +247,7 @@ impl Desk {
         };
         let table = sql::qualified(&step.table.schema, &step.table.name);
         let tell = |silence| silence::of_rows(self.load.clone(), table.clone(), connection, silence);
-        let outcome = silence::watched(|| counted.bytes(), loading, tell).await;
+        let outcome = silence::watched(self.load.options.silence_max, || counted.bytes(), loading, tell).await;
         match outcome {
             Ok(_) => *conn = Some(own),
             Err(_) => self.load.opener.abandon(own),
@@ -298,7 +298,7 @@ impl Desk {
             progress::note(&mut own, Step::Finished { schema, name }).await
         };
         let tell = |silence| silence::of_indexes(self.load.clone(), of.clone(), connection, silence);
-        let noted = silence::watched(|| 0, finishing, tell).await;
+        let noted = silence::watched(self.load.options.silence_max, || 0, finishing, tell).await;
         match noted {
             Ok(()) => *conn = Some(own),
             Err(_) => self.load.opener.abandon(own),

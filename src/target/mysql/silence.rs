@@ -12,14 +12,15 @@ use crate::target::mysql::Load;
 use crate::target::mysql::session::answered;
 
 /// A target takes 64 MiB in seconds, and a chunk is one at a time.
-const SILENCE: Duration = Duration::from_mins(1);
+pub(super) const SILENCE_MAX: Duration = Duration::from_mins(1);
 
 /// How often it is looked at.
 const LOOK: Duration = Duration::from_secs(5);
 
-/// Waits for work. While what `moved` counts stays the same, `tell` is called with how long that has been so, until it says that
-/// something was told.
+/// Waits for work. While what `moved` counts stays the same, `tell` is called after each `silence_max` with how long that has been
+/// so, until it says that something was told.
 pub(super) async fn watched<T, F: Future<Output = bool>>(
+    silence_max: Duration,
     moved: impl Fn() -> u64,
     work: impl Future<Output = T>,
     tell: impl Fn(Duration) -> F,
@@ -28,11 +29,11 @@ pub(super) async fn watched<T, F: Future<Output = bool>>(
     let (mut seen, mut since, mut asked, mut is_told) = (moved(), Instant::now(), Instant::now(), false);
     loop {
         let watch = async {
-            tokio::time::sleep(LOOK).await;
+            tokio::time::sleep(LOOK.min(silence_max / 4)).await;
             let now = moved();
             if now != seen {
                 (seen, since, asked, is_told) = (now, Instant::now(), Instant::now(), false);
-            } else if !is_told && asked.elapsed() >= SILENCE {
+            } else if !is_told && asked.elapsed() >= silence_max {
                 asked = Instant::now();
                 is_told = tell(since.elapsed()).await;
             }
@@ -90,7 +91,7 @@ mod tests {
 
     use super::*;
 
-    const MINUTE: Duration = SILENCE;
+    const MINUTE: Duration = SILENCE_MAX;
 
     #[tokio::test(start_paused = true)]
     async fn silence_is_told_once_until_something_moves() {
@@ -107,7 +108,7 @@ mod tests {
             told.borrow_mut().push((began.elapsed().as_secs(), silence.as_secs()));
             std::future::ready(true)
         };
-        assert_eq!(watched(|| moved.get(), work, tell).await, "done");
+        assert_eq!(watched(MINUTE, || moved.get(), work, tell).await, "done");
         assert_eq!(*told.borrow(), [(90, 60), (330, 60)]);
     }
 
@@ -118,7 +119,7 @@ mod tests {
             asked.borrow_mut().push(silence.as_secs());
             std::future::ready(silence >= MINUTE * 3)
         };
-        watched(|| 0, tokio::time::sleep(MINUTE * 7), tell).await;
+        watched(MINUTE, || 0, tokio::time::sleep(MINUTE * 7), tell).await;
         assert_eq!(*asked.borrow(), [60, 120, 180]);
     }
 
@@ -134,6 +135,6 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn work_goes_on_while_it_is_told() {
-        watched(|| 0, tokio::time::sleep(MINUTE * 3), |_| std::future::pending()).await;
+        watched(MINUTE, || 0, tokio::time::sleep(MINUTE * 3), |_| std::future::pending()).await;
     }
 }

@@ -114,7 +114,7 @@ async fn texts(load: &Load) -> Result<Vec<String>, LoadError> {
 }
 
 /// Definitions that are read at once: each is a small file, and a store far away takes its time for any.
-const DEFINITIONS_IN_FLIGHT_MAX: usize = 16;
+pub(super) const DEFINITIONS_IN_FLIGHT_MAX: usize = 16;
 
 /// Reads `CREATE TABLE` statements.
 pub(super) async fn definitions(dump: &dyn DumpReader, paths: Vec<String>) -> Result<Vec<String>, LoadError> {

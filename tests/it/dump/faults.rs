@@ -35,6 +35,17 @@ fn bring(server: &Server, dir: &DirSink) -> Loaded {
     })
 }
 
+/// Returns what a load in place of all that is there would do.
+fn planned(server: &Server, dir: &DirSink) -> LoadPlan {
+    let dump = DirDump::open(dir.path()).unwrap();
+    block_on(async {
+        let state = inspect(&by_socket(server), &CancellationToken::new()).await.unwrap();
+        let mut plan = LoadPlan::new(dump.manifest(), &Selection::everything(), &state, true).unwrap();
+        plan.fit(&dump, &state).await.unwrap();
+        plan
+    })
+}
+
 #[test]
 #[ignore = "needs the servers of scripts/lab; scripts/test runs it"]
 fn a_server_that_dies_in_mid_dump_leaves_no_dump() {
@@ -290,6 +301,10 @@ fn an_event_of_a_zone_that_the_target_does_not_know_is_named_and_the_rest_comes(
         let dir = DirSink::new();
         dump(&server, &dir, CHUNK_BYTES, None).unwrap();
         let target = Server::start(product, &[]);
+        let said = "the target does not know the time zone Asia/Seoul: event `shop`.`nightly` will not come, ";
+        let notes = [&server, &target].map(|server| planned(server, &dir).notes);
+        let is_noted = notes.map(|notes| notes.iter().any(|note| note.starts_with(said)));
+        assert_eq!(is_noted, [false, true], "{product:?}");
         let loaded = bring(&target, &dir);
         let failed: Vec<&str> = loaded.failed.iter().map(|failed| failed.what.as_str()).collect();
         assert_eq!(failed, ["event `shop`.`nightly`", "event `shop`.`nightly`"], "{product:?}: {:?}", loaded.failed);

@@ -164,7 +164,7 @@ async fn bring(server: &Server, dir: &DirSink) {
     let (to, run) = (by_socket(server), Run::silent());
     let state = inspect(&to, &CancellationToken::new()).await.unwrap();
     let plan = LoadPlan::new(dump.manifest(), &Selection::everything(), &state, false).unwrap();
-    let options = LoadOptions { connections: 3, skip_binlog: true, defer_index_bytes_min: 0 };
+    let options = LoadOptions { connections: 3, skip_binlog: true, defer_index_bytes_min: 0, ..LoadOptions::default() };
     let loaded = load(&plan, dump.clone(), &to, options, &run).await.unwrap();
     assert!(loaded.failed.is_empty(), "{:?}", loaded.failed);
     let manifest = dump.manifest().clone();

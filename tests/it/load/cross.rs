@@ -1,5 +1,7 @@
 //! A dump of one product comes back on the other, where the schema allows it; what does not is said before anything is written.
 
+mod facts;
+
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -147,10 +149,23 @@ fn compared(source: &Server, server: &Server, dump: &DirDump, plan: &LoadPlan, e
     let tables = names.filter(|(_, name)| !expected.failed.contains(&name.as_str())).collect();
     let hashes = hash_chunks(&address(server), dump.manifest(), Some(&tables), 3, &Run::silent()).unwrap();
     assert_eq!(compare(dump.manifest(), Some(&tables), &hashes), []);
+    assert_same_definitions(source, server, expected);
     for (table, asked) in expected.reordered {
         let rows = |server: &Server| server.query(asked).into_iter().collect::<BTreeSet<_>>();
         assert_eq!(rows(server), rows(source), "{table}");
     }
+}
+
+/// What both products can tell in the same words of their schemas is the same, but for what the snapshot has.
+fn assert_same_definitions(source: &Server, server: &Server, expected: &Expected) {
+    let without = [expected.refused, expected.failed].concat();
+    let (here, there) = (facts::of(source, &without), facts::of(server, &without));
+    let common = here.intersection(&there).count();
+    assert!(common > 250, "next to nothing is the same: {common}");
+    let gone = here.difference(&there).map(|fact| format!("- {fact}\n"));
+    let come = there.difference(&here).map(|fact| format!("+ {fact}\n"));
+    let name = if expected.other == Product::MySql { "mariadb_on_mysql" } else { "mysql_on_mariadb" };
+    insta::assert_snapshot!(name, gone.chain(come).collect::<String>());
 }
 
 #[test]

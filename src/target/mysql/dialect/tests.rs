@@ -2,7 +2,7 @@ use super::*;
 
 fn abilities(collations: &[&str], engines: &[&str], types: &[&str]) -> Abilities {
     let set = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect();
-    Abilities { collations: set(collations), engines: set(engines), types: set(types) }
+    Abilities { collations: set(collations), engines: set(engines), types: set(types), zones: None }
 }
 
 const MYSQL: Edition = Edition { product: Product::MySql, series: (9, 7) };

@@ -33,7 +33,7 @@ pub struct Refused {
 
 impl LoadPlan {
     /// Translates what the target does not understand as the dump says it, and leaves out the tables that it cannot hold. Where
-    /// product and version are the dump's own, nothing is read, but of tables whose engine the target lacks.
+    /// product and version are the dump's own, nothing is read, but of tables whose engine the target lacks, and of events.
     ///
     /// # Errors
     /// When a definition cannot be read from the dump.
@@ -63,6 +63,7 @@ impl LoadPlan {
         self.keep_what_is_not_replaced();
         self.changes = changes.into_iter().map(|(what, of)| Change { what, of }).collect();
         self.dialect = is_other.then_some(dialect);
+        self.note_unknown_zones(dump, state).await;
         Ok(())
     }
 
