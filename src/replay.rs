@@ -17,6 +17,7 @@ use crate::mysql::gtid::{Gtid, GtidError};
 use crate::mysql::manifest::Product;
 use crate::mysql::server::ServerError;
 use crate::run::Stopped;
+use crate::target::mysql::UNKNOWN_ZONE;
 
 mod answers;
 mod ask;
@@ -211,6 +212,7 @@ impl ReplayError {
                 mysql_async::Error::Server(error) if fitness::is_denial(error.code) => GRANTS,
                 mysql_async::Error::Server(error) if error.code == 1290 => READ_ONLY,
                 mysql_async::Error::Server(error) if error.code == 1205 => LOCKED,
+                mysql_async::Error::Server(error) if error.code == 1298 => UNKNOWN_ZONE,
                 _ => return None,
             },
             Self::Unfit { hint, .. } | Self::Unreplayable { hint, .. } => return Some(hint.clone()),
@@ -233,6 +235,7 @@ impl ReplayError {
                  a network that may see the binlogs, `--to-mysql-plain` does without TLS"
             }
             Self::Guard(GuardError::Tls(_)) => "see to the file of `--to-mysql-ca`, or to the system's certificates",
+            Self::Apply { text, .. } if text.contains("Unknown or incorrect time zone") => UNKNOWN_ZONE,
             Self::Apply { .. } => "see to the cause on the target, then start it again: it goes on where it stopped",
             Self::StillApplying { .. } => {
                 "it stops once that is over: see who holds a lock there (SHOW FULL PROCESSLIST), or let a long transaction end; then the \

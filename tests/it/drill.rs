@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::servers::{Product, program};
+use crate::servers::{Product, Server, program};
 use crate::world::World;
 
 fn phase<'a>(drill: &'a Value, name: &str) -> &'a Value {
@@ -22,8 +22,19 @@ fn pass_a_second() {
     std::thread::sleep(Duration::from_millis(1_100));
 }
 
+/// Makes a zone known by name, as `mysql_tzinfo_to_sql` would, and an event in it.
+fn set_up_in_seoul(source: &Server) {
+    source.execute(
+        "INSERT INTO mysql.time_zone (Time_zone_id, Use_leap_seconds) VALUES (77, 'N'); \
+         INSERT INTO mysql.time_zone_name (Name, Time_zone_id) VALUES ('Asia/Seoul', 77); \
+         INSERT INTO mysql.time_zone_transition_type VALUES (77, 0, 32400, 0, 'KST')",
+    );
+    source.execute("SET time_zone = 'Asia/Seoul'; CREATE EVENT mall.nightly ON SCHEDULE EVERY 1 DAY DO DO 1");
+}
+
 fn a_drill_brings_back_what_came_after_the_dump(product: Product) {
     let world = World::ready(product);
+    set_up_in_seoul(&world.source);
     let mysqld = program("MYSQLD").display().to_string();
     world.write_policy(&format!("sandbox = {{ mysqld = \"{mysqld}\" }}\n[mysql.db1.binlog]\ncapture = true\n"));
     let policy = world.path("policies/mall.toml");
@@ -38,6 +49,10 @@ fn a_drill_brings_back_what_came_after_the_dump(product: Product) {
     pass_a_second();
     world.order(1, 5_000, 1);
     world.order(2, 5_000, 1);
+    // The binlog names the zone: the default is an hour in it.
+    world.source.execute(
+        "SET time_zone = 'Asia/Seoul'; CREATE TABLE mall.opened (id INT PRIMARY KEY, at TIMESTAMP DEFAULT '2026-01-01 09:00:00')",
+    );
     world.bkp(&["backup", "mall", "--source", "images", "--no-copy"]).expect(0);
     pass_a_second();
     let moment = chrono::Utc::now().to_rfc3339();
@@ -46,14 +61,14 @@ fn a_drill_brings_back_what_came_after_the_dump(product: Product) {
     world.bkp(&["binlog", "capture", "mall"]).expect(0);
 
     let lost = world.bkp(&["drill", "mall", "--json"]).expect(3).json();
-    assert_eq!(phase(&lost, "replay")["transactions"], 3, "{lost}");
+    assert_eq!(phase(&lost, "replay")["transactions"], 4, "{lost}");
     assert_eq!(check(&lost, "db1: binlogs replayed")["result"], "pass", "{lost}");
     assert_eq!(check(&lost, "db1: every row as dumped")["result"], "pass", "{lost}");
     // The table was dropped before all was lost.
     assert_eq!(check(&lost, "SELECT COUNT(*) FROM mall.orders")["result"], "not-run", "{lost}");
 
     let mistake = world.bkp(&["drill", "mall", "--point-in-time", &moment, "--json"]).expect(0).json();
-    assert_eq!(phase(&mistake, "replay")["transactions"], 2, "{mistake}");
+    assert_eq!(phase(&mistake, "replay")["transactions"], 3, "{mistake}");
     let outcome = &mistake["steps"][0]["result"]["outcome"];
     assert_eq!(outcome["scenario"]["what"], "mistake", "{mistake}");
     let kinds: Vec<&str> =
@@ -65,7 +80,7 @@ fn a_drill_brings_back_what_came_after_the_dump(product: Product) {
         - images["time"].as_str().unwrap().parse::<chrono::DateTime<chrono::Utc>>().unwrap();
     assert_eq!(outcome["rpa_ms"].as_i64().unwrap(), since.num_milliseconds(), "{mistake}");
     let told = world.bkp(&["report", "mall"]).expect(0);
-    assert!(told.out.contains("a mistake at") && told.out.contains("2 transactions"), "{told:?}");
+    assert!(told.out.contains("a mistake at") && told.out.contains("3 transactions"), "{told:?}");
     if product == Product::MariaDb {
         a_standby_is_set_beside_the_restore(&world);
     }
@@ -83,7 +98,7 @@ fn a_standby_is_set_beside_the_restore(world: &World) {
     assert!(downtime < 10_000 && downtime < ready, "{drilled}");
     // The capture was last asked before the drill began.
     assert!(rpa > ready, "{drilled}");
-    assert_eq!(phase(&drilled, "replay")["transactions"], 3, "the restore is measured as ever");
+    assert_eq!(phase(&drilled, "replay")["transactions"], 4, "the restore is measured as ever");
     let told = world.bkp(&["report", "mall"]).expect(0);
     assert!(told.out.contains("standby of db1: promoted in"), "{told:?}");
     std::fs::remove_dir_all(world.path("state/binlog")).unwrap();

@@ -372,7 +372,7 @@ fn a_connection_killed_in_mid_dump_leaves_no_dump() {
             }
         });
         let error = dumped.unwrap_err();
-        assert_eq!(error.to_string(), "read `large.t`: the connection that held the read view is gone", "{error:?}");
+        assert!(error.to_string().ends_with(": the connection that held the read view is gone"), "{error:?}");
         assert!(error.hint().is_some_and(|hint| hint.contains("run the backup again")));
         assert!(!dir.path().join("manifest.json").exists(), "a broken dump has no manifest");
     }

@@ -90,16 +90,19 @@ impl MysqlSourceError {
         }
     }
 
+    /// Wraps what a connection with a read view met.
+    pub(crate) fn viewing(act: impl Into<String>) -> impl FnOnce(WireError) -> Self {
+        let act = act.into();
+        move |error| if error.is_lost() { Self::ViewLost { act, error } } else { Self::query(act)(error) }
+    }
+
     /// Wraps what a connection with a read view met while it read rows.
     pub(crate) fn reading(table: &str, error: WireError) -> Self {
-        let act = format!("read `{table}`");
-        match error {
-            WireError::Stopped => Self::Stopped,
-            // 1412: the table was altered, or made, after the read view; 1054, 1146: a column, or all of it, has gone.
-            error if matches!(error.code(), Some(1412 | 1054 | 1146)) => Self::TableChanged { table: table.to_owned() },
-            error if error.is_lost() => Self::ViewLost { act, error },
-            error => Self::Query { act, error },
+        // 1412: the table was altered, or made, after the read view; 1054, 1146: a column, or all of it, has gone.
+        if matches!(error.code(), Some(1412 | 1054 | 1146)) {
+            return Self::TableChanged { table: table.to_owned() };
         }
+        Self::viewing(format!("read `{table}`"))(error)
     }
 
     pub(crate) fn no_definition(name: &str) -> Self {

@@ -7,7 +7,7 @@
 
 use crate::mysql::wire::Wire;
 use crate::source::mysql::error::MysqlSourceError;
-use crate::source::mysql::session::{Capabilities, rows, run_sql};
+use crate::source::mysql::session::{Capabilities, rows};
 
 /// After so many ranges, the tables are let go: a short list, and next to no statements more.
 const RANGES_HELD_MAX: usize = 256;
@@ -60,14 +60,14 @@ pub(crate) struct Grip {
 impl Grip {
     /// Begins on a connection whose read view is open. What it holds by then stays held.
     pub(crate) fn new(wire: &mut Wire) -> Result<Self, MysqlSourceError> {
-        run_sql(wire, ACT, "SAVEPOINT bkp_view")?;
+        wire.run("SAVEPOINT bkp_view").map_err(MysqlSourceError::viewing(ACT))?;
         Ok(Self { ranges: 0 })
     }
 
     /// Makes room for the next range.
     pub(crate) fn make_room(&mut self, wire: &mut Wire) -> Result<(), MysqlSourceError> {
         if self.ranges == RANGES_HELD_MAX {
-            run_sql(wire, ACT, "ROLLBACK TO SAVEPOINT bkp_view")?;
+            wire.run("ROLLBACK TO SAVEPOINT bkp_view").map_err(MysqlSourceError::viewing(ACT))?;
             self.ranges = 0;
         }
         self.ranges += 1;
