@@ -17,7 +17,6 @@ use crate::mysql::gtid::{Gtid, GtidError};
 use crate::mysql::manifest::Product;
 use crate::mysql::server::ServerError;
 use crate::run::Stopped;
-use crate::target::mysql::UNKNOWN_ZONE;
 
 mod answers;
 mod ask;
@@ -259,6 +258,10 @@ impl ReplayError {
 /// The target can be written to by few.
 const READ_ONLY: &str = "the target is read-only: give the account that restores CONNECTION_ADMIN (MySQL) or READ ONLY ADMIN (MariaDB), \
      as one of a standby needs";
+
+/// A statement of the binlogs names a time zone.
+const UNKNOWN_ZONE: &str = "the target does not know this time zone: load its tables of zones (mysql_tzinfo_to_sql /usr/share/zoneinfo | mysql \
+     mysql), then start it again: it goes on where it stopped";
 
 /// Somebody holds a lock on the target for longer than we wait.
 const LOCKED: &str = "a session on the target holds a lock (LOCK TABLES, FLUSH TABLES WITH READ LOCK, an open transaction): end it (SHOW FULL \

@@ -53,7 +53,6 @@ pub use dialect::Abilities;
 pub use dir::DirDump;
 pub use dump::{DumpReadError, DumpReader};
 pub use error::LoadError;
-pub(crate) use error::UNKNOWN_ZONE;
 pub use foreign::{KeyCheck, Orphans, check_foreign_keys};
 pub(crate) use index::name as quoted_name;
 pub use plan::{LoadPlan, Selection};

@@ -195,10 +195,6 @@ impl LoadError {
 
 const AGAIN: &str = "start it again: it goes on where it stopped";
 
-/// Of the error 1298.
-pub(crate) const UNKNOWN_ZONE: &str = "the target does not know this time zone: load its tables of zones (mysql_tzinfo_to_sql /usr/share/zoneinfo | mysql mysql), \
-     then start it again";
-
 fn code_hint(code: u16) -> Option<&'static str> {
     match code {
         1044 | 1142 | 1143 | 1227 | 1370 => {
@@ -210,7 +206,9 @@ fn code_hint(code: u16) -> Option<&'static str> {
         1524 => Some(
             "the target lacks the plugin that checks this account's password: install it there, or make the account anew",
         ),
-        1298 => Some(UNKNOWN_ZONE),
+        1298 => Some(
+            "the target does not know this time zone: load its tables of zones (mysql_tzinfo_to_sql /usr/share/zoneinfo | mysql mysql), then restore what is missing",
+        ),
         1286 => Some("the target lacks this storage engine: install it, or use a target that has it"),
         1114 | 1021 => Some("free space on the target, then start it again: it goes on where it stopped"),
         1290 => Some("the target is read-only: SET GLOBAL read_only = 0, if it is the right server"),
