@@ -103,7 +103,7 @@ impl Clocks {
     }
 }
 
-/// The statements that fill the tables: it takes longer to find them than to run them.
+/// The statements that fill the tables; every sandbox of this process has the same.
 static FILL: LazyLock<Vec<String>> = LazyLock::new(|| {
     let mut zones: BTreeMap<Clocks, Vec<&str>> = BTreeMap::new();
     for zone in TZ_VARIANTS {

@@ -99,7 +99,7 @@ pub(super) fn of(server: &Server, without: &[&str]) -> BTreeSet<String> {
     facts
 }
 
-/// Expressions are each product's own spelling, and are not told: what they compute is among the rows.
+/// Expressions are each product's own spelling, and are not told.
 fn fact(kind: &str, row: Vec<Option<String>>) -> String {
     let mut words: Vec<String> = row.into_iter().map(|value| value.unwrap_or_else(|| "-".to_owned())).collect();
     match kind {
